@@ -1,0 +1,48 @@
+# Two commands: `make demo` and `make test`. Both set everything up in .venv first.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+
+export DO_NOT_TRACK := 1
+export PREFECT_SERVER_ANALYTICS_ENABLED := false
+
+.PHONY: demo test test-slow lint types contracts check schema clean help
+
+help:
+	@echo "make demo       simulated patients -> trained generator -> scored synthetic set, with a report"
+	@echo "make test       the tests (real_data tests run when MEDPHANTOM_REAL_DATA is set)"
+	@echo "make test-slow  trials of many minutes"
+	@echo "make check      lint, types and import contracts"
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing into $(VENV) (about 2.6 GB, some minutes the first time) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $(READY)
+
+demo: $(READY)
+	@$(BIN)/medphantom demo --out runs/demo
+
+test: $(READY)
+	@test -n "$(MEDPHANTOM_REAL_DATA)" || echo "MEDPHANTOM_REAL_DATA is not set: tests on real images are skipped"
+	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+test-slow: $(READY)
+	@$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
+
+lint: $(READY)
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+types: $(READY)
+	@$(BIN)/mypy
+
+contracts: $(READY)
+	@$(BIN)/lint-imports
+
+check: lint types contracts
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info

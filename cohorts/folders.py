@@ -1,0 +1,139 @@
+"""Folders that appear whole or not at all, canonical digests, and paths that stay inside their folder."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cohorts.errors import ArtifactError, InputError, ResourceError
+from cohorts.records import Array
+
+DIGEST_FILE = "digest.json"
+FORMAT_VERSION = 1
+
+
+def canonical_json(value: Any) -> str:
+    """JSON with sorted keys and no spaces, the same for equal values; NaN is refused."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
+
+
+def json_digest(value: Any) -> str:
+    """SHA-256 of the canonical JSON of a value."""
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()
+
+
+def pixel_digest(pixels: Array) -> str:
+    """SHA-256 of dtype, shape and little-endian C-order bytes of an array."""
+    little = np.ascontiguousarray(pixels, dtype=pixels.dtype.newbyteorder("<"))
+    head = f"{little.dtype.str}{tuple(little.shape)}".encode()
+    digest = hashlib.sha256(head)
+    digest.update(little.tobytes())
+    return digest.hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's bytes."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+@contextmanager
+def no_space_becomes_one_line(path: Path) -> Iterator[None]:
+    """Turn *disk full* and *no permission* under ``path`` into a :class:`ResourceError`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+            raise ResourceError(f"the disk under {path.parent} is full", "free some space and run again") from error
+        if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
+            raise ResourceError(f"{path.parent} cannot be written", "choose another folder with --out") from error
+        raise
+
+
+@contextmanager
+def publishing(path: Path) -> Iterator[Path]:
+    """Yield a partial folder beside ``path`` that becomes ``path`` when the block succeeds, and vanishes when it fails.
+
+    Raises:
+        InputError: ``path`` exists and is not an empty folder.
+        ResourceError: the disk is full or cannot be written.
+    """
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise InputError(f"{path} exists already", "choose another --out, or remove it first")
+    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    with no_space_becomes_one_line(path):
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        try:
+            yield partial
+            if path.exists():
+                path.rmdir()
+            partial.rename(path)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write readable JSON, whole or not at all (a temporary file beside it is renamed)."""
+    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
+    text = json.dumps(value, indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False)
+    with no_space_becomes_one_line(path):
+        try:
+            temporary.write_text(text + "\n", encoding="utf-8")
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def read_json(path: Path, *, error: type[ArtifactError] = ArtifactError) -> Any:
+    """Read JSON of ours; a missing or broken file raises ``error`` in one line."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise error(f"{path} is missing", "the folder was never finished or was damaged; make it again") from None
+    except (ValueError, OSError):
+        raise error(f"{path} cannot be read as JSON", "the folder was damaged; make it again") from None
+
+
+def write_digest(folder: Path, digest: str, **facts: Any) -> None:
+    """Write the digest file, last: it is what makes a folder *published*."""
+    write_json(folder / DIGEST_FILE, {"format_version": FORMAT_VERSION, "digest": digest, **facts})
+
+
+def read_digest(folder: Path, *, error: type[ArtifactError] = ArtifactError) -> dict[str, Any]:
+    """Read the digest file of a published folder.
+
+    Raises:
+        error: the folder is missing, unfinished, or of another format version.
+    """
+    if not folder.is_dir():
+        raise error(f"{folder} is not a folder", "check the path")
+    if not (folder / DIGEST_FILE).is_file():
+        raise error(f"{folder} has no {DIGEST_FILE}: it was never published", "make it again")
+    facts: dict[str, Any] = read_json(folder / DIGEST_FILE, error=error)
+    version = facts.get("format_version")
+    if version != FORMAT_VERSION:
+        raise error(f"{folder} has format version {version}, expected {FORMAT_VERSION}", "make it again")
+    return facts
+
+
+def inside(root: Path, relative: str | Path) -> Path:
+    """The path ``root/relative``, refused when it leaves ``root`` by ``..``, by an absolute path or through a link.
+
+    Raises:
+        InputError: the path leaves the folder (the message does not repeat it, since it comes from data).
+    """
+    base = root.resolve()
+    path = (base / relative).resolve()
+    if not path.is_relative_to(base):
+        raise InputError(f"a path in the data leaves {root}", "keep all files inside the source folder")
+    return path

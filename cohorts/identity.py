@@ -1,0 +1,106 @@
+"""Pseudonyms and splits: keyed hashes of patient ids, with a key that lies outside the cohort."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import model_validator
+
+from cohorts.errors import InputError
+from cohorts.folders import no_space_becomes_one_line
+from cohorts.records import SPLITS, Frozen, Split
+
+KEY_VARIABLE = "MEDPHANTOM_KEY_FILE"
+KEY_BYTES = 32
+
+
+class SplitFractions(Frozen):
+    """Expected share of patients per split; they sum to one.
+
+    Attributes:
+        train: the generator learns from these.
+        val: chooses checkpoints and settings.
+        gate: the privacy yardstick, touched by nothing else.
+        test: final scores and utility.
+    """
+
+    train: float = 0.6
+    val: float = 0.1
+    gate: float = 0.1
+    test: float = 0.2
+
+    @model_validator(mode="after")
+    def _sum_to_one(self) -> SplitFractions:
+        shares = [self.train, self.val, self.gate, self.test]
+        if min(shares) < 0 or abs(sum(shares) - 1) > 1e-9:
+            raise ValueError(f"split fractions must be ≥ 0 and sum to 1, got {shares}")
+        return self
+
+
+@dataclass(frozen=True)
+class IdentityKey:
+    """The secret that turns patient ids into pseudonyms and splits.
+
+    Whoever holds it can tell whether a known patient id is in a cohort, so it is never written into one.
+    """
+
+    secret: bytes
+
+    def __repr__(self) -> str:
+        return "IdentityKey(…)"
+
+    @classmethod
+    def load_or_create(cls, path: str | Path | None = None) -> IdentityKey:
+        """Read the key file, or make one that only its owner can read.
+
+        Args:
+            path: key file; by default ``$MEDPHANTOM_KEY_FILE``, else ``~/.config/medphantom/identity.key``.
+
+        Raises:
+            InputError: the file holds no key.
+            ResourceError: the file cannot be written.
+        """
+        given = path or os.environ.get(KEY_VARIABLE) or "~/.config/medphantom/identity.key"
+        file = Path(given).expanduser()
+        with no_space_becomes_one_line(file):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            except FileExistsError:
+                pass
+            else:
+                with os.fdopen(descriptor, "w", encoding="ascii") as stream:
+                    stream.write(secrets.token_hex(KEY_BYTES) + "\n")
+        try:
+            secret = bytes.fromhex(file.read_text(encoding="ascii").strip())
+        except (OSError, ValueError):
+            secret = b""
+        if len(secret) < KEY_BYTES:
+            raise InputError(f"{file} holds no identity key", f"give a file of {2 * KEY_BYTES} hexadecimal digits")
+        return cls(secret)
+
+    @classmethod
+    def from_phrase(cls, phrase: str) -> IdentityKey:
+        """A key that anyone can derive again: for public or simulated data only, so that splits can be reproduced."""
+        return cls(hashlib.sha256(b"medphantom public phrase\0" + phrase.encode()).digest())
+
+    def pseudonym(self, kind: str, value: str) -> str:
+        """Opaque 16-digit name of a patient, study or image; the same value gives the same name under one key."""
+        return self._digest(kind, value).hex()[:16]
+
+    def split(self, patient: str, fractions: SplitFractions) -> Split:
+        """Split of a patient id. Adding patients never moves the others, and no patient is in two splits."""
+        point = int.from_bytes(self._digest("split", patient)[:8], "big") / 2**64
+        for split in SPLITS[:-1]:
+            point -= getattr(fractions, split)
+            if point < 0:
+                return split
+        return SPLITS[-1] if fractions.test > 0 else SPLITS[0]
+
+    def _digest(self, kind: str, value: str) -> bytes:
+        return hmac.new(self.secret, f"{kind}\0{value}".encode(), hashlib.sha256).digest()

@@ -1,0 +1,218 @@
+"""What a network sees of an image: intensity window, size and channels; applied on reading, undone at export."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from PIL import Image
+from pydantic import Field, model_validator
+from scipy import ndimage
+
+from cohorts.errors import InputError
+from cohorts.records import Array, Frozen
+from cohorts.store import Cohort
+
+SMALLEST_SIDE = 8
+
+
+class Window(Frozen):
+    """Source values from ``low`` to ``high`` map to -1…1, values outside are clipped. Invertible."""
+
+    kind: Literal["window"] = "window"
+    low: float
+    high: float
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Window:
+        if not self.high > self.low:
+            raise ValueError(f"window.high must be > window.low, got {self.low}…{self.high}")
+        return self
+
+
+class Percentile(Frozen):
+    """Each image's own percentiles map to -1…1: for modalities without units (MR). Absolute values are lost."""
+
+    kind: Literal["percentile"] = "percentile"
+    low: Annotated[float, Field(ge=0, lt=50)] = 0.5
+    high: Annotated[float, Field(gt=50, le=100)] = 99.5
+
+
+class Preprocess(Frozen):
+    """How source values become network input, and back.
+
+    Attributes:
+        size: spatial size that the network sees, ``(H, W)`` or ``(D, H, W)``.
+        intensity: :class:`Window` or :class:`Percentile`.
+        fit: ``pad`` keeps the whole image and its aspect ratio (border at -1), ``crop`` fills the frame and cuts the
+            longer side, ``stretch`` ignores the aspect ratio, ``native`` keeps the pixel grid and crops or pads it
+            around the centre (for volumes whose spacing must stay).
+        channels: 1 or 3; a grey image is repeated, a colour image becomes luminance (ITU-R BT.601).
+        stored_dtype: dtype in which generated images are stored.
+    """
+
+    size: tuple[int, ...]
+    intensity: Annotated[Window | Percentile, Field(discriminator="kind")] = Window(low=0, high=255)
+    fit: Literal["pad", "crop", "stretch", "native"] = "pad"
+    channels: Literal[1, 3] = 1
+    stored_dtype: Literal["uint8", "uint16", "int16", "float32"] = "uint8"
+
+    @model_validator(mode="after")
+    def _supported_size(self) -> Preprocess:
+        if len(self.size) not in {2, 3} or min(self.size) < SMALLEST_SIDE:
+            raise ValueError(f"preprocess.size must be 2 or 3 sides of ≥ {SMALLEST_SIDE} pixels, got {self.size}")
+        return self
+
+    @classmethod
+    def for_cohort(cls, cohort: Cohort, size: Sequence[int], **overrides: Any) -> Preprocess:
+        """A sensible preprocess: the full range of 8-bit images, a CT window in HU, else percentiles per image.
+
+        Args:
+            cohort: its ``train`` rows are looked at (metadata only).
+            size: spatial size that the network sees.
+            overrides: fields to set instead.
+        """
+        rows = cohort.manifest
+        dtypes = {str(group).rsplit("_", 1)[-1] for group in rows["group"].unique()}
+        if dtypes == {"uint8"}:
+            chosen: dict[str, Any] = {"intensity": Window(low=0, high=255)}
+        elif set(rows["modality"].unique()) == {"CT"}:
+            chosen = {"intensity": Window(low=-1000, high=1000), "stored_dtype": "int16"}
+        else:
+            chosen = {"intensity": Percentile(), "stored_dtype": "uint8"}
+        if cohort.schema.spatial_dims == 3:
+            chosen["fit"] = "native"
+        return cls(size=tuple(size), **{**chosen, **overrides})
+
+    def apply(self, pixels: Array, source_channels: int = 1) -> Array:
+        """Network input of one image.
+
+        Args:
+            pixels: source values, ``(*spatial)`` or ``(H, W, 3)`` when ``source_channels == 3``.
+            source_channels: 1 or 3.
+
+        Returns:
+            float32 ``(channels, *size)`` in -1…1.
+
+        Raises:
+            InputError: the number of spatial axes differs from that of ``size``.
+        """
+        values = np.asarray(pixels, dtype=np.float32)
+        spatial = values.ndim - (1 if source_channels == 3 else 0)
+        if spatial != len(self.size):
+            raise InputError(f"an image has {spatial} spatial axes, preprocess.size has {len(self.size)}")
+        planes = np.moveaxis(values, -1, 0) if source_channels == 3 else values[np.newaxis]
+        if self.channels == 1 and source_channels == 3:
+            planes = np.tensordot(np.array([[0.299, 0.587, 0.114]], dtype=np.float32), planes, axes=1)
+        low, high = self._range(planes)
+        scaled = np.clip((planes - low) / max(high - low, 1e-12), 0, 1) * 2 - 1
+        fitted = np.stack([fit_to_size(plane, self.size, self.fit, border=-1.0) for plane in scaled])
+        if self.channels == 3 and source_channels == 1:
+            fitted = np.repeat(fitted, 3, axis=0)
+        result: Array = np.clip(fitted, -1, 1).astype(np.float32)
+        return result
+
+    def apply_mask(self, mask: Array) -> Array:
+        """The mask on the network's grid, nearest neighbour; ``(*size)`` of the mask's dtype, border 0."""
+        return fit_to_size(mask, self.size, self.fit, border=0, nearest=True)
+
+    def undo(self, network: Array) -> Array:
+        """Source values of network output, on the network's grid.
+
+        With a percentile intensity the absolute values are unknown: the result spans the full range of
+        ``stored_dtype`` (0…1 for float32).
+
+        Args:
+            network: float ``(channels, *size)`` in -1…1.
+
+        Returns:
+            ``stored_dtype`` array, ``(*size)`` or ``(*size, 3)``.
+        """
+        unit = (np.clip(np.asarray(network, dtype=np.float64), -1, 1) + 1) / 2
+        dtype = np.dtype(self.stored_dtype)
+        if isinstance(self.intensity, Window):
+            low, high = self.intensity.low, self.intensity.high
+        else:
+            low, high = (0.0, 1.0) if dtype.kind == "f" else (float(np.iinfo(dtype).min), float(np.iinfo(dtype).max))
+        values = low + unit * (high - low)
+        if dtype.kind != "f":
+            limits = np.iinfo(dtype)
+            values = np.clip(np.rint(values), limits.min, limits.max)
+        stored: Array = values.astype(dtype)
+        return np.moveaxis(stored, 0, -1) if self.channels == 3 else stored[0]
+
+    def spacing_after(self, shape: Sequence[int], spacing_mm: Sequence[float] | None) -> tuple[float, ...] | None:
+        """Pixel spacing on the network's grid of an image of spatial ``shape`` with ``spacing_mm``."""
+        if spacing_mm is None:
+            return None
+        factors = _scale_factors(shape, self.size, self.fit)
+        return tuple(float(s) / f for s, f in zip(spacing_mm, factors, strict=True))
+
+    def _range(self, planes: Array) -> tuple[float, float]:
+        if isinstance(self.intensity, Window):
+            return self.intensity.low, self.intensity.high
+        low, high = np.percentile(planes, [self.intensity.low, self.intensity.high])
+        return float(low), float(high)
+
+
+def _scale_factors(shape: Sequence[int], size: Sequence[int], fit: str) -> tuple[float, ...]:
+    ratios = [new / old for new, old in zip(size, shape, strict=True)]
+    if fit == "native":
+        return (1.0,) * len(ratios)
+    if fit == "stretch":
+        return tuple(ratios)
+    chosen = min(ratios) if fit == "pad" else max(ratios)
+    return (chosen,) * len(ratios)
+
+
+def fit_to_size(plane: Array, size: Sequence[int], fit: str, *, border: float, nearest: bool = False) -> Array:
+    """Resize one plane or volume, then crop or pad it around its centre to exactly ``size``.
+
+    Args:
+        plane: ``(*spatial)`` values.
+        size: wanted spatial size.
+        fit: as in :class:`Preprocess`.
+        border: value of padded pixels.
+        nearest: nearest neighbour (masks) instead of antialiased linear interpolation.
+    """
+    factors = _scale_factors(plane.shape, size, fit)
+    scaled = [max(1, round(old * factor)) for old, factor in zip(plane.shape, factors, strict=True)]
+    resized = _resize(plane, scaled, nearest=nearest)
+    for axis, wanted in enumerate(size):
+        extra = wanted - resized.shape[axis]
+        before = abs(extra) // 2
+        if extra > 0:
+            widths = [(0, 0)] * resized.ndim
+            widths[axis] = (before, extra - before)
+            resized = np.pad(resized, widths, constant_values=border)
+        elif extra < 0:
+            resized = np.take(resized, range(before, before + wanted), axis=axis)
+    return resized
+
+
+def _resize(plane: Array, size: Sequence[int], *, nearest: bool) -> Array:
+    if tuple(size) == plane.shape:
+        return plane
+    if plane.ndim == 2 and not nearest:
+        image = Image.fromarray(np.asarray(plane, dtype=np.float32), mode="F")
+        return np.asarray(image.resize((size[1], size[0]), Image.Resampling.BILINEAR))  # antialiased when it shrinks
+    zoom = [new / old for new, old in zip(size, plane.shape, strict=True)]
+    smooth = plane
+    if not nearest:
+        sigma = [max(0.0, (1 / factor - 1) / 2) for factor in zoom]  # antialias when it shrinks
+        smooth = ndimage.gaussian_filter(plane, sigma)
+    order = 0 if nearest else 1
+    result: Array = ndimage.zoom(smooth, zoom, order=order, mode="nearest", grid_mode=True)
+    return result
+
+
+def network_images(cohort: Cohort, rows: Sequence[int], preprocess: Preprocess) -> Array:
+    """Network input of many rows: float32 ``(n, channels, *size)`` in -1…1."""
+    images = np.empty((len(rows), preprocess.channels, *preprocess.size), dtype=np.float32)
+    channels = cohort.manifest["channels"]
+    for start in range(0, len(rows), 256):
+        batch = list(rows[start : start + 256])
+        for offset, (row, pixels) in enumerate(zip(batch, cohort.pixels(batch), strict=True)):
+            images[start + offset] = preprocess.apply(pixels, int(channels[row]))
+    return images

@@ -1,0 +1,18 @@
+"""How long work tells whoever watches how far it is; the watcher decides what that looks like."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+
+class Progress(Protocol):
+    """Called now and then by long work."""
+
+    def __call__(self, done: int, total: int, what: str = "") -> None:
+        """Take note of progress.
+
+        Args:
+            done: units finished so far.
+            total: units in all; 0 while unknown.
+            what: short name of the current work, without anything from a source image.
+        """

@@ -1,0 +1,155 @@
+"""What one image is, and what the columns of a cohort mean: the typed values that everything else passes around."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+Array = npt.NDArray[Any]
+
+Split = Literal["train", "val", "gate", "test"]
+SPLITS: tuple[Split, ...] = get_args(Split)
+SYNTHETIC_SPLIT = "synthetic"
+
+LABEL_PREFIX = "label:"
+ATTRIBUTE_PREFIX = "attr:"
+NAME_PATTERN = re.compile(r"[^\x00-\x1f:]{1,80}")
+
+
+class Frozen(BaseModel):
+    """Base of every typed, immutable configuration or description; unknown fields are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
+
+
+class AttributeSpec(Frozen):
+    """One attribute of an image or patient, such as age (continuous, years) or view (categorical).
+
+    Attributes:
+        name: column name without prefix.
+        kind: ``continuous`` (float) or ``categorical`` (string out of ``categories``).
+        unit: unit of a continuous attribute, e.g. ``years``.
+        categories: sorted known values of a categorical attribute.
+        low: smallest value seen in the training split (continuous).
+        high: largest value seen in the training split (continuous).
+    """
+
+    name: str
+    kind: Literal["continuous", "categorical"]
+    unit: str = ""
+    categories: tuple[str, ...] = ()
+    low: float | None = None
+    high: float | None = None
+
+
+class CohortSchema(Frozen):
+    """What the columns of a cohort mean; stored as ``cohort.json``.
+
+    Attributes:
+        kind: ``real`` source images, or ``synthetic`` ones that carry bundle digest, prompt and seed.
+        spatial_dims: 2 (images) or 3 (volumes); a cohort holds one of them.
+        labels: label names in a fixed order; each has a nullable boolean column ``label:<name>``
+            (true: present, false: absent, null: not stated).
+        exclusive: whether exactly one label is present per image (a class), as in one folder per class.
+        attributes: what the ``attr:<name>`` columns hold.
+        has_text: whether any row carries text.
+        mask_values: name of each integer in the masks, e.g. ``{0: "background", 1: "anterior"}``; empty: no masks.
+        patients: ``known`` when the source named patients; ``per_image`` when each image had to stand for a patient,
+            so that patient-disjointness cannot be claimed.
+    """
+
+    format_version: Literal[1] = 1
+    kind: Literal["real", "synthetic"] = "real"
+    spatial_dims: Literal[2, 3] = 2
+    labels: tuple[str, ...] = ()
+    exclusive: bool = False
+    attributes: tuple[AttributeSpec, ...] = ()
+    has_text: bool = False
+    mask_values: dict[int, str] = Field(default_factory=dict)
+    patients: Literal["known", "per_image"] = "known"
+
+    @field_validator("labels")
+    @classmethod
+    def _labels_are_names(cls, labels: tuple[str, ...]) -> tuple[str, ...]:
+        for name in labels:
+            if not NAME_PATTERN.fullmatch(name):
+                raise ValueError(f"a label name must be 1 to 80 printable characters without ':', got {name!r}")
+        if len(set(labels)) != len(labels):
+            raise ValueError("label names must differ")
+        return labels
+
+    def attribute(self, name: str) -> AttributeSpec:
+        """The spec of one attribute; raises ``KeyError`` when there is none of that name."""
+        for spec in self.attributes:
+            if spec.name == name:
+                return spec
+        raise KeyError(name)
+
+
+@dataclass(frozen=True, slots=True)
+class Voi:
+    """A VOI LUT window as the DICOM header states it (PS3.3 C.11.2), in output units of the modality LUT."""
+
+    center: float
+    width: float
+
+
+@dataclass(frozen=True, slots=True)
+class Provenance:
+    """How a synthetic row was made, so that it can be made again alone."""
+
+    bundle_digest: str
+    prompt_json: str
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRecord:
+    """One image at the edge of a cohort (on its way in or out); inside, a cohort is columnar.
+
+    Attributes:
+        image_id: opaque id, unique in the cohort; never a path or a UID of the source.
+        patient: pseudonym.
+        pixels: source values (after the modality LUT), ``(H, W)``, ``(H, W, 3)`` in colour, or ``(D, H, W)``.
+        study: pseudonym of the study, where known.
+        channels: 1 (grey) or 3 (colour, channel last).
+        spacing_mm: distance between pixel centres along each spatial axis of ``pixels``, in its order.
+        affine: row-major 4x4 voxel-to-world matrix (RAS+, mm) over the spatial axes of ``pixels``; volumes only.
+        modality: DICOM modality code (``CT``, ``MR``, ``DX``…) where known.
+        labels: name → present / absent / not stated; a name that is missing here is *not stated*.
+        attributes: name → value; missing or ``None`` is *not stated*.
+        text: a report or caption, where there is one.
+        mask: integer segmentation of the spatial shape of ``pixels``.
+        voi: window for display, kept as metadata and never applied here.
+        split: one of :data:`SPLITS`, or ``synthetic``.
+        near_duplicate_of: ``image_id`` of an earlier image that this one nearly repeats.
+        provenance: synthetic rows only.
+    """
+
+    image_id: str
+    patient: str
+    pixels: Array
+    split: str
+    study: str | None = None
+    channels: int = 1
+    spacing_mm: tuple[float, ...] | None = None
+    affine: tuple[float, ...] | None = None
+    modality: str | None = None
+    labels: dict[str, bool | None] = field(default_factory=dict)
+    attributes: dict[str, float | str | None] = field(default_factory=dict)
+    text: str | None = None
+    mask: Array | None = None
+    voi: Voi | None = None
+    near_duplicate_of: str | None = None
+    provenance: Provenance | None = None
+
+    @property
+    def spatial_shape(self) -> tuple[int, ...]:
+        """Shape without the colour axis."""
+        shape = np.shape(self.pixels)
+        return tuple(shape[:-1] if self.channels == 3 else shape)

@@ -1,0 +1,1 @@
+"""What an image should show: prompts, plans, encoders, guidance."""

@@ -1,0 +1,1 @@
+"""Latent diffusion: autoencoder, denoiser, objective, sampler, bundles."""

@@ -1,0 +1,18 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("DO_NOT_TRACK", "1")
+os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real public images; tests that need it carry the mark ``real_data``."""
+    folder = os.environ.get("MEDPHANTOM_REAL_DATA")
+    if not folder or not Path(folder).is_dir():
+        pytest.skip("MEDPHANTOM_REAL_DATA names no folder of real images")
+    return Path(folder)
