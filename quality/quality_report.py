@@ -1,0 +1,196 @@
+"""All that was measured of a synthetic cohort, as one frozen value: numbers, row numbers and ids, never pixels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, ValidationError
+
+from cohorts.errors import ArtifactError
+from cohorts.folders import read_json, write_json
+from cohorts.records import Frozen
+from quality.estimate import Estimate
+
+Verdict = Literal["fail", "screened", "inconclusive"]
+RealSplit = Literal["train", "gate"]
+TrainedOn = Literal["real", "synthetic", "real_and_synthetic", "metadata"]
+
+
+class NetworkFacts(Frozen):
+    """One feature network that scored.
+
+    Attributes:
+        name: ``cross_fitted``, ``simulated``, ``filters``, or the hub id or folder name of an encoder.
+        digest: digest of its weights or, for fixed filters, of their definition.
+        num_features: length of a feature vector.
+        seed: seed of its training, ``None`` for networks that were not trained here.
+        fitted_on: whose images it was fitted on, in words.
+        scores: whose images it scores, in words.
+        held_out_score: accuracy (exclusive labels) or mean AUROC on the images it scores; ``None`` without labels.
+        held_out_measure: what ``held_out_score`` is.
+    """
+
+    name: str
+    digest: str
+    num_features: int
+    seed: int | None = None
+    fitted_on: str
+    scores: str
+    held_out_score: float | None = None
+    held_out_measure: Literal["accuracy", "mean AUROC"] | None = None
+
+
+class LabelAgreement(Frozen):
+    """Does a classifier trained on real images see in a synthetic image what its prompt asked for?
+
+    Attributes:
+        per_label: one estimate per label (and ``label=None`` over all): accuracy with a Wilson interval for exclusive
+            labels, AUROC of prompted present against prompted absent otherwise; ``floor`` is the same classifier's
+            figure on held-out real images.
+        labels: order of the rows and columns of ``confusion``.
+        confusion: images prompted as row, guessed as column; empty for labels that do not exclude each other.
+    """
+
+    per_label: tuple[Estimate, ...]
+    labels: tuple[str, ...]
+    confusion: tuple[tuple[int, ...], ...] = ()
+
+
+class NearestPair(Frozen):
+    """A synthetic image beside the real images most like it, as row numbers and ids of the two cohorts.
+
+    Attributes:
+        synthetic_row: row number in the synthetic cohort.
+        synthetic_id: its image id.
+        train_row: row of the most similar training image in the real cohort.
+        train_id: its image id.
+        train_similarity: normalised correlation with it, -1…1.
+        gate_row: row of the most similar gate image.
+        gate_id: its image id.
+        gate_similarity: normalised correlation with it, -1…1.
+        flagged: whether this image was flagged as a copy.
+    """
+
+    synthetic_row: int
+    synthetic_id: str
+    train_row: int
+    train_id: str
+    train_similarity: float
+    gate_row: int
+    gate_id: str
+    gate_similarity: float
+    flagged: bool
+
+
+class CopySummary(Frozen):
+    """What the first copy search found.
+
+    Attributes:
+        verdict: ``fail`` (copies, or a lean towards train), ``screened`` (none found by a search that found its
+            planted control), ``inconclusive`` (the search could not have caught a copy). Never *pass*.
+        reasons: why, one sentence each.
+        share_nearest_in_train: share of synthetic images whose nearest real neighbour lies in train rather than gate,
+            at equal counts; 0.5 is honest.
+        flagged_share: share of synthetic images flagged one by one; ``floor`` is the share of held-out real images that
+            the same rule flags.
+        control_recall: share of planted training images (autoencoder round trips) that were flagged.
+        control: what was planted, in words; ``None`` when nothing could be.
+        flagged_rows: row numbers of flagged synthetic images, most similar first (at most as many as configured).
+        total_flagged: how many were flagged.
+        blind_spots: what this search cannot see.
+    """
+
+    verdict: Verdict
+    reasons: tuple[str, ...]
+    share_nearest_in_train: tuple[Estimate, ...]
+    flagged_share: Estimate
+    control_recall: Estimate | None
+    control: str | None
+    flagged_rows: tuple[int, ...]
+    total_flagged: int
+    blind_spots: tuple[str, ...]
+
+
+class UtilityScore(Frozen):
+    """One cell of the train-on-synthetic-test-on-real table.
+
+    Attributes:
+        trained_on: what the classifier learned from, at equal optimiser steps; ``metadata`` is a logistic regression
+            on attributes alone.
+        estimate: accuracy (exclusive labels, ``label=None``) or AUROC on real test patients.
+    """
+
+    trained_on: TrainedOn
+    estimate: Estimate
+
+
+class QualityReport(Frozen):
+    """The result of :func:`quality.assess.assess`.
+
+    Attributes:
+        real_digest: digest of the real cohort.
+        synthetic_digest: digest of the synthetic cohort.
+        config_digest: digest of preprocess and configuration.
+        seed: run seed of the assessment.
+        real_counts: images per split of the real cohort.
+        real_patients: patients per split; empty when the source named no patients.
+        synthetic_count: synthetic images.
+        verdict: of the copy search, the only verdict here; realism and utility are numbers.
+        verdict_reasons: why, one sentence each.
+        estimates: headline scores, unique by (name, network, label): Fréchet and kernel distance, ratios,
+            precision/recall/density/coverage, diversity, agreement.
+        details: the same per feature-network seed.
+        networks: which feature networks scored.
+        agreement: label agreement; ``None`` without labels.
+        copies: the copy search.
+        nearest: the most similar pairs, flagged ones first.
+        utility: train on synthetic, test on real; empty without labels.
+        warnings: what a reader must know before quoting a number.
+    """
+
+    format_version: Literal[1] = 1
+    real_digest: str
+    synthetic_digest: str
+    config_digest: str
+    seed: int
+    real_counts: dict[str, int] = Field(default_factory=dict)
+    real_patients: dict[str, int] = Field(default_factory=dict)
+    synthetic_count: int
+    verdict: Verdict
+    verdict_reasons: tuple[str, ...]
+    estimates: tuple[Estimate, ...]
+    details: tuple[Estimate, ...] = ()
+    networks: tuple[NetworkFacts, ...] = ()
+    agreement: LabelAgreement | None = None
+    copies: CopySummary | None = None
+    nearest: tuple[NearestPair, ...] = ()
+    utility: tuple[UtilityScore, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    def find(self, name: str, *, network: str | None = None, label: str | None = None) -> Estimate:
+        """The headline estimate of that name, network and label.
+
+        Raises:
+            KeyError: there is none.
+        """
+        for estimate in self.estimates:
+            if (estimate.name, estimate.network, estimate.label) == (name, network, label):
+                return estimate
+        raise KeyError((name, network, label))
+
+    def save(self, path: Path) -> None:
+        """Write the report as JSON, whole or not at all."""
+        write_json(path, self.model_dump(mode="json"))
+
+    @classmethod
+    def load(cls, path: Path) -> QualityReport:
+        """Read :meth:`save`.
+
+        Raises:
+            ArtifactError: the file is missing, damaged or of another format version.
+        """
+        try:
+            return cls.model_validate(read_json(path))
+        except ValidationError:
+            raise ArtifactError(f"{path} is not a quality report of this version", "assess again") from None
