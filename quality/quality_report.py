@@ -83,6 +83,22 @@ class NearestPair(Frozen):
     flagged: bool
 
 
+class SimilarityHistogram(Frozen):
+    """How like their nearest real images the synthetic ones are, as counts per bin; it names no image.
+
+    Attributes:
+        edges: ascending bin edges of the normalised correlation, one more than there are bins.
+        train: synthetic images by similarity to their nearest training image, out of as many as there are gate images.
+        gate: synthetic images by similarity to their nearest gate image.
+        control: planted copies by similarity to their nearest training image; empty when nothing was planted.
+    """
+
+    edges: tuple[float, ...]
+    train: tuple[int, ...]
+    gate: tuple[int, ...]
+    control: tuple[int, ...] = ()
+
+
 class CopySummary(Frozen):
     """What the first copy search found.
 
@@ -99,6 +115,7 @@ class CopySummary(Frozen):
         flagged_rows: row numbers of flagged synthetic images, most similar first (at most as many as configured).
         total_flagged: how many were flagged.
         blind_spots: what this search cannot see.
+        histogram: the similarities behind the verdict, counted; ``None`` when they were not kept.
     """
 
     verdict: Verdict
@@ -110,6 +127,7 @@ class CopySummary(Frozen):
     flagged_rows: tuple[int, ...]
     total_flagged: int
     blind_spots: tuple[str, ...]
+    histogram: SimilarityHistogram | None = None
 
 
 class UtilityScore(Frozen):
