@@ -17,7 +17,9 @@ class Estimate(Frozen):
         estimand: what is estimated, in words.
         value: the estimate; ``None`` when it was refused.
         interval: 95 % interval, ``None`` where none is supported.
-        method: how interval (and value) were obtained.
+        spread: smallest and largest value over repeated draws or seeds, which is *not* a confidence interval; ``method``
+            says over what.
+        method: how interval or spread (and value) were obtained.
         n_synthetic: synthetic images used.
         n_real: real images used.
         floor: what real images reach against real images of other patients at the same n.
@@ -33,6 +35,7 @@ class Estimate(Frozen):
     estimand: str
     value: float | None
     interval: Interval | None = None
+    spread: Interval | None = None
     method: str = ""
     n_synthetic: int | None = None
     n_real: int | None = None
