@@ -1,0 +1,89 @@
+"""Batches as pure functions of their number: an endless stream of shuffled epochs that needs no state to resume."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from cohorts.errors import InputError
+from learning.randomness import torch_generator
+
+
+class Batches(Protocol):
+    """Where training data comes from."""
+
+    def batch(self, index: int, size: int, seed: int) -> dict[str, Tensor]:
+        """Rows ``index * size`` up to ``(index + 1) * size`` of an endless shuffled stream, on the CPU.
+
+        It must be a pure function of its arguments; then the same images make up an optimiser step however it is
+        spread over accumulation and processes, and nothing has to be restored to resume.
+
+        Args:
+            index: number of the batch, from 0.
+            size: rows per batch.
+            seed: seed of the shuffles.
+
+        Returns:
+            name → tensor whose first axis has ``size`` rows.
+        """
+
+
+def epoch_order(total_rows: int, epoch: int, seed: int) -> Tensor:
+    """The order of one epoch: a permutation of ``total_rows`` as int64 ``(total_rows,)``."""
+    return torch.randperm(total_rows, generator=torch_generator(seed, "epoch", epoch))
+
+
+def stream_rows(total_rows: int, start: int, count: int, seed: int) -> Tensor:
+    """Rows at places ``start`` to ``start + count`` of all epochs laid end to end, int64 ``(count,)``.
+
+    A batch may run over the end of an epoch, or be larger than one: it goes on with the next epoch's order, so that
+    every row is seen equally often and a small data set never fails.
+
+    Raises:
+        InputError: there are no rows.
+    """
+    if total_rows < 1:
+        raise InputError("there is nothing to learn from: the training data has no rows", "give at least one image")
+    first, last = start // total_rows, (start + count - 1) // total_rows
+    orders = torch.cat([epoch_order(total_rows, epoch, seed) for epoch in range(first, last + 1)])
+    offset = start - first * total_rows
+    return orders[offset : offset + count]
+
+
+class StreamBatches:
+    """Batches from any way to read rows by number.
+
+    Args:
+        total_rows: how many rows there are.
+        read: rows ``(n,)`` int64 → name → CPU tensor with n rows; a pure function.
+
+    Raises:
+        InputError: there are no rows.
+    """
+
+    def __init__(self, total_rows: int, read: Callable[[Tensor], dict[str, Tensor]]) -> None:
+        if total_rows < 1:
+            raise InputError("there is nothing to learn from: the training data has no rows", "give at least one image")
+        self.total_rows = total_rows
+        self._read = read
+
+    def batch(self, index: int, size: int, seed: int) -> dict[str, Tensor]:
+        """As :meth:`Batches.batch`."""
+        return self._read(stream_rows(self.total_rows, index * size, size, seed))
+
+
+class TensorBatches(StreamBatches):
+    """Batches out of tensors in memory that share their first axis.
+
+    Raises:
+        InputError: there are no tensors or no rows, or the tensors differ in their number of rows.
+    """
+
+    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
+        lengths = {name: len(tensor) for name, tensor in tensors.items()}
+        if len(set(lengths.values())) > 1:
+            raise InputError(f"training tensors differ in their number of rows: {lengths}", "give one row per image")
+        super().__init__(next(iter(lengths.values()), 0), lambda rows: {k: v[rows] for k, v in tensors.items()})

@@ -1,0 +1,132 @@
+"""Checkpoints on disk: folders of safetensors and one JSON that appear whole or not at all, and are checked on reading.
+
+accelerate's own ``save_state`` is not used because it pickles.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from cohorts.errors import ArtifactError
+from cohorts.folders import file_digest, json_digest, publishing, read_json, write_json
+
+FORMAT_VERSION = 1
+STATE_FILE = "state.json"
+KEPT = 2
+_NAME = re.compile(r"step-(\d{9})")
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint that was read and found whole.
+
+    Attributes:
+        step: optimiser steps done.
+        state: what was given as ``state`` to :func:`save_checkpoint`.
+        groups: name → state dict, on the CPU.
+    """
+
+    step: int
+    state: dict[str, Any]
+    groups: dict[str, dict[str, Tensor]]
+
+
+def save_checkpoint(
+    folder: Path, step: int, groups: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any]
+) -> None:
+    """Write ``folder/step-…`` whole or not at all, then drop all but the last :data:`KEPT`.
+
+    Args:
+        folder: folder of the checkpoints of one fit.
+        step: optimiser steps done.
+        groups: name → state dict; each becomes ``<name>.safetensors``.
+        state: JSON values; floats are kept exactly.
+
+    Raises:
+        ResourceError: the disk is full or cannot be written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for leftover in folder.glob(".step-*.partial-*"):  # of a process that was killed while it wrote
+        shutil.rmtree(leftover, ignore_errors=True)
+    path = folder / f"step-{step:09d}"
+    shutil.rmtree(path, ignore_errors=True)
+    with publishing(path) as partial:
+        files = {}
+        for name, tensors in groups.items():
+            file = partial / f"{name}.safetensors"
+            save_file({key: _plain(tensor) for key, tensor in tensors.items()}, file)
+            files[file.name] = file_digest(file)
+        content = {"format_version": FORMAT_VERSION, "step": step, "files": files, "state": dict(state)}
+        write_json(partial / STATE_FILE, {**content, "digest": json_digest(content)})
+    steps = _steps(folder)
+    kept = [found for found in steps if found <= step][-KEPT:]  # later ones are of a future that is not ours
+    for old in steps:
+        if old not in kept:
+            shutil.rmtree(folder / f"step-{old:09d}", ignore_errors=True)
+
+
+def latest_checkpoint(folder: Path) -> Checkpoint | None:
+    """The last whole checkpoint, or ``None``; each damaged one on the way costs one line of warning."""
+    for step in reversed(_steps(folder)):
+        try:
+            return _read(folder / f"step-{step:09d}", step)
+        except ArtifactError as error:
+            log.warning("%s; going back to the checkpoint before it", error.what)
+    return None
+
+
+def _steps(folder: Path) -> list[int]:
+    matches = (_NAME.fullmatch(path.name) for path in folder.glob("step-*"))
+    return sorted(int(match.group(1)) for match in matches if match)
+
+
+def _read(path: Path, step: int) -> Checkpoint:
+    content = read_json(path / STATE_FILE)
+    digest = content.pop("digest", None) if isinstance(content, dict) else None
+    if digest is None or digest != json_digest(content) or content["format_version"] != FORMAT_VERSION:
+        raise ArtifactError(f"{path / STATE_FILE} was altered")
+    groups = {}
+    for name, expected in content["files"].items():
+        file = path / name
+        if not file.is_file() or file_digest(file) != expected:
+            raise ArtifactError(f"{file} is truncated or was altered")
+        try:
+            groups[file.stem] = load_file(file)
+        except (SafetensorError, OSError):
+            raise ArtifactError(f"{file} cannot be read") from None
+    if content["step"] != step:
+        raise ArtifactError(f"{path} holds step {content['step']}")
+    return Checkpoint(step, content["state"], groups)
+
+
+def _plain(tensor: Tensor) -> Tensor:
+    """A contiguous CPU copy of its own memory: safetensors refuses tensors that share theirs (tied weights)."""
+    return tensor.detach().to("cpu", copy=True).contiguous()
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The moments of an optimiser by ``<parameter index>.<name>``; learning rates derive from the step instead."""
+    state = optimizer.state_dict()["state"]
+    return {f"{index}.{name}": value for index, values in state.items() for name, value in values.items()}
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """Put back what :func:`optimizer_tensors` gave."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        index, name = key.split(".", 1)
+        state.setdefault(int(index), {})[name] = value
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

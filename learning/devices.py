@@ -1,0 +1,63 @@
+"""Where and how precisely to compute: the one place that sets accelerate up."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState, PartialState
+
+from cohorts.errors import ResourceError
+
+Device = Literal["auto", "cpu", "cuda"]
+Precision = Literal["auto", "fp32", "bf16"]
+
+
+def resolve_device(device: Device) -> Literal["cpu", "cuda"]:
+    """The device to use; ``auto`` takes a CUDA device where there is one.
+
+    Raises:
+        ResourceError: ``cuda`` was asked for and there is none.
+    """
+    available = torch.cuda.is_available()
+    if device == "cuda" and not available:
+        raise ResourceError("device = cuda, but this machine has no usable CUDA device", "set device to auto or cpu")
+    return "cuda" if available and device != "cpu" else "cpu"
+
+
+def resolve_precision(precision: Precision, device: Literal["cpu", "cuda"]) -> Literal["fp32", "bf16"]:
+    """The precision to use; ``auto`` is bfloat16 on CUDA devices that support it, and float32 elsewhere.
+
+    Raises:
+        ResourceError: ``bf16`` was asked for on a CUDA device that cannot do it.
+    """
+    supported = device == "cpu" or torch.cuda.is_bf16_supported(including_emulation=False)
+    if precision == "bf16" and not supported:
+        raise ResourceError("precision = bf16, but this CUDA device does not support it", "set precision to fp32")
+    if precision == "auto":
+        return "bf16" if device == "cuda" and supported else "fp32"
+    return precision
+
+
+def make_accelerator(
+    device: Device, precision: Precision, *, accumulate: int, tracker: Literal["tensorboard", "none"], work: Path
+) -> Any:
+    """An accelerate ``Accelerator`` for one fit.
+
+    accelerate keeps its settings for the life of the process; they are dropped here first, so that fits of different
+    precision or device can follow each other.
+    """
+    where = resolve_device(device)
+    how = resolve_precision(precision, where)
+    # The only way that accelerate offers; a process group of several processes must stay as it is.
+    single = not PartialState._shared_state or PartialState().num_processes == 1  # noqa: SLF001
+    AcceleratorState._reset_state(reset_partial_state=single)  # noqa: SLF001
+    return Accelerator(
+        cpu=where == "cpu",
+        mixed_precision="bf16" if how == "bf16" else "no",
+        gradient_accumulation_steps=accumulate,
+        log_with=None if tracker == "none" else tracker,
+        project_dir=work,
+    )

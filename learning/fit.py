@@ -1,0 +1,397 @@
+"""The one fit loop: any learner, any device, exact resume, the best averaged weights at the end."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate.utils import broadcast
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+
+from cohorts.errors import ArtifactError, InputError, MedphantomError
+from cohorts.progress import Progress
+from learning.batches import Batches
+from learning.checkpoint import latest_checkpoint, load_optimizer, optimizer_tensors, save_checkpoint
+from learning.devices import make_accelerator
+from learning.fit_config import FitConfig
+from learning.history import History
+from learning.learner import Learner
+from learning.randomness import derive_seed, torch_generator
+
+__all__ = ["Batches", "FitConfig", "FitResult", "Learner", "fit"]
+
+CHECKPOINTS = "checkpoints"
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """What a fit came to; the learner's network holds the weights of ``best_step``.
+
+    Attributes:
+        best_step: steps done when the kept weights were judged (the last step where nothing was validated).
+        best_loss: their validation loss, ``None`` where nothing was validated.
+        history: the rows of ``metrics.jsonl``.
+        finished: whether all steps were done; ``False`` when ``stop`` asked for an early end.
+        resumed_from: step of the checkpoint that this call went on from, 0: none.
+    """
+
+    best_step: int
+    best_loss: float | None
+    history: list[dict[str, Any]]
+    finished: bool
+    resumed_from: int
+
+
+def fit(
+    learner: Learner,
+    batches: Batches,
+    config: FitConfig,
+    *,
+    work: Path,
+    identity: str = "",
+    name: str = "training",
+    progress: Progress | None = None,
+    stop: Callable[[], bool] | None = None,
+) -> FitResult:
+    """Fit the learner's network, going on from the last whole checkpoint in ``work`` where there is one.
+
+    On the CPU a resumed fit ends with the same bits as an uninterrupted one at the same thread count. When all steps
+    are done already, the kept weights are loaded and nothing is computed.
+
+    Args:
+        learner: network and losses; the network ends in evaluation mode on the device, with the kept weights.
+        batches: training data.
+        config: everything that can be set.
+        work: private folder of this fit: ``checkpoints/``, ``metrics.jsonl``, ``grids/``, ``tensorboard/``.
+        identity: digest of whatever else the result depends on (data, network configuration); a checkpoint of another
+            identity is refused.
+        name: what progress calls this fit.
+        progress: called after every step.
+        stop: asked after every step; ``True`` writes a checkpoint and ends early.
+
+    Raises:
+        InputError: no data, or a batch that does not divide among passes and processes.
+        ArtifactError: the checkpoint in ``work`` is of another configuration, identity or network.
+        ResourceError: the device or the precision cannot be had, or the disk is full.
+        MedphantomError: a loss or gradient is not finite.
+    """
+    run = _Run(learner, batches, config, work, identity)
+    resumed_from = run.resume()
+    finished = run.train(name, progress, stop)
+    return run.result(finished, resumed_from)
+
+
+class _Run:
+    """One call of :func:`fit`: what is kept between its steps."""
+
+    def __init__(self, learner: Learner, batches: Batches, config: FitConfig, work: Path, identity: str) -> None:
+        self.learner, self.batches, self.config, self.work = learner, batches, config, work
+        self.accelerator = make_accelerator(
+            config.device, config.precision, accumulate=config.accumulate, tracker=config.tracker, work=work
+        )
+        self.device: torch.device = self.accelerator.device
+        self.settings = {
+            **config.consequential(),
+            "identity": identity,
+            "precision": str(self.accelerator.mixed_precision),
+            "network": _shapes(learner.network),
+            "adversary": {} if learner.adversary is None else _shapes(learner.adversary),
+        }
+        passes = config.accumulate * self.accelerator.num_processes
+        if config.batch_size % passes:
+            raise InputError(
+                f"batch_size must be a multiple of accumulate × processes = {passes}, got {config.batch_size}",
+                "change batch_size or accumulate",
+            )
+        self.rows_per_pass = config.batch_size // passes
+        learner.network.to(self.device)
+        self._share(learner.network)
+        self.optimizer = _adamw(learner.network, config.learning_rate, config)
+        self.adversary_optimizer: torch.optim.Optimizer | None = None
+        if learner.adversary is not None:
+            learner.adversary.to(self.device)
+            self._share(learner.adversary)
+            rate = config.adversary_learning_rate or config.learning_rate
+            self.adversary_optimizer = _adamw(learner.adversary, rate, config)
+        self.average = None if config.ema_decay is None else _averaged(learner.network, config.ema_decay)
+        self.history = History(self.accelerator, work, config)
+        self.step = 0
+        self.best: dict[str, Any] | None = None
+        self.best_weights: dict[str, Tensor] = {}
+
+    @property
+    def judged(self) -> nn.Module:
+        """The network that validation, grids and the result look at."""
+        return self.learner.network if self.average is None else self.average.module
+
+    # ---- resume ----
+
+    def resume(self) -> int:
+        """Go on from the last whole checkpoint; returns its step, 0 where there is none."""
+        found = latest_checkpoint(self.work / CHECKPOINTS)
+        if found is not None:
+            _refuse_other_settings(found.state["settings"], self.settings, self.work)
+            self.step = found.step
+            self.learner.network.load_state_dict(found.groups["network"])
+            load_optimizer(self.optimizer, found.groups["optimizer"])
+            if self.average is not None:
+                self.average.module.load_state_dict(found.groups["average"])
+                self.average.n_averaged.fill_(found.step)
+            if self.learner.adversary is not None and self.adversary_optimizer is not None:
+                self.learner.adversary.load_state_dict(found.groups["adversary"])
+                load_optimizer(self.adversary_optimizer, found.groups["adversary_optimizer"])
+            self.best, self.best_weights = found.state["best"], found.groups.get("best", {})
+        self.history.begin(self.step, {} if found is None else found.state["history"])
+        return self.step
+
+    def save(self) -> None:
+        """Write a checkpoint of now, by the main process."""
+        self.history.collect()
+        if self.accelerator.is_main_process:
+            groups = {"network": self.learner.network.state_dict(), "optimizer": optimizer_tensors(self.optimizer)}
+            if self.average is not None:
+                groups["average"] = self.average.module.state_dict()
+            if self.learner.adversary is not None and self.adversary_optimizer is not None:
+                groups["adversary"] = self.learner.adversary.state_dict()
+                groups["adversary_optimizer"] = optimizer_tensors(self.adversary_optimizer)
+            if self.best is not None:
+                groups["best"] = self.best_weights
+            state = {"settings": self.settings, "best": self.best, "history": self.history.state()}
+            save_checkpoint(self.work / CHECKPOINTS, self.step, groups, state)
+        self.accelerator.wait_for_everyone()
+
+    # ---- training ----
+
+    def train(self, name: str, progress: Progress | None, stop: Callable[[], bool] | None) -> bool:
+        """Do the remaining steps; returns whether all are done."""
+        config = self.config
+        self.learner.network.train()
+        saved = self.step
+        while self.step < config.steps:
+            self._one_step()
+            self.step += 1
+            last = self.step == config.steps
+            if self.step % config.log_every == 0 or last:
+                self.history.log_training(self.step)
+            if config.validate_every and (self.step % config.validate_every == 0 or last):
+                self._validate()
+            if config.grid_every and (self.step % config.grid_every == 0 or last):
+                self._grid()
+            stopping = self._asked_to_stop(stop)
+            if self.step % config.checkpoint_every == 0 or last or stopping:
+                self.save()
+                saved = self.step
+            if progress is not None and self.accelerator.is_main_process:
+                progress(self.step, config.steps, name)
+            if stopping:
+                break
+        if saved != self.step:
+            self.save()
+        return self.step == config.steps
+
+    def _one_step(self) -> None:
+        learner, config = self.learner, self.config
+        learner.step = self.step
+        factor = config.learning_rate_factor(self.step)
+        with _no_gradients_for(learner.adversary):
+            batches, logged = self._pass_all("loss", learner.loss, self.optimizer)
+        logged["gradient_norm"] = self._update(self.optimizer, learner.network, factor)
+        if self.average is not None:
+            self.average.update_parameters(learner.network)
+        if self.adversary_optimizer is not None and learner.adversary is not None:
+            _, losses = self._pass_all("adversary", learner.adversary_loss, self.adversary_optimizer, batches)
+            if losses:
+                self._update(self.adversary_optimizer, learner.adversary, factor)
+                logged.update({f"adversary_{key}": value for key, value in losses.items()})
+        self.history.note(self.step, logged, factor * config.learning_rate)
+
+    def _pass_all(
+        self,
+        purpose: str,
+        loss: Callable[[dict[str, Tensor], torch.Generator], dict[str, Tensor]],
+        optimizer: torch.optim.Optimizer,
+        batches: list[dict[str, Tensor]] | None = None,
+    ) -> tuple[list[dict[str, Tensor]], dict[str, Tensor]]:
+        """Gradients of one optimiser step, summed over its passes; returns its batches and mean losses."""
+        config, rank, world = self.config, self.accelerator.process_index, self.accelerator.num_processes
+        optimizer.zero_grad(set_to_none=True)
+        seen: list[dict[str, Tensor]] = []
+        means: dict[str, Tensor] = {}
+        for part in range(config.accumulate):
+            place = part * world + rank
+            index = self.step * config.accumulate * world + place
+            batch = self._fetch(index) if batches is None else batches[part]
+            with self._seeded(purpose, self.step, place), self.accelerator.autocast():
+                losses = loss(batch, torch_generator(config.seed, purpose, self.step, place))
+            if losses:
+                self.accelerator.backward(losses["loss"])
+            seen.append(batch)
+            for key, value in losses.items():
+                means[key] = means.get(key, 0.0) + value.detach().float() / config.accumulate
+        return seen, means
+
+    def _fetch(self, index: int) -> dict[str, Tensor]:
+        batch = self.batches.batch(index, self.rows_per_pass, self.config.seed)
+        return {key: value.to(self.device, non_blocking=True) for key, value in batch.items()}
+
+    def _update(self, optimizer: torch.optim.Optimizer, network: nn.Module, factor: float) -> Tensor:
+        """One optimiser step at ``factor`` times the peak learning rate; returns the gradient's unclipped norm."""
+        parameters = [p for p in network.parameters() if p.requires_grad]
+        self._average_gradients(parameters)
+        for group in optimizer.param_groups:
+            group["lr"] = group["peak"] * factor
+        bound = self.config.clip_norm or float("inf")
+        norm: Tensor = self.accelerator.clip_grad_norm_(parameters, bound)
+        optimizer.step()
+        return norm.detach()
+
+    def _average_gradients(self, parameters: list[nn.Parameter]) -> None:
+        """Mean gradient over processes, in one message.
+
+        Instead of wrapping the network (DDP), so that a learner may call any method of it, in any order.
+        """
+        if self.accelerator.num_processes == 1:
+            return
+        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+        flat = self.accelerator.reduce(torch.cat([g.reshape(-1) for g in gradients]), reduction="mean")
+        for parameter, mean in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
+            parameter.grad = mean.view_as(parameter).clone()
+
+    # ---- looking at it ----
+
+    @contextmanager
+    def _judging(self) -> Iterator[nn.Module]:
+        network = self.judged
+        network.eval()
+        with torch.no_grad(), self._seeded("judge", 0, 0), self.accelerator.autocast():
+            yield network
+        self.learner.network.train()
+
+    def _validate(self) -> None:
+        if self.accelerator.is_main_process:
+            with self._judging() as network:
+                validation = self.learner.validate(network, "val")
+                training = self.learner.validate(network, "train") if validation else {}
+            if validation:
+                self.history.log_validation(self.step, validation, training)
+                if self.best is None or validation["loss"] < self.best["loss"]:
+                    self.best = {"step": self.step, "loss": validation["loss"]}
+                    self.best_weights = _copied(network)
+        self.accelerator.wait_for_everyone()
+
+    def _grid(self) -> None:
+        if self.accelerator.is_main_process:
+            with self._judging() as network:
+                images = self.learner.grid(network)
+            if images is not None:
+                self.history.show(self.step, images, real=self.learner.grid_shows_real_images)
+        self.accelerator.wait_for_everyone()
+
+    # ---- the end ----
+
+    def result(self, finished: bool, resumed_from: int) -> FitResult:
+        """Load the kept weights into the learner's network, in every process."""
+        weights = self.best_weights if self.best is not None else _copied(self.judged)
+        if self.accelerator.is_main_process:
+            self.learner.network.load_state_dict(weights)
+        self._share(self.learner.network)
+        self.learner.network.eval()
+        self.history.end()
+        step, loss = (self.step, None) if self.best is None else (self.best["step"], self.best["loss"])
+        return FitResult(step, loss, self.history.rows, finished, resumed_from)
+
+    # ---- help ----
+
+    def _share(self, module: nn.Module) -> None:
+        """Give every process the weights of the main one."""
+        if self.accelerator.num_processes > 1:
+            with torch.no_grad():
+                for tensor in module.state_dict().values():
+                    tensor.copy_(broadcast(tensor.clone(), from_process=0))
+
+    def _asked_to_stop(self, stop: Callable[[], bool] | None) -> bool:
+        if stop is None:
+            return False
+        if stop():
+            self.accelerator.set_trigger()
+        return bool(self.accelerator.check_trigger())
+
+    @contextmanager
+    def _seeded(self, *purpose: str | int) -> Iterator[None]:
+        """Layers such as dropout draw from the global generator: seed it for the block, and put it back after."""
+        devices = [self.device] if self.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices):
+            torch.manual_seed(derive_seed(self.config.seed, "layers", *purpose))
+            yield
+
+
+@contextmanager
+def _no_gradients_for(module: nn.Module | None) -> Iterator[None]:
+    """Gradients flow through the module but are not collected for its own parameters."""
+    parameters = [] if module is None else [p for p in module.parameters() if p.requires_grad]
+    for parameter in parameters:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in parameters:
+            parameter.requires_grad_(True)
+
+
+def _adamw(network: nn.Module, rate: float, config: FitConfig) -> torch.optim.Optimizer:
+    """AdamW (Loshchilov & Hutter 2019) that decays matrices and kernels only."""
+    parameters = [p for p in network.parameters() if p.requires_grad]
+    if not parameters:
+        raise MedphantomError("there is nothing to fit: the network has no trainable parameter", "unfreeze some")
+    groups = [
+        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": config.weight_decay, "peak": rate},
+        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0, "peak": rate},
+    ]
+    return torch.optim.AdamW([g for g in groups if g["params"]], lr=rate, betas=config.betas, fused=True)
+
+
+def _averaged(network: nn.Module, decay: float) -> AveragedModel:
+    """A moving average of the weights; buffers follow the network.
+
+    torch's own class: it keeps a whole module, so nothing has to be swapped in and out to validate, and it needs no
+    further library. The warm-up is that of TensorFlow's ExponentialMovingAverage.
+    """
+
+    def update(averaged: Any, current: Any, averages: Tensor | int) -> None:
+        done = int(averages)
+        torch._foreach_lerp_(averaged, current, 1 - min(decay, (1 + done) / (10 + done)))
+
+    average = AveragedModel(network, multi_avg_fn=torch.no_grad()(update))
+    average.module.requires_grad_(False)
+    return average
+
+
+def _copied(network: nn.Module) -> dict[str, Tensor]:
+    return {key: value.detach().to("cpu", copy=True) for key, value in network.state_dict().items()}
+
+
+def _shapes(module: nn.Module) -> dict[str, list[int]]:
+    return {key: list(value.shape) for key, value in module.state_dict().items()}
+
+
+def _refuse_other_settings(then: dict[str, Any], now: dict[str, Any], work: Path) -> None:
+    differing = sorted(key for key in {*then, *now} if then.get(key) != now.get(key))
+    if not differing:
+        return
+    shown = [
+        f"{key} was {then.get(key)}, is {now.get(key)}"
+        if not isinstance(now.get(key), dict) and key != "identity"
+        else f"another {key}"
+        for key in differing
+    ]
+    raise ArtifactError(
+        f"the checkpoint in {work} is of another fit ({'; '.join(shown)})", f"remove {work} or restore the settings"
+    )

@@ -1,0 +1,150 @@
+"""What a fit noted on its way: ``metrics.jsonl``, TensorBoard, sample grids; nothing twice after a resume."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from cohorts.errors import MedphantomError
+from cohorts.folders import no_space_becomes_one_line
+from learning.fit_config import FitConfig
+
+METRICS_FILE = "metrics.jsonl"
+GRIDS = "grids"
+
+
+class History:
+    """The rows of one fit; only the main process writes.
+
+    Args:
+        accelerator: accelerate's ``Accelerator``.
+        work: folder of the fit.
+        config: what to show and how often.
+    """
+
+    def __init__(self, accelerator: Any, work: Path, config: FitConfig) -> None:
+        self._accelerator = accelerator
+        self._work = work
+        self._config = config
+        self.rows: list[dict[str, Any]] = []
+        self._fresh: list[tuple[int, dict[str, Tensor], float]] = []  # still on the device: reading them would wait
+        self._waiting: list[dict[str, float]] = []  # checked, but of no row yet
+        self._since = time.monotonic()
+
+    def begin(self, step: int, state: dict[str, Any]) -> None:
+        """Start, or go on from a checkpoint: later rows on disk are dropped, since their steps are done again."""
+        self.rows = list(state.get("rows", []))
+        self._waiting = list(state.get("waiting", []))
+        self._since = time.monotonic()
+        if self._accelerator.is_main_process:
+            with no_space_becomes_one_line(self._work / METRICS_FILE):
+                self._work.mkdir(parents=True, exist_ok=True)
+                temporary = self._work / f".{METRICS_FILE}.tmp"
+                temporary.write_text("".join(json.dumps(row) + "\n" for row in self.rows), encoding="utf-8")
+                temporary.replace(self._work / METRICS_FILE)
+        if self._config.tracker == "tensorboard" and step < self._config.steps:
+            # TensorBoard hides what was logged beyond purge_step before.
+            self._accelerator.init_trackers("tensorboard", init_kwargs={"tensorboard": {"purge_step": step + 1}})
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint must keep."""
+        return {"rows": self.rows, "waiting": self._waiting}
+
+    def note(self, step: int, losses: dict[str, Tensor], learning_rate: float) -> None:
+        """Take the scalars of one step (from 0) without waiting for the device."""
+        self._fresh.append((step, losses, learning_rate))
+
+    def collect(self) -> None:
+        """Bring what was noted to the CPU.
+
+        Raises:
+            MedphantomError: a loss or the gradient is not finite.
+        """
+        if not self._fresh:
+            return
+        names = [(step, key) for step, losses, _ in self._fresh for key in losses]
+        stacked = torch.stack([value.float() for _, losses, _ in self._fresh for value in losses.values()])
+        values = dict(zip(names, self._accelerator.reduce(stacked, reduction="mean").tolist(), strict=True))
+        for step, losses, learning_rate in self._fresh:
+            row = {key: values[step, key] for key in losses}
+            for key, value in row.items():
+                if not math.isfinite(value):
+                    raise MedphantomError(
+                        f"{key.replace('_', ' ')} is not finite at step {step + 1}",
+                        "lower learning_rate or clip_norm, lengthen warmup_steps, or set precision to fp32",
+                    )
+            self._waiting.append({**row, "learning_rate": learning_rate})
+        self._fresh.clear()
+
+    def log_training(self, step: int) -> None:
+        """One row: means since the last such row, the learning rate, and images a second."""
+        self.collect()
+        keys = dict.fromkeys(key for row in self._waiting for key in row if key != "learning_rate")
+        means = {
+            key: math.fsum(row[key] for row in self._waiting if key in row) / sum(key in row for row in self._waiting)
+            for key in keys
+        }
+        now = time.monotonic()
+        rate = len(self._waiting) * self._config.batch_size / max(now - self._since, 1e-9)
+        means |= {"learning_rate": self._waiting[-1]["learning_rate"], "images_per_s": round(rate, 3)}
+        self._since = now
+        self._waiting = []
+        self._add(step, means)
+
+    def log_validation(self, step: int, validation: dict[str, float], training: dict[str, float]) -> None:
+        """One row: ``val_…`` and ``train_…`` judged alike, and ``gap`` = validation − training loss.
+
+        Raises:
+            MedphantomError: the validation loss is not finite.
+        """
+        if not math.isfinite(validation["loss"]):
+            raise MedphantomError(f"the validation loss is not finite at step {step}", "lower learning_rate")
+        row = {f"val_{key}": float(value) for key, value in validation.items()}
+        row |= {f"train_{key}": float(value) for key, value in training.items()}
+        if "loss" in training:
+            row["gap"] = row["val_loss"] - row["train_loss"]
+        self._add(step, row)
+
+    def show(self, step: int, images: Tensor, *, real: bool) -> None:
+        """Write a grid as PNG into the work folder, and to the tracker unless it may show real images."""
+        tiles = images.detach().float().clamp(0, 1).cpu()
+        folder = self._work / GRIDS
+        with no_space_becomes_one_line(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(_tiled(tiles)).save(folder / f"step-{step:09d}.png")
+        if self._config.tracker != "none" and (self._config.track_real_images or not real):
+            self._accelerator.get_tracker("tensorboard").log_images({"grid": tiles.numpy()}, step=step)
+
+    def end(self) -> None:
+        """Close the trackers."""
+        if self._accelerator.trackers:
+            self._accelerator.end_training()
+
+    def _add(self, step: int, values: dict[str, float]) -> None:
+        row = {"step": step, **values}
+        self.rows.append(row)
+        if self._accelerator.is_main_process:
+            file = self._work / METRICS_FILE
+            with no_space_becomes_one_line(file), file.open("a", encoding="utf-8") as stream:
+                stream.write(json.dumps(row) + "\n")
+        self._accelerator.log(values, step=step)
+
+
+def _tiled(images: Tensor) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """Images (N, C, H, W) in 0…1 as one uint8 picture, nearly square."""
+    total, channels, height, width = images.shape
+    columns = math.ceil(math.sqrt(total))
+    rows = math.ceil(total / columns)
+    canvas = torch.zeros(rows * columns, channels, height, width)
+    canvas[:total] = images
+    sheet = canvas.view(rows, columns, channels, height, width).permute(0, 3, 1, 4, 2)
+    pixels = (sheet.reshape(rows * height, columns * width, channels) * 255).round().to(torch.uint8).numpy()
+    return pixels[..., 0] if channels == 1 else pixels
