@@ -75,6 +75,7 @@ class Reason(StrEnum):
     UNSUPPORTED_PIXELS = "unsupported_pixels"  # a pixel format outside the declared support
     COLOR = "color"  # a colour image while color="reject"
     TOO_SMALL = "too_small"
+    TOO_LARGE = "too_large"  # more memory than allowed: a decompression bomb, or raise max_image_mib
     NOT_FINITE = "not_finite"  # NaN or infinity among the pixels
     CONSTANT = "constant"  # every pixel equal: nothing to learn
     DUPLICATE = "duplicate"  # the same pixels as an image taken before
@@ -83,9 +84,11 @@ class Reason(StrEnum):
     BAD_TABLE_ROW = "bad_table_row"  # a cell that does not parse
     NO_MASK = "no_mask"
     MASK_MISMATCH = "mask_mismatch"  # mask of another shape or with non-integer values
+    ORPHAN_MASK = "orphan_mask"  # a mask that belongs to no image
     GEOMETRY = "geometry"  # slices that do not form one regular volume
     OUTSIDE_SOURCE = "outside_source"  # a path or link that leaves the source folder
     PICKLE = "pickle"  # a file that would have to be unpickled
+    CRASHED = "crashed"  # its decoder killed the worker process, or took too long
     BROKEN = "broken"  # anything else that the reader could not parse
 
 

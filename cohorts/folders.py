@@ -52,7 +52,7 @@ def no_space_becomes_one_line(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
             raise ResourceError(f"the disk under {path.parent} is full", "free some space and run again") from error
         if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
             raise ResourceError(f"{path.parent} cannot be written", "choose another folder with --out") from error

@@ -85,15 +85,16 @@ class Preprocess(Frozen):
             chosen["fit"] = "native"
         return cls(size=tuple(size), **{**chosen, **overrides})
 
-    def apply(self, pixels: Array, source_channels: int = 1) -> Array:
+    def apply(self, pixels: Array, source_channels: int = 1, *, inverted: bool = False) -> Array:
         """Network input of one image.
 
         Args:
             pixels: source values, ``(*spatial)`` or ``(H, W, 3)`` when ``source_channels == 3``.
             source_channels: 1 or 3.
+            inverted: small source values are bright (MONOCHROME1): turned here, so that bone is bright in every image.
 
         Returns:
-            float32 ``(channels, *size)`` in -1…1.
+            float32 ``(channels, *size)`` in -1…1, bright positive.
 
         Raises:
             InputError: the number of spatial axes differs from that of ``size``.
@@ -107,6 +108,8 @@ class Preprocess(Frozen):
             planes = np.tensordot(np.array([[0.299, 0.587, 0.114]], dtype=np.float32), planes, axes=1)
         low, high = self._range(planes)
         scaled = np.clip((planes - low) / max(high - low, 1e-12), 0, 1) * 2 - 1
+        if inverted:
+            scaled = -scaled
         fitted = np.stack([fit_to_size(plane, self.size, self.fit, border=-1.0) for plane in scaled])
         if self.channels == 3 and source_channels == 1:
             fitted = np.repeat(fitted, 3, axis=0)
@@ -117,7 +120,7 @@ class Preprocess(Frozen):
         """The mask on the network's grid, nearest neighbour; ``(*size)`` of the mask's dtype, border 0."""
         return fit_to_size(mask, self.size, self.fit, border=0, nearest=True)
 
-    def undo(self, network: Array) -> Array:
+    def undo(self, network: Array, *, inverted: bool = False) -> Array:
         """Source values of network output, on the network's grid.
 
         With a percentile intensity the absolute values are unknown: the result spans the full range of
@@ -125,11 +128,14 @@ class Preprocess(Frozen):
 
         Args:
             network: float ``(channels, *size)`` in -1…1.
+            inverted: give the values of a MONOCHROME1 source, where small ones are bright. Generated images are stored
+                with bright values large, so they need it not.
 
         Returns:
             ``stored_dtype`` array, ``(*size)`` or ``(*size, 3)``.
         """
-        unit = (np.clip(np.asarray(network, dtype=np.float64), -1, 1) + 1) / 2
+        signed = -np.asarray(network, dtype=np.float64) if inverted else np.asarray(network, dtype=np.float64)
+        unit = (np.clip(signed, -1, 1) + 1) / 2
         dtype = np.dtype(self.stored_dtype)
         if isinstance(self.intensity, Window):
             low, high = self.intensity.low, self.intensity.high
@@ -210,9 +216,9 @@ def _resize(plane: Array, size: Sequence[int], *, nearest: bool) -> Array:
 def network_images(cohort: Cohort, rows: Sequence[int], preprocess: Preprocess) -> Array:
     """Network input of many rows: float32 ``(n, channels, *size)`` in -1…1."""
     images = np.empty((len(rows), preprocess.channels, *preprocess.size), dtype=np.float32)
-    channels = cohort.manifest["channels"]
+    channels, inverted = cohort.manifest["channels"], cohort.manifest["inverted"]
     for start in range(0, len(rows), 256):
         batch = list(rows[start : start + 256])
         for offset, (row, pixels) in enumerate(zip(batch, cohort.pixels(batch), strict=True)):
-            images[start + offset] = preprocess.apply(pixels, int(channels[row]))
+            images[start + offset] = preprocess.apply(pixels, int(channels[row]), inverted=bool(inverted[row]))
     return images

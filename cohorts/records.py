@@ -118,6 +118,8 @@ class ImageRecord:
         pixels: source values (after the modality LUT), ``(H, W)``, ``(H, W, 3)`` in colour, or ``(D, H, W)``.
         study: pseudonym of the study, where known.
         channels: 1 (grey) or 3 (colour, channel last).
+        inverted: whether small values are bright (DICOM MONOCHROME1, PS3.3 C.7.6.3.1.2; TIFF MinIsWhite). ``pixels``
+            keep the source's values; :class:`~cohorts.preprocess.Preprocess` and export turn them.
         spacing_mm: distance between pixel centres along each spatial axis of ``pixels``, in its order.
         affine: row-major 4x4 voxel-to-world matrix (RAS+, mm) over the spatial axes of ``pixels``; volumes only.
         modality: DICOM modality code (``CT``, ``MR``, ``DX``…) where known.
@@ -137,6 +139,7 @@ class ImageRecord:
     split: str
     study: str | None = None
     channels: int = 1
+    inverted: bool = False
     spacing_mm: tuple[float, ...] | None = None
     affine: tuple[float, ...] | None = None
     modality: str | None = None

@@ -49,6 +49,7 @@ _FIXED_COLUMNS: tuple[tuple[str, pa.DataType], ...] = (
     ("index", pa.int64()),
     ("digest", pa.string()),
     ("channels", pa.int8()),
+    ("inverted", pa.bool_()),
     ("shape", pa.list_(pa.int32())),
     ("spacing_mm", pa.list_(pa.float64())),
     ("affine", pa.list_(pa.float64())),
@@ -231,6 +232,7 @@ class Cohort:
             split=row["split"],
             study=row["study"],
             channels=row["channels"],
+            inverted=row["inverted"],
             spacing_mm=floats(row["spacing_mm"]),
             affine=floats(row["affine"]),
             modality=row["modality"],
@@ -275,8 +277,23 @@ class CohortWriter(AbstractContextManager["CohortWriter"]):
     def __len__(self) -> int:
         return len(self._row_hashes)
 
-    def add(self, record: ImageRecord) -> None:
+    def describe(self, **changes: Any) -> None:
+        """Change what the schema says of the cohort as a whole, when that is known only after reading it.
+
+        Args:
+            changes: fields of :class:`CohortSchema` other than those that name columns, e.g. ``mask_values``.
+        """
+        fixed = {"labels", "attributes", "spatial_dims", "kind"} & set(changes)
+        if fixed:
+            raise InputError(f"{min(fixed)} cannot change once a cohort is being written", "give it at the start")
+        self._schema = CohortSchema.model_validate({**self._schema.model_dump(), **changes})
+
+    def add(self, record: ImageRecord, *, digest: str | None = None) -> None:
         """Add one image.
+
+        Args:
+            record: the image.
+            digest: its :func:`~cohorts.folders.pixel_digest`, where the caller has it already.
 
         Raises:
             InputError: its id was added before, or it names a label or attribute that the schema has not.
@@ -293,7 +310,7 @@ class CohortWriter(AbstractContextManager["CohortWriter"]):
                 "a cohort holds images or volumes, not both",
             )
         self._ids.add(record.image_id)
-        row = self._row(record)
+        row = self._row(record, digest or pixel_digest(record.pixels))
         self._note_attributes(record)
         self._rows.append(row)
         self._row_hashes.append(_row_hash(row))
@@ -317,7 +334,7 @@ class CohortWriter(AbstractContextManager["CohortWriter"]):
             raise
         self._publishing.__exit__(kind, error, traceback)
 
-    def _row(self, record: ImageRecord) -> dict[str, Any]:
+    def _row(self, record: ImageRecord, digest: str) -> dict[str, Any]:
         group, index = self._store(record.pixels)
         mask_group, mask_index = (None, None) if record.mask is None else self._store(record.mask)
         row: dict[str, Any] = {
@@ -327,8 +344,9 @@ class CohortWriter(AbstractContextManager["CohortWriter"]):
             "split": record.split,
             "group": group,
             "index": index,
-            "digest": pixel_digest(record.pixels),
+            "digest": digest,
             "channels": record.channels,
+            "inverted": record.inverted,
             "shape": [int(size) for size in record.pixels.shape],
             "spacing_mm": None if record.spacing_mm is None else [float(v) for v in record.spacing_mm],
             "affine": None if record.affine is None else [float(v) for v in record.affine],
