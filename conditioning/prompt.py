@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import math
 from collections.abc import Iterable
 
 from pydantic import Field
@@ -85,14 +86,27 @@ class ConditionSchema(Frozen):
                 raise PromptError(
                     f"{name} = {value!r} is unknown to this generator", nearest(str(value), spec.categories)
                 )
-            if spec.kind == "continuous" and isinstance(value, str):
-                raise PromptError(
-                    f"{name} must be a number, got {value!r}", f"give {name} in {spec.unit or 'its unit'}"
-                )
+            if spec.kind == "continuous":
+                _check_number(spec, value)
         if self.exclusive and sum(prompt.labels.values()) > 1:
             shown = sorted(name for name, present in prompt.labels.items() if present)
             raise PromptError(f"labels {shown} exclude each other in this generator", "ask for one of them")
         return prompt
+
+
+def _check_number(spec: AttributeSpec, value: float | str) -> None:
+    """Refuse what is no number, and what the training split never showed: a model cannot be asked beyond its range."""
+    unit = f" {spec.unit}" if spec.unit else ""
+    if isinstance(value, str) or not math.isfinite(value):
+        raise PromptError(
+            f"{spec.name} must be a number, got {value!r}", f"give {spec.name} in {spec.unit or 'its unit'}"
+        )
+    low, high = spec.low, spec.high
+    if low is not None and high is not None and not low <= value <= high:
+        raise PromptError(
+            f"{spec.name} must be within {low:g}…{high:g}{unit}, got {value:g}",
+            "this generator never saw an image beyond that range",
+        )
 
 
 def nearest(term: str, known: Iterable[str]) -> str:

@@ -1,0 +1,280 @@
+"""The whole of what will be generated, decided before anything is: an ordered list of (image id, prompt, seed).
+
+No torch here: plans are made, compared and skipped without loading it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+from pydantic import Field, ValidationError
+
+from cohorts.errors import InputError, PromptError
+from cohorts.folders import json_digest, no_space_becomes_one_line
+from cohorts.records import Frozen
+from cohorts.store import Cohort
+from conditioning.prompt import ConditionSchema, Prompt
+from conditioning.training_rows import TrainingRows
+from learning.randomness import derive_seed
+
+NO_FINDING = "no finding"
+MIN_PATIENTS = 5
+
+
+class PlannedImage(Frozen):
+    """One image to generate.
+
+    Attributes:
+        image_id: unique in the plan; becomes the id of the synthetic row and part of file names.
+        prompt: what the image should show.
+        seed: where all its noise comes from.
+    """
+
+    image_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$")]
+    prompt: Prompt
+    seed: Annotated[int, Field(ge=0, lt=2**63)]
+
+
+class SamplingPlan:
+    """An ordered list of images to generate, each with an id of its own.
+
+    Args:
+        images: in the order of the synthetic cohort.
+
+    Raises:
+        InputError: two images share an id.
+    """
+
+    def __init__(self, images: Iterable[PlannedImage]) -> None:
+        self.images: tuple[PlannedImage, ...] = tuple(images)
+        for image_id, count in Counter(image.image_id for image in self.images).items():
+            if count > 1:
+                raise InputError(f"the plan holds image id {image_id!r} {count} times", "give every image its own id")
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __iter__(self) -> Iterator[PlannedImage]:
+        return iter(self.images)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, SamplingPlan) and self.images == other.images
+
+    __hash__ = None  # type: ignore[assignment]  # as for a list; prompts hold dictionaries
+
+    @cached_property
+    def digest(self) -> str:
+        """Digest of all ids, prompts and seeds in order."""
+        return json_digest([image.model_dump(mode="json") for image in self.images])
+
+    def shard(self, index: int, total: int) -> SamplingPlan:
+        """Every ``total``-th image from ``index`` on: the shards of all indices are the plan, each image once.
+
+        Raises:
+            InputError: not 0 ≤ index < total.
+        """
+        if not 0 <= index < total:
+            raise InputError(f"a shard must have 0 ≤ index < total, got {index} of {total}", "count shards from 0")
+        return SamplingPlan(self.images[index::total])
+
+    def to_jsonl(self, path: Path) -> None:
+        """Write one JSON object a line, whole or not at all.
+
+        Raises:
+            ResourceError: the disk is full or cannot be written.
+        """
+        temporary = path.with_name(f".{path.name}.tmp")
+        with no_space_becomes_one_line(path):
+            try:
+                with temporary.open("w", encoding="utf-8") as stream:
+                    for image in self.images:
+                        stream.write(json.dumps(image.model_dump(mode="json"), ensure_ascii=False) + "\n")
+                temporary.replace(path)
+            finally:
+                temporary.unlink(missing_ok=True)
+
+    @classmethod
+    def from_jsonl(cls, path: Path, schema: ConditionSchema | None = None) -> SamplingPlan:
+        """Read :meth:`to_jsonl`, or a file written by hand; empty lines are skipped.
+
+        Args:
+            path: JSON Lines file.
+            schema: what every prompt is checked against.
+
+        Raises:
+            InputError: the file cannot be read, or a line is not a planned image; names the line and the field.
+            PromptError: a prompt is outside the schema; names the line.
+        """
+        try:
+            lines = path.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError):
+            raise InputError(f"{path} cannot be read as a plan", "give a JSON Lines file") from None
+        parsed = (_parse(line, f"{path} line {place}", schema) for place, line in enumerate(lines, 1) if line.strip())
+        return cls(parsed)
+
+
+def _parse(line: str, where: str, schema: ConditionSchema | None) -> PlannedImage:
+    try:
+        image = PlannedImage.model_validate(json.loads(line))
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"]) or "the object"
+        raise InputError(f"{where}: {field}: {first['msg'].lower()}", "mend the line") from None
+    except ValueError:
+        raise InputError(f"{where} is not a JSON object", "write one JSON object a line") from None
+    try:
+        if schema is not None:
+            schema.check(image.prompt)
+    except PromptError as error:
+        raise PromptError(f"{where}: {error.what}", error.remedy) from None
+    return image
+
+
+def plan_prompts(prompts: Iterable[Prompt], seed: int, *, fresh: str = "") -> SamplingPlan:
+    """A plan of given prompts, in order.
+
+    The seed of an image derives from (run seed, place in the plan, ``fresh``) alone, so plans of other prompts can be
+    compared at the same noise. Its id also derives from the prompt: equal ids mean equal requests.
+
+    Args:
+        prompts: what the images should show.
+        seed: run seed.
+        fresh: a tag that enters all seeds, such as the date of a nightly run: another tag makes new images.
+    """
+    images = []
+    for place, prompt in enumerate(prompts):
+        name = derive_seed(seed, "image id", place, fresh, prompt.to_json())
+        images.append(
+            PlannedImage(
+                image_id=f"{place:06d}-{name:016x}", prompt=prompt, seed=derive_seed(seed, "image", place, fresh)
+            )
+        )
+    return SamplingPlan(images)
+
+
+def plan_counts(schema: ConditionSchema, counts: Mapping[str, int], seed: int, *, fresh: str = "") -> SamplingPlan:
+    """So many images of each label; other labels and all attributes are not stated.
+
+    Args:
+        schema: the vocabulary.
+        counts: label → images; ``no finding`` asks for images on which every label is absent.
+        seed: run seed.
+        fresh: as in :func:`plan_prompts`.
+
+    Raises:
+        PromptError: a label is unknown.
+        InputError: a count is negative, or none is positive.
+    """
+    prompts: list[Prompt] = []
+    for name, count in counts.items():
+        if count < 0:
+            raise InputError(f"plan.counts.{name} must be ≥ 0, got {count}")
+        absent = name == NO_FINDING and name not in schema.labels and not schema.exclusive
+        prompt = Prompt(labels=dict.fromkeys(schema.labels, False) if absent else {name: True})
+        prompts += [schema.check(prompt)] * count
+    if not prompts:
+        raise InputError("plan.counts asks for no image", "give at least one label a count of 1 or more")
+    return plan_prompts(prompts, seed, fresh=fresh)
+
+
+def plan_match(
+    cohort: Cohort,
+    total: int,
+    seed: int,
+    *,
+    fresh: str = "",
+    schema: ConditionSchema | None = None,
+    min_patients: int = MIN_PATIENTS,
+) -> SamplingPlan:
+    """Labels and attributes distributed as in the real training split.
+
+    Each prompt is drawn from a training row, with replacement: its labels and attributes together, so that what occurs
+    together keeps doing so.
+
+    What this discloses: which label sets and categories occur together in the training split, and roughly how often.
+    How it is limited: a combination that fewer than ``min_patients`` patients have is not written down (its categories
+    are left out; if the label set alone is still rare, one of its present labels is stated and nothing else);
+    continuous attributes are never copied but drawn from a smoothed distribution, since a row of exact values, such as
+    an age with a rare finding, may point to a patient; and counts vary by chance instead of equalling those of the
+    split. It is no formal guarantee.
+
+    Args:
+        cohort: real cohort; only its ``train`` rows are used.
+        total: images in all.
+        seed: run seed.
+        fresh: as in :func:`plan_prompts`.
+        schema: the vocabulary of the generator; by default that of the cohort.
+        min_patients: see above; 1 switches the limit off.
+
+    Raises:
+        InputError: ``total`` < 1, or the cohort has no training rows.
+    """
+    if total < 1:
+        raise InputError(f"plan.total must be ≥ 1, got {total}")
+    rows = TrainingRows(cohort, schema, min_patients)
+    prompts = []
+    for place in range(total):
+        rng = np.random.default_rng(derive_seed(seed, "prompt", place, fresh))
+        prompts.append(rows.prompt(int(rng.integers(len(rows))), rng))
+    return plan_prompts(prompts, seed, fresh=fresh)
+
+
+def plan_balance(
+    cohort: Cohort,
+    per_label: int,
+    seed: int,
+    *,
+    fresh: str = "",
+    labels: Sequence[str] | None = None,
+    schema: ConditionSchema | None = None,
+    min_patients: int = MIN_PATIENTS,
+) -> SamplingPlan:
+    """Top up every label to ``per_label`` images, counting those of the training split that show it.
+
+    The next image always goes to the label with the fewest; it is drawn from the training rows that show that label,
+    with all their labels, so a label that comes along with others is counted too (and may end above ``per_label``).
+    Disclosure and its limits are those of :func:`plan_match`.
+
+    Args:
+        cohort: real cohort; only its ``train`` rows are used.
+        per_label: images of each label, real and synthetic together.
+        seed: run seed.
+        fresh: as in :func:`plan_prompts`.
+        labels: labels to top up; by default all.
+        schema: the vocabulary of the generator; by default that of the cohort.
+        min_patients: as in :func:`plan_match`.
+
+    Raises:
+        InputError: a label has no training row (nothing could be learned of it), or all have enough already.
+    """
+    rows = TrainingRows(cohort, schema, min_patients)
+    wanted = list(labels if labels is not None else rows.schema.labels)
+    for name in wanted:
+        rows.schema.check(Prompt(labels={name: True}))
+        if not len(rows.showing(name)):
+            raise InputError(
+                f"label {name!r} has no image in the training split, so it cannot be topped up",
+                "leave it out of the labels to balance",
+            )
+    counts = {name: len(rows.showing(name)) for name in wanted}
+    fewest = min(counts.values(), default=0)
+    prompts: list[Prompt] = []
+    while min(counts.values(), default=per_label) < per_label:
+        rarest = min(counts, key=lambda name: counts[name])
+        rng = np.random.default_rng(derive_seed(seed, "prompt", len(prompts), fresh))
+        prompt = rows.prompt(int(rng.choice(rows.showing(rarest))), rng, keep=rarest)
+        prompts.append(prompt)
+        for name in counts:
+            counts[name] += prompt.labels.get(name, False)
+    if not prompts:
+        raise InputError(
+            f"every label has {per_label} training images already (the fewest: {fewest})",
+            "raise plan.per_label",
+        )
+    return plan_prompts(prompts, seed, fresh=fresh)
