@@ -61,6 +61,8 @@ class CohortSchema(Frozen):
         mask_values: name of each integer in the masks, e.g. ``{0: "background", 1: "anterior"}``; empty: no masks.
         patients: ``known`` when the source named patients; ``per_image`` when each image had to stand for a patient,
             so that patient-disjointness cannot be claimed.
+        generation: sampler settings that all rows of a synthetic cohort share; with a row's bundle digest, prompt and
+            seed they make it again.
     """
 
     format_version: Literal[1] = 1
@@ -72,6 +74,7 @@ class CohortSchema(Frozen):
     has_text: bool = False
     mask_values: dict[int, str] = Field(default_factory=dict)
     patients: Literal["known", "per_image"] = "known"
+    generation: dict[str, Any] = Field(default_factory=dict)
 
     @field_validator("labels")
     @classmethod

@@ -1,0 +1,253 @@
+"""Everything that can be set about a generator and its sampling. No torch here: recipes are read without loading it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from cohorts.errors import InputError
+from cohorts.records import Frozen
+from learning.fit_config import FitConfig
+
+SMALLEST_LATENT_SIDE = 2
+
+Solver = Literal["heun", "dpmpp_2m", "euler", "ddim"]
+SOLVERS: dict[str, tuple[Solver, ...]] = {"flow": ("heun", "dpmpp_2m", "euler"), "v": ("dpmpp_2m", "ddim")}
+"""Solvers of each objective, the default first."""
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Weight = Annotated[float, Field(ge=0)]
+Positive = Annotated[int, Field(ge=1)]
+
+
+def _check_levels(name: str, channels: Sequence[int], norm_groups: int, attention: Sequence[bool]) -> None:
+    if not channels:
+        raise ValueError(f"{name}.channels must name at least one level")
+    unfit = [count for count in channels if count % norm_groups]
+    if unfit:
+        raise ValueError(f"{name}.channels must be multiples of norm_groups = {norm_groups}, got {unfit[0]}")
+    if attention and len(attention) != len(channels):
+        raise ValueError(f"{name}.attention must be empty or have {len(channels)} entries, got {len(attention)}")
+
+
+class AutoencoderConfig(Frozen):
+    """Size of the autoencoder.
+
+    Attributes:
+        patch: side of the pixel blocks that become channels before the first layer; 1: none.
+        channels: channels per level; each level after the first halves the resolution.
+        res_blocks: residual blocks per level.
+        latent_channels: channels of the latent.
+        norm_groups: groups of the group normalisation; divides every entry of ``channels``.
+        attention: whether each level attends to itself; empty: none does.
+        middle_attention: whether the bottleneck attends to itself.
+        shortcut: whether a fixed linear transform runs beside encoder and decoder.
+        log_variance: log-variance of the latents that training begins with.
+    """
+
+    patch: Annotated[int, Field(ge=1, le=8)] = 2
+    channels: tuple[Positive, ...] = (64, 128)
+    res_blocks: Annotated[int, Field(ge=1, le=8)] = 1
+    latent_channels: Annotated[int, Field(ge=1, le=64)] = 4
+    norm_groups: Positive = 16
+    attention: tuple[bool, ...] = ()
+    middle_attention: bool = False
+    shortcut: bool = True
+    log_variance: Annotated[float, Field(ge=-20, le=0)] = -5.0
+
+    @model_validator(mode="after")
+    def _levels_fit(self) -> AutoencoderConfig:
+        _check_levels("autoencoder", self.channels, self.norm_groups, self.attention)
+        if self.shortcut and self.downsampling < 2:
+            raise ValueError("autoencoder.shortcut needs a downsampling of ≥ 2: raise patch or add channels")
+        return self
+
+    @property
+    def downsampling(self) -> int:
+        """Image side divided by latent side."""
+        return int(self.patch * 2 ** (len(self.channels) - 1))
+
+    def latent_shape(self, size: Sequence[int]) -> tuple[int, ...]:
+        """Shape ``(C, *spatial)`` of the latent of an image of spatial ``size``.
+
+        Raises:
+            InputError: a side is not divisible by the downsampling, or the latent would be too small.
+        """
+        factor = self.downsampling
+        if any(side % factor for side in size):
+            fitting = tuple(math.ceil(side / factor) * factor for side in size)
+            raise InputError(
+                f"preprocess.size {tuple(size)} is not divisible by {factor}, the autoencoder's downsampling",
+                f"set preprocess.size to {fitting}, or autoencoder.patch and autoencoder.channels for less of it",
+            )
+        sides = tuple(side // factor for side in size)
+        if min(sides) < SMALLEST_LATENT_SIDE:
+            raise InputError(
+                f"preprocess.size {tuple(size)} leaves latents of {sides}: each side must be ≥ {SMALLEST_LATENT_SIDE}",
+                "use larger images, or fewer autoencoder.channels",
+            )
+        return (self.latent_channels, *sides)
+
+
+class ReconstructionConfig(Frozen):
+    """What the autoencoder is fitted to.
+
+    Attributes:
+        l1: weight of the mean absolute error of pixels.
+        spectrum: weight of the mean absolute error of Fourier coefficients (orthonormal), which values fine texture
+            that the pixel error gives up (Jiang et al. 2021, focal frequency loss, without the focus).
+        features: weight of the error in the frozen feature network (Johnson et al. 2016; Zhang et al. 2018).
+        feature_network: ``labels``: a small classifier of the labels, fitted to the training split first; where there
+            is nothing to classify, and with ``random``: the same network with random weights.
+        kl: weight of the KL divergence to a standard normal, summed over a latent (Rombach et al. 2022, appendix G).
+        adversary: weight of the patch discriminator (Isola et al. 2017; hinge loss); 0: none.
+        adversary_from: share of the steps after which it begins.
+        adversary_channels: channels of its first layer.
+        adversary_layers: its number of layers that halve the resolution.
+    """
+
+    l1: Weight = 1.0
+    spectrum: Weight = 0.5
+    features: Weight = 0.0
+    feature_network: Literal["labels", "random"] = "labels"
+    kl: Weight = 1e-6
+    adversary: Weight = 0.0
+    adversary_from: Share = 0.66
+    adversary_channels: Positive = 32
+    adversary_layers: Positive = 2
+
+
+class DenoiserConfig(Frozen):
+    """Size of the denoiser, and how often it learns without a condition.
+
+    Attributes:
+        channels: channels per level; each level after the first halves the latent's resolution.
+        res_blocks: residual blocks per level.
+        attention: whether each level attends to itself and to the condition; empty: all but the first.
+        head_channels: channels per attention head.
+        norm_groups: groups of the group normalisation; divides every entry of ``channels``.
+        context_dim: width of the condition tokens.
+        drop_prompt: share of the training prompts that are emptied, for classifier-free guidance.
+        drop_items: share of the other training prompts that lose some of their items.
+    """
+
+    channels: tuple[Positive, ...] = (64, 128, 128)
+    res_blocks: Annotated[int, Field(ge=1, le=8)] = 1
+    attention: tuple[bool, ...] = ()
+    head_channels: Positive = 32
+    norm_groups: Positive = 16
+    context_dim: Positive = 64
+    drop_prompt: Share = 0.1
+    drop_items: Share = 0.2
+
+    @model_validator(mode="after")
+    def _levels_fit(self) -> DenoiserConfig:
+        _check_levels("denoiser", self.channels, self.norm_groups, self.attention)
+        heads = [count for count in self.channels if count % self.head_channels]
+        if heads:
+            raise ValueError(
+                f"denoiser.channels must be multiples of head_channels = {self.head_channels}, got {heads[0]}"
+            )
+        return self
+
+    def check_latent(self, latent_shape: Sequence[int]) -> None:
+        """Refuse latents that cannot be halved once per level.
+
+        Args:
+            latent_shape: ``(C, *spatial)``.
+
+        Raises:
+            InputError: a side is not divisible.
+        """
+        factor = 2 ** (len(self.channels) - 1)
+        if any(side % factor for side in latent_shape[1:]):
+            raise InputError(
+                f"latents of {tuple(latent_shape[1:])} are not divisible by {factor}, the denoiser's downsampling",
+                "use fewer denoiser.channels, or another preprocess.size",
+            )
+
+
+class Objective(Frozen):
+    """A noise path, what is regressed on it, and where training looks; see :mod:`generators.objective`.
+
+    Attributes:
+        kind: ``flow`` (rectified flow) or ``v`` (velocity of the cosine path).
+        shift: multiplies the noise-to-signal ratio sigma/alpha at every time: > 1 for larger latents, whose
+            neighbouring values repeat each other (Hoogeboom et al. 2023, equation 4; Esser et al. 2024, equation 23).
+        times: ``logit_normal`` prefers the middle of the path (Esser et al. 2024, equation 19), ``uniform`` does not.
+        times_mean: location of the logit-normal; > 0 looks more at noisy times.
+        times_std: scale of the logit-normal.
+    """
+
+    kind: Literal["flow", "v"] = "flow"
+    shift: Annotated[float, Field(gt=0, le=100)] = 1.0
+    times: Literal["logit_normal", "uniform"] = "logit_normal"
+    times_mean: Annotated[float, Field(ge=-5, le=5)] = 0.0
+    times_std: Annotated[float, Field(gt=0, le=5)] = 1.0
+
+
+class SamplerConfig(Frozen):
+    """How images are drawn from a generator.
+
+    Attributes:
+        solver: step rule; null: the default of the generator's objective.
+        steps: most calls of the denoiser per image (guidance doubles the work of each).
+        guidance: scale w of classifier-free guidance; 1: none.
+        guidance_interval: times (0 clean … 1 noise) between which guidance acts; null: at all.
+        micro_batch: images computed together; null: as recorded in the bundle. The same value gives the same bits.
+        threads: CPU threads; null: as recorded in the bundle. The same value gives the same bits.
+        device: ``auto`` takes a CUDA device where there is one.
+    """
+
+    solver: Solver | None = None
+    steps: Annotated[int, Field(ge=1, le=1000)] = 20
+    guidance: Annotated[float, Field(ge=0, le=100)] = 1.5
+    guidance_interval: tuple[Share, Share] | None = None
+    micro_batch: Annotated[int, Field(ge=1, le=4096)] | None = None
+    threads: Annotated[int, Field(ge=1, le=1024)] | None = None
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+
+    @model_validator(mode="after")
+    def _ordered(self) -> SamplerConfig:
+        if self.guidance_interval is not None and self.guidance_interval[0] > self.guidance_interval[1]:
+            raise ValueError(f"sampler.guidance_interval must be ordered low, high; got {self.guidance_interval}")
+        return self
+
+
+class GeneratorConfig(Frozen):
+    """A latent diffusion model and how it is fitted.
+
+    Attributes:
+        autoencoder: size of the autoencoder.
+        reconstruction: what the autoencoder is fitted to.
+        denoiser: size of the denoiser.
+        objective: what the denoiser is fitted to.
+        features_fit: fit of the feature network that judges reconstructions, where one is used.
+        autoencoder_fit: fit of the autoencoder.
+        denoiser_fit: fit of the denoiser.
+        flip: also learn from left-right mirrored images; only where left and right do not matter.
+        unconditional: accept a cohort that has neither labels nor attributes.
+        micro_batch: images that generation computes together; recorded in the bundle.
+        threads: CPU threads of training and generation; null: those that torch chooses; recorded in the bundle.
+        intended_use: what the generator is for; recorded in the bundle.
+        seed: everything random derives from it.
+    """
+
+    autoencoder: AutoencoderConfig = AutoencoderConfig()
+    reconstruction: ReconstructionConfig = ReconstructionConfig()
+    denoiser: DenoiserConfig = DenoiserConfig()
+    objective: Objective = Objective()
+    features_fit: FitConfig = FitConfig(
+        steps=300, batch_size=32, learning_rate=2e-3, ema_decay=None, validate_every=0, tracker="none"
+    )
+    autoencoder_fit: FitConfig = FitConfig(steps=2000, batch_size=16, learning_rate=1e-3, ema_decay=0.995)
+    denoiser_fit: FitConfig = FitConfig(steps=2000, batch_size=64, learning_rate=1e-3, ema_decay=0.999)
+    flip: bool = False
+    unconditional: bool = False
+    micro_batch: Annotated[int, Field(ge=1, le=4096)] = 16
+    threads: Annotated[int, Field(ge=1, le=1024)] | None = None
+    intended_use: str = "Research on methods. Not for diagnosis, and not as evidence about any patient."
+    seed: Annotated[int, Field(ge=0)] = 0

@@ -1,0 +1,184 @@
+"""The denoiser: MONAI's DiffusionModelUNet in 2-D and 3-D, told what to show by a condition encoder; its learner."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import torch
+from monai.networks.nets import DiffusionModelUNet
+from torch import Tensor, nn
+
+from conditioning.encoder import ConditionEncoder, Conditions
+from conditioning.guidance import guided
+from conditioning.prompt import ConditionSchema
+from generators.autoencoder import fast_layout
+from generators.config import DenoiserConfig, Objective
+from generators.facts import LatentScaling
+from generators.latents import Latents, draw, scaled
+from generators.objective import add_noise, target, training_times, validation_times, velocity_loss
+from generators.sampler import noise_of, sample
+from learning.learner import Learner
+from learning.randomness import derive_seed, torch_generator
+
+TIME_SCALE = 1000.0  # the network's sinusoidal time embedding is made for steps 0…1000
+JUDGED_LATENTS = 256
+JUDGED_AT_ONCE = 64
+GRID_IMAGES = 12
+GRID_STEPS = 12
+GRID_GUIDANCE = 1.5
+
+
+def network_arguments(config: DenoiserConfig, latent_shape: tuple[int, ...]) -> dict[str, Any]:
+    """Keyword arguments of MONAI's ``DiffusionModelUNet``, as JSON values; stored in bundles."""
+    levels = len(config.channels)
+    return {
+        "spatial_dims": len(latent_shape) - 1,
+        "in_channels": latent_shape[0],
+        "out_channels": latent_shape[0],
+        "num_res_blocks": config.res_blocks,
+        "channels": list(config.channels),
+        "attention_levels": list(config.attention) or [level > 0 for level in range(levels)],
+        "norm_num_groups": config.norm_groups,
+        "num_head_channels": config.head_channels,
+        "with_conditioning": True,
+        "cross_attention_dim": config.context_dim,
+        "use_flash_attention": True,  # torch's scaled_dot_product_attention, on CPU too
+    }
+
+
+class Denoiser(nn.Module):
+    """``denoiser(x_t, time_B, conditions) -> output`` over scaled latents.
+
+    The condition enters twice: as tokens for cross-attention, and pooled, beside the time in every residual block. The
+    second way goes through MONAI's class embedding, which is replaced by the identity, so that the network's own state
+    dict stays that of MONAI.
+
+    Args:
+        arguments: of MONAI's ``DiffusionModelUNet``.
+        schema: the vocabulary of the conditions.
+    """
+
+    def __init__(self, arguments: dict[str, Any], schema: ConditionSchema) -> None:
+        super().__init__()
+        self.arguments = arguments
+        self.net = DiffusionModelUNet(**arguments)
+        self.net.num_class_embeds = 1
+        self.net.class_embedding = nn.Identity()
+        dim = arguments["cross_attention_dim"]
+        self.conditioning = nn.ModuleDict(
+            {"encoder": ConditionEncoder(schema, dim), "to_time": nn.Linear(dim, 4 * arguments["channels"][0])}
+        )
+        if arguments["spatial_dims"] == 2:
+            self.net = self.net.to(memory_format=torch.channels_last)
+
+    def forward(self, x_t: Tensor, time_B: Tensor, conditions: Conditions) -> Tensor:
+        """Output as :func:`generators.objective.target` defines it, float32, of the shape of ``x_t``."""
+        context, pooled = self.conditioning["encoder"](conditions)
+        output = self.net(
+            fast_layout(x_t),
+            timesteps=TIME_SCALE * time_B,
+            context=context,
+            class_labels=self.conditioning["to_time"](pooled),
+        )
+        return output.float().contiguous()
+
+
+def build_denoiser(
+    config: DenoiserConfig, schema: ConditionSchema, latent_shape: tuple[int, ...], *, seed: int
+) -> Denoiser:
+    """A new denoiser, its weights drawn from ``seed``.
+
+    Raises:
+        InputError: the latents cannot be halved once per level.
+    """
+    config.check_latent(latent_shape)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return Denoiser(network_arguments(config, latent_shape), schema)
+
+
+class DenoiserLearner(Learner):
+    """Fits a denoiser on batches of ``mean``, ``log_var`` (B, L, *latent) and the tensors of :class:`Conditions`.
+
+    Args:
+        network: the denoiser.
+        config: its dropping of conditions.
+        objective: what is regressed.
+        scaling: of the latents.
+        judged: latents and conditions of ``val`` and of an equally large part of ``train``.
+        seed: of the fixed noise of validation.
+        decode: scaled latents → images (B, C, *size) in -1…1, for the grid.
+    """
+
+    grid_shows_real_images = False
+    network: Denoiser
+
+    def __init__(
+        self,
+        network: Denoiser,
+        config: DenoiserConfig,
+        *,
+        objective: Objective,
+        scaling: LatentScaling,
+        judged: dict[Literal["val", "train"], tuple[Latents, Conditions]],
+        seed: int,
+        decode: Callable[[Tensor], Tensor],
+    ) -> None:
+        super().__init__(network)
+        self.config, self.objective, self.scaling = config, objective, scaling
+        self.judged, self.seed, self.decode = judged, seed, decode
+
+    def loss(self, batch: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
+        """As :meth:`Learner.loss`: squared error at random times, with some conditions dropped."""
+        mean = batch["mean"]
+        conditions = Conditions.from_tensors(batch).drop(
+            generator, whole=self.config.drop_prompt, partial=self.config.drop_items
+        )
+        latents = draw(mean, batch["log_var"], torch.randn(mean.shape, generator=generator).to(mean))
+        eps = torch.randn(mean.shape, generator=generator).to(mean)
+        time_B = training_times(self.objective, len(mean), generator).to(mean.device)
+        return {"loss": self._errors(self.network, latents, eps, time_B, conditions).mean()}
+
+    def validate(self, network: nn.Module, split: Literal["val", "train"]) -> dict[str, float]:
+        """As :meth:`Learner.validate`: squared error at fixed noise and fixed times, the same ones for both splits."""
+        latents, conditions = self.judged[split]
+        device = next(network.parameters()).device
+        total = max(len(latents), JUDGED_LATENTS)  # few images are judged at several times each
+        rows = torch.arange(total) % len(latents)
+        generator = torch_generator(self.seed, "validation")
+        times = validation_times(self.objective, total)[torch.randperm(total, generator=generator)]
+        shape = (total, *latents.mean.shape[1:])
+        posterior, eps = torch.randn(shape, generator=generator), torch.randn(shape, generator=generator)
+        error = 0.0
+        for start in range(0, total, JUDGED_AT_ONCE):
+            part = slice(start, start + JUDGED_AT_ONCE)
+            drawn = draw(latents.mean[rows[part]], latents.log_var[rows[part]], posterior[part])
+            errors = self._errors(
+                network,
+                drawn.to(device),
+                eps[part].to(device),
+                times[part].to(device),
+                conditions[rows[part]].to(device),
+            )
+            error += float(errors.sum())
+        return {"loss": error / total}
+
+    def grid(self, network: nn.Module) -> Tensor:
+        """Images drawn for the conditions of a few validation images, at fixed seeds (in 3-D: their middle slices)."""
+        latents, conditions = self.judged["val"]
+        device = next(network.parameters()).device
+        rows = torch.arange(GRID_IMAGES) * max(1, len(latents) // GRID_IMAGES) % len(latents)
+        noise = noise_of([derive_seed(self.seed, "grid", i) for i in range(GRID_IMAGES)], latents.mean.shape[1:])
+        denoise = guided(network, conditions[rows].to(device), scale=GRID_GUIDANCE)
+        drawn = sample(denoise, noise.to(device), objective=self.objective, solver="dpmpp_2m", steps=GRID_STEPS)
+        images = self.decode(drawn)
+        middle = images if images.ndim == 4 else images[:, :, images.shape[2] // 2]
+        return (middle.clamp(-1, 1) + 1) / 2
+
+    def _errors(
+        self, network: nn.Module, latents: Tensor, eps: Tensor, time_B: Tensor, conditions: Conditions
+    ) -> Tensor:
+        x0 = scaled(latents, self.scaling)
+        output = network(add_noise(self.objective, x0, eps, time_B), time_B, conditions)
+        return velocity_loss(output, target(self.objective, x0, eps, time_B))

@@ -1,0 +1,101 @@
+"""What a generator bundle says about itself: ``bundle.json``. No torch here: flows read it without a network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError
+
+from cohorts.errors import BundleError
+from cohorts.folders import read_digest, read_json
+from cohorts.preprocess import Preprocess
+from cohorts.records import Frozen
+from conditioning.prompt import ConditionSchema
+from generators.config import Objective
+
+FACTS_FILE = "bundle.json"
+NO_GUARANTEE = "no formal guarantee"
+
+
+class LatentScaling(Frozen):
+    """What makes latents zero-mean and unit-variance per channel, measured over the training split.
+
+    Attributes:
+        mean: per channel.
+        std: per channel, > 0.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[Annotated[float, Field(gt=0)], ...]
+
+
+class Privacy(Frozen):
+    """What is promised about the patients of the training split.
+
+    Attributes:
+        formal: a differential-privacy guarantee in words and numbers, or that there is none.
+    """
+
+    formal: str = NO_GUARANTEE
+
+
+class BundleFacts(Frozen):
+    """Everything about a generator that is not a weight.
+
+    Attributes:
+        format_version: of this file.
+        preprocess: how images became network input.
+        conditions: the vocabulary of prompts.
+        objective: what the denoiser was fitted to.
+        latent_shape: ``(L, *latent)`` of one image.
+        latent_scaling: between the autoencoder's latents and the denoiser's.
+        patch: side of the pixel blocks that become channels before the autoencoder's first layer.
+        shortcut: whether the fixed linear transform runs beside the autoencoder.
+        training_digest: of the training and validation rows.
+        training_images: number of training images.
+        training_patients: number of training patients.
+        spacing_mm: distance between grid points of generated images along each axis.
+        affine: row-major 4x4 voxel-to-world matrix (RAS+, mm) of generated volumes.
+        modality: DICOM modality code of generated images.
+        micro_batch: images that generation computes together.
+        threads: CPU threads of generation.
+        intended_use: what the generator is for.
+        privacy: what is promised about its patients.
+        versions: of the libraries that made it.
+    """
+
+    format_version: Literal[1] = 1
+    preprocess: Preprocess
+    conditions: ConditionSchema
+    objective: Objective
+    latent_shape: tuple[Annotated[int, Field(ge=1)], ...]
+    latent_scaling: LatentScaling
+    patch: Annotated[int, Field(ge=1)]
+    shortcut: bool
+    training_digest: str
+    training_images: int
+    training_patients: int
+    spacing_mm: tuple[float, ...] | None = None
+    affine: tuple[float, ...] | None = None
+    modality: str | None = None
+    micro_batch: Annotated[int, Field(ge=1)]
+    threads: Annotated[int, Field(ge=1)]
+    intended_use: str
+    privacy: Privacy = Privacy()
+    versions: dict[str, str] = Field(default_factory=dict)
+
+
+def read_facts(folder: str | Path) -> tuple[BundleFacts, str]:
+    """Facts and digest of a published bundle, without its weights.
+
+    Raises:
+        BundleError: the folder is missing, unfinished, or of another format version.
+    """
+    path = Path(folder)
+    digest = str(read_digest(path, error=BundleError)["digest"])
+    content: Any = read_json(path / FACTS_FILE, error=BundleError)
+    try:
+        return BundleFacts.model_validate(content), digest
+    except ValidationError:
+        raise BundleError(f"{path / FACTS_FILE} does not describe a generator", "make the bundle again") from None

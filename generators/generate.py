@@ -1,0 +1,292 @@
+"""From a sampling plan to a published synthetic cohort, micro-batch by micro-batch, resumable, never twice, never less.
+
+A micro-batch always has the same number of rows (the last one is padded) and the same number of threads: then a row has
+the same bits whatever its neighbours, shard or resume.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+from torch import Tensor
+
+from cohorts.errors import CohortError, InputError, MedphantomError
+from cohorts.folders import json_digest, no_space_becomes_one_line, pixel_digest
+from cohorts.progress import Progress
+from cohorts.records import SYNTHETIC_SPLIT, Array, CohortSchema, ImageRecord, Provenance
+from cohorts.store import Cohort, CohortWriter
+from conditioning.encoder import encode_prompts
+from conditioning.guidance import guided
+from conditioning.plan import PlannedImage, SamplingPlan
+from conditioning.prompt import Prompt
+from generators.bundle import GeneratorBundle
+from generators.config import SOLVERS, SamplerConfig
+from generators.latents import unscaled
+from generators.reproducible import reproducible
+from generators.sampler import check_solver, noise_of, sample
+from learning.devices import resolve_device
+
+
+def generate(
+    bundle: GeneratorBundle,
+    plan: SamplingPlan,
+    out: Path,
+    *,
+    work: Path,
+    sampler: SamplerConfig | None = None,
+    progress: Progress | None = None,
+) -> Cohort:
+    """Draw every image of a plan and publish them as a synthetic cohort.
+
+    Finished micro-batches lie in ``work`` under the digest of bundle, sampler, prompts and seeds; after a kill the rest
+    is drawn, and a changed plan, bundle or sampler never finds another's. They are removed once the cohort is
+    published.
+
+    Args:
+        bundle: the generator.
+        plan: prompts and seeds.
+        out: where the cohort is published.
+        work: private folder for what is needed to go on after a kill.
+        sampler: how images are drawn; by default as the bundle records.
+        progress: told the number of images.
+
+    Returns:
+        The published cohort, rows in the order of the plan.
+
+    Raises:
+        InputError: the plan is empty, ``out`` exists, or the solver does not fit the generator.
+        PromptError: a prompt is outside the generator's vocabulary.
+        MedphantomError: an image is not finite.
+    """
+    settings = resolved(bundle, sampler or SamplerConfig())
+    if not len(plan):
+        raise InputError("the plan asks for no image", "give at least one")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"{out} exists already", "choose another --out, or remove it first")
+    encode_prompts(bundle.facts.conditions, [image.prompt for image in plan])  # fails before hours are spent
+    with no_space_becomes_one_line(work):
+        work.mkdir(parents=True, exist_ok=True)
+    chunks = [_Chunk(bundle, settings, images, work) for images in _slices(plan.images, settings["micro_batch"])]
+    done = 0
+    for chunk in chunks:
+        if chunk.read() is None:
+            chunk.write(draw(bundle, chunk.images, settings))
+        done += len(chunk.images)
+        if progress is not None:
+            progress(done, len(plan), "sampling")
+    with CohortWriter(out, _schema(bundle, settings)) as writer:
+        for chunk in chunks:
+            pixels = chunk.read()
+            if pixels is None:
+                raise CohortError(f"a finished micro-batch in {work} was altered", "run again")
+            for image, array in zip(chunk.images, pixels, strict=True):
+                writer.add(_record(bundle, image, array))
+    for chunk in chunks:
+        chunk.path.unlink(missing_ok=True)
+    return Cohort.open(out)
+
+
+def merge(parts: Sequence[Cohort], out: Path) -> Cohort:
+    """Publish the rows of several synthetic cohorts (the shards of one plan) as one, in the order of their ids.
+
+    Raises:
+        InputError: there are no parts, two of them hold the same image, or they were drawn with different settings.
+    """
+    if not parts:
+        raise InputError("there is nothing to merge", "give at least one synthetic cohort")
+    schema = parts[0].schema
+    for part in parts[1:]:
+        if _comparable(part.schema) != _comparable(schema):
+            raise InputError(f"{part.path} was drawn by another generator or sampler", "merge shards of one plan")
+    streams = [part.records(_by_id(part)) for part in parts]
+    with CohortWriter(out, schema) as writer:
+        for record in heapq.merge(*streams, key=lambda record: record.image_id):
+            writer.add(record)
+    return Cohort.open(out)
+
+
+def plan_again(cohort: Cohort, rows: Sequence[int]) -> SamplingPlan:
+    """The plan that makes rows of a synthetic cohort again, alone.
+
+    Raises:
+        InputError: the cohort is not synthetic.
+    """
+    if cohort.schema.kind != "synthetic":
+        raise InputError(f"{cohort.path} is not a synthetic cohort", "give one that was generated")
+    wanted = cohort.manifest.select("image_id", "prompt_json", "seed")[list(rows)]
+    return SamplingPlan(
+        PlannedImage(image_id=image_id, prompt=Prompt.from_json(prompt), seed=seed)
+        for image_id, prompt, seed in wanted.iter_rows()
+    )
+
+
+def reconstruct(bundle: GeneratorBundle, images: Array) -> Array:
+    """Images through the autoencoder and back, by the posterior mean.
+
+    Args:
+        bundle: the generator.
+        images: float ``(N, C, *size)`` in -1…1.
+
+    Returns:
+        float32 of the same shape, in -1…1.
+
+    Raises:
+        InputError: the images are not of the generator's size.
+    """
+    facts = bundle.facts
+    shape = (facts.preprocess.channels, *facts.preprocess.size)
+    if tuple(images.shape[1:]) != shape:
+        raise InputError(f"images must have shape (N, {', '.join(map(str, shape))}), got {tuple(images.shape)}")
+    rebuilt = np.empty(images.shape, dtype=np.float32)
+    device = _device_of(bundle)
+    with reproducible(facts.threads), torch.inference_mode():
+        for start in range(0, len(images), facts.micro_batch):
+            block = torch.from_numpy(np.ascontiguousarray(images[start : start + facts.micro_batch], dtype=np.float32))
+            padded = _padded(block, facts.micro_batch).to(device)
+            decoded = bundle.autoencoder.decode(bundle.autoencoder.encode(padded)[0])
+            rebuilt[start : start + len(block)] = decoded[: len(block)].clamp(-1, 1).cpu().numpy()
+    return rebuilt
+
+
+def resolved(bundle: GeneratorBundle, sampler: SamplerConfig) -> dict[str, Any]:
+    """Sampler settings with everything filled in that the bundle decides; what is drawn depends on these alone.
+
+    Raises:
+        InputError: the solver does not fit the generator's objective.
+    """
+    solver = sampler.solver or SOLVERS[bundle.facts.objective.kind][0]
+    check_solver(bundle.facts.objective, solver)
+    return {
+        **sampler.model_dump(mode="json"),
+        "solver": solver,
+        "micro_batch": sampler.micro_batch or bundle.facts.micro_batch,
+        "threads": sampler.threads or bundle.facts.threads,
+        "device": resolve_device(sampler.device),
+    }
+
+
+def draw(bundle: GeneratorBundle, images: Sequence[PlannedImage], settings: dict[str, Any]) -> Array:
+    """Draw one micro-batch.
+
+    Args:
+        bundle: the generator.
+        images: at most ``settings["micro_batch"]``.
+        settings: from :func:`resolved`.
+
+    Returns:
+        Source values, ``(n, *size)`` or ``(n, *size, 3)`` of the stored dtype.
+
+    Raises:
+        MedphantomError: an image is not finite.
+    """
+    facts = bundle.facts
+    bundle.to(settings["device"])
+    padded = [*images, *[images[-1]] * (settings["micro_batch"] - len(images))]
+    conditions = encode_prompts(facts.conditions, [image.prompt for image in padded]).to(settings["device"])
+    noise = noise_of([image.seed for image in padded], facts.latent_shape).to(settings["device"])
+    interval = settings["guidance_interval"]
+    denoise = guided(
+        bundle.denoiser,
+        conditions,
+        scale=settings["guidance"],
+        interval=None if interval is None else (interval[0], interval[1]),
+    )
+    with reproducible(settings["threads"]), torch.inference_mode():
+        latents = sample(denoise, noise, objective=facts.objective, solver=settings["solver"], steps=settings["steps"])
+        drawn = bundle.autoencoder.decode(unscaled(latents, facts.latent_scaling))[: len(images)].cpu().numpy()
+    if not np.isfinite(drawn).all():
+        raise MedphantomError("a generated image is not finite", "lower sampler.guidance or raise sampler.steps")
+    return np.stack([facts.preprocess.undo(image) for image in drawn])
+
+
+class _Chunk:
+    """One micro-batch of a plan, and the file that keeps it once drawn."""
+
+    def __init__(
+        self, bundle: GeneratorBundle, settings: dict[str, Any], images: Sequence[PlannedImage], work: Path
+    ) -> None:
+        self.images = images
+        self.key = json_digest([bundle.digest, settings, [image.model_dump(mode="json") for image in images]])
+        self.path = work / f"{self.key[:32]}.safetensors"
+
+    def write(self, pixels: Array) -> None:
+        """Keep it, whole or not at all."""
+        temporary = self.path.with_suffix(".tmp")
+        with no_space_becomes_one_line(self.path):
+            save_file({"pixels": pixels}, temporary, {"key": self.key, "digest": pixel_digest(pixels)})
+            temporary.replace(self.path)
+
+    def read(self) -> Array | None:
+        """What was kept; ``None`` when there is nothing whole."""
+        try:
+            with safe_open(self.path, framework="numpy") as file:
+                facts, pixels = file.metadata(), file.get_tensor("pixels")
+        except (OSError, SafetensorError):
+            return None
+        whole = facts.get("key") == self.key and facts.get("digest") == pixel_digest(pixels)
+        return pixels if whole and len(pixels) == len(self.images) else None
+
+
+def _slices(images: Sequence[PlannedImage], size: int) -> Iterator[Sequence[PlannedImage]]:
+    for start in range(0, len(images), size):
+        yield images[start : start + size]
+
+
+def _padded(block: Tensor, rows: int) -> Tensor:
+    missing = rows - len(block)
+    return torch.cat([block, block[-1:].expand(missing, *block.shape[1:])]) if missing else block
+
+
+def _device_of(bundle: GeneratorBundle) -> torch.device:
+    return next(bundle.autoencoder.parameters()).device
+
+
+def _schema(bundle: GeneratorBundle, settings: dict[str, Any]) -> CohortSchema:
+    facts = bundle.facts
+    return CohortSchema(
+        kind="synthetic",
+        spatial_dims=3 if len(facts.preprocess.size) == 3 else 2,
+        labels=facts.conditions.labels,
+        exclusive=facts.conditions.exclusive,
+        attributes=facts.conditions.attributes,
+        patients="per_image",
+        generation=settings,
+    )
+
+
+def _comparable(schema: CohortSchema) -> CohortSchema:
+    """Without the ranges that the rows themselves fill in."""
+    bare = tuple(spec.model_copy(update={"low": None, "high": None}) for spec in schema.attributes)
+    return schema.model_copy(update={"attributes": bare})
+
+
+def _by_id(cohort: Cohort) -> list[int]:
+    """Row numbers in the order of image ids, which is that of the plan."""
+    return [int(row) for row in cohort.manifest["image_id"].arg_sort()]
+
+
+def _record(bundle: GeneratorBundle, image: PlannedImage, pixels: Array) -> ImageRecord:
+    facts = bundle.facts
+    labels: dict[str, bool | None] = {name: image.prompt.labels.get(name) for name in facts.conditions.labels}
+    if facts.conditions.exclusive and any(image.prompt.labels.values()):
+        labels = {name: bool(shown) for name, shown in labels.items()}
+    return ImageRecord(
+        image_id=image.image_id,
+        patient=image.image_id,
+        pixels=pixels,
+        split=SYNTHETIC_SPLIT,
+        channels=facts.preprocess.channels,
+        spacing_mm=facts.spacing_mm,
+        affine=facts.affine,
+        modality=facts.modality,
+        labels=labels,
+        attributes=dict(image.prompt.attributes),
+        provenance=Provenance(bundle.digest, image.prompt.to_json(), image.seed),
+    )

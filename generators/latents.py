@@ -1,0 +1,122 @@
+"""Latents of the training images, computed once: mean and log-variance, drawn from afresh whenever they are used.
+
+Caching one drawn sample instead would freeze its noise into the data: the denoiser then learns that noise, and its loss
+has a floor that nobody can predict.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from cohorts.errors import MedphantomError
+from cohorts.folders import no_space_becomes_one_line
+from cohorts.progress import Progress
+from cohorts.records import Array
+from generators.autoencoder import Autoencoder
+from generators.facts import LatentScaling
+from generators.training_data import image_tensor
+
+IMAGES_AT_ONCE = 16
+
+
+@dataclass(frozen=True)
+class Latents:
+    """Gaussian posteriors of many images, on the CPU.
+
+    Attributes:
+        mean: (N, L, *latent).
+        log_var: the same shape.
+    """
+
+    mean: Tensor
+    log_var: Tensor
+
+    def __len__(self) -> int:
+        return len(self.mean)
+
+    def save(self, path: Path) -> None:
+        """Write as safetensors, whole or not at all."""
+        temporary = path.with_name(f".{path.name}.tmp")
+        with no_space_becomes_one_line(path):
+            save_file({"mean": self.mean.contiguous(), "log_var": self.log_var.contiguous()}, temporary)
+            temporary.replace(path)
+
+    @classmethod
+    def load(cls, path: Path) -> Latents | None:
+        """Read :meth:`save`; ``None`` when the file is missing or damaged."""
+        try:
+            tensors = load_file(path)
+            return cls(tensors["mean"], tensors["log_var"])
+        except (OSError, SafetensorError, KeyError):
+            return None
+
+    def scaling(self) -> LatentScaling:
+        """Mean and standard deviation of each channel over images, places and the posteriors' own spread.
+
+        Raises:
+            MedphantomError: a channel is constant or not finite, so that it could not be scaled.
+        """
+        axes = [0, *range(2, self.mean.ndim)]
+        mean = self.mean.double().mean(axes)
+        variance = self.mean.double().var(axes, unbiased=False) + self.log_var.double().exp().mean(axes)
+        std = variance.sqrt()
+        if not bool(torch.isfinite(mean).all() and torch.isfinite(std).all() and (std > 0).all()):
+            raise MedphantomError("the autoencoder's latents are not finite", "lower autoencoder_fit.learning_rate")
+        return LatentScaling(mean=tuple(mean.tolist()), std=tuple(std.tolist()))
+
+
+def draw(mean: Tensor, log_var: Tensor, eps: Tensor) -> Tensor:
+    """``mean + std · eps``: a latent from its posterior (Kingma & Welling 2014, equation 10)."""
+    return mean + torch.exp(log_var / 2) * eps
+
+
+def scaled(latents: Tensor, scaling: LatentScaling) -> Tensor:
+    """Latents of zero mean and unit variance per channel, as the denoiser sees them; (B, L, *latent)."""
+    mean, std = _columns(latents, scaling)
+    return (latents - mean) / std
+
+
+def unscaled(latents: Tensor, scaling: LatentScaling) -> Tensor:
+    """Inverse of :func:`scaled`."""
+    mean, std = _columns(latents, scaling)
+    return latents * std + mean
+
+
+def _columns(latents: Tensor, scaling: LatentScaling) -> tuple[Tensor, Tensor]:
+    shape = (1, -1, *[1] * (latents.ndim - 2))
+    mean = torch.tensor(scaling.mean, dtype=latents.dtype, device=latents.device).reshape(shape)
+    std = torch.tensor(scaling.std, dtype=latents.dtype, device=latents.device).reshape(shape)
+    return mean, std
+
+
+@torch.no_grad()
+def encode_all(
+    autoencoder: Autoencoder, images: Array, *, flipped: bool = False, progress: Progress | None = None
+) -> Latents:
+    """Encode cached images in batches of one size, at full precision.
+
+    Args:
+        autoencoder: on whatever device.
+        images: (N, C, *size) in -1…1.
+        flipped: also encode every image mirrored along its last axis, after all the others.
+        progress: told the number of images.
+    """
+    device = next(autoencoder.parameters()).device
+    total = len(images) * (2 if flipped else 1)
+    means, log_vars = [], []
+    for mirror in (False, True) if flipped else (False,):
+        for start in range(0, len(images), IMAGES_AT_ONCE):
+            block = image_tensor(images, slice(start, start + IMAGES_AT_ONCE))
+            mean, log_var = autoencoder.encode((block.flip(-1) if mirror else block).to(device))
+            means.append(mean.cpu())
+            log_vars.append(log_var.cpu())
+            if progress is not None:
+                done = (len(images) if mirror else 0) + start + len(block)
+                progress(done, total, "encoding images")
+    return Latents(torch.cat(means), torch.cat(log_vars))

@@ -1,0 +1,125 @@
+"""What the denoiser learns: noise schedules, regression targets and the choice of training times, as pure functions.
+
+Both objectives mix a clean latent ``x0`` and noise ``eps`` as ``x_t = alpha(t) x0 + sigma(t) eps`` for t in (0, 1]:
+
+==============  ===================  ====================  =========================================================
+objective       alpha, sigma         target                source
+==============  ===================  ====================  =========================================================
+``flow``        1 - t, t             eps - x0              Lipman et al. 2023; Liu et al. 2023; Esser et al. 2024
+``v``           cos, sin of pi t/2   alpha eps - sigma x0  Salimans & Ho 2022, appendix D; Nichol & Dhariwal 2021
+==============  ===================  ====================  =========================================================
+
+``flow`` is the default: its paths are straight, so that few solver steps suffice (rectified flow), its target has the
+same scale at all times, so that no loss weight needs tuning, and logit-normal times spend the training on the middle of
+the path, where the error is (Esser et al. 2024, section 3.1 and table 1: best of 61 formulations).
+
+Shapes: B batch, ``*`` any further axes. ``time_B`` is in (0, 1]; 1 is pure noise.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from generators.config import Objective
+
+SMALLEST_TIME = 1e-4  # below it, x_t differs from x0 by less than float32 rounding of the targets
+LARGEST_COSINE_TIME = 0.9999  # alpha stays > 0, so that sigma/alpha stays finite
+
+
+def alpha_sigma(objective: Objective, time_B: Tensor) -> tuple[Tensor, Tensor]:
+    """Weights of data and noise at the given times.
+
+    Args:
+        objective: which path.
+        time_B: (B,) in (0, 1].
+
+    Returns:
+        alpha (B,), sigma (B,), both in [0, 1].
+    """
+    if objective.kind == "flow":
+        # Esser et al. 2024, equation 23: t' = s t / (1 + (s - 1) t), which multiplies t / (1 - t) by s
+        sigma = objective.shift * time_B / (1 + (objective.shift - 1) * time_B)
+        return 1 - sigma, sigma
+    angle = math.pi / 2 * time_B.clamp(max=LARGEST_COSINE_TIME)
+    angle = torch.atan(objective.shift * torch.tan(angle))
+    return torch.cos(angle), torch.sin(angle)
+
+
+def time_of(objective: Objective, alpha: float, sigma: float) -> float:
+    """Inverse of :func:`alpha_sigma`: the time at which the path has this noise-to-signal ratio."""
+    if objective.kind == "flow":
+        noise = sigma / (alpha + sigma)
+        return noise / (objective.shift - (objective.shift - 1) * noise)
+    return math.atan2(sigma, alpha * objective.shift) * 2 / math.pi
+
+
+def _expand(values_B: Tensor, like: Tensor) -> Tensor:
+    return values_B.reshape(-1, *[1] * (like.ndim - 1)).to(like.dtype)
+
+
+def add_noise(objective: Objective, x0: Tensor, eps: Tensor, time_B: Tensor) -> Tensor:
+    """``x_t = alpha x0 + sigma eps``; tensors (B, *)."""
+    alpha, sigma = alpha_sigma(objective, time_B)
+    return _expand(alpha, x0) * x0 + _expand(sigma, x0) * eps
+
+
+def target(objective: Objective, x0: Tensor, eps: Tensor, time_B: Tensor) -> Tensor:
+    """What the network should say about ``x_t``; tensors (B, *)."""
+    if objective.kind == "flow":
+        return eps - x0
+    alpha, sigma = alpha_sigma(objective, time_B)
+    return _expand(alpha, x0) * eps - _expand(sigma, x0) * x0
+
+
+def denoised(objective: Objective, x_t: Tensor, output: Tensor, time_B: Tensor) -> Tensor:
+    """The estimate of ``x0`` that an output of the network stands for; tensors (B, *)."""
+    alpha, sigma = alpha_sigma(objective, time_B)
+    if objective.kind == "flow":
+        return x_t - _expand(sigma, x_t) * output
+    return _expand(alpha, x_t) * x_t - _expand(sigma, x_t) * output
+
+
+def output_for(objective: Objective, x_t: Tensor, x0: Tensor, time_B: Tensor) -> Tensor:
+    """Inverse of :func:`denoised`: the output that stands for the estimate ``x0``; tensors (B, *)."""
+    alpha, sigma = alpha_sigma(objective, time_B)
+    eps = (x_t - _expand(alpha, x_t) * x0) / _expand(sigma, x_t)
+    return target(objective, x0, eps, time_B)
+
+
+def training_times(objective: Objective, total: int, generator: torch.Generator) -> Tensor:
+    """Times for one batch, spread evenly over the distribution (Kingma et al. 2021, appendix I.1) to calm the loss.
+
+    Args:
+        objective: names the distribution.
+        total: batch size.
+        generator: CPU generator.
+
+    Returns:
+        (total,) float32 in (0, 1), in random order.
+    """
+    offset = torch.rand((), generator=generator, dtype=torch.float64)
+    uniform = (torch.arange(total, dtype=torch.float64) / total + offset) % 1
+    uniform = uniform[torch.randperm(total, generator=generator)]
+    return _quantile(objective, uniform)
+
+
+def validation_times(objective: Objective, total: int) -> Tensor:
+    """Fixed times at the quantiles (i + 1/2) / total of the training distribution; (total,) float32."""
+    return _quantile(objective, (torch.arange(total, dtype=torch.float64) + 0.5) / total)
+
+
+def _quantile(objective: Objective, uniform: Tensor) -> Tensor:
+    if objective.times == "uniform":
+        times = uniform
+    else:
+        normal = torch.special.ndtri(uniform.clamp(1e-6, 1 - 1e-6))
+        times = torch.sigmoid(objective.times_mean + objective.times_std * normal)
+    return times.clamp(SMALLEST_TIME, 1 - SMALLEST_TIME).float()
+
+
+def velocity_loss(output: Tensor, wanted: Tensor) -> Tensor:
+    """Mean squared error per image: (B, *) against (B, *) gives (B,)."""
+    return (output.float() - wanted.float()).square().flatten(1).mean(1)

@@ -1,0 +1,153 @@
+"""What makes a reconstruction good, and the learner that fits an autoencoder to it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from monai.networks.nets import PatchDiscriminator
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from cohorts.records import Array
+from generators.autoencoder import Autoencoder
+from generators.config import ReconstructionConfig
+from generators.features import FeatureNet, feature_error
+from generators.training_data import image_tensor
+from learning.learner import Learner
+
+JUDGED_IMAGES = 256
+JUDGED_AT_ONCE = 32
+GRID_IMAGES = 8
+ADVERSARY_RAMP = 100  # steps over which the adversary's weight rises, so that the decoder is not thrown off
+
+
+def spectrum_error(images: Tensor, reconstructions: Tensor) -> Tensor:
+    """Mean absolute difference of orthonormal Fourier coefficients over the spatial axes; (B, C, *size), scalar."""
+    axes = tuple(range(2, images.ndim))
+    difference = torch.fft.rfftn(reconstructions.float() - images.float(), dim=axes, norm="ortho")
+    return difference.abs().mean()
+
+
+def kl_divergence(mean: Tensor, log_var: Tensor) -> Tensor:
+    """KL(N(mean, exp(log_var)) || N(0, 1)), summed over a latent, averaged over the batch (Kingma & Welling 2014)."""
+    return 0.5 * (mean.square() + log_var.exp() - log_var - 1).flatten(1).sum(1).mean()
+
+
+def hinge_adversary(real: Tensor, fake: Tensor) -> Tensor:
+    """Loss of a discriminator from its answers to real and generated patches (Lim & Ye 2017)."""
+    return 0.5 * (F.relu(1 - real).mean() + F.relu(1 + fake).mean())
+
+
+def build_adversary(config: ReconstructionConfig, *, spatial_dims: int, image_channels: int, seed: int) -> nn.Module:
+    """MONAI's patch discriminator, with group instead of batch normalisation: its answer then is one image's own."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network: nn.Module = PatchDiscriminator(
+            spatial_dims=spatial_dims,
+            channels=config.adversary_channels,
+            in_channels=image_channels,
+            out_channels=1,
+            num_layers_d=config.adversary_layers,
+            norm=("GROUP", {"num_groups": min(8, config.adversary_channels)}),
+        )
+    return network
+
+
+class AutoencoderLearner(Learner):
+    """Fits an autoencoder on batches of ``image`` (B, C, *size) in -1…1.
+
+    Args:
+        network: the autoencoder.
+        config: the weights of the losses.
+        steps: of the whole fit; the adversary begins at a share of them.
+        features: frozen feature network, where the config uses one.
+        adversary: the discriminator, where the config uses one.
+        judged: ``val`` and an equally large part of ``train``, as cached images.
+    """
+
+    network: Autoencoder
+
+    def __init__(
+        self,
+        network: Autoencoder,
+        config: ReconstructionConfig,
+        *,
+        steps: int,
+        features: FeatureNet | None,
+        adversary: nn.Module | None,
+        judged: dict[Literal["val", "train"], Array],
+    ) -> None:
+        super().__init__(network, adversary)
+        self.config = config
+        self.features = features
+        self.adversary_starts = round(config.adversary_from * steps)
+        self.judged = judged
+        self._fakes: list[Tensor] = []
+
+    def loss(self, batch: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
+        """As :meth:`Learner.loss`: every term by name, and their weighted sum."""
+        images = batch["image"]
+        mean, log_var = self.network.encode(images)
+        eps = torch.randn(mean.shape, generator=generator).to(mean.device)
+        reconstructions = self.network.decode(mean + torch.exp(log_var / 2) * eps)
+        terms = self._errors(images, reconstructions)
+        terms["kl"] = kl_divergence(mean, log_var)
+        total = self._weighted(terms) + self.config.kl * terms["kl"]
+        if self.adversary is not None and self.step >= self.adversary_starts:
+            ramp = min(1.0, (self.step - self.adversary_starts + 1) / ADVERSARY_RAMP)
+            terms["fooling"] = -self.adversary(reconstructions)[-1].float().mean()
+            total = total + self.config.adversary * ramp * terms["fooling"]
+            self._fakes.append(reconstructions.detach())
+        return {"loss": total, **{name: value.detach() for name, value in terms.items()}}
+
+    def adversary_loss(self, batch: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
+        """As :meth:`Learner.adversary_loss`: told apart are this step's images and their reconstructions."""
+        del generator
+        if self.adversary is None or not self._fakes:
+            return {}
+        fakes = self._fakes.pop(0)
+        real, fake = self.adversary(torch.cat([batch["image"], fakes]))[-1].float().chunk(2)
+        return {"loss": hinge_adversary(real, fake)}
+
+    def validate(self, network: nn.Module, split: Literal["val", "train"]) -> dict[str, float]:
+        """As :meth:`Learner.validate`: the weighted error of reconstructions from the posterior mean."""
+        images = self.judged[split]
+        sums: dict[str, float] = {}
+        for start in range(0, len(images), JUDGED_AT_ONCE):
+            block = image_tensor(images, slice(start, start + JUDGED_AT_ONCE)).to(_device(network))
+            terms = self._errors(block, network(block)[0])
+            terms["loss"] = self._weighted(terms)
+            for name, value in terms.items():
+                sums[name] = sums.get(name, 0.0) + float(value) * len(block)
+        return {name: value / len(images) for name, value in sums.items()}
+
+    def grid(self, network: nn.Module) -> Tensor:
+        """Validation images, each above its reconstruction (in 3-D: their middle slices)."""
+        images = image_tensor(self.judged["val"], slice(0, GRID_IMAGES)).to(_device(network))
+        pairs = torch.stack([images, network(images)[0].to(images)], dim=1).flatten(0, 1)
+        return (middle_slice(pairs).clamp(-1, 1) + 1) / 2
+
+    def _errors(self, images: Tensor, reconstructions: Tensor) -> dict[str, Tensor]:
+        terms = {"l1": F.l1_loss(reconstructions.float(), images.float())}
+        if self.config.spectrum:
+            terms["spectrum"] = spectrum_error(images, reconstructions)
+        if self.features is not None:
+            terms["features"] = feature_error(self.features, images, reconstructions)
+        return terms
+
+    def _weighted(self, terms: dict[str, Tensor]) -> Tensor:
+        total = self.config.l1 * terms["l1"]
+        for name, weight in (("spectrum", self.config.spectrum), ("features", self.config.features)):
+            if name in terms:
+                total = total + weight * terms[name]
+        return total
+
+
+def middle_slice(images: Tensor) -> Tensor:
+    """(N, C, H, W) as it is; of volumes (N, C, D, H, W) the middle slice along the first spatial axis."""
+    return images if images.ndim == 4 else images[:, :, images.shape[2] // 2]
+
+
+def _device(network: nn.Module) -> torch.device:
+    return next(network.parameters()).device

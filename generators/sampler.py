@@ -1,0 +1,149 @@
+"""From noise to latents: a plain function over any callable, with the step rules of diffusers' solvers.
+
+Every solver here is deterministic, so an image is a function of its noise; :func:`noise_of` draws that from the image's
+own seed, so ``sample(seeds)[:2] == sample(seeds[:2])``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import (
+    DPMSolverMultistepScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    FlowMatchHeunDiscreteScheduler,
+)
+from torch import Tensor
+
+from cohorts.errors import InputError
+from generators.config import SOLVERS, Objective, Solver
+from generators.objective import alpha_sigma, time_of
+
+TABLE_STEPS = 1000  # resolution of diffusers' table of noise levels for the cosine path
+
+Denoise = Callable[[Tensor, Tensor], Tensor]
+"""``denoise(x_t, time_B) -> output``: the network's answer, as :func:`generators.objective.target` defines it."""
+
+
+def noise_of(seeds: Sequence[int], shape: Sequence[int]) -> Tensor:
+    """Standard normal noise, each image from its own generator, on the CPU so that it is the same on every device.
+
+    Args:
+        seeds: one per image.
+        shape: of one latent, ``(C, *spatial)``.
+
+    Returns:
+        (len(seeds), *shape) float32.
+    """
+    drawn = [torch.randn(tuple(shape), generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+    return torch.stack(drawn) if drawn else torch.empty((0, *shape))
+
+
+def evaluations(solver: Solver, steps: int) -> int:
+    """How often a run of ``steps`` calls the network; Heun's rule needs two calls a step save the last."""
+    return 2 * max(1, (steps + 1) // 2) - 1 if solver == "heun" else steps
+
+
+def check_solver(objective: Objective, solver: str) -> None:
+    """Refuse a solver that does not belong to the objective.
+
+    Raises:
+        InputError: names the solvers that do.
+    """
+    known = SOLVERS[objective.kind]
+    if solver not in known:
+        raise InputError(
+            f"sampler.solver {solver!r} does not fit the objective {objective.kind!r}",
+            f"choose one of {', '.join(known)}",
+        )
+
+
+def make_solver(objective: Objective, solver: Solver, steps: int) -> Any:
+    """The diffusers scheduler, with its noise levels set.
+
+    Args:
+        objective: the path that the network was trained on.
+        solver: ``heun`` (Heun's 2nd-order rule; Karras et al. 2022, algorithm 1), ``dpmpp_2m`` (DPM-Solver++ 2M;
+            Lu et al. 2022), ``euler``, or ``ddim`` (Song et al. 2021: the first-order DPM-Solver++).
+        steps: most calls of the network.
+
+    Raises:
+        InputError: the solver does not belong to the objective.
+    """
+    check_solver(objective, solver)
+    if solver == "euler":
+        scheduler = FlowMatchEulerDiscreteScheduler(shift=objective.shift)
+        # the library's own grid spends a step on t = 1/1000, which a first-order rule has no use for: even steps to 0
+        scheduler.set_timesteps(sigmas=list(np.linspace(1, 1 / steps, steps)))
+    elif solver == "heun":
+        scheduler = FlowMatchHeunDiscreteScheduler(shift=objective.shift)
+        scheduler.set_timesteps(max(1, (steps + 1) // 2))
+    elif objective.kind == "flow":
+        scheduler = DPMSolverMultistepScheduler(
+            use_flow_sigmas=True, prediction_type="flow_prediction", flow_shift=objective.shift
+        )
+        scheduler.set_timesteps(steps)
+    else:
+        scheduler = DPMSolverMultistepScheduler(
+            trained_betas=_cosine_betas(objective),
+            prediction_type="v_prediction",
+            solver_order=1 if solver == "ddim" else 2,
+        )
+        scheduler.set_timesteps(steps)
+    return scheduler
+
+
+def _cosine_betas(objective: Objective) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """The cosine path as diffusers' table of betas: alpha_bar_k / alpha_bar_(k-1) = 1 - beta_k."""
+    times = torch.arange(1, TABLE_STEPS + 1, dtype=torch.float64) / TABLE_STEPS
+    # the last entry would have no signal at all, and an infinite noise-to-signal ratio
+    times = times.clamp(max=1 - 0.5 / TABLE_STEPS)
+    alpha_bar = alpha_sigma(objective, times)[0].numpy() ** 2
+    betas: np.ndarray[Any, np.dtype[np.float64]] = 1 - alpha_bar / np.concatenate([[1.0], alpha_bar[:-1]])
+    return betas
+
+
+def sample(
+    denoise: Denoise,
+    noise: Tensor,
+    *,
+    objective: Objective,
+    solver: Solver = "heun",
+    steps: int = 20,
+    callback: Callable[[int, Tensor], None] | None = None,
+) -> Tensor:
+    """Integrate the probability-flow equation from noise to latents.
+
+    Args:
+        denoise: the network, with whatever condition and guidance, as a function of (x_t, time_B).
+        noise: standard normal, (B, C, *spatial).
+        objective: the path that the network was trained on.
+        solver: see :func:`make_solver`.
+        steps: most calls of the network.
+        callback: called as ``callback(calls, x_t)`` after each step.
+
+    Returns:
+        Latents (B, C, *spatial), float32, on the device of ``noise``.
+    """
+    scheduler = make_solver(objective, solver, steps)
+    scheduler.set_begin_index(0)  # steps are counted, not looked up: rounded time steps may repeat
+    x_t = noise.float()
+    for calls, step in enumerate(scheduler.timesteps):
+        level = float(scheduler.sigmas[scheduler.step_index or 0])
+        time_B = torch.full((len(x_t),), _time_at(objective, level), device=x_t.device)
+        x_t = scheduler.step(denoise(x_t, time_B), step, x_t, return_dict=False)[0]
+        if callback is not None:
+            callback(calls + 1, x_t)
+    return x_t
+
+
+def _time_at(objective: Objective, level: float) -> float:
+    """Time of a solver's noise level: sigma on the flow path, sigma/alpha on the cosine path."""
+    if objective.kind == "flow":
+        return time_of(objective, 1 - level, level)
+    norm = math.hypot(1, level)
+    return time_of(objective, 1 / norm, level / norm)
