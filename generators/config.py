@@ -243,8 +243,10 @@ class GeneratorConfig(Frozen):
     features_fit: FitConfig = FitConfig(
         steps=300, batch_size=32, learning_rate=2e-3, ema_decay=None, validate_every=0, tracker="none"
     )
-    autoencoder_fit: FitConfig = FitConfig(steps=2000, batch_size=16, learning_rate=1e-3, ema_decay=0.995)
-    denoiser_fit: FitConfig = FitConfig(steps=2000, batch_size=64, learning_rate=1e-3, ema_decay=0.999)
+    autoencoder_fit: FitConfig = FitConfig(
+        steps=600, batch_size=16, learning_rate=1.5e-3, ema_decay=0.995, weight_decay=1e-4
+    )
+    denoiser_fit: FitConfig = FitConfig(steps=1500, batch_size=64, learning_rate=1e-3, ema_decay=0.999)
     flip: bool = False
     unconditional: bool = False
     micro_batch: Annotated[int, Field(ge=1, le=4096)] = 16

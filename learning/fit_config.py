@@ -29,7 +29,7 @@ class FitConfig(Frozen):
         clip_norm: largest norm of the gradient; null: not clipped.
         ema_decay: decay of the moving average of the weights, warmed up as (1 + step) / (10 + step); null: no average,
             and validation and the result use the weights themselves.
-        precision: ``auto`` is bfloat16 on CUDA devices that support it and float32 elsewhere.
+        precision: ``auto`` is bfloat16 on CUDA devices that support it and on CPUs with AMX, and float32 elsewhere.
         validate_every: steps between validations, which choose the weights that are kept; 0: never, and the last
             weights are kept. The last step is always validated otherwise.
         checkpoint_every: steps between checkpoints; the last step always has one.
