@@ -1,0 +1,130 @@
+"""What each score of the report is, in one line with its source."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Family = Literal["distance", "coverage", "diversity", "agreement", "copies", "utility", "other"]
+
+
+@dataclass(frozen=True)
+class Term:
+    """One entry of the glossary.
+
+    Attributes:
+        title: name of the score on the page.
+        meaning: what it says, in one line.
+        source: who defined it.
+        family: what kind of question it answers.
+    """
+
+    title: str
+    meaning: str
+    source: str = ""
+    family: Family = "other"
+
+
+GENERAL = {
+    "floor": Term(
+        "Real against real (floor)",
+        "What real images reach against real images of other patients at the same number of images: no generator "
+        "should be expected to do better, and a score without it cannot be read.",
+    ),
+    "ceiling": Term(
+        "Autoencoder alone",
+        "The score of real test images that were only encoded and decoded: what the denoiser cannot improve on.",
+    ),
+    "interval": Term(
+        "95 % interval",
+        "Made so that it holds the named quantity in 95 of 100 repetitions; how it was made stands beside each score.",
+    ),
+}
+
+TERMS = {
+    "frechet": Term(
+        "Fréchet distance",
+        "Distance between Gaussians fitted to the features of real and synthetic images; 0 for equal ones, biased "
+        "upwards when images are few.",
+        "Heusel et al. 2017 (FID)",
+        "distance",
+    ),
+    "kernel": Term(
+        "Kernel distance",
+        "Squared maximum mean discrepancy of the features under a cubic kernel; unbiased, so it may fall below 0.",
+        "Bińkowski et al. 2018 (KID)",
+        "distance",
+    ),
+    "precision": Term(
+        "Precision",
+        "Share of synthetic images that lie among the real ones in feature space: are they realistic?",
+        "Kynkäänniemi et al. 2019",
+        "coverage",
+    ),
+    "recall": Term(
+        "Recall",
+        "Share of real images that lie among the synthetic ones: is the variety of patients reached?",
+        "Kynkäänniemi et al. 2019",
+        "coverage",
+    ),
+    "density": Term(
+        "Density",
+        "How many real neighbourhoods a synthetic image falls into, relative to chance; less moved by outliers than "
+        "precision, and not bounded by 1.",
+        "Naeem et al. 2020",
+        "coverage",
+    ),
+    "coverage": Term(
+        "Coverage",
+        "Share of real images with a synthetic one in their neighbourhood; less moved by outliers than recall.",
+        "Naeem et al. 2020",
+        "coverage",
+    ),
+    "ms_ssim": Term(
+        "MS-SSIM between pairs",
+        "Mean structural similarity of random pairs of synthetic images; far above the real pairs means that images "
+        "repeat themselves.",
+        "Wang et al. 2003; Odena et al. 2017",
+        "diversity",
+    ),
+    "label_agreement": Term(
+        "Label agreement",
+        "Does a classifier trained on real images see in a synthetic image what its prompt asked for?",
+        "Ravuri and Vinyals 2019 (classification accuracy score, reversed)",
+        "agreement",
+    ),
+    "share_nearest_in_train": Term(
+        "Share nearest to train",
+        "Share of synthetic images whose nearest real neighbour is a training patient rather than a gate patient, at "
+        "equal counts; 0.5 when the generator remembers nobody.",
+        "Meehan et al. 2020",
+        "copies",
+    ),
+    "flagged_share": Term(
+        "Flagged as copies",
+        "Share of synthetic images that are as like one training image as hardly any held-out image is; its floor is "
+        "the share of held-out real images that the same rule flags.",
+        "after Carlini et al. 2023",
+        "copies",
+    ),
+    "control_recall": Term(
+        "Planted copies found",
+        "Share of training images, put in on purpose after a pass through the autoencoder, that the search flags; a "
+        "search that misses them supports no verdict.",
+        "",
+        "copies",
+    ),
+    "utility": Term(
+        "Train on synthetic, test on real",
+        "Accuracy or AUROC on real test patients of a classifier trained on synthetic images, beside the same one "
+        "trained on real images and beside what age, sex and other metadata alone predict.",
+        "Esteban et al. 2017 (TSTR)",
+        "utility",
+    ),
+}
+
+
+def term(name: str, estimand: str = "") -> Term:
+    """The entry of a score; one that the glossary does not know speaks for itself through its estimand."""
+    known = TERMS.get(name)
+    return known or Term(name.replace("_", " ").capitalize(), estimand)

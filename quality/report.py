@@ -1,0 +1,234 @@
+"""The report of a run: a page for those who may see the patients, a page for everyone, and the same as JSON."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError, field_validator
+
+from cohorts.errors import ArtifactError, InputError
+from cohorts.folders import no_space_becomes_one_line, read_json
+from cohorts.preprocess import Preprocess
+from cohorts.records import Frozen
+from cohorts.store import Cohort
+from quality.page import Edition, render_page
+from quality.pictures import Grids, draw_grids, draw_pairs
+from quality.quality_report import QualityReport
+
+INTERNAL_PAGE = "report.html"
+PUBLIC_PAGE = "report.public.html"
+JSON_FILE = "report.json"
+
+HIDDEN = "(hidden)"
+PATH_FIELDS = frozenset(
+    {"source", "table", "masks", "out", "work", "folder", "path", "file", "key", "key_file", "phrase"}
+)
+LOCAL_PATH = re.compile(r"^(/|~|\.{1,2}[/\\]|[A-Za-z]:[/\\]|\\\\|file:)")
+
+
+class RunFacts(Frozen):
+    """What a run was, for the page; nothing in it comes from an image.
+
+    Attributes:
+        name: name of the run.
+        created: when the report was made, ISO 8601.
+        recipe: the recipe as resolved.
+        digests: what was read and made: name of the artifact → digest.
+        versions: name of the package → version.
+        machine: what it ran on, e.g. ``{"cpu": "…", "cores": 2}``; no host or user name.
+        seeds: purpose → seed.
+        timings_s: seconds per stage.
+        curves: the rows of ``metrics.jsonl``, each with its ``stage``: ``step`` and any of ``loss``, ``train_loss``,
+            ``val_loss``, ``gap``; further numbers stay in the JSON. Values that are not finite become ``None``.
+        intended_use: what the set was made for, in the words of whoever made it.
+        privacy: the formal guarantee of the generator in words, or that there is none.
+    """
+
+    name: str
+    created: str
+    recipe: dict[str, Any] = Field(default_factory=dict)
+    digests: dict[str, str] = Field(default_factory=dict)
+    versions: dict[str, str] = Field(default_factory=dict)
+    machine: dict[str, str | int | float] = Field(default_factory=dict)
+    seeds: dict[str, int] = Field(default_factory=dict)
+    timings_s: dict[str, float] = Field(default_factory=dict)
+    curves: tuple[dict[str, str | int | float | None], ...] = ()
+    intended_use: str = ""
+    privacy: str = "no formal guarantee"
+
+    @field_validator("curves", mode="before")
+    @classmethod
+    def _finite_curves(cls, rows: Any) -> Any:
+        if not isinstance(rows, list | tuple):
+            return rows
+        for row in rows:
+            if not isinstance(row, Mapping) or "stage" not in row or "step" not in row:
+                raise ValueError("each row of curves needs stage and step")
+        return tuple(
+            {name: None if isinstance(v, float) and not math.isfinite(v) else v for name, v in row.items()}
+            for row in rows
+        )
+
+
+class PublishedReport(Frozen):
+    """The content of ``report.json``: what the public page shows, for machines.
+
+    Attributes:
+        edition: always ``public``: no pixel, id or row of a real image, and no path.
+        facts: of the run, without paths.
+        quality: all scores, without the nearest pairs and without the rows of flagged images.
+    """
+
+    format_version: Literal[1] = 1
+    edition: Literal["public"] = "public"
+    facts: RunFacts
+    quality: QualityReport
+
+    @classmethod
+    def load(cls, path: Path) -> PublishedReport:
+        """Read ``report.json``.
+
+        Raises:
+            ArtifactError: the file is missing, damaged or of another format version.
+        """
+        try:
+            return cls.model_validate(read_json(path))
+        except ValidationError:
+            raise ArtifactError(f"{path} is not a report of this version", "make the report again") from None
+
+
+def write_report(
+    report: QualityReport, *, real: Cohort, synthetic: Cohort, preprocess: Preprocess, facts: RunFacts, out: Path
+) -> None:
+    """Write ``report.html`` (internal), ``report.public.html`` and ``report.json`` into ``out``: all three or none.
+
+    The internal page shows real test images and the real images nearest to synthetic ones: it must not leave the
+    institution. The public page and the JSON hold no pixel, id or pseudonym of a real image, no local path, and no
+    pointer to a synthetic image that was flagged as a copy; pictures of synthetic images appear on the public page only
+    after the copy search has screened them. Equal arguments give equal bytes.
+
+    Args:
+        report: the scores.
+        real: the real cohort that was scored against.
+        synthetic: the synthetic cohort that was scored.
+        preprocess: what the scoring networks saw; pictures are drawn through it.
+        facts: of the run.
+        out: folder of the run; older reports in it are replaced.
+
+    Raises:
+        InputError: the cohorts are not the ones that were scored.
+        ResourceError: the disk is full or the folder cannot be written.
+    """
+    for cohort, digest, what in ((real, report.real_digest, "real"), (synthetic, report.synthetic_digest, "synthetic")):
+        if cohort.digest != digest:
+            raise InputError(f"the {what} cohort at {cohort.path} is not the one that was scored", "assess it again")
+    published = PublishedReport(facts=public_facts(facts), quality=public_quality(report))
+    volumes = real.schema.spatial_dims == 3
+    grids, reason = public_grids(report, real, synthetic, preprocess)
+    pages = {
+        INTERNAL_PAGE: render_page(
+            report,
+            facts.model_dump(mode="json"),
+            Edition(
+                internal=True,
+                grids=draw_grids(real, synthetic, preprocess, with_real=True),
+                pairs=draw_pairs(report.nearest, real, synthetic, preprocess),
+                volumes=volumes,
+            ),
+        ),
+        PUBLIC_PAGE: render_page(
+            published.quality,
+            published.facts.model_dump(mode="json"),
+            Edition(internal=False, grids=grids, no_pictures=reason, volumes=volumes),
+        ),
+        JSON_FILE: json.dumps(
+            published.model_dump(mode="json"), indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False
+        )
+        + "\n",
+    }
+    write_together(out, pages)
+
+
+def public_facts(facts: RunFacts) -> RunFacts:
+    """The facts without local paths: they can name people, projects and servers."""
+    return facts.model_copy(update={"recipe": _without_paths(facts.recipe), "machine": _without_paths(facts.machine)})
+
+
+def _without_paths(value: Any, name: str = "") -> Any:
+    if isinstance(value, Mapping):
+        return {key: _without_paths(item, str(key)) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_paths(item, name) for item in value]
+    if isinstance(value, str) and (name in PATH_FIELDS or LOCAL_PATH.match(value)):
+        return HIDDEN
+    return value
+
+
+def public_quality(report: QualityReport) -> QualityReport:
+    """The scores without anything that names a real image or points at a synthetic one that may repeat it."""
+    copies = report.copies and report.copies.model_copy(update={"flagged_rows": ()})
+    return report.model_copy(update={"nearest": (), "copies": copies})
+
+
+def public_grids(
+    report: QualityReport, real: Cohort, synthetic: Cohort, preprocess: Preprocess
+) -> tuple[Grids | None, str]:
+    """Pictures for the public page, or why there are none.
+
+    A synthetic image can repeat a patient, so an unscreened one is treated as a real one.
+    """
+    if report.verdict == "fail":
+        return None, "The copy search failed: any synthetic image may repeat a patient, so none is shown."
+    if report.verdict != "screened" or report.copies is None:
+        return None, "The copy search was inconclusive: unscreened images are treated as real ones and not shown."
+    if report.copies.total_flagged > len(report.copies.flagged_rows):
+        return None, "Not every flagged image is known by its row, so none is shown."
+    real_digests = set(real.manifest["digest"].to_list())
+    repeated = {row for row, digest in enumerate(synthetic.manifest["digest"].to_list()) if digest in real_digests}
+    near = {pair.synthetic_row for pair in report.nearest if pair.flagged}
+    hidden = frozenset(repeated | near | set(report.copies.flagged_rows))
+    return draw_grids(real, synthetic, preprocess, with_real=False, hidden=hidden), ""
+
+
+def write_together(folder: Path, files: Mapping[str, str]) -> None:
+    """Write several files of one folder: all are new afterwards, or all are as they were.
+
+    Raises:
+        ResourceError: the disk is full or the folder cannot be written.
+    """
+    with no_space_becomes_one_line(folder / next(iter(files))):
+        folder.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix=".report-", dir=folder))
+        try:
+            for name, text in files.items():
+                (staging / name).write_text(text, encoding="utf-8")
+            _replace_together(folder, staging, list(files))
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+
+
+def _replace_together(folder: Path, staging: Path, names: list[str]) -> None:
+    """Move files into place; when one cannot be moved, put back what was there."""
+    for name in names:
+        if (folder / name).is_file():
+            shutil.copy2(folder / name, staging / f"{name}.before")
+    placed: list[str] = []
+    try:
+        for name in names:
+            (staging / name).replace(folder / name)
+            placed.append(name)
+    except OSError:
+        for name in placed:
+            before = staging / f"{name}.before"
+            if before.exists():
+                before.replace(folder / name)
+            else:
+                (folder / name).unlink()
+        raise
