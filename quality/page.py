@@ -150,7 +150,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(number=number, interval=interval_text, duration=duration, term=_term_of)
+    environment.filters.update(number=number, interval=interval_text, duration=duration, term=_term_of, methods=methods)
     return environment
 
 
@@ -212,6 +212,18 @@ def score_groups(report: QualityReport, estimates: Iterable[Estimate]) -> tuple[
             row = ScoreRow(_term_of(estimate), estimate, bar, *against_real(estimate))
             groups.setdefault(estimate.network, []).append(row)
     return tuple(ScoreGroup(network, tuple(rows)) for network, rows in groups.items())
+
+
+def methods(groups: Sequence[ScoreGroup]) -> list[tuple[str, str, str]]:
+    """How each score was made: (score, labels and networks it holds for, estimand and method), said once."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for group in groups:
+        for row in group.rows:
+            how = " ".join(part for part in (row.estimate.estimand, row.estimate.method) if part)
+            found.setdefault((row.term.title, how), []).append(
+                ", ".join(part for part in (row.estimate.label, group.network) if part)
+            )
+    return [(title, "; ".join(filter(None, dict.fromkeys(where))), how) for (title, how), where in found.items()]
 
 
 def ceiling(report: QualityReport, estimate: Estimate) -> float | None:

@@ -27,8 +27,8 @@ PUBLIC_PAGE = "report.public.html"
 JSON_FILE = "report.json"
 
 HIDDEN = "(hidden)"
-PATH_FIELDS = frozenset(
-    {"source", "table", "masks", "out", "work", "folder", "path", "file", "key", "key_file", "phrase"}
+PRIVATE_FIELDS = frozenset(
+    {"source", "table", "masks", "out", "work", "folder", "path", "file", "key", "key_file", "phrase", "public_phrase"}
 )
 LOCAL_PATH = re.compile(r"^(/|~|\.{1,2}[/\\]|[A-Za-z]:[/\\]|\\\\|file:)")
 
@@ -166,7 +166,7 @@ def _without_paths(value: Any, name: str = "") -> Any:
         return {key: _without_paths(item, str(key)) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_without_paths(item, name) for item in value]
-    if isinstance(value, str) and (name in PATH_FIELDS or LOCAL_PATH.match(value)):
+    if isinstance(value, str) and (name in PRIVATE_FIELDS or LOCAL_PATH.match(value)):
         return HIDDEN
     return value
 
