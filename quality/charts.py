@@ -106,6 +106,7 @@ class Bar:
     Attributes:
         value: pixel of the score.
         interval: pixels of its interval.
+        spread: pixels of its range over draws or seeds, where it has no interval.
         floor: pixel of the real-vs-real floor.
         floor_interval: pixels of the floor's range.
         ceiling: pixel of the autoencoder's own reconstructions.
@@ -114,6 +115,7 @@ class Bar:
 
     value: float
     interval: Interval | None
+    spread: Interval | None
     floor: float | None
     floor_interval: Interval | None
     ceiling: float | None
@@ -246,7 +248,8 @@ def score_bar(estimate: Estimate, ceiling: float | None = None) -> Bar | None:
     if estimate.value is None:
         return None
     present = [estimate.value, 0.0]
-    for pair in (estimate.interval, estimate.floor_interval):
+    spread = None if estimate.interval else estimate.spread
+    for pair in (estimate.interval, spread, estimate.floor_interval):
         present += list(pair or ())
     present += [v for v in (estimate.floor, ceiling) if v is not None]
     low, high = min(present), max(present)
@@ -256,6 +259,8 @@ def score_bar(estimate: Estimate, ceiling: float | None = None) -> Bar | None:
     words = [f"value {number(estimate.value)}"]
     if estimate.interval:
         words.append(f"95 % interval {number(estimate.interval[0])} to {number(estimate.interval[1])}")
+    if spread:
+        words.append(f"range {number(spread[0])} to {number(spread[1])}")
     if estimate.floor is not None:
         words.append(f"real against real {number(estimate.floor)}")
     if ceiling is not None:
@@ -268,6 +273,7 @@ def score_bar(estimate: Estimate, ceiling: float | None = None) -> Bar | None:
     return Bar(
         value=scale(estimate.value),
         interval=placed(estimate.interval),
+        spread=placed(spread),
         floor=None if estimate.floor is None else scale(estimate.floor),
         floor_interval=placed(estimate.floor_interval),
         ceiling=None if ceiling is None else scale(ceiling),

@@ -33,6 +33,7 @@ class Picture:
         height: of the drawing on the page, in CSS pixels.
         alt: what it is, for a reader who cannot see it.
         caption: the same with the details that the enlarged view shows.
+        sharp: whether it is drawn larger than it is, so that its pixels should stay square.
     """
 
     uri: str
@@ -40,6 +41,7 @@ class Picture:
     height: int
     alt: str
     caption: str
+    sharp: bool
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,7 @@ class Drawer:
         height, width = self._pictures[row].shape[:2]
         scale = 2 if max(self._preprocess.size) < SMALL_SIDE else self._factor(longest_side)
         size = max(1, round(width * scale)), max(1, round(height * scale))
-        return Picture(self._uri(row, longest_side), *size, alt, caption)
+        return Picture(self._uri(row, longest_side), *size, alt, caption, sharp=scale > 1)
 
     def _factor(self, longest_side: int | None) -> float:
         return 1.0 if longest_side is None else min(1.0, longest_side / max(self._preprocess.size))
