@@ -327,9 +327,13 @@ class _Run:
     @contextmanager
     def _seeded(self, *purpose: str | int) -> Iterator[None]:
         """Layers such as dropout draw from the global generator: seed it for the block, and put it back after."""
-        devices = [self.device] if self.device.type == "cuda" else []
-        with torch.random.fork_rng(devices=devices):
-            torch.manual_seed(derive_seed(self.config.seed, "layers", *purpose))
+        seed = derive_seed(self.config.seed, "layers", *purpose)
+        on_cuda = self.device.type == "cuda"
+        with torch.random.fork_rng(devices=[self.device] if on_cuda else []):
+            # Not torch.manual_seed: without CUDA it takes 1 ms and queues a call with its stack trace for ever.
+            torch.default_generator.manual_seed(seed)
+            if on_cuda:
+                torch.cuda.manual_seed(seed)
             yield
 
 
