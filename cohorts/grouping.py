@@ -1,0 +1,153 @@
+"""Which files make which images: one file each, or the slices of a series as a volume."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from cohorts.errors import InputError, Reason
+from cohorts.options import IngestOptions
+from cohorts.readers.common import ReadOptions
+from cohorts.readers.dicom_geometry import find_stacks
+from cohorts.readers.npz import NpzHead
+from cohorts.readers.tasks import FileHead, ReadJob, Refusal
+from cohorts.source import Refused, common_folder
+from cohorts.table_join import FileKey
+
+
+@dataclass(slots=True)
+class Planned:
+    """Files that will make one image or volume (or one per frame), and what is known of them.
+
+    Attributes:
+        paths: relative paths; several are the slices of a volume in order.
+        head: what the (first) file's header says.
+        affine: of a volume from slices.
+        spacing_mm: of a volume from slices.
+        row: row of the table.
+        label: class by folder.
+        mask: path of the mask, relative to the plan's mask root.
+    """
+
+    paths: tuple[str, ...]
+    head: FileHead
+    affine: tuple[float, ...] | None = None
+    spacing_mm: tuple[float, ...] | None = None
+    row: int | None = None
+    label: str | None = None
+    mask: str | None = None
+
+    @property
+    def weight_bytes(self) -> int:
+        """Memory that the decoded images will need."""
+        return self.head.decoded_bytes * len(self.paths)
+
+    def key(self) -> FileKey:
+        """What may identify it in a table."""
+        dicom = self.head.dicom
+        folder = common_folder(self.paths) if len(self.paths) > 1 else None
+        paths = ((folder,) if folder and folder != "." else ()) + self.paths
+        if dicom is None:
+            return FileKey(paths)
+        uids = (dicom.series, dicom.sop) if len(self.paths) > 1 else (dicom.sop, dicom.series)
+        return FileKey(paths, tuple(uid for uid in uids if uid), dicom.patient)
+
+    def job(self, root: Path, mask_root: Path, options: ReadOptions) -> ReadJob:
+        """The work order for a reader."""
+        assert self.head.kind is not None  # noqa: S101 - refused files are not planned
+        return ReadJob(
+            kind=self.head.kind,
+            paths=tuple(str(root / path) for path in self.paths),
+            options=options,
+            weight_bytes=self.weight_bytes,
+            affine=self.affine,
+            spacing_mm=self.spacing_mm,
+            mask=None if self.mask is None else str(mask_root / self.mask),
+        )
+
+
+def choose_spatial_dims(
+    usable: Sequence[FileHead], options: IngestOptions, archive: tuple[str, NpzHead] | None
+) -> Literal[2, 3]:
+    """2 or 3, as the options or else most of the files have it.
+
+    Raises:
+        InputError: an archive holds the other kind.
+    """
+    if archive is not None:
+        found: Literal[2, 3] = 3 if archive[1].spatial_dims == 3 else 2
+        if options.spatial_dims not in {"auto", found}:
+            raise InputError(f"the archive holds {found}-D images, spatial_dims is {options.spatial_dims}", "leave it")
+        return found
+    if options.spatial_dims != "auto":
+        return options.spatial_dims
+    in_volumes = sum(head.axes == 3 for head in usable if head.kind == "nifti")
+    for group in _series(usable).values():
+        planes = [head.dicom.plane for head in group if head.dicom is not None and head.dicom.plane is not None]
+        stacks, _ = find_stacks(planes, options.min_slices)
+        in_volumes += sum(len(stack.order) for stack in stacks)
+    in_volumes += sum(_is_multi_frame_volume(head, options) for head in usable)
+    return 3 if 2 * in_volumes > len(usable) else 2
+
+
+def _is_multi_frame_volume(head: FileHead, options: IngestOptions) -> bool:
+    dicom = head.dicom
+    return dicom is not None and dicom.frame_positions and dicom.frames >= options.min_slices
+
+
+def _series(heads: Iterable[FileHead]) -> dict[str, list[FileHead]]:
+    """Single-frame DICOM images by series; localizers and images without place or series are not part of one."""
+    series: dict[str, list[FileHead]] = defaultdict(list)
+    for head in heads:
+        dicom = head.dicom
+        if dicom is not None and dicom.frames == 1 and dicom.plane is not None and not dicom.localizer and dicom.series:
+            series[dicom.series].append(head)
+    return series
+
+
+def group_files(
+    heads: Sequence[FileHead], dims: Literal[2, 3], options: IngestOptions, refused: list[Refused]
+) -> list[Planned]:
+    """One plan per image or volume; files that cannot be part of one are added to ``refused``."""
+    if dims == 2:
+        return [Planned((head.path,), head) for head in heads]
+    planned: list[Planned] = []
+    series = _series(heads)
+    grouped = {head.path for group in series.values() for head in group}
+    for head in heads:
+        if head.dicom is None or _is_multi_frame_volume(head, options):
+            planned.append(Planned((head.path,), head))
+        elif head.path not in grouped:
+            refused.append((head.path, Refusal(Reason.GEOMETRY, _why_no_volume(head))))
+    for group in series.values():
+        planned += _volumes(group, options, refused)
+    return planned
+
+
+def _why_no_volume(head: FileHead) -> str:
+    dicom = head.dicom
+    if dicom is not None and dicom.localizer:
+        return "a localizer"
+    if dicom is not None and dicom.frames > 1:
+        return "frames have no positions, or are too few"
+    return "a slice without position, orientation, spacing or series"
+
+
+def _volumes(group: Sequence[FileHead], options: IngestOptions, refused: list[Refused]) -> list[Planned]:
+    unique: dict[str, FileHead] = {}
+    for head in group:
+        sop = head.dicom.sop if head.dicom is not None else ""
+        if unique.setdefault(sop or head.path, head) is not head:
+            refused.append((head.path, Refusal(Reason.DUPLICATE, "the same SOP instance as a file before")))
+    members = list(unique.values())
+    planes = [head.dicom.plane for head in members if head.dicom is not None and head.dicom.plane is not None]
+    stacks, leftovers = find_stacks(planes, options.min_slices)
+    for leftover in leftovers:
+        refused += [(members[i].path, Refusal(Reason.GEOMETRY, leftover.detail)) for i in leftover.planes]
+    return [
+        Planned(tuple(members[i].path for i in stack.order), members[stack.order[0]], stack.affine, stack.spacing_mm)
+        for stack in stacks
+    ]

@@ -1,0 +1,203 @@
+"""From a folder of real images to a cohort: every file is taken or refused with a reason; no bad one stops the run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from cohorts.errors import InputError, Reason, UnreadableImage
+from cohorts.grouping import Planned
+from cohorts.identity import IdentityKey
+from cohorts.ingest_plan import Plan, lay_out, make_plan
+from cohorts.ingest_sink import Sink
+from cohorts.options import IngestOptions
+from cohorts.overview import cohort_warnings
+from cohorts.private import PrivateFolder, private_path
+from cohorts.progress import Progress
+from cohorts.readers import npz
+from cohorts.readers.common import Kind
+from cohorts.readers.tasks import FileHead, ReadJob, ReadResult, Refusal, ScanJob, finish, read, scan
+from cohorts.source import batches_of, walk
+from cohorts.store import Cohort, CohortWriter
+from cohorts.workers import Batch, Crashed, Workers, usable_cores
+
+FILES_PER_SCAN = 32
+FILES_PER_READ = 16
+BYTES_PER_READ = 2**20
+MEMORY_PER_IMAGE = 6  # a decoder and a LUT need several copies of an image
+MEMORY_BESIDE = 4 * 2**30
+ALL_KINDS: tuple[Kind, ...] = ("dicom", "nifti", "picture", "npz")
+
+
+@dataclass(frozen=True)
+class IngestResult:
+    """What became of a source; ``total_files == accepted_files + sum(rejected.values()) + used_files``.
+
+    Attributes:
+        cohort: the published cohort.
+        total_files: files found in the source.
+        accepted_files: files that gave at least one image.
+        rejected: files that gave none, by reason.
+        used_files: tables and masks.
+        rejected_frames: frames refused in files that gave other images.
+        exact_duplicates: images (or frames) dropped since their pixels were in the cohort already.
+        near_duplicates: images that nearly repeat an earlier one; they are kept and say so.
+        warnings: what the user should know, without anything from an image or header.
+        private_folder: where rejections and links are listed; it must not be shared.
+    """
+
+    cohort: Cohort
+    total_files: int
+    accepted_files: int
+    rejected: dict[Reason, int]
+    used_files: int
+    rejected_frames: int
+    exact_duplicates: int
+    near_duplicates: int
+    warnings: tuple[str, ...]
+    private_folder: Path
+
+    @property
+    def accepted(self) -> int:
+        """Images in the cohort."""
+        return len(self.cohort)
+
+
+def ingest(
+    source: str | Path,
+    out: str | Path,
+    options: IngestOptions | None = None,
+    key: IdentityKey | None = None,
+    progress: Progress | None = None,
+) -> IngestResult:
+    """Read a source into a cohort.
+
+    The result does not depend on the number of workers, nor on the order in which the file system lists files. Memory
+    grows by some hundred bytes per file; pixels of a bounded number of files are held.
+
+    Args:
+        source: folder of images, or one file.
+        out: cohort to make; ``<out>.private`` is made beside it.
+        options: choices; the defaults detect what they can.
+        key: identity key; by default the user's own.
+        progress: told about files looked at, then images read.
+
+    Raises:
+        InputError: nothing can be taken, or options do not fit the source, or ``strict`` and a file was refused.
+        ResourceError: the disk is full or cannot be written.
+    """
+    options = options or IngestOptions()
+    key = key or IdentityKey.load_or_create()
+    root, only = _root(Path(source), Path(out))
+    files, refused = ([only], []) if only else walk(root)
+    if not files and not refused:
+        raise InputError(
+            f"{source} holds no files", "give a folder of DICOM, NIfTI, PNG, JPEG or TIFF files, or a .npz"
+        )
+    layout = lay_out(root, files, refused, options)
+    workers = usable_cores() if options.workers is None else options.workers
+    memory = MEMORY_BESIDE + MEMORY_PER_IMAGE * options.max_image_mib * 2**20
+    with Workers(workers, seconds_per_job=options.seconds_per_file, memory_bytes=memory) as pool:
+        plan = make_plan(layout, _scan(pool, root, layout.images, options, progress), options)
+        with ExitStack() as stack:
+            private = stack.enter_context(PrivateFolder(private_path(Path(out))))
+            sink = Sink(plan, options, key, stack.enter_context(CohortWriter(out, plan.schema)), private)
+            _fill(sink, plan, pool, progress)
+            sink.close(Path(source))
+    return _result(Path(out), plan, sink)
+
+
+def _root(source: Path, out: Path) -> tuple[Path, str | None]:
+    """Source folder, and the one file to read when the source is a file."""
+    if not source.exists():
+        raise InputError(f"{source} does not exist", "check the path of the source")
+    root = source.resolve()
+    if root.is_file():
+        return root.parent, root.name
+    for path in (out.resolve(), private_path(out.resolve())):
+        if path.is_relative_to(root):
+            raise InputError(f"{out} lies inside the source {source}", "choose an --out outside of it")
+    return root, None
+
+
+def _scan(
+    pool: Workers, root: Path, paths: Sequence[str], options: IngestOptions, progress: Progress | None
+) -> list[FileHead]:
+    kinds = ALL_KINDS if options.format == "auto" else (options.format,)
+    batches = (
+        Batch(tuple(ScanJob(str(root), path, kinds) for path in part)) for part in batches_of(paths, FILES_PER_SCAN)
+    )
+    heads: list[FileHead] = []
+    for batch, results in pool.map(scan, batches):
+        for job, result in zip(batch.jobs, results, strict=True):
+            heads.append(_crash_head(job.path) if isinstance(result, Crashed) else result)
+        if progress is not None:
+            progress(len(heads), len(paths), "looking at files")
+    return heads
+
+
+def _crash_head(path: str) -> FileHead:
+    return FileHead(path, refusal=Refusal(Reason.CRASHED, "looking at it ended the process"))
+
+
+def _fill(sink: Sink, plan: Plan, pool: Workers, progress: Progress | None) -> None:
+    for path, refusal in plan.refused:
+        sink.refuse([path], refusal)
+    for path, role in plan.used:
+        sink.private.link(path, role)
+    for done, (planned, result) in enumerate(_results(plan, pool), 1):
+        sink.take(planned, result)
+        if progress is not None:
+            progress(done, sink.total, "reading images")
+
+
+def _result(out: Path, plan: Plan, sink: Sink) -> IngestResult:
+    cohort = Cohort.open(out)
+    return IngestResult(
+        cohort=cohort,
+        total_files=plan.total_files,
+        accepted_files=len(sink.accepted),
+        rejected=dict(sorted(sink.rejected_files().items())),
+        used_files=len(plan.used),
+        rejected_frames=sink.rejected_frames(),
+        exact_duplicates=sink.exact_duplicates,
+        near_duplicates=sink.near_duplicates,
+        warnings=(*sink.warnings, *cohort_warnings(cohort)),
+        private_folder=private_path(out),
+    )
+
+
+def _results(plan: Plan, pool: Workers) -> Iterator[tuple[Planned, ReadResult]]:
+    """Decoded images in the order of the plan; an archive is read here, row by row."""
+    if plan.archive is not None:
+        path, head = plan.archive
+        planned = Planned((path,), FileHead(path, "npz", npz=head))
+        try:
+            for image in npz.read_rows(plan.root / path, head, plan.read_options):
+                try:
+                    yield planned, ReadResult([finish(image, plan.read_options)])
+                except UnreadableImage as error:
+                    yield planned, ReadResult(refusals=[Refusal(error.reason, error.detail, image.frame)])
+        except UnreadableImage as error:
+            yield planned, ReadResult(refusals=[Refusal(error.reason, error.detail)])
+        return
+    upcoming = iter(plan.images)
+    for _, results in pool.map(read, _read_batches(plan)):
+        for result in results:
+            crashed = ReadResult(refusals=[Refusal(Reason.CRASHED, "its decoder ended the process, or took too long")])
+            yield next(upcoming), crashed if isinstance(result, Crashed) else result
+
+
+def _read_batches(plan: Plan) -> Iterator[Batch[ReadJob]]:
+    jobs: list[ReadJob] = []
+    weight = 0
+    for planned in plan.images:
+        jobs.append(planned.job(plan.root, plan.mask_root, plan.read_options))
+        weight += planned.weight_bytes
+        if len(jobs) == FILES_PER_READ or weight >= BYTES_PER_READ:
+            yield Batch(tuple(jobs), weight)
+            jobs, weight = [], 0
+    if jobs:
+        yield Batch(tuple(jobs), weight)

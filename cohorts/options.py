@@ -1,0 +1,139 @@
+"""What a user may choose about ingestion: one complete, typed configuration and the defaults that most sources need."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator
+
+from cohorts.identity import SplitFractions
+from cohorts.records import NAME_PATTERN, Frozen
+
+Format = Literal["auto", "dicom", "nifti", "picture", "npz"]
+AttributeKind = Literal["auto", "continuous", "categorical"]
+_KINDS = {"auto", "continuous", "categorical"}
+
+WITHOUT_EFFECT_ON_RESULT = ("workers", "strict", "seconds_per_file")
+
+
+class IngestOptions(Frozen):
+    """Everything that ingestion may be told; the defaults detect what they can.
+
+    A column option that is empty is looked for under the usual names (``docs/formats/sources.md`` lists them); a column
+    that is named must exist.
+
+    Attributes:
+        format: read only files of one kind; ``auto`` looks at their content.
+        spatial_dims: 2 for images (frames of multi-frame files and slices of series become images), 3 for volumes
+            (series and multi-frame files become volumes), ``auto``: 3 when most files belong to volumes.
+        table: CSV, TSV or Parquet file with one row per image, series or patient; ``auto`` takes the only table at the
+            top of the source that fits, ``none`` reads no table. A relative path is looked for in the source first.
+        join: how table rows find files: ``path`` (a whole path, its end, file name or stem), ``uid`` (SOPInstanceUID
+            or SeriesInstanceUID), ``patient``; ``auto`` takes the first of path, uid, patient that matches.
+        path_column: column of paths or file names.
+        patient_column: column of patient ids.
+        study_column: column of study ids.
+        uid_column: column of SOPInstanceUIDs or SeriesInstanceUIDs.
+        label_columns: one column whose cells list findings, or several columns (one per label) of 1 / 0 / -1 / empty.
+        label_names: names of the numbered labels of a ``.npz``, in order.
+        label_separator: separates the findings of a cell.
+        no_finding: cell values (or column names) that state the absence of every label.
+        uncertain: what -1 in a label column means: ``missing`` (not stated), ``present`` or ``absent``.
+        exclusive: exactly one label is present per image (a class); ``auto``: when every labelled image has one.
+        text_column: column of reports or captions; never detected, since text may name a patient.
+        mask_column: column of paths of masks, relative to the source.
+        attributes: columns of attributes, each ``name`` or ``name:continuous`` or ``name:categorical``; ``None``
+            detects age, sex and view.
+        labels_from_folders: the first folder below the source that is no split name is the class; ``auto``: for
+            pictures without table that lie in two or more such folders.
+        patient_pattern: regular expression whose first group, searched in the relative path, is the patient id.
+        masks: folder of masks, paired with the images by relative path or file name; ``auto`` takes a folder
+            ``labels`` or ``masks`` beside ``images``, ``none`` takes none. A relative path is looked for in the source
+            first.
+        mask_required: reject an image without a mask when a mask folder or column is used.
+        mask_values: name of each integer of the masks; values without a name are named by their number.
+        color: what becomes of colour images: ``grey`` (ITU-R BT.601 luminance), ``keep`` or ``reject``.
+        frames: multi-frame and multi-page files among images, and the fourth axis of NIfTI files: ``split`` into
+            images, or ``reject``.
+        duplicates: ``reject`` later images with the same pixels, or ``keep`` them.
+        near_duplicates: look for images that nearly repeat an earlier one.
+        min_side: smallest side of an image, in pixels; of a volume, its smallest in-plane side.
+        min_slices: smallest number of slices of a volume.
+        max_image_mib: largest decoded size of one file (or series) in MiB; a larger one is rejected, whatever its size
+            on disk.
+        split: expected share of patients per split.
+        strict: stop at the first rejected file.
+        workers: processes that decode; ``None``: one per usable core; 0: decode in this process.
+        seconds_per_file: time after which a decoder is taken to hang.
+    """
+
+    format: Format = "auto"
+    spatial_dims: Literal["auto", 2, 3] = "auto"
+    table: Path | Literal["auto", "none"] = "auto"
+    join: Literal["auto", "path", "patient", "uid"] = "auto"
+    path_column: str = ""
+    patient_column: str = ""
+    study_column: str = ""
+    uid_column: str = ""
+    label_columns: tuple[str, ...] = ()
+    label_names: tuple[str, ...] = ()
+    label_separator: Annotated[str, Field(min_length=1)] = "|"
+    no_finding: tuple[str, ...] = ("No Finding", "No finding", "no finding", "no_finding", "No_Finding")
+    uncertain: Literal["missing", "present", "absent"] = "missing"
+    exclusive: bool | Literal["auto"] = "auto"
+    text_column: str = ""
+    mask_column: str = ""
+    attributes: tuple[str, ...] | None = None
+    labels_from_folders: bool | Literal["auto"] = "auto"
+    patient_pattern: str = ""
+    masks: Path | Literal["auto", "none"] = "auto"
+    mask_required: bool = True
+    mask_values: dict[int, str] = Field(default_factory=dict)
+    color: Literal["grey", "keep", "reject"] = "grey"
+    frames: Literal["split", "reject"] = "split"
+    duplicates: Literal["reject", "keep"] = "reject"
+    near_duplicates: bool = True
+    min_side: Annotated[int, Field(ge=1)] = 8
+    min_slices: Annotated[int, Field(ge=2)] = 4
+    max_image_mib: Annotated[int, Field(ge=1)] = 2048
+    split: SplitFractions = SplitFractions()
+    strict: bool = False
+    workers: Annotated[int, Field(ge=0, le=256)] | None = None
+    seconds_per_file: Annotated[int, Field(ge=1)] = 600
+
+    @field_validator("attributes")
+    @classmethod
+    def _attributes_are_names(cls, attributes: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        for entry in attributes or ():
+            name, _, kind = entry.partition(":")
+            if not NAME_PATTERN.fullmatch(name) or (kind or "auto") not in _KINDS:
+                raise ValueError(f"an attribute must be name, name:continuous or name:categorical, got {entry!r}")
+        return attributes
+
+    @field_validator("patient_pattern")
+    @classmethod
+    def _pattern_has_a_group(cls, pattern: str) -> str:
+        try:
+            groups = re.compile(pattern).groups
+        except re.error as error:
+            raise ValueError(f"patient_pattern must be a regular expression: {error}") from None
+        if pattern and groups < 1:
+            raise ValueError("patient_pattern must have a group for the patient id, e.g. (patient[0-9]+)/")
+        return pattern
+
+    @property
+    def attribute_kinds(self) -> dict[str, AttributeKind] | None:
+        """Name → kind of the attributes that were asked for; ``None`` when they are to be detected."""
+        if self.attributes is None:
+            return None
+        kinds: dict[str, Any] = {}
+        for entry in self.attributes:
+            name, _, kind = entry.partition(":")
+            kinds[name] = kind or "auto"
+        return kinds
+
+    def identity(self) -> dict[str, Any]:
+        """The options that decide what the cohort holds, as JSON values: what a cache key is made of."""
+        return self.model_dump(mode="json", exclude=set(WITHOUT_EFFECT_ON_RESULT))

@@ -1,0 +1,182 @@
+"""What every reader returns, and the few rules that all of them share: exact dtypes, luminance, refusals.
+
+Nothing here or in the readers imports a data frame library or knows a cohort: readers run in worker processes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+from cohorts.errors import Reason, UnreadableImage
+from cohorts.records import Array, Voi
+
+LUMINANCE_BT601 = (0.299, 0.587, 0.114)
+INTEGER_DTYPES = ("int16", "uint16", "int32", "uint32")
+
+HALF_A_VOXEL = 0.5
+
+Kind = Literal["dicom", "nifti", "picture", "npz"]
+
+
+@dataclass(frozen=True, slots=True)
+class ReadOptions:
+    """The part of the options that readers need; small, since it travels to the workers with every task."""
+
+    spatial_dims: int
+    color: str
+    split_frames: bool
+    min_side: int
+    min_slices: int
+    max_bytes: int
+    near_duplicates: bool
+
+
+@dataclass(slots=True)
+class DecodedImage:
+    """One image as its reader found it; fields as in :class:`~cohorts.records.ImageRecord`.
+
+    Attributes:
+        frame: index of the frame, page or row within its file; of the volume within its series; ``None`` when alone.
+        labels: labels that the file itself holds (MedMNIST).
+    """
+
+    pixels: Array
+    channels: int = 1
+    inverted: bool = False
+    spacing_mm: tuple[float, ...] | None = None
+    affine: tuple[float, ...] | None = None
+    voi: Voi | None = None
+    mask: Array | None = None
+    frame: int | None = None
+    labels: dict[str, bool | None] = field(default_factory=dict)
+
+
+def require_size(total_bytes: int, options: ReadOptions) -> None:
+    """Refuse what would decode to more memory than allowed, before it is decoded."""
+    if total_bytes > options.max_bytes:
+        raise UnreadableImage(
+            Reason.TOO_LARGE, f"decodes to {total_bytes / 2**20:.0f} MiB, allowed are {options.max_bytes / 2**20:.0f}"
+        )
+
+
+def narrowest(values: Array) -> Array:
+    """The same values in the smallest dtype of a short list that holds each of them exactly.
+
+    int16 comes first (Hounsfield units), then uint16, int32, uint32, float32; what none of them holds stays float64.
+    The choice looks at the values, not at the declared bits: an unsigned 16-bit CT with intercept -1024 fits int16.
+    """
+    native = values.astype(values.dtype.newbyteorder("="), copy=False)
+    if native.size and np.isfinite(native).all():
+        low, high = native.min(), native.max()
+        for dtype in map(np.dtype, INTEGER_DTYPES):
+            limits = np.iinfo(dtype)
+            if limits.min <= low and high <= limits.max:
+                narrow = native.astype(dtype)
+                if np.array_equal(narrow, native):
+                    return narrow
+                break  # not whole numbers: no wider integer can hold them either
+    with np.errstate(over="ignore"):
+        single = native.astype(np.float32)
+    return single if np.array_equal(single, native, equal_nan=True) else native
+
+
+def stack_exactly(planes: Sequence[Array]) -> Array:
+    """Stack planes of possibly different dtypes into one array that holds every value exactly."""
+    dtypes = {plane.dtype for plane in planes}
+    if len(dtypes) == 1:
+        return np.stack(planes)
+    common = np.result_type(*dtypes)
+    return narrowest(np.stack([plane.astype(common) for plane in planes]))
+
+
+def luminance(rgb: Array) -> Array:
+    """Grey values of ``(…, 3)`` colour by ITU-R BT.601, rounded to the dtype of the source."""
+    weights = np.array(LUMINANCE_BT601)
+    grey = rgb.astype(np.float64) @ weights
+    if rgb.dtype.kind in "iu":
+        grey = np.rint(grey)
+    return grey.astype(rgb.dtype.newbyteorder("="))
+
+
+def settle_color(pixels: Array, options: ReadOptions, *, volume: bool = False) -> tuple[Array, int]:
+    """Colour ``(…, 3)`` as the options want it: pixels and number of channels.
+
+    Raises:
+        UnreadableImage: colour is refused, or was to be kept in a volume.
+    """
+    if options.color == "grey":
+        return luminance(pixels), 1
+    if options.color == "reject":
+        if (pixels == pixels[..., :1]).all():  # grey values stored as colour are grey
+            return np.ascontiguousarray(pixels[..., 0]), 1
+        raise UnreadableImage(Reason.COLOR, "a colour image while color is reject")
+    if volume:
+        raise UnreadableImage(Reason.COLOR, "volumes are grey: choose color grey")
+    return np.ascontiguousarray(pixels), 3
+
+
+def require_usable(image: DecodedImage, options: ReadOptions) -> None:
+    """Refuse an image that is too small, not finite or constant."""
+    shape = image.pixels.shape[:-1] if image.channels == 3 else image.pixels.shape
+    if len(shape) != options.spatial_dims:
+        raise UnreadableImage(Reason.GEOMETRY, f"has {len(shape)} spatial axes, the cohort has {options.spatial_dims}")
+    if options.spatial_dims == 3 and shape[0] < options.min_slices:
+        raise UnreadableImage(Reason.TOO_SMALL, f"{shape[0]} slices, at least {options.min_slices} are needed")
+    if min(shape[-2:]) < options.min_side:
+        size = " x ".join(str(side) for side in shape)
+        raise UnreadableImage(Reason.TOO_SMALL, f"{size} pixels, at least {options.min_side} a side are needed")
+    if image.pixels.dtype.kind not in "iuf":
+        raise UnreadableImage(Reason.UNSUPPORTED_PIXELS, f"pixels of type {image.pixels.dtype.name}")
+    low, high = image.pixels.min(), image.pixels.max()
+    if not (np.isfinite(low) and np.isfinite(high)):
+        raise UnreadableImage(Reason.NOT_FINITE, "NaN or infinity among the pixels")
+    if low == high:
+        raise UnreadableImage(Reason.CONSTANT, "every pixel has the same value")
+
+
+def checked_mask(mask: Array, image: DecodedImage) -> Array:
+    """A mask as unsigned integers, of the spatial shape of its image.
+
+    Raises:
+        UnreadableImage: another shape, or values that are no small whole numbers.
+    """
+    shape = image.pixels.shape[:-1] if image.channels == 3 else image.pixels.shape
+    if mask.shape != shape:
+        raise UnreadableImage(Reason.MASK_MISMATCH, f"mask of shape {mask.shape}, image of shape {shape}")
+    if mask.dtype.kind not in "iufb" or not np.isfinite(mask).all():
+        raise UnreadableImage(Reason.MASK_MISMATCH, "mask values are no whole numbers")
+    low, high = float(mask.min()), float(mask.max())
+    if low < 0 or high > 65535 or (mask.dtype.kind == "f" and not np.array_equal(mask, np.rint(mask))):
+        raise UnreadableImage(Reason.MASK_MISMATCH, "mask values must be whole numbers from 0 to 65535")
+    return np.ascontiguousarray(mask.astype(np.uint8 if high < 256 else np.uint16))
+
+
+def aligned_mask(mask: Array, affine: tuple[float, ...] | None, image: DecodedImage) -> Array:
+    """A mask turned onto the voxel grid of its volume, where both say how they lie.
+
+    A NIfTI mask of a DICOM series often runs along other directions; whole-voxel flips and swaps are undone, anything
+    else is refused, since a mask is never interpolated.
+
+    Raises:
+        UnreadableImage: the grids differ by more than flips and swaps.
+    """
+    if affine is None or image.affine is None or mask.ndim != 3:
+        return mask
+    to_mask = np.linalg.solve(np.reshape(affine, (4, 4)), np.reshape(image.affine, (4, 4)))
+    turn = np.rint(to_mask[:3, :3]).astype(int)
+    drift = np.abs(to_mask[:3, :3] - turn) @ np.array(image.pixels.shape[-3:])
+    if drift.max() > HALF_A_VOXEL or not np.array_equal(np.abs(turn).sum(axis=0), [1, 1, 1]) or abs(turn).max() > 1:
+        raise UnreadableImage(Reason.MASK_MISMATCH, "mask and image lie on different grids")
+    axes = [int(np.argmax(np.abs(turn[:, axis]))) for axis in range(3)]
+    turned = np.transpose(mask, axes)
+    signs = [int(turn[axes[axis], axis]) for axis in range(3)]
+    turned = turned[tuple(slice(None, None, sign) for sign in signs)]
+    first = to_mask[:3, 3]
+    expected = [0 if signs[axes.index(axis)] > 0 else mask.shape[axis] - 1 for axis in range(3)]
+    if np.abs(first - expected).max() > HALF_A_VOXEL:
+        raise UnreadableImage(Reason.MASK_MISMATCH, "mask and image lie at different places")
+    return turned

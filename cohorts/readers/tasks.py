@@ -1,0 +1,219 @@
+"""What worker processes do: look at a file, read what it holds, and hand back either images or typed refusals."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from cohorts.duplicates import thumbnail
+from cohorts.errors import Reason, UnreadableImage
+from cohorts.folders import pixel_digest
+from cohorts.readers import dicom, dicom_header, nifti, npz, picture
+from cohorts.readers.common import DecodedImage, Kind, ReadOptions, aligned_mask, checked_mask, require_usable
+from cohorts.records import Array
+
+SNIFFED_BYTES = 352
+GROUPS_THAT_START_DICOM = {b"\x02\x00", b"\x08\x00", b"\x00\x08"}  # without preamble, little and big endian
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a file, or one frame of it, was not taken."""
+
+    reason: Reason
+    detail: str
+    frame: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ScanJob:
+    """A file to look at."""
+
+    root: str
+    path: str
+    kinds: tuple[Kind, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FileHead:
+    """What a file is, before its pixels are read.
+
+    Attributes:
+        path: relative to the source.
+        kind: format; ``None`` when refused.
+        decoded_bytes: what its pixels will need.
+        axes: spatial axes of a NIfTI or ``.npz`` image; 0 where the format does not say.
+    """
+
+    path: str
+    kind: Kind | None = None
+    decoded_bytes: int = 0
+    axes: int = 0
+    dicom: dicom_header.DicomHead | None = None
+    npz: npz.NpzHead | None = None
+    refusal: Refusal | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ReadJob:
+    """Files that make one image or volume (or one per frame).
+
+    Attributes:
+        kind: their format.
+        paths: absolute; several are the slices of a volume, in order.
+        weight_bytes: memory that the result needs.
+        affine: of a volume from slices.
+        spacing_mm: of a volume from slices.
+        mask: absolute path of the mask.
+        options: how to read.
+    """
+
+    kind: Kind
+    paths: tuple[str, ...]
+    options: ReadOptions
+    weight_bytes: int = 0
+    affine: tuple[float, ...] | None = None
+    spacing_mm: tuple[float, ...] | None = None
+    mask: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ReadyImage:
+    """A usable image with all that takes time to compute."""
+
+    image: DecodedImage
+    digest: str
+    thumbnail: Array | None
+
+
+@dataclass(frozen=True, slots=True)
+class ReadResult:
+    """What one job gave."""
+
+    images: list[ReadyImage] = field(default_factory=list)
+    refusals: list[Refusal] = field(default_factory=list)
+
+
+def scan(job: ScanJob) -> FileHead:
+    """Find out what a file is; never raises."""
+    try:
+        return _scan(job)
+    except UnreadableImage as error:
+        return FileHead(job.path, refusal=Refusal(error.reason, error.detail))
+    except MemoryError:
+        return FileHead(job.path, refusal=Refusal(Reason.TOO_LARGE, "its header needs more memory than allowed"))
+    except OSError:
+        return FileHead(job.path, refusal=Refusal(Reason.BROKEN, "cannot be opened"))
+    except Exception as error:  # one file must never stop the others
+        return FileHead(job.path, refusal=Refusal(Reason.BROKEN, f"cannot be parsed ({type(error).__name__})"))
+
+
+def read(job: ReadJob) -> ReadResult:
+    """Read the images of a job; never raises."""
+    try:
+        return _read(job)
+    except UnreadableImage as error:
+        return ReadResult(refusals=[Refusal(error.reason, error.detail)])
+    except MemoryError:
+        return ReadResult(refusals=[Refusal(Reason.TOO_LARGE, "decoding needs more memory than allowed")])
+    except OSError:
+        return ReadResult(refusals=[Refusal(Reason.BROKEN, "cannot be opened")])
+    except Exception as error:  # one file must never stop the others
+        return ReadResult(refusals=[Refusal(Reason.BROKEN, f"cannot be read ({type(error).__name__})")])
+
+
+def finish(image: DecodedImage, options: ReadOptions) -> ReadyImage:
+    """Check an image and compute what recognises it again.
+
+    Raises:
+        UnreadableImage: it is too small, constant, not finite, or its mask does not fit.
+    """
+    require_usable(image, options)
+    if image.mask is not None:
+        image.mask = checked_mask(image.mask, image)
+    image.pixels = np.ascontiguousarray(image.pixels)
+    small = thumbnail(image.pixels, image.channels, inverted=image.inverted) if options.near_duplicates else None
+    return ReadyImage(image, pixel_digest(image.pixels), small)
+
+
+def sniff(path: Path) -> Kind | None:
+    """Format of a file by its content."""
+    with path.open("rb") as stream:
+        head = stream.read(SNIFFED_BYTES)
+    if head[128:132] == b"DICM":
+        return "dicom"
+    if picture.picture_format(head) is not None:
+        return "picture"
+    if nifti.is_nifti(head) or (head[:2] == b"\x1f\x8b" and nifti.is_nifti(nifti.gunzipped_head(path, SNIFFED_BYTES))):
+        return "nifti"
+    if head.startswith(npz.ZIP_MAGIC) and npz.looks_like_npz(path):
+        return "npz"
+    return "dicom" if head[:2] in GROUPS_THAT_START_DICOM and len(head) > 132 else None
+
+
+def _scan(job: ScanJob) -> FileHead:
+    path = Path(job.root, job.path)
+    kind = sniff(path)
+    if kind is None or kind not in job.kinds:
+        detail = "no DICOM, NIfTI, PNG, JPEG, TIFF or .npz" if kind is None else f"a file of another format ({kind})"
+        raise UnreadableImage(Reason.NOT_AN_IMAGE, detail)
+    size = path.stat().st_size
+    if kind == "dicom":
+        head = dicom_header.read_head(path)
+        return FileHead(job.path, kind, head.decoded_bytes, dicom=head)
+    if kind == "npz":
+        archive = npz.read_head(path)
+        return FileHead(job.path, kind, size, archive.spatial_dims, npz=archive)
+    if kind == "nifti":
+        shape, decoded = nifti.read_shape(path)
+        return FileHead(job.path, kind, decoded, len([side for side in shape[:3] if side > 1]))
+    return FileHead(job.path, kind, 8 * size)
+
+
+def _read(job: ReadJob) -> ReadResult:
+    result = ReadResult()
+    for image in _decoded(job, result.refusals):
+        try:
+            result.images.append(finish(_with_mask(image, job), job.options))
+        except UnreadableImage as error:
+            result.refusals.append(Refusal(error.reason, error.detail, image.frame))
+    return result
+
+
+def _decoded(job: ReadJob, refusals: list[Refusal]) -> list[DecodedImage]:
+    paths = [Path(path) for path in job.paths]
+    if job.kind == "nifti":
+        return nifti.read_volumes(paths[0], job.options)
+    if job.kind == "picture":
+        return picture.read_pictures(paths[0], job.options)
+    if job.affine is not None:
+        volume = dicom.read_series(paths, job.options)
+        volume.affine, volume.spacing_mm = job.affine, job.spacing_mm
+        return [volume]
+    if job.options.spatial_dims == 3:
+        volumes, leftovers = dicom.read_volumes(paths[0], job.options)
+        refusals += [Refusal(Reason.GEOMETRY, detail) for detail in leftovers]
+        return volumes
+    return dicom.read_images(paths[0], job.options)
+
+
+def _with_mask(image: DecodedImage, job: ReadJob) -> DecodedImage:
+    if job.mask is None:
+        return image
+    path = Path(job.mask)
+    kind = sniff(path)
+    affine: tuple[float, ...] | None = None
+    if kind == "nifti":
+        mask, affine = nifti.read_mask(path, job.options)
+    elif kind == "picture":
+        mask = picture.read_mask(path, job.options)
+    else:
+        raise UnreadableImage(Reason.MASK_MISMATCH, "a mask must be NIfTI, PNG or TIFF")
+    if image.frame is not None and mask.ndim == job.options.spatial_dims + 1 and image.frame < len(mask):
+        mask = mask[image.frame]
+    elif mask.ndim == 3 and mask.shape[0] == 1 and job.options.spatial_dims == 2:
+        mask = mask[0]
+    image.mask = aligned_mask(mask, affine, image)
+    return image

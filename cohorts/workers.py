@@ -1,0 +1,211 @@
+"""An ordered, bounded map over worker processes that survives the death of a worker: codecs are C, files are hostile.
+
+Results come in the order of the jobs, a fixed number of jobs is in flight, and a job whose process dies or hangs is
+found out by running it alone, so that it costs itself and nothing else.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from multiprocessing import connection
+from typing import Any, Generic, Self, TypeVar
+
+from cohorts.errors import ResourceError
+
+Job = TypeVar("Job")
+Result = TypeVar("Result")
+
+BATCHES_AHEAD = 3  # per worker
+BYTES_AHEAD = 512 * 2**20  # of decoded images that wait or are being read; one larger job still runs, alone
+
+
+@dataclass(frozen=True, slots=True)
+class Crashed:
+    """Stands for the result of a job whose process died."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch(Generic[Job]):
+    """Jobs that travel together, since a trip to another process costs as much as reading a small file.
+
+    Attributes:
+        jobs: the jobs, in order.
+        weight_bytes: memory that their results will need.
+    """
+
+    jobs: tuple[Job, ...]
+    weight_bytes: int = 0
+
+
+def usable_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class Workers:
+    """Processes that run a function over batches of jobs; use as a context.
+
+    Args:
+        total: number of processes; 0 runs everything in this process, where a dying codec takes the run with it.
+        seconds_per_job: a job that takes longer is taken to hang; its process is ended.
+        memory_bytes: address space that a job may take beyond what its process starts with.
+    """
+
+    def __init__(self, total: int, *, seconds_per_job: int, memory_bytes: int) -> None:
+        self._total = total
+        self._seconds = seconds_per_job
+        self._memory = memory_bytes
+        self._pool: ProcessPoolExecutor | None = None
+        self._alone: ProcessPoolExecutor | None = None
+
+    def __enter__(self) -> Self:
+        if self._total:
+            self._pool = self._start(self._total)
+            try:
+                self._pool.submit(os.getpid).result()
+            except BrokenProcessPool:
+                self._pool = None
+                raise ResourceError(
+                    "worker processes cannot start",
+                    "in a script, call from under `if __name__ == '__main__':`, or choose workers=0",
+                ) from None
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        for pool in (self._pool, self._alone):
+            if pool is not None:
+                pool.shutdown(wait=kind is None, cancel_futures=True)
+
+    def map(
+        self, function: Callable[[Job], Result], batches: Iterable[Batch[Job]]
+    ) -> Iterator[tuple[Batch[Job], list[Result | Crashed]]]:
+        """Run a function over all jobs; batches come back in order, each with the results of its jobs in order.
+
+        Args:
+            function: a module-level function that returns errors rather than raising them.
+            batches: read only as far ahead as :data:`BATCHES_AHEAD` and :data:`BYTES_AHEAD` allow.
+        """
+        if self._pool is None:
+            for batch in batches:
+                yield batch, [function(job) for job in batch.jobs]
+            return
+        waiting: deque[tuple[Batch[Job], Future[list[Result]] | None]] = deque()
+        source = iter(batches)
+        upcoming = next(source, None)
+        while waiting or upcoming is not None:
+            while upcoming is not None and self._has_room(waiting, upcoming):
+                waiting.append((upcoming, self._submit(function, upcoming, waiting)))
+                upcoming = next(source, None)
+            batch, future = waiting.popleft()
+            results: list[Result | Crashed] | None = None
+            if future is not None:
+                try:
+                    results = list(future.result())
+                except BrokenProcessPool:
+                    self._restart(waiting)
+            yield batch, results if results is not None else self._one_by_one(function, batch)
+
+    def _has_room(self, waiting: Sequence[tuple[Batch[Job], Any]], upcoming: Batch[Job]) -> bool:
+        weight = sum(batch.weight_bytes for batch, _ in waiting)
+        return not waiting or (
+            len(waiting) < BATCHES_AHEAD * self._total and weight + upcoming.weight_bytes <= BYTES_AHEAD
+        )
+
+    def _submit(
+        self,
+        function: Callable[[Job], Result],
+        batch: Batch[Job],
+        waiting: deque[tuple[Batch[Job], Future[list[Result]] | None]],
+    ) -> Future[list[Result]] | None:
+        assert self._pool is not None  # noqa: S101 - map() returned before when there is no pool
+        try:
+            return self._pool.submit(_run, function, batch.jobs, self._seconds)
+        except BrokenProcessPool:
+            self._restart(waiting)
+            return None
+
+    def _restart(self, waiting: deque[tuple[Batch[Job], Future[list[Result]] | None]]) -> None:
+        """Start fresh processes; whatever was in flight and did not finish is marked to run alone."""
+        assert self._pool is not None  # noqa: S101 - only called with a pool
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._pool = self._start(self._total)
+        for place, (batch, future) in enumerate(waiting):
+            if future is not None and (not future.done() or future.cancelled() or future.exception() is not None):
+                waiting[place] = (batch, None)
+
+    def _one_by_one(self, function: Callable[[Job], Result], batch: Batch[Job]) -> list[Result | Crashed]:
+        results: list[Result | Crashed] = []
+        for job in batch.jobs:
+            if self._alone is None:
+                self._alone = self._start(1)
+            try:
+                results += self._alone.submit(_run, function, (job,), self._seconds).result()
+            except BrokenProcessPool:
+                self._alone = None
+                results.append(Crashed())
+        return results
+
+    def _start(self, total: int) -> ProcessPoolExecutor:
+        context = _context()
+        return ProcessPoolExecutor(total, mp_context=context, initializer=_prepare, initargs=(self._memory,))
+
+
+def _context() -> Any:
+    """Processes start from a server that has the readers loaded and no threads; elsewhere they start from nothing."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["cohorts.readers.tasks"])
+    return context
+
+
+def _prepare(memory_bytes: int) -> None:
+    """Make a worker quiet, bounded, and mortal together with its parent."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interruption means
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)  # codecs print what they think of a file
+    os.dup2(nowhere, 2)
+    _limit_memory(memory_bytes)
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
+
+
+def _end_with(sentinel: int) -> None:
+    connection.wait([sentinel])
+    os._exit(1)
+
+
+def _limit_memory(memory_bytes: int) -> None:
+    try:
+        import resource
+
+        with open("/proc/self/statm", encoding="ascii") as stream:  # noqa: PTH123 - a kernel file, not a path of ours
+            now = int(stream.read().split()[0]) * resource.getpagesize()
+        _, hard = resource.getrlimit(resource.RLIMIT_AS)
+        wanted = now + memory_bytes
+        resource.setrlimit(resource.RLIMIT_AS, (wanted if hard < 0 else min(wanted, hard), hard))
+    except (ImportError, OSError, ValueError):
+        return  # not Linux: the size check before decoding remains
+
+
+def _run(function: Callable[[Job], Result], jobs: Sequence[Job], seconds: int) -> list[Result]:
+    results = []
+    for job in jobs:
+        _set_alarm(seconds)  # not caught: it ends a process that hangs in a codec, where Python would not look
+        results.append(function(job))
+        _set_alarm(0)
+    return results
+
+
+def _set_alarm(seconds: int) -> None:
+    if hasattr(signal, "alarm"):
+        signal.alarm(seconds)
