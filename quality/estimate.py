@@ -17,8 +17,8 @@ class Estimate(Frozen):
         estimand: what is estimated, in words.
         value: the estimate; ``None`` when it was refused.
         interval: 95 % interval, ``None`` where none is supported.
-        spread: smallest and largest value over repeated draws or seeds, which is *not* a confidence interval; ``method``
-            says over what.
+        spread: smallest and largest value over repeated draws or seeds, which is *not* a confidence interval;
+            ``method`` says over what.
         method: how interval or spread (and value) were obtained.
         n_synthetic: synthetic images used.
         n_real: real images used.

@@ -1,0 +1,72 @@
+"""Intervals for proportions, and for anything else by resampling whole patients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import numpy as np
+from scipy import stats
+
+from cohorts.errors import UnsupportedClaim
+from cohorts.records import Array
+from quality.estimate import Interval
+
+LEVEL = 0.95
+
+
+def proportion_interval(hits: int, total: int, method: Literal["wilson", "exact"] = "wilson") -> Interval:
+    """95 % interval of a proportion: Wilson's score interval, or Clopper and Pearson's exact one.
+
+    Args:
+        hits: successes.
+        total: independent trials.
+        method: ``wilson`` (near-nominal coverage) or ``exact`` (never below nominal).
+
+    Raises:
+        UnsupportedClaim: there was no trial.
+    """
+    if total < 1:
+        raise UnsupportedClaim("a proportion of no images has no interval")
+    bounds = stats.binomtest(hits, total).proportion_ci(LEVEL, method=method)
+    return float(bounds.low), float(bounds.high)
+
+
+def patient_bootstrap(
+    score: Callable[[Array], float | None], patients: Sequence[str], *, draws: int, rng: np.random.Generator
+) -> Interval | None:
+    """95 % percentile interval of a score when whole patients are drawn with replacement.
+
+    Args:
+        score: takes row numbers (with repeats) and returns the score, or ``None`` where a draw cannot support it.
+        patients: patient of each row.
+        draws: bootstrap samples.
+        rng: source of the draws.
+
+    Returns:
+        The interval, ``None`` when more than a tenth of the draws could not be scored.
+    """
+    _, owner = np.unique(np.asarray(patients), return_inverse=True)
+    order = np.argsort(owner, kind="stable")
+    counts = np.bincount(owner)
+    starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
+    rows_of = [order[start : start + count] for start, count in zip(starts, counts, strict=True)]
+    values = []
+    for _ in range(draws):
+        chosen = rng.integers(len(rows_of), size=len(rows_of))
+        value = score(np.concatenate([rows_of[patient] for patient in chosen]))
+        if value is not None:
+            values.append(value)
+    if len(values) < 0.9 * draws:
+        return None
+    low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return float(low), float(high)
+
+
+def mean_interval(values: Array) -> Interval | None:
+    """95 % t interval of the mean of independent values; ``None`` for fewer than two."""
+    if len(values) < 2:
+        return None
+    half = stats.t.ppf((1 + LEVEL) / 2, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values))
+    center = float(np.mean(values))
+    return center - float(half), center + float(half)
