@@ -5,6 +5,7 @@ accelerate's own ``save_state`` is not used because it pickles.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import re
 import shutil
@@ -13,9 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from cohorts.errors import ArtifactError
@@ -67,10 +67,11 @@ def save_checkpoint(
         files = {}
         for name, tensors in groups.items():
             file = partial / f"{name}.safetensors"
-            save_file({key: _plain(tensor) for key, tensor in tensors.items()}, file)
-            files[file.name] = file_digest(file)
-        content = {"format_version": FORMAT_VERSION, "step": step, "files": files, "state": dict(state)}
-        write_json(partial / STATE_FILE, {**content, "digest": json_digest(content)})
+            content = save({key: _plain(tensor) for key, tensor in tensors.items()})
+            file.write_bytes(content)  # not save_file, which hides from us that the disk is full
+            files[file.name] = hashlib.sha256(content).hexdigest()
+        facts = {"format_version": FORMAT_VERSION, "step": step, "files": files, "state": dict(state)}
+        write_json(partial / STATE_FILE, {**facts, "digest": json_digest(facts)})
     steps = _steps(folder)
     kept = [found for found in steps if found <= step][-KEPT:]  # later ones are of a future that is not ours
     for old in steps:
@@ -117,16 +118,17 @@ def _plain(tensor: Tensor) -> Tensor:
     return tensor.detach().to("cpu", copy=True).contiguous()
 
 
-def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The moments of an optimiser by ``<parameter index>.<name>``; learning rates derive from the step instead."""
-    state = optimizer.state_dict()["state"]
-    return {f"{index}.{name}": value for index, values in state.items() for name, value in values.items()}
-
-
-def load_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Put back what :func:`optimizer_tensors` gave."""
-    state: dict[int, dict[str, Tensor]] = {}
-    for key, value in tensors.items():
-        index, name = key.split(".", 1)
-        state.setdefault(int(index), {})[name] = value
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+def refuse_other_settings(then: dict[str, Any], now: dict[str, Any], work: Path) -> None:
+    """Raise :class:`ArtifactError` in one line that names what differs between a checkpoint and the fit at hand."""
+    differing = sorted(key for key in {*then, *now} if then.get(key) != now.get(key))
+    if not differing:
+        return
+    shown = [
+        f"{key} was {then.get(key)}, is {now.get(key)}"
+        if not isinstance(now.get(key), dict) and key != "identity"
+        else f"another {key}"
+        for key in differing
+    ]
+    raise ArtifactError(
+        f"the checkpoint in {work} is of another fit ({'; '.join(shown)})", f"remove {work} or restore the settings"
+    )
