@@ -18,7 +18,13 @@ SMALLEST_SIDE = 8
 
 
 class Window(Frozen):
-    """Source values from ``low`` to ``high`` map to -1…1, values outside are clipped. Invertible."""
+    """Source values from ``low`` to ``high`` map to -1…1, values outside are clipped. Invertible.
+
+    Attributes:
+        kind: ``window``.
+        low: source value that becomes black.
+        high: source value that becomes white.
+    """
 
     kind: Literal["window"] = "window"
     low: float
@@ -32,7 +38,13 @@ class Window(Frozen):
 
 
 class Percentile(Frozen):
-    """Each image's own percentiles map to -1…1: for modalities without units (MR). Absolute values are lost."""
+    """Each image's own percentiles map to -1…1: for modalities without units (MR). Absolute values are lost.
+
+    Attributes:
+        kind: ``percentile``.
+        low: percentile that becomes black.
+        high: percentile that becomes white.
+    """
 
     kind: Literal["percentile"] = "percentile"
     low: Annotated[float, Field(ge=0, lt=50)] = 0.5
