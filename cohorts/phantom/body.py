@@ -199,8 +199,8 @@ class Body:
 
     def fluid_level(self, sign: int) -> float:
         """Height of the surface of an effusion away from the walls."""
-        lowest = self.dome(sign) + self.drop + 34 * self.scale
-        return lowest - self.image.effusion.severity * 0.85 * (lowest - self.apex)
+        lowest = self.dome(sign) + self.drop + 20 * self.scale
+        return lowest - self.image.effusion.severity * 0.75 * (lowest - self.apex)
 
     def consolidation_place(self) -> tuple[float, float, float, float]:
         """Centre (distance from the midline, y) and half axes (across, along) of the consolidation."""

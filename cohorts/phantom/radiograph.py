@@ -122,8 +122,8 @@ def _one_lung(body: Body, at: tuple[Array, Array], sign: int, mediastinum: Array
     open_mm = np.maximum(lung.thickness - mediastinum, (1 - RETROCARDIAC) * lung.thickness)
     airy = 1 - filled
     density = MU_LUNG * body.aeration * (1 + 0.07 * lung.texture) * collapse * (1 - free)
-    change = open_mm * (airy * (density - MU_SOFT))
-    change += vessels * MU_SOFT * airy * (1 - free) * lung.inside
+    solid = np.minimum(vessels * (1 - free), open_mm)  # vessels take the place of airy lung
+    change = (open_mm - solid) * (airy * (density - MU_SOFT))
     return change + nodule_line(body, x, y, sign)
 
 
@@ -270,14 +270,12 @@ class LungMaps:
         a: distance from the midline towards the lung's side.
         radius: 0 at the lung's axis to 1 at its border.
         thickness: depth of the chest cavity, mm, before heart and vessels displace any.
-        inside: 0 to 1, soft border.
         texture: fine structure fixed to the lung.
     """
 
     a: Array
     radius: Array
     thickness: Array
-    inside: Array
     texture: Array
 
 
@@ -294,7 +292,7 @@ def lung_maps(body: Body, x: Array, y: Array, sign: int) -> LungMaps:
     thickness = body.depth * 0.92 * tall * rim * dome
     breath = (y - body.apex) / (body.dome(sign) - body.apex) * 170
     texture = fractal(x, breath, body.image.anatomy.texture_seed + 1, 0.7)
-    return LungMaps(a, radius, np.asarray(thickness), smoothstep((1 - radius) * 12) * (above > -36 * s), texture)
+    return LungMaps(a, radius, np.asarray(thickness), texture)
 
 
 def pleura_and_airspace(body: Body, x: Array, y: Array, sign: int, lung: LungMaps) -> tuple[Array, Array, Array]:
