@@ -1,0 +1,76 @@
+"""A tiny cohort of two classes that a tiny generator can learn in seconds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from cohorts.records import AttributeSpec, CohortSchema, ImageRecord
+from cohorts.store import Cohort, CohortWriter
+from generators.config import AutoencoderConfig, DenoiserConfig, GeneratorConfig, SamplerConfig
+from learning.fit_config import FitConfig
+
+SIDE = 16
+
+
+def disc(rng: np.random.Generator, shape: tuple[int, ...], *, bright: bool) -> np.ndarray:
+    """A disc or ball of 8-bit values: bright on dark, or dark on bright, at a random place."""
+    centre = rng.uniform(0.35, 0.65, len(shape)) * shape
+    grids = np.meshgrid(*(np.arange(side) for side in shape), indexing="ij")
+    distance = np.sqrt(sum((grid - c) ** 2 for grid, c in zip(grids, centre, strict=True)))
+    inside = distance < rng.uniform(0.2, 0.35) * shape[0]
+    low, high = (40, 220) if bright else (220, 40)
+    return np.clip(np.where(inside, high, low) + rng.normal(0, 4, shape), 0, 255).astype(np.uint8)
+
+
+def make_cohort(path: Path, *, total: int = 96, dims: int = 2, side: int = SIDE, seed: int = 0) -> Cohort:
+    """Two exclusive classes, an age in years and a sex; three fifths train, the rest in turn val, gate and test."""
+    rng = np.random.default_rng(seed)
+    schema = CohortSchema(
+        spatial_dims=dims,
+        labels=("bright", "dark"),
+        exclusive=True,
+        attributes=(
+            AttributeSpec(name="age", kind="continuous", unit="years"),
+            AttributeSpec(name="sex", kind="categorical"),
+        ),
+    )
+    splits = ("train", "train", "val", "train", "gate", "train", "test", "train")
+    with CohortWriter(path, schema) as writer:
+        for i in range(total):
+            bright = bool(rng.integers(2))
+            writer.add(
+                ImageRecord(
+                    image_id=f"i{i:04d}",
+                    patient=f"p{i:04d}",
+                    pixels=disc(rng, (side,) * dims, bright=bright),
+                    split=splits[i % len(splits)],
+                    labels={"bright": bright, "dark": not bright},
+                    attributes={"age": float(rng.integers(20, 80)), "sex": "FM"[int(rng.integers(2))]},
+                    spacing_mm=(0.5,) * dims,
+                    affine=tuple(np.diag([0.5, 0.5, 0.5, 1.0]).ravel()) if dims == 3 else None,
+                    modality="DX" if dims == 2 else "MR",
+                )
+            )
+    return Cohort.open(path)
+
+
+def tiny_config(**changes: object) -> GeneratorConfig:
+    """Networks of some ten thousand parameters and fits of some seconds."""
+    fit = {"batch_size": 8, "validate_every": 20, "checkpoint_every": 20, "tracker": "none", "warmup_steps": 5}
+    config = GeneratorConfig(
+        autoencoder=AutoencoderConfig(channels=(8, 16), norm_groups=8),
+        denoiser=DenoiserConfig(channels=(16, 32), norm_groups=8, head_channels=16, context_dim=16),
+        features_fit=FitConfig(steps=10, **(fit | {"validate_every": 0})),
+        autoencoder_fit=FitConfig(steps=60, learning_rate=2e-3, ema_decay=0.9, **fit),
+        denoiser_fit=FitConfig(
+            steps=200, learning_rate=3e-3, ema_decay=0.95, **(fit | {"batch_size": 16, "validate_every": 100})
+        ),
+        micro_batch=4,
+        threads=1,
+    )
+    return GeneratorConfig.model_validate({**config.model_dump(), **changes})
+
+
+SAMPLER = SamplerConfig(steps=5, guidance=1.5, device="cpu")
