@@ -12,16 +12,16 @@ from typing import Any
 import torch
 from accelerate.utils import broadcast
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
 
-from cohorts.errors import ArtifactError, InputError, MedphantomError
+from cohorts.errors import InputError
 from cohorts.progress import Progress
 from learning.batches import Batches
-from learning.checkpoint import latest_checkpoint, load_optimizer, optimizer_tensors, save_checkpoint
+from learning.checkpoint import latest_checkpoint, refuse_other_settings, save_checkpoint
 from learning.devices import make_accelerator
 from learning.fit_config import FitConfig
 from learning.history import History
 from learning.learner import Learner
+from learning.optimizer import adamw, load_optimizer, moving_average, no_gradients_for, optimizer_tensors
 from learning.randomness import derive_seed, torch_generator
 
 __all__ = ["Batches", "FitConfig", "FitResult", "Learner", "fit"]
@@ -84,9 +84,12 @@ def fit(
         MedphantomError: a loss or gradient is not finite.
     """
     run = _Run(learner, batches, config, work, identity)
-    resumed_from = run.resume()
-    finished = run.train(name, progress, stop)
-    return run.result(finished, resumed_from)
+    try:
+        resumed_from = run.resume()
+        finished = run.train(name, progress, stop)
+        return run.result(finished, resumed_from)
+    finally:
+        run.history.end()
 
 
 class _Run:
@@ -114,14 +117,14 @@ class _Run:
         self.rows_per_pass = config.batch_size // passes
         learner.network.to(self.device)
         self._share(learner.network)
-        self.optimizer = _adamw(learner.network, config.learning_rate, config)
+        self.optimizer = adamw(learner.network, config.learning_rate, config)
         self.adversary_optimizer: torch.optim.Optimizer | None = None
         if learner.adversary is not None:
             learner.adversary.to(self.device)
             self._share(learner.adversary)
             rate = config.adversary_learning_rate or config.learning_rate
-            self.adversary_optimizer = _adamw(learner.adversary, rate, config)
-        self.average = None if config.ema_decay is None else _averaged(learner.network, config.ema_decay)
+            self.adversary_optimizer = adamw(learner.adversary, rate, config)
+        self.average = None if config.ema_decay is None else moving_average(learner.network, config.ema_decay)
         self.history = History(self.accelerator, work, config)
         self.step = 0
         self.best: dict[str, Any] | None = None
@@ -138,7 +141,7 @@ class _Run:
         """Go on from the last whole checkpoint; returns its step, 0 where there is none."""
         found = latest_checkpoint(self.work / CHECKPOINTS)
         if found is not None:
-            _refuse_other_settings(found.state["settings"], self.settings, self.work)
+            refuse_other_settings(found.state["settings"], self.settings, self.work)
             self.step = found.step
             self.learner.network.load_state_dict(found.groups["network"])
             load_optimizer(self.optimizer, found.groups["optimizer"])
@@ -174,7 +177,6 @@ class _Run:
         """Do the remaining steps; returns whether all are done."""
         config = self.config
         self.learner.network.train()
-        saved = self.step
         while self.step < config.steps:
             self._one_step()
             self.step += 1
@@ -188,20 +190,17 @@ class _Run:
             stopping = self._asked_to_stop(stop)
             if self.step % config.checkpoint_every == 0 or last or stopping:
                 self.save()
-                saved = self.step
             if progress is not None and self.accelerator.is_main_process:
                 progress(self.step, config.steps, name)
             if stopping:
                 break
-        if saved != self.step:
-            self.save()
         return self.step == config.steps
 
     def _one_step(self) -> None:
         learner, config = self.learner, self.config
         learner.step = self.step
         factor = config.learning_rate_factor(self.step)
-        with _no_gradients_for(learner.adversary):
+        with no_gradients_for(learner.adversary):
             batches, logged = self._pass_all("loss", learner.loss, self.optimizer)
         logged["gradient_norm"] = self._update(self.optimizer, learner.network, factor)
         if self.average is not None:
@@ -304,7 +303,6 @@ class _Run:
             self.learner.network.load_state_dict(weights)
         self._share(self.learner.network)
         self.learner.network.eval()
-        self.history.end()
         step, loss = (self.step, None) if self.best is None else (self.best["step"], self.best["loss"])
         return FitResult(step, loss, self.history.rows, finished, resumed_from)
 
@@ -337,65 +335,9 @@ class _Run:
             yield
 
 
-@contextmanager
-def _no_gradients_for(module: nn.Module | None) -> Iterator[None]:
-    """Gradients flow through the module but are not collected for its own parameters."""
-    parameters = [] if module is None else [p for p in module.parameters() if p.requires_grad]
-    for parameter in parameters:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter in parameters:
-            parameter.requires_grad_(True)
-
-
-def _adamw(network: nn.Module, rate: float, config: FitConfig) -> torch.optim.Optimizer:
-    """AdamW (Loshchilov & Hutter 2019) that decays matrices and kernels only."""
-    parameters = [p for p in network.parameters() if p.requires_grad]
-    if not parameters:
-        raise MedphantomError("there is nothing to fit: the network has no trainable parameter", "unfreeze some")
-    groups = [
-        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": config.weight_decay, "peak": rate},
-        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0, "peak": rate},
-    ]
-    return torch.optim.AdamW([g for g in groups if g["params"]], lr=rate, betas=config.betas, fused=True)
-
-
-def _averaged(network: nn.Module, decay: float) -> AveragedModel:
-    """A moving average of the weights; buffers follow the network.
-
-    torch's own class: it keeps a whole module, so nothing has to be swapped in and out to validate, and it needs no
-    further library. The warm-up is that of TensorFlow's ExponentialMovingAverage.
-    """
-
-    def update(averaged: Any, current: Any, averages: Tensor | int) -> None:
-        done = int(averages)
-        torch._foreach_lerp_(averaged, current, 1 - min(decay, (1 + done) / (10 + done)))
-
-    average = AveragedModel(network, multi_avg_fn=torch.no_grad()(update))
-    average.module.requires_grad_(False)
-    return average
-
-
 def _copied(network: nn.Module) -> dict[str, Tensor]:
     return {key: value.detach().to("cpu", copy=True) for key, value in network.state_dict().items()}
 
 
 def _shapes(module: nn.Module) -> dict[str, list[int]]:
     return {key: list(value.shape) for key, value in module.state_dict().items()}
-
-
-def _refuse_other_settings(then: dict[str, Any], now: dict[str, Any], work: Path) -> None:
-    differing = sorted(key for key in {*then, *now} if then.get(key) != now.get(key))
-    if not differing:
-        return
-    shown = [
-        f"{key} was {then.get(key)}, is {now.get(key)}"
-        if not isinstance(now.get(key), dict) and key != "identity"
-        else f"another {key}"
-        for key in differing
-    ]
-    raise ArtifactError(
-        f"the checkpoint in {work} is of another fit ({'; '.join(shown)})", f"remove {work} or restore the settings"
-    )

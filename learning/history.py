@@ -124,9 +124,12 @@ class History:
             self._accelerator.get_tracker("tensorboard").log_images({"grid": tiles.numpy()}, step=step)
 
     def end(self) -> None:
-        """Close the trackers."""
-        if self._accelerator.trackers:
-            self._accelerator.end_training()
+        """Close the trackers.
+
+        Not by accelerate's ``end_training``: it also ends the process group, which a next fit still needs.
+        """
+        for tracker in self._accelerator.trackers:
+            tracker.finish()
 
     def _add(self, step: int, values: dict[str, float]) -> None:
         row = {"step": step, **values}

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import signal
@@ -12,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cohorts.errors import ArtifactError
+from cohorts.errors import ArtifactError, ResourceError
 from learning.batches import TensorBatches
 from learning.checkpoint import latest_checkpoint, save_checkpoint
 from learning.fit import fit
@@ -169,6 +170,24 @@ def test_leftovers_of_a_killed_writer_are_ignored_and_removed(tmp_path: Path) ->
     assert latest_checkpoint(folder) is None
     save_checkpoint(folder, 3, {"network": {"w": torch.ones(2)}}, {})
     assert [path.name for path in folder.iterdir()] == ["step-000000003"]
+
+
+def test_a_full_disk_is_one_line_and_leaves_the_checkpoints_before_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_checkpoint(tmp_path, 1, {"network": {"w": torch.ones(2)}}, {})
+
+    def full(path: Path, content: bytes) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", full)
+        with pytest.raises(ResourceError, match=r"the disk under .* is full; free some space"):
+            save_checkpoint(tmp_path, 2, {"network": {"w": torch.zeros(2)}}, {})
+    assert [path.name for path in tmp_path.iterdir()] == ["step-000000001"]
+    found = latest_checkpoint(tmp_path)
+    assert found is not None
+    assert found.step == 1
 
 
 def test_tied_and_strided_tensors_come_back_exactly(tmp_path: Path) -> None:

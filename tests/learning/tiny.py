@@ -134,5 +134,6 @@ if __name__ == "__main__":
         fit_denoiser(Path(sys.argv[2]), steps=int(sys.argv[3]))
     else:
         rank = int(os.environ["RANK"])
+        fit_regression(Path(sys.argv[2]) / "before", tracker="tensorboard")  # a fit must leave the processes connected
         fitted, _ = fit_regression(Path(sys.argv[2]), seed=rank, accumulate=int(sys.argv[3]))
         save_file(dict(fitted.network.state_dict()), Path(sys.argv[2]) / f"rank-{rank}.safetensors")

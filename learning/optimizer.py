@@ -1,0 +1,75 @@
+"""The optimiser, the moving average of the weights, and how the optimiser goes to disk and back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+
+from cohorts.errors import MedphantomError
+from learning.fit_config import FitConfig
+
+
+@contextmanager
+def no_gradients_for(module: nn.Module | None) -> Iterator[None]:
+    """Gradients flow through the module but are not collected for its own parameters."""
+    parameters = [] if module is None else [p for p in module.parameters() if p.requires_grad]
+    for parameter in parameters:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in parameters:
+            parameter.requires_grad_(True)
+
+
+def adamw(network: nn.Module, rate: float, config: FitConfig) -> torch.optim.Optimizer:
+    """AdamW (Loshchilov & Hutter 2019) that decays matrices and kernels only."""
+    parameters = [p for p in network.parameters() if p.requires_grad]
+    if not parameters:
+        raise MedphantomError("there is nothing to fit: the network has no trainable parameter", "unfreeze some")
+    groups = [
+        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": config.weight_decay, "peak": rate},
+        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0, "peak": rate},
+    ]
+    return torch.optim.AdamW([g for g in groups if g["params"]], lr=rate, betas=config.betas, fused=True)
+
+
+def moving_average(network: nn.Module, decay: float) -> AveragedModel:
+    """A moving average of the weights; buffers follow the network.
+
+    torch's own class: it keeps a whole module, so nothing has to be swapped in and out to validate, and it needs no
+    further library. The warm-up is that of TensorFlow's ExponentialMovingAverage.
+    """
+
+    def update(averaged: Any, current: Any, _: Tensor | int) -> None:
+        done = int(average.n_averaged)  # on the CPU; the argument is a copy on the device, and reading it would wait
+        torch._foreach_lerp_(averaged, current, 1 - min(decay, (1 + done) / (10 + done)))
+
+    average = AveragedModel(network, multi_avg_fn=torch.no_grad()(update))
+    average.module.requires_grad_(False)
+    return average
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The moments of an optimiser by ``<parameter index>.<name>``; learning rates derive from the step instead."""
+    state = optimizer.state_dict()["state"]
+    return {f"{index}.{name}": value for index, values in state.items() for name, value in values.items()}
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """Put back what :func:`optimizer_tensors` gave."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        index, name = key.split(".", 1)
+        state.setdefault(int(index), {})[name] = value
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    # Moments must lie in memory as their parameter does (channels last, say): the fused step pairs them up by address.
+    for parameter, values in optimizer.state.items():
+        for name, value in values.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape:
+                values[name] = torch.empty_like(parameter).copy_(value)
