@@ -1,9 +1,10 @@
 """From images to latents and back: MONAI's AutoencoderKL behind a space-to-depth front end, in 2-D and 3-D.
 
 The front end folds each ``patch``^n block of pixels into channels, so that no convolution runs at full resolution: at
-equal parameters that is where most of the time of a small autoencoder goes. A fixed linear shortcut (averages and Haar
-differences, which carry most of an image already) runs beside the network, which then learns only what it leaves out;
-compare the residual autoencoding of Chen et al. 2024 (DC-AE, section 3.1).
+equal parameters that is where most of the time of a small autoencoder goes. A fixed linear shortcut (the cosine
+transform of the reduced image, which carries most of an image already) runs beside the network, which learns only
+what that leaves out; compare the residual autoencoding of Chen et al. 2024 (DC-AE, section 3.1). Measured on MedNIST at
+64 pixels: with it, 600 steps come closer to the images than 1,200 without.
 """
 
 from __future__ import annotations
@@ -64,51 +65,61 @@ def network_arguments(config: AutoencoderConfig, *, spatial_dims: int, image_cha
     }
 
 
-def haar_matrix(dims: int) -> Tensor:
-    """Orthonormal Haar transform of blocks of 2^dims pixels, ``(2^dims, 2^dims)``, coarse rows first.
+def cosine_matrix(dims: int, block: int) -> tuple[Tensor, Tensor]:
+    """Orthonormal cosine transform (DCT-II) of blocks of ``block``^dims pixels, coarse rows first.
 
-    Row r is the product over the axes of an average (bit clear) or a difference (bit set); rows are sorted by the
-    number of differences, so that the first ones carry most of an image.
+    Returns:
+        ``(block^dims, block^dims)``, a row per coefficient, and the summed frequency of each row, 0 for the average.
+        For ``block = 2`` it is the Haar transform.
     """
-    pair = torch.tensor([[1.0, 1.0], [1.0, -1.0]]) / math.sqrt(2)
-    matrix = torch.ones(1, 1)
+    k, x = torch.arange(block, dtype=torch.float64)[:, None], torch.arange(block, dtype=torch.float64)
+    line = torch.cos(math.pi * (2 * x + 1) * k / (2 * block)) * math.sqrt(2 / block)
+    line[0] /= math.sqrt(2)
+    matrix, frequency = torch.ones(1, 1, dtype=torch.float64), torch.zeros(1, dtype=torch.int64)
     for _ in range(dims):
-        matrix = torch.kron(matrix, pair)
-    order = sorted(range(2**dims), key=lambda row: (row.bit_count(), row))
-    return matrix[order]
+        matrix = torch.kron(matrix, line)
+        frequency = (frequency[:, None] + torch.arange(block)).flatten()
+    order = torch.argsort(frequency, stable=True)
+    return matrix[order].float(), frequency[order]
 
 
 class LinearShortcut(nn.Module):
-    """Images to latents and back by averages and Haar differences; nothing is learnt.
+    """Images to latents and back by means and a cosine transform of small blocks; nothing is learnt.
+
+    The block is the smallest that has a coefficient for every latent channel; the image is first reduced by means so
+    that one block becomes one place of the latent.
 
     Args:
         spatial_dims: 2 or 3.
         image_channels: C.
-        latent_channels: L; the first min(L, C·2^dims) get coefficients, the others zero.
-        downsampling: image side over latent side, ≥ 2.
+        latent_channels: L; the coarsest coefficients come first, channels beyond the last one get zero.
+        downsampling: image side over latent side, a power of two.
     """
-
-    # Brings coefficients of images in -1…1 to a standard deviation near 1: averages, then one, two, three differences.
-    GAINS = (0.8, 3.0, 6.0, 12.0)
 
     matrix: Tensor
     gain: Tensor
 
     def __init__(self, spatial_dims: int, image_channels: int, latent_channels: int, downsampling: int) -> None:
         super().__init__()
-        self.pool = downsampling // 2
+        self.block = 1
+        while self.block < downsampling and image_channels * self.block**spatial_dims < latent_channels:
+            self.block *= 2
+        self.pool = downsampling // self.block
         self.image_channels = image_channels
         self.latent_channels = latent_channels
-        differences = sorted(row.bit_count() for row in range(2**spatial_dims))
-        gain = torch.tensor([self.GAINS[count] for count in differences]).repeat_interleave(image_channels)
+        matrix, frequency = cosine_matrix(spatial_dims, self.block)
+        # Brings coefficients of images in -1…1 near a standard deviation of 1: amplitudes of images of any kind fall
+        # about as one over frequency (Field 1987).
+        gain = 1.6 * self.block ** (-spatial_dims / 2) * (4.0 * frequency).clamp_min(1)
+        gain = gain.repeat_interleave(image_channels)
         self.used = min(latent_channels, len(gain))
-        self.register_buffer("matrix", haar_matrix(spatial_dims), persistent=False)
+        self.register_buffer("matrix", matrix, persistent=False)
         self.register_buffer("gain", gain.reshape(1, -1, *[1] * spatial_dims), persistent=False)
 
     def down(self, images: Tensor) -> Tensor:
         """(B, C, *size) → (B, L, *size / downsampling)."""
         pooled = _mean_pool(images.float(), self.pool)
-        blocks = _split_channels(space_to_depth(pooled, 2), self.image_channels)  # B, C, 2^dims, *
+        blocks = _split_channels(space_to_depth(pooled, self.block), self.image_channels)  # B, C, pixels of a block, *
         coefficients = torch.einsum("rk,bck...->brc...", self.matrix, blocks).flatten(1, 2) * self.gain
         missing = self.latent_channels - self.used
         padding = coefficients.new_zeros(len(images), missing, *coefficients.shape[2:])
@@ -119,9 +130,9 @@ class LinearShortcut(nn.Module):
         total = self.gain.shape[1]
         missing = latents.new_zeros(len(latents), total - self.used, *latents.shape[2:]).float()
         coefficients = torch.cat([latents[:, : self.used].float(), missing], dim=1) / self.gain
-        coefficients = _split_channels(coefficients, total // self.image_channels)  # B, 2^dims, C, *
+        coefficients = _split_channels(coefficients, total // self.image_channels)  # B, coefficients, C, *
         blocks = torch.einsum("rk,brc...->bck...", self.matrix, coefficients).flatten(1, 2)
-        pooled = depth_to_space(blocks, 2)
+        pooled = depth_to_space(blocks, self.block)
         if self.pool == 1:
             return pooled
         mode = "bilinear" if latents.ndim == 4 else "trilinear"

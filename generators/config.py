@@ -49,7 +49,7 @@ class AutoencoderConfig(Frozen):
     """
 
     patch: Annotated[int, Field(ge=1, le=8)] = 2
-    channels: tuple[Positive, ...] = (64, 128)
+    channels: tuple[Positive, ...] = (32, 64)
     res_blocks: Annotated[int, Field(ge=1, le=8)] = 1
     latent_channels: Annotated[int, Field(ge=1, le=64)] = 4
     norm_groups: Positive = 16
@@ -61,8 +61,8 @@ class AutoencoderConfig(Frozen):
     @model_validator(mode="after")
     def _levels_fit(self) -> AutoencoderConfig:
         _check_levels("autoencoder", self.channels, self.norm_groups, self.attention)
-        if self.shortcut and self.downsampling < 2:
-            raise ValueError("autoencoder.shortcut needs a downsampling of ≥ 2: raise patch or add channels")
+        if self.shortcut and self.downsampling & (self.downsampling - 1):
+            raise ValueError(f"autoencoder.shortcut needs patch to be a power of two, got {self.patch}")
         return self
 
     @property
@@ -126,7 +126,7 @@ class DenoiserConfig(Frozen):
     Attributes:
         channels: channels per level; each level after the first halves the latent's resolution.
         res_blocks: residual blocks per level.
-        attention: whether each level attends to itself and to the condition; empty: all but the first.
+        attention: whether each level attends to itself and to the condition; empty: only the last, coarsest one.
         head_channels: channels per attention head.
         norm_groups: groups of the group normalisation; divides every entry of ``channels``.
         context_dim: width of the condition tokens.
@@ -244,7 +244,7 @@ class GeneratorConfig(Frozen):
         steps=300, batch_size=32, learning_rate=2e-3, ema_decay=None, validate_every=0, tracker="none"
     )
     autoencoder_fit: FitConfig = FitConfig(
-        steps=600, batch_size=16, learning_rate=1.5e-3, ema_decay=0.995, weight_decay=1e-4
+        steps=1200, batch_size=16, learning_rate=2e-3, ema_decay=0.995, weight_decay=1e-4
     )
     denoiser_fit: FitConfig = FitConfig(steps=1500, batch_size=64, learning_rate=1e-3, ema_decay=0.999)
     flip: bool = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -22,6 +23,7 @@ from learning.learner import Learner
 from learning.randomness import derive_seed, torch_generator
 
 TIME_SCALE = 1000.0  # the network's sinusoidal time embedding is made for steps 0…1000
+FEW_TOKENS = 256
 JUDGED_LATENTS = 256
 JUDGED_AT_ONCE = 64
 GRID_IMAGES = 12
@@ -32,18 +34,22 @@ GRID_GUIDANCE = 1.5
 def network_arguments(config: DenoiserConfig, latent_shape: tuple[int, ...]) -> dict[str, Any]:
     """Keyword arguments of MONAI's ``DiffusionModelUNet``, as JSON values; stored in bundles."""
     levels = len(config.channels)
+    attention = list(config.attention) or [level == levels - 1 for level in range(levels)]
+    tokens = [math.prod(latent_shape[1:]) // 2 ** (level * (len(latent_shape) - 1)) for level in range(levels)]
+    most_tokens = max((count for count, attends in zip(tokens, attention, strict=True) if attends), default=0)
     return {
         "spatial_dims": len(latent_shape) - 1,
         "in_channels": latent_shape[0],
         "out_channels": latent_shape[0],
         "num_res_blocks": config.res_blocks,
         "channels": list(config.channels),
-        "attention_levels": list(config.attention) or [level > 0 for level in range(levels)],
+        "attention_levels": attention,
         "norm_num_groups": config.norm_groups,
         "num_head_channels": config.head_channels,
         "with_conditioning": True,
         "cross_attention_dim": config.context_dim,
-        "use_flash_attention": True,  # torch's scaled_dot_product_attention, on CPU too
+        # torch's scaled_dot_product_attention saves memory, but on CPU its backward pass takes longer on few tokens
+        "use_flash_attention": most_tokens > FEW_TOKENS,
     }
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+import scipy.fft
 import torch
 from monai.networks.nets import AutoencoderKL
 from pydantic import ValidationError
@@ -10,8 +11,8 @@ from cohorts.errors import InputError
 from generators.autoencoder import (
     LinearShortcut,
     build_autoencoder,
+    cosine_matrix,
     depth_to_space,
-    haar_matrix,
     space_to_depth,
 )
 from generators.config import AutoencoderConfig, DenoiserConfig
@@ -35,27 +36,31 @@ def test_folding_in_3d_keeps_blocks_together_and_unfolds() -> None:
     assert torch.equal(depth_to_space(folded, 2), x)
 
 
-@pytest.mark.parametrize("dims", [2, 3])
-def test_haar_transform_is_orthonormal_and_begins_with_the_average(dims: int) -> None:
-    matrix = haar_matrix(dims)
-    torch.testing.assert_close(matrix @ matrix.T, torch.eye(2**dims))
-    torch.testing.assert_close(matrix[0], torch.full((2**dims,), 2 ** (-dims / 2)))
+@pytest.mark.parametrize(("dims", "block"), [(2, 1), (2, 2), (3, 2), (2, 4)])
+def test_block_transform_is_the_orthonormal_cosine_transform(dims: int, block: int) -> None:
+    matrix, frequency = cosine_matrix(dims, block)
+    torch.testing.assert_close(matrix @ matrix.T, torch.eye(block**dims), atol=1e-6, rtol=0)
+    assert frequency.tolist() == sorted(frequency.tolist())
+    pixels = torch.randn(*[block] * dims)
+    expected = torch.from_numpy(scipy.fft.dctn(pixels.numpy(), norm="ortho")).flatten()
+    torch.testing.assert_close((matrix @ pixels.flatten()).sort().values, expected.sort().values, atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("dims", [2, 3])
+@pytest.mark.parametrize(("dims", "block"), [(2, 2), (3, 2), (2, 4)])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_shortcut_without_pooling_and_with_all_channels_loses_nothing(dims: int, channels: int) -> None:
-    shortcut = LinearShortcut(dims, channels, channels * 2**dims, downsampling=2)
+def test_shortcut_without_pooling_and_with_all_channels_loses_nothing(dims: int, block: int, channels: int) -> None:
+    shortcut = LinearShortcut(dims, channels, channels * block**dims, downsampling=block)
     x = torch.randn(2, channels, *[8] * dims)
     torch.testing.assert_close(shortcut.up(shortcut.down(x)), x, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("dims", [2, 3])
-def test_shortcut_keeps_flat_images_through_pooling_and_fewer_channels(dims: int) -> None:
-    shortcut = LinearShortcut(dims, 1, 2, downsampling=4)
+@pytest.mark.parametrize("latent_channels", [1, 2, 7, 70])
+def test_shortcut_keeps_flat_images_through_pooling_and_any_number_of_channels(dims: int, latent_channels: int) -> None:
+    shortcut = LinearShortcut(dims, 1, latent_channels, downsampling=4)
     flat = torch.full((1, 1, *[8] * dims), 0.3)
     latents = shortcut.down(flat)
-    assert latents.shape == (1, 2, *[2] * dims)
+    assert latents.shape == (1, latent_channels, *[2] * dims)
     torch.testing.assert_close(shortcut.up(latents), flat)
 
 
@@ -108,7 +113,7 @@ def test_sizes_that_cannot_be_halved_are_refused_with_ones_that_can() -> None:
         ({"channels": (10, 16), "norm_groups": 8}, "multiples of norm_groups = 8, got 10"),
         ({"channels": ()}, "at least one level"),
         ({"attention": (True,)}, "must be empty or have 2 entries, got 1"),
-        ({"patch": 1, "channels": (16,)}, "shortcut needs a downsampling of ≥ 2"),
+        ({"patch": 3}, "shortcut needs patch to be a power of two, got 3"),
     ],
 )
 def test_contradicting_sizes_are_named(wrong: dict[str, object], message: str) -> None:
