@@ -197,12 +197,11 @@ def plan_match(
     Each prompt is drawn from a training row, with replacement: its labels and attributes together, so that what occurs
     together keeps doing so.
 
-    What this discloses: which label sets and categories occur together in the training split, and roughly how often.
-    How it is limited: a combination that fewer than ``min_patients`` patients have is not written down (its categories
-    are left out; if the label set alone is still rare, one of its present labels is stated and nothing else);
-    continuous attributes are never copied but drawn from a smoothed distribution, since a row of exact values, such as
-    an age with a rare finding, may point to a patient; and counts vary by chance instead of equalling those of the
-    split. It is no formal guarantee.
+    What this discloses: which labels and categories occur together in the training split, and roughly how often. How it
+    is limited: a combination that fewer than ``min_patients`` patients have is not written down
+    (:class:`~conditioning.training_rows.TrainingRows` says what is, instead); continuous attributes are never copied,
+    but drawn near a row's value, since a row of exact values, such as an age with a rare finding, may point to a
+    patient; and counts vary by chance instead of equalling those of the split. It is no formal guarantee.
 
     Args:
         cohort: real cohort; only its ``train`` rows are used.

@@ -15,12 +15,19 @@ from conditioning.prompt import ConditionSchema, Prompt
 
 
 class TrainingRows:
-    """The training split as prompts that say no more of a patient than several patients share.
+    """The training split as prompts, each of which says no more than several patients share.
+
+    - A label set that fewer than ``min_patients`` patients have is cut down at random to labels that as many patients
+      show together; the rest of it is left unstated (not absent), for the model to fill in.
+    - Where fewer patients share label set and categories together, each category and value is drawn for itself from the
+      other rows of the label set that are held back likewise: shares within a label set stay, the combination does not.
+    - A category that fewer patients have is never stated.
+    - Continuous values are drawn from a smoothed distribution, since a row of exact values may point to a patient.
 
     Args:
         cohort: real cohort; only its ``train`` rows are used.
         schema: the vocabulary of the generator; by default that of the cohort.
-        min_patients: a combination of labels and categories that fewer patients have is not written down.
+        min_patients: smallest number of patients that a combination must have to be written down.
 
     Raises:
         InputError: the cohort has no training rows.
@@ -31,65 +38,102 @@ class TrainingRows:
         rows = cohort.rows("train")
         if not rows:
             raise InputError("the cohort has no training rows to plan from", "give a real cohort with a train split")
+        self._min_patients = min_patients
+        self._patients = np.unique(cohort.patients(rows), return_inverse=True)[1]
         columns = {name: place for place, name in enumerate(cohort.schema.labels)}
-        known = {spec.name for spec in cohort.schema.attributes}
         states = cohort.labels(rows)
         self._states = {name: states[:, columns[name]] for name in self.schema.labels if name in columns}
-        self._values = {
-            spec.name: cohort.attribute(spec.name, rows) for spec in self.schema.attributes if spec.name in known
-        }
-        self._smoothed = {
-            spec.name: _Smoothed(spec, self._values[spec.name])
-            for spec in self.schema.continuous
-            if spec.name in self._values
-        }
-        patients = cohort.patients(rows)
+        known = {spec.name for spec in cohort.schema.attributes}
+        self._specs = [spec for spec in self.schema.attributes if spec.name in known]
+        self._values = {spec.name: cohort.attribute(spec.name, rows) for spec in self._specs}
+        self._smoothed = {s.name: _Smoothed(s, self._values[s.name]) for s in self._specs if s.kind == "continuous"}
+        self._stated = {s.name: self._common_categories(s) for s in self._specs if s.kind == "categorical"}
         sets = [tuple(int(state[row]) for state in self._states.values()) for row in range(len(rows))]
-        categories = [
-            tuple(self._values[spec.name][row] for spec in self.schema.categorical if spec.name in self._values)
-            for row in range(len(rows))
-        ]
-        self._rare_set = _held_by_fewer(sets, patients, min_patients)
-        self._rare_row = _held_by_fewer(list(zip(sets, categories, strict=True)), patients, min_patients)
+        combined = [(labels, *(self._values[name][row] for name in self._stated)) for row, labels in enumerate(sets)]
+        self._rare_set = self._rare(sets)
+        self._rare_row = self._rare(combined)
+        self._donors = self._find_donors(sets)
+        self._together: dict[frozenset[str], int] = {}
 
     def __len__(self) -> int:
-        return len(self._rare_row)
+        return len(self._patients)
 
     def showing(self, label: str) -> npt.NDArray[np.int64]:
         """Places among the training rows at which the label is present."""
         return np.flatnonzero(self._states[label] == 1) if label in self._states else np.zeros(0, dtype=np.int64)
 
     def prompt(self, row: int, rng: np.random.Generator, *, keep: str | None = None) -> Prompt:
-        """A prompt after one training row, coarsened where too few patients share it.
+        """A prompt after one training row.
 
         Args:
             row: place among the training rows.
-            rng: draws the jitter, and the label that stays of a rare set.
-            keep: the label that stays of a rare set, instead of a drawn one.
+            rng: draws whatever is not taken from the row as it is.
+            keep: a present label that is stated even where the set is cut down.
         """
         labels = {name: bool(state[row]) for name, state in self._states.items() if state[row] >= 0}
         if self._rare_set[row]:
             present = [name for name, shown in labels.items() if shown]
-            stays = keep or (str(rng.choice(present)) if present else None)
-            return Prompt(labels={} if stays is None else {stays: True})
+            labels = dict.fromkeys(self._shared(present, rng, keep), True)
         attributes: dict[str, float | str] = {}
-        for spec in self.schema.attributes:
-            value = self._values[spec.name][row] if spec.name in self._values else None
+        for spec in self._specs:
+            source = int(rng.choice(self._donors[row])) if self._rare_row[row] else row
+            value = self._values[spec.name][source]
             if value is None:
                 continue
             if spec.kind == "continuous":
                 attributes[spec.name] = self._smoothed[spec.name].near(float(value), rng)
-            elif not self._rare_row[row] and value in spec.categories:
+            elif value in self._stated[spec.name]:
                 attributes[spec.name] = value
         return self.schema.check(Prompt(labels=labels, attributes=attributes))
 
+    def _shared(self, present: Sequence[str], rng: np.random.Generator, keep: str | None) -> list[str]:
+        """Labels, taken in random order, as many as enough patients show together."""
+        shared = [] if keep is None else [keep]
+        for name in rng.permutation([name for name in present if name != keep]):
+            if self._count_showing(frozenset([*shared, str(name)])) >= self._min_patients:
+                shared.append(str(name))
+        return shared
 
-def _held_by_fewer(keys: Sequence[Hashable], patients: Sequence[str], min_patients: int) -> list[bool]:
-    """For each row, whether fewer than so many patients have a row of the same key."""
-    holders: dict[Hashable, set[str]] = {}
-    for key, patient in zip(keys, patients, strict=True):
-        holders.setdefault(key, set()).add(patient)
-    return [len(holders[key]) < min_patients for key in keys]
+    def _count_showing(self, labels: frozenset[str]) -> int:
+        if labels not in self._together:
+            shown = np.all([self._states[name] == 1 for name in labels], axis=0)
+            self._together[labels] = len(np.unique(self._patients[shown]))
+        return self._together[labels]
+
+    def _common_categories(self, spec: AttributeSpec) -> set[str]:
+        values = self._values[spec.name]
+        rare = self._rare(values)
+        return {value for value, few in zip(values, rare, strict=True) if not few and value in spec.categories}
+
+    def _rare(self, keys: Sequence[Hashable]) -> list[bool]:
+        """For each row, whether fewer than ``min_patients`` patients have a row of the same key."""
+        holders: dict[Hashable, set[int]] = {}
+        for key, patient in zip(keys, self._patients.tolist(), strict=True):
+            holders.setdefault(key, set()).add(patient)
+        return [len(holders[key]) < self._min_patients for key in keys]
+
+    def _find_donors(self, sets: Sequence[Hashable]) -> dict[int, list[int]]:
+        """For each row whose combination is rare, the rows that its attributes are drawn from.
+
+        Those of the same label set that are rare too; all of that set, or all rows, where these are too few patients.
+        """
+        # One key for all rare label sets: their attributes are exchanged among each other.
+        keys = [None if rare else labels for labels, rare in zip(sets, self._rare_set, strict=True)]
+        held_back: dict[Hashable, list[int]] = {}
+        whole: dict[Hashable, list[int]] = {}
+        for row, key in enumerate(keys):
+            whole.setdefault(key, []).append(row)
+            if self._rare_row[row]:
+                held_back.setdefault(key, []).append(row)
+        everyone = list(range(len(keys)))
+        chosen = {}
+        for key, rows in held_back.items():
+            pools = (pool for pool in (rows, whole[key], everyone) if self._enough(pool))
+            chosen[key] = next(pools, everyone)
+        return {row: chosen[key] for row, key in enumerate(keys) if self._rare_row[row]}
+
+    def _enough(self, rows: Sequence[int]) -> bool:
+        return len(np.unique(self._patients[list(rows)])) >= self._min_patients
 
 
 class _Smoothed:
