@@ -33,11 +33,15 @@ GENERAL = {
     ),
     "ceiling": Term(
         "Autoencoder alone",
-        "The score of real test images that were only encoded and decoded: what the denoiser cannot improve on.",
+        "The score of real test images that were only encoded and decoded: no denoiser that uses it can do better.",
     ),
     "interval": Term(
         "95 % interval",
         "Made so that it holds the named quantity in 95 of 100 repetitions; how it was made stands beside each score.",
+    ),
+    "range": Term(
+        "Range",
+        "Smallest and largest value over random draws or over seeds of the feature network; no confidence interval.",
     ),
 }
 
@@ -48,6 +52,25 @@ TERMS = {
         "upwards when images are few.",
         "Heusel et al. 2017 (FID)",
         "distance",
+    ),
+    "frechet_random_halves": Term(
+        "Fréchet distance, any label mix",
+        "The Fréchet distance when the label counts of the compared halves are left to chance; their luck raises the "
+        "floor, so that a blur shows less.",
+        "Heusel et al. 2017 (FID)",
+    ),
+    "frechet_over_floor": Term(
+        "Synthetic over floor",
+        "How many times farther from test patients synthetic images are than other real patients are.",
+    ),
+    "frechet_over_reconstruction": Term(
+        "Synthetic over autoencoder",
+        "How many times farther from test patients synthetic images are than the autoencoder's own reconstructions: "
+        "what the denoiser adds.",
+    ),
+    "frechet_reconstruction_over_floor": Term(
+        "Autoencoder over floor",
+        "How many times farther from test patients reconstructions are than real images: what the autoencoder costs.",
     ),
     "kernel": Term(
         "Kernel distance",
@@ -124,7 +147,33 @@ TERMS = {
 }
 
 
+NETWORKS = {
+    "cross_fitted": "classifier cross-fitted on real patients whom it does not score",
+    "simulated": "classifier fitted on simulated patients",
+    "filters": "fixed filter bank",
+}
+RECONSTRUCTION = "_reconstruction"
+RATIOS = ("_over_floor", "_over_reconstruction")
+
+
+def is_reconstruction(name: str) -> bool:
+    """Whether a score is that of the autoencoder's reconstructions."""
+    return name.endswith(RECONSTRUCTION) and not is_ratio(name)
+
+
+def is_ratio(name: str) -> bool:
+    """Whether a score is a ratio of two distances."""
+    return name.endswith(RATIOS)
+
+
+def network_title(network: str) -> str:
+    """A feature network in words; encoders go by their own name."""
+    return NETWORKS.get(network, network)
+
+
 def term(name: str, estimand: str = "") -> Term:
     """The entry of a score; one that the glossary does not know speaks for itself through its estimand."""
-    known = TERMS.get(name)
-    return known or Term(name.replace("_", " ").capitalize(), estimand)
+    base = name.replace("frechet_random_halves", "frechet") if is_ratio(name) else name
+    if known := TERMS.get(base):
+        return known if base == name else Term(f"{known.title}, any label mix", known.meaning)
+    return Term(name.replace("_", " ").capitalize(), estimand)

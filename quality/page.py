@@ -14,7 +14,15 @@ from markupsafe import Markup
 
 from quality.charts import Bar, Chart, Curve, histogram_chart, line_chart, number, score_bar
 from quality.estimate import Estimate, Interval
-from quality.glossary import GENERAL, Term, term
+from quality.glossary import (
+    GENERAL,
+    RECONSTRUCTION,
+    Term,
+    is_ratio,
+    is_reconstruction,
+    network_title,
+    term,
+)
 from quality.pictures import Grids, PairPictures
 from quality.quality_report import QualityReport
 from quality.verdict import plain_words
@@ -61,6 +69,7 @@ class ScoreRow:
         term: its entry in the glossary.
         estimate: the score.
         bar: its drawing.
+        ceiling: what the autoencoder alone scores.
         against_real: the score relative to the floor, in words.
         relative: the number in ``against_real``, to sort by.
     """
@@ -68,6 +77,7 @@ class ScoreRow:
     term: Term
     estimate: Estimate
     bar: Bar | None
+    ceiling: float | None = None
     against_real: str = ""
     relative: float | None = None
 
@@ -78,6 +88,11 @@ class ScoreGroup:
 
     network: str | None
     rows: tuple[ScoreRow, ...]
+
+    @property
+    def has_ceiling(self) -> bool:
+        """Whether any of its scores has the autoencoder's own beside it."""
+        return any(row.ceiling is not None for row in self.rows)
 
 
 @dataclass(frozen=True)
@@ -111,14 +126,16 @@ def render_page(report: QualityReport, facts: Mapping[str, Any], edition: Editio
         edition: pictures, and which edition it is.
     """
     styles, script = (TEMPLATES / "page.css").read_text("utf-8"), (TEMPLATES / "page.js").read_text("utf-8")
+    scores = [e for e in report.estimates if not is_ratio(e.name) and not is_reconstruction(e.name)]
     page = _environment().get_template("page.html.j2")
     return page.render(
         report=report,
         facts=facts,
         edition=edition,
         words=plain_words(report),
-        score_groups=score_groups(report, [e for e in report.estimates if e.label is None]),
-        label_groups=score_groups(report, [e for e in report.estimates if e.label is not None]),
+        score_groups=score_groups(report, [e for e in scores if e.label is None]),
+        ratio_groups=score_groups(report, [e for e in report.estimates if is_ratio(e.name)]),
+        label_groups=score_groups(report, [e for e in scores if e.label is not None]),
         spreads=tuple(seed_spreads(report.details)),
         agreement=score_groups(report, report.agreement.per_label if report.agreement else ()),
         confusion=tuple(confusion_rows(report)),
@@ -127,7 +144,7 @@ def render_page(report: QualityReport, facts: Mapping[str, Any], edition: Editio
         copy_chart=copy_chart(report),
         curves=tuple(curve_charts(facts["curves"])),
         recipe=tuple(flattened(facts["recipe"])),
-        refused=tuple(estimate for estimate in every_estimate(report) if estimate.value is None),
+        refused=refused_scores(report),
         glossary=glossary(report),
         trained_on=TRAINED_ON,
         styles=Markup(styles),  # noqa: S704  (a file of ours, without data)
@@ -150,7 +167,14 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(number=number, interval=interval_text, duration=duration, term=_term_of, methods=methods)
+    environment.filters.update(
+        number=number,
+        interval=interval_text,
+        duration=duration,
+        methods=methods,
+        network=network_title,
+        sentence=sentence,
+    )
     return environment
 
 
@@ -161,6 +185,11 @@ def _term_of(estimate: Estimate) -> Term:
 def interval_text(interval: Interval | None) -> str:
     """An interval as a reader expects it."""
     return "–" if interval is None else f"{number(interval[0])} to {number(interval[1])}"
+
+
+def sentence(text: str) -> str:
+    """A remark as a sentence: it begins with a capital and ends with a stop."""
+    return text[:1].upper() + text[1:] + ("" if not text or text.endswith((".", "?", "!")) else ".")
 
 
 def duration(seconds: float) -> str:
@@ -208,8 +237,8 @@ def score_groups(report: QualityReport, estimates: Iterable[Estimate]) -> tuple[
     groups: dict[str | None, list[ScoreRow]] = {}
     for estimate in estimates:
         if estimate.value is not None:
-            bar = score_bar(estimate, ceiling(report, estimate))
-            row = ScoreRow(_term_of(estimate), estimate, bar, *against_real(estimate))
+            alone = ceiling(report, estimate)
+            row = ScoreRow(_term_of(estimate), estimate, score_bar(estimate, alone), alone, *against_real(estimate))
             groups.setdefault(estimate.network, []).append(row)
     return tuple(ScoreGroup(network, tuple(rows)) for network, rows in groups.items())
 
@@ -221,29 +250,35 @@ def methods(groups: Sequence[ScoreGroup]) -> list[tuple[str, str, str]]:
         for row in group.rows:
             how = " ".join(part for part in (row.estimate.estimand, row.estimate.method) if part)
             found.setdefault((row.term.title, how), []).append(
-                ", ".join(part for part in (row.estimate.label, group.network) if part)
+                ", ".join(part for part in (row.estimate.label, network_title(group.network or "")) if part)
             )
     return [(title, "; ".join(filter(None, dict.fromkeys(where))), how) for (title, how), where in found.items()]
 
 
 def ceiling(report: QualityReport, estimate: Estimate) -> float | None:
     """What the autoencoder's own reconstructions of the test images score, where that was measured."""
-    for other in report.estimates:
-        if (other.name, other.network, other.label) == (
-            f"{estimate.name}_reconstruction",
-            estimate.network,
-            estimate.label,
-        ):
-            return other.value
-    return None
+    wanted = (estimate.name + RECONSTRUCTION, estimate.network, estimate.label)
+    return next((e.value for e in report.estimates if (e.name, e.network, e.label) == wanted), None)
+
+
+def refused_scores(report: QualityReport) -> tuple[tuple[str, str, str], ...]:
+    """What was refused: (score, where, why), each reason once."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for estimate in every_estimate(report):
+        if estimate.value is None:
+            where = ", ".join(filter(None, (estimate.label, network_title(estimate.network or ""))))
+            reason = estimate.refused or "no reason was given"
+            found.setdefault((_term_of(estimate).title, reason), []).append(where)
+    return tuple((title, "; ".join(filter(None, dict.fromkeys(where))), why) for (title, why), where in found.items())
 
 
 def seed_spreads(details: Sequence[Estimate]) -> Iterator[SeedSpread]:
     """Scores that were taken with several feature networks of one kind, value by value."""
     values: dict[tuple[str, str, str | None], list[float]] = {}
     for estimate in details:
-        if estimate.value is not None and estimate.network is not None:
-            values.setdefault((estimate.name, estimate.network, estimate.label), []).append(estimate.value)
+        if estimate.value is not None and estimate.network is not None and not is_reconstruction(estimate.name):
+            kind = estimate.network.rsplit(", seed ", 1)[0]
+            values.setdefault((estimate.name, kind, estimate.label), []).append(estimate.value)
     for (name, network, label), found in values.items():
         if len(found) > 1:
             yield SeedSpread(term(name), network, label, tuple(found))
@@ -321,5 +356,6 @@ def flattened(value: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
 
 def glossary(report: QualityReport) -> tuple[Term, ...]:
     """Entries for what this report speaks of, scores first."""
-    terms = {_term_of(estimate).title: _term_of(estimate) for estimate in every_estimate(report)}
+    known = (estimate for estimate in every_estimate(report) if not is_reconstruction(estimate.name))
+    terms = {_term_of(estimate).title: _term_of(estimate) for estimate in known}
     return (*terms.values(), *GENERAL.values())

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from quality.charts import number
 from quality.estimate import Estimate
-from quality.glossary import term
-from quality.quality_report import QualityReport, UtilityScore
+from quality.glossary import network_title
+from quality.quality_report import QualityReport
 
 HEADLINES = {
     "fail": "Do not share: this set may repeat its patients",
@@ -76,21 +76,21 @@ def plain_words(report: QualityReport) -> PlainWords:
 
 
 def _realism(report: QualityReport) -> Iterator[str]:
-    seen: set[str | None] = set()
-    for estimate in report.estimates:
-        described = term(estimate.name)
-        usable = estimate.label is None and estimate.value is not None and estimate.floor and estimate.floor > 0
-        if described.family == "distance" and usable and estimate.network not in seen and estimate.better == "lower":
-            seen.add(estimate.network)
-            ratio = number((estimate.value or 0.0) / (estimate.floor or 1.0))
-            yield (
-                f"{described.title} to test patients ({estimate.network or 'no network'}): {ratio} times that between "
-                "real patients."
-            )
+    known = {(e.name, e.network): e for e in report.estimates if e.label is None and e.value is not None}
+    for (name, network), distance in known.items():
+        if name != "frechet" or not distance.value or not distance.floor:
+            continue
+        where = f" ({network_title(network)})" if network else ""
+        over = known.get(("frechet_over_floor", network))
+        ratio = number(distance.value / distance.floor) if over is None else _with_interval(over)
+        alone = known.get(("frechet_reconstruction_over_floor", network))
+        beside = f"; the autoencoder alone stands at {number(alone.value)} times" if alone else ""
+        yield f"Synthetic images are {ratio} times as far from test patients as other real patients are{beside}{where}."
     for estimate in report.agreement.per_label if report.agreement else ():
         if estimate.label is None and estimate.value is not None:
             agreement = _with_interval(estimate) + _beside(estimate)
-            yield f"A classifier trained on real images recognises what was asked for: {agreement}."
+            measure = "share" if report.agreement and report.agreement.confusion else "mean AUROC"
+            yield f"A classifier trained on real images sees what was asked for: {measure} {agreement}."
 
 
 def _utility(report: QualityReport) -> Iterator[str]:
@@ -108,32 +108,28 @@ def _utility(report: QualityReport) -> Iterator[str]:
         ]
         beside = f" ({'; '.join(others)})" if others else ""
         subject = f"{label}: a" if label else "A"
-        reached = _with_interval(found["synthetic"])
-        yield f"{subject} classifier trained on synthetic images alone reaches {reached} on real patients{beside}."
+        reached = ("AUROC " if label else "accuracy ") + _with_interval(found["synthetic"])
+        yield f"{subject} classifier trained on synthetic images alone reaches {reached} on real test patients{beside}."
     if len(by_label) > 3:
         yield f"{len(by_label) - 3} more labels stand in the table."
 
 
 def _weak_labels(report: QualityReport) -> Iterator[str]:
-    weak = sorted({label for score in report.utility if (label := _no_better_than_metadata(report, score))})
+    scores = {(score.trained_on, score.estimate.label): score.estimate for score in report.utility}
+    weak = []
+    for (trained_on, label), estimate in scores.items():
+        metadata = scores.get(("metadata", label))
+        if trained_on == "synthetic" and estimate.value is not None and metadata and metadata.value is not None:
+            low = estimate.interval[0] if estimate.interval else estimate.value
+            if low <= metadata.value:
+                weak.append(label or "any label")
     if weak:
-        yield f"Training on {', '.join(weak)}: synthetic images teach no more than age, sex and other metadata do."
-
-
-def _no_better_than_metadata(report: QualityReport, score: UtilityScore) -> str | None:
-    if score.trained_on != "synthetic" or score.estimate.value is None or score.estimate.label is None:
-        return None
-    for other in report.utility:
-        if other.trained_on == "metadata" and other.estimate.label == score.estimate.label:
-            low = score.estimate.interval[0] if score.estimate.interval else score.estimate.value
-            if other.estimate.value is not None and low <= other.estimate.value:
-                return score.estimate.label
-    return None
+        yield f"Training on {', '.join(weak)}: that it teaches more than the metadata alone do is not shown."
 
 
 def _with_interval(estimate: Estimate) -> str:
-    interval = estimate.interval
-    shown = "" if interval is None else f" (95 % interval {number(interval[0])} to {number(interval[1])})"
+    name, pair = ("95 % interval", estimate.interval) if estimate.interval else ("range", estimate.spread)
+    shown = "" if pair is None or pair[0] == pair[1] else f" ({name} {number(pair[0])} to {number(pair[1])})"
     return f"{number(estimate.value)}{shown}"
 
 
