@@ -72,7 +72,10 @@ def publishing(path: Path) -> Iterator[Path]:
     partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
     with no_space_becomes_one_line(path):
         shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
+        try:
+            partial.mkdir(parents=True)
+        except (FileNotFoundError, NotADirectoryError, FileExistsError):
+            raise ResourceError(f"{path.parent} cannot be made a folder", "choose another folder with --out") from None
         try:
             yield partial
             if path.exists():

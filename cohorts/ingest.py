@@ -181,7 +181,7 @@ def _results(plan: Plan, pool: Workers) -> Iterator[tuple[Planned, ReadResult]]:
                 except UnreadableImage as error:
                     yield planned, ReadResult(refusals=[Refusal(error.reason, error.detail, image.frame)])
         except UnreadableImage as error:
-            yield planned, ReadResult(refusals=[Refusal(error.reason, error.detail)])
+            raise InputError(f"{plan.root / path} cannot be read: {error.detail}", "get the archive again") from None
         return
     upcoming = iter(plan.images)
     for _, results in pool.map(read, _read_batches(plan)):

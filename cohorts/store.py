@@ -205,7 +205,10 @@ class Cohort:
                 by_group.setdefault(name, []).append((place, position, expected))
         for name, entries in by_group.items():
             entries.sort(key=lambda entry: entry[1])
-            block = self._group(name).oindex[[position for _, position, _ in entries]]
+            try:
+                block = self._group(name).oindex[[position for _, position, _ in entries]]
+            except (OSError, RuntimeError, ValueError, IndexError):  # a chunk that does not decompress, a short array
+                raise CohortError(f"an array of {self.path} was altered or cut", "make the cohort again") from None
             for array, (place, _, expected) in zip(block, entries, strict=True):
                 if pixel_digest(array) != expected:
                     raise CohortError(f"an array of {self.path} was altered or is missing", "make the cohort again")

@@ -14,7 +14,7 @@ import numpy as np
 from cohorts.errors import Reason, UnreadableImage
 from cohorts.records import Array, Voi
 
-LUMINANCE_BT601 = (0.299, 0.587, 0.114)
+LUMINANCE_PER_MILLE = (299, 587, 114)  # ITU-R BT.601
 INTEGER_DTYPES = ("int16", "uint16", "int32", "uint32")
 
 HALF_A_VOXEL = 0.5
@@ -94,11 +94,15 @@ def stack_exactly(planes: Sequence[Array]) -> Array:
 
 
 def luminance(rgb: Array) -> Array:
-    """Grey values of ``(…, 3)`` colour by ITU-R BT.601, rounded to the dtype of the source."""
-    weights = np.array(LUMINANCE_BT601)
-    grey = rgb.astype(np.float64) @ weights
+    """Grey values of ``(…, 3)`` colour by ITU-R BT.601, in the dtype of the source.
+
+    Whole numbers are rounded half up in exact arithmetic, so that every machine finds the same.
+    """
     if rgb.dtype.kind in "iu":
-        grey = np.rint(grey)
+        wide = rgb.astype(np.int64)
+        thousandths = sum(wide[..., channel] * weight for channel, weight in enumerate(LUMINANCE_PER_MILLE))
+        return np.asarray((thousandths + 500) // 1000).astype(rgb.dtype.newbyteorder("="))
+    grey: Array = rgb.astype(np.float64) @ (np.array(LUMINANCE_PER_MILLE) / 1000)
     return grey.astype(rgb.dtype.newbyteorder("="))
 
 

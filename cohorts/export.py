@@ -1,0 +1,265 @@
+"""A cohort as files that other tools load: PNG or NIfTI, in a folder per class or beside a ``metadata.csv``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import nibabel as nib
+import numpy as np
+import polars as pl
+from PIL import Image
+
+from cohorts.errors import InputError
+from cohorts.folders import publishing, write_json
+from cohorts.overview import display_range
+from cohorts.progress import Progress
+from cohorts.records import ATTRIBUTE_PREFIX, LABEL_PREFIX, Array, ImageRecord
+from cohorts.store import Cohort
+
+METADATA_FILE = "metadata.csv"
+FACTS_FILE = "export.json"
+IMAGES, MASKS = "images", "masks"
+INT16_OFFSET = 32768
+RESERVED_NAMES = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(10))}
+MAPPING_NOTE = "source value = value_slope * stored value + value_intercept; exact: no value was rounded or clipped"
+
+Format = Literal["png", "nifti"]
+Layout = Literal["auto", "labels", "table"]
+Values = Literal["source", "display"]
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """Values as a file holds them, and how to get source values back.
+
+    Attributes:
+        array: bright values are large.
+        slope: of ``source = slope * stored + intercept``.
+        intercept: of the same.
+        exact: whether that gives every source value back.
+    """
+
+    array: Array
+    slope: float
+    intercept: float
+    exact: bool
+
+
+def export_cohort(
+    cohort: Cohort,
+    out: str | Path,
+    *,
+    format: Format = "png",  # noqa: A002 - the option's name on the command line
+    layout: Layout = "auto",
+    values: Values = "source",
+    rows: Sequence[int] | None = None,
+    progress: Progress | None = None,
+) -> Path:
+    """Write a cohort as image files and a ``metadata.csv``.
+
+    The table has ``file_name``, patient pseudonym, split, the mapping back to source values, one ``label:`` column of
+    1 / 0 / empty per label, ``attr:`` columns, masks, text, and for synthetic images prompt, seed and bundle digest:
+    ingestion reads it back without options. ``export.json`` says what the columns mean.
+
+    Args:
+        cohort: what to write.
+        out: folder to make.
+        format: ``png`` (8 bits where the values fit, else 16) for images, ``nifti`` for images and volumes.
+        layout: ``labels`` puts each image into a folder named for its class (classes must exclude each other),
+            ``table`` into ``images/``; ``auto`` takes folders where the classes allow it.
+        values: ``source`` keeps every value where the format can (signed 16-bit is stored with an offset of 32768, as
+            in DeepLesion), ``display`` writes 8 bits through the VOI window, else percentiles 0.5 and 99.5.
+        rows: row numbers to write; all by default.
+        progress: told about images written.
+
+    Returns:
+        The folder.
+
+    Raises:
+        InputError: the format cannot hold these images, or the layout does not fit the labels.
+        ResourceError: the disk is full or cannot be written.
+    """
+    folder = Path(out)
+    schema = cohort.schema
+    if format == "png" and schema.spatial_dims == 3:
+        raise InputError("PNG cannot hold volumes", "export with --format nifti")
+    if format == "nifti" and 3 in set(cohort.manifest["channels"]):
+        raise InputError("NIfTI export holds grey images only", "export with --format png")
+    numbers = list(range(len(cohort))) if rows is None else list(rows)
+    if not numbers:
+        raise InputError("there is no image to export", "choose rows or a split that has some")
+    folders = _label_folders(cohort, numbers, layout)
+    write = _write_png if format == "png" else _write_nifti
+    with publishing(folder) as partial:
+        table: list[dict[str, Any]] = []
+        for done, record in enumerate(cohort.records(numbers), 1):
+            table.append(_write_record(record, partial, folders, values, write))
+            if progress is not None:
+                progress(done, len(numbers), "writing images")
+        pl.DataFrame(table, infer_schema_length=None).write_csv(partial / METADATA_FILE)
+        write_json(partial / FACTS_FILE, _facts(cohort, folders, format, values, len(numbers)))
+    return folder
+
+
+def stored_values(record: ImageRecord, values: Values = "source") -> Stored:
+    """Values for a PNG: 8 or 16 bits, bright ones large (MONOCHROME1 is turned), exact wherever 16 bits suffice.
+
+    Args:
+        record: the image.
+        values: as in :func:`export_cohort`.
+    """
+    pixels = record.pixels
+    if values == "display":
+        low, high = display_range(record)
+        return _scaled(pixels, *((high, low) if record.inverted else (low, high)), np.dtype(np.uint8))
+    if record.channels == 3 and pixels.dtype != np.uint8:  # PNG writers hold colour in 8 bits
+        full = 65535.0 if pixels.dtype == np.uint16 else float(pixels.max())
+        return _scaled(pixels, 0.0, full, np.dtype(np.uint8))
+    low, high = pixels.min().item(), pixels.max().item()
+    base = {"uint8": 0, "uint16": 0, "int16": -INT16_OFFSET}.get(pixels.dtype.name, low)
+    if pixels.dtype.kind not in "iu" or high - base > 65535:
+        return _scaled(pixels, *((high, low) if record.inverted else (low, high)), np.dtype(np.uint16))
+    dtype = np.uint8 if pixels.dtype == np.uint8 else np.uint16
+    shifted = pixels.astype(np.int64) - base
+    if not record.inverted:
+        return Stored(shifted.astype(dtype), 1.0, float(base), exact=True)
+    top = _top(high) if pixels.dtype.kind == "u" and base == 0 else 65535
+    return Stored((top - shifted).astype(dtype), -1.0, float(base + top), exact=True)
+
+
+def folder_names(labels: Iterable[str]) -> dict[str, str]:
+    """A folder name for each label that no file system reads as a path, a device or another label's folder."""
+    names: dict[str, str] = {}
+    taken = {METADATA_FILE.lower(), FACTS_FILE.lower(), MASKS, IMAGES}
+    for label in labels:
+        safe = re.sub(r"[^\w +.-]", "_", label).strip(" .")[:80].strip(" .") or "label"
+        if safe.split(".")[0].lower() in RESERVED_NAMES:
+            safe = f"label {safe}"
+        name, count = safe, 1
+        while name.lower() in taken:
+            count += 1
+            name = f"{safe}-{count}"
+        taken.add(name.lower())
+        names[label] = name
+    return names
+
+
+def _label_folders(cohort: Cohort, rows: Sequence[int], layout: Layout) -> dict[str, str] | None:
+    """Folder of each label, or ``None`` for the table layout."""
+    if layout == "table":
+        return None
+    labels = cohort.labels(rows)
+    one_each = bool(cohort.schema.labels) and bool((labels.clip(min=0).sum(axis=1) == 1).all())
+    if cohort.schema.exclusive and one_each:
+        return folder_names(cohort.schema.labels)
+    if layout == "labels":
+        raise InputError("the labels of this cohort do not exclude each other", "export with --layout table")
+    return None
+
+
+def _write_record(
+    record: ImageRecord,
+    folder: Path,
+    folders: dict[str, str] | None,
+    values: Values,
+    write: Callable[[Path, ImageRecord, Array], str],
+) -> dict[str, Any]:
+    """Write one image and its mask; its row of the table."""
+    place = IMAGES if folders is None else next(folders[name] for name, value in record.labels.items() if value)
+    name = re.sub(r"[^\w-]", "_", record.image_id)
+    stored = stored_values(record, values) if write is _write_png or values == "display" else _turned(record)
+    row: dict[str, Any] = {
+        "file_name": f"{place}/{write(folder / place / name, record, stored.array)}",
+        "image_id": record.image_id,
+        "patient": record.patient,
+        "study": record.study,
+        "split": record.split,
+        "modality": record.modality,
+        "value_slope": stored.slope,
+        "value_intercept": stored.intercept,
+        "exact": stored.exact,
+    }
+    if record.mask is not None:
+        row["mask"] = f"{MASKS}/{write(folder / MASKS / name, record, record.mask)}"
+    for label, value in record.labels.items():
+        row[LABEL_PREFIX + label] = None if value is None else int(value)
+    for attribute, stated in record.attributes.items():
+        row[ATTRIBUTE_PREFIX + attribute] = stated
+    row["text"] = record.text
+    row["near_duplicate_of"] = record.near_duplicate_of
+    if record.provenance is not None:
+        row["prompt"] = record.provenance.prompt_json
+        row["seed"] = record.provenance.seed
+        row["bundle_digest"] = record.provenance.bundle_digest
+    return row
+
+
+def _write_png(path: Path, record: ImageRecord, values: Array) -> str:
+    del record
+    path.parent.mkdir(exist_ok=True)
+    file = path.with_name(f"{path.name}.png")
+    Image.fromarray(np.ascontiguousarray(values)).save(file, compress_level=4)
+    return file.name
+
+
+def _write_nifti(path: Path, record: ImageRecord, values: Array) -> str:
+    """Write the axes reversed, ``(D, H, W)`` to NIfTI's ``(i, j, k)``, as the reader turns them back."""
+    path.parent.mkdir(exist_ok=True)
+    file = path.with_name(f"{path.name}.nii.gz")
+    turned = values.T if values.ndim == 3 else values.T[..., np.newaxis]
+    if turned.dtype == np.int64:
+        turned = turned.astype(np.float64)
+    affine = None
+    if record.affine is not None:
+        affine = np.reshape(record.affine, (4, 4))[:, [2, 1, 0, 3]]
+    image = nib.Nifti1Image(np.asfortranarray(turned), affine)
+    if record.affine is None and record.spacing_mm is not None:
+        zooms = tuple(reversed(record.spacing_mm))
+        image.header.set_zooms(zooms if len(zooms) == 3 else (*zooms, 1.0))
+    image.header.set_xyzt_units("mm")
+    nib.save(image, file)
+    return file.name
+
+
+def _turned(record: ImageRecord) -> Stored:
+    """Values for a NIfTI file, any dtype: those of a MONOCHROME1 image are counted down, the others kept."""
+    pixels = record.pixels
+    if not record.inverted:
+        return Stored(pixels, 1.0, 0.0, exact=True)
+    if pixels.dtype.kind == "f":
+        return Stored(-pixels, -1.0, 0.0, exact=True)
+    top = _top(pixels.max().item()) if pixels.dtype.kind == "u" else -1
+    return Stored((top - pixels.astype(np.int64)).astype(pixels.dtype), -1.0, float(top), exact=True)
+
+
+def _top(largest: int) -> int:
+    """The largest value of the bits that an unsigned image uses, at least 8."""
+    return max(2 ** int(largest).bit_length() - 1, 255)
+
+
+def _scaled(pixels: Array, black: float, white: float, dtype: np.dtype[Any]) -> Stored:
+    """Values from ``black`` to ``white`` on the whole range of ``dtype``; the direction may be turned."""
+    top = int(np.iinfo(dtype).max)
+    slope = (white - black) / top if white != black else 1.0
+    whole = np.rint((pixels.astype(np.float64) - black) / slope)
+    stored = np.clip(whole, 0, top).astype(dtype)
+    return Stored(stored, slope, black, exact=bool(np.array_equal(stored * slope + black, pixels)))
+
+
+def _facts(cohort: Cohort, folders: dict[str, str] | None, form: Format, values: Values, total: int) -> dict[str, Any]:
+    schema = cohort.schema
+    return {
+        "cohort_digest": cohort.digest,
+        "kind": schema.kind,
+        "total_images": total,
+        "format": form,
+        "values": values,
+        "mapping": MAPPING_NOTE,
+        "label_folders": folders,
+        "mask_values": {str(value): name for value, name in schema.mask_values.items()},
+        "attributes": [spec.model_dump(mode="json") for spec in schema.attributes],
+    }

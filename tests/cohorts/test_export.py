@@ -1,0 +1,193 @@
+"""Export: files that other tools load, values that come back, names that cannot leave their folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from cohorts.errors import InputError
+from cohorts.export import export_cohort, folder_names, stored_values
+from cohorts.folders import read_json
+from cohorts.records import Array, AttributeSpec, CohortSchema, ImageRecord, Provenance, Voi
+from cohorts.store import Cohort, CohortWriter
+from tests.cohorts.files import names_in, structure, take_in
+
+
+def make(path: Path, records: list[ImageRecord], **schema: object) -> Cohort:
+    with CohortWriter(path, CohortSchema.model_validate(schema)) as writer:
+        for record in records:
+            writer.add(record)
+    return Cohort.open(path)
+
+
+def record(seed: int, pixels: Array | None = None, **fields: object) -> ImageRecord:
+    values = structure(seed) if pixels is None else pixels
+    given: dict[str, object] = {"split": "train", "patient": f"p{seed}", **fields}
+    return ImageRecord(image_id=f"id{seed}", pixels=values, **given)  # type: ignore[arg-type]
+
+
+def test_a_class_becomes_a_folder_and_comes_back(tmp_path: Path) -> None:
+    records = [record(n, labels={"a": n % 2 == 0, "b": n % 2 == 1}, attributes={"age": n}) for n in range(8)]
+    spec = AttributeSpec(name="age", kind="continuous", unit="years")
+    cohort = make(tmp_path / "c", records, labels=("a", "b"), exclusive=True, attributes=(spec,))
+    out = export_cohort(cohort, tmp_path / "out")
+    assert sorted(p.relative_to(out).as_posix() for p in out.rglob("*.png")) == sorted(
+        f"{'ab'[n % 2]}/id{n}.png" for n in range(8)
+    )
+    assert np.array_equal(np.asarray(Image.open(out / "a" / "id2.png")), structure(2))
+    back = take_in(out, tmp_path / "back").cohort
+    same = {r.pixels.tobytes(): (r.labels, r.attributes) for r in back.records()}
+    assert same == {r.pixels.tobytes(): (r.labels, r.attributes) for r in cohort.records()}
+    assert back.schema.exclusive
+    assert back.manifest["patient"].n_unique() == 8
+
+
+def test_findings_masks_missing_labels_and_text_come_back(tmp_path: Path) -> None:
+    mask = (structure(9) > 128).astype(np.uint8) * 2
+    records = [
+        record(0, labels={"x": True, "y": None}, attributes={"view": "AP"}, mask=mask, text='a, "b"\nc'),
+        record(1, labels={"x": False, "y": True}, attributes={"view": None}, mask=mask.T),
+    ]
+    spec = AttributeSpec(name="view", kind="categorical")
+    cohort = make(tmp_path / "c", records, labels=("x", "y"), attributes=(spec,), mask_values={0: "none", 2: "lesion"})
+    out = export_cohort(cohort, tmp_path / "out")
+    assert read_json(out / "export.json")["mask_values"] == {"0": "none", "2": "lesion"}
+    back = take_in(out, tmp_path / "back", text_column="text").cohort
+    found = {r.pixels.tobytes(): r for r in back.records()}
+    for original in cohort.records():
+        copy = found[original.pixels.tobytes()]
+        assert (copy.labels, copy.text) == (original.labels, original.text)
+        assert copy.attributes == original.attributes
+        assert copy.mask is not None
+        assert original.mask is not None
+        assert np.array_equal(copy.mask, original.mask)
+
+
+def test_synthetic_images_say_how_they_were_made(tmp_path: Path) -> None:
+    made = Provenance(bundle_digest="b" * 64, prompt_json='{"labels":{"x":true}}', seed=2**62 + 1)
+    cohort = make(tmp_path / "c", [record(0, split="synthetic", provenance=made)], kind="synthetic", labels=("x",))
+    row = pl.read_csv(export_cohort(cohort, tmp_path / "out") / "metadata.csv").row(0, named=True)
+    assert (row["prompt"], row["seed"], row["bundle_digest"]) == (made.prompt_json, made.seed, made.bundle_digest)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "int32", "uint32", "float32"])
+@pytest.mark.parametrize("inverted", [False, True])
+def test_png_values_come_back_through_the_stated_mapping(tmp_path: Path, dtype: str, inverted: bool) -> None:
+    low = -900 if np.dtype(dtype).kind == "i" else 0
+    pixels = structure(1, dtype="int32", high=255 if dtype == "uint8" else 4000).astype(dtype) + np.dtype(dtype).type(
+        low
+    )
+    cohort = make(tmp_path / "c", [record(0, pixels, inverted=inverted)])
+    out = export_cohort(cohort, tmp_path / "out")
+    row = pl.read_csv(out / "metadata.csv").row(0, named=True)
+    stored = np.asarray(Image.open(out / row["file_name"])).astype(float)
+    values = row["value_slope"] * stored + row["value_intercept"]
+    assert row["exact"] == np.array_equal(values, pixels)
+    assert row["exact"] or dtype == "float32"
+    assert np.abs(values - pixels).max() <= 4000 / 65535
+    assert (np.corrcoef(stored.ravel(), pixels.ravel())[0, 1] < 0) == inverted  # bright values are large
+
+
+def test_display_values_go_through_the_window(tmp_path: Path) -> None:
+    pixels = np.arange(-1024, 3072, dtype=np.int16).reshape(64, 64)
+    shown = stored_values(record(0, pixels, voi=Voi(40, 401)), "display")
+    assert shown.array.dtype == np.uint8
+    # PS3.3 C.11.2.1.2.1: black up to 40 - 0.5 - 200, white from 40 - 0.5 + 200
+    assert np.all(shown.array[pixels <= -161] == 0)
+    assert np.all(shown.array[pixels >= 240] == 255)
+    inside = (pixels > -160) & (pixels < 239)
+    assert np.abs(shown.slope * shown.array[inside] + shown.intercept - pixels[inside]).max() <= 400 / 255
+    assert not shown.exact
+
+
+def test_volumes_keep_values_and_place(tmp_path: Path) -> None:
+    affine = np.array([[0, 0.1, 0.7, -10], [0, 0.8, 0, 20], [2.5, 0, 0, 30], [0, 0, 0, 1.0]])
+    volume = structure(1, (6, 24, 20), "int16", 2000) - 1000
+    mask = (volume > 0).astype(np.uint8)
+    given = record(0, volume, affine=tuple(affine.ravel()), spacing_mm=(2.5, 0.806, 0.7), mask=mask)
+    cohort = make(tmp_path / "c", [given], spatial_dims=3, mask_values={0: "background", 1: "1"})
+    with pytest.raises(InputError, match="PNG cannot hold volumes; export with --format nifti"):
+        export_cohort(cohort, tmp_path / "out")
+    out = export_cohort(cohort, tmp_path / "out", format="nifti")
+    image = nib.load(out / "images" / "id0.nii.gz")
+    assert np.array_equal(image.get_fdata(), volume.T)
+    assert np.allclose(image.affine @ [3, 4, 5, 1], affine @ [5, 4, 3, 1])
+    (back,) = take_in(out, tmp_path / "back").cohort.records()
+    assert np.array_equal(back.pixels, volume)
+    assert back.affine == pytest.approx(given.affine)
+    assert back.mask is not None
+    assert np.array_equal(back.mask, mask)
+
+
+def test_images_fit_into_nifti_too(tmp_path: Path) -> None:
+    cohort = make(tmp_path / "c", [record(0, spacing_mm=(0.3, 0.4))])
+    (back,) = take_in(export_cohort(cohort, tmp_path / "o", format="nifti"), tmp_path / "b").cohort.records()
+    assert np.array_equal(back.pixels, structure(0))
+    assert back.spacing_mm == pytest.approx((0.3, 0.4))
+
+
+HOSTILE = [
+    "../../etc",
+    "..",
+    "/abs/olute",
+    "a/b",
+    "a\\b",
+    "con",
+    "NUL.txt",
+    "images",
+    "metadata.csv",
+    " . ",
+    "x" * 80,
+    "ä€",
+]
+
+
+def test_label_names_cannot_leave_their_folder(tmp_path: Path) -> None:
+    records = [record(n, labels={name: name == label for name in HOSTILE}) for n, label in enumerate(HOSTILE)]
+    cohort = make(tmp_path / "c", records, labels=tuple(HOSTILE), exclusive=True)
+    out = export_cohort(cohort, tmp_path / "deep" / "out")
+    assert len(list(out.glob("*/*.png"))) == len(HOSTILE)
+    assert sorted(path.name for path in tmp_path.rglob("*.png")) == sorted(f"id{n}.png" for n in range(len(HOSTILE)))
+    assert set(pl.read_csv(out / "metadata.csv").columns) >= {f"label:{name}" for name in HOSTILE}
+
+
+@given(st.lists(st.text(min_size=1, max_size=90), unique=True, max_size=12))
+def test_folder_names_are_plain_and_distinct(labels: list[str]) -> None:
+    names = folder_names(labels)
+    assert len({name.lower() for name in names.values()}) == len(labels)
+    for name in names.values():
+        assert Path(name).name == name
+        assert name not in {"", ".", ".."}
+        assert not set(name) & set('/\\:*?"<>|\0\n')
+
+
+def test_layouts_rows_and_formats_that_do_not_fit_stop_in_one_line(tmp_path: Path) -> None:
+    findings = make(tmp_path / "c", [record(0, labels={"x": True, "y": True})], labels=("x", "y"))
+    with pytest.raises(InputError, match="do not exclude each other; export with --layout table"):
+        export_cohort(findings, tmp_path / "out", layout="labels")
+    with pytest.raises(InputError, match="no image to export"):
+        export_cohort(findings, tmp_path / "out", rows=[])
+    rgb = np.stack([structure(1), structure(2), structure(3)], axis=-1)
+    colour = make(tmp_path / "d", [record(0, rgb, channels=3)])
+    with pytest.raises(InputError, match="grey images only"):
+        export_cohort(colour, tmp_path / "out", format="nifti")
+    assert not (tmp_path / "out").exists()
+    out = export_cohort(colour, tmp_path / "out")
+    assert np.array_equal(np.asarray(Image.open(out / "images" / "id0.png")), rgb)
+    with pytest.raises(InputError, match="exists already"):
+        export_cohort(colour, tmp_path / "out")
+
+
+def test_nothing_is_left_of_an_export_that_fails(tmp_path: Path) -> None:
+    cohort = make(tmp_path / "c", [record(n) for n in range(100)])
+    [path for path in cohort.path.rglob("arrays.zarr/*/c/**/*") if path.is_file()][-1].unlink()
+    with pytest.raises(Exception, match="altered or is missing"):
+        export_cohort(cohort, tmp_path / "out")
+    assert names_in(tmp_path) == ["c"]

@@ -1,0 +1,257 @@
+"""A cohort on disk: what was written comes back, order does not matter, damage is noticed, failure leaves nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from cohorts.errors import CohortError, InputError
+from cohorts.folders import read_json, write_json
+from cohorts.records import AttributeSpec, CohortSchema, ImageRecord, Provenance, Voi
+from cohorts.store import Cohort, CohortWriter
+from tests.cohorts.files import names_in, structure
+
+SCHEMA = CohortSchema(
+    labels=("x", "y"),
+    attributes=(AttributeSpec(name="age", kind="continuous"), AttributeSpec(name="view", kind="categorical")),
+)
+
+
+def records(total: int = 9) -> list[ImageRecord]:
+    """Records that use every field, of several shapes and types."""
+    made = []
+    for number in range(total):
+        shape, dtype = [((32, 32), "uint8"), ((20, 24), "int16"), ((16, 16, 3), "uint8")][number % 3]
+        made.append(
+            ImageRecord(
+                image_id=f"image{number}",
+                patient=f"patient{number // 2}",
+                pixels=structure(number, shape, dtype),
+                split=("train", "val", "gate", "test")[number % 4],
+                study=None if number % 2 else f"study{number}",
+                channels=3 if number % 3 == 2 else 1,
+                inverted=number % 3 == 1,
+                spacing_mm=(0.5, 0.25) if number % 2 else None,
+                modality="CT",
+                labels={"x": [True, False, None][number % 3]},
+                attributes={"age": float(number), "view": "AP"} if number else {},
+                text="a report" if number == 4 else None,
+                mask=(structure(number, shape[:2]) > 99).astype(np.uint8) if number < 3 else None,
+                voi=Voi(40.0, 400.0) if number % 2 else None,
+                near_duplicate_of="image0" if number == 5 else None,
+                provenance=Provenance("digest", "{}", number) if number == 6 else None,
+            )
+        )
+    return made
+
+
+def write(path: Path, made: Iterable[ImageRecord], schema: CohortSchema = SCHEMA) -> Cohort:
+    with CohortWriter(path, schema) as writer:
+        for record in made:
+            writer.add(record)
+    return Cohort.open(path)
+
+
+def test_every_field_comes_back(tmp_path: Path) -> None:
+    cohort = write(tmp_path / "c", records())
+    cohort.verify()
+    for original, copy in zip(records(), cohort.records(), strict=True):
+        for name in ("image_id", "patient", "split", "study", "channels", "inverted", "spacing_mm", "modality", "text"):
+            assert getattr(copy, name) == getattr(original, name)
+        assert np.array_equal(copy.pixels, original.pixels)
+        assert copy.pixels.dtype == original.pixels.dtype
+        assert copy.labels == {"x": original.labels["x"], "y": None}
+        assert copy.attributes == {"age": original.attributes.get("age"), "view": original.attributes.get("view")}
+        assert (copy.mask is None) == (original.mask is None)
+        assert copy.mask is None or np.array_equal(copy.mask, original.mask)
+        assert (copy.voi, copy.near_duplicate_of) == (original.voi, original.near_duplicate_of)
+        assert copy.provenance == original.provenance
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    pixels=hnp.arrays(
+        st.sampled_from([np.uint8, np.int16, np.uint16, np.int32, np.uint32, np.float32, np.float64]),
+        hnp.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=9),
+    )
+)
+def test_any_pixels_come_back_bit_for_bit(tmp_path_factory: pytest.TempPathFactory, pixels: np.ndarray) -> None:
+    folder = tmp_path_factory.mktemp("cohort") / "c"
+    copy = write(folder, [ImageRecord("i", "p", pixels, "train")], CohortSchema()).pixels([0])[0]
+    assert copy.dtype == pixels.dtype
+    assert copy.tobytes() == pixels.tobytes()
+
+
+def test_rows_are_read_in_the_order_asked_for(tmp_path: Path) -> None:
+    cohort = write(tmp_path / "c", records())
+    order = [7, 0, 7, 3, 8, 1]
+    assert all(np.array_equal(a, records()[n].pixels) for a, n in zip(cohort.pixels(order), order, strict=True))
+    assert [record.image_id for record in cohort.records(order, batch_size=2)] == [f"image{n}" for n in order]
+    assert cohort.patients(order) == [records()[n].patient for n in order]
+    assert cohort.rows("val") == [1, 5]
+    assert cohort.labels([0, 1, 2]).tolist() == [[1, -1], [0, -1], [-1, -1]]
+
+
+def test_the_digest_is_of_content_and_not_of_order(tmp_path: Path) -> None:
+    made = records()
+    same = {
+        write(tmp_path / str(n), [made[i] for i in np.random.default_rng(n).permutation(9)]).digest for n in (1, 2, 3)
+    }
+    assert len(same) == 1
+    assert write(tmp_path / "fewer", made[:-1]).digest not in same
+    changed = [*made]
+    pixels = made[0].pixels.copy()
+    pixels[0, 0] ^= 1
+    changed[0] = ImageRecord("image0", made[0].patient, pixels, "train", study="study0", modality="CT")
+    assert write(tmp_path / "pixel", changed).digest not in same
+
+
+@pytest.mark.parametrize(("field", "value"), [("split", "test"), ("inverted", True), ("labels", {"x": False})])
+def test_the_digest_sees_every_statement(tmp_path: Path, field: str, value: object) -> None:
+    from dataclasses import replace
+
+    one = records()[0]
+    before = write(tmp_path / "a", [one]).digest
+    assert write(tmp_path / "b", [replace(one, **{field: value})]).digest != before  # type: ignore[arg-type]
+
+
+def chunks(cohort: Cohort) -> list[Path]:
+    return [path for path in sorted(cohort.path.rglob("arrays.zarr/*/c/**/*")) if path.is_file()]
+
+
+def flip_chunk(cohort: Cohort) -> None:
+    chunk = max(chunks(cohort), key=lambda path: path.stat().st_size)
+    data = bytearray(chunk.read_bytes())
+    data[len(data) // 2] ^= 255
+    chunk.write_bytes(bytes(data))
+
+
+def cut_chunk(cohort: Cohort) -> None:
+    chunk = chunks(cohort)[0]
+    chunk.write_bytes(chunk.read_bytes()[:-7])
+
+
+def drop_chunk(cohort: Cohort) -> None:
+    chunks(cohort)[0].unlink()
+
+
+def drop_group(cohort: Cohort) -> None:
+    next((cohort.path / "arrays.zarr").rglob("zarr.json")).unlink()
+
+
+def change_cell(cohort: Cohort) -> None:
+    table = pq.read_table(cohort.path / "manifest.parquet")
+    cells = table["split"].to_pylist()
+    cells[0] = "test"
+    pq.write_table(
+        table.set_column(table.column_names.index("split"), "split", [cells]), cohort.path / "manifest.parquet"
+    )
+
+
+def change_schema(cohort: Cohort) -> None:
+    facts = read_json(cohort.path / "cohort.json")
+    write_json(cohort.path / "cohort.json", {**facts, "exclusive": True})
+
+
+@pytest.mark.parametrize("damage", [flip_chunk, cut_chunk, drop_chunk, drop_group, change_cell, change_schema])
+def test_damage_is_noticed_in_one_line(tmp_path: Path, damage: Callable[[Cohort], None]) -> None:
+    damage(write(tmp_path / "c", records()))
+    with pytest.raises(CohortError, match=r"altered|missing") as raised:
+        Cohort.open(tmp_path / "c").verify()
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("digest.json", "never published"),
+        ("cohort.json", "is missing"),
+        ("manifest.parquet", "missing or damaged"),
+    ],
+)
+def test_a_folder_without_its_parts_is_no_cohort(tmp_path: Path, name: str, message: str) -> None:
+    write(tmp_path / "c", records())
+    (tmp_path / "c" / name).unlink()
+    with pytest.raises(CohortError, match=message):
+        Cohort.open(tmp_path / "c")
+
+
+def test_other_versions_and_shortened_manifests_are_refused(tmp_path: Path) -> None:
+    cohort = write(tmp_path / "c", records())
+    facts = read_json(cohort.path / "digest.json")
+    write_json(cohort.path / "digest.json", {**facts, "format_version": 2})
+    with pytest.raises(CohortError, match="format version 2, expected 1"):
+        Cohort.open(tmp_path / "c")
+    write_json(cohort.path / "digest.json", facts)
+    table = pq.read_table(cohort.path / "manifest.parquet")
+    pq.write_table(table.slice(0, 5), cohort.path / "manifest.parquet")
+    with pytest.raises(CohortError, match="lists 5 images, expected 9"):
+        Cohort.open(tmp_path / "c")
+
+
+def test_an_error_while_writing_leaves_nothing(tmp_path: Path) -> None:
+    def fail() -> Iterator[ImageRecord]:
+        yield from records()
+        raise RuntimeError("planted")
+
+    with pytest.raises(RuntimeError, match="planted"):
+        write(tmp_path / "c", fail())
+    assert names_in(tmp_path) == []
+
+
+def test_the_folder_is_not_there_until_it_is_whole(tmp_path: Path) -> None:
+    with CohortWriter(tmp_path / "c", SCHEMA) as writer:
+        writer.add(records()[0])
+        assert not (tmp_path / "c").exists()
+    assert (tmp_path / "c" / "digest.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        (ImageRecord("image0", "p", structure(1), "train"), "was added twice"),
+        (ImageRecord("i", "p", structure(1), "train", labels={"z": True}), "unknown label or attribute 'z'"),
+        (ImageRecord("i", "p", structure(1), "train", attributes={"h": 1.0}), "unknown label or attribute 'h'"),
+        (ImageRecord("i", "p", structure(1, (8, 8, 8)), "train"), "3 spatial axes, expected 2"),
+    ],
+)
+def test_records_that_do_not_fit_are_refused(tmp_path: Path, bad: ImageRecord, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        write(tmp_path / "c", [records()[0], bad])
+    assert not (tmp_path / "c").exists()
+
+
+def test_ranges_come_from_training_patients_only(tmp_path: Path) -> None:
+    made = [
+        ImageRecord(f"i{n}", f"p{n}", structure(n), split, attributes={"age": age, "view": view})
+        for n, (split, age, view) in enumerate([("train", 30, "PA"), ("train", 50, "AP"), ("test", 99, "LL")])
+    ]
+    age, view = write(tmp_path / "c", made).schema.attributes
+    assert (age.low, age.high) == (30, 50)
+    assert view.categories == ("AP", "LL", "PA")
+
+
+def test_what_is_known_late_may_be_said_late_but_columns_may_not_change(tmp_path: Path) -> None:
+    with CohortWriter(tmp_path / "c", SCHEMA) as writer:
+        writer.add(records()[0])
+        writer.describe(mask_values={0: "background"}, patients="per_image")
+        with pytest.raises(InputError, match="labels cannot change"):
+            writer.describe(labels=("other",))
+    cohort = Cohort.open(tmp_path / "c")
+    cohort.verify()
+    assert cohort.schema.mask_values == {0: "background"}
+    assert cohort.schema.patients == "per_image"
+
+
+def test_many_rows_of_many_shapes(tmp_path: Path) -> None:
+    made = [ImageRecord(f"i{n}", "p", structure(n, (8 + n % 5, 9)), "train") for n in range(1500)]
+    cohort = write(tmp_path / "c", made, CohortSchema())
+    picked = [0, 511, 512, 1023, 1024, 1499]
+    assert all(np.array_equal(a, made[n].pixels) for a, n in zip(cohort.pixels(picked), picked, strict=True))
