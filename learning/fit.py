@@ -262,7 +262,7 @@ class _Run:
         gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
         flat = self.accelerator.reduce(torch.cat([g.reshape(-1) for g in gradients]), reduction="mean")
         for parameter, mean in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
-            parameter.grad = mean.view_as(parameter).clone()
+            parameter.grad = torch.empty_like(parameter).copy_(mean.view_as(parameter))  # in its memory layout
 
     # ---- looking at it ----
 

@@ -16,7 +16,7 @@ from cohorts.errors import InputError, MedphantomError, ResourceError
 from learning.batches import TensorBatches
 from learning.devices import resolve_precision
 from learning.fit import FitConfig, Learner, fit
-from tests.learning.tiny import Denoise, Line, fit_denoiser, fit_regression, settings, without_speed
+from tests.learning.tiny import Denoise, Line, Target, fit_denoiser, fit_regression, settings, without_speed
 
 ANY = TensorBatches({"x": torch.zeros(8, 1)})
 
@@ -59,15 +59,6 @@ def test_the_average_is_the_recursion_with_warmed_up_decay(tmp_path: Path) -> No
         expected = decay * expected + (1 - decay) * 0.1 * (averages + 1)
     assert learner.weight == pytest.approx(expected, rel=1e-5)
     assert (result.best_step, result.best_loss, result.finished) == (60, None, True)
-
-
-class Target(Line):
-    """Judged by the distance of its weight to 0.55, which it passes on its way to 1; train judged by that to 0.75."""
-
-    def validate(self, network: nn.Module, split: Literal["val", "train"]) -> dict[str, float]:
-        assert not network.training
-        assert not torch.is_grad_enabled()
-        return {"loss": abs(float(network.weight) - (0.55 if split == "val" else 0.75))}
 
 
 def test_validation_picks_the_weights_and_the_gap_is_like_for_like(tmp_path: Path) -> None:
@@ -157,6 +148,26 @@ def test_grids_of_real_images_stay_out_of_trackers(tmp_path: Path) -> None:
     sheet = np.asarray(Image.open(tmp_path / "grids" / "step-000000030.png"))
     tiles = (learner.images[:3, 0] * 255).round().numpy()
     assert np.array_equal(sheet, np.block([[tiles[0], tiles[1]], [tiles[2], np.zeros((8, 8))]]))
+
+
+def test_layers_draw_afresh_at_every_step_from_the_seed_of_the_run(tmp_path: Path) -> None:
+    class Masks(Line):
+        def __init__(self) -> None:
+            super().__init__()
+            self.seen: list[Tensor] = []
+
+        def loss(self, batch: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
+            self.seen.append(torch.dropout(torch.ones(64), 0.5, train=True))
+            return super().loss(batch, generator)
+
+    runs = {}
+    for name, run_seed, outer_seed in (("a", 0, 1), ("b", 0, 2), ("c", 1, 1)):
+        learner = Masks()
+        torch.manual_seed(outer_seed)
+        fit(learner, ANY, settings(steps=4, accumulate=2, seed=run_seed), work=tmp_path / name)
+        runs[name] = torch.stack(learner.seen)
+    assert torch.equal(runs["a"], runs["b"])
+    assert len(torch.unique(torch.cat([runs["a"], runs["c"]]), dim=0)) == 16
 
 
 def test_the_global_generator_is_left_alone(tmp_path: Path) -> None:
