@@ -89,16 +89,16 @@ def test_phantoms_need_no_torch_and_no_pydicom():
 
 
 @settings(max_examples=25, deadline=None)
-@given(numbers, st.sampled_from(FINDINGS), severities)
-def test_pixels_outside_the_changed_region_are_equal_noise_included(number, name, severity):
-    absent = healthy(number)
+@given(numbers, st.sampled_from(FINDINGS), severities, st.floats(0, 8))
+def test_pixels_outside_the_changed_region_are_equal_noise_included(number, name, severity, blur_mm):
+    absent = with_factor(healthy(number), "scanner.blur_mm", blur_mm)
     present = with_factor(absent, f"{name}.severity", severity)
     region = changed_region(absent, present, SIZE)
     seen = changed_region(absent, present, SIZE, seen=True)
     assert region.any()
     assert not (region & ~seen).any()
     assert np.array_equal(render(absent, SIZE)[~seen], render(present, SIZE)[~seen])
-    assert seen.mean() < 0.6
+    assert region.mean() < 0.6
 
 
 @settings(max_examples=20, deadline=None)
@@ -158,7 +158,7 @@ def test_a_smaller_image_is_the_average_of_a_larger_one():
 
 
 @settings(max_examples=15, deadline=None)
-@given(numbers, st.lists(st.integers(2, 20).map(lambda n: n / 20), min_size=2, max_size=4, unique=True))
+@given(numbers, st.lists(st.integers(2, 10).map(lambda n: n / 10), min_size=2, max_size=4, unique=True))
 def test_effusion_raises_the_attenuation_of_its_side_and_never_lowers_it(number, levels):
     image = healthy(number)
     drawn = [
@@ -167,7 +167,7 @@ def test_effusion_raises_the_attenuation_of_its_side_and_never_lowers_it(number,
     ]
     for less, more in pairwise(drawn):
         assert (more - less).min() > -1e-4
-        assert (more - less).max() > 0.05
+        assert (more - less).max() > 0.03
 
 
 @pytest.mark.parametrize("number", [1, 4, 7])
@@ -300,6 +300,8 @@ def test_volumes_hold_the_hounsfield_units_of_their_tissues():
     assert np.median(drawn[organs["right lung"]]) == pytest.approx(-830, abs=70)
     assert np.median(drawn[organs["heart"]]) == pytest.approx(44, abs=25)
     assert drawn[:, 0, :].max() == pytest.approx(-1000, abs=1)  # air in front of the patient
+    places = {name: np.argwhere(mask)[:, 1].mean() for name, mask in organs.items()}
+    assert places["heart"] < places["right lung"] - 2  # the heart lies in front
     assert drawn.max() > 2000
 
 
