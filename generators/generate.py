@@ -81,16 +81,20 @@ def generate(
         done += len(chunk.images)
         if progress is not None:
             progress(done, len(plan), "sampling")
+    _publish(bundle, settings, chunks, out)
+    for chunk in chunks:
+        chunk.path.unlink(missing_ok=True)
+    return Cohort.open(out)
+
+
+def _publish(bundle: GeneratorBundle, settings: dict[str, Any], chunks: Sequence[_Chunk], out: Path) -> None:
     with CohortWriter(out, _schema(bundle, settings)) as writer:
         for chunk in chunks:
             pixels = chunk.read()
             if pixels is None:
-                raise CohortError(f"a finished micro-batch in {work} was altered", "run again")
+                raise CohortError(f"{chunk.path} was altered after it was finished", "run again")
             for image, array in zip(chunk.images, pixels, strict=True):
                 writer.add(_record(bundle, image, array))
-    for chunk in chunks:
-        chunk.path.unlink(missing_ok=True)
-    return Cohort.open(out)
 
 
 def merge(parts: Sequence[Cohort], out: Path) -> Cohort:

@@ -6,6 +6,7 @@ No other row is read here, nor anywhere else in this package: ``gate`` and ``tes
 from __future__ import annotations
 
 import hashlib
+import shutil
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -184,17 +185,13 @@ def cached_images(
         cached: Array = np.load(entry / "images.npy", mmap_mode="r", allow_pickle=False)
         if cached.shape == shape:
             return cached
+        shutil.rmtree(entry)
     except (ArtifactError, OSError, ValueError):
-        pass
-    _remake(entry)
+        shutil.rmtree(entry, ignore_errors=True)
     with publishing(entry) as partial:
         images: Any = np.lib.format.open_memmap(partial / "images.npy", mode="w+", dtype=np.float16, shape=shape)
         for start in range(0, len(rows), ROWS_PER_READ):
-            block = network_images(cohort, rows[start : start + ROWS_PER_READ], preprocess)
-            if not np.isfinite(block).all():
-                raise InputError(
-                    "a training image has NaN or infinite pixels", "ingest the cohort again, which rejects such images"
-                )
+            block = _finite(network_images(cohort, rows[start : start + ROWS_PER_READ], preprocess))
             images[start : start + len(block)] = block
             if progress is not None:
                 progress(start + len(block), len(rows), "reading images")
@@ -203,10 +200,12 @@ def cached_images(
     return np.load(entry / "images.npy", mmap_mode="r", allow_pickle=False)
 
 
-def _remake(entry: Path) -> None:
-    import shutil
-
-    shutil.rmtree(entry, ignore_errors=True)
+def _finite(images: Array) -> Array:
+    if not np.isfinite(images).all():
+        raise InputError(
+            "a training image has NaN or infinite pixels", "ingest the cohort again, which rejects such images"
+        )
+    return images
 
 
 def image_tensor(images: Array, rows: Tensor | slice) -> Tensor:

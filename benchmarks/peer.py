@@ -1,0 +1,66 @@
+"""The same trained networks behind the interfaces that MONAI's latent-diffusion loop expects."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from conditioning.encoder import Conditions
+from generators.autoencoder import Autoencoder
+from generators.denoiser import Denoiser
+from generators.facts import LatentScaling
+from generators.latents import draw, scaled, unscaled
+
+
+class PeerAutoencoder(nn.Module):
+    """Our autoencoder as ``LatentDiffusionInferer`` calls it; scaling is done here, so its ``scale_factor`` stays 1."""
+
+    def __init__(self, autoencoder: Autoencoder, scaling: LatentScaling) -> None:
+        super().__init__()
+        self.autoencoder, self.scaling = autoencoder, scaling
+
+    def encode_stage_2_inputs(self, images: Tensor) -> Tensor:
+        """A drawn latent."""
+        mean, log_var = self.autoencoder.encode(images)
+        return scaled(draw(mean, log_var, torch.randn_like(mean)), self.scaling)
+
+    def decode_stage_2_outputs(self, latents: Tensor) -> Tensor:
+        """Images."""
+        return self.autoencoder.decode(unscaled(latents, self.scaling))
+
+
+class PeerDenoiser(nn.Module):
+    """Our denoiser with its condition given as ``context``: (B, T, D) tokens, pooled inside as ours does.
+
+    Args:
+        denoiser: trained on the straight path ``x = (1 - t) x0 + t eps``.
+        alpha_bar: table of MONAI's scheduler; its inputs ``sqrt(ab) x0 + sqrt(1 - ab) eps`` are brought to the straight
+            path by their noise-to-signal ratio, and the answer is turned into the noise that the scheduler asks for.
+            ``None``: times and outputs are used as they are (training speed does not depend on them).
+    """
+
+    def __init__(self, denoiser: Denoiser, alpha_bar: Tensor | None = None) -> None:
+        super().__init__()
+        self.denoiser, self.alpha_bar = denoiser, alpha_bar
+
+    def tokens(self, conditions: Conditions) -> Tensor:
+        """What MONAI's loop passes on as ``context``."""
+        context: Tensor = self.denoiser.conditioning["encoder"](conditions)[0]
+        return context
+
+    def forward(self, x: Tensor, timesteps: Tensor, context: Tensor) -> Tensor:
+        """As ``DiffusionModelUNet``."""
+        if self.alpha_bar is None:
+            return self._answer(x, timesteps / 1000, context)
+        alpha_bar = self.alpha_bar[timesteps.long()].reshape(-1, *[1] * (x.ndim - 1))
+        ratio = torch.sqrt((1 - alpha_bar) / alpha_bar)
+        time = ratio / (1 + ratio)
+        straight = x * (1 - time) / torch.sqrt(alpha_bar)
+        velocity = self._answer(straight, time.flatten().expand(len(x)), context)
+        return straight + (1 - time) * velocity  # eps = x0 + velocity, x0 = straight - time * velocity
+
+    def _answer(self, x: Tensor, time_B: Tensor, context: Tensor) -> Tensor:
+        parts = self.denoiser.conditioning
+        pooled = parts["to_time"](parts["encoder"].pool(context.mean(dim=1)))
+        output: Tensor = self.denoiser.net(x, timesteps=1000 * time_B, context=context, class_labels=pooled)
+        return output

@@ -1,0 +1,169 @@
+"""Training images a second of the denoiser, beside MONAI's own latent-diffusion loop with the same networks.
+
+MONAI's loop is that of its tutorials: ``LatentDiffusionInferer`` encodes every batch again at every step, and
+``DDPMScheduler`` adds the noise. Ours encodes the cohort once and draws from the kept posteriors; the time of that one
+encoding is added for a whole run. The two alternate within one process. Run by hand on a quiet machine::
+
+    python -m benchmarks.training_speed --size 64 --batch-size 64
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from monai.inferers import LatentDiffusionInferer
+from monai.networks.schedulers import DDPMScheduler
+from torch.nn import functional as F
+
+from benchmarks.measuring import paired_ratio, rate, write_result
+from benchmarks.peer import PeerAutoencoder, PeerDenoiser
+from conditioning.encoder import Conditions
+from conditioning.prompt import ConditionSchema
+from generators.autoencoder import build_autoencoder
+from generators.config import GeneratorConfig
+from generators.denoiser import DenoiserLearner, build_denoiser
+from generators.latents import encode_all
+from learning.batches import TensorBatches
+from learning.devices import resolve_device, resolve_precision
+from learning.fit import fit
+
+LABELS = ("a", "b", "c", "d", "e", "f")
+
+
+class PeerLoop:
+    """MONAI's training step on the same images, conditions, batch size, precision and optimiser."""
+
+    def __init__(self, config: GeneratorConfig, images: torch.Tensor, conditions: Conditions, parts: Any) -> None:
+        autoencoder, scaling, denoiser = parts
+        self.latent_shape = config.autoencoder.latent_shape(images.shape[2:])
+        self.device = resolve_device(config.denoiser_fit.device)
+        self.precision = resolve_precision(config.denoiser_fit.precision, self.device)
+        self.images, self.conditions, self.batch = images, conditions, config.denoiser_fit.batch_size
+        self.autoencoder = PeerAutoencoder(autoencoder, scaling).to(self.device)
+        self.denoiser = PeerDenoiser(denoiser).to(self.device).train()
+        self.scheduler = DDPMScheduler(num_train_timesteps=1000, schedule="scaled_linear_beta", clip_sample=False)
+        self.inferer = LatentDiffusionInferer(self.scheduler)
+        self.optimizer = torch.optim.AdamW(denoiser.parameters(), lr=1e-4, fused=True)
+
+    def step(self) -> None:
+        """One optimiser step."""
+        rows = torch.randint(len(self.images), (self.batch,))
+        images, conditions = self.images[rows].to(self.device), self.conditions[rows].to(self.device)
+        self.optimizer.zero_grad(set_to_none=True)
+        with torch.autocast(self.device, torch.bfloat16, enabled=self.precision == "bf16"):
+            noise = torch.randn(self.batch, *self.latent_shape, device=self.device)
+            times = torch.randint(1000, (self.batch,), device=self.device)
+            predicted = self.inferer(
+                inputs=images,
+                autoencoder_model=self.autoencoder,
+                diffusion_model=self.denoiser,
+                noise=noise,
+                timesteps=times,
+                condition=self.denoiser.tokens(conditions),
+            )
+            loss = F.mse_loss(predicted.float(), noise)
+        loss.backward()
+        self.optimizer.step()
+
+
+def main() -> None:
+    """Measure and write the result file."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--size", type=int, default=64)
+    parser.add_argument("--images", type=int, default=2000)
+    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--steps-per-round", type=int, default=8)
+    parser.add_argument("--precision", choices=("auto", "fp32", "bf16"), default="auto")
+    arguments = parser.parse_args()
+    config = GeneratorConfig()
+    steps = arguments.steps_per_round * (arguments.rounds + 1)  # the first round warms up
+    fitting = config.denoiser_fit.model_copy(
+        update={
+            "steps": steps,
+            "batch_size": arguments.batch_size,
+            "precision": arguments.precision,
+            "validate_every": 0,
+            "checkpoint_every": steps,
+            "tracker": "none",
+        }
+    )
+    config = config.model_copy(update={"denoiser_fit": fitting})
+    result = measure(config, arguments.size, arguments.images, arguments.rounds, arguments.steps_per_round)
+    write_result("training_speed", result)
+
+
+def measure(config: GeneratorConfig, size: int, total: int, rounds: int, per_round: int) -> dict[str, Any]:
+    """Alternate rounds of both loops.
+
+    Ours runs as users run it, in :func:`learning.fit.fit`; its progress callback is where the other takes its turn.
+    """
+    schema = ConditionSchema(labels=LABELS, exclusive=True)
+    images = torch.rand(total, 1, size, size) * 2 - 1
+    labels = F.one_hot(torch.arange(total) % len(LABELS), len(LABELS))
+    empty = torch.zeros(total, 0)
+    conditions = Conditions(labels, empty, empty.long())
+    autoencoder = build_autoencoder(config.autoencoder, spatial_dims=2, image_channels=1, seed=0).eval()
+    autoencoder.requires_grad_(False).to(resolve_device(config.denoiser_fit.device))
+    started = time.perf_counter()
+    latents = encode_all(autoencoder, images.half().numpy())
+    encoding = time.perf_counter() - started
+    scaling, shape = latents.scaling(), config.autoencoder.latent_shape((size, size))
+    ours, theirs = (build_denoiser(config.denoiser, schema, shape, seed=0) for _ in range(2))
+    peer = PeerLoop(config, images, conditions, (autoencoder, scaling, theirs))
+    learner = DenoiserLearner(
+        ours, config.denoiser, objective=config.objective, scaling=scaling, judged={}, seed=0, decode=autoencoder.decode
+    )
+    batches = TensorBatches({"mean": latents.mean, "log_var": latents.log_var, **conditions.tensors()})
+    times: dict[str, list[float]] = {"ours": [], "theirs": []}
+    clock = {"since": time.perf_counter()}
+
+    def progress(done: int, _total: int, _what: str = "") -> None:
+        if done % per_round:
+            return
+        times["ours"].append(time.perf_counter() - clock["since"])
+        began = time.perf_counter()
+        for _ in range(per_round):
+            peer.step()
+        times["theirs"].append(time.perf_counter() - began)
+        clock["since"] = time.perf_counter()
+
+    with tempfile.TemporaryDirectory() as work:
+        fit(learner, batches, config.denoiser_fit, work=Path(work), progress=progress)
+    steady = {key: value[1:] for key, value in times.items()}
+    setting = {"size": size, "images": total, "threads": torch.get_num_threads(), "steps_per_round": per_round}
+    return _result(config, setting, encoding, steady)
+
+
+def _result(
+    config: GeneratorConfig, setting: dict[str, Any], encoding: float, times: dict[str, list[float]]
+) -> dict[str, Any]:
+    per_round = setting["steps_per_round"]
+    images = per_round * config.denoiser_fit.batch_size
+    run = GeneratorConfig().denoiser_fit.steps  # the encoding is shared out over a run of the default length
+    shared = encoding * per_round / run
+    whole = [value + shared for value in times["ours"]]
+    return {
+        "setting": {
+            **setting,
+            "batch_size": config.denoiser_fit.batch_size,
+            "precision": resolve_precision(config.denoiser_fit.precision, resolve_device(config.denoiser_fit.device)),
+            "autoencoder": config.autoencoder.model_dump(mode="json"),
+            "denoiser": config.denoiser.model_dump(mode="json"),
+            "rounds": len(times["ours"]),
+        },
+        "ours_images_per_s": rate(images, whole),
+        "monai_images_per_s": rate(images, times["theirs"]),
+        "times_as_fast": paired_ratio(whole, times["theirs"]),
+        "encoding_once_s": encoding,
+        "note": f"ours includes its share of encoding {setting['images']} images once in a run of {run} steps",
+    }
+
+
+if __name__ == "__main__":
+    main()
