@@ -21,16 +21,40 @@ from tests.generators.tiny import SAMPLER, SIDE
 TOTAL = 10  # two whole micro-batches of 4, and one padded
 
 
+class Stop(Exception):
+    """Raised to end a run early, as a kill would."""
+
+
+def stop(_done: int, _total: int, _what: str = "") -> None:
+    raise Stop
+
+
 @pytest.fixture
 def plan(bundle: GeneratorBundle) -> SamplingPlan:
     return plan_counts(bundle.facts.conditions, {"bright": TOTAL // 2, "dark": TOTAL // 2}, seed=0)
 
 
 @pytest.fixture(scope="module")
-def whole(bundle_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Cohort:
+def exact_folder(bundle_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same generator, storing float32: rounding to grey levels would hide differences of bits."""
+    rounding = GeneratorBundle.load(bundle_folder)
+    preprocess = rounding.facts.preprocess.model_copy(update={"stored_dtype": "float32"})
+    facts = rounding.facts.model_copy(update={"preprocess": preprocess})
+    out = tmp_path_factory.mktemp("exact") / "bundle"
+    GeneratorBundle(facts, rounding.autoencoder, rounding.denoiser, rounding.training).save(out)
+    return out
+
+
+@pytest.fixture
+def exact(exact_folder: Path) -> GeneratorBundle:
+    return GeneratorBundle.load(exact_folder)
+
+
+@pytest.fixture(scope="module")
+def whole(exact_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Cohort:
     """The whole plan, drawn in one go."""
     folder = tmp_path_factory.mktemp("whole")
-    bundle = GeneratorBundle.load(bundle_folder)
+    bundle = GeneratorBundle.load(exact_folder)
     plan = plan_counts(bundle.facts.conditions, {"bright": TOTAL // 2, "dark": TOTAL // 2}, seed=0)
     return generate(bundle, plan, folder / "out", work=folder / "work", sampler=SAMPLER)
 
@@ -49,9 +73,9 @@ def most_apart(first: Cohort, second: Cohort) -> int:
 # ---- the same bits ----
 
 
-def test_shards_merge_to_the_whole(bundle: GeneratorBundle, plan: SamplingPlan, whole: Cohort, tmp_path: Path) -> None:
+def test_shards_merge_to_the_whole(exact: GeneratorBundle, plan: SamplingPlan, whole: Cohort, tmp_path: Path) -> None:
     parts = [
-        generate(bundle, plan.shard(i, 2), tmp_path / f"part{i}", work=tmp_path / "work", sampler=SAMPLER)
+        generate(exact, plan.shard(i, 2), tmp_path / f"part{i}", work=tmp_path / "work", sampler=SAMPLER)
         for i in (0, 1)
     ]
     merged = merge(parts, tmp_path / "merged")
@@ -59,19 +83,19 @@ def test_shards_merge_to_the_whole(bundle: GeneratorBundle, plan: SamplingPlan, 
     assert list(merged.manifest["image_id"]) == [image.image_id for image in plan]
 
 
-def test_a_single_row_alone_is_the_same(bundle: GeneratorBundle, whole: Cohort, tmp_path: Path) -> None:
+def test_a_single_row_alone_is_the_same(exact: GeneratorBundle, whole: Cohort, tmp_path: Path) -> None:
     for row in (0, 3, 9):
         sampler = SamplerConfig.model_validate(whole.schema.generation)
-        again = generate(bundle, plan_again(whole, [row]), tmp_path / f"{row}", work=tmp_path / "work", sampler=sampler)
+        again = generate(exact, plan_again(whole, [row]), tmp_path / f"{row}", work=tmp_path / "work", sampler=sampler)
         assert np.array_equal(again.pixels([0])[0], whole.pixels([row])[0])
 
 
 def test_order_and_neighbours_do_not_matter(
-    bundle: GeneratorBundle, plan: SamplingPlan, whole: Cohort, tmp_path: Path
+    exact: GeneratorBundle, plan: SamplingPlan, whole: Cohort, tmp_path: Path
 ) -> None:
-    others = plan_counts(bundle.facts.conditions, {"dark": 7}, seed=5)
+    others = plan_counts(exact.facts.conditions, {"dark": 7}, seed=5)
     mixed = SamplingPlan([*others.images[:3], *reversed(plan.images), *others.images[3:]])
-    found = pixels(generate(bundle, mixed, tmp_path / "out", work=tmp_path / "work", sampler=SAMPLER))
+    found = pixels(generate(exact, mixed, tmp_path / "out", work=tmp_path / "work", sampler=SAMPLER))
     for image_id, expected in pixels(whole).items():
         assert np.array_equal(found[image_id], expected)
 
@@ -92,9 +116,9 @@ generate(bundle, plan, Path(sys.argv[2]), work=Path(sys.argv[3]), sampler=SAMPLE
 
 
 def test_a_killed_run_goes_on_to_the_same_images(
-    bundle: GeneratorBundle, bundle_folder: Path, plan: SamplingPlan, whole: Cohort, tmp_path: Path
+    exact: GeneratorBundle, exact_folder: Path, plan: SamplingPlan, whole: Cohort, tmp_path: Path
 ) -> None:
-    command = [sys.executable, "-c", KILLED, str(bundle_folder), str(tmp_path / "out"), str(tmp_path / "work")]
+    command = [sys.executable, "-c", KILLED, str(exact_folder), str(tmp_path / "out"), str(tmp_path / "work")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": "."}) as process:
         assert process.stdout is not None
         assert process.stdout.readline().strip() == "4"
@@ -109,7 +133,7 @@ def test_a_killed_run_goes_on_to_the_same_images(
         kept = {path: path.stat().st_mtime_ns for path in before if path.exists()}
         assert kept == before  # what was drawn before the kill is not drawn again
 
-    resumed = generate(bundle, plan, tmp_path / "out", work=tmp_path / "work", sampler=SAMPLER, progress=progress)
+    resumed = generate(exact, plan, tmp_path / "out", work=tmp_path / "work", sampler=SAMPLER, progress=progress)
     assert resumed.digest == whole.digest
     assert times == [4, 8, 10]
     assert not list((tmp_path / "work").iterdir())
@@ -117,7 +141,7 @@ def test_a_killed_run_goes_on_to_the_same_images(
 
 @pytest.mark.parametrize("damage", ["truncated", "altered"])
 def test_a_damaged_micro_batch_is_drawn_again(
-    bundle: GeneratorBundle, plan: SamplingPlan, whole: Cohort, tmp_path: Path, damage: str
+    exact: GeneratorBundle, plan: SamplingPlan, whole: Cohort, tmp_path: Path, damage: str
 ) -> None:
     class Stop(Exception):
         pass
@@ -126,12 +150,12 @@ def test_a_damaged_micro_batch_is_drawn_again(
         raise Stop
 
     with pytest.raises(Stop):
-        generate(bundle, plan, tmp_path / "out", work=tmp_path / "work", sampler=SAMPLER, progress=stop)
+        generate(exact, plan, tmp_path / "out", work=tmp_path / "work", sampler=SAMPLER, progress=stop)
     (file,) = (tmp_path / "work").glob("*.safetensors")
     content = bytearray(file.read_bytes())
     content[-3] ^= 255
     file.write_bytes(bytes(content[:-1] if damage == "truncated" else content))
-    resumed = generate(bundle, plan, tmp_path / "out", work=tmp_path / "work", sampler=SAMPLER)
+    resumed = generate(exact, plan, tmp_path / "out", work=tmp_path / "work", sampler=SAMPLER)
     assert resumed.digest == whole.digest
 
 
@@ -139,27 +163,52 @@ def test_a_damaged_micro_batch_is_drawn_again(
     "change", [{"guidance": 3.0}, {"steps": 4}, {"solver": "euler"}, {"guidance_interval": (0.2, 0.8)}], ids=str
 )
 def test_another_sampler_setting_never_finds_this_ones_micro_batches(
-    bundle: GeneratorBundle, plan: SamplingPlan, whole: Cohort, tmp_path: Path, change: dict[str, object]
+    exact: GeneratorBundle, plan: SamplingPlan, whole: Cohort, tmp_path: Path, change: dict[str, object]
 ) -> None:
     work = tmp_path / "work"
     sampler = SamplerConfig.model_validate({**SAMPLER.model_dump(), **change})
-    images = plan.images[:4]
-    settings, others = resolved(bundle, SAMPLER), resolved(bundle, sampler)
-    assert not np.array_equal(draw(bundle, images, settings), draw(bundle, images, others))
-    first = SamplingPlan(images)
-    generate(bundle, first, tmp_path / "a", work=work, sampler=SAMPLER)
-    changed = generate(bundle, first, tmp_path / "b", work=work, sampler=sampler)
-    assert np.array_equal(np.stack(changed.pixels(range(4))), draw(bundle, images, others))
+    expected = draw(exact, plan.images[:4], resolved(exact, sampler))
+    assert not np.array_equal(draw(exact, plan.images[:4], resolved(exact, SAMPLER)), expected)
+    with pytest.raises(Stop):
+        generate(exact, plan, tmp_path / "out", work=work, sampler=SAMPLER, progress=stop)
+    assert list(work.iterdir())
+    changed = generate(exact, plan, tmp_path / "out", work=work, sampler=sampler)
+    assert np.array_equal(np.stack(changed.pixels(range(4))), expected)
+
+
+def test_another_plan_or_generator_never_finds_this_ones_micro_batches(
+    bundle: GeneratorBundle, exact: GeneratorBundle, plan: SamplingPlan, tmp_path: Path
+) -> None:
+    work = tmp_path / "work"
+    with pytest.raises(Stop):
+        generate(exact, plan, tmp_path / "a", work=work, sampler=SAMPLER, progress=stop)
+    fresh = plan_counts(exact.facts.conditions, {"bright": 4}, seed=0, fresh="tonight")
+    drawn = generate(exact, fresh, tmp_path / "b", work=work, sampler=SAMPLER)
+    assert list(drawn.manifest["image_id"]) == [image.image_id for image in fresh]
+    rounded = generate(bundle, SamplingPlan(plan.images[:4]), tmp_path / "c", work=work, sampler=SAMPLER)
+    assert {pixels.dtype for pixels in rounded.pixels(range(4))} == {np.dtype(np.uint8)}
+
+
+@pytest.mark.parametrize("guidance", [1.0, 2.0])
+def test_networks_always_see_a_whole_micro_batch(exact: GeneratorBundle, plan: SamplingPlan, guidance: float) -> None:
+    seen: dict[str, set[int]] = {"denoiser": set(), "autoencoder": set()}
+    exact.denoiser.net.register_forward_hook(lambda _, inputs, __: seen["denoiser"].add(len(inputs[0])))
+    exact.autoencoder.net.decoder.register_forward_hook(lambda _, inputs, __: seen["autoencoder"].add(len(inputs[0])))
+    settings = resolved(exact, SAMPLER.model_copy(update={"guidance": guidance}))
+    for total in (1, 3, 4):
+        assert len(draw(exact, plan.images[:total], settings)) == total
+    assert seen == {"denoiser": {4 if guidance == 1 else 8}, "autoencoder": {4}}
 
 
 @pytest.mark.parametrize("change", [{"micro_batch": 1}, {"micro_batch": 7}, {"threads": 2}], ids=str)
 def test_other_micro_batches_and_threads_are_at_most_one_grey_level_apart(
-    bundle: GeneratorBundle, plan: SamplingPlan, whole: Cohort, tmp_path: Path, change: dict[str, int]
+    bundle: GeneratorBundle, plan: SamplingPlan, tmp_path: Path, change: dict[str, int]
 ) -> None:
     sampler = SamplerConfig.model_validate({**SAMPLER.model_dump(), **change})
-    other = generate(bundle, plan, tmp_path / "out", work=tmp_path / "work", sampler=sampler)
-    assert most_apart(whole, other) <= 1
-    assert most_apart(whole, whole) == 0
+    usual = generate(bundle, plan, tmp_path / "usual", work=tmp_path / "work", sampler=SAMPLER)
+    other = generate(bundle, plan, tmp_path / "other", work=tmp_path / "work", sampler=sampler)
+    assert {image.dtype for image in pixels(usual).values()} == {np.dtype(np.uint8)}
+    assert most_apart(usual, other) <= 1
 
 
 def test_another_seed_is_another_image(whole: Cohort) -> None:
@@ -273,14 +322,14 @@ def test_images_that_are_not_finite_are_refused(bundle_folder: Path, plan: Sampl
 
 
 def test_merging_refuses_what_does_not_belong_together(
-    bundle: GeneratorBundle, plan: SamplingPlan, whole: Cohort, cohort: Cohort, tmp_path: Path
+    exact: GeneratorBundle, plan: SamplingPlan, whole: Cohort, cohort: Cohort, tmp_path: Path
 ) -> None:
     with pytest.raises(InputError, match="nothing to merge"):
         merge([], tmp_path / "out")
     with pytest.raises(InputError, match="was added twice"):
         merge([whole, whole], tmp_path / "out")
     sampler = SamplerConfig.model_validate({**SAMPLER.model_dump(), "steps": 2})
-    other = generate(bundle, plan.shard(0, 5), tmp_path / "other", work=tmp_path / "work", sampler=sampler)
+    other = generate(exact, plan.shard(0, 5), tmp_path / "other", work=tmp_path / "work", sampler=sampler)
     with pytest.raises(InputError, match="was drawn by another generator or sampler"):
         merge([whole, other], tmp_path / "out")
     with pytest.raises(InputError, match="not a synthetic cohort"):
