@@ -46,7 +46,7 @@ class TrainingRows:
         known = {spec.name for spec in cohort.schema.attributes}
         self._specs = [spec for spec in self.schema.attributes if spec.name in known]
         self._values = {spec.name: cohort.attribute(spec.name, rows) for spec in self._specs}
-        self._smoothed = {s.name: _Smoothed(s, self._values[s.name]) for s in self._specs if s.kind == "continuous"}
+        self._smoothed = {s.name: Smoothed(s, self._values[s.name]) for s in self._specs if s.kind == "continuous"}
         self._stated = {s.name: self._common_categories(s) for s in self._specs if s.kind == "categorical"}
         sets = [tuple(int(state[row]) for state in self._states.values()) for row in range(len(rows))]
         combined = [(labels, *(self._values[name][row] for name in self._stated)) for row, labels in enumerate(sets)]
@@ -136,7 +136,7 @@ class TrainingRows:
         return len(np.unique(self._patients[list(rows)])) >= self._min_patients
 
 
-class _Smoothed:
+class Smoothed:
     """Draws near a value so that mean and variance over all rows stay: a smoothed bootstrap (Silverman 1986, 6.4).
 
     The bandwidth is the normal reference rule (his equation 3.28); drawn values are pulled towards the mean, which
@@ -152,10 +152,10 @@ class _Smoothed:
         self._bandwidth = 1.06 * spread * max(len(stated), 1) ** -0.2
         self._pull = 1 / math.sqrt(1 + (self._bandwidth / spread) ** 2) if spread > 0 else 1.0
         width = self._high - self._low
-        self._digits = 2 - math.floor(math.log10(width)) if width > 0 else 15
+        self._digits = math.ceil(2.5 - math.log10(width)) if width > 0 else 15
 
     def near(self, value: float, rng: np.random.Generator) -> float:
-        """A draw near ``value``, to a thousandth of the range and within it."""
+        """A draw near ``value``, to about a thousandth of the range and within it."""
         moved = value + self._bandwidth * float(rng.standard_normal())
         drawn = self._mean + self._pull * (moved - self._mean)
         return min(max(round(drawn, self._digits), self._low), self._high)

@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from cohorts.errors import InputError, PromptError
-from cohorts.records import CohortSchema, ImageRecord
+from cohorts.records import AttributeSpec, CohortSchema, ImageRecord
 from cohorts.store import Cohort, CohortWriter
 from conditioning.plan import PlannedImage, SamplingPlan, plan_balance, plan_counts, plan_match, plan_prompts
 from conditioning.prompt import ConditionSchema, Prompt
+from conditioning.training_rows import Smoothed
 
 Key = tuple[object, ...]
 
@@ -183,6 +184,16 @@ def test_ages_go_with_findings_and_keep_mean_and_spread(cohort: Cohort, schema: 
     spec = schema.attributes[0]
     assert (spec.low, spec.high) == (20.0, 90.0)
     assert 20 <= ages.min() < ages.max() <= 90
+
+
+def test_smoothing_adds_no_spread() -> None:
+    """Kernel noise alone would widen 40 values by an eighth; Silverman's correction takes it back."""
+    values = np.random.default_rng(3).normal(50, 10, size=40)
+    spec = AttributeSpec(name="age", kind="continuous", low=-1000.0, high=1000.0)
+    smoothed, rng = Smoothed(spec, values.tolist()), np.random.default_rng(4)
+    drawn = np.array([smoothed.near(float(rng.choice(values)), rng) for _ in range(20_000)])
+    assert drawn.mean() == pytest.approx(values.mean(), abs=4 * 10 / 20_000**0.5)
+    assert drawn.std() == pytest.approx(values.std(), rel=0.02)
 
 
 def test_no_exact_age_is_copied(cohort: Cohort) -> None:
