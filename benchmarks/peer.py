@@ -6,23 +6,28 @@ import torch
 from torch import Tensor, nn
 
 from conditioning.encoder import Conditions
-from generators.autoencoder import Autoencoder
+from generators.autoencoder import Autoencoder, space_to_depth
 from generators.denoiser import Denoiser
 from generators.facts import LatentScaling
-from generators.latents import draw, scaled, unscaled
+from generators.latents import scaled, unscaled
 
 
 class PeerAutoencoder(nn.Module):
-    """Our autoencoder as ``LatentDiffusionInferer`` calls it; scaling is done here, so its ``scale_factor`` stays 1."""
+    """Our autoencoder as ``LatentDiffusionInferer`` calls it, in torch's default memory layout.
+
+    Scaling is done here, so the inferer's ``scale_factor`` stays 1.
+    """
 
     def __init__(self, autoencoder: Autoencoder, scaling: LatentScaling) -> None:
         super().__init__()
-        self.autoencoder, self.scaling = autoencoder, scaling
+        self.autoencoder, self.scaling = autoencoder.to(memory_format=torch.contiguous_format), scaling
 
     def encode_stage_2_inputs(self, images: Tensor) -> Tensor:
         """A drawn latent."""
-        mean, log_var = self.autoencoder.encode(images)
-        return scaled(draw(mean, log_var, torch.randn_like(mean)), self.scaling)
+        mean, std = self.autoencoder.net.encode(space_to_depth(images, self.autoencoder.patch))
+        if self.autoencoder.shortcut is not None:
+            mean = mean + self.autoencoder.shortcut.down(images)
+        return scaled(mean + std * torch.randn_like(mean), self.scaling)
 
     def decode_stage_2_outputs(self, latents: Tensor) -> Tensor:
         """Images."""
@@ -30,7 +35,7 @@ class PeerAutoencoder(nn.Module):
 
 
 class PeerDenoiser(nn.Module):
-    """Our denoiser with its condition given as ``context``: (B, T, D) tokens, pooled inside as ours does.
+    """Our denoiser in torch's default memory layout, told its condition by ``context``: (B, T, D) tokens.
 
     Args:
         denoiser: trained on the straight path ``x = (1 - t) x0 + t eps``.
@@ -41,7 +46,7 @@ class PeerDenoiser(nn.Module):
 
     def __init__(self, denoiser: Denoiser, alpha_bar: Tensor | None = None) -> None:
         super().__init__()
-        self.denoiser, self.alpha_bar = denoiser, alpha_bar
+        self.denoiser, self.alpha_bar = denoiser.to(memory_format=torch.contiguous_format), alpha_bar
 
     def tokens(self, conditions: Conditions) -> Tensor:
         """What MONAI's loop passes on as ``context``."""

@@ -2,7 +2,8 @@
 
 MONAI's loop is that of its tutorials: ``LatentDiffusionInferer`` encodes every batch again at every step, and
 ``DDPMScheduler`` adds the noise. Ours encodes the cohort once and draws from the kept posteriors; the time of that one
-encoding is added for a whole run. The two alternate within one process. Run by hand on a quiet machine::
+encoding is added for a whole run. MONAI's loop runs twice, at our precision and at float32, which is its own choice on
+a CPU. All three alternate within one process. Run by hand on a quiet machine::
 
     python -m benchmarks.training_speed --size 64 --batch-size 64
 """
@@ -12,8 +13,9 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from monai.inferers import LatentDiffusionInferer
@@ -24,9 +26,10 @@ from benchmarks.measuring import paired_ratio, rate, write_result
 from benchmarks.peer import PeerAutoencoder, PeerDenoiser
 from conditioning.encoder import Conditions
 from conditioning.prompt import ConditionSchema
-from generators.autoencoder import build_autoencoder
+from generators.autoencoder import Autoencoder, build_autoencoder
 from generators.config import GeneratorConfig
-from generators.denoiser import DenoiserLearner, build_denoiser
+from generators.denoiser import Denoiser, DenoiserLearner, build_denoiser
+from generators.facts import LatentScaling
 from generators.latents import encode_all
 from learning.batches import TensorBatches
 from learning.devices import resolve_device, resolve_precision
@@ -36,13 +39,29 @@ LABELS = ("a", "b", "c", "d", "e", "f")
 
 
 class PeerLoop:
-    """MONAI's training step on the same images, conditions, batch size, precision and optimiser."""
+    """MONAI's training step on the same images, conditions, batch size and optimiser.
 
-    def __init__(self, config: GeneratorConfig, images: torch.Tensor, conditions: Conditions, parts: Any) -> None:
-        autoencoder, scaling, denoiser = parts
+    Args:
+        config: its denoiser fit gives batch size and device.
+        precision: of the computation.
+        images: (N, C, *size).
+        conditions: of the images.
+        scaling: of the latents.
+    """
+
+    def __init__(
+        self,
+        config: GeneratorConfig,
+        *,
+        precision: Literal["fp32", "bf16"],
+        images: torch.Tensor,
+        conditions: Conditions,
+        scaling: LatentScaling,
+    ) -> None:
+        autoencoder, denoiser = networks(config, images.shape[2:])
         self.latent_shape = config.autoencoder.latent_shape(images.shape[2:])
         self.device = resolve_device(config.denoiser_fit.device)
-        self.precision = resolve_precision(config.denoiser_fit.precision, self.device)
+        self.precision = precision
         self.images, self.conditions, self.batch = images, conditions, config.denoiser_fit.batch_size
         self.autoencoder = PeerAutoencoder(autoencoder, scaling).to(self.device)
         self.denoiser = PeerDenoiser(denoiser).to(self.device).train()
@@ -103,41 +122,68 @@ def measure(config: GeneratorConfig, size: int, total: int, rounds: int, per_rou
 
     Ours runs as users run it, in :func:`learning.fit.fit`; its progress callback is where the other takes its turn.
     """
-    schema = ConditionSchema(labels=LABELS, exclusive=True)
     images = torch.rand(total, 1, size, size) * 2 - 1
-    labels = F.one_hot(torch.arange(total) % len(LABELS), len(LABELS))
     empty = torch.zeros(total, 0)
-    conditions = Conditions(labels, empty, empty.long())
-    autoencoder = build_autoencoder(config.autoencoder, spatial_dims=2, image_channels=1, seed=0).eval()
-    autoencoder.requires_grad_(False).to(resolve_device(config.denoiser_fit.device))
+    conditions = Conditions(F.one_hot(torch.arange(total) % len(LABELS), len(LABELS)), empty, empty.long())
+    autoencoder, denoiser = networks(config, (size, size))
+    autoencoder.to(resolve_device(config.denoiser_fit.device))
     started = time.perf_counter()
     latents = encode_all(autoencoder, images.half().numpy())
     encoding = time.perf_counter() - started
-    scaling, shape = latents.scaling(), config.autoencoder.latent_shape((size, size))
-    ours, theirs = (build_denoiser(config.denoiser, schema, shape, seed=0) for _ in range(2))
-    peer = PeerLoop(config, images, conditions, (autoencoder, scaling, theirs))
+    scaling = latents.scaling()
+    ours: Literal["fp32", "bf16"] = resolve_precision(
+        config.denoiser_fit.precision, resolve_device(config.denoiser_fit.device)
+    )
+    peers = {
+        name: PeerLoop(config, precision=precision, images=images, conditions=conditions, scaling=scaling)
+        for name, precision in (("monai", ours), ("monai_fp32", "fp32"))
+    }
     learner = DenoiserLearner(
-        ours, config.denoiser, objective=config.objective, scaling=scaling, judged={}, seed=0, decode=autoencoder.decode
+        denoiser,
+        config.denoiser,
+        objective=config.objective,
+        scaling=scaling,
+        judged={},
+        seed=0,
+        decode=autoencoder.decode,
     )
     batches = TensorBatches({"mean": latents.mean, "log_var": latents.log_var, **conditions.tensors()})
-    times: dict[str, list[float]] = {"ours": [], "theirs": []}
-    clock = {"since": time.perf_counter()}
-
-    def progress(done: int, _total: int, _what: str = "") -> None:
-        if done % per_round:
-            return
-        times["ours"].append(time.perf_counter() - clock["since"])
-        began = time.perf_counter()
-        for _ in range(per_round):
-            peer.step()
-        times["theirs"].append(time.perf_counter() - began)
-        clock["since"] = time.perf_counter()
-
+    turns = Turns(peers, per_round)
     with tempfile.TemporaryDirectory() as work:
-        fit(learner, batches, config.denoiser_fit, work=Path(work), progress=progress)
-    steady = {key: value[1:] for key, value in times.items()}
-    setting = {"size": size, "images": total, "threads": torch.get_num_threads(), "steps_per_round": per_round}
-    return _result(config, setting, encoding, steady)
+        fit(learner, batches, config.denoiser_fit, work=Path(work), progress=turns)
+    setting = {"size": size, "images": total, "precision": ours, "threads": torch.get_num_threads()}
+    steady = {name: times[1:] for name, times in turns.times.items()}  # the first round warms up
+    return _result(config, {**setting, "steps_per_round": per_round}, encoding, steady)
+
+
+class Turns:
+    """The progress callback of our fit: after each round of its steps, the peers take theirs."""
+
+    def __init__(self, peers: dict[str, PeerLoop], per_round: int) -> None:
+        self.peers, self.per_round = peers, per_round
+        self.times: dict[str, list[float]] = {"ours": [], **{name: [] for name in peers}}
+        self.since = time.perf_counter()
+
+    def __call__(self, done: int, total: int, what: str = "") -> None:
+        """As :class:`cohorts.progress.Progress`."""
+        del total, what
+        if done % self.per_round:
+            return
+        self.times["ours"].append(time.perf_counter() - self.since)
+        for name, peer in self.peers.items():
+            began = time.perf_counter()
+            for _ in range(self.per_round):
+                peer.step()
+            self.times[name].append(time.perf_counter() - began)
+        self.since = time.perf_counter()
+
+
+def networks(config: GeneratorConfig, size: Sequence[int]) -> tuple[Autoencoder, Denoiser]:
+    """Freshly made networks, the autoencoder frozen; the same ones at every call."""
+    schema = ConditionSchema(labels=LABELS, exclusive=True)
+    autoencoder = build_autoencoder(config.autoencoder, spatial_dims=2, image_channels=1, seed=0)
+    denoiser = build_denoiser(config.denoiser, schema, config.autoencoder.latent_shape(size), seed=0)
+    return autoencoder.eval().requires_grad_(False), denoiser
 
 
 def _result(
@@ -152,14 +198,15 @@ def _result(
         "setting": {
             **setting,
             "batch_size": config.denoiser_fit.batch_size,
-            "precision": resolve_precision(config.denoiser_fit.precision, resolve_device(config.denoiser_fit.device)),
             "autoencoder": config.autoencoder.model_dump(mode="json"),
             "denoiser": config.denoiser.model_dump(mode="json"),
             "rounds": len(times["ours"]),
         },
         "ours_images_per_s": rate(images, whole),
-        "monai_images_per_s": rate(images, times["theirs"]),
-        "times_as_fast": paired_ratio(whole, times["theirs"]),
+        "monai_images_per_s": rate(images, times["monai"]),
+        "monai_fp32_images_per_s": rate(images, times["monai_fp32"]),
+        "times_as_fast": paired_ratio(whole, times["monai"]),
+        "times_as_fast_as_fp32": paired_ratio(whole, times["monai_fp32"]),
         "encoding_once_s": encoding,
         "note": f"ours includes its share of encoding {setting['images']} images once in a run of {run} steps",
     }
