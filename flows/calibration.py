@@ -1,0 +1,205 @@
+"""How fast this machine trains the networks of a recipe: one or two real steps of each, on random pixels."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+
+from conditioning.encoder import encode_prompts
+from conditioning.prompt import ConditionSchema, Prompt
+from flows.facts import machine
+from flows.recipe import Recipe
+from generators.autoencoder import build_autoencoder
+from generators.config import GeneratorConfig
+from generators.denoiser import DenoiserLearner, build_denoiser
+from generators.facts import LatentScaling
+from generators.features import FeatureNet
+from generators.reconstruction import AutoencoderLearner, build_adversary
+from learning.devices import resolve_device, resolve_precision
+from learning.fit_config import FitConfig
+from learning.learner import Learner
+
+LONG_STEP_S = 2.0
+PART_OF_A_BATCH = 8
+FORWARD_SHARE = 1 / 3  # of a training step: the backward pass costs about two forward passes
+VOCABULARY = ConditionSchema(labels=tuple(f"label {number}" for number in range(8)))  # the real one is not read yet
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What was measured and counted.
+
+    Attributes:
+        train_s: all steps of all fits.
+        sample_s: one image, decoding included.
+        memory_bytes: peak of the process while it trained.
+        weight_bytes: of all networks, float32.
+        cache_bytes: training images as the network sees them, and their latents.
+        image_bytes: one generated image.
+        assumption: in words.
+    """
+
+    train_s: float
+    sample_s: float
+    memory_bytes: float
+    weight_bytes: float
+    cache_bytes: float
+    image_bytes: float
+    assumption: str
+
+
+def calibrate(recipe: Recipe, images: int) -> Measured:
+    """Time the training steps of a recipe.
+
+    Args:
+        recipe: the recipe.
+        images: training images that are expected.
+    """
+    config, size = recipe.generator, recipe.preprocess.size
+    threads = torch.get_num_threads()
+    torch.set_num_threads(config.threads or threads)
+    try:
+        with _PeakMemory() as peak:
+            autoencoder_s, autoencoder_bytes = _autoencoder_step(recipe)
+            denoiser_s, denoiser_bytes = _denoiser_step(recipe)
+    finally:
+        torch.set_num_threads(threads)
+    features_s = autoencoder_s / 8 * config.features_fit.steps if config.reconstruction.features else 0.0
+    train_s = config.autoencoder_fit.steps * autoencoder_s + config.denoiser_fit.steps * denoiser_s + features_s
+    passes = recipe.sampler.steps * (1 if recipe.sampler.guidance == 1 else 2)
+    sample_s = passes * denoiser_s * FORWARD_SHARE / config.denoiser_fit.batch_size
+    sample_s += autoencoder_s * FORWARD_SHARE / 2 / config.autoencoder_fit.batch_size
+    pixels = recipe.preprocess.channels * math.prod(size)
+    latent = math.prod(config.autoencoder.latent_shape(size))
+    return Measured(
+        train_s=train_s,
+        sample_s=sample_s,
+        memory_bytes=peak.bytes,
+        weight_bytes=autoencoder_bytes + denoiser_bytes,
+        cache_bytes=images * (pixels + 2 * latent) * 4.0,
+        image_bytes=float(pixels * (4 if recipe.preprocess.stored_dtype == "float32" else 2)),
+        assumption=f"from timed training steps on {_where(config)}",
+    )
+
+
+def _where(config: GeneratorConfig) -> str:
+    facts = machine()
+    if resolve_device(config.denoiser_fit.device) == "cuda":
+        return str(facts.get("gpu", "the accelerator"))
+    return f"{facts['cores']} cores"
+
+
+def _autoencoder_step(recipe: Recipe) -> tuple[float, float]:
+    config, dims, channels = recipe.generator, len(recipe.preprocess.size), recipe.preprocess.channels
+    network = build_autoencoder(config.autoencoder, spatial_dims=dims, image_channels=channels, seed=0)
+    judge = config.reconstruction
+    device = resolve_device(config.autoencoder_fit.device)
+    adversary = build_adversary(judge, spatial_dims=dims, image_channels=channels, seed=0) if judge.adversary else None
+    learner = AutoencoderLearner(
+        network,
+        judge,
+        steps=config.autoencoder_fit.steps,
+        features=FeatureNet(dims, channels, 1).to(device).requires_grad_(False) if judge.features else None,
+        adversary=adversary,
+        judged={},
+    )
+
+    def batch(images: int) -> dict[str, Tensor]:
+        return {"image": torch.rand(images, channels, *recipe.preprocess.size) * 2 - 1}
+
+    seconds = step_seconds(learner, batch, config.autoencoder_fit)
+    if adversary is not None:
+        learner.step = config.autoencoder_fit.steps - 1
+        late = step_seconds(learner, batch, config.autoencoder_fit)
+        seconds = judge.adversary_from * seconds + (1 - judge.adversary_from) * late
+    return seconds, _bytes_of(network) + (0.0 if adversary is None else _bytes_of(adversary))
+
+
+def _denoiser_step(recipe: Recipe) -> tuple[float, float]:
+    config = recipe.generator
+    shape = config.autoencoder.latent_shape(recipe.preprocess.size)
+    network = build_denoiser(config.denoiser, VOCABULARY, shape, seed=0)
+    learner = DenoiserLearner(
+        network,
+        config.denoiser,
+        objective=config.objective,
+        scaling=LatentScaling(mean=(0.0,) * shape[0], std=(1.0,) * shape[0]),
+        judged={},
+        seed=0,
+        decode=lambda latents: latents,
+    )
+
+    def batch(images: int) -> dict[str, Tensor]:
+        prompts = [Prompt(labels={VOCABULARY.labels[0]: True})] * images
+        conditions = encode_prompts(VOCABULARY, prompts).tensors()
+        return {"mean": torch.randn(images, *shape), "log_var": torch.full((images, *shape), -5.0), **conditions}
+
+    return step_seconds(learner, batch, config.denoiser_fit), _bytes_of(network)
+
+
+def step_seconds(learner: Learner, batch: Callable[[int], dict[str, Tensor]], config: FitConfig) -> float:
+    """Seconds of one optimiser step; of a long one, a part of the batch is timed and scaled up."""
+    device = resolve_device(config.device)
+    learner.network.to(device)
+    parts = [learner.network]
+    if learner.adversary is not None:
+        parts.append(learner.adversary.to(device))
+    optimizers = [torch.optim.AdamW(part.parameters(), lr=1e-6) for part in parts]
+    low_precision = resolve_precision(config.precision, device) == "bf16"
+
+    def timed(images: int) -> float:
+        started = time.perf_counter()
+        data = {name: tensor.to(device) for name, tensor in batch(images).items()}
+        generator = torch.Generator().manual_seed(0)
+        losses = [learner.loss, learner.adversary_loss] if learner.adversary is not None else [learner.loss]
+        for judge, optimizer in zip(losses, optimizers, strict=True):
+            with torch.autocast(device, dtype=torch.bfloat16, enabled=low_precision):
+                terms = judge(data, generator)
+            if "loss" in terms:
+                optimizer.zero_grad()
+                terms["loss"].backward()  # type: ignore[no-untyped-call]  # torch does not type it
+                optimizer.step()
+        if device == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter() - started
+
+    part = max(1, config.batch_size // PART_OF_A_BATCH)
+    timed(part)  # kernels are chosen and memory is fetched at the first call
+    whole = timed(part) * config.batch_size / part
+    if whole < LONG_STEP_S:
+        timed(config.batch_size)
+        whole = timed(config.batch_size)
+    return whole
+
+
+def _bytes_of(network: nn.Module) -> float:
+    return 4.0 * sum(parameter.numel() for parameter in network.parameters())
+
+
+class _PeakMemory:
+    """Peak memory of the process over a block; of the accelerator's where one is used."""
+
+    bytes: float = 0.0
+
+    def __enter__(self) -> Self:
+        with suppress(OSError):
+            Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # proc(5): resets the high-water mark
+        if torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with suppress(OSError, StopIteration, ValueError):
+            lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+            mark = next(line for line in lines if line.startswith("VmHWM"))
+            self.bytes = float(mark.split()[1]) * 1024
+        if torch.cuda.is_available():
+            self.bytes = max(self.bytes, float(torch.cuda.max_memory_allocated()))

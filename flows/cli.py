@@ -1,0 +1,127 @@
+"""The command ``medphantom``: one line for every error, status 2 for what the user can mend, and a fast start.
+
+Verbs import what they need when they run: ``--help`` and ``ingest`` load no torch.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from cohorts.errors import MedphantomError
+from flows import cli_data, cli_models, cli_runs
+from flows.failure import DEBUG_VARIABLE, UnexpectedFailure, memory_ran_out
+
+STATUS_WRONG_INPUT = 2
+STATUS_OUR_FAULT = 1
+STATUS_INTERRUPTED = 130
+DEBUG_FLAG = "--debug"
+
+app = typer.Typer(
+    name="medphantom",
+    help="Turns a scarce, private set of medical images into a synthetic one that can be used and shared.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from importlib import metadata
+
+        typer.echo(f"medphantom {metadata.version('medphantom')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version.", callback=_show_version, is_eager=True)
+    ] = False,
+    debug: Annotated[
+        bool, typer.Option(DEBUG_FLAG, help="Show tracebacks. May print content of source files.")
+    ] = False,
+) -> None:
+    del version, debug  # the first acts by its callback, the second in main()
+
+
+for _command in (
+    cli_runs.init,
+    cli_runs.run,
+    cli_runs.serve,
+    cli_runs.demo,
+    cli_data.ingest,
+    cli_data.inspect,
+    cli_data.phantom,
+    cli_models.train,
+    cli_models.generate,
+    cli_models.merge,
+    cli_models.assess,
+    cli_data.export,
+    cli_data.verify,
+    cli_runs.schema,
+):
+    app.command()(_command)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        arguments: by default those of the process.
+
+    Returns:
+        Exit status: 0, 1 (a fault of ours), 2 (something to mend), 130 (interrupted).
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    arguments_left = [argument for argument in given if argument != DEBUG_FLAG]
+    before = os.environ.get(DEBUG_VARIABLE)
+    if DEBUG_FLAG not in given and not before:
+        return _guarded(arguments_left)
+    os.environ[DEBUG_VARIABLE] = "1"  # stages look at it too
+    try:
+        status = app(arguments_left, prog_name="medphantom", standalone_mode=False)
+    finally:
+        os.environ[DEBUG_VARIABLE] = before or ""
+    return status if isinstance(status, int) else 0
+
+
+def _guarded(arguments: list[str]) -> int:
+    status, line = STATUS_WRONG_INPUT, ""
+    try:
+        result = app(arguments, prog_name="medphantom", standalone_mode=False)
+        status = result if isinstance(result, int) else 0
+        line = "interrupted; the same command continues" if status == STATUS_INTERRUPTED else ""
+    except KeyboardInterrupt:
+        status, line = STATUS_INTERRUPTED, "interrupted; the same command continues"
+    except MedphantomError as error:
+        line = str(error)
+    except UnexpectedFailure as error:
+        status, line = STATUS_OUR_FAULT, str(error)
+    except Exception as error:  # whatever happens, the user gets one line
+        if memory_ran_out(error):
+            line = "memory did not suffice; use smaller batches or images"
+        elif hasattr(error, "format_message"):  # a usage error of typer
+            said = " ".join(error.format_message().split())
+            line = f"{said} (see medphantom {_verb(arguments)}--help)" if said else ""
+        else:
+            status = STATUS_OUR_FAULT
+            line = f"unexpected {type(error).__name__}; {DEBUG_FLAG} shows details, which may quote source files"
+    if line:
+        print(f"medphantom: {' '.join(line.split())}", file=sys.stderr)
+    return status
+
+
+def _verb(arguments: list[str]) -> str:
+    known = {command.callback.__name__ for command in app.registered_commands if command.callback}
+    return f"{arguments[0]} " if arguments and arguments[0] in known else ""
+
+
+if __name__ == "__main__":
+    sys.exit(main())

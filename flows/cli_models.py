@@ -1,0 +1,126 @@
+"""Verbs about generators and their images: train, generate, merge, assess."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from flows.cli_data import RecipeOption, Setting
+
+
+def train(
+    cohort: Annotated[Path, typer.Argument(help="Real cohort, from medphantom ingest.")],
+    *,
+    out: Annotated[Path, typer.Option("--out", help="Bundle to make.")],
+    size: Annotated[int | None, typer.Option(help="Side of what the networks see, in pixels.")] = None,
+    recipe: RecipeOption = None,
+    setting: Setting = None,
+) -> None:
+    """Fit a generator to a cohort. The same command continues after an interruption."""
+    from cohorts.store import Cohort
+    from flows import verbs
+    from flows.progress import watching
+    from flows.settings import TrainPart, read_part
+
+    real = Cohort.open(cohort)
+    part = read_part(TrainPart, recipe, setting or [], size_flag(size, real.schema.spatial_dims))
+    verbs.refuse_existing(out)
+    with watching():
+        bundle = verbs.train(real, part.preprocess.for_cohort(real), part.generator, out)
+    typer.echo(f"bundle: {out}   digest {bundle.digest[:12]}, {bundle.facts.training_images} training images")
+
+
+def size_flag(size: int | None, dims: int) -> dict[str, Any]:
+    """``--size`` as settings."""
+    return {} if size is None else {"preprocess": {"size": [size] * dims}}
+
+
+def generate(
+    bundle: Annotated[Path, typer.Argument(help="Bundle, from medphantom train.")],
+    *,
+    out: Annotated[Path, typer.Option("--out", help="Synthetic cohort to make.")],
+    count: Annotated[
+        list[str] | None, typer.Option(metavar="LABEL=N", help="So many images of a label; may be repeated.")
+    ] = None,
+    match: Annotated[int | None, typer.Option(min=1, help="N images, distributed as the training split.")] = None,
+    balance: Annotated[int | None, typer.Option(min=1, help="Top up every label to N images.")] = None,
+    cohort: Annotated[Path | None, typer.Option(help="Real cohort, for --match and --balance.")] = None,
+    plan_file: Annotated[Path | None, typer.Option("--plan", help="Plan as JSON lines.")] = None,
+    save_plan: Annotated[Path | None, typer.Option(help="Also write the plan as JSON lines.")] = None,
+    shard: Annotated[str | None, typer.Option(metavar="I/K", help="Only part I (from 0) of K.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Another seed gives other images.")] = None,
+    fresh: Annotated[str, typer.Option(help="A tag that enters every seed, such as today's date.")] = "",
+    recipe: RecipeOption = None,
+    setting: Setting = None,
+) -> None:
+    """Draw images. The same command continues after an interruption."""
+    from cohorts.store import Cohort
+    from conditioning.plan import SamplingPlan
+    from flows import verbs
+    from flows.plans import plan_flags, shard_of
+    from flows.progress import watching
+    from flows.recipe import make_plan
+    from flows.settings import GeneratePart, read_part
+    from generators.facts import read_facts
+
+    facts, _ = read_facts(bundle)
+    part = read_part(GeneratePart, recipe, setting or [], plan_flags(count, match, balance, seed))
+    real = None if cohort is None else Cohort.open(cohort)
+    if plan_file is None:
+        plan = make_plan(part.plan, real, facts.conditions, fresh)
+    else:
+        plan = SamplingPlan.from_jsonl(plan_file, facts.conditions)
+    if save_plan is not None:
+        plan.to_jsonl(save_plan)
+    if shard is not None:
+        plan = shard_of(plan, shard)
+    verbs.refuse_existing(out)
+    with watching():
+        made = verbs.generate(bundle, plan, part.sampler, out)
+    typer.echo(f"{len(made)} synthetic images: {out}   look at them with: medphantom inspect {out}")
+
+
+def merge(
+    parts: Annotated[list[Path], typer.Argument(help="Synthetic cohorts: the shards of one plan.")],
+    *,
+    out: Annotated[Path, typer.Option("--out", help="Synthetic cohort to make.")],
+) -> None:
+    """Join the shards of a plan into one synthetic cohort."""
+    from cohorts.store import Cohort
+    from flows.verbs import refuse_existing
+    from generators.generate import merge as join
+
+    refuse_existing(out)
+    made = join([Cohort.open(part) for part in parts], out)
+    typer.echo(f"{len(made)} synthetic images: {out}")
+
+
+def assess(
+    real: Annotated[Path, typer.Argument(help="Real cohort.")],
+    synthetic: Annotated[Path, typer.Argument(help="Synthetic cohort.")],
+    *,
+    out: Annotated[Path, typer.Option("--out", help="Folder for the reports.")],
+    bundle: Annotated[Path | None, typer.Option(help="The generator, for the control of the copy search.")] = None,
+    size: Annotated[int | None, typer.Option(help="Side of what the scoring networks see, without a bundle.")] = None,
+    recipe: RecipeOption = None,
+    setting: Setting = None,
+) -> None:
+    """Score a synthetic cohort against real patients, and write a report."""
+    from cohorts.store import Cohort
+    from flows import verbs
+    from flows.progress import watching
+    from flows.settings import AssessPart, read_part
+    from flows.summaries import score_summary
+    from generators.facts import read_facts
+
+    actual = Cohort.open(real)
+    made = Cohort.open(synthetic)
+    part = read_part(AssessPart, recipe, setting or [], size_flag(size, actual.schema.spatial_dims))
+    preprocess = part.preprocess.for_cohort(actual) if bundle is None else read_facts(bundle)[0].preprocess
+    verbs.refuse_existing(out)
+    with watching():
+        report = verbs.assess(actual, made, preprocess, part.assess, out, bundle=bundle)
+    typer.echo(score_summary(report))
+    typer.echo(f"report: {out / 'report.html'} (internal), {out / 'report.public.html'} (may be shared)")

@@ -1,0 +1,125 @@
+"""Verbs about recipes: init, run, serve, demo, schema."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from flows.cli_data import Setting
+
+if TYPE_CHECKING:
+    from flows.artifact import Stage
+    from flows.job import Job, Refs
+
+TEMPLATES = Path(__file__).parent / "templates"
+RECIPE_TEMPLATE = TEMPLATES / "recipe.yaml"
+DEMO_RECIPE = TEMPLATES / "demo.yaml"
+
+OutOption = Annotated[Path | None, typer.Option("--out", help="Run folder; by default runs/<name>.")]
+
+
+def init(
+    file: Annotated[Path, typer.Argument(help="Recipe to write.")] = Path("recipe.yaml"),
+    *,
+    source: Annotated[str, typer.Option(help="Folder of the images, as the recipe will name it.")] = "images",
+    name: Annotated[str | None, typer.Option(help="Name of the run; by default that of the file.")] = None,
+) -> None:
+    """Write a commented recipe to start from."""
+    from flows.starter import write_starter
+
+    write_starter(file, source=source, name=name or file.stem)
+    typer.echo(f"{file}: look through it, then: medphantom run {file}")
+
+
+def run(
+    recipe: Annotated[Path, typer.Argument(help="Recipe, from medphantom init or examples/.")],
+    *,
+    setting: Setting = None,
+    out: OutOption = None,
+    no_prefect: Annotated[bool, typer.Option("--no-prefect", help="Run without Prefect.")] = False,
+) -> None:
+    """The whole job: read, train, generate, score, report. What is current is reused."""
+    from flows.job import open_job
+
+    run_recipe(open_job(recipe, setting or [], out), prefect=not no_prefect)
+
+
+def demo(
+    *,
+    out: Annotated[Path, typer.Option("--out", help="Run folder.")] = Path("runs/demo"),
+    setting: Setting = None,
+    no_prefect: Annotated[bool, typer.Option("--no-prefect", help="Run without Prefect.")] = False,
+) -> None:
+    """The whole job on simulated patients, in at most ten minutes on two cores."""
+    from flows.job import open_job
+
+    run_recipe(open_job(DEMO_RECIPE, setting or [], out), prefect=not no_prefect)
+
+
+def run_recipe(job: Job, *, prefect: bool) -> None:
+    """Run what is not current, with an estimate before and a summary after."""
+    from flows.prefect_server import connected
+    from flows.progress import watching
+    from flows.steps import run_job
+    from flows.summaries import run_summary
+
+    refs, to_do = job.outlook()
+    with watching() as view:
+        view.note(f"{job.loaded.file.name}: {', '.join(to_do) if to_do else 'nothing'} to do in {job.run.path}")
+        if to_do:
+            _estimate(job, refs, to_do, view.note)
+        if prefect and (to_do or connected()):
+            from flows.run_flow import run_with_prefect
+
+            view.note("Prefect starts; --no-prefect runs without it")
+            run_with_prefect(job)
+        else:
+            run_job(job)
+    typer.echo(run_summary(job))
+
+
+def _estimate(job: Job, refs: Refs, to_do: tuple[Stage, ...], note: Callable[[str], None]) -> None:
+    from flows.costs import estimate, require_room
+
+    cost = estimate(job, refs, to_do)
+    note(cost.line())
+    require_room(job, cost)
+
+
+def serve(
+    recipe: Annotated[Path, typer.Argument(help="Recipe.")],
+    *,
+    cron: Annotated[str | None, typer.Option(help='Minute, hour, day, month, weekday: "0 2 * * *".')] = None,
+    every: Annotated[str | None, typer.Option(help="Instead of --cron: 30s, 15m, 6h, 1d.")] = None,
+    timezone: Annotated[str, typer.Option(help="In which --cron is read, e.g. Europe/Berlin.")] = "UTC",
+    setting: Setting = None,
+    out: OutOption = None,
+    state: Annotated[
+        Path | None, typer.Option(help="Folder of the server's database; by default .prefect beside the run folder.")
+    ] = None,
+) -> None:
+    """Run a recipe on a schedule, each time with new images, until stopped."""
+    from flows.progress import watching
+    from flows.serve_flow import serve as keep_serving
+
+    with watching():
+        keep_serving(recipe, setting or [], out=out, cron=cron, every=every, timezone=timezone, state=state)
+
+
+def schema(
+    out: Annotated[Path | None, typer.Option("--out", help="File to write; by default it is printed.")] = None,
+) -> None:
+    """The JSON Schema of a recipe, for editors."""
+    from flows.recipe import Recipe
+    from flows.recipe_schema import json_schema
+
+    text = json.dumps(json_schema(Recipe), indent=2, ensure_ascii=False) + "\n"
+    if out is None:
+        typer.echo(text, nl=False)
+    else:
+        out.write_text(text, encoding="utf-8")
+        typer.echo(f"{out}: schema of a recipe")

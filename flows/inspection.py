@@ -1,0 +1,111 @@
+"""Looking at what is there: a cohort's counts and contact sheet, and whether a folder is what it says it is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from cohorts.errors import InputError, ResourceError
+from cohorts.folders import inside, no_space_becomes_one_line
+from cohorts.overview import contact_sheet, overview
+from cohorts.preprocess import Preprocess
+from cohorts.records import SYNTHETIC_SPLIT
+from cohorts.store import SCHEMA_FILE, Cohort
+from flows.artifact import STAGES_FILE, RunFolder, artifact_mark
+from flows.recipe import PreprocessChoice
+from flows.summaries import cohort_summary, frame_text
+from generators.facts import FACTS_FILE
+from learning.randomness import derive_seed
+
+
+def inspect_cohort(
+    folder: Path,
+    sheet: Path,
+    choice: PreprocessChoice,
+    *,
+    size: int | None = None,
+    images: int = 24,
+    split: str | None = None,
+    seed: int = 0,
+) -> Iterator[str]:
+    """Lines about a cohort; also writes a contact sheet of images beside what a network will see of them.
+
+    Raises:
+        InputError: the split has no images, or the sheet would lie in the cohort.
+    """
+    cohort = Cohort.open(folder)
+    if sheet.resolve().is_relative_to(folder.resolve()):
+        raise InputError(f"{sheet} lies in the cohort, which must stay as it is", "choose another --out")
+    dims = cohort.schema.spatial_dims
+    if size is not None:
+        choice = choice.model_copy(update={"size": (size,) * dims})
+    preprocess = _preprocess(cohort, choice)
+    rows = cohort.rows(split)
+    if not rows:
+        raise InputError(f"{folder} has no image in split {split!r}", f"splits: {', '.join(_splits(cohort))}")
+    rng = np.random.default_rng(derive_seed(seed, "contact sheet"))
+    chosen = sorted(rng.choice(rows, size=min(images, len(rows)), replace=False).tolist())
+    with no_space_becomes_one_line(sheet):
+        contact_sheet(cohort, chosen, preprocess).save(sheet)
+    yield cohort_summary(cohort)
+    counts = overview(cohort)
+    for title, frame in (
+        ("labels", counts.labels),
+        ("attributes", counts.attributes),
+        ("categories", counts.categories),
+        ("shapes", counts.shapes),
+    ):
+        if len(frame):
+            yield f"\n{title}\n{frame_text(frame)}"
+    for warning in counts.warnings:
+        yield f"warning: {warning}"
+    yield f"\na network sees {_described(preprocess)}"
+    real = "" if cohort.schema.kind != "real" else "; it shows real images: keep it private"
+    yield f"contact sheet: {sheet} (left: source, right: network{real})"
+
+
+def _preprocess(cohort: Cohort, choice: PreprocessChoice) -> Preprocess:
+    if len(choice.size) != cohort.schema.spatial_dims:
+        choice = choice.model_copy(update={"size": (choice.size[0],) * cohort.schema.spatial_dims})
+    return choice.for_cohort(cohort)
+
+
+def _described(preprocess: Preprocess) -> str:
+    size = "×".join(str(side) for side in preprocess.size)
+    range_ = preprocess.intensity
+    unit = " % of each image" if range_.kind == "percentile" else ""
+    return f"{size} pixels, {preprocess.fit}, {range_.kind} {range_.low:g}…{range_.high:g}{unit}"
+
+
+def _splits(cohort: Cohort) -> list[str]:
+    return sorted(set(cohort.manifest["split"].to_list())) or [SYNTHETIC_SPLIT]
+
+
+def verify_folder(folder: Path) -> Iterator[str]:
+    """Read everything in a cohort, bundle or run folder and compare it with its digest; one line for each.
+
+    Raises:
+        ArtifactError: something differs.
+        InputError: the folder is none of these.
+    """
+    if (folder / STAGES_FILE).is_file():
+        for stage, record in RunFolder(folder).records().items():
+            part = inside(folder, record.output)
+            if (part / SCHEMA_FILE).is_file() or (part / FACTS_FILE).is_file():
+                yield from verify_folder(part)
+            elif not part.exists() or artifact_mark(part) != record.marks[record.output]:
+                raise ResourceError(f"{part} is missing or was altered", "run the recipe again")
+            else:
+                yield f"{part}: as stage {stage} made it"
+    elif (folder / SCHEMA_FILE).is_file():
+        cohort = Cohort.open(folder)
+        cohort.verify()
+        yield f"{folder}: {len(cohort)} {cohort.schema.kind} images as published, digest {cohort.digest[:12]}"
+    elif (folder / FACTS_FILE).is_file():
+        from generators.bundle import GeneratorBundle
+
+        yield f"{folder}: bundle as published, digest {GeneratorBundle.load(folder).digest[:12]}"
+    else:
+        raise InputError(f"{folder} is no cohort, bundle or run folder", "give one that medphantom made")

@@ -1,0 +1,154 @@
+"""One run of a recipe: its folders, the key of each stage, what is current and what would have to be made."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from cohorts.errors import RecipeError
+from cohorts.folders import json_digest
+from flows.artifact import ArtifactRef, RunFolder, Stage, source_mark, stage_key
+from flows.recipe import LoadedRecipe, Recipe, load_recipe
+
+RUNS_FOLDER = "runs"
+
+Refs = dict[Stage, ArtifactRef]
+
+
+@dataclass(frozen=True)
+class Job:
+    """A recipe and where its results go.
+
+    Attributes:
+        loaded: the recipe.
+        base: holds cohort and bundle.
+        run: holds synthetic images and report; the same folder as ``base`` unless images are to be fresh.
+        fresh: tag that makes new images, such as the time of a nightly run.
+    """
+
+    loaded: LoadedRecipe
+    base: RunFolder
+    run: RunFolder
+    fresh: str = ""
+
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe, paths absolute."""
+        return self.loaded.recipe
+
+    def folder_of(self, stage: Stage) -> RunFolder:
+        """Where the artifact of a stage lies."""
+        return self.base if stage in {"phantom", "ingest", "train"} else self.run
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the folders of the run for this process."""
+        with ExitStack() as stack:
+            for folder in {self.base.path: self.base, self.run.path: self.run}.values():
+                stack.enter_context(folder.locked())
+            yield
+
+    def stages(self) -> tuple[Stage, ...]:
+        """The stages of this run, in order."""
+        first: tuple[Stage, ...] = ("phantom",) if self.recipe.cohort.simulate else ()
+        return (*first, "ingest", "train", "generate", "assess", "report")
+
+    def key(self, stage: Stage, refs: Refs) -> str:
+        """Key of a stage, given the artifacts before it."""
+        inputs, settings = self._ingredients(stage, refs)
+        return stage_key(stage, inputs, settings)
+
+    def outlook(self) -> tuple[Refs, tuple[Stage, ...]]:
+        """Artifacts that are current, and the stages that have to be made."""
+        refs: Refs = {}
+        to_do: list[Stage] = []
+        for stage in self.stages():
+            ref = None if to_do else self.folder_of(stage).current(stage, self.key(stage, refs))
+            if ref is None:
+                to_do.append(stage)
+            else:
+                refs[stage] = ref
+        return refs, tuple(to_do)
+
+    def _ingredients(self, stage: Stage, refs: Refs) -> tuple[dict[str, str], Any]:
+        recipe = self.recipe
+        match stage:
+            case "phantom":
+                assert recipe.cohort.simulate is not None  # noqa: S101 - stages() asked for it
+                return {}, recipe.cohort.simulate.model_dump(mode="json")
+            case "ingest":
+                return self._source_marks(refs), self._ingest_settings()
+            case "train":
+                settings = {
+                    "generator": recipe.generator.model_dump(mode="json"),
+                    "preprocess": recipe.preprocess.model_dump(mode="json"),
+                }
+                return _digests(refs, "ingest"), settings
+            case "generate":
+                settings = {
+                    "plan": {**recipe.plan.model_dump(mode="json"), "fresh": self.fresh or recipe.plan.fresh},
+                    "sampler": recipe.sampler.model_dump(mode="json"),
+                }
+                return _digests(refs, "ingest", "train"), settings
+            case "assess":
+                return _digests(refs, "ingest", "train", "generate"), recipe.assess.model_dump(mode="json")
+            case "report":
+                return _digests(refs, "ingest", "train", "generate", "assess"), self.loaded.written
+
+    def _source_marks(self, refs: Refs) -> dict[str, str]:
+        cohort = self.recipe.cohort
+        marks = {"identity": cohort.identity_key().pseudonym("fingerprint", "")}
+        if cohort.source is None:
+            return {**marks, **_digests(refs, "phantom")}
+        marks["source"] = source_mark(cohort.source)
+        for name in ("table", "masks"):
+            path = getattr(cohort.options, name)
+            if isinstance(path, Path) and path.is_absolute():
+                marks[name] = source_mark(path)
+        return marks
+
+    def _ingest_settings(self) -> dict[str, Any]:
+        options = self.recipe.cohort.options
+        settings = {**options.identity(), "strict": options.strict}
+        for name in ("table", "masks"):  # their content counts, not where this machine keeps them
+            if isinstance(getattr(options, name), Path):
+                settings[name] = getattr(options, name).name
+        return settings
+
+
+def _digests(refs: Refs, *stages: Stage) -> dict[str, str]:
+    return {stage: refs[stage].digest for stage in stages}
+
+
+def open_job(
+    recipe: str | Path, settings: Sequence[str] = (), out: str | Path | None = None, fresh: datetime | None = None
+) -> Job:
+    """A job from a recipe file.
+
+    Args:
+        recipe: YAML file.
+        settings: ``--set`` options.
+        out: run folder; by default ``runs/<name>``.
+        fresh: time of a scheduled run: its images are new and lie in a folder of their own beside the run folder.
+
+    Raises:
+        RecipeError: the recipe is wrong.
+    """
+    loaded = load_recipe(recipe, settings)
+    path = Path(out) if out is not None else Path(RUNS_FOLDER) / loaded.recipe.name
+    if path.exists() and not path.is_dir():
+        raise RecipeError(f"{path} is a file, not a folder for a run", "choose another --out")
+    base = RunFolder(path)
+    if fresh is None:
+        return Job(loaded, base, base)
+    tag = fresh.strftime("%Y%m%dT%H%M%SZ")
+    return Job(loaded, base, RunFolder(path.with_name(f"{path.name}-{tag}")), tag)
+
+
+def recipe_digest(job: Job) -> str:
+    """Digest of the recipe as resolved."""
+    return json_digest(job.loaded.written)

@@ -1,0 +1,256 @@
+"""A recipe: everything that decides a run, as one frozen tree that YAML, ``--set`` and editors share. No torch here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from cohorts.errors import InputError, RecipeError
+from cohorts.identity import IdentityKey
+from cohorts.options import IngestOptions
+from cohorts.phantom.write import PhantomOptions
+from cohorts.preprocess import SMALLEST_SIDE, Percentile, Preprocess, Window
+from cohorts.records import Frozen
+from cohorts.store import Cohort
+from conditioning.plan import MIN_PATIENTS, SamplingPlan, plan_balance, plan_counts, plan_match
+from conditioning.prompt import ConditionSchema
+from flows.recipe_file import apply_settings, expand_variables, read_tree, validate
+from generators.config import GeneratorConfig, SamplerConfig
+from quality.config import AssessConfig
+
+SIMULATION_PHRASE = "simulated patients"
+NAME_RULE = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$"
+
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+
+
+class CohortChoice(Frozen):
+    """Where the real images come from, and how they are read.
+
+    Attributes:
+        source: folder or ``.npz`` file of images; relative to the recipe; ``${VARIABLE}`` stands for an environment
+            variable.
+        simulate: patients that the project draws itself, with a known truth and made-up names, instead of a source.
+        public_phrase: for public data only: pseudonyms and splits derive from this phrase, so that anyone can make the
+            same ones again. Private data needs the secret key file instead; leave this empty.
+        key_file: file with the secret key of pseudonyms and splits; by default ``$MEDPHANTOM_KEY_FILE``, else
+            ``~/.config/medphantom/identity.key``, made when it does not exist.
+        options: how the source is read: tables, columns, masks, splits.
+    """
+
+    source: Path | None = None
+    simulate: PhantomOptions | None = None
+    public_phrase: str = ""
+    key_file: Path | None = None
+    options: IngestOptions = IngestOptions()
+
+    @model_validator(mode="after")
+    def _one_source(self) -> CohortChoice:
+        if (self.source is None) == (self.simulate is None):
+            raise ValueError("cohort needs either source or simulate")
+        if self.public_phrase and self.key_file:
+            raise ValueError("cohort.public_phrase and cohort.key_file exclude each other")
+        return self
+
+    def identity_key(self) -> IdentityKey:
+        """The key of pseudonyms and splits."""
+        phrase = self.public_phrase or (SIMULATION_PHRASE if self.simulate and self.key_file is None else "")
+        return IdentityKey.from_phrase(phrase) if phrase else IdentityKey.load_or_create(self.key_file)
+
+
+class PreprocessChoice(Frozen):
+    """What the networks see of an image; what is left out is chosen to suit the cohort.
+
+    Attributes:
+        size: sides in pixels, ``[H, W]`` or ``[D, H, W]``.
+        intensity: source values that become black and white: ``{kind: window, low: …, high: …}`` or
+            ``{kind: percentile}`` of each image; null: the full range of 8-bit images, −1000…1000 HU of CT, else
+            percentiles.
+        fit: ``pad`` keeps the whole image, ``crop`` fills the frame, ``stretch`` ignores the aspect ratio, ``native``
+            keeps the pixel grid; null: ``pad`` for images, ``native`` for volumes.
+        channels: 1 (grey) or 3 (colour).
+        stored_dtype: type of generated pixels; null: as suits the intensity.
+    """
+
+    size: tuple[Annotated[int, Field(ge=SMALLEST_SIDE, le=4096)], ...] = Field(
+        default=(64, 64), min_length=2, max_length=3
+    )
+    intensity: Annotated[Window | Percentile, Field(discriminator="kind")] | None = None
+    fit: Literal["pad", "crop", "stretch", "native"] | None = None
+    channels: Literal[1, 3] = 1
+    stored_dtype: Literal["uint8", "uint16", "int16", "float32"] | None = None
+
+    def for_cohort(self, cohort: Cohort) -> Preprocess:
+        """The complete preprocess for a cohort."""
+        given = {name: getattr(self, name) for name in ("intensity", "fit", "channels", "stored_dtype")}
+        return Preprocess.for_cohort(cohort, self.size, **{k: v for k, v in given.items() if v is not None})
+
+
+class _Plan(Frozen):
+    """What all plans share.
+
+    Attributes:
+        seed: where prompts and noise come from.
+        fresh: a tag that enters every seed; another tag gives new images. ``medphantom serve`` sets it to the time of
+            each scheduled run.
+    """
+
+    seed: Seed = 0
+    fresh: str = ""
+
+
+class MatchPlan(_Plan):
+    """Labels and attributes distributed as in the real training split.
+
+    Attributes:
+        kind: ``match``.
+        total: images in all.
+        min_patients: a combination that fewer training patients have is coarsened before it is asked for.
+    """
+
+    kind: Literal["match"] = "match"
+    total: Annotated[int, Field(ge=1)] = 500
+    min_patients: Annotated[int, Field(ge=1)] = MIN_PATIENTS
+
+
+class BalancePlan(_Plan):
+    """Top up every label of the training split to the same number of images.
+
+    Attributes:
+        kind: ``balance``.
+        per_label: images of each label, real and synthetic together.
+        labels: labels to top up; null: all.
+        min_patients: a combination that fewer training patients have is coarsened before it is asked for.
+    """
+
+    kind: Literal["balance"]
+    per_label: Annotated[int, Field(ge=1)]
+    labels: tuple[str, ...] | None = None
+    min_patients: Annotated[int, Field(ge=1)] = MIN_PATIENTS
+
+
+class CountsPlan(_Plan):
+    """So many images of each label.
+
+    Attributes:
+        kind: ``counts``.
+        counts: label → images; ``no finding`` asks for images without any label.
+    """
+
+    kind: Literal["counts"]
+    counts: dict[str, Annotated[int, Field(ge=0)]]
+
+
+PlanChoice = Annotated[MatchPlan | BalancePlan | CountsPlan, Field(discriminator="kind")]
+
+
+def make_plan(choice: PlanChoice, cohort: Cohort | None, schema: ConditionSchema, fresh: str = "") -> SamplingPlan:
+    """The plan that a recipe describes.
+
+    Args:
+        choice: the ``plan`` section.
+        cohort: the real cohort; only a plan of counts needs none.
+        schema: vocabulary of the generator.
+        fresh: replaces ``choice.fresh`` when not empty.
+
+    Raises:
+        InputError: the plan needs a real cohort and there is none.
+    """
+    tag = fresh or choice.fresh
+    if isinstance(choice, CountsPlan):
+        return plan_counts(schema, choice.counts, choice.seed, fresh=tag)
+    if cohort is None:
+        raise InputError(f"a plan of kind {choice.kind!r} needs the real cohort", "give --cohort, or --count label=N")
+    if isinstance(choice, MatchPlan):
+        return plan_match(cohort, choice.total, choice.seed, fresh=tag, schema=schema, min_patients=choice.min_patients)
+    return plan_balance(
+        cohort,
+        choice.per_label,
+        choice.seed,
+        fresh=tag,
+        labels=choice.labels,
+        schema=schema,
+        min_patients=choice.min_patients,
+    )
+
+
+class Recipe(Frozen):
+    """A run from real images to a scored synthetic dataset.
+
+    Attributes:
+        name: of the run, and of its folder under ``runs/``.
+        cohort: where the real images come from, and how they are read.
+        preprocess: what the networks see of an image.
+        generator: the generator and how it is fitted.
+        plan: what will be generated.
+        sampler: how it is generated.
+        assess: how it is scored.
+    """
+
+    name: Annotated[str, Field(pattern=NAME_RULE)]
+    cohort: CohortChoice
+    preprocess: PreprocessChoice = PreprocessChoice()
+    generator: GeneratorConfig = GeneratorConfig()
+    plan: PlanChoice = MatchPlan()
+    sampler: SamplerConfig = SamplerConfig()
+    assess: AssessConfig = AssessConfig()
+
+
+@dataclass(frozen=True)
+class LoadedRecipe:
+    """A recipe and where it came from.
+
+    Attributes:
+        recipe: with environment variables expanded and paths made absolute.
+        written: the same with paths as they were written, for ``run.json`` and reports.
+        file: the recipe file.
+        settings: the ``--set`` options, in order.
+    """
+
+    recipe: Recipe
+    written: dict[str, Any]
+    file: Path
+    settings: tuple[str, ...] = ()
+
+
+def load_recipe(file: str | Path, settings: Sequence[str] = ()) -> LoadedRecipe:
+    """Read a recipe.
+
+    Args:
+        file: YAML file; relative paths in it are relative to its folder, and its stem is the default name.
+        settings: ``field.field=value`` in order, as of ``--set``.
+
+    Raises:
+        RecipeError: one line that names file, field, rule and value.
+    """
+    path = Path(file)
+    tree, places = apply_settings({"name": path.stem, **read_tree(path)}, settings)
+    written = validate(Recipe, tree, path.name, places)
+    recipe = validate(Recipe, expand_variables(tree, path.name), path.name, places)
+    recipe = recipe.model_copy(update={"cohort": absolute_cohort(recipe.cohort, path.resolve().parent)})
+    source = recipe.cohort.source
+    if source is not None and not source.exists():
+        shown = tree["cohort"]["source"]
+        raise RecipeError(f"{path.name}: cohort.source {shown} does not exist", "give the folder of the images")
+    return LoadedRecipe(recipe, written.model_dump(mode="json"), path, tuple(settings))
+
+
+def absolute_cohort(choice: CohortChoice, base: Path) -> CohortChoice:
+    """Paths of the cohort section relative to the recipe's folder; tables and masks may lie in the source."""
+    source = None if choice.source is None else base / choice.source.expanduser()
+    changed: dict[str, Any] = {}
+    for name in ("table", "masks"):
+        value = getattr(choice.options, name)
+        if isinstance(value, Path) and not (source is not None and (source / value).exists()):
+            changed[name] = base / value.expanduser()
+    return choice.model_copy(
+        update={
+            "source": source,
+            "key_file": None if choice.key_file is None else base / choice.key_file.expanduser(),
+            "options": choice.options.model_copy(update=changed),
+        }
+    )

@@ -1,0 +1,117 @@
+"""Runs on a schedule: a Prefect server that lasts, and the flow served from this process until it is stopped."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from cohorts.errors import InputError
+from flows.job import open_job
+from flows.prefect_server import persistent_server, quiet_prefect
+from flows.progress import watcher
+
+STATE_FOLDER = ".prefect"
+SHORTEST_INTERVAL_S = 5
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_INTERVAL = re.compile(r"(\d+)\s*([smhd])")
+
+
+def serve(
+    recipe: Path,
+    settings: Sequence[str] = (),
+    *,
+    out: Path | None = None,
+    cron: str | None = None,
+    every: str | None = None,
+    timezone: str = "UTC",
+    state: Path | None = None,
+) -> None:
+    """Run a recipe at every time of a schedule, each time with new images, until interrupted.
+
+    Cohort and bundle are shared with ``runs/<name>/`` and made there when they are not current; images and report of
+    each run lie in a folder of their own beside it.
+
+    Args:
+        recipe: YAML file.
+        settings: ``--set`` options.
+        out: run folder; by default ``runs/<name>``.
+        cron: five fields, e.g. ``0 2 * * *``.
+        every: instead of ``cron``: ``30s``, ``15m``, ``6h``, ``1d``.
+        timezone: in which ``cron`` is read, e.g. ``Europe/Berlin``.
+        state: folder of the server's database; by default ``.prefect`` beside the run folder.
+
+    Raises:
+        InputError: the schedule cannot be read.
+        RecipeError: the recipe is wrong.
+        ResourceError: no server can be had.
+    """
+    job = open_job(recipe, settings, out)  # a wrong recipe is told now, not at two in the morning
+    quiet_prefect(PREFECT_LOGGING_LEVEL="INFO")
+    schedule = read_schedule(cron, every, timezone)
+    view = watcher()
+    with persistent_server(state or job.run.path.parent / STATE_FOLDER, view.stage("server")) as url:
+        from prefect.types.entrypoint import EntrypointType
+
+        from flows.run_flow import medphantom_flow
+
+        view.note(f"{recipe} runs at {cron or 'every ' + str(every)}{f' ({timezone})' if cron else ''}")
+        view.note(f"Prefect: {url.removesuffix('/api')}   stop with Ctrl-C")
+        medphantom_flow.serve(
+            name=job.recipe.name,
+            schedule=schedule,
+            parameters={
+                "recipe": str(recipe.resolve()),
+                "settings": list(settings),
+                "out": str(job.base.path.resolve()),
+                "fresh": True,
+            },
+            limit=1,  # runs share cohort and bundle
+            entrypoint_type=EntrypointType.MODULE_PATH,
+            print_starting_message=False,
+        )
+
+
+def read_schedule(cron: str | None, every: str | None, timezone: str) -> Any:
+    """The Prefect schedule of ``--cron`` or ``--every``.
+
+    Raises:
+        InputError: neither, both, or one that cannot be read.
+    """
+    if (cron is None) == (every is None):
+        raise InputError("a schedule needs either --cron or --every", 'e.g. --cron "0 2 * * *", or --every 6h')
+    from prefect.schedules import Cron, Interval
+
+    if every is not None:
+        return Interval(timedelta(seconds=interval_seconds(every)))
+    from prefect.client.schemas.schedules import CronSchedule
+
+    try:
+        CronSchedule(cron=str(cron), timezone=timezone)
+    except ValidationError as error:
+        if any("timezone" in problem["loc"] for problem in error.errors()):
+            raise InputError(f"--timezone {timezone!r} is unknown", "give a name such as Europe/Berlin") from None
+        raise InputError(
+            f"--cron {cron!r} is no schedule", 'give minute, hour, day, month, weekday: "0 2 * * *" is 02:00 every day'
+        ) from None
+    return Cron(str(cron), timezone=timezone)
+
+
+def interval_seconds(every: str) -> int:
+    """Seconds of ``30s``, ``15m``, ``6h`` or ``1d``.
+
+    Raises:
+        InputError: it is none of these, or shorter than :data:`SHORTEST_INTERVAL_S`.
+    """
+    match = _INTERVAL.fullmatch(every.strip())
+    seconds = int(match[1]) * _UNITS[match[2]] if match else 0
+    if seconds < SHORTEST_INTERVAL_S:
+        raise InputError(
+            f"--every must be ≥ {SHORTEST_INTERVAL_S}s, such as 30s, 15m, 6h or 1d; got {every!r}", "mend the interval"
+        )
+    return seconds

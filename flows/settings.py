@@ -1,0 +1,98 @@
+"""Parts of a recipe for verbs that need no whole one: the same fields, the same ``--set``, an optional recipe file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from cohorts.records import Frozen
+from flows.recipe import CohortChoice, MatchPlan, PlanChoice, PreprocessChoice, absolute_cohort
+from flows.recipe_file import apply_settings, expand_variables, read_tree, validate
+from generators.config import GeneratorConfig, SamplerConfig
+from quality.config import AssessConfig
+
+Part = TypeVar("Part", bound=Frozen)
+
+
+class IngestPart(Frozen):
+    """What ``medphantom ingest`` needs of a recipe.
+
+    Attributes:
+        cohort: where the real images come from, and how they are read.
+    """
+
+    cohort: CohortChoice
+
+
+class TrainPart(Frozen):
+    """What ``medphantom train`` needs of a recipe.
+
+    Attributes:
+        preprocess: what the networks see of an image.
+        generator: the generator and how it is fitted.
+    """
+
+    preprocess: PreprocessChoice = PreprocessChoice()
+    generator: GeneratorConfig = GeneratorConfig()
+
+
+class GeneratePart(Frozen):
+    """What ``medphantom generate`` needs of a recipe.
+
+    Attributes:
+        plan: what will be generated.
+        sampler: how it is generated.
+    """
+
+    plan: PlanChoice = MatchPlan()
+    sampler: SamplerConfig = SamplerConfig()
+
+
+class AssessPart(Frozen):
+    """What ``medphantom assess`` needs of a recipe.
+
+    Attributes:
+        preprocess: what the scoring networks see of an image, where no bundle says so.
+        assess: how it is scored.
+    """
+
+    preprocess: PreprocessChoice = PreprocessChoice()
+    assess: AssessConfig = AssessConfig()
+
+
+def read_part(
+    part: type[Part], recipe: Path | None, settings: Sequence[str], flags: dict[str, Any] | None = None
+) -> Part:
+    """The fields of ``part`` from a recipe file, then ``--set``, then options of the command.
+
+    Args:
+        part: which fields.
+        recipe: recipe file; its other sections are ignored here.
+        settings: ``field.field=value``.
+        flags: nested values given as options of their own; ``None`` is not given.
+
+    Raises:
+        RecipeError: one line that names file, field, rule and value.
+    """
+    raw = read_tree(recipe) if recipe is not None else {}
+    name = recipe.name if recipe is not None else "settings"
+    tree, places = apply_settings({key: raw[key] for key in part.model_fields if key in raw}, settings)
+    _merge(tree, flags or {})
+    model = validate(part, expand_variables(tree, name), name, places)
+    if isinstance(model, IngestPart):
+        base = recipe.resolve().parent if recipe is not None else Path.cwd()
+        return model.model_copy(update={"cohort": absolute_cohort(model.cohort, base)})
+    return model
+
+
+def _merge(tree: dict[str, Any], flags: dict[str, Any]) -> None:
+    for name, value in flags.items():
+        if isinstance(value, dict):
+            if not isinstance(tree.get(name), dict):
+                tree[name] = {}
+            _merge(tree[name], value)
+            if not tree[name]:
+                del tree[name]
+        elif value is not None:
+            tree[name] = value

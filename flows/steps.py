@@ -1,0 +1,229 @@
+"""The stages of a run as plain functions: each takes a job and artifacts, and gives back an artifact.
+
+A stage whose artifact is current is not made again and loads nothing; torch is imported only where a stage needs it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from cohorts.folders import read_json, write_json
+from cohorts.progress import Progress
+from flows.artifact import WORK_FOLDER, ArtifactRef, Stage
+from flows.facts import machine, usable_cores, versions
+from flows.failure import reported
+from flows.job import Job, Refs
+from flows.progress import clock, watcher
+
+RUN_FILE = "run.json"
+QUALITY_FILE = "work/quality.json"
+
+Build = Callable[[Path, Path], dict[str, Any] | None]
+
+
+def run_stage(stage: Stage, job: Job, refs: Refs, also: Progress | None = None) -> ArtifactRef:
+    """Make one stage, or take it as it is.
+
+    Args:
+        stage: which.
+        job: the run.
+        refs: artifacts of the stages before it.
+        also: told of the progress beside the console.
+
+    Returns:
+        The artifact.
+
+    Raises:
+        MedphantomError: whatever is wrong with recipe, data or machine.
+        UnexpectedFailure: a fault of ours.
+    """
+    folder, key = job.folder_of(stage), job.key(stage, refs)
+    current = folder.current(stage, key)
+    if current is not None:
+        watcher().note(f"{stage}: reused {current.path}")
+        return current
+    build, output, beside = _BUILDERS[stage]
+    console = watcher().stage(stage)
+
+    def shown(done: int, total: int, what: str = "") -> None:
+        console(done, total, what)
+        if also is not None:
+            also(done, total, what)
+
+    with reported(stage, folder.path / WORK_FOLDER):
+        made = folder.make(stage, key, output, lambda out, work: build(job, refs, out, work, shown), beside=beside)
+    watcher().note(f"{stage}: {made.path} in {clock(folder.records()[stage].seconds)}")
+    return made
+
+
+def run_job(job: Job) -> Refs:
+    """All stages of a job in order, without Prefect.
+
+    Raises:
+        MedphantomError: whatever is wrong with recipe, data or machine.
+    """
+    refs: Refs = {}
+    with job.locked():
+        for stage in job.stages():
+            refs[stage] = run_stage(stage, job, refs)
+        write_run_facts(job, refs)
+    return refs
+
+
+def write_run_facts(job: Job, refs: Refs) -> Path:
+    """Write ``run.json``: the recipe as resolved, digests, versions, timings per stage, machine.
+
+    A run that made nothing new leaves it as it is.
+    """
+    file = job.run.path / RUN_FILE
+    stages = {stage: job.folder_of(stage).records()[stage].model_dump(mode="json", exclude={"marks"}) for stage in refs}
+    if file.is_file():
+        old = read_json(file)
+        if isinstance(old, dict) and (old.get("stages"), old.get("recipe")) == (stages, job.loaded.written):
+            return file
+    write_json(
+        file,
+        {
+            "format_version": 1,
+            "name": job.recipe.name,
+            "recipe": job.loaded.written,
+            "settings": list(job.loaded.settings),
+            "fresh": job.fresh,
+            "base": None if job.base is job.run else f"../{job.base.name}",
+            "digests": {stage: ref.digest for stage, ref in refs.items()},
+            "timings_s": {stage: record["seconds"] for stage, record in stages.items()},
+            "stages": stages,
+            "versions": versions(),
+            "machine": machine(),
+        },
+    )
+    return file
+
+
+def _simulate(job: Job, refs: Refs, out: Path, work: Path, progress: Progress) -> dict[str, Any]:
+    del refs, work
+    from cohorts.phantom.write import write_phantoms
+
+    simulation = job.recipe.cohort.simulate
+    assert simulation is not None  # noqa: S101 - the stage exists only then
+    options = {name: getattr(simulation, name) for name in type(simulation).model_fields}
+    summary = write_phantoms(out, **options, workers=usable_cores(), progress=progress)
+    return {"patients": summary.total_patients, "images": summary.total_images}
+
+
+def _ingest(job: Job, refs: Refs, out: Path, work: Path, progress: Progress) -> dict[str, Any]:
+    del work
+    from cohorts.ingest import ingest
+
+    choice = job.recipe.cohort
+    source = choice.source or Path(refs["phantom"].path)
+    result = ingest(source, out, choice.options, choice.identity_key(), progress)
+    for warning in result.warnings:
+        watcher().note(f"ingest: {warning}")
+    return {
+        "images": len(result.cohort),
+        "per_split": dict(Counter(result.cohort.manifest["split"].to_list())),
+        "rejected": {str(reason): count for reason, count in result.rejected.items()},
+        "warnings": list(result.warnings),
+    }
+
+
+def _train(job: Job, refs: Refs, out: Path, work: Path, progress: Progress) -> dict[str, Any]:
+    from cohorts.store import Cohort
+    from generators.train import train_generator
+
+    cohort = Cohort.open(refs["ingest"].path)
+    preprocess = job.recipe.preprocess.for_cohort(cohort)
+    bundle = train_generator(cohort, preprocess, job.recipe.generator, out, work=work, progress=progress)
+    return {"training_images": bundle.facts.training_images}
+
+
+def _generate(job: Job, refs: Refs, out: Path, work: Path, progress: Progress) -> dict[str, Any]:
+    from cohorts.store import Cohort
+    from flows.recipe import make_plan
+    from generators.bundle import GeneratorBundle
+    from generators.generate import generate
+
+    bundle = GeneratorBundle.load(Path(refs["train"].path))
+    cohort = Cohort.open(refs["ingest"].path)
+    plan = make_plan(job.recipe.plan, cohort, bundle.facts.conditions, job.fresh)
+    synthetic = generate(bundle, plan, out, work=work, sampler=job.recipe.sampler, progress=progress)
+    return {"images": len(synthetic), "plan": plan.digest}
+
+
+def _assess(job: Job, refs: Refs, out: Path, work: Path, progress: Progress) -> dict[str, Any]:
+    from cohorts.store import Cohort
+    from generators.bundle import GeneratorBundle
+    from generators.generate import reconstruct
+    from quality.assess import assess
+
+    bundle = GeneratorBundle.load(Path(refs["train"].path))
+    report = assess(
+        Cohort.open(refs["ingest"].path),
+        Cohort.open(refs["generate"].path),
+        bundle.facts.preprocess,
+        job.recipe.assess,
+        work=work,
+        reconstruct=lambda images: reconstruct(bundle, images),
+        progress=progress,
+    )
+    report.save(out)
+    return {"verdict": report.verdict}
+
+
+def _report(job: Job, refs: Refs, out: Path, work: Path, progress: Progress) -> dict[str, Any]:
+    del work
+    from cohorts.store import Cohort
+    from generators.facts import read_facts
+    from quality.quality_report import QualityReport
+    from quality.report import RunFacts, write_report
+
+    progress(0, 1, "report")
+    bundle, _ = read_facts(refs["train"].path)
+    facts = RunFacts(
+        name=job.run.name,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        recipe=job.loaded.written,
+        digests={stage: ref.digest for stage, ref in refs.items()},
+        versions=versions(),
+        machine=machine(),
+        seeds={"generator": job.recipe.generator.seed, "plan": job.recipe.plan.seed},
+        timings_s={stage: job.folder_of(stage).records()[stage].seconds for stage in refs},
+        curves=training_curves(read_json(Path(refs["train"].path) / "training.json")),
+        intended_use=bundle.intended_use,
+        privacy=bundle.privacy.formal,
+    )
+    write_report(
+        QualityReport.load(Path(refs["assess"].path)),
+        real=Cohort.open(refs["ingest"].path),
+        synthetic=Cohort.open(refs["generate"].path),
+        preprocess=bundle.preprocess,
+        facts=facts,
+        out=out.parent,
+    )
+    progress(1, 1, "report")
+    return {}
+
+
+def training_curves(training: dict[str, Any]) -> tuple[dict[str, Any], ...]:
+    """Rows of the training curves of a bundle's ``training.json``, each with its ``stage``."""
+    rows: list[dict[str, Any]] = []
+    for stage, curve in training.items():
+        if isinstance(curve, dict) and "rows" in curve:
+            rows += [{"stage": stage, **row} for row in curve["rows"]]
+    return tuple(rows)
+
+
+Builder = Callable[[Job, Refs, Path, Path, Progress], dict[str, Any]]
+_BUILDERS: dict[Stage, tuple[Builder, str, tuple[str, ...]]] = {
+    "phantom": (_simulate, "phantoms", ()),
+    "ingest": (_ingest, "cohort", ()),
+    "train": (_train, "bundle", ()),
+    "generate": (_generate, "synthetic", ()),
+    "assess": (_assess, QUALITY_FILE, ()),
+    "report": (_report, "report.html", ("report.public.html", "report.json")),
+}

@@ -1,0 +1,85 @@
+"""What the console says at the end: counts, scores, and the page to open."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from cohorts.records import LABEL_PREFIX
+from cohorts.store import Cohort
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from cohorts.ingest import IngestResult
+    from flows.job import Job
+    from quality.estimate import Estimate
+    from quality.quality_report import QualityReport
+
+MOST_ROWS = 60
+
+
+def frame_text(frame: pl.DataFrame) -> str:
+    """A data frame as plain aligned text."""
+    cells = [list(frame.columns), *[[_cell(value) for value in row] for row in frame.head(MOST_ROWS).iter_rows()]]
+    widths = [max(len(row[column]) for row in cells) for column in range(frame.width)]
+    lines = ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in cells]
+    if len(frame) > MOST_ROWS:
+        lines.append(f"… and {len(frame) - MOST_ROWS} more")
+    return "\n".join(lines)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    text = f"{value:.4g}" if isinstance(value, float) else str(value)
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
+
+
+def cohort_summary(cohort: Cohort) -> str:
+    """One line per split: images, patients, and how many show each label."""
+    import polars as pl
+
+    columns = [pl.len().alias("images"), pl.col("patient").n_unique().alias("patients")]
+    columns += [pl.col(LABEL_PREFIX + name).sum().cast(pl.Int64).alias(name) for name in cohort.schema.labels[:12]]
+    order = {name: place for place, name in enumerate(("train", "val", "gate", "test", "synthetic"))}
+    counts = cohort.manifest.group_by("split").agg(columns)
+    return frame_text(counts.sort(pl.col("split").replace_strict(order, default=len(order))))
+
+
+def rejection_summary(result: IngestResult) -> str:
+    """What became of the files."""
+    text = f"{result.accepted} images from {result.accepted_files} of {result.total_files} files"
+    if result.rejected:
+        reasons = ", ".join(f"{count} {reason.value}" for reason, count in sorted(result.rejected.items()))
+        text += f"; rejected: {reasons} (listed in {result.private_folder})"
+    return text
+
+
+def score_summary(report: QualityReport) -> str:
+    """The verdict and the headline scores, each with interval and floor."""
+    lines = [f"copy search: {report.verdict}"]
+    lines += [f"  {reason}" for reason in report.verdict_reasons]
+    return "\n".join([*lines, *[_score(estimate) for estimate in report.estimates if estimate.label is None]])
+
+
+def _score(estimate: Estimate) -> str:
+    name = estimate.name + (f" ({estimate.network})" if estimate.network else "")
+    if estimate.value is None:
+        return f"{name:<44} refused: {estimate.refused}"
+    interval = f" [{estimate.interval[0]:.4g}, {estimate.interval[1]:.4g}]" if estimate.interval else ""
+    floor = f", real against real {estimate.floor:.4g}" if estimate.floor is not None else ""
+    return f"{name:<44} {estimate.value:.4g}{interval}{floor}"
+
+
+def run_summary(job: Job) -> str:
+    """Scores of a run and the page to open."""
+    from flows.steps import QUALITY_FILE
+    from quality.quality_report import QualityReport
+
+    report = QualityReport.load(job.run.path / QUALITY_FILE)
+    page = (job.run.path / "report.html").resolve()
+    return (
+        f"{score_summary(report)}\n"
+        f"report to open: {page}\n"
+        f"to share: {page.with_name('report.public.html')}, which shows no real image"
+    )

@@ -1,0 +1,175 @@
+"""The verbs on explicit folders, without recipe or Prefect: shared by the command line and ``import medphantom``."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from cohorts.errors import InputError
+from cohorts.progress import Progress
+from flows.facts import machine, versions
+from flows.progress import watcher
+
+if TYPE_CHECKING:
+    from cohorts.ingest import IngestResult
+    from cohorts.phantom.write import PhantomSummary
+    from cohorts.preprocess import Preprocess
+    from cohorts.store import Cohort
+    from conditioning.plan import SamplingPlan
+    from flows.recipe import CohortChoice
+    from generators.bundle import GeneratorBundle
+    from generators.config import GeneratorConfig, SamplerConfig
+    from quality.config import AssessConfig
+    from quality.quality_report import QualityReport
+
+Result = TypeVar("Result")
+
+
+def work_beside(out: Path) -> Path:
+    """Where a verb keeps checkpoints until its result is there: ``<out>.work``."""
+    return out.with_name(f"{out.name}.work")
+
+
+def load_bundle(bundle: GeneratorBundle | Path | str) -> GeneratorBundle:
+    """A bundle as it is, or read from its folder."""
+    from generators.bundle import GeneratorBundle as Bundle
+
+    return bundle if isinstance(bundle, Bundle) else Bundle.load(bundle)
+
+
+def refuse_existing(out: Path) -> None:
+    """Stop before any work when the result would have no place.
+
+    Raises:
+        InputError: ``out`` exists and is not an empty folder.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"{out} exists already", "choose another --out, or remove it first")
+
+
+def ingest(choice: CohortChoice, out: Path, progress: Progress | None = None) -> IngestResult:
+    """Read a source into a cohort; see :func:`cohorts.ingest.ingest`.
+
+    Raises:
+        InputError: nothing can be read, or ``out`` exists.
+    """
+    from cohorts.ingest import ingest as read_source
+
+    refuse_existing(out)
+    if choice.source is None:
+        raise InputError("no source was given", "give the folder of the images")
+    shown = progress or watcher().stage("ingest")
+    return read_source(choice.source, out, choice.options, choice.identity_key(), shown)
+
+
+def simulate(out: Path, *, patients: int, progress: Progress | None = None, **options: Any) -> PhantomSummary:
+    """Simulated patients as files; ``options`` as of :func:`cohorts.phantom.write.write_phantoms`.
+
+    Raises:
+        InputError: an option out of bounds, or ``out`` exists.
+    """
+    from cohorts.phantom.write import write_phantoms
+
+    refuse_existing(out)
+    return write_phantoms(out, patients, progress=progress or watcher().stage("phantom"), **options)
+
+
+def train(
+    cohort: Cohort, preprocess: Preprocess, config: GeneratorConfig, out: Path, progress: Progress | None = None
+) -> GeneratorBundle:
+    """Fit a generator; the same call continues after an interruption.
+
+    Raises:
+        InputError: the cohort cannot be learned from, or ``out`` exists.
+    """
+    from generators.train import train_generator
+
+    refuse_existing(out)
+    shown = progress or watcher().stage("train")
+    return _resumable(out, lambda work: train_generator(cohort, preprocess, config, out, work=work, progress=shown))
+
+
+def generate(
+    bundle: GeneratorBundle | Path | str,
+    plan: SamplingPlan,
+    sampler: SamplerConfig,
+    out: Path,
+    progress: Progress | None = None,
+) -> Cohort:
+    """Draw a plan; the same call continues after an interruption.
+
+    Raises:
+        InputError: the plan asks for something unknown, or ``out`` exists.
+    """
+    from generators.generate import generate as draw
+
+    refuse_existing(out)
+    shown = progress or watcher().stage("generate")
+    loaded = load_bundle(bundle)
+    return _resumable(out, lambda work: draw(loaded, plan, out, work=work, sampler=sampler, progress=shown))
+
+
+def assess(
+    real: Cohort,
+    synthetic: Cohort,
+    preprocess: Preprocess,
+    config: AssessConfig,
+    out: Path,
+    *,
+    bundle: GeneratorBundle | Path | str | None = None,
+    progress: Progress | None = None,
+) -> QualityReport:
+    """Score a synthetic cohort and write ``report.html``, ``report.public.html`` and ``report.json`` into ``out``.
+
+    Args:
+        real: the real cohort.
+        synthetic: the synthetic one, ours or anyone's.
+        preprocess: what the scoring networks see.
+        config: how it is scored.
+        out: folder for the reports.
+        bundle: the generator, for the control of the copy search and the curves.
+        progress: told about each step.
+
+    Raises:
+        InputError: the cohorts cannot be compared, or ``out`` exists.
+    """
+    from quality.assess import assess as score
+
+    from flows.steps import training_curves
+    from generators.generate import reconstruct
+    from quality.report import RunFacts, write_report
+
+    refuse_existing(out)
+    shown = progress or watcher().stage("assess")
+    loaded = None if bundle is None else load_bundle(bundle)
+    control = None if loaded is None else lambda images: reconstruct(loaded, images)
+    digests = {"ingest": real.digest, "generate": synthetic.digest}
+
+    def run(work: Path) -> QualityReport:
+        report = score(real, synthetic, preprocess, config, work=work, reconstruct=control, progress=shown)
+        facts = RunFacts(
+            name=out.name,
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            recipe={"assess": config.model_dump(mode="json"), "preprocess": preprocess.model_dump(mode="json")},
+            digests=digests if loaded is None else {**digests, "train": loaded.digest},
+            versions=versions(),
+            machine=machine(),
+            curves=() if loaded is None else training_curves(loaded.training),
+            intended_use="" if loaded is None else loaded.facts.intended_use,
+            privacy="not known" if loaded is None else loaded.facts.privacy.formal,
+        )
+        out.mkdir(parents=True, exist_ok=True)
+        write_report(report, real=real, synthetic=synthetic, preprocess=preprocess, facts=facts, out=out)
+        return report
+
+    return _resumable(out, run)
+
+
+def _resumable(out: Path, run: Callable[[Path], Result]) -> Result:
+    work = work_beside(out)
+    result = run(work)
+    shutil.rmtree(work, ignore_errors=True)
+    return result

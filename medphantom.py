@@ -1,0 +1,303 @@
+"""Medphantom for notebooks: ``import medphantom as mp`` gives the verbs of the command line as functions.
+
+Example:
+    >>> import medphantom as mp  # doctest: +SKIP
+    >>> cohort = mp.ingest("images", "cohort", public_phrase="my public data")  # doctest: +SKIP
+    >>> bundle = mp.train(cohort, "bundle", size=64)  # doctest: +SKIP
+    >>> synthetic = mp.generate(bundle, mp.plan(bundle, counts={"effusion": 100}), "synthetic")  # doctest: +SKIP
+    >>> report = mp.assess(cohort, synthetic, "report", bundle=bundle)  # doctest: +SKIP
+
+Settings that have no argument of their own are given as in a recipe: ``generator={"denoiser_fit": {"steps": 500}}``.
+Long functions continue after an interruption when they are called again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from cohorts.phantom.write import PhantomSummary
+    from cohorts.progress import Progress
+    from cohorts.store import Cohort
+    from conditioning.plan import SamplingPlan
+    from generators.bundle import GeneratorBundle
+    from quality.quality_report import QualityReport
+
+__all__ = [
+    "assess",
+    "contact_sheet",
+    "export",
+    "generate",
+    "ingest",
+    "open_bundle",
+    "open_cohort",
+    "plan",
+    "run",
+    "simulate",
+    "train",
+    "watching",
+]
+
+Folder = str | Path
+
+
+def watching() -> AbstractContextManager[object]:
+    """Show the progress of whatever runs in the block: ``with mp.watching(): …``."""
+    from flows.progress import watching as watch
+
+    return watch()
+
+
+def simulate(out: Folder, patients: int = 100, *, progress: Progress | None = None, **options: Any) -> PhantomSummary:
+    """Write simulated patients as files.
+
+    Args:
+        out: folder to make.
+        patients: how many; most have one image, some up to four.
+        progress: told how far it is.
+        options: ``format`` (``dicom``, ``png``, ``nifti``), ``spatial_dims``, ``size``, ``seed``, ``masks``…, as of
+            :func:`cohorts.phantom.write.write_phantoms`.
+    """
+    from flows import verbs
+
+    return verbs.simulate(Path(out), patients=patients, progress=progress, **options)
+
+
+def ingest(
+    source: Folder,
+    out: Folder,
+    *,
+    public_phrase: str = "",
+    key_file: Folder | None = None,
+    progress: Progress | None = None,
+    **options: Any,
+) -> Cohort:
+    """Read images into a cohort: checked, de-identified, split by patient.
+
+    Args:
+        source: folder of DICOM, NIfTI, PNG, JPEG or TIFF files, or a ``.npz``.
+        out: cohort to make.
+        public_phrase: for public data only: splits that anyone can make again.
+        key_file: secret key of pseudonyms and splits; by default the user's own.
+        progress: told how far it is.
+        options: as of :class:`cohorts.options.IngestOptions`.
+    """
+    from flows import verbs
+    from flows.settings import IngestPart, read_part
+
+    cohort = {"source": str(Path.cwd() / source), "public_phrase": public_phrase, "options": options}
+    if key_file is not None:
+        cohort["key_file"] = str(Path.cwd() / key_file)
+    part = read_part(IngestPart, None, [], {"cohort": cohort})
+    return verbs.ingest(part.cohort, Path(out), progress).cohort
+
+
+def open_cohort(path: Folder) -> Cohort:
+    """Open a cohort, real or synthetic."""
+    from cohorts.store import Cohort
+
+    return Cohort.open(path)
+
+
+def open_bundle(path: Folder) -> GeneratorBundle:
+    """Load a trained generator, checked against its digest."""
+    from generators.bundle import GeneratorBundle
+
+    return GeneratorBundle.load(path)
+
+
+def contact_sheet(cohort: Cohort | Folder, images: int = 24, *, seed: int = 0, size: int | None = None) -> Image:
+    """Some images of a cohort; with ``size``, each beside what a network will see of it.
+
+    Args:
+        cohort: real or synthetic.
+        images: how many.
+        seed: which.
+        size: side of what a network will see.
+    """
+    import numpy as np
+
+    from cohorts.overview import contact_sheet as draw
+    from cohorts.preprocess import Preprocess
+    from learning.randomness import derive_seed
+
+    opened = _opened(cohort)
+    rng = np.random.default_rng(derive_seed(seed, "contact sheet"))
+    rows = sorted(rng.choice(len(opened), size=min(images, len(opened)), replace=False).tolist())
+    dims = opened.schema.spatial_dims
+    return draw(opened, rows, None if size is None else Preprocess.for_cohort(opened, (size,) * dims))
+
+
+def train(
+    cohort: Cohort | Folder,
+    out: Folder,
+    *,
+    size: int | Sequence[int] = 64,
+    preprocess: Mapping[str, Any] | None = None,
+    generator: Mapping[str, Any] | None = None,
+    progress: Progress | None = None,
+) -> GeneratorBundle:
+    """Fit a generator to a cohort.
+
+    Args:
+        cohort: real cohort.
+        out: bundle to make.
+        size: side, or sides, of what the networks see.
+        preprocess: further settings of the ``preprocess`` section.
+        generator: settings of the ``generator`` section.
+        progress: told how far it is.
+    """
+    from flows import verbs
+    from flows.settings import TrainPart, read_part
+
+    opened = _opened(cohort)
+    sides = [size] * opened.schema.spatial_dims if isinstance(size, int) else list(size)
+    flags = {"preprocess": {"size": sides, **(preprocess or {})}, "generator": dict(generator or {})}
+    part = read_part(TrainPart, None, [], flags)
+    return verbs.train(opened, part.preprocess.for_cohort(opened), part.generator, Path(out), progress)
+
+
+def plan(
+    bundle: GeneratorBundle | Folder,
+    *,
+    counts: Mapping[str, int] | None = None,
+    match: int | None = None,
+    balance: int | None = None,
+    cohort: Cohort | Folder | None = None,
+    seed: int = 0,
+    fresh: str = "",
+) -> SamplingPlan:
+    """What to generate: exactly one of ``counts``, ``match`` and ``balance``.
+
+    Args:
+        bundle: the generator, whose vocabulary it must be.
+        counts: label → images.
+        match: so many images, distributed as the real training split.
+        balance: top up every label to so many images.
+        cohort: the real cohort, for ``match`` and ``balance``.
+        seed: another seed gives other images.
+        fresh: a tag that enters every seed.
+    """
+    from cohorts.errors import InputError
+    from conditioning.plan import plan_balance, plan_counts, plan_match
+
+    if sum(choice is not None for choice in (counts, match, balance)) != 1:
+        raise InputError("a plan needs exactly one of counts, match and balance", "e.g. counts={'effusion': 100}")
+    schema = _loaded(bundle).facts.conditions
+    if counts is not None:
+        return plan_counts(schema, counts, seed, fresh=fresh)
+    if cohort is None:
+        raise InputError("match and balance need the real cohort", "give cohort=…")
+    if match is not None:
+        return plan_match(_opened(cohort), match, seed, fresh=fresh, schema=schema)
+    return plan_balance(_opened(cohort), balance or 0, seed, fresh=fresh, schema=schema)
+
+
+def generate(
+    bundle: GeneratorBundle | Folder,
+    images: SamplingPlan,
+    out: Folder,
+    *,
+    sampler: Mapping[str, Any] | None = None,
+    progress: Progress | None = None,
+) -> Cohort:
+    """Draw the images of a plan.
+
+    Args:
+        bundle: the generator.
+        images: from :func:`plan`.
+        out: synthetic cohort to make.
+        sampler: settings of the ``sampler`` section.
+        progress: told how far it is.
+    """
+    from flows import verbs
+    from flows.settings import GeneratePart, read_part
+
+    part = read_part(GeneratePart, None, [], {"sampler": dict(sampler or {})})
+    return verbs.generate(_loaded(bundle), images, part.sampler, Path(out), progress)
+
+
+def assess(
+    real: Cohort | Folder,
+    synthetic: Cohort | Folder,
+    out: Folder,
+    *,
+    bundle: GeneratorBundle | Folder | None = None,
+    size: int = 64,
+    settings: Mapping[str, Any] | None = None,
+    progress: Progress | None = None,
+) -> QualityReport:
+    """Score a synthetic cohort against real patients and write the report pages.
+
+    Args:
+        real: real cohort.
+        synthetic: synthetic cohort, ours or anyone's.
+        out: folder for ``report.html``, ``report.public.html`` and ``report.json``.
+        bundle: the generator, for the control of the copy search.
+        size: side of what the scoring networks see, where no bundle says so.
+        settings: settings of the ``assess`` section.
+        progress: told how far it is.
+    """
+    from flows import verbs
+    from flows.settings import AssessPart, read_part
+
+    actual = _opened(real)
+    sides = [size] * actual.schema.spatial_dims
+    part = read_part(AssessPart, None, [], {"preprocess": {"size": sides}, "assess": dict(settings or {})})
+    loaded = None if bundle is None else _loaded(bundle)
+    preprocess = part.preprocess.for_cohort(actual) if loaded is None else loaded.facts.preprocess
+    return verbs.assess(
+        actual, _opened(synthetic), preprocess, part.assess, Path(out), bundle=loaded, progress=progress
+    )
+
+
+def export(
+    cohort: Cohort | Folder,
+    out: Folder,
+    *,
+    format: Literal["png", "nifti"] = "png",  # noqa: A002 - the command line's own word
+    layout: Literal["auto", "labels", "table"] = "auto",
+    progress: Progress | None = None,
+) -> Path:
+    """Write a cohort as files that other tools load.
+
+    Args:
+        cohort: usually synthetic.
+        out: folder to make.
+        format: ``png`` or ``nifti``.
+        layout: ``labels``: a folder per label; ``table``: ``metadata.csv``; ``auto``: as fits.
+        progress: told how far it is.
+    """
+    from cohorts.export import export_cohort
+
+    return export_cohort(_opened(cohort), Path(out), format=format, layout=layout, progress=progress)
+
+
+def run(recipe: Folder, settings: Sequence[str] = (), *, out: Folder | None = None) -> dict[str, Path]:
+    """The whole job of a recipe, without Prefect; what is current is reused.
+
+    Args:
+        recipe: YAML file.
+        settings: ``field.field=value``.
+        out: run folder; by default ``runs/<name>``.
+
+    Returns:
+        Path of the artifact of each stage.
+    """
+    from flows.job import open_job
+    from flows.steps import run_job
+
+    return {stage: Path(ref.path) for stage, ref in run_job(open_job(recipe, settings, out)).items()}
+
+
+def _opened(cohort: Cohort | Folder) -> Cohort:
+    return open_cohort(cohort) if isinstance(cohort, str | Path) else cohort
+
+
+def _loaded(bundle: GeneratorBundle | Folder) -> GeneratorBundle:
+    return open_bundle(bundle) if isinstance(bundle, str | Path) else bundle

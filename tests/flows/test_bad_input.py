@@ -1,0 +1,299 @@
+"""Bad input: one line that says what, where and what to do; exit status 2; nothing half-written."""
+
+from __future__ import annotations
+
+import csv
+import pickle
+import signal
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cohorts.store import Cohort
+
+OneLine = Callable[..., str]
+
+
+def pictures(folder: Path, total: int = 24, side: int = 32) -> Path:
+    """Random pictures in two folders, which are their classes."""
+    rng = np.random.default_rng(0)
+    for number in range(total):
+        place = folder / ("a" if number % 2 else "b")
+        place.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 255, (side, side), dtype=np.uint8)).save(place / f"{number}.png")
+    return folder
+
+
+def nothing_new(folder: Path) -> bool:
+    """Whether a folder holds nothing but what the test put there."""
+    return not [path for path in folder.iterdir() if path.name not in {"source", "outside", "recipe.yaml"}]
+
+
+def test_empty_folder(tmp_path: Path, one_line: OneLine) -> None:
+    (tmp_path / "source").mkdir()
+    line = one_line("ingest", tmp_path / "source", "--out", tmp_path / "cohort", "--public-phrase", "x")
+    assert "holds no files" in line
+    assert str(tmp_path / "source") in line
+    assert nothing_new(tmp_path)
+
+
+def test_missing_folder(tmp_path: Path, one_line: OneLine) -> None:
+    line = one_line("ingest", tmp_path / "sauce", "--out", tmp_path / "cohort", "--public-phrase", "x")
+    assert "sauce does not exist" in line
+
+
+def test_no_such_column(tmp_path: Path, one_line: OneLine) -> None:
+    source = pictures(tmp_path / "source")
+    with (source / "table.csv").open("w", newline="") as stream:
+        csv.writer(stream).writerows([["image", "findings"], ["a/1.png", "x"], ["b/0.png", "y"]])
+    line = one_line(
+        "ingest", source, "--out", tmp_path / "cohort", "--public-phrase", "x",
+        "--table", "table.csv", "--label-column", "diagnosis",
+    )  # fmt: skip
+    assert "no column 'diagnosis'" in line
+    assert "findings" in line  # what it has
+    assert nothing_new(tmp_path)
+
+
+def test_image_too_small(tmp_path: Path, one_line: OneLine) -> None:
+    source = pictures(tmp_path / "source", side=4)
+    line = one_line("ingest", source, "--out", tmp_path / "cohort", "--public-phrase", "x")
+    assert "too_small" in line
+    assert nothing_new(tmp_path)
+
+
+def test_nan_pixels(tmp_path: Path, one_line: OneLine) -> None:
+    import nibabel
+
+    (tmp_path / "source").mkdir()
+    volume = np.full((12, 12, 12), np.nan, dtype=np.float32)
+    nibabel.save(nibabel.Nifti1Image(volume, np.eye(4)), tmp_path / "source" / "a.nii.gz")
+    line = one_line("ingest", tmp_path / "source", "--out", tmp_path / "cohort", "--public-phrase", "x")
+    assert "not_finite" in line
+    assert nothing_new(tmp_path)
+
+
+class Bomb:
+    """Pickled, it writes a file when it is read back."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def __reduce__(self) -> tuple[object, tuple[object, ...]]:
+        return (Path.touch, (self.file,))
+
+
+def test_an_archive_that_smuggles_pickle(tmp_path: Path, one_line: OneLine) -> None:
+    (tmp_path / "source").mkdir()
+    np.savez(tmp_path / "source" / "data.npz", train_images=np.array([Bomb(tmp_path / "bang")], dtype=object))
+    line = one_line("ingest", tmp_path / "source" / "data.npz", "--out", tmp_path / "cohort", "--public-phrase", "x")
+    assert "pickle" in line
+    assert nothing_new(tmp_path)
+
+
+@pytest.mark.parametrize("way", ["link", "mask column"])
+def test_paths_that_leave_the_source(tmp_path: Path, one_line: OneLine, way: str) -> None:
+    source = pictures(tmp_path / "source")
+    pictures(tmp_path / "outside")
+    flags = ["--strict"]
+    if way == "link":
+        (source / "a" / "link.png").symlink_to(tmp_path / "outside" / "a" / "1.png")
+    else:
+        with (source / "table.csv").open("w", newline="") as stream:
+            rows = [[f"{'a' if n % 2 else 'b'}/{n}.png", "x", "../outside/a/1.png"] for n in range(24)]
+            csv.writer(stream).writerows([["image", "findings", "mask"], *rows])
+        flags += ["--table", "table.csv", "--set", "cohort.options.mask_column=mask"]
+    line = one_line("ingest", source, "--out", tmp_path / "cohort", "--public-phrase", "x", *flags)
+    assert "outside" in line or "leaves" in line
+    assert str(tmp_path / "outside") not in line
+    assert nothing_new(tmp_path)
+
+
+def test_an_archive_whose_members_leave_it(tmp_path: Path, one_line: OneLine) -> None:
+    (tmp_path / "source").mkdir()
+    with zipfile.ZipFile(tmp_path / "source" / "data.npz", "w") as archive:
+        archive.writestr("../../escaped.npy", b"\x93NUMPY")
+    one_line("ingest", tmp_path / "source" / "data.npz", "--out", tmp_path / "cohort", "--public-phrase", "x")
+    assert nothing_new(tmp_path)
+
+
+def test_cohort_that_exists(tmp_path: Path, one_line: OneLine) -> None:
+    source = pictures(tmp_path / "source")
+    (tmp_path / "cohort").mkdir()
+    (tmp_path / "cohort" / "mine.txt").write_text("keep")
+    line = one_line("ingest", source, "--out", tmp_path / "cohort", "--public-phrase", "x")
+    assert "exists already" in line
+    assert [path.name for path in (tmp_path / "cohort").iterdir()] == ["mine.txt"]
+
+
+FULL_DISK = """
+import resource, signal, sys
+from flows.cli import main
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # then a write beyond the limit fails as on a full disk
+resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_disk_that_fills_up_while_writing(tmp_path: Path) -> None:
+    source = pictures(tmp_path / "source", total=64)
+    command = ["ingest", str(source), "--out", str(tmp_path / "cohort"), "--public-phrase", "x", "--workers", "0"]
+    done = subprocess.run([sys.executable, "-c", FULL_DISK, *command], capture_output=True, text=True, check=False)
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr
+    assert "is full" in done.stderr
+    assert nothing_new(tmp_path)
+
+
+def test_disk_that_cannot_hold_the_run(copy: Path, one_line: OneLine) -> None:
+    line = one_line("run", "tiny.yaml", "--out", "runs/tiny", "--no-prefect", "--set", "plan.total=1000000000000")
+    assert "the run needs about" in line
+    assert "of disk" in line
+    assert (copy / "runs" / "tiny" / "report.html").is_file()
+
+
+def test_label_unknown_to_the_schema(copy: Path, one_line: OneLine) -> None:
+    bundle = copy / "runs" / "tiny" / "bundle"
+    line = one_line("generate", bundle, "--out", copy / "made", "--count", "efusion=3")
+    assert "'efusion' is unknown" in line
+    assert "did you mean 'effusion'" in line
+    assert not list(copy.glob("made*"))
+
+
+@pytest.mark.parametrize(
+    ("flags", "text"),
+    [
+        (["--count", "effusion"], "expected LABEL=N"),
+        (["--count", "effusion=3", "--match", "2"], "exclude each other"),
+        (["--match", "2"], "needs the real cohort"),
+        (["--count", "effusion=3", "--shard", "4/4"], "0 ≤ index < total"),
+        (["--count", "effusion=3", "--set", "sampler.steps=0"], "sampler.steps must be ≥ 1, got 0"),
+    ],
+)
+def test_plans_that_cannot_be(copy: Path, one_line: OneLine, flags: list[str], text: str) -> None:
+    assert text in one_line("generate", copy / "runs" / "tiny" / "bundle", "--out", copy / "made", *flags)
+    assert not list(copy.glob("made*"))
+
+
+@pytest.mark.parametrize("damage", ["truncated", "pickle", "missing", "unfinished"])
+def test_a_bundle_that_cannot_be_trusted(copy: Path, one_line: OneLine, damage: str) -> None:
+    bundle = copy / "runs" / "tiny" / "bundle"
+    weights = next(bundle.rglob("*.safetensors"))
+    if damage == "truncated":
+        weights.write_bytes(weights.read_bytes()[:100])
+    elif damage == "pickle":
+        weights.unlink()
+        weights.with_suffix(".bin").write_bytes(pickle.dumps(Bomb(copy / "bang")))
+    elif damage == "missing":
+        weights.unlink()
+    else:
+        (bundle / "digest.json").unlink()
+    line = one_line("generate", bundle, "--out", copy / "made", "--count", "effusion=3")
+    assert str(bundle) in line
+    assert not (copy / "bang").exists()
+    assert not list(copy.glob("made*"))
+
+
+@pytest.mark.parametrize("damage", ["truncated manifest", "altered pixels", "no digest"])
+def test_a_cohort_that_cannot_be_trusted(copy: Path, one_line: OneLine, damage: str) -> None:
+    cohort = copy / "runs" / "tiny" / "synthetic"
+    if damage == "truncated manifest":
+        (cohort / "manifest.parquet").write_bytes(b"PAR1")
+    elif damage == "altered pixels":
+        chunk = next(path for path in (cohort / "arrays.zarr").rglob("c/*/*/*") if path.is_file())
+        chunk.unlink()
+    else:
+        (cohort / "digest.json").unlink()
+    assert str(cohort) in one_line("verify", cohort)
+
+
+def test_an_image_size_that_the_networks_cannot_halve(copy: Path, one_line: OneLine) -> None:
+    line = one_line("train", copy / "runs" / "tiny" / "cohort", "--out", copy / "bundle", "--size", "30")
+    assert "preprocess.size" in line
+    assert "divisible" in line
+    assert not (copy / "bundle").exists()
+
+
+def test_recipe_with_a_wrong_field(tmp_path: Path, one_line: OneLine) -> None:
+    (tmp_path / "recipe.yaml").write_text("cohort: {simulate: {patients: 3}}\nsampler: {stepz: 3}\n")
+    line = one_line("run", tmp_path / "recipe.yaml", "--out", tmp_path / "runs" / "x")
+    assert "recipe.yaml: sampler.stepz is no field; did you mean 'steps'?" in line
+    assert nothing_new(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("command", "text"),
+    [
+        (["rum"], "No such command 'rum'"),
+        (["run"], "Missing argument"),
+        (["run", "a.yaml", "--sett", "x=1"], "No such option"),
+        (["run", "nowhere.yaml"], "nowhere.yaml does not exist"),
+        (["verify", "."], "no cohort, bundle or run folder"),
+        (["inspect", "nowhere"], "nowhere is not a folder"),
+        (["phantom", "--out", "p", "--format", "png", "--spatial-dims", "3"], "png does not hold 3-D"),
+        (["phantom", "--out", "p", "--patients", "0"], "patients"),
+        (["export", "nowhere", "--out", "e"], "nowhere is not a folder"),
+    ],
+)
+def test_commands_that_cannot_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_line: OneLine, command: list[str], text: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert text in one_line(*command)
+    assert nothing_new(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("flags", "text"),
+    [
+        (["--cron", "0 2 * *"], "--cron '0 2 * *' is no schedule"),
+        (["--cron", "99 2 * * *"], "is no schedule"),
+        (["--cron", "0 2 * * *", "--timezone", "Mars/Olympus"], "--timezone 'Mars/Olympus' is unknown"),
+        ([], "either --cron or --every"),
+        (["--cron", "0 2 * * *", "--every", "6h"], "either --cron or --every"),
+        (["--every", "often"], "--every must be ≥ 5s"),
+        (["--every", "1s"], "--every must be ≥ 5s"),
+    ],
+)
+def test_schedules_that_cannot_be(tmp_path: Path, one_line: OneLine, flags: list[str], text: str) -> None:
+    (tmp_path / "recipe.yaml").write_text("cohort: {simulate: {patients: 3}}\n")
+    assert text in one_line("serve", tmp_path / "recipe.yaml", "--out", tmp_path / "runs" / "x", *flags)
+    assert nothing_new(tmp_path)
+
+
+def test_init_keeps_what_is_there(tmp_path: Path, one_line: OneLine) -> None:
+    (tmp_path / "recipe.yaml").write_text("mine")
+    assert "exists already" in one_line("init", tmp_path / "recipe.yaml")
+    assert (tmp_path / "recipe.yaml").read_text() == "mine"
+
+
+def test_an_interrupt_is_one_line_and_leaves_nothing_half(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "flows.cli", "phantom", "--out", str(tmp_path / "p"), "--patients", "4000"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert "simulating" in process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert (process.returncode, said) == (130, "medphantom: interrupted; the same command continues\n")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_fault_of_ours_is_one_line_without_content(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from flows.cli import main
+
+    def broken(path: object) -> Cohort:
+        raise ValueError("Doe^Jane")
+
+    monkeypatch.setattr(Cohort, "open", broken)
+    assert main(["inspect", str(tmp_path)]) == 1
+    said = capsys.readouterr().err
+    assert said == "medphantom: unexpected ValueError; --debug shows details, which may quote source files\n"
+    with pytest.raises(ValueError, match="Doe"):
+        main(["--debug", "inspect", str(tmp_path)])

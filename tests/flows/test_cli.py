@@ -1,0 +1,127 @@
+"""The verbs on explicit folders, one after the other, and how little they load."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from PIL import Image
+
+from cohorts.store import Cohort
+from flows.cli import app, main
+from flows.plans import plan_flags
+from generators.facts import read_facts
+from quality.report import PublishedReport
+
+HEAVY = ("torch", "monai", "diffusers", "transformers", "prefect", "sklearn", "matplotlib")
+
+
+def loaded_by(program: str, *arguments: str) -> set[str]:
+    watched = (*HEAVY, "numpy", "polars")
+    code = f"import sys\n{program}\nprint('LOADED', *[name for name in {watched!r} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True)
+    return set(done.stdout.splitlines()[-1].split()[1:])
+
+
+def test_the_command_line_itself_loads_nothing_heavy() -> None:
+    assert loaded_by("import flows.cli") == set()
+
+
+def test_reading_images_and_recipes_loads_no_network(tmp_path: Path) -> None:
+    ingest = "from flows.cli import main\nassert main(sys.argv[1:]) == 0"
+    (tmp_path / "source" / "a").mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for number in range(12):
+        pixels = rng.integers(0, 255, (16, 16), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "source" / "a" / f"{number}.png")
+    arguments = ["ingest", str(tmp_path / "source"), "--out", str(tmp_path / "cohort"), "--public-phrase", "x"]
+    assert not loaded_by(ingest, *arguments) & set(HEAVY)
+    assert not loaded_by("import flows.steps, flows.costs, flows.summaries, flows.serve_flow") & set(HEAVY)
+
+
+@pytest.mark.parametrize("command", sorted(c.callback.__name__ for c in app.registered_commands if c.callback))
+def test_every_verb_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([command, "--help"]) == 0
+    assert "Usage: medphantom" in capsys.readouterr().out
+
+
+def test_from_files_to_files_verb_by_verb(
+    copy: Path, one_line: Callable[..., str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = ["--recipe", "tiny.yaml"]
+    run = copy / "runs" / "tiny"
+    assert main(["ingest", str(run / "phantoms"), "--out", "cohort", "--public-phrase", "simulated patients"]) == 0
+    assert Cohort.open("cohort").digest == Cohort.open(run / "cohort").digest
+
+    assert main(["train", "cohort", "--out", "bundle", *recipe]) == 0
+    assert read_facts("bundle")[1] == read_facts(run / "bundle")[1]  # the same bits as in the flow
+    assert not list(copy.glob("*.work"))
+    assert "exists already" in one_line("train", "cohort", "--out", "bundle", *recipe)
+
+    plan = ["--count", "effusion=5", "--count", "no finding=2", "--seed", "4", "--set", "sampler.steps=2"]
+    assert main(["generate", "bundle", "--out", "whole", *plan, "--save-plan", "plan.jsonl"]) == 0
+    for part in range(2):
+        arguments = ["generate", "bundle", "--out", f"part{part}", "--plan", "plan.jsonl", "--shard", f"{part}/2"]
+        assert main([*arguments, "--set", "sampler.steps=2"]) == 0
+    assert main(["merge", "part0", "part1", "--out", "merged"]) == 0
+    assert Cohort.open("merged").digest == Cohort.open("whole").digest
+    whole = Cohort.open("whole")
+    assert whole.labels()[:, whole.schema.labels.index("effusion")].tolist() == [1] * 5 + [0] * 2
+
+    capsys.readouterr()
+    assert main(["assess", "cohort", str(run / "synthetic"), "--out", "report", "--bundle", "bundle", *recipe]) == 0
+    said = capsys.readouterr().out
+    assert "copy search: " in said
+    assert "report.public.html" in said
+    assert PublishedReport.load(copy / "report" / "report.json").quality.synthetic_count == 24
+
+    assert main(["export", "whole", "--format", "png", "--layout", "table", "--out", "files"]) == 0
+    table = pl.read_csv(copy / "files" / "metadata.csv")
+    assert len(table) == 7
+    assert main(["verify", str(run)]) == 0
+    assert main(["verify", "whole"]) == 0
+
+
+def test_inspect_shows_counts_and_what_a_network_sees(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cohort = Cohort.open(copy / "runs" / "tiny" / "cohort")
+    assert main(["inspect", str(cohort.path), "--size", "32", "--images", "6", "--out", "sheet.png"]) == 0
+    said = capsys.readouterr().out
+    for split in ("train", "val", "gate", "test"):
+        patients = len(set(cohort.patients(cohort.rows(split))))
+        assert [split, str(len(cohort.rows(split))), str(patients)] in [line.split()[:3] for line in said.splitlines()]
+    assert "a network sees 32×32 pixels" in said
+    sheet = np.asarray(Image.open(copy / "sheet.png"))
+    assert sheet.std() > 10
+
+
+def test_the_sheet_does_not_go_into_the_cohort(copy: Path, one_line: Callable[..., str]) -> None:
+    cohort = copy / "runs" / "tiny" / "cohort"
+    assert "must stay as it is" in one_line("inspect", cohort, "--out", cohort / "sheet.png")
+
+
+def test_plan_flags() -> None:
+    assert plan_flags(["a=b=2", "c=1"], None, None, 3) == {
+        "plan": {"kind": "counts", "counts": {"a=b": 2, "c": 1}, "seed": 3}
+    }
+    assert plan_flags(None, 5, None, None) == {"plan": {"kind": "match", "total": 5}}
+    assert plan_flags(None, None, None, None) == {}
+
+
+def test_schema_is_printed_and_init_makes_a_recipe_that_runs_are_made_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from flows.recipe import load_recipe
+
+    assert main(["schema"]) == 0
+    schema = json.loads(capsys.readouterr().out)
+    assert schema["properties"]["sampler"]["description"]
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "images").mkdir()
+    assert main(["init", "first.yaml"]) == 0
+    assert load_recipe("first.yaml").recipe.name == "first"

@@ -1,0 +1,188 @@
+"""Recipes: every mistake is one line that names file, field, rule and value."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from cohorts.errors import RecipeError
+from flows.cli_runs import DEMO_RECIPE
+from flows.recipe import Recipe, load_recipe
+from flows.recipe_file import apply_settings, models_in
+from flows.recipe_schema import field_descriptions, json_schema
+from flows.starter import starter
+from generators.config import GeneratorConfig
+
+ROOT = Path(__file__).parents[2]
+MINIMAL = "cohort:\n  simulate: {patients: 3}\n"
+
+
+def written(tmp_path: Path, text: str) -> Path:
+    file = tmp_path / "recipe.yaml"
+    file.write_text(text)
+    return file
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (MINIMAL + "sampler: {steps: 0}", "recipe.yaml: sampler.steps must be ≥ 1, got 0"),
+        (MINIMAL + "sampler: {stepz: 3}", "recipe.yaml: sampler.stepz is no field; did you mean 'steps'?"),
+        (MINIMAL + "sampler: {steps: many}", "recipe.yaml: sampler.steps must be a whole number, got 'many'"),
+        (MINIMAL + "samplr: {}", "recipe.yaml: samplr is no field; did you mean 'sampler'?"),
+        (MINIMAL + "plan: {kind: matc}", "recipe.yaml: plan.kind must be one of match, balance, counts, got 'matc'"),
+        (MINIMAL + "plan: {kind: balance}", "recipe.yaml: plan.per_label is missing; add it"),
+        (MINIMAL + "plan: {kind: match, totl: 3}", "recipe.yaml: plan.totl is no field; did you mean 'total'?"),
+        (MINIMAL + "plan: {kind: counts, counts: {a: -1}}", "recipe.yaml: plan.counts.a must be ≥ 0, got -1"),
+        (MINIMAL + "preprocess: {size: [64]}", "recipe.yaml: preprocess.size"),
+        (MINIMAL + "preprocess: {size: [64, 4]}", "recipe.yaml: preprocess.size.1 must be ≥ 8, got 4"),
+        (
+            MINIMAL + "preprocess: {size: [64, 64], intensity: {kind: window, low: 5}}",
+            "recipe.yaml: preprocess.intensity.high is missing; add it",
+        ),
+        (
+            MINIMAL + "generator: {objective: {kind: flw}}",
+            "recipe.yaml: generator.objective.kind must be one of flow, v, got 'flw'; did you mean flow?",
+        ),
+        (
+            MINIMAL + "generator: {denoiser: {channels: [30]}}",
+            "recipe.yaml: denoiser.channels must be multiples of norm_groups = 16, got 30",
+        ),
+        ("name: x", "recipe.yaml: cohort is missing; add it"),
+        ("cohort: {}", "recipe.yaml: cohort needs either source or simulate"),
+        ("cohort: {source: nowhere}", "recipe.yaml: cohort.source nowhere does not exist; give the folder"),
+        (MINIMAL + "name: a/b", "recipe.yaml: name must match ^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$, got 'a/b'"),
+        ("- 1", "recipe.yaml holds no fields"),
+        ("", "recipe.yaml holds no fields"),
+        ("a: [1", "recipe.yaml, line 1, column"),
+        ("a: 1\na: 2", "recipe.yaml, line 2, column 1: 'a' is given twice"),
+        ("a: !!python/object/apply:os.system [echo]", "recipe.yaml, line 1, column 4: could not determine"),
+    ],
+)
+def test_a_mistake_is_one_line(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(written(tmp_path, text))
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_several_mistakes_are_counted(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"sampler\.steps must be ≥ 1, got 0 \(and 1 more\)"):
+        load_recipe(written(tmp_path, MINIMAL + "sampler: {steps: 0, guidance: -1}"))
+
+
+@pytest.mark.parametrize("name", ["missing.yaml", "binary.yaml"])
+def test_a_file_that_is_no_recipe(tmp_path: Path, name: str) -> None:
+    (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(RecipeError, match=name):
+        load_recipe(tmp_path / name)
+
+
+def test_settings_are_typed_as_yaml_and_win(tmp_path: Path) -> None:
+    file = written(tmp_path, MINIMAL + "sampler: {steps: 5}")
+    settings = ["sampler.steps=7", "preprocess.size=[32, 48]", "generator.flip=true", "generator.seed=3"]
+    recipe = load_recipe(file, [*settings, "generator.denoiser_fit.learning_rate=1e-4"]).recipe
+    assert (recipe.sampler.steps, recipe.preprocess.size, recipe.generator.flip) == (7, (32, 48), True)
+    assert recipe.generator.denoiser_fit.learning_rate == 1e-4
+    assert (
+        recipe.generator.denoiser_fit.steps == GeneratorConfig().denoiser_fit.steps
+    )  # what was not set keeps its default
+
+
+def test_settings_do_not_change_the_tree_they_are_given() -> None:
+    tree: dict[str, Any] = {"a": {"b": 1}}
+    assert apply_settings(tree, ["a.b=2", "c.d=x"])[0] == {"a": {"b": 2}, "c": {"d": "x"}}
+    assert tree == {"a": {"b": 1}}
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("sampler.steps=0", "--set sampler.steps must be ≥ 1, got 0"),
+        ("sampler.stepz=1", "--set sampler.stepz is no field; did you mean 'steps'?"),
+        ("sampler.steps", "--set sampler.steps: expected field.field=value"),
+        ("=3", "expected field.field=value"),
+        ("name.x=3", "--set name.x=3: name holds a value, not fields"),
+        ("sampler.steps=[1", "--set sampler.steps, line 1"),
+    ],
+)
+def test_a_wrong_setting_is_named(tmp_path: Path, setting: str, message: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(written(tmp_path, MINIMAL), [setting])
+    assert message in str(caught.value)
+
+
+def test_paths_are_relative_to_the_recipe_and_kept_as_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "labels.csv").write_text("a\n")
+    monkeypatch.chdir("/")
+    monkeypatch.setenv("HOSPITAL", str(tmp_path))
+    text = "cohort: {source: '${HOSPITAL}/images', key_file: id.key, options: {table: labels.csv}}"
+    loaded = load_recipe(written(tmp_path, text))
+    assert loaded.recipe.cohort.source == tmp_path / "images"
+    assert loaded.recipe.cohort.key_file == tmp_path / "id.key"
+    assert loaded.recipe.cohort.options.table == tmp_path / "labels.csv"
+    assert loaded.written["cohort"]["source"] == "${HOSPITAL}/images"
+    assert str(tmp_path) not in json.dumps(loaded.written)
+
+
+def test_a_table_in_the_source_is_found_there(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "labels.csv").write_text("a\n")
+    loaded = load_recipe(written(tmp_path, "cohort: {source: images, options: {table: labels.csv}}"))
+    assert loaded.recipe.cohort.options.table == Path("labels.csv")
+
+
+def test_an_unset_variable_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HOSPITAL", raising=False)
+    with pytest.raises(RecipeError, match=r"cohort\.source needs the environment variable HOSPITAL, which is not set"):
+        load_recipe(written(tmp_path, "cohort: {source: '${HOSPITAL}/images'}"))
+
+
+def test_the_name_is_that_of_the_file_unless_given(tmp_path: Path) -> None:
+    assert load_recipe(written(tmp_path, MINIMAL)).recipe.name == "recipe"
+    assert load_recipe(written(tmp_path, MINIMAL + "name: other")).recipe.name == "other"
+
+
+def all_models() -> list[Any]:
+    found: list[Any] = [Recipe]
+    for model in found:
+        for field in model.model_fields.values():
+            found += [inner for inner in models_in(field.annotation) if inner not in found]
+    return found
+
+
+def test_every_field_of_a_recipe_is_described() -> None:
+    bare = [
+        f"{model.__name__}.{name}"
+        for model in all_models()
+        for name in model.model_fields
+        if len(field_descriptions(model).get(name, "")) < 5
+    ]
+    assert bare == []
+    assert len(all_models()) > 10
+
+
+def test_the_committed_schema_is_current() -> None:
+    committed = json.loads((ROOT / "docs" / "formats" / "recipe.schema.json").read_text(encoding="utf-8"))
+    assert committed == json.loads(json.dumps(json_schema(Recipe))), "run: make schema"
+
+
+@pytest.mark.parametrize("file", [DEMO_RECIPE, *sorted((ROOT / "examples").glob("*.yaml"))], ids=lambda file: file.stem)
+def test_examples_are_recipes(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for folder in ("mednist_64", "nih_chest_xray_256"):
+        (tmp_path / folder).mkdir()
+    monkeypatch.setenv("MEDPHANTOM_REAL_DATA", str(tmp_path))
+    assert load_recipe(file).recipe.name == file.stem.removesuffix("_example")
+
+
+def test_the_starter_is_a_recipe_with_awkward_names_too() -> None:
+    text = starter('C:\\data: "x" #1', "run-1")
+    assert yaml.safe_load(text)["cohort"]["source"] == 'C:\\data: "x" #1'
+    assert sum(line.strip().startswith("#") or " # " in line for line in text.splitlines()) > 20
+    with pytest.raises(RecipeError, match="name"):
+        starter("images", "a b/c")
