@@ -137,7 +137,7 @@ def number(value: float | None) -> str:
     else:
         digits = max(0, (2 if abs(value) >= 0.0995 else 1) - math.floor(math.log10(abs(value))))
         text = f"{value:.{digits}f}"
-    return text.replace("-", "−") if abs(value) >= 1e-4 else text
+    return text.replace("-", "−")
 
 
 def tick_text(value: float) -> str:
@@ -218,9 +218,10 @@ def histogram_chart(key: str, title: str, histogram: SimilarityHistogram) -> Cha
         ("control", "planted copies", histogram.control),
     ]
     shares = {kind: [count / sum(counts) for count in counts] for kind, _, counts in named if sum(counts)}
-    highest = max((max(values) for values in shares.values()), default=1.0)
+    crowds = [max(values) for kind, values in shares.items() if kind != "control"]
+    highest = max(crowds or [max(shares["control"])])  # planted copies stand in one bin and would dwarf the rest
     x = Scale(edges[0], edges[-1], LEFT, WIDTH - RIGHT)
-    y = Scale(0, highest * 1.08, HEIGHT - BOTTOM, TOP)
+    y = Scale(0, highest * 1.25, HEIGHT - BOTTOM, TOP)
     series, medians = [], []
     for kind, name, counts in named:
         if kind not in shares:
@@ -229,7 +230,8 @@ def histogram_chart(key: str, title: str, histogram: SimilarityHistogram) -> Cha
         for place, share in enumerate(shares[kind]):
             corners += [f"{x(edges[place])},{y(share)}", f"{x(edges[place + 1])},{y(share)}"]
         corners.append(f"{x(edges[-1])},{y(0)}")
-        series.append(Series(kind, name, " ".join(corners)))
+        beyond = " (higher than the chart)" if max(shares[kind]) > highest * 1.25 else ""
+        series.append(Series(kind, name + beyond, " ".join(corners)))
         medians.append(f"{name}: {sum(counts):,} images, median near {number(_median(edges, counts))}")
     return Chart(
         key=key,
@@ -238,7 +240,7 @@ def histogram_chart(key: str, title: str, histogram: SimilarityHistogram) -> Cha
         x_title="similarity (normalised correlation)",
         y_title="share of images",
         x_ticks=tuple(Tick(x(t), tick_text(t)) for t in ticks(edges[0], edges[-1])),
-        y_ticks=tuple(Tick(y(t), f"{100 * t:.3g} %") for t in ticks(0, highest * 1.08, 4)),
+        y_ticks=tuple(Tick(y(t), f"{100 * t:.3g} %") for t in ticks(0, highest * 1.25, 4)),
         series=tuple(series),
     )
 

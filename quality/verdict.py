@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from quality.charts import number
@@ -16,7 +16,7 @@ HEADLINES = {
     "inconclusive": "Unknown whether this set repeats its patients",
 }
 MEANINGS = {
-    "fail": "The copy search found synthetic images that are too like training patients.",
+    "fail": "The copy search found single images, or the set as a whole, too like the training patients.",
     "screened": (
         "The copy search found planted copies and nothing else like them. That is evidence for this search, not a "
         "guarantee: other attacks may still succeed."
@@ -86,11 +86,26 @@ def _realism(report: QualityReport) -> Iterator[str]:
         alone = known.get(("frechet_reconstruction_over_floor", network))
         beside = f"; the autoencoder alone stands at {number(alone.value)} times" if alone else ""
         yield f"Synthetic images are {ratio} times as far from test patients as other real patients are{beside}{where}."
+    yield from _crowd(known)
     for estimate in report.agreement.per_label if report.agreement else ():
         if estimate.label is None and estimate.value is not None:
             agreement = _with_interval(estimate) + _beside(estimate)
             measure = "share" if report.agreement and report.agreement.confusion else "mean AUROC"
             yield f"A classifier trained on real images sees what was asked for: {measure} {agreement}."
+
+
+def _crowd(known: Mapping[tuple[str, str | None], Estimate]) -> Iterator[str]:
+    """How much of either crowd lies within the other, by the last network that tells."""
+    networks = [network for name, network in known if name == "precision" and ("recall", network) in known]
+    if networks:
+        inside, reached = known["precision", networks[-1]], known["recall", networks[-1]]
+        real = ""
+        if inside.floor is not None and reached.floor is not None:
+            real = f"real against real {number(inside.floor)} and {number(reached.floor)}; "
+        yield (
+            f"A share of {number(inside.value)} of the synthetic images lies among the real ones, and "
+            f"{number(reached.value)} of the real ones among the synthetic ({real}{network_title(networks[-1] or '')})."
+        )
 
 
 def _utility(report: QualityReport) -> Iterator[str]:
@@ -111,7 +126,7 @@ def _utility(report: QualityReport) -> Iterator[str]:
         reached = ("AUROC " if label else "accuracy ") + _with_interval(found["synthetic"])
         yield f"{subject} classifier trained on synthetic images alone reaches {reached} on real test patients{beside}."
     if len(by_label) > 3:
-        yield f"{len(by_label) - 3} more labels stand in the table."
+        yield f"The other {len(by_label) - 3} labels stand in the table."
 
 
 def _weak_labels(report: QualityReport) -> Iterator[str]:

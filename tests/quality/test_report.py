@@ -18,7 +18,7 @@ from cohorts.preprocess import Preprocess, network_images
 from cohorts.records import SPLITS, Array, AttributeSpec, CohortSchema, ImageRecord, Provenance
 from cohorts.store import Cohort, CohortWriter
 from quality import report as report_module
-from quality.charts import log_ticks, number, score_bar, ticks
+from quality.charts import histogram_chart, log_ticks, number, score_bar, ticks
 from quality.estimate import Estimate
 from quality.page import flattened, source_hash
 from quality.pictures import draw_grids, flatten, png_uri
@@ -471,7 +471,7 @@ def test_numbers_read_as_a_reader_expects() -> None:
         0.97: "0.970",
         -0.0123: "−0.012",
         0.0: "0",
-        2e-6: "2.0e-06",
+        2e-6: "2.0e−06",
     }
     assert {value: number(value) for value in shown} == shown
     assert number(None) == "–"
@@ -506,3 +506,19 @@ def test_curves_without_step_are_refused_and_nan_becomes_null() -> None:
     )
     with pytest.raises(ValueError, match="needs stage and step"):
         RunFacts(name="x", created="", curves=({"loss": 1.0},))
+
+
+def test_planted_copies_do_not_dwarf_the_crowd() -> None:
+    histogram = SimilarityHistogram(
+        edges=(0.0, 0.25, 0.5, 0.75, 1.0), train=(5, 5, 0, 0), gate=(4, 6, 0, 0), control=(0, 0, 0, 9)
+    )
+    chart = histogram_chart("key", "title", histogram)
+    heights = {
+        series.kind: min(float(point.split(",")[1]) for point in series.points.split()) for series in chart.series
+    }
+    assert heights["control"] == chart.top
+    assert heights["gate"] == pytest.approx(chart.bottom - (chart.bottom - chart.top) / 1.25, abs=0.1)
+    assert [series.name for series in chart.series if "higher than the chart" in series.name] == [
+        "planted copies (higher than the chart)"
+    ]
+    assert "nearest training image: 10 images, median near 0.125" in chart.description

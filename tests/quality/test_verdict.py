@@ -133,3 +133,18 @@ def test_remarks_become_sentences() -> None:
     assert sentence("gate holds 3 images") == "Gate holds 3 images."
     assert sentence("") == ""
     assert sentence("Why?") == "Why?"
+
+
+def test_a_set_without_a_distance_is_told_by_its_crowd() -> None:
+    found = _report(
+        estimates=(
+            _estimate("frechet", None, refused="few", network="filters"),
+            _estimate("precision", 0.9, floor=0.8, network="filters"),
+            _estimate("recall", 0.5, floor=0.7, network="filters"),
+        )
+    )
+    (told,) = plain_words(found).realism
+    assert told.startswith(
+        "A share of 0.900 of the synthetic images lies among the real ones, and 0.500 of the real ones"
+    )
+    assert "real against real 0.800 and 0.700; fixed filter bank" in told
