@@ -18,9 +18,10 @@ class TrainingRows:
     """The training split as prompts, each of which says no more than several patients share.
 
     - A label set that fewer than ``min_patients`` patients have is cut down at random to labels that as many patients
-      show together; the rest of it is left unstated (not absent), for the model to fill in.
-    - Where fewer patients share label set and categories together, each category and value is drawn for itself from the
-      other rows of the label set that are held back likewise: shares within a label set stay, the combination does not.
+      show together; the rest of it is left unstated (not absent), for the model to fill in. Each attribute is drawn for
+      itself from the rows that show those labels.
+    - Where a label set is common but fewer patients share it with all their categories, each attribute is drawn for
+      itself from the rows of the set that are held back likewise: shares within the set stay, the combination does not.
     - A category that fewer patients have is never stated.
     - Continuous values are drawn from a smoothed distribution, since a row of exact values may point to a patient.
 
@@ -53,7 +54,7 @@ class TrainingRows:
         self._rare_set = self._rare(sets)
         self._rare_row = self._rare(combined)
         self._donors = self._find_donors(sets)
-        self._together: dict[frozenset[str], int] = {}
+        self._together: dict[frozenset[str], npt.NDArray[np.int64]] = {}
 
     def __len__(self) -> int:
         return len(self._patients)
@@ -71,13 +72,16 @@ class TrainingRows:
             keep: a present label that is stated even where the set is cut down.
         """
         labels = {name: bool(state[row]) for name, state in self._states.items() if state[row] >= 0}
+        donors: npt.NDArray[np.int64] | None = self._donors.get(row)
         if self._rare_set[row]:
             present = [name for name, shown in labels.items() if shown]
             labels = dict.fromkeys(self._shared(present, rng, keep), True)
+            donors = self._showing_all(frozenset(labels))
+            if not self._enough(donors):  # only a label that was asked for by name
+                donors = np.arange(len(self))
         attributes: dict[str, float | str] = {}
         for spec in self._specs:
-            source = int(rng.choice(self._donors[row])) if self._rare_row[row] else row
-            value = self._values[spec.name][source]
+            value = self._values[spec.name][row if donors is None else int(rng.choice(donors))]
             if value is None:
                 continue
             if spec.kind == "continuous":
@@ -90,14 +94,17 @@ class TrainingRows:
         """Labels, taken in random order, as many as enough patients show together."""
         shared = [] if keep is None else [keep]
         for name in rng.permutation([name for name in present if name != keep]):
-            if self._count_showing(frozenset([*shared, str(name)])) >= self._min_patients:
+            if self._enough(self._showing_all(frozenset([*shared, str(name)]))):
                 shared.append(str(name))
         return shared
 
-    def _count_showing(self, labels: frozenset[str]) -> int:
+    def _showing_all(self, labels: frozenset[str]) -> npt.NDArray[np.int64]:
+        """Places of the rows that show all of these labels; all rows, where there are none."""
         if labels not in self._together:
-            shown = np.all([self._states[name] == 1 for name in labels], axis=0)
-            self._together[labels] = len(np.unique(self._patients[shown]))
+            shown = np.ones(len(self), dtype=bool)
+            for name in labels:
+                shown &= self._states[name] == 1
+            self._together[labels] = np.flatnonzero(shown)
         return self._together[labels]
 
     def _common_categories(self, spec: AttributeSpec) -> set[str]:
@@ -112,28 +119,25 @@ class TrainingRows:
             holders.setdefault(key, set()).add(patient)
         return [len(holders[key]) < self._min_patients for key in keys]
 
-    def _find_donors(self, sets: Sequence[Hashable]) -> dict[int, list[int]]:
-        """For each row whose combination is rare, the rows that its attributes are drawn from.
+    def _find_donors(self, sets: Sequence[Hashable]) -> dict[int, npt.NDArray[np.int64]]:
+        """For each row of a common label set but a rare combination, the rows that its attributes are drawn from.
 
-        Those of the same label set that are rare too; all of that set, or all rows, where these are too few patients.
+        Those of the same label set that are rare too, or all of that set where these are of too few patients.
         """
-        # One key for all rare label sets: their attributes are exchanged among each other.
-        keys = [None if rare else labels for labels, rare in zip(sets, self._rare_set, strict=True)]
         held_back: dict[Hashable, list[int]] = {}
         whole: dict[Hashable, list[int]] = {}
-        for row, key in enumerate(keys):
+        for row, key in enumerate(sets):
             whole.setdefault(key, []).append(row)
             if self._rare_row[row]:
                 held_back.setdefault(key, []).append(row)
-        everyone = list(range(len(keys)))
         chosen = {}
         for key, rows in held_back.items():
-            pools = (pool for pool in (rows, whole[key], everyone) if self._enough(pool))
-            chosen[key] = next(pools, everyone)
-        return {row: chosen[key] for row, key in enumerate(keys) if self._rare_row[row]}
+            pool = np.array(rows)
+            chosen[key] = pool if self._enough(pool) else np.array(whole[key])
+        return {row: chosen[key] for row, key in enumerate(sets) if self._rare_row[row]}
 
-    def _enough(self, rows: Sequence[int]) -> bool:
-        return len(np.unique(self._patients[list(rows)])) >= self._min_patients
+    def _enough(self, rows: npt.NDArray[np.int64]) -> bool:
+        return len(np.unique(self._patients[rows])) >= self._min_patients
 
 
 class Smoothed:
