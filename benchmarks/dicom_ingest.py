@@ -1,4 +1,4 @@
-"""DICOM files a second of ingestion, beside plain loops over the same files: pydicom with its modality LUT, and MONAI's.
+"""DICOM files a second of ingestion, beside plain loops over the same files: pydicom with its modality LUT, and MONAI.
 
 Ingestion reads, checks, de-identifies, looks for duplicates and writes a cohort; the loops only read. A round of each
 follows the other. The slices are those of a folder of series, repeated under UIDs of their own. Run by hand, on a quiet

@@ -136,7 +136,7 @@ class Sink:
             inverted=image.inverted,
             spacing_mm=image.spacing_mm,
             affine=image.affine,
-            modality=dicom.modality if dicom is not None else None,
+            modality=(dicom.modality if dicom is not None else None) or self.options.modality or None,
             labels=labels,
             attributes=attributes,
             text=content.text,

@@ -54,6 +54,7 @@ class IngestOptions(Frozen):
             first.
         mask_required: reject an image without a mask when a mask folder or column is used.
         mask_values: name of each integer of the masks; values without a name are named by their number.
+        modality: DICOM modality code (``CT``, ``MR``, ``DX`` …) of images whose files do not say it.
         color: what becomes of colour images: ``grey`` (ITU-R BT.601 luminance), ``keep`` or ``reject``.
         frames: multi-frame and multi-page files among images, and the fourth axis of NIfTI files: ``split`` into
             images, or ``reject``.
@@ -91,6 +92,7 @@ class IngestOptions(Frozen):
     masks: Path | Literal["auto", "none"] = "auto"
     mask_required: bool = True
     mask_values: dict[int, str] = Field(default_factory=dict)
+    modality: Annotated[str, Field(pattern=r"^[A-Z]{0,16}$")] = ""
     color: Literal["grey", "keep", "reject"] = "grey"
     frames: Literal["split", "reject"] = "split"
     duplicates: Literal["reject", "keep"] = "reject"

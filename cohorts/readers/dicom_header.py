@@ -9,10 +9,14 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pydicom
+from pydicom.dataelem import RawDataElement
+from pydicom.tag import BaseTag, Tag
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from cohorts.errors import Reason, UnreadableImage
@@ -64,6 +68,7 @@ SEGMENTATION_CLASSES = {"1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1
 DIRECTORY_CLASS = "1.2.840.10008.1.3.10"
 PIXEL_KEYWORDS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 _CODE_STRING = re.compile(r"[A-Z0-9 _]{1,16}")  # VR CS, PS3.5 6.2
+_ASCII_VRS = {"AS", "CS", "DA", "DS", "IS", "TM", "UI"}  # their values are plain text (PS3.5 6.2)
 _AGE = re.compile(r"(\d{1,3})([DWMY])")  # VR AS, PS3.5 6.2
 _YEARS = {"D": 1 / 365.25, "W": 7 / 365.25, "M": 1 / 12, "Y": 1.0}
 
@@ -226,12 +231,24 @@ def _attributes(ds: pydicom.Dataset) -> dict[str, float | str | None]:
 def values_of(ds: pydicom.Dataset, keyword: str) -> list[Any]:
     """The values of an element; none when it is absent, empty or does not parse."""
     try:
+        raw = ds.get_item(_tag(keyword))
+        if isinstance(raw, RawDataElement) and raw.VR in _ASCII_VRS:  # spares pydicom's conversion, for speed
+            text = (raw.value or b"").decode("ascii")
+            return [part.strip(" \0") for part in text.split("\\")] if text.strip(" \0") else []
+        if isinstance(raw, RawDataElement) and raw.VR == "US":
+            order = "<" if raw.is_little_endian else ">"
+            return [int(value) for value in np.frombuffer(raw.value or b"", dtype=f"{order}u2")]
         value = ds.get(keyword)
     except Exception:  # a broken element may raise anything when it is converted
         return []
     if value is None or value == "":
         return []
     return list(value) if isinstance(value, (list, tuple, pydicom.multival.MultiValue)) else [value]
+
+
+@cache
+def _tag(keyword: str) -> BaseTag:
+    return Tag(keyword)
 
 
 def text_of(ds: pydicom.Dataset, keyword: str) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from cohorts.errors import InputError
+from cohorts.preprocess import Preprocess, Window
 from cohorts.records import Array
 from tests.cohorts.files import reasons, rejections, structure, take_in, write_series
 
@@ -54,6 +55,13 @@ def test_scaled_values_are_exact(tmp_path: Path) -> None:
     save(path, structure(1, (20, 24, 6), "int16", 900), slope=0.37)
     expected = nib.load(path).get_fdata()
     assert np.array_equal(take_in(tmp_path / "s", tmp_path / "c").cohort.pixels([0])[0], expected.T)
+
+
+def test_a_modality_may_be_said_for_files_that_do_not_say_theirs(tmp_path: Path) -> None:
+    save(tmp_path / "s" / "a.nii.gz", structure(1, (20, 24, 6), "int16", 900))
+    cohort = take_in(tmp_path / "s", tmp_path / "c", modality="CT").cohort
+    assert cohort.manifest["modality"].to_list() == ["CT"]
+    assert Preprocess.for_cohort(cohort, (8, 16, 16)).intensity == Window(low=-1000, high=1000)
 
 
 def test_nifti2_and_big_endian(tmp_path: Path) -> None:
