@@ -30,7 +30,7 @@ from generators.autoencoder import Autoencoder, build_autoencoder
 from generators.config import GeneratorConfig
 from generators.denoiser import Denoiser, DenoiserLearner, build_denoiser
 from generators.facts import LatentScaling
-from generators.latents import encode_all
+from generators.latents import balanced_scaling, encode_all
 from learning.batches import TensorBatches
 from learning.devices import resolve_device, resolve_precision
 from learning.fit import fit
@@ -130,7 +130,7 @@ def measure(config: GeneratorConfig, size: int, total: int, rounds: int, per_rou
     started = time.perf_counter()
     latents = encode_all(autoencoder, images.half().numpy())
     encoding = time.perf_counter() - started
-    scaling = latents.scaling()
+    scaling = balanced_scaling(autoencoder, latents, config.latent_balance, 0)
     ours: Literal["fp32", "bf16"] = resolve_precision(
         config.denoiser_fit.precision, resolve_device(config.denoiser_fit.device)
     )

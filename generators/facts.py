@@ -19,11 +19,11 @@ NO_GUARANTEE = "no formal guarantee"
 
 
 class LatentScaling(Frozen):
-    """What makes latents zero-mean and unit-variance per channel, measured over the training split.
+    """What the denoiser subtracts from latents and divides them by, measured over the training split.
 
     Attributes:
         mean: per channel.
-        std: per channel, > 0.
+        std: per channel, > 0: the standard deviation over the size that the channel is given.
     """
 
     mean: tuple[float, ...]

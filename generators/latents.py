@@ -21,8 +21,11 @@ from cohorts.records import Array
 from generators.autoencoder import Autoencoder
 from generators.facts import LatentScaling
 from generators.training_data import image_tensor
+from learning.randomness import torch_generator
 
 IMAGES_AT_ONCE = 16
+REACH_IMAGES = 32
+REACH_STEP = 0.1  # of a standard deviation: small enough for the decoder to be linear
 
 
 @dataclass(frozen=True)
@@ -56,8 +59,8 @@ class Latents:
         except (OSError, SafetensorError, KeyError):
             return None
 
-    def scaling(self) -> LatentScaling:
-        """Mean and standard deviation of each channel over images, places and the posteriors' own spread.
+    def moments(self) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation (L,) of each channel over images, places and the posteriors' own spread.
 
         Raises:
             MedphantomError: a channel is constant or not finite, so that it could not be scaled.
@@ -68,7 +71,57 @@ class Latents:
         std = variance.sqrt()
         if not bool(torch.isfinite(mean).all() and torch.isfinite(std).all() and (std > 0).all()):
             raise MedphantomError("the autoencoder's latents are not finite", "lower autoencoder_fit.learning_rate")
-        return LatentScaling(mean=tuple(mean.tolist()), std=tuple(std.tolist()))
+        return mean, std
+
+
+@torch.no_grad()
+def reach(autoencoder: Autoencoder, latents: Latents, generator: torch.Generator) -> Tensor:
+    """How far each latent channel reaches into the image: change of the decoded image per standard deviation.
+
+    Args:
+        autoencoder: on whatever device.
+        latents: of the training split.
+        generator: CPU generator of the disturbances.
+
+    Returns:
+        (L,) root mean square over a few images, in units of the image.
+    """
+    device = next(autoencoder.parameters()).device
+    rows = torch.linspace(0, len(latents) - 1, min(len(latents), REACH_IMAGES)).round().long()
+    mean = latents.mean[rows]
+    _, std = latents.moments()
+    still = autoencoder.decode(mean.to(device))
+    found = []
+    for channel in range(mean.shape[1]):
+        moved = mean.clone()
+        moved[:, channel] += (
+            REACH_STEP * float(std[channel]) * torch.randn(moved[:, channel].shape, generator=generator)
+        )
+        change = autoencoder.decode(moved.to(device)) - still
+        found.append(float(change.square().mean().sqrt()) / REACH_STEP)
+    return torch.tensor(found, dtype=torch.float64)
+
+
+def balanced_scaling(autoencoder: Autoencoder, latents: Latents, balance: float, seed: int) -> LatentScaling:
+    """What the denoiser sees of the latents: zero mean, unit variance over all channels together.
+
+    At balance 0 every channel has unit variance: noise then drowns coarse and fine structure at the same time. At 1 it
+    is as large as its reach into the image, as in diffusion over pixels: the coarse structure is decided first, and the
+    fine one follows from it (Dieleman 2024, "Diffusion is spectral autoregression"; Skorokhodov et al. 2025).
+
+    Args:
+        autoencoder: decodes.
+        latents: of the training split.
+        balance: exponent of the reach, 0…1.
+        seed: of the disturbances that measure the reach.
+
+    Raises:
+        MedphantomError: a channel is constant or not finite.
+    """
+    mean, std = latents.moments()
+    sizes = reach(autoencoder, latents, torch_generator(seed, "reach")).clamp_min(1e-6) ** balance
+    sizes = sizes / sizes.square().mean().sqrt()
+    return LatentScaling(mean=tuple(mean.tolist()), std=tuple((std / sizes).tolist()))
 
 
 def draw(mean: Tensor, log_var: Tensor, eps: Tensor) -> Tensor:
@@ -77,7 +130,7 @@ def draw(mean: Tensor, log_var: Tensor, eps: Tensor) -> Tensor:
 
 
 def scaled(latents: Tensor, scaling: LatentScaling) -> Tensor:
-    """Latents of zero mean and unit variance per channel, as the denoiser sees them; (B, L, *latent)."""
+    """Latents as the denoiser sees them; (B, L, *latent)."""
     mean, std = _columns(latents, scaling)
     return (latents - mean) / std
 

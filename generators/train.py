@@ -30,7 +30,7 @@ from generators.config import GeneratorConfig
 from generators.denoiser import Denoiser, DenoiserLearner, build_denoiser
 from generators.facts import BundleFacts, LatentScaling
 from generators.features import FeatureLearner, FeatureNet
-from generators.latents import Latents, encode_all, unscaled
+from generators.latents import Latents, balanced_scaling, encode_all, unscaled
 from generators.reconstruction import JUDGED_IMAGES, AutoencoderLearner, build_adversary
 from generators.reproducible import reproducible
 from generators.training_data import (
@@ -137,7 +137,9 @@ class _Training:
         self.conditions = {split: Conditions.from_cohort(self.cohort, which[split], self.schema) for split in SPLITS}
         autoencoder, autoencoder_key, autoencoder_fit = self._autoencoder()
         latents = self._latents(autoencoder, autoencoder_key)
-        scaling = latents["train"].scaling()
+        scaling = balanced_scaling(
+            autoencoder, latents["train"], self.config.latent_balance, derive_seed(self.config.seed, "scaling")
+        )
         denoiser, denoiser_fit = self._denoiser(autoencoder, autoencoder_key, latents, scaling)
         curves = {"autoencoder": _curves(autoencoder_fit), "denoiser": _curves(denoiser_fit)}
         recipe = self.config.model_dump(mode="json", exclude=_WITHOUT_CONSEQUENCE)
@@ -251,7 +253,8 @@ class _Training:
             conditions = {name: torch.cat([values, values]) for name, values in conditions.items()}
         batches = TensorBatches({"mean": latents["train"].mean, "log_var": latents["train"].log_var, **conditions})
         parts = [autoencoder_key, self._condition_key(), config.denoiser.model_dump(mode="json")]
-        parts += [config.objective.model_dump(mode="json"), config.denoiser_fit.consequential()]
+        parts += [config.objective.model_dump(mode="json"), scaling.model_dump(mode="json")]
+        parts += [config.denoiser_fit.consequential()]
         return network, self._fit("denoiser", learner, batches, config.denoiser_fit, json_digest(parts))
 
     def _fit(self, name: str, learner: Any, batches: Any, config: FitConfig, key: str) -> FitResult:
