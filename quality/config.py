@@ -69,7 +69,7 @@ class CopyConfig(Frozen):
     """
 
     side: Annotated[int, Field(ge=8, le=128)] | None = None
-    max_shift: Annotated[int, Field(ge=0, le=8)] = 1
+    max_shift: Annotated[int, Field(ge=0, le=8)] = 2
     mirror: bool = True
     repeats: Annotated[int, Field(ge=20)] = 100
     planted: Annotated[int, Field(ge=0)] = 60

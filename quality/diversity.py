@@ -57,7 +57,7 @@ def pair_similarities(images_NC: Array, first: Array, second: Array) -> Array:
     return np.concatenate(values) if values else np.zeros(0)
 
 
-def disjoint_pairs(owners: Sequence[str], total: int, rng: np.random.Generator) -> tuple[Array, Array]:
+def disjoint_pairs(owners: Sequence[str] | Array, total: int, rng: np.random.Generator) -> tuple[Array, Array]:
     """Random pairs of images of different owners in which no owner occurs twice, so that pairs are independent.
 
     Args:
@@ -76,7 +76,7 @@ def disjoint_pairs(owners: Sequence[str], total: int, rng: np.random.Generator) 
 def diversity(
     synthetic_NC: Array,
     real_NC: Array,
-    real_patients: Sequence[str],
+    real_patients: Sequence[str] | Array,
     *,
     pairs: int,
     rng: np.random.Generator,

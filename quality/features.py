@@ -219,7 +219,7 @@ def cross_fitted(
             progress=progress,
         )
         guesses = predict(network, images["test"][other], exclusive=targets.exclusive, device=config.device)
-        scores.append(held_out_score(guesses, targets.values["test"][other], targets.exclusive))
+        scores.append(held_out_score(guesses, targets.values["test"][other], exclusive=targets.exclusive))
         wrapped = ModuleNetwork(
             "cross_fitted", weights_digest(network), num_features, _Penultimate(network), config.device
         )

@@ -78,9 +78,7 @@ def frechet_refusal(total_images: int, num_features: int) -> str | None:
     needed = max(SMALLEST_N, IMAGES_PER_FEATURE * num_features)
     if total_images >= needed:
         return None
-    return (
-        f"{total_images} images cannot support a covariance of {num_features} features (≥ {needed}); read kid instead"
-    )
+    return f"{total_images} images cannot support a covariance of {num_features} features (≥ {needed}): read kernel"
 
 
 def kernel_refusal(total_images: int) -> str | None:

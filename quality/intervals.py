@@ -33,7 +33,7 @@ def proportion_interval(hits: int, total: int, method: Literal["wilson", "exact"
 
 
 def patient_bootstrap(
-    score: Callable[[Array], float | None], patients: Sequence[str], *, draws: int, rng: np.random.Generator
+    score: Callable[[Array], float | None], patients: Sequence[str] | Array, *, draws: int, rng: np.random.Generator
 ) -> Interval | None:
     """95 % percentile interval of a score when whole patients are drawn with replacement.
 

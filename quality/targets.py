@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from sklearn.metrics import roc_auc_score
+from scipy.stats import rankdata
 
 from cohorts.records import Array
 from cohorts.store import Cohort
@@ -31,6 +31,37 @@ class Targets:
     def classes(self, split: str) -> Array | None:
         """Class number of each image for exclusive targets (-1 where none is stated), else ``None``."""
         return present_class(self.values[split]) if self.exclusive else None
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What images show (or were asked to show) beside what a classifier sees in them.
+
+    Attributes:
+        values_NT: 1 present, 0 absent, -1 not stated.
+        guesses_NT: probabilities.
+        patients: patient of each image; synthetic images are each their own.
+    """
+
+    values_NT: Array
+    guesses_NT: Array
+    patients: Array
+
+    def stated(self, target: int) -> Judged:
+        """Only the images that state one target, with that target's column alone."""
+        rows = np.flatnonzero(self.values_NT[:, target] >= 0)
+        column = slice(target, target + 1)
+        return Judged(self.values_NT[rows, column], self.guesses_NT[rows, column], self.patients[rows])
+
+    def auroc(self, rows: Array | slice = slice(None)) -> float | None:
+        """AUROC of the first target over some rows."""
+        return auroc(self.values_NT[rows, 0], self.guesses_NT[rows, 0])
+
+    def right(self) -> Array:
+        """Whether the likeliest target is the present one, over the images that state one."""
+        classes = present_class(self.values_NT)
+        right: Array = self.guesses_NT[classes >= 0].argmax(axis=1) == classes[classes >= 0]
+        return right
 
 
 def present_class(values_NT: Array) -> Array:
@@ -73,13 +104,20 @@ def targets_of(cohort: Cohort, rows: dict[str, list[int]]) -> Targets:
 
 
 def auroc(present: Array, score: Array) -> float | None:
-    """Area under the ROC curve of a score for images with and without something; ``None`` when all are alike."""
-    if len(np.unique(present)) < 2:
+    """Area under the ROC curve of a score for images with (1) and without (0) something, ties counted one half.
+
+    The Mann-Whitney statistic over its maximum; ``None`` when all images are alike. Thousands of bootstrap samples call
+    this, so it does without scikit-learn's checks.
+    """
+    positive = np.asarray(present) == 1
+    total, hits = len(positive), int(positive.sum())
+    if hits in {0, total}:
         return None
-    return float(roc_auc_score(present, score))
+    ranks = rankdata(score)
+    return float((ranks[positive].sum() - hits * (hits + 1) / 2) / (hits * (total - hits)))
 
 
-def held_out_score(guesses_NT: Array, values_NT: Array, exclusive: bool) -> float | None:
+def held_out_score(guesses_NT: Array, values_NT: Array, *, exclusive: bool) -> float | None:
     """Accuracy over exclusive targets, mean AUROC over the others; ``None`` when nothing can be scored."""
     if exclusive:
         classes = present_class(values_NT)

@@ -1,0 +1,231 @@
+"""The assessment: every score of a synthetic cohort, part by part, resumable, the same for the same seed.
+
+``work`` keeps one JSON file per finished part, named by the digest of all that it depends on, and the checkpoints of
+every small classifier. What is there is not computed again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from pydantic import ValidationError
+
+from cohorts.errors import ArtifactError
+from cohorts.folders import json_digest, read_json, write_json
+from cohorts.preprocess import Preprocess
+from cohorts.progress import Progress
+from cohorts.records import SPLITS, Frozen
+from cohorts.store import Cohort
+from quality.config import AssessConfig
+from quality.estimate import Estimate
+from quality.features import NetworkRun, check_names, cross_fitted, encoder, filter_bank, simulated
+from quality.fidelity import ImageSets, RunScores, estimates_of, score_run
+from quality.material import Material, Reconstruct
+from quality.parts import Context, CopyScores, Estimates, LabelScores, copy_part, diversity_part, label_part
+from quality.quality_report import QualityReport
+
+__all__ = ["AssessConfig", "assess"]
+
+TRAINED = ("cross_fitted", "simulated")
+WEIGHTS = {"cross_fitted": 8, "simulated": 8, "diversity": 1, "labels": 10, "copies": 5}  # shares of the time
+NO_SEARCH = ("the copy search needs training and gate images",)
+MIX_TOLERANCE = 0.1
+BARELY_LEARNED = 0.6
+
+Part = TypeVar("Part", bound=Frozen)
+
+
+def assess(
+    real: Cohort,
+    synthetic: Cohort,
+    preprocess: Preprocess,
+    config: AssessConfig,
+    *,
+    work: Path,
+    reconstruct: Reconstruct | None = None,
+    progress: Progress | None = None,
+) -> QualityReport:
+    """Score a synthetic cohort against the real one that it stands for; anyone's images will do.
+
+    Args:
+        real: real cohort with splits; ``test`` scores, ``gate`` is the yardstick of the copy search.
+        synthetic: its labels are what each image was asked to show.
+        preprocess: what networks see.
+        config: how to score.
+        work: private folder for finished parts and checkpoints; it is made, and may be removed afterwards.
+        reconstruct: images ``(N, C, *size)`` in -1…1 through the generator's autoencoder and back: the ceiling of the
+            distances and the positive control of the copy search; without it the copy search stays inconclusive.
+        progress: told about it in thousandths of the whole.
+
+    Raises:
+        InputError: the cohorts cannot be compared, or a feature network cannot be had.
+        UnsupportedClaim: a feature network that was asked for has nothing to learn from.
+    """
+    material = Material(real, synthetic, preprocess, reconstruct)
+    material.check()
+    return _Assessment(material, config, work, progress).report()
+
+
+class _Assessment:
+    """One call of :func:`assess`."""
+
+    def __init__(self, material: Material, config: AssessConfig, work: Path, progress: Progress | None) -> None:
+        self.material, self.config, self.progress = material, config, progress
+        self.parts = work / "parts"
+        self.context = Context(material, config, work / "classifiers", self.tell)
+        default = ("simulated", "filters") if material.targets.source == "none" else ("cross_fitted", "filters")
+        self.names = config.networks or default
+        check_names(self.names)
+        self.seeds = {name: range(config.network_seeds) if name in TRAINED else range(1) for name in self.names}
+        self.runs: dict[tuple[str, int], NetworkRun] = {}
+        self.total_weight = sum(WEIGHTS.get(name, 2) * len(self.seeds[name]) for name in self.names)
+        self.total_weight += WEIGHTS["diversity"] + WEIGHTS["labels"] + WEIGHTS["copies"]
+        self.done_weight = self.weight = 0
+
+    def report(self) -> QualityReport:
+        """All parts, then the report."""
+        config, material = self.config, self.material
+        scored = [[self.fidelity(name, number) for number in self.seeds[name]] for name in self.names]
+        trainer = config.classifier.model_dump(mode="json")
+        diverse = self.part("diversity", config.diversity_pairs, Estimates, lambda: diversity_part(self.context))
+        labels = self.part(
+            "labels", [trainer, config.utility.model_dump()], LabelScores, lambda: label_part(self.context)
+        )
+        by = self.names[0]
+        copies = self.part(
+            "copies",
+            [config.copies.model_dump(), by, trainer if by in TRAINED else None],
+            CopyScores,
+            lambda: copy_part(self.context, self.run(by, 0).folds[0].network),
+        )
+        known = material.real.schema.patients == "known"
+        summary = copies.summary
+        return QualityReport(
+            real_digest=material.real.digest,
+            synthetic_digest=material.synthetic.digest,
+            config_digest=json_digest([material.preprocess.model_dump(mode="json"), config.model_dump(mode="json")]),
+            seed=config.seed,
+            real_counts={split: len(material.rows[split]) for split in SPLITS},
+            real_patients={split: len(set(material.patients[split])) for split in SPLITS} if known else {},
+            synthetic_count=len(material.synthetic),
+            verdict="inconclusive" if summary is None else summary.verdict,
+            verdict_reasons=NO_SEARCH if summary is None else summary.reasons,
+            estimates=(*(e for runs in scored for e in estimates_of(runs, per_seed=False)), *diverse.estimates),
+            details=tuple(_details(scored)),
+            networks=tuple(run.facts for runs in scored for run in runs),
+            agreement=labels.agreement,
+            copies=summary,
+            nearest=copies.nearest,
+            utility=labels.utility,
+            warnings=tuple(_warnings(material, [run for runs in scored for run in runs])),
+        )
+
+    # ---- parts ----
+
+    def part(
+        self, name: str, settings: object, kind: type[Part], make: Callable[[], Part], weight: int | None = None
+    ) -> Part:
+        """A finished part from ``work``, or made now and kept there."""
+        self.weight = WEIGHTS.get(name, 2) if weight is None else weight
+        key = json_digest([self.material.fingerprint, self.config.seed, name, settings])
+        path = self.parts / f"{name}-{key[:16]}.json"
+        found: Part | None = None
+        if path.is_file():
+            try:
+                found = kind.model_validate(read_json(path))
+            except (ValidationError, ArtifactError):
+                found = None  # written by another version, or damaged: make it again
+        if found is None:
+            self.tell(0, 1, name.replace("_", " "))
+            found = make()
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_json(path, found.model_dump(mode="json"))
+        self.done_weight += self.weight
+        self.weight = 0
+        self.tell(0, 1, name.replace("_", " "))
+        return found
+
+    def tell(self, done: int, total: int, what: str = "") -> None:
+        """Progress of the current part as progress of the whole."""
+        if self.progress is not None:
+            share = self.weight * done / total if total else 0
+            self.progress(int(1000 * (self.done_weight + share) / self.total_weight), 1000, what)
+
+    def run(self, name: str, number: int) -> NetworkRun:
+        """A feature network, made when it is first needed."""
+        if (name, number) not in self.runs:
+            self.runs[name, number] = self.make_run(name, self.config.seed + number)
+        return self.runs[name, number]
+
+    def make_run(self, name: str, seed: int) -> NetworkRun:
+        material, config = self.material, self.config
+        total_test, total_synthetic = len(material.rows["test"]), len(material.synthetic)
+        work = self.context.work
+        if name == "cross_fitted":
+            return cross_fitted(
+                material.images, material.patients, material.targets, total_synthetic=total_synthetic,
+                seed=seed, config=config.classifier, work=work, progress=self.tell,
+            )  # fmt: skip
+        if name == "simulated":
+            return simulated(
+                material.preprocess, total_test, total_synthetic=total_synthetic,
+                seed=seed, config=config.classifier, work=work, progress=self.tell,
+            )  # fmt: skip
+        if name == "filters":
+            return filter_bank(total_test, config.classifier.device)
+        return encoder(name, total_test, config.classifier.device)
+
+    def fidelity(self, name: str, number: int) -> RunScores:
+        """Distances and manifold scores of one network and seed."""
+        material, config = self.material, self.config
+
+        def make() -> RunScores:
+            images = ImageSets(
+                test=material.images["test"],
+                synthetic=material.synthetic_images,
+                reconstruction=material.test_reconstruction,
+                patients=material.patients["test"],
+                test_class=material.targets.classes("test") if material.asked_class is not None else None,
+                synthetic_class=material.asked_class,
+            )
+            rng = self.context.rng("halves", name, number)
+            return score_run(self.run(name, number), images, draws=config.draws, rng=rng)
+
+        settings = {"network": name, "number": number, "draws": config.draws}
+        settings |= {"classifier": config.classifier.model_dump()} if name in TRAINED else {}
+        return self.part("fidelity", settings, RunScores, make, WEIGHTS.get(name, 2))
+
+
+def _details(scored: Sequence[Sequence[RunScores]]) -> Iterator[Estimate]:
+    """Scores per seed, of networks with several."""
+    for runs in scored:
+        for run in runs if len(runs) > 1 else ():
+            yield from estimates_of([run], per_seed=True)
+
+
+def _warnings(material: Material, runs: Sequence[RunScores]) -> Iterator[str]:
+    """What a reader must know before quoting a number."""
+    targets = material.targets
+    if material.real.schema.patients == "per_image":
+        yield "the source named no patients: images of one may lie in several splits, which flatters every score"
+    if targets.source != "labels":
+        yield f"no labels: feature networks learned {targets.source}, and there is no label agreement or utility"
+    if material.reconstruct is None:
+        yield "no autoencoder was given: distances have no ceiling, and the copy search has no positive control"
+    if material.real.schema.spatial_dims == 3:
+        yield "volumes were scored by their three middle slices (copies and diversity: whole volumes)"
+    for run in runs:
+        score = run.facts.held_out_score
+        if score is not None and run.facts.held_out_measure == "mean AUROC" and score < BARELY_LEARNED:
+            yield f"feature network {run.facts.name} (seed {run.facts.seed}) barely learned: mean AUROC {score:.2f}"
+    test_class, asked = targets.classes("test"), material.asked_class
+    if test_class is not None and asked is not None:
+        total = len(targets.names)
+        mix = [
+            np.bincount(part[part >= 0], minlength=total) / max(1, (part >= 0).sum()) for part in (test_class, asked)
+        ]
+        if np.abs(mix[0] - mix[1]).sum() / 2 > MIX_TOLERANCE:
+            yield "synthetic labels are mixed otherwise than real ones: read the label-matched distances"

@@ -1,0 +1,105 @@
+"""Whitened thumbnails: how like two images are, in the details that tell one patient from another.
+
+A thumbnail is a grey image of few pixels. Plain correlation of thumbnails is ruled by what all images of a kind share;
+principal components scaled to equal variance weigh every detail alike, so that a copy stands out from a neighbour.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from cohorts.records import Array
+
+COMPONENTS = 128
+IMAGES_PER_COMPONENT = 4
+SHRINKAGE = 0.03  # of the largest standard deviation: below it a component is mostly noise
+DEFAULT_SIDE = {2: 32, 3: 16}
+
+
+def thumbnails(images_NC: Tensor, side: int) -> Tensor:
+    """Grey thumbnails ``(N, pixels)`` of zero mean and unit norm; an axis shorter than ``side`` keeps its length."""
+    grey = images_NC.mean(dim=1, keepdim=True)
+    depth, height, width = (min(side, length) for length in (side, *grey.shape[2:])[-3:])
+    flat_images = grey.ndim == 4
+    pooled = (
+        F.adaptive_avg_pool2d(grey, (height, width))
+        if flat_images
+        else F.adaptive_avg_pool3d(grey, (depth, height, width))
+    )
+    flat = pooled.flatten(1)
+    return F.normalize(flat - flat.mean(dim=1, keepdim=True), dim=1)
+
+
+@dataclass(frozen=True)
+class Fingerprints:
+    """Turns images into unit vectors whose inner product is their similarity, -1…1.
+
+    Attributes:
+        side: pixels a side of the thumbnails.
+        mean: mean thumbnail.
+        projection: ``(pixels, k)`` scaled principal components.
+    """
+
+    side: int
+    mean: Tensor
+    projection: Tensor
+
+    @classmethod
+    def fit(cls, images_NC: Array, side: int) -> Fingerprints:
+        """Find the components. Give training and gate images in equal number, so that neither is drawn more finely."""
+        thumbs = thumbnails(torch.from_numpy(images_NC), side).double()
+        mean = thumbs.mean(dim=0)
+        count = int(np.clip(len(thumbs) // IMAGES_PER_COMPONENT, 1, min(COMPONENTS, thumbs.shape[1])))
+        _, deviations, directions = torch.linalg.svd(thumbs - mean, full_matrices=False)
+        scale = deviations[:count] + SHRINKAGE * deviations[0] + 1e-12
+        return cls(side, mean.float(), (directions[:count].T / scale).float())
+
+    def of(self, images_NC: Tensor) -> Tensor:
+        """Unit vectors ``(N, k)``."""
+        return F.normalize((thumbnails(images_NC, self.side) - self.mean) @ self.projection, dim=1)
+
+    def variants(self, images_NC: Tensor, max_shift: int, *, mirror: bool) -> Iterator[Tensor]:
+        """Unit vectors of shifted and mirrored versions of images.
+
+        Args:
+            images_NC: images or volumes.
+            max_shift: largest shift along each axis, in thumbnail pixels.
+            mirror: also with the last axis reversed.
+        """
+        spatial = images_NC.shape[2:]
+        steps = [max(1, length // self.side) for length in spatial]
+        padding = [max_shift * step for step in reversed(steps) for _ in (0, 1)]
+        for picture in [images_NC, images_NC.flip(-1)] if mirror else [images_NC]:
+            padded = F.pad(picture, padding, mode="replicate")
+            for offsets in product(range(2 * max_shift + 1), repeat=len(spatial)):
+                moved = padded
+                for axis, (offset, step, length) in enumerate(zip(offsets, steps, spatial, strict=True), start=2):
+                    moved = moved.narrow(axis, offset * step, length)
+                yield self.of(moved)
+
+    def similarities(
+        self, queries_NC: Array, references: Sequence[Tensor], max_shift: int, *, mirror: bool
+    ) -> list[Array]:
+        """Similarity of each query to each reference, the largest over shifts and mirror images.
+
+        Args:
+            queries_NC: images or volumes.
+            references: sets of unit vectors ``(M, k)``, from :meth:`of`.
+            max_shift: as in :meth:`variants`.
+            mirror: as in :meth:`variants`.
+
+        Returns:
+            float32 ``(N, M)`` per set of references.
+        """
+        found = [torch.full((len(queries_NC), len(reference)), -1.0) for reference in references]
+        for vectors in self.variants(torch.from_numpy(queries_NC), max_shift, mirror=mirror):
+            for best, reference in zip(found, references, strict=True):
+                torch.maximum(best, vectors @ reference.T, out=best)
+        return [best.numpy() for best in found]

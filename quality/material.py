@@ -1,0 +1,156 @@
+"""What an assessment works on: real images by split and synthetic ones, all as the network sees them, read once."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from cohorts.errors import InputError
+from cohorts.folders import pixel_digest
+from cohorts.preprocess import Percentile, Preprocess, Window, network_images
+from cohorts.records import SPLITS, Array
+from cohorts.store import Cohort
+from quality.targets import Targets, present_class, targets_of
+
+Reconstruct = Callable[[Array], Array]
+
+
+@dataclass(frozen=True)
+class Material:
+    """Images, patients and labels of both cohorts.
+
+    Everything is put on one grid of grey values (that in which generated images are stored), so that rounding alone
+    never tells real from synthetic images.
+
+    Attributes:
+        real: the real cohort.
+        synthetic: the synthetic one.
+        preprocess: what networks see.
+        reconstruct: images ``(N, C, *size)`` in -1…1 through the generator's autoencoder and back, if there is one.
+    """
+
+    real: Cohort
+    synthetic: Cohort
+    preprocess: Preprocess
+    reconstruct: Reconstruct | None
+
+    def check(self) -> None:
+        """Refuse what cannot be compared.
+
+        Raises:
+            InputError: no test or synthetic images, or cohorts of different dimensions.
+        """
+        if not len(self.synthetic):
+            raise InputError("the synthetic cohort holds no images", "generate some first")
+        if not self.rows["test"]:
+            raise InputError("the real cohort has no test patients to score against", "ingest with a test split > 0")
+        dims = {self.real.schema.spatial_dims, self.synthetic.schema.spatial_dims, len(self.preprocess.size)}
+        if len(dims) > 1:
+            raise InputError(
+                f"real, synthetic and preprocess differ in spatial axes ({sorted(dims)})", "score like with like"
+            )
+
+    @cached_property
+    def rows(self) -> dict[str, list[int]]:
+        """Row numbers of the real cohort per split."""
+        return {split: self.real.rows(split) for split in SPLITS}
+
+    @cached_property
+    def patients(self) -> dict[str, list[str]]:
+        """Patient of each of those rows."""
+        return {split: self.real.patients(rows) for split, rows in self.rows.items()}
+
+    @cached_property
+    def images(self) -> dict[str, Array]:
+        """Real images per split, float32 ``(n, C, *size)``."""
+        return {
+            split: self.on_grid(network_images(self.real, rows, self.preprocess)) for split, rows in self.rows.items()
+        }
+
+    @cached_property
+    def synthetic_images(self) -> Array:
+        """All synthetic images, float32 ``(n, C, *size)``."""
+        return self.on_grid(network_images(self.synthetic, range(len(self.synthetic)), self._synthetic_preprocess))
+
+    @cached_property
+    def test_reconstruction(self) -> Array | None:
+        """The test images through the autoencoder."""
+        return self.rebuilt(self.images["test"])
+
+    @cached_property
+    def targets(self) -> Targets:
+        """What classifiers of real images learn."""
+        return targets_of(self.real, self.rows)
+
+    @cached_property
+    def asked(self) -> Array:
+        """What synthetic images were asked to show, in the order of the real labels: 1, 0, or -1 not stated."""
+        names = self.synthetic.schema.labels
+        table = self.synthetic.labels()
+        asked = np.full((len(self.synthetic), len(self.real.schema.labels)), -1, dtype=np.int8)
+        for number, label in enumerate(self.real.schema.labels):
+            if label in names:
+                asked[:, number] = table[:, names.index(label)]
+        return asked
+
+    @cached_property
+    def asked_class(self) -> Array | None:
+        """Class asked of each synthetic image, where labels exclude each other and every image was asked for one."""
+        if self.targets.source != "labels" or not self.targets.exclusive:
+            return None
+        classes = present_class(self.asked)
+        return classes if (classes >= 0).all() else None
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Digest of what is compared; of the autoencoder by what it makes of two images."""
+        digest = hashlib.sha256(f"{self.real.digest}{self.synthetic.digest}".encode())
+        digest.update(self.preprocess.model_dump_json().encode())
+        if self.reconstruct is not None:
+            probe = self._real_images(self.rows["test"][:2])
+            digest.update(pixel_digest(np.round(self.reconstruct(probe), 3)).encode())
+        return digest.hexdigest()
+
+    def rebuilt(self, images_NC: Array) -> Array | None:
+        """Images through the autoencoder; ``None`` without one.
+
+        Raises:
+            InputError: it changes their shape.
+        """
+        if self.reconstruct is None:
+            return None
+        found = np.asarray(self.reconstruct(images_NC), dtype=np.float32)
+        if found.shape != images_NC.shape:
+            raise InputError(f"reconstruct returned shape {found.shape}, expected {images_NC.shape}")
+        return self.on_grid(np.clip(found, -1, 1))
+
+    def on_grid(self, images_NC: Array) -> Array:
+        """Images rounded to the grey values that generated images are stored in."""
+        dtype = np.dtype(self.preprocess.stored_dtype)
+        if dtype.kind == "f":
+            return images_NC
+        limits = np.iinfo(dtype)
+        intensity = self.preprocess.intensity
+        span = (
+            float(intensity.high - intensity.low) if isinstance(intensity, Window) else float(limits.max - limits.min)
+        )
+        rounded: Array = np.rint((images_NC + 1) / 2 * span) / span * 2 - 1
+        return rounded.astype(np.float32)
+
+    def _real_images(self, rows: list[int]) -> Array:
+        return self.on_grid(network_images(self.real, rows, self.preprocess))
+
+    @property
+    def _synthetic_preprocess(self) -> Preprocess:
+        """Images that :meth:`Preprocess.undo` stored over the full range of their dtype come back from that range."""
+        stored = {str(group).rsplit("_", 1)[-1] for group in self.synthetic.manifest["group"].unique()}
+        ours = self.synthetic.schema.kind == "synthetic" and stored == {self.preprocess.stored_dtype}
+        if not ours or not isinstance(self.preprocess.intensity, Percentile):
+            return self.preprocess
+        dtype = np.dtype(self.preprocess.stored_dtype)
+        low, high = (0.0, 1.0) if dtype.kind == "f" else (float(np.iinfo(dtype).min), float(np.iinfo(dtype).max))
+        return self.preprocess.model_copy(update={"intensity": Window(low=low, high=high)})

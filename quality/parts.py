@@ -1,0 +1,223 @@
+"""The parts of an assessment that need no feature network of their own: diversity, labels, utility, copies."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from cohorts.progress import Progress
+from cohorts.records import Array, Frozen
+from learning.randomness import derive_seed
+from quality.agreement import agreement
+from quality.classifier import fit_classifier, predict
+from quality.config import AssessConfig
+from quality.copies import CopySearch, Evidence, Matches, RealImages, judge
+from quality.copy_evidence import share_in_train
+from quality.diversity import diversity
+from quality.estimate import Estimate
+from quality.features import FeatureNetwork
+from quality.material import Material
+from quality.quality_report import CopySummary, LabelAgreement, NearestPair, TrainedOn, UtilityScore
+from quality.targets import Judged
+from quality.utility import Arm, Counts, metadata_guesses, metadata_table, positives, score_arm
+
+NUM_FEATURES = 64
+
+
+class Estimates(Frozen):
+    """Some estimates."""
+
+    estimates: tuple[Estimate, ...]
+
+
+class LabelScores(Frozen):
+    """Label agreement and the utility check."""
+
+    agreement: LabelAgreement | None
+    utility: tuple[UtilityScore, ...]
+
+
+class CopyScores(Frozen):
+    """The copy search; no summary when there are no training or gate images."""
+
+    summary: CopySummary | None
+    nearest: tuple[NearestPair, ...]
+
+
+@dataclass(frozen=True)
+class Context:
+    """What every part needs.
+
+    Attributes:
+        material: images, patients, labels.
+        config: how to score.
+        work: folder for checkpoints of classifiers.
+        progress: told how far the part is.
+    """
+
+    material: Material
+    config: AssessConfig
+    work: Path
+    progress: Progress
+
+    def rng(self, *purpose: str | int) -> np.random.Generator:
+        """A generator for one purpose."""
+        return np.random.default_rng(derive_seed(self.config.seed, *purpose))
+
+
+def diversity_part(context: Context) -> Estimates:
+    """MS-SSIM over all images, and within each label where labels exclude each other."""
+    material, pairs = context.material, context.config.diversity_pairs
+    patients = np.asarray(material.patients["test"])
+    test, synthetic = material.images["test"], material.synthetic_images
+    found = [diversity(synthetic, test, patients, pairs=pairs, rng=context.rng("pairs"))]
+    shown, asked = material.targets.classes("test"), material.asked_class
+    if asked is not None and shown is not None:
+        for number, label in enumerate(material.targets.names):
+            mine, theirs, rng = asked == number, shown == number, context.rng("pairs", label)
+            found.append(diversity(synthetic[mine], test[theirs], patients[theirs], pairs=pairs, rng=rng, label=label))
+    return Estimates(estimates=tuple(found))
+
+
+def label_part(context: Context) -> LabelScores:
+    """Label agreement and the utility check; they share the classifier that is trained on real train patients."""
+    material, config = context.material, context.config
+    targets = material.targets
+    if targets.source != "labels" or not material.rows["train"]:
+        return LabelScores(agreement=None, utility=())
+    real, seen = _train_arm(context, "real", material.images["train"], targets.values["train"])
+    agreed = None
+    if real.judged is not None and (material.asked >= 0).any():
+        own = np.arange(len(material.asked)).astype(str)
+        agreed = agreement(
+            targets.names,
+            exclusive=targets.exclusive,
+            asked=Judged(material.asked, seen, own),
+            real=real.judged,
+            bootstrap=config.utility.bootstrap,
+            rng=context.rng("agreement"),
+        )
+    if not config.utility.enabled:
+        return LabelScores(agreement=agreed, utility=())
+    counts = Counts(
+        train=positives(targets.values["train"], np.asarray(material.patients["train"])),
+        test=positives(targets.values["test"], np.asarray(material.patients["test"])),
+        unit="patients" if material.real.schema.patients == "known" else "images",
+    )
+    scores: list[UtilityScore] = []
+    for arm in (*_synthetic_arms(context), real, *_metadata_arm(context)):
+        rng = context.rng("utility", arm.trained_on)
+        scores += score_arm(arm, targets.names, counts, exclusive=targets.exclusive, config=config.utility, rng=rng)
+    return LabelScores(agreement=agreed, utility=tuple(scores))
+
+
+def _synthetic_arms(context: Context) -> list[Arm]:
+    """Synthetic images alone, at most as many as there are training images, and together with those."""
+    material = context.material
+    values = material.targets.values["train"]
+    order = context.rng("utility rows").permutation(len(material.asked))
+    chosen = np.sort(order[: len(values)])
+    images, labels = material.synthetic_images[chosen], material.asked[chosen]
+    both = np.concatenate([material.images["train"], images])
+    return [
+        _train_arm(context, "synthetic", images, labels)[0],
+        _train_arm(context, "real_and_synthetic", both, np.concatenate([values, labels]))[0],
+    ]
+
+
+def _train_arm(context: Context, trained_on: TrainedOn, images_NC: Array, values_NT: Array) -> tuple[Arm, Array]:
+    """Train one classifier; every arm has the same steps and first weights.
+
+    Returns:
+        The arm, judged on real test images, and what its classifier sees in the synthetic images.
+    """
+    material, config = context.material, context.config.classifier
+    targets = material.targets
+    if not (values_NT >= 0).any():
+        return Arm(trained_on, len(images_NC), None), np.zeros((0, len(targets.names)))
+    network = fit_classifier(
+        images_NC,
+        values_NT,
+        exclusive=targets.exclusive,
+        num_features=NUM_FEATURES,
+        config=config,
+        seed=derive_seed(context.config.seed, "judge"),
+        work=context.work,
+        name=f"classifier on {trained_on.replace('_', ' ')} images",
+        progress=context.progress,
+    )
+    test, synthetic = (
+        predict(network, images, exclusive=targets.exclusive, device=config.device)
+        for images in (material.images["test"], material.synthetic_images)
+    )
+    judged = Judged(targets.values["test"], test, np.asarray(material.patients["test"]))
+    return Arm(trained_on, len(images_NC), judged), synthetic
+
+
+def _metadata_arm(context: Context) -> list[Arm]:
+    """What attributes alone predict; empty when the cohort has none."""
+    material, targets = context.material, context.material.targets
+    train, test = (metadata_table(material.real, material.rows[split]) for split in ("train", "test"))
+    guesses = metadata_guesses(train, targets.values["train"], test, exclusive=targets.exclusive)
+    if guesses is None:
+        return []
+    return [Arm("metadata", len(train), Judged(targets.values["test"], guesses, np.asarray(material.patients["test"])))]
+
+
+def copy_part(context: Context, network: FeatureNetwork) -> CopyScores:
+    """The copy search.
+
+    Args:
+        context: as ever.
+        network: a feature network that was fitted on neither train nor gate, for the share by feature cosine.
+    """
+    material, config = context.material, context.config.copies
+    images, patients = material.images, material.patients
+    if not len(images["train"]) or not len(images["gate"]):
+        return CopyScores(summary=None, nearest=())
+    rng = context.rng("copies")
+    real = RealImages(images["train"], images["gate"], images["val"], patients["train"], patients["gate"])
+    search = CopySearch(real, config, rng)
+    planted = material.rebuilt(images["train"][rng.permutation(len(images["train"]))[: config.planted]])
+    control = None if planted is None or not len(planted) else search.matches(planted, "planted copies")
+    held_out = images["test"] if material.test_reconstruction is None else material.test_reconstruction
+    null = search.matches(held_out, "held-out images", context.progress)
+    synthetic = search.matches(material.synthetic_images, "synthetic images", context.progress)
+    total = len(material.synthetic_images)
+    vectors = [network.features(part) for part in (material.synthetic_images, images["train"], images["gate"])]
+    shares = [
+        share_in_train(
+            synthetic.wins, synthetic.pseudo_wins, total=total, size=search.subsets.size, what="by whitened pixels"
+        ),
+        search.share_by_features(*vectors, network=network.name),
+    ]
+    words = None if control is None else f"{len(control.train)} training images through the autoencoder"
+    evidence = Evidence(synthetic, null, control, patients["test"], words)
+    summary, flagged = judge(evidence, shares, len(images["gate"]), config, rng)
+    return CopyScores(summary=summary, nearest=tuple(_pairs(material, synthetic, flagged, config.pairs)))
+
+
+def _pairs(material: Material, matches: Matches, flagged: Array, total: int) -> list[NearestPair]:
+    """The pairs that stand out most, flagged ones first."""
+    order = np.argsort(-matches.isolation, kind="stable")[:total]
+    names = {"real": material.real.manifest["image_id"], "synthetic": material.synthetic.manifest["image_id"]}
+    found = []
+    for row in (int(place) for place in order):
+        train = material.rows["train"][int(matches.train[row])]
+        gate = material.rows["gate"][int(matches.gate[row])]
+        found.append(
+            NearestPair(
+                synthetic_row=row,
+                synthetic_id=names["synthetic"][row],
+                train_row=train,
+                train_id=names["real"][train],
+                train_similarity=float(matches.train_similarity[row]),
+                gate_row=gate,
+                gate_id=names["real"][gate],
+                gate_similarity=float(matches.gate_similarity[row]),
+                flagged=bool(flagged[row]),
+            )
+        )
+    return found

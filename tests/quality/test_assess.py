@@ -1,0 +1,265 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cohorts.errors import ArtifactError, InputError, UnsupportedClaim
+from cohorts.preprocess import Percentile, Preprocess
+from cohorts.records import Array, CohortSchema, ImageRecord
+from cohorts.store import Cohort, CohortWriter
+from quality.assess import assess
+from quality.config import AssessConfig, ClassifierConfig, CopyConfig, UtilityConfig
+from quality.material import Material
+from quality.quality_report import QualityReport
+from tests.quality.scenes import blurred, images, write_real, write_synthetic
+
+PREPROCESS = Preprocess(size=(32, 32))
+CONFIG = AssessConfig(
+    network_seeds=2,
+    draws=4,
+    classifier=ClassifierConfig(steps=60, batch_size=16, learning_rate=5e-3, device="cpu"),
+    diversity_pairs=40,
+    copies=CopyConfig(repeats=20, max_shift=0, planted=40, false_flags=0.05),
+    utility=UtilityConfig(bootstrap=100),
+)
+
+
+def autoencoder(images_NC: Array) -> Array:
+    """Stands in for a generator's autoencoder: it keeps most, and blurs a little."""
+    return 0.7 * images_NC + 0.3 * blurred(images_NC)
+
+
+@pytest.fixture(scope="module")
+def real(tmp_path_factory: pytest.TempPathFactory) -> Cohort:
+    return write_real(tmp_path_factory.mktemp("real") / "cohort", 330, 0)
+
+
+@pytest.fixture(scope="module")
+def honest(tmp_path_factory: pytest.TempPathFactory) -> Cohort:
+    some, kinds = images(240, np.random.default_rng(7))
+    return write_synthetic(tmp_path_factory.mktemp("honest") / "cohort", autoencoder(some), kinds)
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("work")
+
+
+@pytest.fixture(scope="module")
+def report(real: Cohort, honest: Cohort, work: Path) -> QualityReport:
+    return assess(real, honest, PREPROCESS, CONFIG, work=work, reconstruct=autoencoder)
+
+
+def value(report: QualityReport, name: str, network: str | None = None) -> float:
+    found = report.find(name, network=network).value
+    assert found is not None, report.find(name, network=network).refused
+    return found
+
+
+def test_an_honest_generator_scores_like_its_autoencoder(report: QualityReport) -> None:
+    assert report.verdict == "screened", report.verdict_reasons
+    assert 0.6 < value(report, "frechet_over_reconstruction", "filters") < 1.6
+    assert report.agreement is not None
+    assert report.agreement.per_label[0].value is not None
+    assert report.agreement.per_label[0].value > 0.6
+    assert value(report, "ms_ssim") == pytest.approx(report.find("ms_ssim").floor, abs=0.1)
+
+
+def test_every_score_carries_n_and_floor_or_says_why_not(report: QualityReport) -> None:
+    names = [(e.name, e.network, e.label) for e in report.estimates]
+    assert len(names) == len(set(names))
+    for estimate in report.estimates:
+        if estimate.value is None:
+            assert estimate.refused
+        elif "over" not in estimate.name:
+            assert estimate.floor is not None, estimate.name
+            assert estimate.n_real
+            assert estimate.n_synthetic
+    assert {e.name for e in report.estimates} >= {
+        "frechet", "frechet_random_halves", "kernel", "precision", "recall", "density", "coverage", "ms_ssim",
+        "frechet_reconstruction", "frechet_over_floor", "frechet_over_reconstruction",
+    }  # fmt: skip
+    kernel = report.find("kernel", network="cross_fitted")
+    assert kernel.interval is None
+    assert kernel.spread is not None
+    assert "range over draws" in kernel.method
+    assert len([n for n in report.networks if n.name == "cross_fitted"]) == 2
+    assert {score.trained_on for score in report.utility} == {"real", "synthetic", "real_and_synthetic", "metadata"}
+
+
+def test_floor_of_the_kernel_distance_is_about_zero(report: QualityReport) -> None:
+    kernel = report.find("kernel", network="filters")
+    assert kernel.floor is not None
+    assert kernel.floor_interval is not None
+    assert kernel.floor_interval[0] < 0 < kernel.floor_interval[1]
+
+
+def test_faults_move_the_scores_that_should_see_them(
+    real: Cohort, report: QualityReport, tmp_path: Path, work: Path
+) -> None:
+    rng = np.random.default_rng(8)
+    some, kinds = images(240, rng)
+    config = CONFIG.model_copy(update={"networks": ("filters",), "utility": UtilityConfig(enabled=False)})
+
+    def scores(name: str, faulty: Array, asked: Array) -> QualityReport:
+        cohort = write_synthetic(tmp_path / name, faulty, asked)
+        return assess(real, cohort, PREPROCESS, config, work=work, reconstruct=autoencoder)
+
+    soft = scores("soft", blurred(blurred(some)), kinds)
+    assert value(soft, "frechet", "filters") > 3 * value(report, "frechet", "filters")
+    few = scores("few", autoencoder(np.repeat(some[:12], 20, axis=0)), np.repeat(kinds[:12], 20))
+    assert value(few, "ms_ssim") > value(report, "ms_ssim") + 0.02
+    assert value(few, "coverage", "filters") < 0.6 * value(report, "coverage", "filters")
+    wrong = scores("wrong", autoencoder(some), (kinds + 1) % 3)
+    assert wrong.agreement is not None
+    assert wrong.agreement.per_label[0].value is not None
+    assert wrong.agreement.per_label[0].value < 0.3
+    stolen = autoencoder(some)
+    train = Material(real, real, PREPROCESS, None).images["train"]
+    stolen[:40] = autoencoder(train[rng.permutation(len(train))[:40]])
+    caught = scores("stolen", stolen, kinds)
+    assert caught.verdict == "fail"
+    assert caught.copies is not None
+    assert {pair.synthetic_row for pair in caught.nearest if pair.flagged} <= set(range(240))
+    assert np.mean([row < 40 for row in caught.copies.flagged_rows]) > 0.7
+    pair = caught.nearest[0]
+    assert real.manifest["image_id"][pair.train_row] == pair.train_id
+    assert real.manifest["split"][pair.train_row] == "train"
+    assert real.manifest["split"][pair.gate_row] == "gate"
+
+
+def test_the_same_seed_gives_the_same_report_and_finished_parts_are_not_made_again(
+    real: Cohort, honest: Cohort, report: QualityReport, work: Path, tmp_path: Path
+) -> None:
+    told: list[tuple[int, int, str]] = []
+    started = time.perf_counter()
+    again = assess(
+        real, honest, PREPROCESS, CONFIG, work=work, reconstruct=autoencoder,
+        progress=lambda done, total, what="": told.append((done, total, what)),
+    )  # fmt: skip
+    assert again == report
+    assert not [what for _, _, what in told if "classifier" in what or "feature network" in what]
+    assert time.perf_counter() - started < 20
+    for part in (work / "parts").iterdir():
+        if part.name.startswith(("diversity", "copies")):
+            part.write_text("{")  # as after a crash of another version
+    quick = CONFIG.model_copy(update={"networks": ("filters",), "utility": UtilityConfig(enabled=False)})
+    first, second = (
+        assess(real, honest, PREPROCESS, quick, work=folder, reconstruct=autoencoder)
+        for folder in (work, tmp_path / "fresh")
+    )
+    assert first == second
+    assert [e for e in first.estimates if e.name == "ms_ssim"] == [e for e in report.estimates if e.name == "ms_ssim"]
+
+
+def test_another_seed_draws_other_halves(real: Cohort, honest: Cohort, report: QualityReport, work: Path) -> None:
+    other = CONFIG.model_copy(update={"seed": 5, "networks": ("filters",), "utility": UtilityConfig(enabled=False)})
+    found = assess(real, honest, PREPROCESS, other, work=work, reconstruct=autoencoder)
+    assert value(found, "frechet", "filters") != value(report, "frechet", "filters")
+    assert value(found, "frechet", "filters") == pytest.approx(value(report, "frechet", "filters"), rel=0.5)
+
+
+def test_progress_runs_to_its_end_and_never_back(real: Cohort, honest: Cohort, tmp_path: Path) -> None:
+    told: list[tuple[int, int]] = []
+    quick = CONFIG.model_copy(update={"networks": ("filters",), "utility": UtilityConfig(enabled=False)})
+    assess(
+        real, honest, PREPROCESS, quick, work=tmp_path, progress=lambda done, total, what="": told.append((done, total))
+    )
+    assert [done for done, _ in told] == sorted(done for done, _ in told)
+    assert told[-1] == (1000, 1000)
+
+
+def test_without_an_autoencoder_there_is_no_ceiling_and_no_verdict(real: Cohort, honest: Cohort, work: Path) -> None:
+    quick = CONFIG.model_copy(update={"networks": ("filters",), "utility": UtilityConfig(enabled=False)})
+    found = assess(real, honest, PREPROCESS, quick, work=work)
+    assert found.verdict == "inconclusive"
+    assert not [e for e in found.estimates if "reconstruction" in e.name]
+    assert any("no autoencoder was given" in text for text in found.warnings)
+
+
+def test_few_images_are_refused_not_scored(real: Cohort, tmp_path: Path) -> None:
+    some, kinds = images(24, np.random.default_rng(0))
+    cohort = write_synthetic(tmp_path / "few", some, kinds)
+    config = CONFIG.model_copy(update={"network_seeds": 1})
+    found = assess(real, cohort, PREPROCESS, config, work=tmp_path / "work", reconstruct=autoencoder)
+    for name in ("frechet", "kernel", "recall"):
+        refused = found.find(name, network="filters")
+        assert refused.value is None
+        assert "too few" in str(refused.refused) or "cannot support" in str(refused.refused)
+
+
+def test_report_survives_a_round_trip_and_a_damaged_one_is_refused(report: QualityReport, tmp_path: Path) -> None:
+    report.save(tmp_path / "report.json")
+    assert QualityReport.load(tmp_path / "report.json") == report
+    (tmp_path / "report.json").write_text('{"format_version": 1}')
+    with pytest.raises(ArtifactError, match="not a quality report"):
+        QualityReport.load(tmp_path / "report.json")
+
+
+def test_what_cannot_be_compared_is_refused_in_one_line(real: Cohort, honest: Cohort, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="spatial axes"):
+        assess(real, honest, Preprocess(size=(16, 16, 16)), CONFIG, work=tmp_path)
+    with CohortWriter(tmp_path / "empty", honest.schema) as _:
+        pass
+    with pytest.raises(InputError, match="holds no images"):
+        assess(real, Cohort.open(tmp_path / "empty"), PREPROCESS, CONFIG, work=tmp_path)
+    with pytest.raises(InputError, match="no test patients"):
+        assess(honest, honest, PREPROCESS, CONFIG, work=tmp_path)
+    lone = CONFIG.model_copy(update={"networks": ("cross_fitted",)})
+    with CohortWriter(tmp_path / "bare", CohortSchema()) as writer:
+        for number in range(6):
+            image = np.full((32, 32), number, np.uint8)
+            split = ("train", "gate", "val", "test", "test", "test")[number]
+            writer.add(ImageRecord(image_id=str(number), patient=str(number), pixels=image, split=split))
+    with pytest.raises(UnsupportedClaim, match="at least one stated label"):
+        assess(Cohort.open(tmp_path / "bare"), honest, PREPROCESS, lone, work=tmp_path)
+
+
+def test_rounding_and_percentiles_never_tell_real_from_synthetic(tmp_path: Path) -> None:
+    """A real cohort in percentiles, and the same network images stored by ``undo``, come back as the same pixels."""
+    rng = np.random.default_rng(0)
+    preprocess = Preprocess(size=(32, 32), intensity=Percentile())
+    pixels = [(rng.random((40, 40)) ** 2 * 3000).astype(np.int16) for _ in range(6)]
+    with CohortWriter(tmp_path / "real", CohortSchema()) as writer:
+        for number, image in enumerate(pixels):
+            writer.add(ImageRecord(image_id=str(number), patient=str(number), pixels=image, split="test"))
+    with CohortWriter(tmp_path / "fake", CohortSchema(kind="synthetic")) as writer:
+        for number, image in enumerate(pixels):
+            copy = preprocess.undo(preprocess.apply(image))
+            writer.add(ImageRecord(image_id=str(number), patient=str(number), pixels=copy, split="synthetic"))
+    cohorts = [Cohort.open(tmp_path / name) for name in ("real", "fake")]
+    material = Material(*cohorts, preprocess, None)
+    assert material.images["test"] == pytest.approx(material.synthetic_images, abs=1e-6)
+
+
+def test_multilabel_cohorts_get_auroc_beside_metadata(tmp_path: Path) -> None:
+    real = write_real(tmp_path / "real", 300, 1, exclusive=False)
+    source = write_real(tmp_path / "source", 150, 2, exclusive=False)
+    with CohortWriter(tmp_path / "fake", source.schema.model_copy(update={"kind": "synthetic"})) as writer:
+        for record in source.records():
+            writer.add(ImageRecord(record.image_id, record.image_id, record.pixels, "synthetic", labels=record.labels))
+    config = CONFIG.model_copy(update={"networks": ("filters",)})
+    found = assess(real, Cohort.open(tmp_path / "fake"), PREPROCESS, config, work=tmp_path / "work")
+    bright = {score.trained_on: score.estimate for score in found.utility if score.estimate.label == "bright"}
+    assert bright["metadata"].value == pytest.approx(1, abs=0.01)  # age was drawn from it
+    assert bright["real"].value is not None
+    assert bright["real"].interval is not None
+    assert bright["real"].value > 0.85
+    assert found.agreement is not None
+    assert found.agreement.per_label[1].value is not None
+    assert found.agreement.per_label[1].value > 0.85
+    assert not [e for e in found.estimates if e.name == "frechet_random_halves"]  # only where labels are matched
+
+
+def test_quality_imports_neither_prefect_nor_generators_and_its_configuration_no_torch() -> None:
+    code = (
+        "import sys, quality.config, quality.quality_report; light = 'torch' in sys.modules\n"
+        "import quality.assess; print(light, [m for m in ('prefect', 'generators', 'flows') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False []"

@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import stats
+from sklearn.metrics import roc_auc_score
+
+from cohorts.errors import UnsupportedClaim
+from quality.intervals import mean_interval, patient_bootstrap, proportion_interval
+from quality.targets import auroc
+
+
+@pytest.mark.parametrize(("hits", "total"), [(0, 10), (7, 10), (597, 600), (600, 600)])
+def test_proportions_have_the_textbook_intervals(hits: int, total: int) -> None:
+    z, p = stats.norm.ppf(0.975), hits / total
+    center, half = p + z**2 / (2 * total), z * np.sqrt(p * (1 - p) / total + z**2 / (4 * total**2))
+    wilson = ((center - half) / (1 + z**2 / total), (center + half) / (1 + z**2 / total))
+    assert proportion_interval(hits, total) == pytest.approx(wilson, abs=1e-12)
+    low = stats.beta.ppf(0.025, hits, total - hits + 1) if hits else 0.0
+    high = stats.beta.ppf(0.975, hits + 1, total - hits) if hits < total else 1.0
+    assert proportion_interval(hits, total, "exact") == pytest.approx((low, high), abs=1e-9)
+
+
+def test_no_trial_has_no_interval() -> None:
+    with pytest.raises(UnsupportedClaim, match="no images"):
+        proportion_interval(0, 0)
+
+
+def test_auroc_equals_that_of_scikit_learn_with_ties() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(8):
+        truth, score = rng.integers(0, 2, 40), rng.integers(0, 6, 40).astype(float)
+        assert auroc(truth, score) == pytest.approx(roc_auc_score(truth, score), abs=1e-12)
+    assert auroc(np.ones(4), np.arange(4)) is None
+
+
+def test_resampling_patients_is_wider_than_resampling_their_images() -> None:
+    rng = np.random.default_rng(0)
+    values = np.repeat(rng.standard_normal(40), 10)
+    patients = np.repeat(np.arange(40), 10).astype(str)
+    wide = patient_bootstrap(lambda rows: float(values[rows].mean()), patients, draws=400, rng=rng)
+    narrow = patient_bootstrap(lambda rows: float(values[rows].mean()), np.arange(400).astype(str), draws=400, rng=rng)
+    assert wide is not None
+    assert narrow is not None
+    assert 2.2 < (wide[1] - wide[0]) / (narrow[1] - narrow[0]) < 4.5  # sqrt(10) in expectation
+
+
+def test_bootstrap_covers_a_mean_of_patients_about_as_often_as_it_says() -> None:
+    rng = np.random.default_rng(1)
+    covered = 0
+    for _ in range(60):
+        counts = rng.integers(1, 4, 60)
+        values = np.repeat(rng.standard_normal(60), counts)
+        owners = np.repeat(np.arange(60), counts).astype(str)
+        interval = patient_bootstrap(lambda rows, values=values: float(values[rows].mean()), owners, draws=100, rng=rng)
+        assert interval is not None
+        covered += interval[0] <= 0 <= interval[1]
+    assert covered / 60 > 0.85
+
+
+def test_bootstrap_of_a_score_that_draws_cannot_support_is_withheld() -> None:
+    rng = np.random.default_rng(0)
+    assert patient_bootstrap(lambda rows: None, ["a", "b"], draws=20, rng=rng) is None
+    assert mean_interval(np.array([1.0])) is None
+    assert mean_interval(np.array([1.0, 3.0])) == pytest.approx(stats.t.interval(0.95, 1, loc=2, scale=1), rel=1e-9)

@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cohorts.records import Array
+from quality.agreement import agreement
+from quality.config import UtilityConfig
+from quality.intervals import proportion_interval
+from quality.targets import Judged, held_out_score, targets_of
+from quality.utility import Arm, Counts, metadata_guesses, metadata_table, positives, score_arm
+from tests.quality.scenes import write_real
+
+LABELS = ("a", "b", "c")
+CONFIG = UtilityConfig(bootstrap=100)
+
+
+def one_hot(classes: Array) -> Array:
+    return np.eye(3, dtype=np.int8)[classes]
+
+
+def own(total: int) -> Array:
+    return np.arange(total).astype(str)
+
+
+def test_exclusive_agreement_is_a_count_with_wilsons_interval_and_a_confusion_table() -> None:
+    asked = np.repeat([0, 1, 2], [10, 20, 30])
+    seen = asked.copy()
+    seen[[0, 1, 10]] = [1, 2, 0]
+    real = Judged(one_hot(np.array([0, 1, 2, 2])), one_hot(np.array([0, 1, 2, 1])).astype(float), own(4))
+    found = agreement(
+        LABELS, exclusive=True, asked=Judged(one_hot(asked), one_hot(seen).astype(float), own(60)), real=real,
+        bootstrap=100, rng=np.random.default_rng(0),
+    )  # fmt: skip
+    overall = found.per_label[0]
+    assert overall.value == 57 / 60
+    assert overall.interval == pytest.approx(proportion_interval(57, 60))
+    assert overall.floor == 3 / 4
+    assert [e.value for e in found.per_label[1:]] == [8 / 10, 19 / 20, 1]
+    assert found.confusion == ((8, 1, 1), (1, 19, 0), (0, 0, 30))
+
+
+def test_multilabel_agreement_compares_prompts_with_what_is_seen_and_leaves_unstated_prompts_out() -> None:
+    rng = np.random.default_rng(0)
+    asked = rng.integers(0, 2, (200, 3)).astype(np.int8)
+    seen = np.clip(0.5 + 0.4 * (asked - 0.5) + rng.normal(0, 0.2, asked.shape), 0, 1)
+    asked[:150, 1] = -1
+    asked[:, 2] = 1  # never asked against
+    seen[:, 1][:150] = rng.random(150)  # must not matter
+    real = Judged(rng.integers(0, 2, (80, 3)), rng.random((80, 3)), own(80))
+    found = agreement(
+        LABELS, exclusive=False, asked=Judged(asked, seen, own(200)), real=real, bootstrap=100, rng=rng
+    ).per_label
+    assert found[1].value == pytest.approx(0.92, abs=0.05)
+    assert found[1].interval is not None
+    assert found[1].interval[0] < found[1].value < found[1].interval[1]
+    assert found[1].floor == pytest.approx(0.5, abs=0.15)
+    assert (found[2].n_synthetic, found[2].value is not None) == (50, True)
+    assert found[3].value is None
+    assert "against 0 times" in str(found[3].refused)
+    assert found[0].value == pytest.approx((found[1].value + found[2].value) / 2)
+
+
+def test_rare_labels_are_refused_by_patients_not_images() -> None:
+    values = np.zeros((300, 2), dtype=np.int8)
+    values[:100, 0], values[:100, 1] = 1, 1
+    patients = np.concatenate([np.arange(100), np.arange(100, 300)]).astype(str)
+    few = np.concatenate([np.arange(100) % 5, np.arange(100, 300)]).astype(str)
+    assert positives(values, patients).tolist() == [100, 100]
+    assert positives(values, few).tolist() == [5, 5]
+    guesses = values + np.random.default_rng(0).normal(0, 0.5, values.shape)
+    counts = Counts(train=np.array([100, 19]), test=positives(values, patients), unit="patients")
+    scores = score_arm(
+        Arm("synthetic", 200, Judged(values, guesses, patients)), ("often", "rare"), counts,
+        exclusive=False, config=CONFIG, rng=np.random.default_rng(0),
+    )  # fmt: skip
+    assert scores[0].estimate.value == pytest.approx(0.92, abs=0.05)
+    assert scores[1].estimate.value is None
+    assert "19 training patients show it (≥ 20)" in str(scores[1].estimate.refused)
+    nothing = score_arm(
+        Arm("synthetic", 0, None), ("often", "rare"), counts, exclusive=True, config=CONFIG,
+        rng=np.random.default_rng(0),
+    )  # fmt: skip
+    assert [score.estimate.value for score in nothing] == [None, None, None]
+
+
+def test_metadata_that_tell_a_label_are_found_out_and_others_are_not(tmp_path: Path) -> None:
+    cohort = write_real(tmp_path / "real", 150, 0, exclusive=False)  # age was drawn from "bright", "rings" from nothing
+    rows = {"train": cohort.rows("train"), "test": cohort.rows("test")}
+    targets = targets_of(cohort, rows)
+    tables = {split: metadata_table(cohort, numbers) for split, numbers in rows.items()}
+    assert tables["train"].shape[1] == 4  # age, age missing, AP, PA
+    guesses = metadata_guesses(tables["train"], targets.values["train"], tables["test"], exclusive=False)
+    assert guesses is not None
+    judged = Judged(targets.values["test"], guesses, own(len(guesses)))
+    assert judged.stated(0).auroc() == pytest.approx(1, abs=0.01)
+    assert judged.stated(1).auroc() == pytest.approx(0.5, abs=0.2)
+    assert metadata_guesses(np.zeros((3, 0)), targets.values["train"][:3], np.zeros((2, 0)), exclusive=False) is None
+
+
+def test_exclusive_metadata_guess_the_class() -> None:
+    classes = np.arange(90) % 3
+    guesses = metadata_guesses(classes[:, None] + 0.01, one_hot(classes), classes[:6, None] + 0.0, exclusive=True)
+    assert guesses is not None
+    assert guesses.argmax(axis=1).tolist() == [0, 1, 2, 0, 1, 2]
+    assert guesses.sum(axis=1) == pytest.approx(1)
+
+
+def test_without_labels_attributes_are_learned_instead(tmp_path: Path) -> None:
+    cohort = write_real(tmp_path / "real", 30, 0)
+    bare = cohort.schema.model_copy(update={"labels": (), "exclusive": False})
+    cohort.schema = bare
+    targets = targets_of(cohort, {"test": cohort.rows("test")})
+    assert targets.source == "attributes"
+    assert targets.names == ("age in the upper half of its range", "view = AP", "view = PA")
+    cohort.schema = bare.model_copy(update={"attributes": ()})
+    assert targets_of(cohort, {"test": cohort.rows("test")}).source == "none"
+
+
+def test_held_out_score_is_accuracy_or_mean_auroc() -> None:
+    values = one_hot(np.array([0, 1, 2, 2]))
+    guesses = one_hot(np.array([0, 1, 2, 0])).astype(float)
+    assert held_out_score(guesses, values, exclusive=True) == 0.75
+    assert held_out_score(guesses, values, exclusive=False) == pytest.approx((5 / 6 + 1 + 0.75) / 3)
+    assert held_out_score(guesses, np.full_like(values, -1), exclusive=False) is None

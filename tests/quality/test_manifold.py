@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+from math import prod
+
+import numpy as np
+import pytest
+
+from cohorts.errors import UnsupportedClaim
+from quality.manifold import manifold_scores, neighbour_radii
+
+
+def test_radius_is_the_distance_to_the_kth_other_point() -> None:
+    line = np.array([[0.0], [1.0], [3.0], [7.0]])
+    assert neighbour_radii(line, 1).tolist() == [1, 1, 2, 4]
+    assert neighbour_radii(line, 2).tolist() == [3, 2, 3, 6]
+    with pytest.raises(UnsupportedClaim, match="4 images have no 4 neighbours"):
+        neighbour_radii(line, 4)
+
+
+def test_scores_of_a_toy_by_hand() -> None:
+    real, fake = np.array([[0.0], [1.0], [3.0], [7.0]]), np.array([[0.5], [2.0], [20.0], [21.0]])
+    scores = manifold_scores(real, fake, k=1, k_density=1)
+    # radii of real: 1 1 2 4, of fake: 1.5 1.5 1 1
+    assert scores.precision == 2 / 4  # .5 and 2 lie in balls of real images
+    assert scores.recall == 3 / 4  # 0, 1 and 3 lie in balls of fake images, 7 does not
+    assert scores.density == 4 / 4  # .5 lies in the balls of 0 and 1, 2 in those of 1 and 3
+    assert scores.coverage == 3 / 4  # the balls of 0, 1 and 3 hold a fake image, that of 7 (3 to 11) none
+
+
+def test_density_and_coverage_of_equal_distributions_are_the_expected_ones() -> None:
+    rng = np.random.default_rng(0)
+    n, m, k = 60, 60, 5
+    found = np.array([manifold_scores(*rng.standard_normal((2, n, 4))) for _ in range(150)])
+    expected = 1 - prod((n - j) / (n + m - j) for j in range(1, k + 1))  # Naeem et al. 2020, lemma 2
+    error = found.std(axis=0) / np.sqrt(len(found))
+    assert abs(found[:, 3].mean() - expected) < 4 * error[3]
+    assert abs(found[:, 2].mean() - 1) < 4 * error[2]
+
+
+def test_a_lost_mode_costs_recall_and_coverage_and_noise_costs_precision_and_density() -> None:
+    rng = np.random.default_rng(1)
+    centers = np.array([[0.0] * 4, [8.0] * 4])
+    real, honest = (centers[np.arange(200) % 2] + rng.standard_normal((200, 4)) for _ in range(2))
+    dropped = centers[0] + rng.standard_normal((200, 4))
+    noisy = honest + rng.standard_normal((200, 4)) * 4
+    floor, lost, blurry = (manifold_scores(real, part) for part in (honest, dropped, noisy))
+    assert lost.recall < 0.6 * floor.recall
+    assert lost.coverage < 0.6 * floor.coverage
+    assert lost.precision > 0.9 * floor.precision
+    assert blurry.precision < 0.5 * floor.precision
+    assert blurry.density < 0.5 * floor.density
