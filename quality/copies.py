@@ -8,7 +8,7 @@ could have found anything; without it the best verdict is *inconclusive*.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -22,6 +22,7 @@ from quality.copy_evidence import (
     SMALLEST_YARDSTICK,
     cross_checked_flags,
     draw_subsets,
+    fewest_seen,
     flag_threshold,
     isolation,
     recall_estimate,
@@ -206,12 +207,21 @@ def judge(
         flagged_share=_flagged_share(flagged, evidence, config, rng),
         control_recall=recall,
         control=evidence.planted,
-        flagged_rows=tuple(int(row) for row in order if flagged[row])[: max(config.pairs, 1)],
+        flagged_rows=tuple(int(row) for row in order if flagged[row]),
         total_flagged=int(flagged.sum()),
-        blind_spots=BLIND_SPOTS,
+        blind_spots=tuple(_blind_spots(evidence, rng)),
         histogram=_histogram(evidence),
     )
     return summary, flagged
+
+
+def _blind_spots(evidence: Evidence, rng: np.random.Generator) -> Iterator[str]:
+    synthetic, null = evidence.synthetic.isolation, evidence.null.isolation
+    if evidence.control is not None:
+        needed = fewest_seen(synthetic, null, evidence.control.isolation, SIGNIFICANCE, rng)
+        if needed <= len(synthetic):
+            yield f"fewer than about {needed} copies among {len(synthetic)} images (look at the nearest pairs)"
+    yield from BLIND_SPOTS
 
 
 def _lean(shares: Sequence[Estimate]) -> list[str]:

@@ -18,6 +18,7 @@ SMALLEST_YARDSTICK = 20
 PSEUDO_GATES = 40
 SUBSETS_PER_PSEUDO_GATE = 4
 TAIL_DEPTHS = (1, 2, 4, 8, 16)
+TRIALS = 20
 
 
 @dataclass(frozen=True)
@@ -168,6 +169,25 @@ def tail_p_value(queries: Array, null: Array) -> float:
         pooled = len(queries) + len(null)
         found.append(float(stats.hypergeom.cdf(depth - 1, pooled, len(null), above + depth - 1)))
     return min(1.0, len(found) * min(found)) if found else 1.0
+
+
+def fewest_seen(synthetic: Array, null: Array, control: Array, significance: float, rng: np.random.Generator) -> int:
+    """How many copies have to be among the images before :func:`tail_p_value` sees them four times out of five.
+
+    Found by trial: ever more synthetic images are replaced by planted copies. Returns one more than the number of
+    images when not even that would do.
+    """
+    for copies in sorted({*range(1, 8), *(int(8 * 1.3**power) for power in range(24))}):
+        if copies > len(synthetic):
+            break
+        seen = 0
+        for _ in range(TRIALS):
+            mixed = rng.permutation(synthetic)
+            mixed[:copies] = rng.choice(control, copies)
+            seen += tail_p_value(mixed, null) < significance
+        if seen >= 0.8 * TRIALS:
+            return copies
+    return len(synthetic) + 1
 
 
 def recall_estimate(control: Array, threshold: float, planted: str) -> Estimate:

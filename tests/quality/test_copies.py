@@ -10,6 +10,7 @@ from quality.config import CopyConfig
 from quality.copies import CopySearch, Evidence, RealImages, judge
 from quality.copy_evidence import (
     draw_subsets,
+    fewest_seen,
     flag_threshold,
     isolation,
     share_in_train,
@@ -164,6 +165,8 @@ def test_tail_p_value_is_valid_and_sees_a_few_among_many() -> None:
     assert (chance < 0.05).mean() < 0.05 + 2 * np.sqrt(0.05 / 400)
     few = np.concatenate([rng.standard_normal(590), np.full(10, 6.0)])
     assert tail_p_value(few, rng.standard_normal(600)) < 0.01
+    assert 3 <= fewest_seen(few[:590], rng.standard_normal(600), np.full(20, 6.0), 0.01, rng) <= 12
+    assert fewest_seen(few[:50], rng.standard_normal(600), rng.standard_normal(600), 0.01, rng) == 51
     # one threshold by hand: 3 queries above the only null value that counts
     null, queries = np.array([1.0, 0, 0, 0]), np.array([2.0, 2, 2, 0, 0])
     assert tail_p_value(queries, null) == pytest.approx(stats.hypergeom.cdf(0, 9, 4, 3), rel=1e-12)
