@@ -46,6 +46,7 @@ def verdict(search: CopySearch, synthetic: Array, held_out: Array, planted: Arra
     evidence = Evidence(found, null, control, numbered("h", len(held_out)), None if planted is None else "copies")
     summary, flagged = judge(evidence, [share], 90, CONFIG, np.random.default_rng(2))
     assert summary.total_flagged == flagged.sum()
+    assert sorted(summary.flagged_rows) == np.flatnonzero(flagged).tolist()
     assert share.value is not None
     return summary.verdict, flagged, share.value
 
