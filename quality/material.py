@@ -74,7 +74,8 @@ class Material:
     @cached_property
     def synthetic_images(self) -> Array:
         """All synthetic images, float32 ``(n, C, *size)``."""
-        return self.on_grid(network_images(self.synthetic, range(len(self.synthetic)), self._synthetic_preprocess))
+        reading = synthetic_preprocess(self.synthetic, self.preprocess)
+        return self.on_grid(network_images(self.synthetic, range(len(self.synthetic)), reading))
 
     @cached_property
     def test_reconstruction(self) -> Array | None:
@@ -144,13 +145,17 @@ class Material:
     def _real_images(self, rows: list[int]) -> Array:
         return self.on_grid(network_images(self.real, rows, self.preprocess))
 
-    @property
-    def _synthetic_preprocess(self) -> Preprocess:
-        """Images that :meth:`Preprocess.undo` stored over the full range of their dtype come back from that range."""
-        stored = {str(group).rsplit("_", 1)[-1] for group in self.synthetic.manifest["group"].unique()}
-        ours = self.synthetic.schema.kind == "synthetic" and stored == {self.preprocess.stored_dtype}
-        if not ours or not isinstance(self.preprocess.intensity, Percentile):
-            return self.preprocess
-        dtype = np.dtype(self.preprocess.stored_dtype)
-        low, high = (0.0, 1.0) if dtype.kind == "f" else (float(np.iinfo(dtype).min), float(np.iinfo(dtype).max))
-        return self.preprocess.model_copy(update={"intensity": Window(low=low, high=high)})
+
+def synthetic_preprocess(synthetic: Cohort, preprocess: Preprocess) -> Preprocess:
+    """How synthetic images are read.
+
+    Images that :meth:`Preprocess.undo` stored over the full range of their dtype come back from that range; percentiles
+    of each image would stretch them once more.
+    """
+    stored = {str(group).rsplit("_", 1)[-1] for group in synthetic.manifest["group"].unique()}
+    ours = synthetic.schema.kind == "synthetic" and stored == {preprocess.stored_dtype}
+    if not ours or not isinstance(preprocess.intensity, Percentile):
+        return preprocess
+    dtype = np.dtype(preprocess.stored_dtype)
+    low, high = (0.0, 1.0) if dtype.kind == "f" else (float(np.iinfo(dtype).min), float(np.iinfo(dtype).max))
+    return preprocess.model_copy(update={"intensity": Window(low=low, high=high)})

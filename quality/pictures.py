@@ -13,6 +13,7 @@ from PIL import Image
 from cohorts.preprocess import Preprocess, network_images
 from cohorts.records import ATTRIBUTE_PREFIX, LABEL_PREFIX, Array
 from cohorts.store import Cohort
+from quality.material import synthetic_preprocess
 from quality.quality_report import NearestPair
 from quality.selection import NONE_PRESENT, choose
 
@@ -182,7 +183,8 @@ def draw_grids(
         hidden: synthetic rows that must not be shown.
         budget_bytes: of all data URIs together.
     """
-    made, taken = Drawer(synthetic, preprocess), Drawer(real, preprocess)
+    made = Drawer(synthetic, synthetic_preprocess(synthetic, preprocess))
+    taken = Drawer(real, preprocess)
     for per_label, longest_side in PLANS:
         chosen, left_out = choose(real, synthetic, per_label=per_label, hidden=hidden)
         total_bytes = made.bytes_of([row for label in chosen for row in label.synthetic], longest_side)
@@ -216,7 +218,8 @@ def draw_pairs(
         preprocess: what the networks see.
     """
     shown = list(pairs[:PAIRS])
-    made, taken = Drawer(synthetic, preprocess), Drawer(real, preprocess)
+    made = Drawer(synthetic, synthetic_preprocess(synthetic, preprocess))
+    taken = Drawer(real, preprocess)
     made.bytes_of([pair.synthetic_row for pair in shown], PAIR_SIDE)
     taken.bytes_of([row for pair in shown for row in (pair.train_row, pair.gate_row)], PAIR_SIDE)
     return tuple(

@@ -112,7 +112,7 @@ class CopySummary(Frozen):
             the same rule flags.
         control_recall: share of planted training images (autoencoder round trips) that were flagged.
         control: what was planted, in words; ``None`` when nothing could be.
-        flagged_rows: row numbers of flagged synthetic images, most similar first (at most as many as configured).
+        flagged_rows: row numbers of all flagged synthetic images, those that stand out most first.
         total_flagged: how many were flagged.
         blind_spots: what this search cannot see.
         histogram: the similarities behind the verdict, counted; ``None`` when they were not kept.

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from cohorts.errors import ArtifactError, InputError, ResourceError
-from cohorts.preprocess import Preprocess, network_images
+from cohorts.preprocess import Percentile, Preprocess, network_images
 from cohorts.records import SPLITS, Array, AttributeSpec, CohortSchema, ImageRecord, Provenance
 from cohorts.store import Cohort, CohortWriter
 from quality import report as report_module
@@ -522,3 +522,16 @@ def test_planted_copies_do_not_dwarf_the_crowd() -> None:
         "planted copies (higher than the chart)"
     ]
     assert "nearest training image: 10 images, median near 0.125" in chart.description
+
+
+def test_generated_images_are_not_stretched_once_more(tmp_path: Path) -> None:
+    preprocess = Preprocess(size=(12, 12), intensity=Percentile())
+    faint = np.full((12, 12), 100, dtype=np.uint8)
+    faint[4:8, 4:8] = 110  # as the generator stored it: percentiles of this image would make it black and white
+    for folder, kind in (("real", "real"), ("made", "synthetic")):
+        with CohortWriter(tmp_path / folder, CohortSchema(kind=kind)) as writer:
+            writer.add(ImageRecord("one", "one", faint, "test"))
+    real, made = Cohort.open(tmp_path / "real"), Cohort.open(tmp_path / "made")
+    (group,) = draw_grids(real, made, preprocess, with_real=True).labels
+    assert group.synthetic[0].uri == png_uri(faint)
+    assert group.real[0].uri == png_uri(np.where(faint == 110, 255, 0).astype(np.uint8))
