@@ -12,6 +12,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from cohorts.records import SPLITS
 from quality.charts import Bar, Chart, Curve, histogram_chart, line_chart, number, score_bar
 from quality.estimate import Estimate, Interval
 from quality.glossary import (
@@ -146,7 +147,7 @@ def render_page(report: QualityReport, facts: Mapping[str, Any], edition: Editio
         recipe=tuple(flattened(facts["recipe"])),
         refused=refused_scores(report),
         glossary=glossary(report),
-        trained_on=TRAINED_ON,
+        splits=SPLITS,
         styles=Markup(styles),  # noqa: S704  (a file of ours, without data)
         script=Markup(script),  # noqa: S704  (a file of ours, without data)
         styles_hash=source_hash(styles),

@@ -17,7 +17,7 @@ from quality.material import synthetic_preprocess
 from quality.quality_report import NearestPair
 from quality.selection import NONE_PRESENT, choose
 
-SMALL_SIDE = 96  # pictures below this side are drawn at twice their size
+DRAWN_SIDE = 128  # small pictures are drawn at a whole multiple of their size, up to about this side
 BUDGET_BYTES = 3_500_000
 PAIRS = 12
 PAIR_SIDE = 160
@@ -111,7 +111,7 @@ class Drawer:
         """The picture of one row; an image with a side above ``longest_side`` is made smaller."""
         self.bytes_of([row], longest_side)
         height, width = self._pictures[row].shape[:2]
-        scale = 2 if max(self._preprocess.size) < SMALL_SIDE else self._factor(longest_side)
+        scale = max(DRAWN_SIDE // max(self._preprocess.size), self._factor(longest_side))
         size = max(1, round(width * scale)), max(1, round(height * scale))
         return Picture(self._uri(row, longest_side), *size, alt, caption, sharp=scale > 1)
 

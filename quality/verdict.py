@@ -21,7 +21,7 @@ MEANINGS = {
         "The copy search found planted copies and nothing else like them. That is evidence for this search, not a "
         "guarantee: other attacks may still succeed."
     ),
-    "inconclusive": "The copy search could not have caught a copy, so that it found none says nothing.",
+    "inconclusive": "The copy search cannot be relied on to catch a copy, so that it found none says little.",
 }
 USES = {
     "fail": ("Finding out why the generator repeats patients, by people who may see the real images.",),
@@ -36,6 +36,8 @@ NOT_USES = {
     "screened": ("A claim of anonymity, or of any formal privacy guarantee.",),
     "inconclusive": ("Sharing in any form, before a search that finds planted copies has screened it.",),
 }
+REFUSED = "Not known: too few images or patients to support a score (the reasons stand under the warnings)."
+NOT_MEASURED = "Not measured."
 
 
 @dataclass(frozen=True)
@@ -64,8 +66,8 @@ def plain_words(report: QualityReport) -> PlainWords:
     return PlainWords(
         headline=HEADLINES[report.verdict],
         meaning=MEANINGS[report.verdict],
-        realism=tuple(_realism(report)) or ("Not measured.",),
-        utility=tuple(_utility(report)) or ("Not measured: no label to train on.",),
+        realism=tuple(_realism(report)) or (REFUSED if report.estimates else NOT_MEASURED,),
+        utility=tuple(_utility(report)) or (REFUSED if report.utility else NOT_MEASURED,),
         uses=USES[report.verdict],
         not_uses=(
             *NOT_USES[report.verdict],

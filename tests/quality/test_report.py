@@ -534,4 +534,5 @@ def test_generated_images_are_not_stretched_once_more(tmp_path: Path) -> None:
     real, made = Cohort.open(tmp_path / "real"), Cohort.open(tmp_path / "made")
     (group,) = draw_grids(real, made, preprocess, with_real=True).labels
     assert group.synthetic[0].uri == png_uri(faint)
+    assert (group.synthetic[0].width, group.synthetic[0].sharp) == (120, True)  # ten times, so that pixels stay square
     assert group.real[0].uri == png_uri(np.where(faint == 110, 255, 0).astype(np.uint8))

@@ -57,6 +57,8 @@ def test_realism_is_told_relative_to_floor_and_autoencoder() -> None:
         "Synthetic images are 3.00 times as far from test patients as other real patients are (a/encoder).",
     )
     assert plain_words(_report()).realism == ("Not measured.",)
+    refused = plain_words(_report(estimates=(_estimate("frechet", None, refused="few"),)))
+    assert refused.realism[0].startswith("Not known: too few")
 
 
 def test_agreement_says_what_it_measures() -> None:
