@@ -19,6 +19,9 @@ INTEGER_DTYPES = ("int16", "uint16", "int32", "uint32")
 
 HALF_A_VOXEL = 0.5
 
+NOT_A_FILES_FAULT = (KeyboardInterrupt, SystemExit, MemoryError)
+"""What must pass when a reader catches everything else: codecs in Rust raise panics that are no ``Exception``."""
+
 Kind = Literal["dicom", "nifti", "picture", "npz"]
 
 

@@ -10,7 +10,15 @@ import pydicom
 from pydicom.pixels import apply_color_lut, apply_modality_lut
 
 from cohorts.errors import Reason, UnreadableImage
-from cohorts.readers.common import DecodedImage, ReadOptions, narrowest, require_size, settle_color, stack_exactly
+from cohorts.readers.common import (
+    NOT_A_FILES_FAULT,
+    DecodedImage,
+    ReadOptions,
+    narrowest,
+    require_size,
+    settle_color,
+    stack_exactly,
+)
 from cohorts.readers.dicom_geometry import Plane, find_stacks, slice_normal
 from cohorts.readers.dicom_header import (
     functional_group,
@@ -118,9 +126,9 @@ def _decode(ds: pydicom.Dataset, options: ReadOptions, *, volume: bool) -> tuple
     try:
         stacked, color = _frames(ds, frames)
         planes = list(stacked) if color else [_after_modality_lut(stacked[i], ds, i) for i in range(frames)]
-    except MemoryError:
+    except NOT_A_FILES_FAULT:
         raise
-    except Exception as error:  # decoders and LUTs may raise anything
+    except BaseException as error:  # decoders and LUTs may raise anything
         syntax = ds.file_meta.TransferSyntaxUID
         name = "a private transfer syntax" if syntax.is_private else syntax.name
         detail = f"pixel data cannot be decoded ({name}; {type(error).__name__})"

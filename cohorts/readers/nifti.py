@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import logging
 import warnings
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ def gunzipped_head(path: Path, length: int) -> bytes:
     try:
         with gzip.open(path, "rb") as stream:
             return stream.read(length)
-    except (OSError, EOFError, ValueError):
+    except (OSError, EOFError, ValueError, zlib.error):
         return b""
 
 

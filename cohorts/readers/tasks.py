@@ -106,7 +106,9 @@ def scan(job: ScanJob) -> FileHead:
         return FileHead(job.path, refusal=Refusal(Reason.TOO_LARGE, "its header needs more memory than allowed"))
     except OSError:
         return FileHead(job.path, refusal=Refusal(Reason.BROKEN, "cannot be opened"))
-    except Exception as error:  # one file must never stop the others
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # one file must never stop the others, and codecs in Rust raise panics
         return FileHead(job.path, refusal=Refusal(Reason.BROKEN, f"cannot be parsed ({type(error).__name__})"))
 
 
@@ -120,7 +122,9 @@ def read(job: ReadJob) -> ReadResult:
         return ReadResult(refusals=[Refusal(Reason.TOO_LARGE, "decoding needs more memory than allowed")])
     except OSError:
         return ReadResult(refusals=[Refusal(Reason.BROKEN, "cannot be opened")])
-    except Exception as error:  # one file must never stop the others
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # one file must never stop the others, and codecs in Rust raise panics
         return ReadResult(refusals=[Refusal(Reason.BROKEN, f"cannot be read ({type(error).__name__})")])
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import struct
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pydicom
 import pytest
+from pydicom.encaps import encapsulate
 from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian, JPEGLSLossless, RLELossless
 
 from cohorts.preprocess import Preprocess, Window
@@ -305,3 +307,18 @@ def test_an_image_larger_than_allowed_is_refused_before_it_is_decoded(tmp_path: 
     bomb.Rows = bomb.Columns = 65535  # 4 GiB out of a few bytes
     bomb.save_as(tmp_path / "s" / "bomb.dcm", enforce_file_format=True)
     assert reasons(take_in(tmp_path / "s", tmp_path / "c")) == {"too_large": 1}
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_panic_of_a_codec_is_no_end_of_the_run(tmp_path: Path, workers: int) -> None:
+    write_dicom(tmp_path / "s" / "good.dcm", structure(1))
+    bad = dicom_dataset(structure(2, dtype="uint16", high=999), SOPInstanceUID=uid("bad"))
+    bad.file_meta.TransferSyntaxUID = RLELossless
+    segment = (b"\x7f" + bytes(128)) * 8  # 32 x 32 bytes
+    longer = segment + b"\xff\5"  # and a run that leaves the frame: the Rust decoder panics, which is no Exception
+    frame = struct.pack("<16L", 2, 64, 64 + len(longer), *[0] * 13) + longer + segment
+    bad.PixelData = encapsulate([frame])
+    bad["PixelData"].VR, bad["PixelData"].is_undefined_length = "OB", True
+    bad.save_as(tmp_path / "s" / "bad.dcm", enforce_file_format=True)
+    result = take_in(tmp_path / "s", tmp_path / "c", workers=workers)
+    assert rejections(result) == {"bad.dcm": "undecodable"}

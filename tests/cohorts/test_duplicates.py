@@ -53,6 +53,14 @@ def test_other_images_are_not_near() -> None:
         assert similarity(thumbnail(picture(1)), thumbnail(changed)[np.newaxis])[0] < 0.5
 
 
+def test_images_that_share_only_their_coarse_shading_are_not_near() -> None:
+    rows, columns = np.mgrid[0:96, 0:80]
+    shading = 200 * np.exp(-((rows - 48.0) ** 2 + (columns - 40.0) ** 2) / 2500)  # as a body against air
+    one, other = shading + 0.1 * picture(1), shading + 0.1 * picture(2)
+    assert np.corrcoef(one.ravel(), other.ravel())[0, 1] > NEAR_CORRELATION
+    assert similarity(thumbnail(one), thumbnail(other)[np.newaxis])[0] < NEAR_CORRELATION - 0.02
+
+
 def test_colour_is_compared_by_luminance() -> None:
     grey = picture(1)
     assert np.array_equal(thumbnail(np.repeat(grey[..., np.newaxis], 3, axis=-1), 3), thumbnail(grey))
