@@ -44,5 +44,8 @@ contracts: $(READY)
 
 check: lint types contracts
 
+schema: $(READY)
+	@$(BIN)/medphantom schema > docs/formats/recipe.schema.json
+
 clean:
 	rm -rf $(VENV) build dist *.egg-info

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import shutil
 import tempfile
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -61,10 +62,10 @@ def monai_slices(files: list[Path]) -> None:
 
 
 def monai_series(series: list[list[Path]]) -> None:
-    """MONAI's loader on every series, which it sorts and stacks."""
+    """MONAI's loader on the folder of every series, whose slices it sorts and stacks."""
     load = LoadImage(reader="PydicomReader", image_only=True)
     for files in series:
-        load(files)
+        load(files[0].parent)
 
 
 def ours(source: Path, out: Path, dims: int, workers: int) -> None:
@@ -112,6 +113,7 @@ def measure(source: Path, copies: int, rounds: int) -> dict[str, Any]:
 
 def main() -> None:
     """Measure and write the result file."""
+    warnings.filterwarnings("ignore", "NvImgCodecPydicomReader", UserWarning)  # MONAI on every reader that it makes
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--source", type=Path, required=True, help="folder of DICOM series")
     parser.add_argument("--copies", type=int, default=12)

@@ -71,7 +71,7 @@ def contact_sheet(
     """Source view beside network view of some images, on one picture.
 
     The source view is the image through its own VOI window, else through its 0.5th to 99.5th percentile, bright values
-    bright, masks outlined; of a volume the middle slice. The network view is the output of ``Preprocess``, unscaled.
+    bright, masks outlined; of a volume the middle slice. The network view is what ``Preprocess`` gives, enlarged.
 
     Args:
         cohort: the cohort.

@@ -19,6 +19,7 @@ FILES_PER_SECOND_AND_CORE = 100.0  # radiographs of some 100 kB, decoded and che
 PHANTOMS_PER_SECOND_AND_CORE = 20.0  # at 128 px; grows with the area
 IMAGES_PER_PATIENT = 1.6  # simulated
 REPORT_BYTES = 20e6
+REPORT_S = 3.0
 EXTRA_TIME = 1.15  # validations, latents, checkpoints
 CHECKPOINTS = 3  # the last two and the best
 TENSORS_PER_WEIGHT = 4  # weight, average, two moments
@@ -71,6 +72,8 @@ def estimate(job: Job, refs: Refs, to_do: tuple[Stage, ...]) -> Estimate:
     if "ingest" in to_do:
         seconds["ingest"] = images / FILES_PER_SECOND_AND_CORE / cores + 2
         disk += source_bytes
+    if "report" in to_do:
+        seconds["report"] = REPORT_S
     if {"train", "generate", "assess"} & set(to_do):
         from flows.calibration import calibrate
 
@@ -83,10 +86,11 @@ def estimate(job: Job, refs: Refs, to_do: tuple[Stage, ...]) -> Estimate:
             seconds["generate"] = total * measured.sample_s
             disk += total * measured.image_bytes
         if "assess" in to_do:
-            seconds["assess"] = 60.0
+            seconds["assess"] = measured.assess_s
         memory = measured.memory_bytes + measured.cache_bytes
         assumption = measured.assumption
-    return Estimate(seconds, memory, disk, assumption)
+    ordered = {stage: seconds[stage] for stage in to_do if stage in seconds}
+    return Estimate(ordered, memory, disk, assumption)
 
 
 def require_room(job: Job, needed: Estimate) -> None:

@@ -18,7 +18,7 @@ from cohorts.progress import Progress
 from flows.progress import ignore
 
 HOST = "127.0.0.1"
-SECONDS_TO_START = 120.0
+SECONDS_TO_START = 300.0  # some 8 on an idle machine
 SECONDS_TO_STOP = 15.0
 API_VARIABLE = "PREFECT_API_URL"
 
@@ -29,6 +29,7 @@ QUIET = {
     "PREFECT_SERVER_LOGGING_LEVEL": "ERROR",
     "PREFECT_LOGGING_LEVEL": "CRITICAL",  # errors reach the console once, as our own one line
     "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "true",
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "300",  # 20 are few on a busy machine
 }
 
 

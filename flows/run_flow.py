@@ -16,6 +16,7 @@ import re
 import time
 from datetime import UTC, datetime
 from html import escape
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -72,7 +73,7 @@ def medphantom_flow(
                 stage=stage, recipe=recipe, settings=settings or [], out=out, scheduled=time_text, refs=refs
             )
             if stage == "assess":
-                publish_scores(QualityReport.load(job.run.path / refs[stage]["path"]))
+                publish_scores(QualityReport.load(Path(refs[stage]["path"])))
         write_run_facts(job, _refs(refs))
     return refs
 
@@ -129,10 +130,10 @@ def publish_scores(report: QualityReport) -> None:
 
 def _row(estimate: Estimate) -> dict[str, Any]:
     return {
-        "score": _plain(estimate.name),
-        "network": _plain(estimate.network or ""),
+        "score": estimate.name,
+        "network": escape(estimate.network or ""),
         "label": _plain(estimate.label or ""),
-        "value": estimate.value if estimate.refused is None else _plain(estimate.refused),
+        "value": estimate.value if estimate.refused is None else escape(estimate.refused),
         "95 % interval": _interval(estimate.interval),
         "floor": estimate.floor,
         "floor interval": _interval(estimate.floor_interval),

@@ -56,25 +56,27 @@ def serve(
     schedule = read_schedule(cron, every, timezone)
     view = watcher()
     with persistent_server(state or job.run.path.parent / STATE_FOLDER, view.stage("server")) as url:
+        from prefect.settings import PREFECT_API_URL, temporary_settings
         from prefect.types.entrypoint import EntrypointType
 
         from flows.run_flow import medphantom_flow
 
-        view.note(f"{recipe} runs at {cron or 'every ' + str(every)}{f' ({timezone})' if cron else ''}")
+        view.note(f"{recipe} runs {f'at {cron} ({timezone})' if cron else f'every {every}'}")
         view.note(f"Prefect: {url.removesuffix('/api')}   stop with Ctrl-C")
-        medphantom_flow.serve(
-            name=job.recipe.name,
-            schedule=schedule,
-            parameters={
-                "recipe": str(recipe.resolve()),
-                "settings": list(settings),
-                "out": str(job.base.path.resolve()),
-                "fresh": True,
-            },
-            limit=1,  # runs share cohort and bundle
-            entrypoint_type=EntrypointType.MODULE_PATH,
-            print_starting_message=False,
-        )
+        with temporary_settings({PREFECT_API_URL: url}):  # Prefect was imported before there was a server
+            medphantom_flow.serve(
+                name=job.recipe.name,
+                schedule=schedule,
+                parameters={
+                    "recipe": str(recipe.resolve()),
+                    "settings": list(settings),
+                    "out": str(job.base.path.resolve()),
+                    "fresh": True,
+                },
+                limit=1,  # runs share cohort and bundle
+                entrypoint_type=EntrypointType.MODULE_PATH,
+                print_starting_message=False,
+            )
 
 
 def read_schedule(cron: str | None, every: str | None, timezone: str) -> Any:

@@ -30,7 +30,14 @@ from quality.quality_report import QualityReport
 __all__ = ["AssessConfig", "assess"]
 
 TRAINED = ("cross_fitted", "simulated")
-WEIGHTS = {"cross_fitted": 8, "simulated": 8, "diversity": 1, "labels": 10, "copies": 5}  # shares of the time
+WEIGHTS = {
+    "cross_fitted": 8,
+    "simulated": 6,
+    "filters": 1,
+    "diversity": 1,
+    "labels": 12,
+    "copies": 5,
+}  # shares of the time
 NO_SEARCH = ("the copy search needs training and gate images",)
 MIX_TOLERANCE = 0.1
 BARELY_LEARNED = 0.6

@@ -36,6 +36,7 @@ from quality.intervals import proportion_interval
 from quality.quality_report import CopySummary, SimilarityHistogram, Verdict
 
 QUERIES_PER_BLOCK = 256
+FINGERPRINT_IMAGES = 3000
 SMALLEST_NULL = 50
 SIGNIFICANCE = 0.01
 BINS = 40
@@ -104,9 +105,10 @@ class CopySearch:
     def __init__(self, real: RealImages, config: CopyConfig, rng: np.random.Generator) -> None:
         self.config = config
         side = config.side or DEFAULT_SIDE[real.train.ndim - 2]
-        equal = min(len(real.train), len(real.gate))
-        sample = [part[rng.choice(len(part), equal, replace=False)] for part in (real.train, real.gate)]
-        self.fingerprints = Fingerprints.fit(np.concatenate([*sample, real.more]), side)
+        pool = np.concatenate([real.train, real.gate, real.more])
+        # Every training and gate image has the same chance to shape the fingerprint. Were all of gate in it but not all
+        # of train, whitening would push gate away from honest images, and they would seem to lean to train.
+        self.fingerprints = Fingerprints.fit(pool[rng.permutation(len(pool))[:FINGERPRINT_IMAGES]], side)
         self.train = self.fingerprints.of(torch.from_numpy(real.train))
         self.gate = self.fingerprints.of(torch.from_numpy(real.gate))
         self.train_patients = np.unique(np.asarray(real.train_patients), return_inverse=True)[1]
@@ -131,7 +133,7 @@ class CopySearch:
 
     def share_by_features(self, queries_ND: Array, train_ND: Array, gate_ND: Array, *, network: str) -> Estimate:
         """The share in train by cosine of a feature network's features, standardised over train and gate alike."""
-        both = np.concatenate([train_ND[self.subsets.train[0]], gate_ND[self.subsets.gate]]).astype(np.float64)
+        both = np.concatenate([train_ND, gate_ND]).astype(np.float64)
         center, scale = both.mean(axis=0), both.std(axis=0) + 1e-9
         queries, train, gate = (
             F.normalize(torch.from_numpy((part - center) / scale), dim=1) for part in (queries_ND, train_ND, gate_ND)

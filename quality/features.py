@@ -29,6 +29,7 @@ from quality.config import ClassifierConfig
 from quality.filters import VERSION, FilterBank
 from quality.frechet import IMAGES_PER_FEATURE
 from quality.quality_report import NetworkFacts
+from quality.stages import stage
 from quality.targets import Targets, held_out_score
 
 IMAGES_PER_PASS = 128
@@ -216,7 +217,7 @@ def cross_fitted(
             seed=derive_seed(seed, "feature network", number),
             work=work,
             name=f"feature network {number + 1}/2 of seed {seed}",
-            progress=progress,
+            progress=stage(progress, number, 2),
         )
         guesses = predict(network, images["test"][other], exclusive=targets.exclusive, device=config.device)
         scores.append(held_out_score(guesses, targets.values["test"][other], exclusive=targets.exclusive))
@@ -249,7 +250,7 @@ def simulated(
     progress: Progress | None = None,
 ) -> NetworkRun:
     """A classifier of findings fitted on simulated patients only, so that it may score every real one."""
-    images, labels = _simulated_images(preprocess, progress)
+    images, labels = _simulated_images(preprocess, stage(progress, 0, 2))
     num_features = features_that_fit(min(total_test // 2, total_synthetic))
     network = fit_classifier(
         images,
@@ -260,7 +261,7 @@ def simulated(
         seed=derive_seed(seed, "simulated network"),
         work=work,
         name=f"simulated-patient network of seed {seed}",
-        progress=progress,
+        progress=stage(progress, 1, 2),
     )
     wrapped = ModuleNetwork("simulated", weights_digest(network), num_features, _Penultimate(network), config.device)
     return _everything(wrapped, total_test, f"{SIMULATED_PATIENTS} simulated patients, seed {SIMULATED_SEED}", seed)

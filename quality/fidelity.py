@@ -95,7 +95,8 @@ def score_run(run: NetworkRun, images: ImageSets, *, draws: int, rng: np.random.
     """Score one network run: features once per image, then everything from features.
 
     Where labels exclude each other, halves and synthetic images have equal counts of every label: otherwise the luck of
-    label counts is most of the floor, and hides a blur. The plain halves are reported beside it.
+    label counts is most of the floor, and hides a blur. The plain halves are reported beside it. The kernel distance
+    always uses plain halves: it is unbiased for independent samples only, and matched ones are not independent.
     """
     matched = images.test_class is not None and images.synthetic_class is not None
     collected: dict[str, list[Draws]] = {}
@@ -108,13 +109,14 @@ def score_run(run: NetworkRun, images: ImageSets, *, draws: int, rng: np.random.
         patients = [images.patients[row] for row in fold.rows]
         strata = images.test_class[fold.rows] if matched and images.test_class is not None else None
         every = np.arange(len(synthetic))
-        halves = draw_halves(
-            patients, every, draws=draws, rng=rng, strata=strata, synthetic_strata=images.synthetic_class
-        )
-        found = _scores(MEASURES, halves, real, synthetic, rebuilt)
+        plain = halves = draw_halves(patients, every, draws=draws, rng=rng)
         if matched:
-            plain = draw_halves(patients, every, draws=draws, rng=rng)
-            found += _scores({"frechet_random_halves": MEASURES["frechet"]}, plain, real, synthetic, rebuilt)
+            halves = draw_halves(
+                patients, every, draws=draws, rng=rng, strata=strata, synthetic_strata=images.synthetic_class
+            )
+        found = _scores({"frechet": _frechet, "manifold": _manifold}, halves, real, synthetic, rebuilt)
+        beside: dict[str, Measure] = {"frechet_random_halves": _frechet} if matched else {}
+        found += _scores({"kernel": _kernel, **beside}, plain, real, synthetic, rebuilt)
         for scores in found:
             collected.setdefault(scores.name, []).append(scores)
     return RunScores(facts=run.facts, draws=tuple(_joined(parts) for parts in collected.values()))
@@ -132,7 +134,6 @@ def _manifold(reference: Array, candidate: Array) -> dict[str, float]:
     return manifold_scores(reference, candidate)._asdict()
 
 
-MEASURES: dict[str, Measure] = {"frechet": _frechet, "kernel": _kernel, "manifold": _manifold}
 MANIFOLD = ("precision", "recall", "density", "coverage")
 
 
@@ -252,8 +253,8 @@ def _ratios(draws: Sequence[Draws], name: str, common: dict[str, object]) -> lis
                 name=f"{name}_{suffix}",
                 estimand=f"ratio of mean Fréchet distances to real test patients: {words}",
                 value=float(np.mean(ratios)),
-                spread=_range(ratios),
-                method=f"mean and range over {len(ratios)} network seed{'s' if len(ratios) > 1 else ''}",
+                spread=_range(ratios) if len(ratios) > 1 else None,
+                method=f"mean and range over {len(ratios)} network seeds" if len(ratios) > 1 else "one network",
                 better="lower",
                 **facts,
             )

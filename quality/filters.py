@@ -19,6 +19,7 @@ WAVELENGTH_PX = 4.0
 ENVELOPE_PX = 2.0
 NUM_FEATURES = OCTAVES * (2 * ORIENTATIONS + 2) + 4 + 4
 NOISE_FLOOR = 1e-3  # of a grey range of 2: energies below it are no texture that an 8-bit image could hold
+TYPICAL = 0.03  # energy of ordinary texture: features lie around zero, as the kernel distance likes them
 VERSION = "gabor-1"
 
 
@@ -69,9 +70,9 @@ class FilterBank(nn.Module):
     def _octave(self, level: Tensor) -> list[Tensor]:
         margin = KERNEL_SIDE // 2
         even, odd = F.conv2d(F.pad(level, (margin,) * 4, mode="replicate"), self.kernels).chunk(2, dim=1)
-        energy = torch.log(NOISE_FLOOR + torch.sqrt(even**2 + odd**2 + 1e-12))
+        energy = torch.log((NOISE_FLOOR + torch.sqrt(even**2 + odd**2 + 1e-12)) / TYPICAL)
         smoothed = F.conv2d(F.pad(level, (2, 2, 2, 2), mode="replicate"), self.smooth)
-        band = torch.log(NOISE_FLOOR + (level - smoothed).abs()).flatten(1)
+        band = torch.log((NOISE_FLOOR + (level - smoothed).abs()) / TYPICAL).flatten(1)
         return [
             *energy.mean(dim=(2, 3)).unbind(1),
             *energy.std(dim=(2, 3), correction=0).unbind(1),

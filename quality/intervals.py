@@ -44,7 +44,8 @@ def patient_bootstrap(
         rng: source of the draws.
 
     Returns:
-        The interval, ``None`` when more than a tenth of the draws could not be scored.
+        The interval; ``None`` when more than a tenth of the draws could not be scored, or when all draws agree (a score
+        at its limit), since an interval of no width would be a false promise.
     """
     _, owner = np.unique(np.asarray(patients), return_inverse=True)
     order = np.argsort(owner, kind="stable")
@@ -59,8 +60,8 @@ def patient_bootstrap(
             values.append(value)
     if len(values) < 0.9 * draws:
         return None
-    low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return float(low), float(high)
+    low, high = (float(bound) for bound in np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]))
+    return (low, high) if low < high else None
 
 
 def mean_interval(values: Array) -> Interval | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, get_args
 
 import numpy as np
 
@@ -19,11 +20,15 @@ from quality.diversity import diversity
 from quality.estimate import Estimate
 from quality.features import FeatureNetwork
 from quality.material import Material
-from quality.quality_report import CopySummary, LabelAgreement, NearestPair, TrainedOn, UtilityScore
+from quality.quality_report import CopySummary, LabelAgreement, NearestPair, UtilityScore
+from quality.stages import stage
 from quality.targets import Judged
 from quality.utility import Arm, Counts, metadata_guesses, metadata_table, positives, score_arm
 
+ImageArm = Literal["real", "synthetic", "real_and_synthetic"]
+
 NUM_FEATURES = 64
+ARMS: tuple[ImageArm, ...] = get_args(ImageArm)
 
 
 class Estimates(Frozen):
@@ -127,7 +132,7 @@ def _synthetic_arms(context: Context) -> list[Arm]:
     ]
 
 
-def _train_arm(context: Context, trained_on: TrainedOn, images_NC: Array, values_NT: Array) -> tuple[Arm, Array]:
+def _train_arm(context: Context, trained_on: ImageArm, images_NC: Array, values_NT: Array) -> tuple[Arm, Array]:
     """Train one classifier; every arm has the same steps and first weights.
 
     Returns:
@@ -146,7 +151,7 @@ def _train_arm(context: Context, trained_on: TrainedOn, images_NC: Array, values
         seed=derive_seed(context.config.seed, "judge"),
         work=context.work,
         name=f"classifier on {trained_on.replace('_', ' ')} images",
-        progress=context.progress,
+        progress=stage(context.progress, ARMS.index(trained_on), len(ARMS)),
     )
     test, synthetic = (
         predict(network, images, exclusive=targets.exclusive, device=config.device)
@@ -180,11 +185,14 @@ def copy_part(context: Context, network: FeatureNetwork) -> CopyScores:
     rng = context.rng("copies")
     real = RealImages(images["train"], images["gate"], images["val"], patients["train"], patients["gate"])
     search = CopySearch(real, config, rng)
-    planted = material.rebuilt(images["train"][rng.permutation(len(images["train"]))[: config.planted]])
-    control = None if planted is None or not len(planted) else search.matches(planted, "planted copies")
+    chosen = rng.permutation(len(images["train"]))[: config.planted]
+    planted = material.rebuilt(images["train"][chosen])
+    control = None
+    if planted is not None and len(planted):
+        control = search.matches(planted, "planted copies", stage(context.progress, 0, 3))
     held_out = images["test"] if material.test_reconstruction is None else material.test_reconstruction
-    null = search.matches(held_out, "held-out images", context.progress)
-    synthetic = search.matches(material.synthetic_images, "synthetic images", context.progress)
+    null = search.matches(held_out, "held-out images", stage(context.progress, 1, 3))
+    synthetic = search.matches(material.synthetic_images, "synthetic images", stage(context.progress, 2, 3))
     total = len(material.synthetic_images)
     vectors = [network.features(part) for part in (material.synthetic_images, images["train"], images["gate"])]
     shares = [

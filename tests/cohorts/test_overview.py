@@ -41,6 +41,8 @@ def test_counts_add_up(tmp_path: Path) -> None:
     assert totals.rows() == [("rare", 1, 19, 0), ("sick", 10, 9, 1)]
     train = found.labels.row(by_predicate=(pl.col("label") == "sick") & (pl.col("split") == "train"), named=True)
     assert (train["present"], train["patients_present"]) == (3, 3)
+    rare = found.labels.row(by_predicate=(pl.col("label") == "rare") & (pl.col("split") == "gate"), named=True)
+    assert (rare["present"], rare["patients_present"]) == (1, 1)  # of two patients in gate
     age = found.attributes.filter(pl.col("attribute") == "age")
     assert age.select(pl.col("stated", "not_stated").sum()).row(0) == (19, 1)
     assert (age["lowest"].min(), age["highest"].max()) == (0.0, 19.0)

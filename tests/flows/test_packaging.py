@@ -14,7 +14,7 @@ TOP_LEVEL = {"cohorts", "learning", "conditioning", "generators", "quality", "fl
 
 
 def packaged_modules() -> list[tuple[str, str]]:
-    distribution = Distribution()
+    distribution = Distribution({"script_name": "setup.py"})
     distribution.parse_config_files([str(ROOT / "pyproject.toml")])
     command = build_py(distribution)
     command.finalize_options()

@@ -72,6 +72,20 @@ def test_honest_images_are_screened_and_planted_ones_flagged(search: CopySearch,
     assert flagged[20:].mean() <= 0.1
 
 
+def test_honest_images_lean_to_neither_side_over_many_splits() -> None:
+    rng = np.random.default_rng(9)
+    pool, honest = images(330, rng)[0], images(90, rng)[0]
+    config = CONFIG.model_copy(update={"max_shift": 0, "repeats": 20})
+    found = []
+    for _ in range(12):
+        order = rng.permutation(330)
+        train, gate, more = pool[order[:240]], pool[order[240:290]], pool[order[290:]]
+        split = RealImages(train, gate, more, numbered("t", 240), numbered("g", 50))
+        matches = CopySearch(split, config, rng).matches(honest, "")
+        found.append(matches.wins.mean() / 90)
+    assert abs(np.mean(found) - 0.5) < 3 * np.std(found) / np.sqrt(len(found))
+
+
 def test_mirrored_copies_are_found_only_when_mirrors_are_tried(search: CopySearch, real: RealImages) -> None:
     rng = np.random.default_rng(4)
     mirrored = degraded(real.train[:20, :, :, ::-1].copy(), rng)

@@ -61,5 +61,6 @@ def test_bootstrap_covers_a_mean_of_patients_about_as_often_as_it_says() -> None
 def test_bootstrap_of_a_score_that_draws_cannot_support_is_withheld() -> None:
     rng = np.random.default_rng(0)
     assert patient_bootstrap(lambda rows: None, ["a", "b"], draws=20, rng=rng) is None
+    assert patient_bootstrap(lambda rows: 1.0, ["a", "b"], draws=20, rng=rng) is None  # no width, no promise
     assert mean_interval(np.array([1.0])) is None
     assert mean_interval(np.array([1.0, 3.0])) == pytest.approx(stats.t.interval(0.95, 1, loc=2, scale=1), rel=1e-9)

@@ -1,0 +1,132 @@
+"""Real images held out as pseudo-synthetic ones: an honest set must score like the floor, a spoiled one must not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cohorts.identity import IdentityKey, SplitFractions
+from cohorts.preprocess import Preprocess
+from cohorts.records import Array, CohortSchema, ImageRecord, Provenance
+from cohorts.store import Cohort, CohortWriter
+from quality.assess import assess
+from quality.config import AssessConfig, ClassifierConfig, CopyConfig, UtilityConfig
+from quality.quality_report import QualityReport
+
+PREPROCESS = Preprocess(size=(64, 64))
+SCREEN = AssessConfig(
+    networks=("filters",),
+    draws=10,
+    classifier=ClassifierConfig(steps=150),
+    utility=UtilityConfig(enabled=False),
+    copies=CopyConfig(repeats=30, max_shift=1),
+)
+
+
+def softened(images_NC: Array) -> Array:
+    """A slight blur, as an autoencoder leaves it: 3 x 3 with most weight in the middle."""
+    padded = np.pad(images_NC, ((0, 0), (0, 0), (1, 1), (1, 1)), mode="edge")
+    sides = sum(padded[..., i : i + 64, j : j + 64] for i, j in ((0, 1), (1, 0), (1, 2), (2, 1)))
+    return (0.7 * images_NC + 0.075 * sides).astype(np.float32)
+
+
+class Halves:
+    """Three quarters of the images as real cohort, the rest as pseudo-synthetic ones."""
+
+    def __init__(self, source: Path, folder: Path, per_class: int) -> None:
+        names = tuple(sorted(path.name for path in source.iterdir() if path.is_dir()))
+        key, self.folder = IdentityKey.from_phrase("mednist halves"), folder
+        self.schema = CohortSchema(labels=names, exclusive=True, patients="per_image")
+        held_out: list[Array] = []
+        self.classes: list[str] = []
+        with CohortWriter(folder / "real", self.schema) as writer:
+            for label in names:
+                for number, path in enumerate(sorted((source / label).iterdir())[:per_class]):
+                    pixels = np.asarray(Image.open(path).convert("L"))
+                    if number % 4 == 0:
+                        held_out.append(pixels)
+                        self.classes.append(label)
+                        continue
+                    patient = key.pseudonym("patient", f"{label}/{path.name}")
+                    split = key.split(patient, SplitFractions())
+                    labels: dict[str, bool | None] = {name: name == label for name in names}
+                    writer.add(ImageRecord(patient, patient, pixels, split, labels=labels))
+        self.real = Cohort.open(folder / "real")
+        self.held_out = np.stack(held_out)[:, None].astype(np.float32) / 127.5 - 1
+
+    def synthetic(self, name: str, images_NC: Array, classes: list[str] | None = None) -> Cohort:
+        with CohortWriter(self.folder / name, self.schema.model_copy(update={"kind": "synthetic"})) as writer:
+            for number, (image, label) in enumerate(zip(images_NC, classes or self.classes, strict=True)):
+                pixels = np.rint((image[0] + 1) * 127.5).clip(0, 255).astype(np.uint8)
+                labels: dict[str, bool | None] = {each: each == label for each in self.schema.labels}
+                facts = Provenance("0" * 64, "{}", number)
+                name_ = f"s{number:05d}"
+                writer.add(ImageRecord(name_, name_, pixels, "synthetic", labels=labels, provenance=facts))
+        return Cohort.open(self.folder / name)
+
+    def with_copies(self, total: int) -> tuple[Array, list[str]]:
+        rows = np.random.default_rng(0).permutation(self.real.rows("train"))[:total]
+        pixels = np.stack(self.real.pixels([int(row) for row in rows]))[:, None].astype(np.float32) / 127.5 - 1
+        labels = [self.schema.labels[int(row.argmax())] for row in self.real.labels([int(row) for row in rows])]
+        images = softened(self.held_out)
+        images[:total] = softened(pixels)
+        return images, [*labels, *self.classes[total:]]
+
+
+def value(report: QualityReport, name: str, network: str) -> float:
+    found = report.find(name, network=network)
+    assert found.value is not None, found.refused
+    return found.value
+
+
+@pytest.fixture(scope="module")
+def halves(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Halves:
+    return Halves(real_data / "mednist_64", tmp_path_factory.mktemp("mednist"), 400)
+
+
+@pytest.mark.real_data
+def test_held_out_images_score_like_the_floor_and_are_not_called_copies(halves: Halves, tmp_path: Path) -> None:
+    honest = halves.synthetic("honest", halves.held_out)
+    found = assess(halves.real, honest, PREPROCESS, SCREEN, work=tmp_path, reconstruct=lambda images: images)
+    assert 0.7 < value(found, "frechet_over_floor", "filters") < 1.4
+    for name in ("precision", "recall", "density", "coverage"):
+        assert value(found, name, "filters") == pytest.approx(found.find(name, network="filters").floor, rel=0.1)
+    assert found.verdict == "screened", found.verdict_reasons
+    assert found.agreement is not None
+    assert found.agreement.per_label[0].interval is not None
+    assert found.agreement.per_label[0].interval[0] > 0.97
+    soft = halves.synthetic("soft", softened(halves.held_out))
+    blurred = assess(halves.real, soft, PREPROCESS, SCREEN, work=tmp_path, reconstruct=softened)
+    assert value(blurred, "frechet_over_floor", "filters") > 1.5
+    assert 0.7 < value(blurred, "frechet_over_reconstruction", "filters") < 1.4
+
+
+@pytest.mark.real_data
+def test_softened_training_images_among_held_out_ones_are_found(halves: Halves, tmp_path: Path) -> None:
+    planted = halves.synthetic("planted", *halves.with_copies(40))
+    found = assess(halves.real, planted, PREPROCESS, SCREEN, work=tmp_path, reconstruct=softened)
+    assert found.verdict == "fail"
+    assert found.copies is not None
+    assert np.mean([row < 40 for row in found.copies.flagged_rows]) > 0.6
+    assert sum(row < 40 for row in found.copies.flagged_rows) > 30
+
+
+@pytest.mark.real_data
+@pytest.mark.slow
+def test_all_scores_of_held_out_images_at_full_size(real_data: Path, tmp_path: Path) -> None:
+    halves = Halves(real_data / "mednist_64", tmp_path, 800)
+    honest = halves.synthetic("honest", halves.held_out)
+    config = AssessConfig()
+    found = assess(halves.real, honest, PREPROCESS, config, work=tmp_path / "work", reconstruct=lambda images: images)
+    ratio = found.find("frechet_over_floor", network="cross_fitted")
+    assert ratio.value is not None
+    assert ratio.spread is not None
+    assert 0.6 < ratio.spread[0] <= ratio.value <= ratio.spread[1] < 1.6
+    assert {facts.held_out_measure for facts in found.networks if facts.name == "cross_fitted"} == {"accuracy"}
+    assert all((facts.held_out_score or 1) > 0.97 for facts in found.networks)
+    trained = {s.trained_on: s.estimate.value for s in found.utility if s.estimate.label is None}
+    assert trained["synthetic"] == pytest.approx(trained["real"], abs=0.02)
+    assert found.verdict == "screened", found.verdict_reasons
