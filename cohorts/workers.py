@@ -9,13 +9,17 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import connection
+from multiprocessing.context import ForkServerContext, ForkServerProcess, SpawnContext, SpawnProcess
+from types import ModuleType
 from typing import Any, Generic, Self, TypeVar
 
 from cohorts.errors import ResourceError
@@ -54,13 +58,14 @@ class Workers:
     """Processes that run a function over batches of jobs; use as a context.
 
     Args:
-        total: number of processes; 0 runs everything in this process, where a dying codec takes the run with it.
+        total: number of processes; 0 runs everything in this process, where a dying codec takes the run with it. So it
+            is in a daemonic process, which may have no children.
         seconds_per_job: a job that takes longer is taken to hang; its process is ended.
         memory_bytes: address space that a job may take beyond what its process starts with.
     """
 
     def __init__(self, total: int, *, seconds_per_job: int, memory_bytes: int) -> None:
-        self._total = total
+        self._total = 0 if multiprocessing.current_process().daemon else total
         self._seconds = seconds_per_job
         self._memory = memory_bytes
         self._pool: ProcessPoolExecutor | None = None
@@ -73,10 +78,7 @@ class Workers:
                 self._pool.submit(os.getpid).result()
             except BrokenProcessPool:
                 self._pool = None
-                raise ResourceError(
-                    "worker processes cannot start",
-                    "in a script, call from under `if __name__ == '__main__':`, or choose workers=0",
-                ) from None
+                raise ResourceError("worker processes cannot start", "choose workers=0") from None
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
@@ -158,12 +160,42 @@ class Workers:
         return ProcessPoolExecutor(total, mp_context=context, initializer=_prepare, initargs=(self._memory,))
 
 
+@contextmanager
+def _main_module_hidden() -> Iterator[None]:
+    """Let new processes not import the main module again: nothing here needs it.
+
+    It may be a script without ``if __name__ == "__main__":``, or import torch for ten seconds in every process.
+    """
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
+
+
+class _ForkServerProcess(ForkServerProcess):
+    def start(self) -> None:
+        with _main_module_hidden():
+            super().start()
+
+
+class _SpawnProcess(SpawnProcess):
+    def start(self) -> None:
+        with _main_module_hidden():
+            super().start()
+
+
 def _context() -> Any:
     """Processes start from a server that has the readers loaded and no threads; elsewhere they start from nothing."""
-    if "forkserver" not in multiprocessing.get_all_start_methods():
-        return multiprocessing.get_context("spawn")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["cohorts.readers.tasks"])
+    context: Any
+    if "forkserver" in multiprocessing.get_all_start_methods():
+        context = ForkServerContext()
+        context.Process = _ForkServerProcess
+        context.set_forkserver_preload(["cohorts.readers.tasks"])
+    else:
+        context = SpawnContext()
+        context.Process = _SpawnProcess
     return context
 
 

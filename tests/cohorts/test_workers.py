@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -69,3 +74,33 @@ def test_memory_of_a_job_is_bounded() -> None:
     with workers(1) as pool:
         ((_, results),) = pool.map(greedy, [Batch((64, 8192))])
     assert results == [f"got {64 * 2**20}", "MemoryError"]
+
+
+SCRIPT = """
+print("imported", flush=True)
+from cohorts.workers import Batch, Workers
+from tests.cohorts.deadly import square
+with Workers(2, seconds_per_job=60, memory_bytes=2**32) as pool:
+    print([results for _, results in pool.map(square, [Batch((2, 3))])])
+"""
+
+
+def test_a_script_is_not_run_again_by_its_workers(tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(SCRIPT)  # without `if __name__ == "__main__":`
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    command = [sys.executable, str(tmp_path / "script.py")]
+    run = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    assert run.stdout == "imported\n[[4, 9]]\n"
+
+
+def ask_from_a_daemon(results: multiprocessing.Queue[list[int]]) -> None:
+    with workers(2) as pool:
+        results.put([value for _, found in pool.map(square, [Batch((2, 3))]) for value in found])
+
+
+def test_a_process_that_may_have_no_children_works_alone() -> None:
+    results: multiprocessing.Queue[list[int]] = multiprocessing.get_context("fork").Queue()
+    process = multiprocessing.get_context("fork").Process(target=ask_from_a_daemon, args=(results,), daemon=True)
+    process.start()
+    assert results.get(timeout=60) == [4, 9]
+    process.join()
