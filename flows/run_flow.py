@@ -47,7 +47,11 @@ Wire = dict[Stage, dict[str, str]]  # artifacts of the stages so far, as JSON
 log = logging.getLogger(__name__)
 
 
-@flow(name="medphantom", persist_result=False, result_serializer="json", flow_run_name="{recipe}")
+def _run_name() -> str:
+    return Path(runtime.flow_run.parameters["recipe"]).stem
+
+
+@flow(name="medphantom", persist_result=False, result_serializer="json", flow_run_name=_run_name)
 def medphantom_flow(
     recipe: str, settings: list[str] | None = None, out: str | None = None, fresh: bool = False
 ) -> Wire:

@@ -77,6 +77,7 @@ def serve(
                 entrypoint_type=EntrypointType.MODULE_PATH,
                 print_starting_message=False,
             )
+        view.note("the schedule has ended")
 
 
 def read_schedule(cron: str | None, every: str | None, timezone: str) -> Any:

@@ -104,16 +104,15 @@ class Server:
 @pytest.fixture
 def serving(copy: Path, environment: dict[str, str]) -> Iterator[tuple[subprocess.Popen[str], Server]]:
     command = medphantom("serve", "tiny.yaml", "--every", "10s", "--out", "runs/tiny", "--set", "plan.total=6")
-    process = subprocess.Popen(
+    with subprocess.Popen(
         command, cwd=copy, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    )
-    try:
-        assert process.stdout is not None
-        url = next(line.split()[1] for line in process.stdout if line.startswith("Prefect: "))
-        yield process, Server(url)
-    finally:
-        process.kill()
-        process.wait()
+    ) as process:
+        try:
+            assert process.stdout is not None
+            url = next(line.split()[1] for line in process.stdout if line.startswith("Prefect: "))
+            yield process, Server(url)
+        finally:
+            process.kill()
 
 
 def children_of(pid: int) -> list[int]:
