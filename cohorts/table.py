@@ -68,7 +68,6 @@ class Table:
         labels: label names in a fixed order.
         exclusive: every labelled row has exactly one label.
         attributes: specs of its attribute columns.
-        has_patients: it names patients.
         has_masks: it names masks.
     """
 
@@ -86,7 +85,6 @@ class Table:
         self.labels = self._vocabulary()
         self.exclusive = self._is_exclusive()
         self._attribute_columns, self.attributes = self._find_attributes()
-        self.has_patients = self._columns["patient"] is not None
         self.has_masks = self._columns["mask"] is not None
         self._cells = {name: frame[name].to_list() for name in self._used_columns()}
         self._join: Join | None = None

@@ -148,6 +148,24 @@ def test_dicom_is_joined_by_patient_by_instance_and_by_series(tmp_path: Path) ->
         assert [name for name, value in found["2.dcm"].items() if value] == ["L2"]
 
 
+def test_an_empty_cell_leaves_what_the_header_says(tmp_path: Path) -> None:
+    for number in range(2):
+        write_dicom(tmp_path / "s" / f"{number}.dcm", structure(number), PatientAge="041Y", PatientSex="F")
+    table = csv(tmp_path / "t.csv", "image,age,label\n0.dcm,,x\n1.dcm,50,y\n")
+    cohort = take_in(tmp_path / "s", tmp_path / "c", table=table).cohort
+    assert sorted(cohort.attribute("age")) == [41.0, 50.0]
+    assert cohort.attribute("sex") == ["F", "F"]
+
+
+def test_relative_paths_are_looked_for_in_the_source_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pictures(tmp_path / "s", "a.png")
+    csv(tmp_path / "here.csv", "image,label\na.png,here\n")
+    monkeypatch.chdir(tmp_path)
+    assert take_in(Path("s"), tmp_path / "c", table="here.csv").cohort.schema.labels == ("here",)
+    csv(tmp_path / "s" / "here.csv", "image,label\na.png,source\n")
+    assert take_in(Path("s"), tmp_path / "d", table="here.csv").cohort.schema.labels == ("source",)
+
+
 def test_masks_by_column(tmp_path: Path) -> None:
     pictures(tmp_path / "s", "a.png", "b.png", "c.png", "d.png")
     mask = (structure(9) > 128).astype("uint8")
