@@ -229,7 +229,7 @@ class GeneratorConfig(Frozen):
         autoencoder_fit: fit of the autoencoder.
         denoiser_fit: fit of the denoiser.
         latent_balance: between every latent channel at unit variance (0) and each as large as its reach into the image
-            (1), so that coarse structure is decided before fine.
+            (1), so that coarse structure is decided before fine. Published figures are at 0; others are not measured.
         flip: also learn from left-right mirrored images; only where left and right do not matter.
         unconditional: accept a cohort that has neither labels nor attributes.
         micro_batch: images that generation computes together; recorded in the bundle.
@@ -249,7 +249,7 @@ class GeneratorConfig(Frozen):
         steps=1200, batch_size=16, learning_rate=2e-3, ema_decay=0.995, weight_decay=1e-4
     )
     denoiser_fit: FitConfig = FitConfig(steps=1500, batch_size=64, learning_rate=1e-3, ema_decay=0.999)
-    latent_balance: Share = 0.5
+    latent_balance: Share = 0.0
     flip: bool = False
     unconditional: bool = False
     micro_batch: Annotated[int, Field(ge=1, le=4096)] = 16
