@@ -20,6 +20,7 @@ PHANTOMS_PER_SECOND_AND_CORE = 20.0  # at 128 px; grows with the area
 IMAGES_PER_PATIENT = 1.6  # simulated
 REPORT_BYTES = 20e6
 REPORT_S = 3.0
+START_S = 5.0  # loading torch and MONAI
 EXTRA_TIME = 1.15  # validations, latents, checkpoints
 CHECKPOINTS = 3  # the last two and the best
 TENSORS_PER_WEIGHT = 4  # weight, average, two moments
@@ -89,6 +90,8 @@ def estimate(job: Job, refs: Refs, to_do: tuple[Stage, ...]) -> Estimate:
             seconds["assess"] = measured.assess_s
         memory = measured.memory_bytes + measured.cache_bytes
         assumption = measured.assumption
+        first = next(stage for stage in to_do if stage in {"train", "generate", "assess"})
+        seconds[first] += START_S
     ordered = {stage: seconds[stage] for stage in to_do if stage in seconds}
     return Estimate(ordered, memory, disk, assumption)
 
