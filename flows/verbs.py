@@ -136,10 +136,9 @@ def assess(
     Raises:
         InputError: the cohorts cannot be compared, or ``out`` exists.
     """
-    from quality.assess import assess as score
-
     from flows.steps import training_curves
     from generators.generate import reconstruct
+    from quality.assess import assess as score
     from quality.report import RunFacts, write_report
 
     refuse_existing(out)
