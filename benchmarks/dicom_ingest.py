@@ -119,7 +119,7 @@ def main() -> None:
     parser.add_argument("--copies", type=int, default=12)
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
-    write_result("dicom-ingest", measure(arguments.source, arguments.copies, arguments.rounds))
+    write_result("dicom_ingest", measure(arguments.source, arguments.copies, arguments.rounds))
 
 
 if __name__ == "__main__":

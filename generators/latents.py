@@ -75,12 +75,13 @@ class Latents:
 
 
 @torch.no_grad()
-def reach(autoencoder: Autoencoder, latents: Latents, generator: torch.Generator) -> Tensor:
+def reach(autoencoder: Autoencoder, latents: Latents, std: Tensor, generator: torch.Generator) -> Tensor:
     """How far each latent channel reaches into the image: change of the decoded image per standard deviation.
 
     Args:
         autoencoder: on whatever device.
         latents: of the training split.
+        std: (L,) of each channel, from :meth:`Latents.moments`.
         generator: CPU generator of the disturbances.
 
     Returns:
@@ -89,7 +90,6 @@ def reach(autoencoder: Autoencoder, latents: Latents, generator: torch.Generator
     device = next(autoencoder.parameters()).device
     rows = torch.linspace(0, len(latents) - 1, min(len(latents), REACH_IMAGES)).round().long()
     mean = latents.mean[rows]
-    _, std = latents.moments()
     still = autoencoder.decode(mean.to(device))
     found = []
     for channel in range(mean.shape[1]):
@@ -119,7 +119,9 @@ def balanced_scaling(autoencoder: Autoencoder, latents: Latents, balance: float,
         MedphantomError: a channel is constant or not finite.
     """
     mean, std = latents.moments()
-    sizes = reach(autoencoder, latents, torch_generator(seed, "reach")).clamp_min(1e-6) ** balance
+    sizes = torch.ones_like(std)
+    if balance:
+        sizes = reach(autoencoder, latents, std, torch_generator(seed, "reach")).clamp_min(1e-6) ** balance
     sizes = sizes / sizes.square().mean().sqrt()
     return LatentScaling(mean=tuple(mean.tolist()), std=tuple((std / sizes).tolist()))
 

@@ -16,7 +16,7 @@ from sklearn.preprocessing import StandardScaler
 from cohorts.records import Array
 from cohorts.store import Cohort
 from quality.config import UtilityConfig
-from quality.estimate import Estimate
+from quality.estimate import Estimate, Interval
 from quality.intervals import patient_bootstrap
 from quality.quality_report import TrainedOn, UtilityScore
 from quality.targets import Judged, present_class
@@ -91,20 +91,7 @@ def score_arm(
             value, total = judged.auroc(), len(judged.patients)
             interval = patient_bootstrap(judged.auroc, judged.patients, draws=config.bootstrap, rng=rng)
             refused = None if value is not None else "all test images that state it are alike"
-        found.append(
-            Estimate(
-                name=NAME,
-                estimand=f"AUROC on real test patients of a classifier trained on {_words(arm)}",
-                value=value,
-                interval=interval,
-                method=f"percentile bootstrap of test {counts.unit}; one training",
-                n_synthetic=arm.total if arm.trained_on == "synthetic" else None,
-                n_real=total,
-                better="higher",
-                label=label,
-                refused=refused,
-            )
-        )
+        found.append(_estimate(arm, "AUROC", counts.unit, value, interval, n_real=total, label=label, refused=refused))
     return [UtilityScore(trained_on=arm.trained_on, estimate=estimate) for estimate in found]
 
 
@@ -123,16 +110,32 @@ def _accuracy(arm: Arm, unit: str, config: UtilityConfig, rng: np.random.Generat
             interval = patient_bootstrap(
                 lambda rows: float(right[rows].mean()), owners, draws=config.bootstrap, rng=rng
             )
+    refused = None if value is not None else "there was nothing to train or test on"
+    return _estimate(arm, "accuracy", unit, value, interval, n_real=total, refused=refused)
+
+
+def _estimate(
+    arm: Arm,
+    measure: str,
+    unit: str,
+    value: float | None,
+    interval: Interval | None,
+    *,
+    n_real: int | None,
+    refused: str | None,
+    label: str | None = None,
+) -> Estimate:
     return Estimate(
         name=NAME,
-        estimand=f"accuracy on real test patients of a classifier trained on {_words(arm)}",
+        estimand=f"{measure} on real test patients of a classifier trained on {_words(arm)}",
         value=value,
         interval=interval,
         method=f"percentile bootstrap of test {unit}; one training",
         n_synthetic=arm.total if arm.trained_on == "synthetic" else None,
-        n_real=total,
+        n_real=n_real,
         better="higher",
-        refused=None if value is not None else "there was nothing to train or test on",
+        label=label,
+        refused=refused,
     )
 
 

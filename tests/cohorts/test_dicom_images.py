@@ -90,10 +90,12 @@ def test_transfer_syntaxes(tmp_path: Path, syntax: pydicom.uid.UID) -> None:
 def test_a_file_without_preamble_and_meta_header_is_taken(tmp_path: Path) -> None:
     (tmp_path / "source").mkdir()
     with (tmp_path / "source" / "a").open("wb") as stream:
-        ds = dicom_dataset(structure(4))
+        pixels = structure(4)
+        ds = dicom_dataset(pixels)
         del ds.file_meta
         pydicom.dcmwrite(stream, ds, implicit_vr=True, little_endian=True, enforce_file_format=False)
-    only_image(tmp_path)
+    image, _ = only_image(tmp_path)
+    assert np.array_equal(image, pixels)
 
 
 def test_monochrome1_keeps_its_values_and_reaches_the_network_bone_bright(tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ def test_pydicoms_own_files(tmp_path: Path, color: str) -> None:
 def can_be_shown(path: Path) -> bool:
     try:
         expected_pixels(path)
-    except Exception:
+    except Exception:  # pydicom may raise anything on its own broken files
         return False
     return True
 

@@ -49,7 +49,7 @@ def test_reach_of_an_orthonormal_shortcut_is_deviation_over_gain(linear: Autoenc
     assert linear.shortcut is not None
     # orthonormal blocks of 4 pixels: a coefficient spreads its square over them
     expected = std / linear.shortcut.gain.flatten() / 2
-    found = reach(linear, latents, torch.Generator().manual_seed(0))
+    found = reach(linear, latents, std, torch.Generator().manual_seed(0))
     torch.testing.assert_close(found, expected, rtol=0.05, atol=0)
     sizes = 1 / torch.tensor(balanced_scaling(linear, latents, 1.0, seed=0).std, dtype=torch.float64) * std
     torch.testing.assert_close(sizes / sizes[0], expected / expected[0], rtol=0.05, atol=0)
