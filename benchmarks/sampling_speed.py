@@ -1,10 +1,12 @@
 """Sampling images a second at equal Fréchet distance, beside MONAI's 1000-step DDPM loop on the same trained network.
 
-Both draw for the same prompts; a round of ours and a round of theirs alternate. The Fréchet distance of each is
-measured against the test split, in features of fixed filters, beside that of two halves of the test split. Run by hand,
-on a quiet machine, with a bundle and the cohort that it was trained on::
+Both draw for the same prompts, unguided; rounds of ours at several numbers of steps and a round of theirs alternate.
+The Fréchet distance of each is measured against one half of the test split, in features of fixed filters, beside that
+of the other half. Few images make that distance noisy, so ours is drawn again at other seeds: the range over them says
+which difference to theirs means something. Run by hand, on a quiet machine, with a bundle and the cohort that it was
+trained on::
 
-    python -m benchmarks.sampling_speed --bundle runs/mednist/bundle --cohort runs/mednist/cohort --images 96
+    python -m benchmarks.sampling_speed --bundle runs/mednist/bundle --cohort runs/mednist/cohort --images 32
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ from generators.bundle import GeneratorBundle
 from generators.config import SamplerConfig
 from generators.generate import draw, resolved
 from generators.reproducible import reproducible
+from generators.sampler import noise_of
 from quality.filters import FilterBank
 from quality.frechet import frechet_distance
 
@@ -55,10 +58,10 @@ class Peer:
         self.denoiser = PeerDenoiser(bundle.denoiser, self.scheduler.alphas_cumprod)
 
     def draw(self, images: Sequence[PlannedImage]) -> Array:
-        """Network images (n, C, *size) of a micro-batch."""
+        """Network images (n, C, *size) of a micro-batch, from the noise that ours start from."""
         facts = self.bundle.facts
         conditions = encode_prompts(facts.conditions, [image.prompt for image in images])
-        noise = torch.randn(len(images), *facts.latent_shape)
+        noise = noise_of([image.seed for image in images], facts.latent_shape)
         with reproducible(facts.threads), torch.inference_mode():
             drawn = self.inferer.sample(
                 input_noise=noise,
@@ -77,78 +80,118 @@ def main() -> None:
     parser.add_argument("--cohort", type=Path, required=True)
     parser.add_argument("--images", type=int, default=96)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--guidance", type=float, default=1.0)
+    parser.add_argument("--steps", type=int, nargs="+", default=[10, 20, 40])
+    parser.add_argument("--repeats", type=int, default=5, help="further seeds of ours, for the noise of the distance")
     parser.add_argument("--peer-steps", type=int, default=1000)
     arguments = parser.parse_args()
+    torch.manual_seed(0)
     bundle, cohort = GeneratorBundle.load(arguments.bundle), Cohort.open(arguments.cohort)
-    sampler = SamplerConfig(steps=arguments.steps, guidance=arguments.guidance, device="cpu")
     result = measure(
         bundle,
         cohort,
-        sampler,
+        arguments.steps,
         per_round=arguments.images,
         rounds=arguments.rounds,
+        repeats=arguments.repeats,
         peer_steps=arguments.peer_steps,
     )
     write_result("sampling_speed", result)
 
 
 def measure(
-    bundle: GeneratorBundle, cohort: Cohort, sampler: SamplerConfig, *, per_round: int, rounds: int, peer_steps: int
+    bundle: GeneratorBundle,
+    cohort: Cohort,
+    steps: Sequence[int],
+    *,
+    per_round: int,
+    rounds: int,
+    repeats: int,
+    peer_steps: int,
 ) -> dict[str, Any]:
     """Alternate rounds of both, then compare what they drew with the test split."""
-    settings = resolved(bundle, sampler)
+    ours = {count: Ours(bundle, count) for count in steps}
     peer = Peer(bundle, peer_steps)
-    plan = plan_match(cohort, per_round * rounds, seed=0, schema=bundle.facts.conditions).images
-    size, preprocess = settings["micro_batch"], bundle.facts.preprocess
-    times: dict[str, list[float]] = {"ours": [], "theirs": []}
-    drawn: dict[str, list[Array]] = {"ours": [], "theirs": []}
-    draw(bundle, plan[:size], settings)  # warms up
-    for start in range(0, len(plan), per_round):
-        batches = [plan[at : at + size] for at in range(start, start + per_round, size)]
-        began = time.perf_counter()
-        ours = [draw(bundle, batch, settings) for batch in batches]
-        times["ours"].append(time.perf_counter() - began)
-        drawn["ours"] += [np.stack([preprocess.apply(array) for array in batch]) for batch in ours]
-        began = time.perf_counter()
-        drawn["theirs"] += [peer.draw(batch) for batch in batches]
-        times["theirs"].append(time.perf_counter() - began)
-        print(f"{start + per_round} of {len(plan)} images: {times['ours'][-1]:.1f} s, {times['theirs'][-1]:.1f} s")
-    distances = _distances(cohort, bundle, {name: np.concatenate(batches) for name, batches in drawn.items()})
+    plans = [plan_match(cohort, per_round * rounds, seed=s, schema=bundle.facts.conditions) for s in range(1 + repeats)]
+    names = [*(str(count) for count in steps), "monai"]
+    draws = [*(one.draw for one in ours.values()), peer.draw]
+    times: dict[str, list[float]] = {name: [] for name in names}
+    drawn: dict[str, list[Array]] = {name: [] for name in names}
+    size = bundle.facts.micro_batch
+    ours[steps[0]].draw(plans[0].images[:size])  # warms up
+    for start in range(0, len(plans[0]), per_round):
+        batches = [plans[0].images[at : at + size] for at in range(start, start + per_round, size)]
+        for name, draw_batch in zip(names, draws, strict=True):
+            began = time.perf_counter()
+            drawn[name] += [draw_batch(batch) for batch in batches]
+            times[name].append(time.perf_counter() - began)
+        print(f"{start + per_round} of {len(plans[0])} images:", {name: round(times[name][-1], 1) for name in names})
+    distance = Distance(cohort, bundle, len(plans[0]))
+    again = {
+        str(count): [
+            distance(np.concatenate([one.draw(plan.images[at : at + size]) for at in range(0, len(plan), size)]))
+            for plan in plans[1:]
+        ]
+        for count, one in ours.items()
+    }
     return {
         "setting": {
-            **settings,
-            "images": len(plan),
+            **ours[steps[0]].settings,
+            "steps": list(steps),
+            "images": len(plans[0]),
             "rounds": rounds,
             "monai": f"DDPMScheduler, {peer_steps} steps, unguided, float32",
             "bundle": bundle.digest,
             "latent_shape": list(bundle.facts.latent_shape),
         },
-        "ours_images_per_s": rate(per_round, times["ours"]),
-        "monai_images_per_s": rate(per_round, times["theirs"]),
-        "times_as_fast": paired_ratio(times["ours"], times["theirs"]),
-        "frechet_distance": distances,
+        "images_per_s": {name: rate(per_round, times[name]) for name in names},
+        "times_as_fast": {name: paired_ratio(times[name], times["monai"]) for name in names[:-1]},
+        "frechet_distance": {
+            **{name: distance(np.concatenate(drawn[name])) for name in names},
+            "other_seeds": again,
+            "real": distance.real,
+            "n": distance.images,
+        },
     }
 
 
-def _distances(cohort: Cohort, bundle: GeneratorBundle, drawn: dict[str, Array]) -> dict[str, float]:
-    """Fréchet distance of each set to one half of the test split, and of the other half to it, at equal n."""
-    rows = np.random.default_rng(0).permutation(cohort.rows("test"))
-    half = min(len(rows) // 2, len(drawn["ours"]))
-    network = FilterBank().eval()
+class Ours:
+    """Our sampler at one number of steps, unguided."""
 
-    def features(images: Array) -> Array:
+    def __init__(self, bundle: GeneratorBundle, steps: int) -> None:
+        self.bundle = bundle
+        self.settings = resolved(bundle, SamplerConfig(steps=steps, guidance=1.0, device="cpu"))
+
+    def draw(self, images: Sequence[PlannedImage]) -> Array:
+        """Network images (n, C, *size) of a micro-batch."""
+        preprocess = self.bundle.facts.preprocess
+        return np.stack([preprocess.apply(array) for array in draw(self.bundle, images, self.settings)])
+
+
+class Distance:
+    """Fréchet distance of images to one half of the test split, at most so many of each.
+
+    Attributes:
+        images: how many of each.
+        real: distance of the other half.
+    """
+
+    def __init__(self, cohort: Cohort, bundle: GeneratorBundle, most: int) -> None:
+        rows = np.random.default_rng(0).permutation(cohort.rows("test"))
+        self.images = min(len(rows) // 2, most)
+        self._network = FilterBank().eval()
+        parts = rows[: self.images], rows[self.images : 2 * self.images]
+        first, second = (network_images(cohort, [int(r) for r in part], bundle.facts.preprocess) for part in parts)
+        self._first = self._features(first)
+        self.real = self(second)
+
+    def __call__(self, images: Array) -> float:
+        """Distance of network images (n, C, *size)."""
+        return float(frechet_distance(self._features(images[: self.images]), self._first))
+
+    def _features(self, images: Array) -> Array:
         with torch.inference_mode():
-            found: Array = network(torch.from_numpy(np.ascontiguousarray(images, dtype=np.float32))).numpy()
+            found: Array = self._network(torch.from_numpy(np.ascontiguousarray(images, dtype=np.float32))).numpy()
         return found
-
-    first, second = (
-        features(network_images(cohort, [int(row) for row in part], bundle.facts.preprocess))
-        for part in (rows[:half], rows[half : 2 * half])
-    )
-    result = {name: frechet_distance(features(images[:half]), first) for name, images in drawn.items()}
-    return {**result, "real": frechet_distance(second, first), "n": float(half)}
 
 
 if __name__ == "__main__":
