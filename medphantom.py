@@ -168,34 +168,45 @@ def plan(
     counts: Mapping[str, int] | None = None,
     match: int | None = None,
     balance: int | None = None,
+    masks: int | None = None,
+    prompts: Folder | None = None,
     cohort: Cohort | Folder | None = None,
     seed: int = 0,
     fresh: str = "",
 ) -> SamplingPlan:
-    """What to generate: exactly one of ``counts``, ``match`` and ``balance``.
+    """What to generate: exactly one of ``counts``, ``match``, ``balance``, ``masks`` and ``prompts``.
 
     Args:
         bundle: the generator, whose vocabulary it must be.
         counts: label → images.
         match: so many images, distributed as the real training split.
         balance: top up every label to so many images.
-        cohort: the real cohort, for ``match`` and ``balance``.
+        masks: so many images for bent masks of the training split.
+        prompts: a table of prompts, CSV or Parquet.
+        cohort: the real cohort, for ``match``, ``balance`` and ``masks``.
         seed: another seed gives other images.
         fresh: a tag that enters every seed.
     """
     from cohorts.errors import InputError
-    from conditioning.plan import plan_balance, plan_counts, plan_match
+    from flows.plans import make_plan
+    from flows.settings import GeneratePart, read_part
 
-    if sum(choice is not None for choice in (counts, match, balance)) != 1:
-        raise InputError("a plan needs exactly one of counts, match and balance", "e.g. counts={'effusion': 100}")
-    schema = _loaded(bundle).facts.conditions
-    if counts is not None:
-        return plan_counts(schema, counts, seed, fresh=fresh)
-    if cohort is None:
-        raise InputError("match and balance need the real cohort", "give cohort=…")
-    if match is not None:
-        return plan_match(_opened(cohort), match, seed, fresh=fresh, schema=schema)
-    return plan_balance(_opened(cohort), balance or 0, seed, fresh=fresh, schema=schema)
+    kinds: dict[str, tuple[object, dict[str, Any]]] = {
+        "counts": (counts, {"counts": dict(counts or {})}),
+        "match": (match, {"total": match}),
+        "balance": (balance, {"per_label": balance}),
+        "masks": (masks, {"total": masks}),
+        "table": (prompts, {"path": str(prompts)}),
+    }
+    chosen = [{"kind": kind, "seed": seed, **fields} for kind, (given, fields) in kinds.items() if given is not None]
+    if len(chosen) != 1:
+        raise InputError(
+            "a plan needs exactly one of counts, match, balance, masks and prompts", "e.g. counts={'effusion': 100}"
+        )
+    choice = read_part(GeneratePart, None, [], {"plan": chosen[0]}).plan
+    facts = _loaded(bundle).facts
+    real = None if cohort is None else _opened(cohort)
+    return make_plan(choice, real, facts.conditions, preprocess=facts.preprocess, fresh=fresh)
 
 
 def generate(

@@ -24,6 +24,7 @@ from torch.nn import functional as F
 
 from benchmarks.measuring import paired_ratio, rate, write_result
 from benchmarks.peer import PeerAutoencoder, PeerDenoiser
+from conditioning.conditioner import Conditioner
 from conditioning.encoder import Conditions
 from conditioning.prompt import ConditionSchema
 from generators.autoencoder import Autoencoder, build_autoencoder
@@ -182,7 +183,7 @@ def networks(config: GeneratorConfig, size: Sequence[int]) -> tuple[Autoencoder,
     """Freshly made networks, the autoencoder frozen; the same ones at every call."""
     schema = ConditionSchema(labels=LABELS, exclusive=True)
     autoencoder = build_autoencoder(config.autoencoder, spatial_dims=2, image_channels=1, seed=0)
-    denoiser = build_denoiser(config.denoiser, schema, config.autoencoder.latent_shape(size), seed=0)
+    denoiser = build_denoiser(config.denoiser, Conditioner(schema), config.autoencoder.latent_shape(size), seed=0)
     return autoencoder.eval().requires_grad_(False), denoiser
 
 

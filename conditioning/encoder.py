@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +13,11 @@ from torch import Tensor, nn
 from cohorts.errors import InputError
 from cohorts.records import AttributeSpec
 from cohorts.store import Cohort
+from conditioning.config import EMBEDDED, EncoderSizes
 from conditioning.prompt import ConditionSchema, Prompt
+
+if TYPE_CHECKING:
+    from conditioning.text_encoder import TextBank, TextEncoder
 
 ABSENT, PRESENT, MISSING = 0, 1, 2
 FREQUENCIES = 8
@@ -22,23 +27,33 @@ FREQUENCIES = 8
 class Conditions:
     """What a batch of images should show, as tensors; *missing* is not *absent*.
 
-    Shape suffixes: B images, L labels, C continuous and K categorical attributes, in the schema's order.
+    Shape suffixes: B images, L labels, C continuous and K categorical attributes, in the schema's order; T tokens of a
+    text, W wordings of the same text while training.
 
     Attributes:
         labels_BL: int64; 0 absent, 1 present, 2 missing.
         continuous_BC: float32 in -1…1 over the range of the training split; NaN: missing.
         categorical_BK: int64; 0 missing, else 1 + index of the category.
+        text_BT: int64 ``(B, T)`` or ``(B, W, T)``, numbers as the text encoder takes them; a row of 0: no text;
+            ``None``: the generator reads no text.
+        mask: uint8 ``(B, *size)`` from :func:`conditioning.masks.mask_numbers`; all 0: no mask; ``None``: it reads
+            none.
     """
 
     labels_BL: Tensor
     continuous_BC: Tensor
     categorical_BK: Tensor
+    text_BT: Tensor | None = None
+    mask: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.labels_BL)
 
     def __getitem__(self, rows: slice | Tensor) -> Conditions:
-        return Conditions(self.labels_BL[rows], self.continuous_BC[rows], self.categorical_BK[rows])
+        return self._each(lambda tensor: tensor[rows])
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Conditions:
+        return Conditions.from_tensors({name: change(tensor) for name, tensor in self.tensors().items()})
 
     @classmethod
     def from_cohort(cls, cohort: Cohort, rows: Sequence[int], schema: ConditionSchema) -> Conditions:
@@ -47,9 +62,9 @@ class Conditions:
         A label or attribute of the schema that the cohort does not have is missing everywhere, and so is a category
         that the schema does not know.
         """
-        labels = torch.full((len(rows), len(schema.labels)), MISSING, dtype=torch.int64)
+        labels = torch.full((len(rows), len(schema.label_inputs)), MISSING, dtype=torch.int64)
         found = torch.from_numpy(cohort.labels(rows)).long()
-        for place, name in enumerate(schema.labels):
+        for place, name in enumerate(schema.label_inputs):
             if name in cohort.schema.labels:
                 column = found[:, cohort.schema.labels.index(name)]
                 labels[:, place] = torch.where(column < 0, MISSING, column)
@@ -58,8 +73,8 @@ class Conditions:
             spec.name: cohort.attribute(spec.name, rows) if spec.name in known else [None] * len(rows)
             for spec in schema.attributes
         }
-        continuous = [[_scaled(spec, value) for value in values[spec.name]] for spec in schema.continuous]
-        categorical = [[_category(spec, value) for value in values[spec.name]] for spec in schema.categorical]
+        continuous = [[_scaled(spec, value) for value in values[spec.name]] for spec in schema.continuous_inputs]
+        categorical = [[_category(spec, value) for value in values[spec.name]] for spec in schema.categorical_inputs]
         return cls(
             labels, _columns(continuous, len(rows), torch.float32), _columns(categorical, len(rows), torch.int64)
         )
@@ -67,15 +82,19 @@ class Conditions:
     @classmethod
     def from_tensors(cls, tensors: dict[str, Tensor]) -> Conditions:
         """Read :meth:`tensors` back, from a batch that may hold other tensors too."""
-        return cls(tensors["labels"], tensors["continuous"], tensors["categorical"])
+        return cls(
+            tensors["labels"], tensors["continuous"], tensors["categorical"], tensors.get("text"), tensors.get("mask")
+        )
 
     def tensors(self) -> dict[str, Tensor]:
-        """The three tensors by name, to be part of a batch."""
-        return {"labels": self.labels_BL, "continuous": self.continuous_BC, "categorical": self.categorical_BK}
+        """The tensors by name, to be part of a batch; kinds that the generator does not read are left out."""
+        found = {"labels": self.labels_BL, "continuous": self.continuous_BC, "categorical": self.categorical_BK}
+        more = {"text": self.text_BT, "mask": self.mask}
+        return {**found, **{name: tensor for name, tensor in more.items() if tensor is not None}}
 
     def to(self, device: torch.device | str) -> Conditions:
         """The same on a device."""
-        return Conditions(self.labels_BL.to(device), self.continuous_BC.to(device), self.categorical_BK.to(device))
+        return self._each(lambda tensor: tensor.to(device))
 
     def all_missing(self) -> Conditions:
         """As many empty prompts: the null of classifier-free guidance."""
@@ -83,45 +102,57 @@ class Conditions:
             torch.full_like(self.labels_BL, MISSING),
             torch.full_like(self.continuous_BC, math.nan),
             torch.zeros_like(self.categorical_BK),
+            None if self.text_BT is None else torch.zeros_like(self.text_BT),
+            None if self.mask is None else torch.zeros_like(self.mask),
         )
 
     def joined(self, other: Conditions) -> Conditions:
-        """This batch, then the other."""
-        return Conditions(
-            torch.cat([self.labels_BL, other.labels_BL]),
-            torch.cat([self.continuous_BC, other.continuous_BC]),
-            torch.cat([self.categorical_BK, other.categorical_BK]),
-        )
+        """This batch, then the other; both of one generator."""
+        mine, theirs = self.tensors(), other.tensors()
+        return Conditions.from_tensors({name: torch.cat([mine[name], theirs[name]]) for name in mine})
 
-    def drop(self, generator: torch.Generator, *, whole: float, partial: float) -> Conditions:
+    def one_wording(self, generator: torch.Generator) -> Conditions:
+        """Choose one of the wordings of every text; conditions with one wording stay as they are."""
+        if self.text_BT is None or self.text_BT.ndim == 2:
+            return self
+        chosen = torch.randint(self.text_BT.shape[1], (len(self),), generator=generator).to(self.text_BT.device)
+        return replace(self, text_BT=self.text_BT[torch.arange(len(self), device=chosen.device), chosen])
+
+    def drop(self, generator: torch.Generator, *, whole: float, partial: float, kinds: float = 0.0) -> Conditions:
         """Forget prompts at random while training.
 
         A share ``whole`` of the prompts becomes empty: they teach the unconditional model of classifier-free guidance
         (Ho & Salimans 2022). Of the others, a share ``partial`` loses each item with a probability of its own, drawn
-        uniformly for each prompt: so prompts that state one item in twenty are seen in training too.
+        uniformly for each prompt: so prompts that state one item in twenty are seen in training too. A text and a mask
+        are one item each.
 
         Args:
             generator: CPU generator.
             whole: share of emptied prompts, 0…1.
             partial: share of thinned prompts among the others, 0…1.
+            kinds: where a generator reads several kinds of prompt (labels and attributes; text; mask), the probability
+                with which each is lost whole: so each is also met without the others, which say much of the same.
         """
         total, device = len(self), self.labels_BL.device
-        widths = [self.labels_BL.shape[1], self.continuous_BC.shape[1], self.categorical_BK.shape[1]]
+        tensors, empty = self.tensors(), self.all_missing().tensors()
+        widths = [1 if name in {"text", "mask"} else tensor.shape[1] for name, tensor in tensors.items()]
         emptied = torch.rand(total, 1, generator=generator) < whole
         thinned = torch.rand(total, 1, generator=generator) < partial
         rates = torch.rand(total, 1, generator=generator)
         lost = emptied | (thinned & (torch.rand(total, sum(widths), generator=generator) < rates))
-        labels, continuous, categorical = torch.split(lost.to(device), widths, dim=1)
-        empty = self.all_missing()
-        return Conditions(
-            torch.where(labels, empty.labels_BL, self.labels_BL),
-            torch.where(continuous, empty.continuous_BC, self.continuous_BC),
-            torch.where(categorical, empty.categorical_BK, self.categorical_BK),
-        )
+        others = [name for name in tensors if name in {"text", "mask"}]
+        if others and kinds:
+            gone = torch.rand(total, 1 + len(others), generator=generator) < kinds
+            items = sum(widths) - len(others)
+            lost |= torch.cat([gone[:, :1].expand(total, items), gone[:, 1:]], dim=1)
+        kept = {}
+        for (name, tensor), gone in zip(tensors.items(), torch.split(lost.to(device), widths, dim=1), strict=True):
+            kept[name] = torch.where(gone.reshape(*gone.shape, *[1] * (tensor.ndim - 2)), empty[name], tensor)
+        return Conditions.from_tensors(kept)
 
 
 def encode_prompts(schema: ConditionSchema, prompts: Sequence[Prompt]) -> Conditions:
-    """Tensors of prompts; whatever a prompt does not state is missing.
+    """Tensors of the labels and attributes of prompts; whatever a prompt does not state is missing.
 
     Where labels exclude each other, a prompt that states one as present also says that the others are absent, as every
     training row does.
@@ -131,13 +162,15 @@ def encode_prompts(schema: ConditionSchema, prompts: Sequence[Prompt]) -> Condit
     """
     for prompt in prompts:
         schema.check(prompt)
-    labels = [[_label_state(schema, prompt, name) for name in schema.labels] for prompt in prompts]
-    continuous = [[_scaled(spec, prompt.attributes.get(spec.name)) for prompt in prompts] for spec in schema.continuous]
+    labels = [[_label_state(schema, prompt, name) for name in schema.label_inputs] for prompt in prompts]
+    continuous = [
+        [_scaled(spec, prompt.attributes.get(spec.name)) for prompt in prompts] for spec in schema.continuous_inputs
+    ]
     categories = [
-        [_category(spec, prompt.attributes.get(spec.name)) for prompt in prompts] for spec in schema.categorical
+        [_category(spec, prompt.attributes.get(spec.name)) for prompt in prompts] for spec in schema.categorical_inputs
     ]
     return Conditions(
-        torch.tensor(labels, dtype=torch.int64).reshape(len(prompts), len(schema.labels)),
+        torch.tensor(labels, dtype=torch.int64).reshape(len(prompts), len(schema.label_inputs)),
         _columns(continuous, len(prompts), torch.float32),
         _columns(categories, len(prompts), torch.int64),
     )
@@ -149,39 +182,40 @@ class ConditionEncoder(nn.Module):
     One token for each label (a learned vector for each of absent, present and missing), for each continuous attribute
     (an MLP over Fourier features, Tancik et al. 2020, or a learned vector for missing) and for each categorical one (a
     learned vector for each category and for missing). One more token, the same for all, stands first, so that a schema
-    without any item still has a context.
+    without any item still has a context. The tokens of a text follow, from an encoder of their own.
 
     Args:
         schema: the vocabulary; fixes the order of all tables.
-        dim: width D of the tokens.
+        sizes: width D of the tokens, and sizes of the text encoder.
+        bank: answers of the pretrained text encoder, where there is one.
     """
 
     frequencies: Tensor
     offsets: Tensor
 
-    def __init__(self, schema: ConditionSchema, dim: int) -> None:
+    def __init__(self, schema: ConditionSchema, sizes: EncoderSizes, bank: TextBank | None = None) -> None:
         super().__init__()
-        if dim < 1:
-            raise InputError(f"the width of condition tokens must be ≥ 1, got {dim}")
-        self.dim = dim
-        self.sizes = (len(schema.labels), len(schema.continuous), len(schema.categorical))
+        dim = self.dim = sizes.dim
+        continuous, categorical = schema.continuous_inputs, schema.categorical_inputs
+        self.sizes = (len(schema.label_inputs), len(continuous), len(categorical))
         self.start = nn.Parameter(torch.randn(1, 1, dim) / math.sqrt(dim))
-        self.labels = nn.Embedding(3 * len(schema.labels), dim)
-        self.continuous_missing = nn.Parameter(torch.randn(len(schema.continuous), dim))
-        self.continuous_names = nn.Parameter(torch.randn(len(schema.continuous), dim))
+        self.labels = nn.Embedding(3 * len(schema.label_inputs), dim)
+        self.continuous_missing = nn.Parameter(torch.randn(len(continuous), dim))
+        self.continuous_names = nn.Parameter(torch.randn(len(continuous), dim))
         self.continuous_values = nn.Sequential(nn.Linear(2 * FREQUENCIES + 1, dim), nn.SiLU(), nn.Linear(dim, dim))
-        counts = [1 + len(spec.categories) for spec in schema.categorical]
+        counts = [1 + len(spec.categories) for spec in categorical]
         self.categories = nn.Embedding(sum(counts), dim)
         self.pool = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, dim), nn.SiLU(), nn.Linear(dim, dim))
         starts = torch.tensor([sum(counts[:place]) for place in range(len(counts))], dtype=torch.int64)
         self.register_buffer("offsets", starts, persistent=False)
         # Half a turn over the range -1…1 up to 2^(F-1) half turns: fine steps of age are told apart.
         self.register_buffer("frequencies", math.pi / 2 * 2.0 ** torch.arange(FREQUENCIES), persistent=False)
+        self.text = _text_encoder(schema, sizes, bank)
 
     @property
     def total_tokens(self) -> int:
         """T: number of context tokens."""
-        return 1 + sum(self.sizes)
+        return 1 + sum(self.sizes) + (0 if self.text is None else self.text.total_tokens)
 
     def forward(self, conditions: Conditions) -> tuple[Tensor, Tensor]:
         """Encode a batch.
@@ -200,7 +234,13 @@ class ConditionEncoder(nn.Module):
         categories = self.categories(self.offsets + conditions.categorical_BK)
         start = self.start.expand(len(conditions), 1, self.dim)
         context = torch.cat([start, labels, self._continuous(conditions.continuous_BC), categories], dim=1)
-        pooled: Tensor = self.pool(context.mean(dim=1))
+        summary = context.mean(dim=1)
+        if self.text is not None:
+            if conditions.text_BT is None:
+                raise InputError("conditions have no text, this encoder was made for texts")
+            tokens, text = self.text(conditions.text_BT)
+            context, summary = torch.cat([context, tokens], dim=1), summary + text
+        pooled: Tensor = self.pool(summary)
         return context, pooled
 
     def _continuous(self, values_BC: Tensor) -> Tensor:
@@ -210,6 +250,18 @@ class ConditionEncoder(nn.Module):
         features = torch.cat([values, torch.sin(turns), torch.cos(turns)], dim=-1)
         tokens = self.continuous_values(features) + self.continuous_names
         return torch.where(missing, self.continuous_missing, tokens)
+
+
+def _text_encoder(schema: ConditionSchema, sizes: EncoderSizes, bank: TextBank | None) -> TextEncoder | None:
+    if schema.text is None:
+        return None
+    from conditioning.text_encoder import EmbeddedText, PretrainedText  # loads transformers
+
+    if schema.text.encoder == EMBEDDED:
+        return EmbeddedText(schema.text, sizes)
+    if bank is None:
+        raise InputError("a pretrained text encoder needs the bank of its answers")
+    return PretrainedText(schema.text, sizes, bank)
 
 
 def _label_state(schema: ConditionSchema, prompt: Prompt, name: str) -> int:

@@ -14,10 +14,13 @@ from typing import Annotated
 
 import numpy as np
 from pydantic import Field, ValidationError
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
 
 from cohorts.errors import InputError, PromptError
-from cohorts.folders import json_digest, no_space_becomes_one_line
-from cohorts.records import Frozen
+from cohorts.folders import json_digest, no_space_becomes_one_line, pixel_digest
+from cohorts.preprocess import Preprocess
+from cohorts.records import Array, Frozen, Split
 from cohorts.store import Cohort
 from conditioning.prompt import ConditionSchema, Prompt
 from conditioning.training_rows import TrainingRows
@@ -46,13 +49,23 @@ class SamplingPlan:
 
     Args:
         images: in the order of the synthetic cohort.
+        masks: digest → mask on the generator's grid, for the prompts that name one.
 
     Raises:
-        InputError: two images share an id.
+        InputError: two images share an id, or a prompt names a mask that is not there.
     """
 
-    def __init__(self, images: Iterable[PlannedImage]) -> None:
+    def __init__(self, images: Iterable[PlannedImage], masks: Mapping[str, Array] | None = None) -> None:
         self.images: tuple[PlannedImage, ...] = tuple(images)
+        self.masks: dict[str, Array] = {}
+        for image in self.images:
+            if image.prompt.mask is not None:
+                if masks is None or image.prompt.mask not in masks:
+                    raise InputError(
+                        f"the plan names mask {image.prompt.mask[:12]} but does not hold it",
+                        "keep the plan and its .masks.safetensors together",
+                    )
+                self.masks[image.prompt.mask] = masks[image.prompt.mask]
         for image_id, count in Counter(image.image_id for image in self.images).items():
             if count > 1:
                 raise InputError(f"the plan holds image id {image_id!r} {count} times", "give every image its own id")
@@ -71,7 +84,7 @@ class SamplingPlan:
     @cached_property
     def digest(self) -> str:
         """Digest of all ids, prompts and seeds in order."""
-        return json_digest([image.model_dump(mode="json") for image in self.images])
+        return json_digest([image.model_dump(mode="json", exclude_none=True) for image in self.images])
 
     def shard(self, index: int, total: int) -> SamplingPlan:
         """Every ``total``-th image from ``index`` on: the shards of all indices are the plan, each image once.
@@ -81,10 +94,10 @@ class SamplingPlan:
         """
         if not 0 <= index < total:
             raise InputError(f"a shard must have 0 ≤ index < total, got {index} of {total}", "count shards from 0")
-        return SamplingPlan(self.images[index::total])
+        return SamplingPlan(self.images[index::total], self.masks)
 
     def to_jsonl(self, path: Path) -> None:
-        """Write one JSON object a line, whole or not at all.
+        """Write one JSON object a line, whole or not at all; masks lie beside it in ``<stem>.masks.safetensors``.
 
         Raises:
             ResourceError: the disk is full or cannot be written.
@@ -92,9 +105,14 @@ class SamplingPlan:
         temporary = path.with_name(f".{path.name}.tmp")
         with no_space_becomes_one_line(path):
             try:
+                if self.masks:
+                    save_file(
+                        {digest: np.ascontiguousarray(mask) for digest, mask in self.masks.items()}, masks_of(path)
+                    )
                 with temporary.open("w", encoding="utf-8") as stream:
                     for image in self.images:
-                        stream.write(json.dumps(image.model_dump(mode="json"), ensure_ascii=False) + "\n")
+                        line = image.model_dump(mode="json", exclude_none=True)
+                        stream.write(json.dumps(line, ensure_ascii=False) + "\n")
                 temporary.replace(path)
             finally:
                 temporary.unlink(missing_ok=True)
@@ -116,7 +134,30 @@ class SamplingPlan:
         except (OSError, UnicodeDecodeError):
             raise InputError(f"{path} cannot be read as a plan", "give a JSON Lines file") from None
         parsed = (_parse(line, f"{path} line {place}", schema) for place, line in enumerate(lines, 1) if line.strip())
-        return cls(parsed)
+        return cls(parsed, read_masks(masks_of(path)))
+
+
+def masks_of(plan: Path) -> Path:
+    """The file beside a plan that holds its masks."""
+    return plan.with_name(f"{plan.stem}.masks.safetensors")
+
+
+def read_masks(path: Path) -> dict[str, Array]:
+    """Masks beside a plan, each under its own digest; none when there is no such file.
+
+    Raises:
+        InputError: the file is damaged, or a mask is not the one that its name says.
+    """
+    if not path.exists():
+        return {}
+    try:
+        masks: dict[str, Array] = load_file(path)
+    except (OSError, SafetensorError):
+        raise InputError(f"{path} is no safetensors file", "save the plan again") from None
+    for digest, mask in masks.items():
+        if pixel_digest(mask) != digest:
+            raise InputError(f"{path} was altered: mask {digest[:12]} is another one", "save the plan again")
+    return masks
 
 
 def _parse(line: str, where: str, schema: ConditionSchema | None) -> PlannedImage:
@@ -136,7 +177,9 @@ def _parse(line: str, where: str, schema: ConditionSchema | None) -> PlannedImag
     return image
 
 
-def plan_prompts(prompts: Iterable[Prompt], seed: int, *, fresh: str = "") -> SamplingPlan:
+def plan_prompts(
+    prompts: Iterable[Prompt], seed: int, *, fresh: str = "", masks: Mapping[str, Array] | None = None
+) -> SamplingPlan:
     """A plan of given prompts, in order.
 
     The seed of an image derives from (run seed, place in the plan, ``fresh``) alone, so plans of other prompts can be
@@ -146,6 +189,7 @@ def plan_prompts(prompts: Iterable[Prompt], seed: int, *, fresh: str = "") -> Sa
         prompts: what the images should show.
         seed: run seed.
         fresh: a tag that enters all seeds, such as the date of a nightly run: another tag makes new images.
+        masks: digest → mask, for the prompts that name one.
     """
     images = []
     for place, prompt in enumerate(prompts):
@@ -155,7 +199,7 @@ def plan_prompts(prompts: Iterable[Prompt], seed: int, *, fresh: str = "") -> Sa
                 image_id=f"{place:06d}-{name:016x}", prompt=prompt, seed=derive_seed(seed, "image", place, fresh)
             )
         )
-    return SamplingPlan(images)
+    return SamplingPlan(images, masks)
 
 
 def plan_counts(schema: ConditionSchema, counts: Mapping[str, int], seed: int, *, fresh: str = "") -> SamplingPlan:
@@ -277,3 +321,62 @@ def plan_balance(
             "raise plan.per_label",
         )
     return plan_prompts(prompts, seed, fresh=fresh)
+
+
+def plan_masks(
+    cohort: Cohort,
+    schema: ConditionSchema,
+    total: int,
+    seed: int,
+    *,
+    preprocess: Preprocess,
+    split: Split = "train",
+    deform: float = 1.0,
+    fresh: str = "",
+    min_patients: int = MIN_PATIENTS,
+) -> SamplingPlan:
+    """Images for masks of a real split, each mask bent into a new one; labels and attributes as :func:`plan_match`.
+
+    A mask is the outline of a patient's anatomy: with ``deform`` 0 the plan, and the images, show outlines of real
+    patients. Bending makes another outline of the same kind; it is no formal guarantee.
+
+    Args:
+        cohort: real cohort with masks.
+        schema: the vocabulary of the generator.
+        total: images in all; masks are taken in random order, again from the start when there are fewer.
+        seed: run seed.
+        preprocess: brings masks to the generator's grid.
+        split: whose masks; ``test`` only to measure how well a generator follows masks that it never saw.
+        deform: strength of the bending, see :func:`conditioning.masks.deformed`.
+        fresh: as in :func:`plan_prompts`.
+        min_patients: as in :func:`plan_match`.
+
+    Raises:
+        InputError: ``total`` < 1, the generator reads no masks, or the split has none.
+        PromptError: a mask holds a value that the generator never saw.
+    """
+    if total < 1:
+        raise InputError(f"plan.total must be ≥ 1, got {total}")
+    if schema.mask is None:
+        raise InputError("this generator reads no masks", "train it with generator.conditioning.mask")
+    from conditioning.masks import deformed, mask_numbers  # loads torch
+
+    given = cohort.manifest["mask_group"]
+    rows = [row for row in cohort.rows(split) if given[row] is not None]
+    if not rows:
+        raise InputError(f"no {split} image of the cohort has a mask", "ingest masks, or name another split")
+    order = np.random.default_rng(derive_seed(seed, "masks", fresh)).permutation(len(rows))
+    stated = TrainingRows(cohort, schema, min_patients) if schema.labels or schema.attributes else None
+    masks: dict[str, Array] = {}
+    prompts = []
+    for place in range(total):
+        rng = np.random.default_rng(derive_seed(seed, "prompt", place, fresh))
+        prompt = Prompt() if stated is None else stated.prompt(int(rng.integers(len(stated))), rng)
+        source = cohort.masks([rows[int(order[place % len(rows)])]])[0]
+        assert source is not None  # noqa: S101 - such rows were left out
+        mask = deformed(preprocess.apply_mask(source), rng, deform)
+        mask_numbers(schema.mask, [mask])
+        digest = pixel_digest(mask)
+        masks[digest] = mask
+        prompts.append(prompt.model_copy(update={"mask": digest}))
+    return plan_prompts(prompts, seed, fresh=fresh, masks=masks)

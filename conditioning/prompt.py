@@ -1,4 +1,4 @@
-"""What one image should show, checked against the schema of the model that is asked for it."""
+"""What one image should show, checked against the schema of the model that is asked for it. No torch here."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ import difflib
 import json
 import math
 from collections.abc import Iterable
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from cohorts.errors import PromptError
 from cohorts.folders import canonical_json
 from cohorts.records import AttributeSpec, CohortSchema, Frozen
+
+Reads = Literal["labels", "text", "mask"]
 
 
 class Prompt(Frozen):
@@ -20,19 +23,58 @@ class Prompt(Frozen):
     Attributes:
         labels: name → present or absent; a name that is missing is *not stated*.
         attributes: name → value (a number for continuous attributes, a category for the others).
+        text: a sentence or report.
+        mask: digest of a segmentation on the generator's grid, which the plan holds
+            (:attr:`conditioning.plan.SamplingPlan.masks`).
     """
 
     labels: dict[str, bool] = Field(default_factory=dict)
     attributes: dict[str, float | str] = Field(default_factory=dict)
+    text: Annotated[str, Field(min_length=1)] | None = None
+    mask: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
 
     def to_json(self) -> str:
         """Canonical JSON, the same for equal prompts."""
-        return canonical_json(self.model_dump(mode="json"))
+        return canonical_json(self.model_dump(mode="json", exclude_none=True))
 
     @classmethod
     def from_json(cls, text: str) -> Prompt:
         """Read :meth:`to_json`."""
         return cls.model_validate(json.loads(text))
+
+
+class TextSchema(Frozen):
+    """How a generator reads text.
+
+    Attributes:
+        encoder: ``embedded``: a small encoder that was trained with the generator; else the hub id or folder of the
+            pretrained one.
+        tokens: most tokens of a text, with those that mark its beginning and end.
+        width: features per token that a pretrained encoder gives; 0 for the embedded one.
+        digest: of the pretrained encoder's files; empty for the embedded one.
+        written_by: ``cohort``: the texts of its images; ``templates``: sentences made from labels and attributes, so
+            that the model knows no other phrases.
+        truncated: share of the training texts that were longer than ``tokens`` and lost their end.
+    """
+
+    encoder: str = "embedded"
+    tokens: Annotated[int, Field(ge=4, le=2048)]
+    width: Annotated[int, Field(ge=0)] = 0
+    digest: str = ""
+    written_by: Literal["cohort", "templates"] = "cohort"
+    truncated: Annotated[float, Field(ge=0, le=1)] = 0.0
+
+
+class MaskSchema(Frozen):
+    """What the integers of a mask mean, and the grid that masks must have.
+
+    Attributes:
+        values: integer → name, in the order of the encoder's planes.
+        size: spatial size of a mask: that of the generated image.
+    """
+
+    values: dict[int, str]
+    size: tuple[int, ...]
 
 
 class ConditionSchema(Frozen):
@@ -42,11 +84,45 @@ class ConditionSchema(Frozen):
         labels: label names in the order of the encoder's tables.
         exclusive: exactly one label is present per image.
         attributes: continuous ones with the range of the training split, categorical ones with their categories.
+        reads: what the network takes. Without ``labels``, labels and attributes reach it only as sentences, where the
+            texts are made from templates.
+        text: how text is read; ``None``: it is not.
+        mask: what masks mean; ``None``: they are not read.
     """
 
     labels: tuple[str, ...] = ()
     exclusive: bool = False
     attributes: tuple[AttributeSpec, ...] = ()
+    reads: tuple[Reads, ...] = ("labels",)
+    text: TextSchema | None = None
+    mask: MaskSchema | None = None
+
+    @model_validator(mode="after")
+    def _complete(self) -> ConditionSchema:
+        for kind, described in (("text", self.text), ("mask", self.mask)):
+            if (kind in self.reads) != (described is not None):
+                raise ValueError(f"a schema that reads {kind} must describe it, and no other may")
+        return self
+
+    @property
+    def templated(self) -> bool:
+        """Whether labels and attributes can be said as sentences of the kind that the model was trained on."""
+        return self.text is not None and self.text.written_by == "templates"
+
+    @property
+    def label_inputs(self) -> tuple[str, ...]:
+        """The labels that reach the network as tokens of their own."""
+        return self.labels if "labels" in self.reads else ()
+
+    @property
+    def continuous_inputs(self) -> tuple[AttributeSpec, ...]:
+        """The continuous attributes that reach the network as tokens of their own."""
+        return self.continuous if "labels" in self.reads else ()
+
+    @property
+    def categorical_inputs(self) -> tuple[AttributeSpec, ...]:
+        """The categorical attributes that reach the network as tokens of their own."""
+        return self.categorical if "labels" in self.reads else ()
 
     @classmethod
     def from_cohort(cls, schema: CohortSchema) -> ConditionSchema:
@@ -91,7 +167,18 @@ class ConditionSchema(Frozen):
         if self.exclusive and sum(prompt.labels.values()) > 1:
             shown = sorted(name for name, present in prompt.labels.items() if present)
             raise PromptError(f"labels {shown} exclude each other in this generator", "ask for one of them")
+        self._check_kinds(prompt)
         return prompt
+
+    def _check_kinds(self, prompt: Prompt) -> None:
+        """Refuse what the network has no input for: it would be ignored, and the image would not show it."""
+        if prompt.text is not None and self.text is None:
+            raise PromptError("this generator reads no text", "say it by labels and attributes, or train it with text")
+        if prompt.mask is not None and self.mask is None:
+            raise PromptError("this generator reads no masks", "leave the mask out, or train it with masks")
+        unread = prompt.text is None and "labels" not in self.reads and not self.templated
+        if unread and (prompt.labels or prompt.attributes):
+            raise PromptError("this generator reads no labels, only what its cohort's texts say", "give a text")
 
 
 def _check_number(spec: AttributeSpec, value: float | str) -> None:

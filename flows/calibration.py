@@ -13,6 +13,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
+from conditioning.conditioner import Conditioner
 from conditioning.encoder import encode_prompts
 from conditioning.prompt import ConditionSchema, Prompt
 from flows.facts import machine
@@ -134,7 +135,7 @@ def _autoencoder_step(recipe: Recipe) -> tuple[float, float]:
 def _denoiser_step(recipe: Recipe) -> tuple[float, float]:
     config = recipe.generator
     shape = config.autoencoder.latent_shape(recipe.preprocess.size)
-    network = build_denoiser(config.denoiser, VOCABULARY, shape, seed=0)
+    network = build_denoiser(config.denoiser, Conditioner(VOCABULARY), shape, seed=0)
     learner = DenoiserLearner(
         network,
         config.denoiser,

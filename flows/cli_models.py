@@ -46,7 +46,9 @@ def generate(
     ] = None,
     match: Annotated[int | None, typer.Option(min=1, help="N images, distributed as the training split.")] = None,
     balance: Annotated[int | None, typer.Option(min=1, help="Top up every label to N images.")] = None,
-    cohort: Annotated[Path | None, typer.Option(help="Real cohort, for --match and --balance.")] = None,
+    masks: Annotated[int | None, typer.Option(min=1, help="N images for bent masks of the training split.")] = None,
+    prompts: Annotated[Path | None, typer.Option(help="Table of prompts, CSV or Parquet.")] = None,
+    cohort: Annotated[Path | None, typer.Option(help="Real cohort, for --match, --balance and --masks.")] = None,
     plan_file: Annotated[Path | None, typer.Option("--plan", help="Plan as JSON lines.")] = None,
     save_plan: Annotated[Path | None, typer.Option(help="Also write the plan as JSON lines.")] = None,
     shard: Annotated[str | None, typer.Option(metavar="I/K", help="Only part I (from 0) of K.")] = None,
@@ -59,17 +61,18 @@ def generate(
     from cohorts.store import Cohort
     from conditioning.plan import SamplingPlan
     from flows import verbs
-    from flows.plans import plan_flags, shard_of
+    from flows.plans import make_plan, plan_flags, shard_of
     from flows.progress import watching
-    from flows.recipe import make_plan
     from flows.settings import GeneratePart, read_part
     from generators.facts import read_facts
 
     facts, _ = read_facts(bundle)
-    part = read_part(GeneratePart, recipe, setting or [], plan_flags(count, match, balance, seed))
+    part = read_part(
+        GeneratePart, recipe, setting or [], plan_flags(count, match, balance, seed, masks=masks, table=prompts)
+    )
     real = None if cohort is None else Cohort.open(cohort)
     if plan_file is None:
-        plan = make_plan(part.plan, real, facts.conditions, fresh)
+        plan = make_plan(part.plan, real, facts.conditions, preprocess=facts.preprocess, fresh=fresh)
     else:
         plan = SamplingPlan.from_jsonl(plan_file, facts.conditions)
     if save_plan is not None:

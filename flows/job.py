@@ -12,6 +12,7 @@ from typing import Any
 from cohorts.errors import RecipeError
 from cohorts.folders import json_digest
 from flows.artifact import ArtifactRef, RunFolder, Stage, source_mark, stage_key
+from flows.plans import TablePlan
 from flows.recipe import LoadedRecipe, Recipe, load_recipe
 
 RUNS_FOLDER = "runs"
@@ -93,7 +94,7 @@ class Job:
                     "plan": {**recipe.plan.model_dump(mode="json"), "fresh": self.fresh or recipe.plan.fresh},
                     "sampler": recipe.sampler.model_dump(mode="json"),
                 }
-                return _digests(refs, "ingest", "train"), settings
+                return {**_digests(refs, "ingest", "train"), **self._plan_marks()}, settings
             case "assess":
                 return _digests(refs, "ingest", "train", "generate"), recipe.assess.model_dump(mode="json")
             case "report":
@@ -110,6 +111,14 @@ class Job:
             if isinstance(path, Path) and path.is_absolute():
                 marks[name] = source_mark(path)
         return marks
+
+    def _plan_marks(self) -> dict[str, str]:
+        plan = self.recipe.plan
+        if not isinstance(plan, TablePlan):
+            return {}
+        from conditioning.plan_table import files_of
+
+        return {f"prompts {place}": source_mark(file) for place, file in enumerate(files_of(plan.path))}
 
     def _ingest_settings(self) -> dict[str, Any]:
         options = self.recipe.cohort.options

@@ -9,23 +9,20 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from cohorts.errors import InputError, RecipeError
+from cohorts.errors import RecipeError
 from cohorts.identity import IdentityKey
 from cohorts.options import IngestOptions
 from cohorts.phantom.write import PhantomOptions
 from cohorts.preprocess import SMALLEST_SIDE, Percentile, Preprocess, Window
 from cohorts.records import Frozen
 from cohorts.store import Cohort
-from conditioning.plan import MIN_PATIENTS, SamplingPlan, plan_balance, plan_counts, plan_match
-from conditioning.prompt import ConditionSchema
+from flows.plans import MatchPlan, PlanChoice, absolute_plan
 from flows.recipe_file import apply_settings, expand_variables, read_tree, validate
 from generators.config import GeneratorConfig, SamplerConfig
 from quality.config import AssessConfig
 
 SIMULATION_PHRASE = "simulated patients"
 NAME_RULE = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$"
-
-Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
 
 class CohortChoice(Frozen):
@@ -90,94 +87,6 @@ class PreprocessChoice(Frozen):
         return Preprocess.for_cohort(cohort, self.size, **{k: v for k, v in given.items() if v is not None})
 
 
-class _Plan(Frozen):
-    """What all plans share.
-
-    Attributes:
-        seed: where prompts and noise come from.
-        fresh: a tag that enters every seed; another tag gives new images. ``medphantom serve`` sets it to the time of
-            each scheduled run.
-    """
-
-    seed: Seed = 0
-    fresh: str = ""
-
-
-class MatchPlan(_Plan):
-    """Labels and attributes distributed as in the real training split.
-
-    Attributes:
-        kind: ``match``.
-        total: images in all.
-        min_patients: a combination that fewer training patients have is coarsened before it is asked for.
-    """
-
-    kind: Literal["match"] = "match"
-    total: Annotated[int, Field(ge=1)] = 500
-    min_patients: Annotated[int, Field(ge=1)] = MIN_PATIENTS
-
-
-class BalancePlan(_Plan):
-    """Top up every label of the training split to the same number of images.
-
-    Attributes:
-        kind: ``balance``.
-        per_label: images of each label, real and synthetic together.
-        labels: labels to top up; null: all.
-        min_patients: a combination that fewer training patients have is coarsened before it is asked for.
-    """
-
-    kind: Literal["balance"]
-    per_label: Annotated[int, Field(ge=1)]
-    labels: tuple[str, ...] | None = None
-    min_patients: Annotated[int, Field(ge=1)] = MIN_PATIENTS
-
-
-class CountsPlan(_Plan):
-    """So many images of each label.
-
-    Attributes:
-        kind: ``counts``.
-        counts: label → images; ``no finding`` asks for images without any label.
-    """
-
-    kind: Literal["counts"]
-    counts: dict[str, Annotated[int, Field(ge=0)]]
-
-
-PlanChoice = Annotated[MatchPlan | BalancePlan | CountsPlan, Field(discriminator="kind")]
-
-
-def make_plan(choice: PlanChoice, cohort: Cohort | None, schema: ConditionSchema, fresh: str = "") -> SamplingPlan:
-    """The plan that a recipe describes.
-
-    Args:
-        choice: the ``plan`` section.
-        cohort: the real cohort; only a plan of counts needs none.
-        schema: vocabulary of the generator.
-        fresh: replaces ``choice.fresh`` when not empty.
-
-    Raises:
-        InputError: the plan needs a real cohort and there is none.
-    """
-    tag = fresh or choice.fresh
-    if isinstance(choice, CountsPlan):
-        return plan_counts(schema, choice.counts, choice.seed, fresh=tag)
-    if cohort is None:
-        raise InputError(f"a plan of kind {choice.kind!r} needs the real cohort", "give --cohort, or --count label=N")
-    if isinstance(choice, MatchPlan):
-        return plan_match(cohort, choice.total, choice.seed, fresh=tag, schema=schema, min_patients=choice.min_patients)
-    return plan_balance(
-        cohort,
-        choice.per_label,
-        choice.seed,
-        fresh=tag,
-        labels=choice.labels,
-        schema=schema,
-        min_patients=choice.min_patients,
-    )
-
-
 class Recipe(Frozen):
     """A run from real images to a scored synthetic dataset.
 
@@ -231,7 +140,9 @@ def load_recipe(file: str | Path, settings: Sequence[str] = ()) -> LoadedRecipe:
     tree, places = apply_settings({"name": path.stem, **read_tree(path)}, settings)
     written = validate(Recipe, tree, path.name, places)
     recipe = validate(Recipe, expand_variables(tree, path.name), path.name, places)
-    recipe = recipe.model_copy(update={"cohort": absolute_cohort(recipe.cohort, path.resolve().parent)})
+    base = path.resolve().parent
+    changed = {"cohort": absolute_cohort(recipe.cohort, base), "plan": absolute_plan(recipe.plan, base)}
+    recipe = recipe.model_copy(update=changed)
     source = recipe.cohort.source
     if source is not None and not source.exists():
         shown = tree["cohort"]["source"]

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from cohorts.records import Frozen
-from flows.recipe import CohortChoice, MatchPlan, PlanChoice, PreprocessChoice, absolute_cohort
+from flows.plans import MatchPlan, PlanChoice, absolute_plan
+from flows.recipe import CohortChoice, PreprocessChoice, absolute_cohort
 from flows.recipe_file import apply_settings, expand_variables, read_tree, validate
 from generators.config import GeneratorConfig, SamplerConfig
 from quality.config import AssessConfig
@@ -80,9 +81,11 @@ def read_part(
     tree, places = apply_settings({key: raw[key] for key in part.model_fields if key in raw}, settings)
     _merge(tree, flags or {})
     model = validate(part, expand_variables(tree, name), name, places)
+    base = recipe.resolve().parent if recipe is not None else Path.cwd()
     if isinstance(model, IngestPart):
-        base = recipe.resolve().parent if recipe is not None else Path.cwd()
         return model.model_copy(update={"cohort": absolute_cohort(model.cohort, base)})
+    if isinstance(model, GeneratePart):
+        return model.model_copy(update={"plan": absolute_plan(model.plan, base)})
     return model
 
 

@@ -144,13 +144,14 @@ def _train(job: Job, refs: Refs, out: Path, work: Path, progress: Progress) -> d
 
 def _generate(job: Job, refs: Refs, out: Path, work: Path, progress: Progress) -> dict[str, Any]:
     from cohorts.store import Cohort
-    from flows.recipe import make_plan
+    from flows.plans import make_plan
     from generators.bundle import GeneratorBundle
     from generators.generate import generate
 
     bundle = GeneratorBundle.load(Path(refs["train"].path))
     cohort = Cohort.open(refs["ingest"].path)
-    plan = make_plan(job.recipe.plan, cohort, bundle.facts.conditions, job.fresh)
+    facts = bundle.facts
+    plan = make_plan(job.recipe.plan, cohort, facts.conditions, preprocess=facts.preprocess, fresh=job.fresh)
     synthetic = generate(bundle, plan, out, work=work, sampler=job.recipe.sampler, progress=progress)
     return {"images": len(synthetic), "plan": plan.digest}
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -30,6 +31,8 @@ from cohorts.folders import (
     write_digest,
     write_json,
 )
+from conditioning.conditioner import open_conditioner
+from conditioning.config import EncoderSizes
 from generators.autoencoder import Autoencoder
 from generators.denoiser import Denoiser
 from generators.facts import FACTS_FILE, BundleFacts
@@ -37,6 +40,7 @@ from generators.facts import FACTS_FILE, BundleFacts
 TRAINING_FILE = "training.json"
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
+TOKENIZER_FILE = "tokenizer.json"
 CLASSES = {"autoencoder": "AutoencoderKL", "denoiser": "DiffusionModelUNet", "conditioning": "ConditionEncoder"}
 PICKLES = {".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle", ".npy", ".npz", ".joblib"}
 MAKE_AGAIN = "fetch or make the bundle again"
@@ -73,11 +77,18 @@ class GeneratorBundle:
     def digest(self) -> str:
         """SHA-256 over facts, curves, and every tensor's name, type, shape and values."""
         digest = hashlib.sha256(canonical_json([self.facts.model_dump(mode="json"), self.training]).encode())
+        digest.update((self.tokenizer_json or "").encode())
         for name, config, module in self._parts():
             digest.update(canonical_json([name, config]).encode())
             for key, tensor in sorted(module.state_dict().items()):
                 digest.update(f"{key}\0{pixel_digest(tensor.detach().cpu().contiguous().numpy())}".encode())
         return digest.hexdigest()
+
+    @property
+    def tokenizer_json(self) -> str | None:
+        """The tokenizer of the embedded text encoder, where there is one."""
+        tokenizer = self.denoiser.conditioner.tokenizer
+        return None if tokenizer is None else str(tokenizer.to_str(pretty=True))
 
     def save(self, path: str | Path) -> None:
         """Publish as a folder.
@@ -94,6 +105,8 @@ class GeneratorBundle:
                 write_json(folder / name / CONFIG_FILE, config)
                 tensors = {key: value.detach().cpu().contiguous() for key, value in module.state_dict().items()}
                 save_file(tensors, folder / name / WEIGHTS_FILE)
+            if self.tokenizer_json is not None:
+                (folder / "conditioning" / TOKENIZER_FILE).write_text(self.tokenizer_json, encoding="utf-8")
             files = {str(file.relative_to(folder)): file_digest(file) for file in sorted(_files(folder))}
             write_digest(folder, self.digest, files=files)
 
@@ -117,9 +130,11 @@ class GeneratorBundle:
             lambda arguments: Autoencoder(arguments, patch=facts.patch, shortcut=facts.shortcut),
             lambda network: {"autoencoder": network.net},
         )
+        conditioner = open_conditioner(facts.conditions, folder / "conditioning" / TOKENIZER_FILE)
+        sizes = _sizes(folder / "conditioning" / CONFIG_FILE)
         denoiser = _network(
             folder / "denoiser",
-            lambda arguments: Denoiser(arguments, facts.conditions),
+            lambda arguments: Denoiser(arguments, conditioner, sizes),
             lambda network: {"denoiser": network.net, "conditioning": network.conditioning},
         )
         training = read_json(folder / TRAINING_FILE, error=BundleError)
@@ -137,7 +152,7 @@ class GeneratorBundle:
     def _parts(self) -> Iterator[tuple[str, dict[str, Any], nn.Module]]:
         autoencoder = {"_class_name": CLASSES["autoencoder"], **self.autoencoder.arguments}
         denoiser = {"_class_name": CLASSES["denoiser"], **self.denoiser.arguments}
-        conditioning = {"_class_name": CLASSES["conditioning"], "dim": self.denoiser.arguments["cross_attention_dim"]}
+        conditioning = {"_class_name": CLASSES["conditioning"], **self.denoiser.sizes.model_dump(mode="json")}
         yield "autoencoder", autoencoder, self.autoencoder.net
         yield "denoiser", denoiser, self.denoiser.net
         yield "conditioning", conditioning, self.denoiser.conditioning
@@ -190,6 +205,14 @@ def _network(
                 f"{folder.parent / name / WEIGHTS_FILE} does not fit {folder / CONFIG_FILE}", MAKE_AGAIN
             ) from None
     return network.eval().requires_grad_(False)
+
+
+def _sizes(path: Path) -> EncoderSizes:
+    config = read_json(path, error=BundleError)
+    if isinstance(config, dict) and config.pop("_class_name", None) == CLASSES["conditioning"]:
+        with suppress(ValidationError):
+            return EncoderSizes.model_validate(config)
+    raise BundleError(f"{path} does not describe a {CLASSES['conditioning']}", MAKE_AGAIN)
 
 
 def _weights(path: Path) -> dict[str, Tensor]:

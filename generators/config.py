@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 
 from cohorts.errors import InputError
 from cohorts.records import Frozen
+from conditioning.config import ConditioningConfig
 from learning.fit_config import FitConfig
 
 SMALLEST_LATENT_SIDE = 2
@@ -132,6 +133,7 @@ class DenoiserConfig(Frozen):
         context_dim: width of the condition tokens.
         drop_prompt: share of the training prompts that are emptied, for classifier-free guidance.
         drop_items: share of the other training prompts that lose some of their items.
+        drop_kinds: where several kinds of prompt are read, how often each (labels and attributes; text; mask) is lost.
     """
 
     channels: tuple[Positive, ...] = (64, 128, 128)
@@ -142,6 +144,7 @@ class DenoiserConfig(Frozen):
     context_dim: Positive = 64
     drop_prompt: Share = 0.1
     drop_items: Share = 0.2
+    drop_kinds: Share = 0.3
 
     @model_validator(mode="after")
     def _levels_fit(self) -> DenoiserConfig:
@@ -224,12 +227,13 @@ class GeneratorConfig(Frozen):
         autoencoder: size of the autoencoder.
         reconstruction: what the autoencoder is fitted to.
         denoiser: size of the denoiser.
+        conditioning: which kinds of prompt it reads.
         objective: what the denoiser is fitted to.
         features_fit: fit of the feature network that judges reconstructions, where one is used.
         autoencoder_fit: fit of the autoencoder.
         denoiser_fit: fit of the denoiser.
         latent_balance: between every latent channel at unit variance (0) and each as large as its reach into the image
-            (1), so that coarse structure is decided before fine. Best in short trials: 0.25 to 0.5.
+            (1), so that coarse structure is decided before fine. Best in trials: 0.25 to 0.5.
         flip: also learn from left-right mirrored images; only where left and right do not matter.
         unconditional: accept a cohort that has neither labels nor attributes.
         micro_batch: images that generation computes together; recorded in the bundle.
@@ -241,6 +245,7 @@ class GeneratorConfig(Frozen):
     autoencoder: AutoencoderConfig = AutoencoderConfig()
     reconstruction: ReconstructionConfig = ReconstructionConfig()
     denoiser: DenoiserConfig = DenoiserConfig()
+    conditioning: ConditioningConfig = ConditioningConfig()
     objective: Objective = Objective()
     features_fit: FitConfig = FitConfig(
         steps=300, batch_size=32, learning_rate=2e-3, ema_decay=None, validate_every=0, tracker="none"
@@ -248,8 +253,8 @@ class GeneratorConfig(Frozen):
     autoencoder_fit: FitConfig = FitConfig(
         steps=1200, batch_size=16, learning_rate=2e-3, ema_decay=0.995, weight_decay=1e-4
     )
-    denoiser_fit: FitConfig = FitConfig(steps=1500, batch_size=64, learning_rate=1e-3, ema_decay=0.999)
-    latent_balance: Share = 0.0
+    denoiser_fit: FitConfig = FitConfig(steps=1500, batch_size=64, learning_rate=1.5e-3, ema_decay=0.995)
+    latent_balance: Share = 0.4
     flip: bool = False
     unconditional: bool = False
     micro_batch: Annotated[int, Field(ge=1, le=4096)] = 16

@@ -10,9 +10,11 @@ import torch
 from monai.networks.nets import DiffusionModelUNet
 from torch import Tensor, nn
 
+from conditioning.conditioner import Conditioner
+from conditioning.config import EncoderSizes
 from conditioning.encoder import ConditionEncoder, Conditions
 from conditioning.guidance import guided
-from conditioning.prompt import ConditionSchema
+from conditioning.masks import MaskEncoder
 from generators.autoencoder import fast_layout
 from generators.config import DenoiserConfig, Objective
 from generators.facts import LatentScaling
@@ -31,15 +33,21 @@ GRID_STEPS = 12
 GRID_GUIDANCE = 1.5
 
 
-def network_arguments(config: DenoiserConfig, latent_shape: tuple[int, ...]) -> dict[str, Any]:
-    """Keyword arguments of MONAI's ``DiffusionModelUNet``, as JSON values; stored in bundles."""
+def network_arguments(config: DenoiserConfig, latent_shape: tuple[int, ...], mask_channels: int = 0) -> dict[str, Any]:
+    """Keyword arguments of MONAI's ``DiffusionModelUNet``, as JSON values; stored in bundles.
+
+    Args:
+        config: its size.
+        latent_shape: ``(C, *latent)``.
+        mask_channels: features of a mask that stand beside the latent at its input.
+    """
     levels = len(config.channels)
     attention = list(config.attention) or [level == levels - 1 for level in range(levels)]
     tokens = [math.prod(latent_shape[1:]) // 2 ** (level * (len(latent_shape) - 1)) for level in range(levels)]
     most_tokens = max((count for count, attends in zip(tokens, attention, strict=True) if attends), default=0)
     return {
         "spatial_dims": len(latent_shape) - 1,
-        "in_channels": latent_shape[0],
+        "in_channels": latent_shape[0] + mask_channels,
         "out_channels": latent_shape[0],
         "num_res_blocks": config.res_blocks,
         "channels": list(config.channels),
@@ -58,29 +66,42 @@ class Denoiser(nn.Module):
 
     The condition enters twice: as tokens for cross-attention, and pooled, beside the time in every residual block. The
     second way goes through MONAI's class embedding, which is replaced by the identity, so that the network's own state
-    dict stays that of MONAI.
+    dict stays that of MONAI. A mask stands beside the noisy latent at the network's input, as features of its own.
 
     Args:
         arguments: of MONAI's ``DiffusionModelUNet``.
-        schema: the vocabulary of the conditions.
+        conditioner: what it can be told.
+        sizes: of the layers that encode that.
     """
 
-    def __init__(self, arguments: dict[str, Any], schema: ConditionSchema) -> None:
+    def __init__(self, arguments: dict[str, Any], conditioner: Conditioner, sizes: EncoderSizes) -> None:
         super().__init__()
-        self.arguments = arguments
+        self.arguments, self.conditioner, self.sizes = arguments, conditioner, sizes
         self.net = DiffusionModelUNet(**arguments)
         self.net.num_class_embeds = 1
         self.net.class_embedding = nn.Identity()
-        dim = arguments["cross_attention_dim"]
-        self.conditioning = nn.ModuleDict(
-            {"encoder": ConditionEncoder(schema, dim), "to_time": nn.Linear(dim, 4 * arguments["channels"][0])}
-        )
+        schema = conditioner.schema
+        parts: dict[str, nn.Module] = {
+            "encoder": ConditionEncoder(schema, sizes, conditioner.bank),
+            "to_time": nn.Linear(sizes.dim, 4 * arguments["channels"][0]),
+        }
+        if schema.mask is not None:
+            parts["mask"] = MaskEncoder(len(schema.mask.values), sizes, arguments["spatial_dims"])
+        self.conditioning = nn.ModuleDict(parts)
         if arguments["spatial_dims"] == 2:
             self.net = self.net.to(memory_format=torch.channels_last)
 
     def forward(self, x_t: Tensor, time_B: Tensor, conditions: Conditions) -> Tensor:
-        """Output as :func:`generators.objective.target` defines it, float32, of the shape of ``x_t``."""
+        """Output as :func:`generators.objective.target` defines it, float32, of the shape of ``x_t``.
+
+        Args:
+            x_t: noisy latents (B, C, *latent).
+            time_B: (B,) in (0, 1].
+            conditions: of its conditioner.
+        """
         context, pooled = self.conditioning["encoder"](conditions)
+        if conditions.mask is not None:
+            x_t = torch.cat([x_t, self.conditioning["mask"](conditions.mask)], dim=1)
         output = self.net(
             fast_layout(x_t),
             timesteps=TIME_SCALE * time_B,
@@ -91,17 +112,30 @@ class Denoiser(nn.Module):
 
 
 def build_denoiser(
-    config: DenoiserConfig, schema: ConditionSchema, latent_shape: tuple[int, ...], *, seed: int
+    config: DenoiserConfig,
+    conditioner: Conditioner,
+    latent_shape: tuple[int, ...],
+    *,
+    seed: int,
+    sizes: EncoderSizes | None = None,
 ) -> Denoiser:
     """A new denoiser, its weights drawn from ``seed``.
+
+    Args:
+        config: its size.
+        conditioner: what it can be told.
+        latent_shape: ``(C, *latent)``.
+        seed: of the weights.
+        sizes: of the layers that encode conditions; by default those of labels and attributes alone.
 
     Raises:
         InputError: the latents cannot be halved once per level.
     """
     config.check_latent(latent_shape)
+    sizes = sizes or EncoderSizes(dim=config.context_dim)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return Denoiser(network_arguments(config, latent_shape), schema)
+        return Denoiser(network_arguments(config, latent_shape, sizes.mask_channels), conditioner, sizes)
 
 
 class DenoiserLearner(Learner):
@@ -138,8 +172,12 @@ class DenoiserLearner(Learner):
     def loss(self, batch: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
         """As :meth:`Learner.loss`: squared error at random times, with some conditions dropped."""
         mean = batch["mean"]
-        conditions = Conditions.from_tensors(batch).drop(
-            generator, whole=self.config.drop_prompt, partial=self.config.drop_items
+        conditions = Conditions.from_tensors(batch).one_wording(generator)
+        conditions = conditions.drop(
+            generator,
+            whole=self.config.drop_prompt,
+            partial=self.config.drop_items,
+            kinds=self.config.drop_kinds,
         )
         latents = draw(mean, batch["log_var"], torch.randn(mean.shape, generator=generator).to(mean))
         eps = torch.randn(mean.shape, generator=generator).to(mean)
@@ -149,6 +187,7 @@ class DenoiserLearner(Learner):
     def validate(self, network: nn.Module, split: Literal["val", "train"]) -> dict[str, float]:
         """As :meth:`Learner.validate`: squared error at fixed noise and fixed times, the same ones for both splits."""
         latents, conditions = self.judged[split]
+        conditions = conditions.one_wording(torch_generator(self.seed, "wording"))
         device = next(network.parameters()).device
         total = max(len(latents), JUDGED_LATENTS)  # few images are judged at several times each
         rows = torch.arange(total) % len(latents)
@@ -173,6 +212,7 @@ class DenoiserLearner(Learner):
     def grid(self, network: nn.Module) -> Tensor:
         """Images drawn for the conditions of a few validation images, at fixed seeds (in 3-D: their middle slices)."""
         latents, conditions = self.judged["val"]
+        conditions = conditions.one_wording(torch_generator(self.seed, "wording"))
         device = next(network.parameters()).device
         rows = torch.arange(GRID_IMAGES) * max(1, len(latents) // GRID_IMAGES) % len(latents)
         noise = noise_of([derive_seed(self.seed, "grid", i) for i in range(GRID_IMAGES)], latents.mean.shape[1:])

@@ -7,7 +7,7 @@ the same bits whatever its neighbours, shard or resume.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,6 @@ from cohorts.folders import json_digest, no_space_becomes_one_line, pixel_digest
 from cohorts.progress import Progress
 from cohorts.records import SYNTHETIC_SPLIT, Array, CohortSchema, ImageRecord, Provenance
 from cohorts.store import Cohort, CohortWriter
-from conditioning.encoder import encode_prompts
 from conditioning.guidance import guided
 from conditioning.plan import PlannedImage, SamplingPlan
 from conditioning.prompt import Prompt
@@ -70,31 +69,37 @@ def generate(
         raise InputError("the plan asks for no image", "give at least one")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out} exists already", "choose another --out, or remove it first")
-    encode_prompts(bundle.facts.conditions, [image.prompt for image in plan])  # fails before hours are spent
+    bundle.denoiser.conditioner.of_prompts([image.prompt for image in plan], plan.masks)  # fails before hours are spent
     with no_space_becomes_one_line(work):
         work.mkdir(parents=True, exist_ok=True)
     chunks = [_Chunk(bundle, settings, images, work) for images in _slices(plan.images, settings["micro_batch"])]
     done = 0
     for chunk in chunks:
         if chunk.read() is None:
-            chunk.write(draw(bundle, chunk.images, settings))
+            chunk.write(draw(bundle, chunk.images, settings, plan.masks))
         done += len(chunk.images)
         if progress is not None:
             progress(done, len(plan), "sampling")
-    _publish(bundle, settings, chunks, out)
+    _publish(bundle, settings, chunks, plan.masks, out)
     for chunk in chunks:
         chunk.path.unlink(missing_ok=True)
     return Cohort.open(out)
 
 
-def _publish(bundle: GeneratorBundle, settings: dict[str, Any], chunks: Sequence[_Chunk], out: Path) -> None:
+def _publish(
+    bundle: GeneratorBundle,
+    settings: dict[str, Any],
+    chunks: Sequence[_Chunk],
+    masks: Mapping[str, Array],
+    out: Path,
+) -> None:
     with CohortWriter(out, _schema(bundle, settings)) as writer:
         for chunk in chunks:
             pixels = chunk.read()
             if pixels is None:
                 raise CohortError(f"{chunk.path} was altered after it was finished", "run again")
             for image, array in zip(chunk.images, pixels, strict=True):
-                writer.add(_record(bundle, image, array))
+                writer.add(_record(bundle, image, array, masks))
 
 
 def merge(parts: Sequence[Cohort], out: Path) -> Cohort:
@@ -125,10 +130,16 @@ def plan_again(cohort: Cohort, rows: Sequence[int]) -> SamplingPlan:
     if cohort.schema.kind != "synthetic":
         raise InputError(f"{cohort.path} is not a synthetic cohort", "give one that was generated")
     wanted = cohort.manifest.select("image_id", "prompt_json", "seed")[list(rows)]
-    return SamplingPlan(
+    images = [
         PlannedImage(image_id=image_id, prompt=Prompt.from_json(prompt), seed=seed)
         for image_id, prompt, seed in wanted.iter_rows()
-    )
+    ]
+    masks = {
+        image.prompt.mask: mask
+        for image, mask in zip(images, cohort.masks(list(rows)), strict=True)
+        if image.prompt.mask is not None and mask is not None
+    }
+    return SamplingPlan(images, masks)
 
 
 def reconstruct(bundle: GeneratorBundle, images: Array) -> Array:
@@ -176,13 +187,19 @@ def resolved(bundle: GeneratorBundle, sampler: SamplerConfig) -> dict[str, Any]:
     }
 
 
-def draw(bundle: GeneratorBundle, images: Sequence[PlannedImage], settings: dict[str, Any]) -> Array:
+def draw(
+    bundle: GeneratorBundle,
+    images: Sequence[PlannedImage],
+    settings: dict[str, Any],
+    masks: Mapping[str, Array] | None = None,
+) -> Array:
     """Draw one micro-batch.
 
     Args:
         bundle: the generator.
         images: at most ``settings["micro_batch"]``.
         settings: from :func:`resolved`.
+        masks: digest → mask, for the prompts that name one.
 
     Returns:
         Source values, ``(n, *size)`` or ``(n, *size, 3)`` of the stored dtype.
@@ -193,7 +210,8 @@ def draw(bundle: GeneratorBundle, images: Sequence[PlannedImage], settings: dict
     facts = bundle.facts
     bundle.to(settings["device"])
     padded = [*images, *[images[-1]] * (settings["micro_batch"] - len(images))]
-    conditions = encode_prompts(facts.conditions, [image.prompt for image in padded]).to(settings["device"])
+    prompts = [image.prompt for image in padded]
+    conditions = bundle.denoiser.conditioner.of_prompts(prompts, masks).to(settings["device"])
     noise = noise_of([image.seed for image in padded], facts.latent_shape).to(settings["device"])
     interval = settings["guidance_interval"]
     denoise = guided(
@@ -260,6 +278,8 @@ def _schema(bundle: GeneratorBundle, settings: dict[str, Any]) -> CohortSchema:
         labels=facts.conditions.labels,
         exclusive=facts.conditions.exclusive,
         attributes=facts.conditions.attributes,
+        has_text=facts.conditions.text is not None,
+        mask_values={} if facts.conditions.mask is None else facts.conditions.mask.values,
         patients="per_image",
         generation=settings,
     )
@@ -276,7 +296,7 @@ def _by_id(cohort: Cohort) -> list[int]:
     return [int(row) for row in cohort.manifest["image_id"].arg_sort()]
 
 
-def _record(bundle: GeneratorBundle, image: PlannedImage, pixels: Array) -> ImageRecord:
+def _record(bundle: GeneratorBundle, image: PlannedImage, pixels: Array, masks: Mapping[str, Array]) -> ImageRecord:
     facts = bundle.facts
     labels: dict[str, bool | None] = {name: image.prompt.labels.get(name) for name in facts.conditions.labels}
     if facts.conditions.exclusive and any(image.prompt.labels.values()):
@@ -292,5 +312,7 @@ def _record(bundle: GeneratorBundle, image: PlannedImage, pixels: Array) -> Imag
         modality=facts.modality,
         labels=labels,
         attributes=dict(image.prompt.attributes),
+        text=bundle.denoiser.conditioner.words(image.prompt),
+        mask=None if image.prompt.mask is None else masks[image.prompt.mask],
         provenance=Provenance(bundle.digest, image.prompt.to_json(), image.seed),
     )

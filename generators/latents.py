@@ -6,6 +6,7 @@ has a floor that nobody can predict.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -90,15 +91,19 @@ def reach(autoencoder: Autoencoder, latents: Latents, std: Tensor, generator: to
     device = next(autoencoder.parameters()).device
     rows = torch.linspace(0, len(latents) - 1, min(len(latents), REACH_IMAGES)).round().long()
     mean = latents.mean[rows]
-    still = autoencoder.decode(mean.to(device))
+    # volumes are decoded one by one, since one of them fills as much memory as a batch of images
+    blocks = torch.split(mean, 1 if mean.ndim == 5 else IMAGES_AT_ONCE)
+    still = [autoencoder.decode(block.to(device)).cpu() for block in blocks]
     found = []
     for channel in range(mean.shape[1]):
-        moved = mean.clone()
-        moved[:, channel] += (
-            REACH_STEP * float(std[channel]) * torch.randn(moved[:, channel].shape, generator=generator)
-        )
-        change = autoencoder.decode(moved.to(device)) - still
-        found.append(float(change.square().mean().sqrt()) / REACH_STEP)
+        moves = REACH_STEP * float(std[channel]) * torch.randn(mean[:, channel].shape, generator=generator)
+        squares, total = 0.0, 0
+        for block, move, before in zip(blocks, torch.split(moves, len(blocks[0])), still, strict=True):
+            moved = block.clone()
+            moved[:, channel] += move
+            change = autoencoder.decode(moved.to(device)).cpu() - before
+            squares, total = squares + float(change.double().square().sum()), total + change.numel()
+        found.append(math.sqrt(squares / total) / REACH_STEP)
     return torch.tensor(found, dtype=torch.float64)
 
 

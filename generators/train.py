@@ -7,6 +7,7 @@ found again, and a changed setting redoes only what it concerns.
 from __future__ import annotations
 
 import importlib.metadata
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +23,7 @@ from cohorts.preprocess import Preprocess
 from cohorts.progress import Progress
 from cohorts.records import Array
 from cohorts.store import Cohort
+from conditioning.conditioner import Conditioner, encoder_sizes, learn_conditioner
 from conditioning.encoder import Conditions
 from conditioning.prompt import ConditionSchema
 from generators.autoencoder import Autoencoder, build_autoencoder
@@ -100,7 +102,7 @@ class _Training:
     work: Path
     progress: Progress | None
     rows: TrainingRows = field(init=False)
-    schema: ConditionSchema = field(init=False)
+    conditioner: Conditioner = field(init=False)
     latent_shape: tuple[int, ...] = field(init=False)
     images: dict[Split, Array] = field(init=False)
     conditions: dict[Split, Conditions] = field(init=False)
@@ -115,17 +117,37 @@ class _Training:
         self.latent_shape = self.config.autoencoder.latent_shape(self.preprocess.size)
         self.config.denoiser.check_latent(self.latent_shape)
         self.rows = training_rows(self.cohort)
-        self.schema = learnt_schema(self.cohort, self.rows.train)
-        if not self.schema.labels and not self.schema.attributes and not self.config.unconditional:
+        vocabulary = learnt_schema(self.cohort, self.rows.train)
+        self.conditioner = learn_conditioner(
+            self.cohort,
+            self.rows.train,
+            vocabulary,
+            self.config.conditioning,
+            preprocess=self.preprocess,
+            seed=derive_seed(self.config.seed, "wordings"),
+        )
+        nothing = not vocabulary.labels and not vocabulary.attributes and self.schema.reads == ("labels",)
+        if nothing and not self.config.unconditional:
             raise InputError(
                 "the training images have neither labels nor attributes to condition on",
                 "ingest them with a table or a folder per class, or set generator.unconditional to true",
             )
 
     @property
+    def schema(self) -> ConditionSchema:
+        """The vocabulary."""
+        return self.conditioner.schema
+
+    @property
     def threads(self) -> int:
         """CPU threads of training and generation."""
         return self.config.threads or torch.get_num_threads()
+
+    @property
+    def wordings(self) -> int:
+        """Sentences for each image that learns from templates."""
+        text = self.config.conditioning.text
+        return 1 if text is None else text.wordings
 
     def run(self) -> GeneratorBundle:
         """All stages."""
@@ -134,7 +156,18 @@ class _Training:
             split: cached_images(self.cohort, which[split], self.preprocess, self.work / "images", self.progress)
             for split in SPLITS
         }
-        self.conditions = {split: Conditions.from_cohort(self.cohort, which[split], self.schema) for split in SPLITS}
+        texts = self.work / f"text-{json_digest([self._data_key(), self._condition_key()])[:16]}"
+        self.conditions = {
+            split: self.conditioner.of_rows(
+                self.cohort,
+                which[split],
+                self.preprocess,
+                wordings=self.wordings,
+                seed=derive_seed(self.config.seed, "wordings", split),
+                cache=texts / f"{split}.safetensors",
+            )
+            for split in SPLITS
+        }
         autoencoder, autoencoder_key, autoencoder_fit = self._autoencoder()
         latents = self._latents(autoencoder, autoencoder_key)
         scaling = balanced_scaling(
@@ -228,8 +261,13 @@ class _Training:
         self, autoencoder: Autoencoder, autoencoder_key: str, latents: dict[Split, Latents], scaling: LatentScaling
     ) -> tuple[Denoiser, FitResult]:
         config = self.config
+        halvings = int(math.log2(self.preprocess.size[0] // self.latent_shape[1]))
         network = build_denoiser(
-            config.denoiser, self.schema, self.latent_shape, seed=derive_seed(config.seed, "denoiser weights")
+            config.denoiser,
+            self.conditioner,
+            self.latent_shape,
+            seed=derive_seed(config.seed, "denoiser weights"),
+            sizes=encoder_sizes(self.conditioner, config.conditioning, config.denoiser.context_dim, halvings),
         )
         judged: dict[Split, tuple[Latents, Conditions]] = {
             split: (Latents(latents[split].mean[rows], latents[split].log_var[rows]), self.conditions[split][rows])
@@ -250,9 +288,11 @@ class _Training:
         )
         conditions = self.conditions["train"].tensors()
         if config.flip:
-            conditions = {name: torch.cat([values, values]) for name, values in conditions.items()}
+            mirrored = {name: values.flip(-1) if name == "mask" else values for name, values in conditions.items()}
+            conditions = {name: torch.cat([values, mirrored[name]]) for name, values in conditions.items()}
         batches = TensorBatches({"mean": latents["train"].mean, "log_var": latents["train"].log_var, **conditions})
         parts = [autoencoder_key, self._condition_key(), config.denoiser.model_dump(mode="json")]
+        parts += [config.conditioning.model_dump(mode="json")]
         parts += [config.objective.model_dump(mode="json"), scaling.model_dump(mode="json")]
         parts += [config.denoiser_fit.consequential()]
         return network, self._fit("denoiser", learner, batches, config.denoiser_fit, json_digest(parts))

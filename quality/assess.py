@@ -24,7 +24,7 @@ from quality.estimate import Estimate
 from quality.features import NetworkRun, check_names, cross_fitted, encoder, filter_bank, simulated
 from quality.fidelity import ImageSets, RunScores, estimates_of, score_run
 from quality.material import Material, Reconstruct
-from quality.parts import Context, CopyScores, Estimates, LabelScores, copy_part, diversity_part, label_part
+from quality.parts import Context, CopyScores, Estimates, LabelScores, copy_part, diversity_part, label_part, mask_part
 from quality.quality_report import QualityReport
 
 __all__ = ["AssessConfig", "assess"]
@@ -36,6 +36,7 @@ WEIGHTS = {
     "filters": 1,
     "diversity": 1,
     "labels": 12,
+    "masks": 6,
     "copies": 5,
 }  # shares of the time
 NO_SEARCH = ("the copy search needs training and gate images",)
@@ -89,7 +90,8 @@ class _Assessment:
         self.seeds = {name: range(config.network_seeds) if name in TRAINED else range(1) for name in self.names}
         self.runs: dict[tuple[str, int], NetworkRun] = {}
         self.total_weight = sum(WEIGHTS.get(name, 2) * len(self.seeds[name]) for name in self.names)
-        self.total_weight += WEIGHTS["diversity"] + WEIGHTS["labels"] + WEIGHTS["copies"]
+        parts = ["diversity", "labels", "copies", *(["masks"] if material.mask_values else [])]
+        self.total_weight += sum(WEIGHTS[name] for name in parts)
         self.done_weight = self.weight = 0
 
     def report(self) -> QualityReport:
@@ -101,6 +103,9 @@ class _Assessment:
         labels = self.part(
             "labels", [trainer, config.utility.model_dump()], LabelScores, lambda: label_part(self.context)
         )
+        masks = Estimates(estimates=())
+        if material.mask_values:
+            masks = self.part("masks", config.segmenter.model_dump(), Estimates, lambda: mask_part(self.context))
         by = self.names[0]
         copies = self.part(
             "copies",
@@ -120,7 +125,11 @@ class _Assessment:
             synthetic_count=len(material.synthetic),
             verdict="inconclusive" if summary is None else summary.verdict,
             verdict_reasons=NO_SEARCH if summary is None else summary.reasons,
-            estimates=(*(e for runs in scored for e in estimates_of(runs, per_seed=False)), *diverse.estimates),
+            estimates=(
+                *(e for runs in scored for e in estimates_of(runs, per_seed=False)),
+                *diverse.estimates,
+                *masks.estimates,
+            ),
             details=tuple(_details(scored)),
             networks=tuple(run.facts for runs in scored for run in runs),
             agreement=labels.agreement,

@@ -54,6 +54,46 @@ class ClassifierConfig(Frozen):
         )
 
 
+class SegmenterConfig(Frozen):
+    """How the segmenter is trained that looks for masks in synthetic images.
+
+    Attributes:
+        steps: optimiser steps.
+        batch_size: images per step.
+        learning_rate: peak of AdamW's cosine schedule.
+        intensity: standard deviation of random gain, and twice that of random offset; images lie in -1…1.
+        mirror: also learn from left-right mirrored images; only where left and right do not matter.
+        precision: as in the fit loop.
+        device: as in the fit loop.
+    """
+
+    steps: Annotated[int, Field(ge=1)] = 300
+    batch_size: Annotated[int, Field(ge=2)] = 8
+    learning_rate: Annotated[float, Field(gt=0)] = 3e-3
+    intensity: Annotated[float, Field(ge=0, le=1)] = 0.1
+    mirror: bool = False
+    precision: Literal["auto", "fp32", "bf16"] = "fp32"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+
+    def fit_config(self, seed: int) -> FitConfig:
+        """The same for the fit loop: no validation, no tracker, one checkpoint at the end."""
+        return FitConfig(
+            steps=self.steps,
+            batch_size=self.batch_size,
+            learning_rate=self.learning_rate,
+            warmup_steps=min(50, self.steps // 10),
+            weight_decay=0.01,
+            ema_decay=0.98,
+            validate_every=0,
+            checkpoint_every=self.steps,
+            log_every=max(1, self.steps // 10),
+            tracker="none",
+            precision=self.precision,
+            device=self.device,
+            seed=seed,
+        )
+
+
 class CopyConfig(Frozen):
     """How copies of training images are searched for.
 
@@ -109,6 +149,7 @@ class AssessConfig(Frozen):
         diversity_pairs: image pairs at most behind each diversity score.
         copies: the copy search.
         utility: the utility check.
+        segmenter: the segmenter that looks for masks, where both cohorts have them.
     """
 
     seed: Annotated[int, Field(ge=0)] = 0
@@ -119,6 +160,7 @@ class AssessConfig(Frozen):
     diversity_pairs: Annotated[int, Field(ge=10)] = 200
     copies: CopyConfig = CopyConfig()
     utility: UtilityConfig = UtilityConfig()
+    segmenter: SegmenterConfig = SegmenterConfig()
 
     @classmethod
     def quick(cls, **overrides: object) -> AssessConfig:

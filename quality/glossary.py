@@ -103,6 +103,12 @@ TERMS = {
         "Naeem et al. 2020",
         "coverage",
     ),
+    "mask_dice": Term(
+        "Mask agreement (Dice)",
+        "Overlap of the mask that was asked for with the one that a segmenter of real images finds; 1: the same.",
+        "Dice 1945",
+        "agreement",
+    ),
     "ms_ssim": Term(
         "MS-SSIM between pairs",
         "Mean structural similarity of random pairs of synthetic images; far above the real pairs means that images "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -14,6 +14,7 @@ from cohorts.folders import pixel_digest
 from cohorts.preprocess import Percentile, Preprocess, Window, network_images
 from cohorts.records import SPLITS, Array
 from cohorts.store import Cohort
+from quality.segmentation import Masked
 from quality.targets import Targets, present_class, targets_of
 
 Reconstruct = Callable[[Array], Array]
@@ -115,6 +116,34 @@ class Material:
             probe = self._real_images(self.rows["test"][:2])
             digest.update(pixel_digest(np.round(self.reconstruct(probe), 3)).encode())
         return digest.hexdigest()
+
+    @cached_property
+    def mask_values(self) -> tuple[int, ...]:
+        """Integers that masks of either cohort hold, background first; of one value or none: there are no masks."""
+        real, synthetic = self.real.schema.mask_values, self.synthetic.schema.mask_values
+        return tuple(sorted({0, *real})) if real and synthetic else ()
+
+    def masked(self, cohort: Cohort, rows: Sequence[int], images_NC: Array) -> Masked:
+        """The images of some rows that have a mask, with it.
+
+        Raises:
+            InputError: a synthetic mask holds a value that no real one holds.
+        """
+        numbers, kept = [], []
+        for place, mask in enumerate(cohort.masks(list(rows))):
+            if mask is None:
+                continue
+            fitted = self.preprocess.apply_mask(mask)
+            unknown = np.setdiff1d(fitted, self.mask_values)
+            if len(unknown):
+                raise InputError(
+                    f"a mask holds the value {unknown[0]}, which no real mask holds", "score like with like"
+                )
+            numbers.append(np.searchsorted(self.mask_values, fitted).astype(np.uint8))
+            kept.append(place)
+        empty = np.zeros((0, *self.preprocess.size), dtype=np.uint8)
+        patients = cohort.patients([rows[place] for place in kept])
+        return Masked(images_NC[kept], np.stack(numbers) if numbers else empty, patients)
 
     def rebuilt(self, images_NC: Array) -> Array | None:
         """Images through the autoencoder; ``None`` without one.

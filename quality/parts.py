@@ -21,6 +21,14 @@ from quality.estimate import Estimate
 from quality.features import FeatureNetwork
 from quality.material import Material
 from quality.quality_report import CopySummary, LabelAgreement, NearestPair, UtilityScore
+from quality.segmentation import (
+    SMALLEST_TEST,
+    SMALLEST_TRAIN,
+    dice_table,
+    fit_segmenter,
+    mask_agreement,
+    segment,
+)
 from quality.stages import stage
 from quality.targets import Judged
 from quality.utility import Arm, Counts, metadata_guesses, metadata_table, positives, score_arm
@@ -84,6 +92,42 @@ def diversity_part(context: Context) -> Estimates:
             mine, theirs, rng = asked == number, shown == number, context.rng("pairs", label)
             found.append(diversity(synthetic[mine], test[theirs], patients[theirs], pairs=pairs, rng=rng, label=label))
     return Estimates(estimates=tuple(found))
+
+
+def mask_part(context: Context) -> Estimates:
+    """Mask agreement, where both cohorts have masks; nothing where the real train or test split has too few."""
+    material, config = context.material, context.config
+    names = [material.real.schema.mask_values[value] for value in material.mask_values if value]
+    if not names:
+        return Estimates(estimates=())
+    train, test = (material.masked(material.real, material.rows[s], material.images[s]) for s in ("train", "test"))
+    asked = material.masked(material.synthetic, range(len(material.synthetic)), material.synthetic_images)
+    if len(train) < SMALLEST_TRAIN or len(test) < SMALLEST_TEST or not len(asked):
+        return Estimates(estimates=())
+    network = fit_segmenter(
+        train,
+        1 + len(names),
+        config.segmenter,
+        seed=derive_seed(config.seed, "segmenter"),
+        work=context.work,
+        progress=context.progress,
+    )
+    tables = [
+        dice_table(segment(network, part.images_NC, config.segmenter), part.masks_N, 1 + len(names))
+        for part in (asked, test)
+    ]
+    return Estimates(
+        estimates=tuple(
+            mask_agreement(
+                names,
+                asked=tables[0],
+                wanted=tables[1],
+                patients=test.patients,
+                bootstrap=config.utility.bootstrap,
+                rng=context.rng("masks"),
+            )
+        )
+    )
 
 
 def label_part(context: Context) -> LabelScores:

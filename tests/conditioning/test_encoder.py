@@ -10,8 +10,11 @@ from torch import Tensor
 from cohorts.errors import InputError, PromptError
 from cohorts.records import AttributeSpec
 from cohorts.store import Cohort
+from conditioning.config import EncoderSizes
 from conditioning.encoder import ConditionEncoder, Conditions, encode_prompts
 from conditioning.prompt import ConditionSchema, Prompt
+
+SIZES = EncoderSizes(dim=16)
 
 PROMPTS = [
     Prompt(),
@@ -24,7 +27,7 @@ PROMPTS = [
 @pytest.fixture
 def encoder(schema: ConditionSchema) -> ConditionEncoder:
     torch.manual_seed(0)
-    return ConditionEncoder(schema, 16)
+    return ConditionEncoder(schema, SIZES)
 
 
 def equal(left: Conditions, right: Conditions) -> bool:
@@ -172,13 +175,13 @@ def test_missing_values_leave_no_nan_behind(schema: ConditionSchema, encoder: Co
 
 def test_a_schema_without_any_item_still_has_a_context() -> None:
     schema = ConditionSchema()
-    context, pooled = ConditionEncoder(schema, 8)(encode_prompts(schema, [Prompt()] * 3))
+    context, pooled = ConditionEncoder(schema, EncoderSizes(dim=8))(encode_prompts(schema, [Prompt()] * 3))
     assert context.shape == (3, 1, 8)
     assert pooled.shape == (3, 8)
 
 
 def test_an_encoder_is_made_again_from_schema_and_width(schema: ConditionSchema, encoder: ConditionEncoder) -> None:
-    twin = ConditionEncoder(ConditionSchema.model_validate_json(schema.model_dump_json()), 16)
+    twin = ConditionEncoder(ConditionSchema.model_validate_json(schema.model_dump_json()), SIZES)
     twin.load_state_dict(encoder.state_dict())
     for left, right in zip(
         twin(encode_prompts(schema, PROMPTS)), encoder(encode_prompts(schema, PROMPTS)), strict=True

@@ -34,7 +34,10 @@ def written(tmp_path: Path, text: str) -> Path:
         (MINIMAL + "sampler: {stepz: 3}", "recipe.yaml: sampler.stepz is no field; did you mean 'steps'?"),
         (MINIMAL + "sampler: {steps: many}", "recipe.yaml: sampler.steps must be a whole number, got 'many'"),
         (MINIMAL + "samplr: {}", "recipe.yaml: samplr is no field; did you mean 'sampler'?"),
-        (MINIMAL + "plan: {kind: matc}", "recipe.yaml: plan.kind must be one of match, balance, counts, got 'matc'"),
+        (
+            MINIMAL + "plan: {kind: matc}",
+            "recipe.yaml: plan.kind must be one of match, balance, counts, masks, table, got 'matc'",
+        ),
         (MINIMAL + "plan: {kind: balance}", "recipe.yaml: plan.per_label is missing; add it"),
         (MINIMAL + "plan: {kind: match, totl: 3}", "recipe.yaml: plan.totl is no field; did you mean 'total'?"),
         (MINIMAL + "plan: {kind: counts, counts: {a: -1}}", "recipe.yaml: plan.counts.a must be ≥ 0, got -1"),

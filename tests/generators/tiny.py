@@ -12,6 +12,10 @@ from generators.config import AutoencoderConfig, DenoiserConfig, GeneratorConfig
 from learning.fit_config import FitConfig
 
 SIDE = 16
+REPORTS = {
+    True: ("A bright disc on dark ground.", "Dark ground, bright disc seen."),
+    False: ("A dark hole in bright ground.", "Bright ground, dark hole seen."),
+}
 
 
 def disc(rng: np.random.Generator, shape: tuple[int, ...], *, bright: bool) -> np.ndarray:
@@ -25,12 +29,14 @@ def disc(rng: np.random.Generator, shape: tuple[int, ...], *, bright: bool) -> n
 
 
 def make_cohort(path: Path, *, total: int = 96, dims: int = 2, side: int = SIDE, seed: int = 0) -> Cohort:
-    """Two exclusive classes, an age in years and a sex; three fifths train, the rest in turn val, gate and test."""
+    """Two exclusive classes, an age in years, a sex, a report and a mask of the disc; every second row trains."""
     rng = np.random.default_rng(seed)
     schema = CohortSchema(
         spatial_dims=dims,
         labels=("bright", "dark"),
         exclusive=True,
+        has_text=True,
+        mask_values={0: "background", 1: "disc"},
         attributes=(
             AttributeSpec(name="age", kind="continuous", unit="years"),
             AttributeSpec(name="sex", kind="categorical"),
@@ -40,11 +46,14 @@ def make_cohort(path: Path, *, total: int = 96, dims: int = 2, side: int = SIDE,
     with CohortWriter(path, schema) as writer:
         for i in range(total):
             bright = bool(rng.integers(2))
+            pixels = disc(rng, (side,) * dims, bright=bright)
             writer.add(
                 ImageRecord(
                     image_id=f"i{i:04d}",
                     patient=f"p{i:04d}",
-                    pixels=disc(rng, (side,) * dims, bright=bright),
+                    pixels=pixels,
+                    text=REPORTS[bright][i % 2],
+                    mask=((pixels > 130) == bright).astype(np.uint8),
                     split=splits[i % len(splits)],
                     labels={"bright": bright, "dark": not bright},
                     attributes={"age": float(rng.integers(20, 80)), "sex": "FM"[int(rng.integers(2))]},
@@ -67,6 +76,7 @@ def tiny_config(**changes: object) -> GeneratorConfig:
         denoiser_fit=FitConfig(
             steps=200, learning_rate=3e-3, ema_decay=0.95, **(fit | {"batch_size": 16, "validate_every": 100})
         ),
+        latent_balance=0.0,  # fine latents count from the first step: the five of these tests are few
         micro_batch=4,
         threads=1,
     )

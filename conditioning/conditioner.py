@@ -1,0 +1,306 @@
+"""The one way from prompts, or from rows of a cohort, to the tensors that a denoiser is conditioned on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+import torch
+
+from cohorts.errors import InputError
+from cohorts.preprocess import Preprocess
+from cohorts.records import Array
+from cohorts.store import Cohort
+from conditioning.config import EMBEDDED, ConditioningConfig, EncoderSizes, TextConfig
+from conditioning.encoder import Conditions, encode_prompts
+from conditioning.masks import mask_numbers, masks_by_digest
+from conditioning.prompt import ConditionSchema, MaskSchema, Prompt, TextSchema
+from conditioning.templates import sentence
+from conditioning.tokens import TokenizedTexts, refuse_long, tokenize, train_tokenizer
+from learning.randomness import derive_seed
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+    from conditioning.text_encoder import TextBank
+
+ROWS_PER_READ = 64
+
+
+class TextReader(Protocol):
+    """Texts to the numbers that a text encoder takes."""
+
+    def read(self, texts: Sequence[str | None]) -> TokenizedTexts:
+        """Numbers of texts, 0 where there is none."""
+
+    def too_long(self, texts: Sequence[str]) -> int:
+        """How many of the texts would lose their end."""
+
+
+class EmbeddedReader:
+    """Reads texts for the embedded encoder.
+
+    Args:
+        tokenizer: trained with the generator.
+        tokens: T.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, tokens: int) -> None:
+        self.tokenizer, self.tokens = tokenizer, tokens
+
+    def read(self, texts: Sequence[str | None]) -> TokenizedTexts:
+        """As :meth:`TextReader.read`."""
+        return tokenize(self.tokenizer, texts, self.tokens)
+
+    def too_long(self, texts: Sequence[str]) -> int:
+        """As :meth:`TextReader.too_long`."""
+        return len(self.read(texts).truncated)
+
+
+class Conditioner:
+    """What a generator can be told, and how that is turned into tensors.
+
+    Args:
+        schema: the vocabulary.
+        reader: reads texts, where the schema has them.
+    """
+
+    def __init__(self, schema: ConditionSchema, reader: TextReader | None = None) -> None:
+        if (schema.text is None) != (reader is None):
+            raise InputError("a schema with texts needs a reader of texts, and no other may have one")
+        self.schema, self.reader = schema, reader
+
+    @property
+    def bank(self) -> TextBank | None:
+        """Answers of the pretrained text encoder, where there is one."""
+        return getattr(self.reader, "bank", None)
+
+    @property
+    def tokenizer(self) -> Tokenizer | None:
+        """Of the embedded text encoder, where there is one."""
+        return getattr(self.reader, "tokenizer", None)
+
+    def of_prompts(self, prompts: Sequence[Prompt], masks: Mapping[str, Array] | None = None) -> Conditions:
+        """Tensors of prompts.
+
+        Where the generator learned from templates, a prompt without a text is put into words: always the same ones for
+        the same labels and attributes.
+
+        Args:
+            prompts: what each image should show.
+            masks: digest → mask, for the prompts that name one.
+
+        Raises:
+            PromptError: a prompt is outside the vocabulary, its text is too long, or its mask does not fit.
+            InputError: a mask is not there.
+        """
+        conditions = encode_prompts(self.schema, prompts)
+        if self.reader is not None and self.schema.text is not None:
+            read = self.reader.read([self.words(prompt) for prompt in prompts])
+            refuse_long(read, self.schema.text.tokens)
+            conditions = replace(conditions, text_BT=torch.from_numpy(read.ids))
+        if self.schema.mask is not None:
+            found = masks_by_digest(masks or {}, [prompt.mask for prompt in prompts])
+            conditions = replace(conditions, mask=mask_numbers(self.schema.mask, found))
+        return conditions
+
+    def words(self, prompt: Prompt) -> str | None:
+        """What a prompt says in words: its own text, or a sentence of the kind that the generator learned."""
+        if prompt.text is not None or not self.schema.templated:
+            return prompt.text
+        return sentence(self.schema, prompt, np.random.default_rng(derive_seed(0, "wording", prompt.to_json())))
+
+    def of_rows(
+        self,
+        cohort: Cohort,
+        rows: Sequence[int],
+        preprocess: Preprocess,
+        *,
+        wordings: int = 1,
+        seed: int = 0,
+        cache: Path | None = None,
+    ) -> Conditions:
+        """What is known of rows of a cohort, to learn from.
+
+        Args:
+            cohort: real cohort.
+            rows: which.
+            preprocess: brings masks to the network's grid.
+            wordings: sentences for each row where templates write them; the texts of a cohort have one.
+            seed: chooses the wordings.
+            cache: where the answers of a pretrained text encoder are kept, or found again.
+        """
+        conditions = Conditions.from_cohort(cohort, rows, self.schema)
+        if self.reader is not None:
+            ids = None if cache is None or self.bank is None else self.bank.load(cache)
+            if ids is None:
+                texts = self._texts(cohort, rows, wordings, seed)
+                ids = torch.from_numpy(self.reader.read([text for of_row in texts for text in of_row]).ids)
+                if cache is not None and self.bank is not None:
+                    self.bank.save(cache, ids)
+            conditions = replace(conditions, text_BT=ids.reshape(len(rows), -1, ids.shape[1]))
+        if self.schema.mask is not None:
+            conditions = replace(conditions, mask=network_masks(cohort, rows, preprocess, self.schema.mask))
+        return conditions
+
+    def _texts(self, cohort: Cohort, rows: Sequence[int], wordings: int, seed: int) -> list[list[str | None]]:
+        if not self.schema.templated:
+            return [[text] for text in cohort.manifest["text"].gather(list(rows)).to_list()]
+        return template_texts(cohort, rows, self.schema, wordings, seed)
+
+
+def network_masks(cohort: Cohort, rows: Sequence[int], preprocess: Preprocess, schema: MaskSchema) -> torch.Tensor:
+    """Masks of rows on the network's grid, as :func:`conditioning.masks.mask_numbers` gives them."""
+    numbers = torch.zeros(len(rows), *schema.size, dtype=torch.uint8)
+    for start in range(0, len(rows), ROWS_PER_READ):
+        part = list(rows[start : start + ROWS_PER_READ])
+        found = [None if mask is None else preprocess.apply_mask(mask) for mask in cohort.masks(part)]
+        numbers[start : start + len(part)] = mask_numbers(schema, found)
+    return numbers
+
+
+def template_texts(
+    cohort: Cohort, rows: Sequence[int], schema: ConditionSchema, wordings: int, seed: int
+) -> list[list[str | None]]:
+    """Sentences for rows of a cohort, several wordings each; the wording depends on seed and place alone."""
+    states = cohort.labels(rows)
+    known = {spec.name for spec in cohort.schema.attributes}
+    columns = {spec.name: cohort.attribute(spec.name, rows) for spec in schema.attributes if spec.name in known}
+    texts: list[list[str | None]] = []
+    for place in range(len(rows)):
+        labels = {
+            name: bool(state)
+            for name, state in zip(cohort.schema.labels, states[place], strict=True)
+            if state >= 0 and name in schema.labels
+        }
+        attributes = {name: values[place] for name, values in columns.items() if values[place] is not None}
+        prompt = Prompt(labels=labels, attributes=attributes)
+        random = [np.random.default_rng(derive_seed(seed, "wording", place, number)) for number in range(wordings)]
+        texts.append([sentence(schema, prompt, rng) for rng in random])
+    return texts
+
+
+def learn_conditioner(
+    cohort: Cohort,
+    rows: Sequence[int],
+    vocabulary: ConditionSchema,
+    config: ConditioningConfig,
+    *,
+    preprocess: Preprocess,
+    seed: int,
+) -> Conditioner:
+    """The conditioner that a generator trained on these rows can have.
+
+    Args:
+        cohort: real cohort.
+        rows: its training rows.
+        vocabulary: labels and attributes of those rows.
+        config: which kinds of prompt are wanted.
+        preprocess: the network's grid.
+        seed: of the templates' wordings.
+
+    Raises:
+        InputError: no kind of prompt is wanted, or the rows have no text or no mask to learn from.
+    """
+    changes: dict[str, object] = {}
+    reads = ["labels"] if config.labels else []
+    if config.mask is not None:
+        reads.append("mask")
+        changes["mask"] = _mask_schema(cohort, rows, preprocess)
+    reader: TextReader | None = None
+    if config.text is not None:
+        reads.append("text")
+        changes["text"], reader = _text_schema(cohort, rows, vocabulary, config.text, seed)
+    if not reads:
+        raise InputError(
+            "generator.conditioning reads neither labels, text nor masks", "set one of them, or labels to true"
+        )
+    schema = ConditionSchema.model_validate({**vocabulary.model_dump(), **changes, "reads": tuple(reads)})
+    return Conditioner(schema, reader)
+
+
+def _mask_schema(cohort: Cohort, rows: Sequence[int], preprocess: Preprocess) -> MaskSchema:
+    if not cohort.manifest["mask_group"].gather(list(rows)).is_not_null().any():
+        raise InputError(
+            "no training image has a mask to condition on", "ingest masks (--masks), or leave conditioning.mask out"
+        )
+    return MaskSchema(values={0: "background", **cohort.schema.mask_values}, size=preprocess.size)
+
+
+def _text_schema(
+    cohort: Cohort, rows: Sequence[int], vocabulary: ConditionSchema, config: TextConfig, seed: int
+) -> tuple[TextSchema, TextReader]:
+    """Train or open the encoder of texts, and count the texts that it cuts."""
+    if config.written_by == "templates":
+        texts = [text for of_row in template_texts(cohort, rows, vocabulary, config.wordings, seed) for text in of_row]
+        patients = [patient for patient in cohort.patients(rows) for _ in range(config.wordings)]
+    else:
+        texts, patients = cohort.manifest["text"].gather(list(rows)).to_list(), cohort.patients(rows)
+    stated = [(text, patient) for text, patient in zip(texts, patients, strict=True) if text]
+    if not stated:
+        raise InputError(
+            "no training image has a text to condition on",
+            "ingest a text column, or set conditioning.text.written_by to templates",
+        )
+    reader: TextReader
+    if config.encoder == EMBEDDED:
+        tokenizer = train_tokenizer(
+            [text for text, _ in stated],
+            [patient for _, patient in stated],
+            vocabulary=config.vocabulary,
+            min_patients=config.min_patients,
+        )
+        reader, schema = EmbeddedReader(tokenizer, config.tokens), TextSchema(tokens=config.tokens)
+    else:
+        from conditioning.pretrained_text import PretrainedReader  # loads transformers
+
+        reader = PretrainedReader(config.encoder, config.tokens)
+        schema = reader.schema()
+    cut = reader.too_long([text for text, _ in stated]) / len(stated)
+    return schema.model_copy(update={"written_by": config.written_by, "truncated": cut}), reader
+
+
+def encoder_sizes(conditioner: Conditioner, config: ConditioningConfig, dim: int, halvings: int) -> EncoderSizes:
+    """Sizes of the layers that a new generator encodes conditions with.
+
+    Args:
+        conditioner: what they are for.
+        config: wanted sizes.
+        dim: width of context tokens.
+        halvings: from an image's grid to its latent's.
+    """
+    text, mask = config.text, config.mask
+    tokenizer = conditioner.tokenizer
+    return EncoderSizes(
+        dim=dim,
+        vocabulary=0 if tokenizer is None else tokenizer.get_vocab_size(),
+        text_width=text.width if text is not None and tokenizer is not None else 0,
+        text_layers=text.layers if text is not None and tokenizer is not None else 0,
+        mask_channels=0 if mask is None else mask.channels,
+        mask_halvings=0 if mask is None else halvings,
+    )
+
+
+def open_conditioner(schema: ConditionSchema, tokenizer_file: Path) -> Conditioner:
+    """The conditioner of a stored generator.
+
+    Args:
+        schema: from its facts.
+        tokenizer_file: where its tokenizer is, if it has one.
+
+    Raises:
+        BundleError: the tokenizer is damaged.
+        InputError: the pretrained text encoder cannot be had, or is another one by now.
+    """
+    if schema.text is None:
+        return Conditioner(schema)
+    if schema.text.encoder == EMBEDDED:
+        from conditioning.tokens import read_tokenizer
+
+        return Conditioner(schema, EmbeddedReader(read_tokenizer(tokenizer_file), schema.text.tokens))
+    from conditioning.pretrained_text import open_reader  # loads transformers
+
+    return Conditioner(schema, open_reader(schema.text))

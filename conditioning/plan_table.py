@@ -1,0 +1,150 @@
+"""Prompts from a table that people write: a column per label and attribute, text, mask files, and how many of each."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from cohorts.errors import InputError, MedphantomError, PromptError
+from cohorts.folders import pixel_digest
+from cohorts.readers import nifti, picture
+from cohorts.readers.common import ReadOptions
+from cohorts.records import Array
+from conditioning.plan import SamplingPlan, plan_prompts
+from conditioning.prompt import ConditionSchema, Prompt, nearest
+
+TEXT, MASK, COUNT = "text", "mask", "count"
+MASK_READING = ReadOptions(
+    spatial_dims=3,
+    color="grey",
+    split_frames=False,
+    min_side=1,
+    min_slices=1,
+    max_bytes=2**31,
+    near_duplicates=False,
+)
+PRESENT, ABSENT = {"1", "true", "yes", "present"}, {"0", "false", "no", "absent"}
+
+
+def plan_table(path: Path, schema: ConditionSchema, seed: int, *, fresh: str = "") -> SamplingPlan:
+    """A plan of the prompts in a table.
+
+    Columns are named like the generator's labels (1, 0 or empty: present, absent, not stated) and attributes; ``text``,
+    ``mask`` (a NIfTI file or picture, relative to the table and inside its folder, on the generator's grid) and
+    ``count`` (images of the row, 1 by default) are optional.
+
+    Args:
+        path: CSV (comma-separated, UTF-8) or Parquet.
+        schema: the vocabulary of the generator.
+        seed: run seed.
+        fresh: as in :func:`conditioning.plan.plan_prompts`.
+
+    Raises:
+        InputError: the table cannot be read, has no row, or names a mask that cannot be read.
+        PromptError: a column or value is outside the vocabulary; names row and column.
+    """
+    frame = _read(path)
+    known = {*schema.labels, *(spec.name for spec in schema.attributes), TEXT, MASK, COUNT}
+    for column in frame.columns:
+        if column not in known:
+            raise PromptError(f"{path.name}: column {column!r} is unknown to this generator", nearest(column, known))
+    prompts: list[Prompt] = []
+    masks: dict[str, Array] = {}
+    for place, row in enumerate(frame.iter_rows(named=True), 1):
+        where = f"{path.name} row {place}"
+        given = {name: value for name, value in row.items() if value is not None and str(value).strip()}
+        count = _count(given.pop(COUNT, 1), where)
+        prompt = _prompt(schema, given, where)
+        if MASK in given:
+            mask = _mask(path.parent, str(given[MASK]), where)
+            masks[pixel_digest(mask)] = mask
+            prompt = prompt.model_copy(update={"mask": pixel_digest(mask)})
+        try:
+            schema.check(prompt)
+        except PromptError as error:
+            raise PromptError(f"{where}: {error.what}", error.remedy) from None
+        prompts += [prompt] * count
+    if not prompts:
+        raise InputError(f"{path.name} asks for no image", "give it at least one row")
+    return plan_prompts(prompts, seed, fresh=fresh, masks=masks)
+
+
+def files_of(path: Path) -> list[Path]:
+    """The table and the masks that it names, for whoever must notice that one of them changed.
+
+    Raises:
+        InputError: the table cannot be read.
+    """
+    frame = _read(path)
+    named = frame[MASK].drop_nulls().unique().sort().to_list() if MASK in frame.columns else []
+    return [path, *(path.parent / str(name) for name in named)]
+
+
+def _read(path: Path) -> pl.DataFrame:
+    try:
+        if path.suffix.lower() == ".parquet":
+            return pl.read_parquet(path)
+        return pl.read_csv(path, infer_schema=False)
+    except (OSError, pl.exceptions.PolarsError):
+        raise InputError(f"{path} cannot be read as a table of prompts", "give a CSV or Parquet file") from None
+
+
+def _prompt(schema: ConditionSchema, given: dict[str, Any], where: str) -> Prompt:
+    labels = {name: _state(given[name], f"{where}, {name}") for name in schema.labels if name in given}
+    attributes: dict[str, float | str] = {}
+    for spec in schema.attributes:
+        if spec.name in given:
+            value = given[spec.name]
+            attributes[spec.name] = (
+                str(value) if spec.kind == "categorical" else _number(value, f"{where}, {spec.name}")
+            )
+    text = given.get(TEXT)
+    return Prompt(labels=labels, attributes=attributes, text=None if text is None else str(text))
+
+
+def _state(value: Any, where: str) -> bool:
+    word = str(value).strip().lower().removesuffix(".0")
+    if word in PRESENT | ABSENT:
+        return word in PRESENT
+    raise PromptError(f"{where}: {value!r} is neither present nor absent", "write 1, 0, or leave it empty")
+
+
+def _number(value: Any, where: str) -> float:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise PromptError(f"{where}: {value!r} is no number", "write a number, or leave it empty")
+    return number
+
+
+def _count(value: Any, where: str) -> int:
+    number = _number(value, f"{where}, {COUNT}")
+    if number < 0 or number != int(number):
+        raise PromptError(f"{where}, {COUNT}: {value!r} is no count", "write a whole number ≥ 0")
+    return int(number)
+
+
+def _mask(folder: Path, name: str, where: str) -> Array:
+    path = (folder / name).resolve()
+    if not path.is_relative_to(folder.resolve()):
+        raise InputError(f"{where}: its mask lies outside the folder of the table", "put masks beside the table")
+    try:
+        lower = path.name.lower()
+        if lower.endswith((".nii", ".nii.gz")):
+            mask: Array = nifti.read_mask(path, MASK_READING)[0]
+        else:
+            mask = picture.read_mask(path, MASK_READING)
+    except (OSError, MedphantomError):
+        raise InputError(f"{where}: its mask cannot be read", "give a NIfTI file or a grey picture") from None
+    whole = np.rint(mask)
+    if mask.dtype.kind == "f" and not np.array_equal(whole, mask):
+        raise InputError(f"{where}: its mask holds values that are no whole numbers", "store class numbers")
+    if float(whole.min()) < 0 or float(whole.max()) > 65535:
+        raise InputError(f"{where}: its mask holds values outside 0 to 65535", "store class numbers")
+    return np.ascontiguousarray(whole.astype(np.uint8 if float(whole.max()) < 256 else np.uint16))

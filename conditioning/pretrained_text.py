@@ -1,0 +1,129 @@
+"""Text encoders that other people trained: read by transformers, from a folder or a hub id, safetensors only."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModel, AutoTokenizer, CLIPTextModel
+
+from cohorts.errors import InputError
+from conditioning.prompt import TextSchema
+from conditioning.text_encoder import TextBank
+from conditioning.tokens import TokenizedTexts
+
+CLIP_KINDS = {"clip", "clip_text_model"}
+
+
+class PretrainedReader:
+    """A frozen text encoder and the bank of what it said; each text is encoded once, alone, at one length.
+
+    A text is encoded alone so that its features do not depend on which others came with it.
+
+    Args:
+        source: hub id or folder of a text encoder for transformers; of a CLIP model, its text half.
+        tokens: T, most tokens of a text.
+
+    Raises:
+        InputError: it cannot be had, has no safetensors, or takes fewer tokens.
+    """
+
+    def __init__(self, source: str, tokens: int) -> None:
+        self.source, self.tokens = source, tokens
+        self._tokenizer, self._network = _load(source)
+        config = self._network.config
+        takes = getattr(config, "max_position_embeddings", tokens)
+        if takes < tokens:
+            raise InputError(
+                f"text encoder {source} takes {takes} tokens, conditioning.text.tokens is {tokens}",
+                f"set conditioning.text.tokens to at most {takes}",
+            )
+        self.width = int(config.hidden_size)
+        self.bank = TextBank(tokens, self.width)
+        self._numbers: dict[str, int] = {}
+        self._long: set[str] = set()
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of every weight and of the tokenizer, so that another encoder of the same name is found out."""
+        digest = hashlib.sha256()
+        for name, tensor in sorted(self._network.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(tensor.detach().contiguous().view(torch.uint8).numpy().tobytes())
+        digest.update(repr(sorted(self._tokenizer.get_vocab().items())).encode())
+        return digest.hexdigest()
+
+    @property
+    def cached_texts(self) -> int:
+        """How many texts are in the bank."""
+        return len(self.bank)
+
+    def read(self, texts: Sequence[str | None]) -> TokenizedTexts:
+        """Numbers of texts in the bank, plus one; 0 for no text. Texts that are new are encoded."""
+        ids = torch.zeros(len(texts), 1, dtype=torch.int64)
+        truncated = []
+        for place, text in enumerate(texts):
+            if not text:
+                continue
+            if text not in self._numbers:
+                self._encode(text)
+            ids[place, 0] = 1 + self._numbers[text]
+            if text in self._long:
+                truncated.append(place)
+        return TokenizedTexts(ids.numpy(), tuple(truncated))
+
+    def too_long(self, texts: Sequence[str]) -> int:
+        """How many of the texts have more tokens than are read."""
+        return sum(
+            len(self._tokenizer(text, truncation=False, verbose=False)["input_ids"]) > self.tokens for text in texts
+        )
+
+    def schema(self, **known: Any) -> TextSchema:
+        """How a generator that was trained with this encoder describes it."""
+        return TextSchema(encoder=self.source, tokens=self.tokens, width=self.width, digest=self.digest, **known)
+
+    @torch.inference_mode()
+    def _encode(self, text: str) -> None:
+        whole = self._tokenizer(text, truncation=False, verbose=False)["input_ids"]
+        if len(whole) > self.tokens:
+            self._long.add(text)
+        batch = self._tokenizer(
+            text, truncation=True, max_length=self.tokens, padding="max_length", return_tensors="pt", verbose=False
+        )
+        hidden = self._network(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).last_hidden_state
+        self._numbers[text] = len(self.bank)
+        self.bank.add(hidden, batch["attention_mask"].bool())
+
+
+def open_reader(schema: TextSchema) -> PretrainedReader:
+    """The encoder that a generator was trained with.
+
+    Raises:
+        InputError: it cannot be had, or it is another one by now.
+    """
+    reader = PretrainedReader(schema.encoder, schema.tokens)
+    if reader.digest != schema.digest:
+        raise InputError(
+            f"text encoder {schema.encoder} is not the one that this generator was trained with",
+            "bring the revision that was used: its digest is in bundle.json",
+        )
+    return reader
+
+
+def _load(source: str) -> tuple[Any, Any]:
+    """Tokenizer and network; nothing is ever unpickled, and no code of a repository is run."""
+    what = f"text encoder {source}"
+    try:
+        config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+        kind = CLIPTextModel if config.model_type in CLIP_KINDS else AutoModel
+        network = kind.from_pretrained(source, trust_remote_code=False, use_safetensors=True, dtype=torch.float32)
+    except (OSError, ValueError, KeyError):
+        remedy = "check that the folder holds config.json, the tokenizer and model.safetensors"
+        if not Path(source).is_dir():
+            remedy = "give a folder that holds its config.json, tokenizer and model.safetensors, or connect to the hub"
+        raise InputError(f"{what} cannot be had", remedy) from None
+    return tokenizer, network.eval().requires_grad_(False)

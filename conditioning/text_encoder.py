@@ -1,0 +1,173 @@
+"""Text to context tokens: a small encoder that learns with the denoiser, or the stored answers of a pretrained one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import CLIPTextConfig, CLIPTextModel
+
+from cohorts.folders import no_space_becomes_one_line
+from conditioning.config import EncoderSizes
+from conditioning.prompt import TextSchema
+from conditioning.tokens import END, PADDING, START
+
+HEAD_CHANNELS = 16
+
+
+class TextBank:
+    """Features of texts from a frozen encoder, computed once and looked up by number; grows as texts come.
+
+    Args:
+        tokens: T, length of every text.
+        width: W, features per token.
+    """
+
+    def __init__(self, tokens: int, width: int) -> None:
+        self._features = torch.zeros(0, tokens, width, dtype=torch.float16)
+        self._valid = torch.zeros(0, tokens, dtype=torch.bool)
+        self._filled = 0
+
+    def __len__(self) -> int:
+        return self._filled
+
+    @property
+    def features(self) -> Tensor:
+        """float16 ``(n, T, W)``."""
+        return self._features[: self._filled]
+
+    @property
+    def valid(self) -> Tensor:
+        """Where a text has tokens, bool ``(n, T)``."""
+        return self._valid[: self._filled]
+
+    def add(self, features: Tensor, valid: Tensor) -> None:
+        """Take texts ``(n, T, W)`` and where they have tokens ``(n, T)``; they are numbered in order, from 0."""
+        end = self._filled + len(features)
+        if end > len(self._features):  # doubled, so that texts may come one by one
+            room = max(end, 2 * len(self._features)) - len(self._features)
+            self._features = torch.cat([self._features, self._features.new_zeros(room, *self._features.shape[1:])])
+            self._valid = torch.cat([self._valid, self._valid.new_zeros(room, self._valid.shape[1])])
+        self._features[self._filled : end] = features.to(torch.float16).cpu()
+        self._valid[self._filled : end] = valid.cpu()
+        self._filled = end
+
+    def save(self, path: Path, ids: Tensor) -> None:
+        """Keep what numbers ``ids`` (0: no text) stand for, whole or not at all; no word of a text is written."""
+        used, places = torch.unique(ids, return_inverse=True)
+        if used[:1].tolist() != [0]:
+            used, places = torch.cat([used.new_zeros(1), used]), places + 1
+        rows = used[1:] - 1
+        temporary = path.with_name(f".{path.name}.tmp")
+        with no_space_becomes_one_line(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            content = {"features": self.features[rows], "valid": self.valid[rows], "ids": places.contiguous()}
+            save_file(content, temporary)
+            temporary.replace(path)
+
+    def load(self, path: Path) -> Tensor | None:
+        """Take in what :meth:`save` kept, and give back its numbers; ``None`` when the file is missing or damaged."""
+        try:
+            content = load_file(path)
+            ids, start = content["ids"], len(self)
+            self.add(content["features"], content["valid"])
+        except (OSError, SafetensorError, KeyError, RuntimeError):
+            return None
+        return torch.where(ids > 0, ids + start, 0)
+
+
+class TextEncoder(nn.Module):
+    """What every text encoder ends with: learned vectors where a text has no token, and where there is no text.
+
+    MONAI's cross-attention knows no padding mask, so padding is a token like any other, always the same.
+
+    Args:
+        tokens: T.
+        dim: D.
+    """
+
+    def __init__(self, tokens: int, dim: int) -> None:
+        super().__init__()
+        self.total_tokens = tokens
+        self.padding = nn.Parameter(0.02 * torch.randn(dim))
+        self.missing = nn.Parameter(0.02 * torch.randn(tokens, dim))  # small: many tokens that say nothing yet
+        self.missing_pooled = nn.Parameter(torch.zeros(dim))
+
+    def finish(self, tokens_BTD: Tensor, valid_BT: Tensor, pooled_BD: Tensor) -> tuple[Tensor, Tensor]:
+        """Put the learned vectors in place; a row without any valid token is a missing text."""
+        stated = valid_BT.any(dim=1)
+        filled = torch.where(valid_BT.unsqueeze(-1), tokens_BTD, self.padding)
+        context = torch.where(stated.reshape(-1, 1, 1), filled, self.missing)
+        return context, torch.where(stated.unsqueeze(-1), pooled_BD, self.missing_pooled)
+
+
+class EmbeddedText(TextEncoder):
+    """A small CLIP text encoder (Radford et al. 2021, section 2.4) that is trained with the denoiser.
+
+    Args:
+        schema: its number of tokens.
+        sizes: vocabulary, width, layers, and the width of context tokens.
+    """
+
+    def __init__(self, schema: TextSchema, sizes: EncoderSizes) -> None:
+        super().__init__(schema.tokens, sizes.dim)
+        self.net = CLIPTextModel(
+            CLIPTextConfig(
+                vocab_size=sizes.vocabulary,
+                hidden_size=sizes.text_width,
+                intermediate_size=4 * sizes.text_width,
+                projection_dim=sizes.text_width,
+                num_hidden_layers=sizes.text_layers,
+                num_attention_heads=sizes.text_width // HEAD_CHANNELS,
+                max_position_embeddings=schema.tokens,
+                pad_token_id=PADDING,
+                bos_token_id=START,
+                eos_token_id=END,
+            )
+        )
+        self.to_context = nn.Linear(sizes.text_width, sizes.dim)
+        self.to_pooled = nn.Linear(sizes.text_width, sizes.dim)
+
+    def forward(self, ids_BT: Tensor) -> tuple[Tensor, Tensor]:
+        """Token numbers ``(B, T)``, 0 padding, to context ``(B, T, D)`` and pooled ``(B, D)``, from the end mark."""
+        valid = ids_BT != PADDING
+        # attention is causal and padding comes last, so no valid token ever sees padding
+        hidden = self.net(input_ids=ids_BT).last_hidden_state
+        last = (valid.sum(dim=1) - 1).clamp_min(0)
+        pooled = hidden[torch.arange(len(ids_BT), device=ids_BT.device), last]
+        return self.finish(self.to_context(hidden), valid, self.to_pooled(pooled))
+
+
+class PretrainedText(TextEncoder):
+    """Learned projection of what a frozen pretrained encoder said; the encoder itself is not part of the network.
+
+    Args:
+        schema: number of tokens and their width.
+        sizes: width of context tokens.
+        bank: where the answers are; shared with whoever fills it.
+    """
+
+    def __init__(self, schema: TextSchema, sizes: EncoderSizes, bank: TextBank) -> None:
+        super().__init__(schema.tokens, sizes.dim)
+        self.bank = bank
+        self.norm = nn.LayerNorm(schema.width)
+        self.to_context = nn.Linear(schema.width, sizes.dim)
+        self.to_pooled = nn.Linear(schema.width, sizes.dim)
+
+    def forward(self, ids_B1: Tensor) -> tuple[Tensor, Tensor]:
+        """Numbers of texts in the bank plus one ``(B, 1)``, 0 for no text, to context and pooled (mean over tokens)."""
+        device = self.padding.device
+        rows = ids_B1[:, 0].cpu()
+        stated = rows > 0
+        total = len(rows)
+        features = torch.zeros(total, *self.bank.features.shape[1:])
+        valid = torch.zeros(total, self.total_tokens, dtype=torch.bool)
+        features[stated] = self.bank.features[rows[stated] - 1].float()
+        valid[stated] = self.bank.valid[rows[stated] - 1]
+        features, valid = self.norm(features.to(device)), valid.to(device)
+        share = valid.float() / valid.sum(dim=1, keepdim=True).clamp_min(1)
+        pooled = (features * share.unsqueeze(-1)).sum(dim=1)
+        return self.finish(self.to_context(features), valid, self.to_pooled(pooled))

@@ -1,0 +1,119 @@
+"""Words to numbers: a tokenizer trained on a cohort's own texts, that knows no word which few patients share."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+
+from cohorts.errors import BundleError, PromptError
+
+PADDING, START, END = 0, 1, 2
+SPECIAL = ("<padding>", "<start>", "<end>")
+WORD = re.compile(r"[^\W\d_]+")
+
+
+def train_tokenizer(texts: Sequence[str], patients: Sequence[str], *, vocabulary: int, min_patients: int) -> Tokenizer:
+    """Byte-level pair encoding (Sennrich et al. 2016; Radford et al. 2019) of lower-case text.
+
+    A merge is a memory of the text that it was learned from, and is published with the model. So merges are learned
+    only from words that ``min_patients`` patients share, and never from digits, which stay single: names, dates and
+    numbers of a patient leave no trace, and are spelt by bytes when they occur.
+
+    Args:
+        texts: training texts.
+        patients: patient of each text.
+        vocabulary: most tokens, the 256 bytes and three marks included.
+        min_patients: fewest patients that must share a word.
+    """
+    holders: dict[str, set[str]] = defaultdict(set)
+    words_of = [WORD.findall(text.lower()) for text in texts]
+    for words, patient in zip(words_of, patients, strict=True):
+        for word in words:
+            holders[word].add(patient)
+    common = {word for word, who in holders.items() if len(who) >= min_patients}
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.ByteLevel(add_prefix_space=True), pre_tokenizers.Digits(individual_digits=True)]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=max(vocabulary, 256 + len(SPECIAL)),
+        special_tokens=list(SPECIAL),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    kept = [[word for word in words if word in common] for words in words_of]
+    # a word is met after a space and after other signs
+    joined: Iterable[str] = (sign.join(words) for words in kept for sign in (" ", "-"))
+    tokenizer.train_from_iterator(joined, trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{SPECIAL[START]} $A {SPECIAL[END]}", special_tokens=[(SPECIAL[START], START), (SPECIAL[END], END)]
+    )
+    return tokenizer
+
+
+def read_tokenizer(path: Path) -> Tokenizer:
+    """A tokenizer file of a bundle.
+
+    Raises:
+        BundleError: it is missing or damaged.
+    """
+    try:
+        return Tokenizer.from_str(path.read_text(encoding="utf-8"))
+    except Exception:  # the library raises no narrower one
+        raise BundleError(f"{path} is missing or no tokenizer", "fetch or make the bundle again") from None
+
+
+@dataclass(frozen=True)
+class TokenizedTexts:
+    """Token numbers of texts.
+
+    Attributes:
+        ids: ``(N, tokens)`` int64; 0 is padding, and a row of padding stands for no text.
+        truncated: places of the texts that lost their end.
+    """
+
+    ids: npt.NDArray[np.int64]
+    truncated: tuple[int, ...]
+
+
+def tokenize(tokenizer: Tokenizer, texts: Sequence[str | None], tokens: int) -> TokenizedTexts:
+    """Numbers of texts at one length; a text that is too long loses its end but keeps the end mark.
+
+    Args:
+        tokenizer: from :func:`train_tokenizer`.
+        texts: ``None`` or empty: no text.
+        tokens: length of every row.
+    """
+    ids = np.zeros((len(texts), tokens), dtype=np.int64)
+    truncated = []
+    for place, text in enumerate(texts):
+        if not text:
+            continue
+        found = tokenizer.encode(text).ids
+        if len(found) > tokens:
+            truncated.append(place)
+            found = [*found[: tokens - 1], END]
+        ids[place, : len(found)] = found
+    return TokenizedTexts(ids, tuple(truncated))
+
+
+def refuse_long(texts: TokenizedTexts, tokens: int) -> None:
+    """Refuse prompts whose end would be lost.
+
+    Raises:
+        PromptError: names the place of the first.
+    """
+    if texts.truncated:
+        raise PromptError(
+            f"the text of prompt {texts.truncated[0] + 1} is longer than the {tokens} tokens that this generator reads",
+            "shorten it: what comes last would be ignored",
+        )

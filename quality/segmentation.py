@@ -1,0 +1,215 @@
+"""Mask agreement: does a segmenter trained on real images find in a synthetic one the mask that it was drawn for?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from monai.losses import DiceCELoss
+from monai.networks.nets import UNet
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from cohorts.errors import UnsupportedClaim
+from cohorts.folders import json_digest, pixel_digest
+from cohorts.progress import Progress
+from cohorts.records import Array
+from learning.batches import TensorBatches
+from learning.devices import resolve_device
+from learning.fit import fit
+from learning.learner import Learner
+from learning.randomness import derive_seed
+from quality.config import SegmenterConfig
+from quality.estimate import Estimate, Interval
+from quality.intervals import patient_bootstrap
+
+NAME = "mask_dice"
+CHANNELS = (16, 32, 64)
+FACTOR = 2 ** (len(CHANNELS) - 1)
+SMALLEST_TRAIN = 10
+SMALLEST_TEST = 5
+
+
+@dataclass(frozen=True)
+class Masked:
+    """Images with masks.
+
+    Attributes:
+        images_NC: float32 ``(N, C, *size)`` in -1…1.
+        masks_N: uint8 ``(N, *size)``: place of the value among the sorted values of the cohort.
+        patients: of each image.
+    """
+
+    images_NC: Array
+    masks_N: Array
+    patients: Sequence[str]
+
+    def __len__(self) -> int:
+        return len(self.images_NC)
+
+
+class _SegmenterLearner(Learner):
+    def __init__(self, network: nn.Module, config: SegmenterConfig) -> None:
+        super().__init__(network)
+        self.config = config
+        self.criterion = DiceCELoss(to_onehot_y=True, softmax=True, include_background=True)
+
+    def loss(self, batch: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
+        """Dice and cross-entropy (Isensee et al. 2021), on images of varied gain and offset, and mirrored at random."""
+        images, masks = batch["images"], batch["masks"].long().unsqueeze(1)
+        shape = (len(images), *(1,) * (images.ndim - 1))
+        gain = 1 + self.config.intensity * torch.randn(shape, generator=generator)
+        offset = self.config.intensity / 2 * torch.randn(shape, generator=generator)
+        images = images * gain.to(images) + offset.to(images)
+        if self.config.mirror and bool(torch.rand((), generator=generator) < 0.5):
+            images, masks = images.flip(-1), masks.flip(-1)
+        return {"loss": self.criterion(_logits(self.network, images), masks)}
+
+
+def fit_segmenter(
+    real: Masked, total_values: int, config: SegmenterConfig, *, seed: int, work: Path, progress: Progress | None = None
+) -> nn.Module:
+    """Train MONAI's residual U-Net (Kerfoot et al. 2018) on real images and their masks.
+
+    Args:
+        real: training images.
+        total_values: how many values a mask may hold, background included.
+        config: how to train.
+        seed: of weights, order and augmentation.
+        work: folder for checkpoints; one subfolder per distinct training.
+        progress: called after every step.
+
+    Returns:
+        The network in evaluation mode, on the CPU.
+
+    Raises:
+        UnsupportedClaim: there are too few images with masks.
+    """
+    if len(real) < SMALLEST_TRAIN:
+        raise UnsupportedClaim(f"a segmenter needs ≥ {SMALLEST_TRAIN} training images with masks, got {len(real)}")
+    identity = json_digest([pixel_digest(real.images_NC), pixel_digest(real.masks_N), config.model_dump(), seed])
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(derive_seed(seed, "segmenter weights"))
+        network: nn.Module = UNet(
+            spatial_dims=real.images_NC.ndim - 2,
+            in_channels=real.images_NC.shape[1],
+            out_channels=total_values,
+            channels=CHANNELS,
+            strides=(2,) * (len(CHANNELS) - 1),
+            num_res_units=1,
+            norm=("instance", {"affine": True}),
+        )
+    fit(
+        _SegmenterLearner(network, config),
+        TensorBatches({"images": torch.from_numpy(real.images_NC), "masks": torch.from_numpy(real.masks_N)}),
+        config.fit_config(derive_seed(seed, "segmenter fit")),
+        work=work / f"segmenter-{identity[:16]}",
+        identity=identity,
+        name="segmenter",
+        progress=progress,
+    )
+    return network.cpu().eval()
+
+
+@torch.inference_mode()
+def segment(network: nn.Module, images_NC: Array, config: SegmenterConfig) -> Array:
+    """The masks that a segmenter finds, uint8 ``(N, *size)``."""
+    device = resolve_device(config.device)
+    network.to(device)
+    found = np.empty((len(images_NC), *images_NC.shape[2:]), dtype=np.uint8)
+    for start in range(0, len(images_NC), config.batch_size):
+        block = torch.from_numpy(images_NC[start : start + config.batch_size]).to(device)
+        found[start : start + len(block)] = _logits(network, block).argmax(dim=1).cpu().numpy()
+    network.cpu()
+    return found
+
+
+def _logits(network: nn.Module, images: Tensor) -> Tensor:
+    """Logits on the images' own grid; the network sees it padded to what it can halve."""
+    padding = [pixels for side in reversed(images.shape[2:]) for pixels in (0, -side % FACTOR)]
+    logits: Tensor = network(F.pad(images, padding, value=-1.0)).float()
+    for axis, side in enumerate(images.shape[2:], start=2):
+        logits = logits.narrow(axis, 0, side)
+    return logits
+
+
+def dice_table(found_N: Array, wanted_N: Array, total_values: int) -> Array:
+    """Dice coefficient of every image and value but the background (Dice 1945): ``2 |A ∩ B| / (|A| + |B|)``.
+
+    Args:
+        found_N: uint8 ``(N, *size)``.
+        wanted_N: the same.
+        total_values: V, background included.
+
+    Returns:
+        float64 ``(N, V - 1)``; NaN where neither mask holds the value.
+    """
+    table = np.full((len(found_N), total_values - 1), np.nan)
+    for value in range(1, total_values):
+        first = (found_N == value).reshape(len(found_N), -1)
+        second = (wanted_N == value).reshape(len(found_N), -1)
+        sizes = first.sum(axis=1) + second.sum(axis=1)
+        shared = (first & second).sum(axis=1)
+        table[sizes > 0, value - 1] = 2 * shared[sizes > 0] / sizes[sizes > 0]
+    return table
+
+
+def mask_agreement(
+    names: Sequence[str],
+    *,
+    asked: Array,
+    wanted: Array,
+    patients: Sequence[str],
+    bootstrap: int,
+    rng: np.random.Generator,
+) -> list[Estimate]:
+    """Dice of the mask that was asked for with the one found, over all values and for each.
+
+    Args:
+        names: of the values but the background.
+        asked: Dice table of synthetic images.
+        wanted: Dice table of real test images: the floor.
+        patients: of the real test images.
+        bootstrap: samples behind each interval.
+        rng: source of the samples.
+    """
+    own = np.arange(len(asked)).astype(str)
+    found = []
+    for number, name in enumerate([None, *names]):
+        columns = slice(None) if name is None else slice(number - 1, number)
+        value, interval = _mean(asked[:, columns], own, bootstrap, rng)
+        floor, floor_interval = _mean(wanted[:, columns], np.asarray(patients), bootstrap, rng)
+        found.append(
+            Estimate(
+                name=NAME,
+                estimand="Dice of the mask that was asked for with the one that a segmenter trained on real train "
+                "patients finds in the synthetic image; floor: its Dice on real test patients",
+                value=value,
+                interval=interval,
+                method="mean over images; percentile bootstrap (real images by patient)",
+                n_synthetic=len(asked),
+                n_real=len(wanted),
+                floor=floor,
+                floor_interval=floor_interval,
+                better="higher",
+                label=name,
+                refused=None if value is not None else f"fewer than {SMALLEST_TEST} images were asked to hold it",
+            )
+        )
+    return found
+
+
+def _mean(
+    table: Array, patients: Array, bootstrap: int, rng: np.random.Generator
+) -> tuple[float | None, Interval | None]:
+    """Mean over the images that hold a value at all, and its interval."""
+    held = ~np.isnan(table).all(axis=1)
+    if held.sum() < SMALLEST_TEST:
+        return None, None
+    each = np.nanmean(table[held], axis=1)
+    return float(each.mean()), patient_bootstrap(
+        lambda rows: float(each[rows].mean()), patients[held], draws=bootstrap, rng=rng
+    )
