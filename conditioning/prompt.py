@@ -43,6 +43,62 @@ class Prompt(Frozen):
         return cls.model_validate(json.loads(text))
 
 
+class Intervention(Frozen):
+    """What to change about an image that exists: the action of a counterfactual (Pearl 2009, section 7.1).
+
+    Attributes:
+        labels: name → present or absent.
+        attributes: name → value.
+    """
+
+    labels: dict[str, bool] = Field(default_factory=dict)
+    attributes: dict[str, float | str] = Field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        return bool(self.labels or self.attributes)
+
+    def applied(self, factual: Prompt, schema: ConditionSchema) -> Prompt:
+        """The prompt after the change; whatever the intervention does not name stays as it is.
+
+        Where labels exclude each other, making one present makes the others absent. A text or mask of the factual
+        prompt would still say what was, so neither is kept.
+
+        Raises:
+            PromptError: it changes a factor that the generator never saw, or a value outside its range.
+        """
+        labels = {**factual.labels, **self.labels}
+        if schema.exclusive and any(self.labels.values()):
+            labels = {name: self.labels.get(name, False) for name in schema.labels}
+        return schema.check(Prompt(labels=labels, attributes={**factual.attributes, **self.attributes}))
+
+    @classmethod
+    def parse(cls, settings: Iterable[str], schema: ConditionSchema) -> Intervention:
+        """Read ``name=value``: ``present`` or ``absent`` for a label, a number or a category for an attribute.
+
+        Raises:
+            PromptError: no such form, a name that the generator never saw, or a value that does not fit it.
+        """
+        labels: dict[str, bool] = {}
+        attributes: dict[str, float | str] = {}
+        kinds = {spec.name: spec.kind for spec in schema.attributes}
+        for setting in settings:
+            name, equals, value = (part.strip() for part in setting.partition("="))
+            if not equals or not value:
+                raise PromptError(f"{setting!r}: expected NAME=VALUE", "e.g. effusion=absent or age=70")
+            if name in schema.labels:
+                if value not in {"present", "absent"}:
+                    raise PromptError(f"{name} must be present or absent, got {value!r}", f"e.g. {name}=absent")
+                labels[name] = value == "present"
+            elif name in kinds:
+                attributes[name] = _number(name, value) if kinds[name] == "continuous" else value
+            else:
+                known = [*schema.labels, *kinds]
+                raise PromptError(f"{name!r} is a factor that this generator never saw", nearest(name, known))
+        intervention = cls(labels=labels, attributes=attributes)
+        schema.check(Prompt(labels=labels, attributes=attributes))
+        return intervention
+
+
 class TextSchema(Frozen):
     """How a generator reads text.
 
@@ -179,6 +235,13 @@ class ConditionSchema(Frozen):
         unread = prompt.text is None and "labels" not in self.reads and not self.templated
         if unread and (prompt.labels or prompt.attributes):
             raise PromptError("this generator reads no labels, only what its cohort's texts say", "give a text")
+
+
+def _number(name: str, value: str) -> float:
+    try:
+        return float(value)
+    except ValueError:
+        raise PromptError(f"{name} must be a number, got {value!r}", f"e.g. {name}=70") from None
 
 
 def _check_number(spec: AttributeSpec, value: float | str) -> None:

@@ -75,8 +75,12 @@ class GeneratorBundle:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 over facts, curves, and every tensor's name, type, shape and values."""
-        digest = hashlib.sha256(canonical_json([self.facts.model_dump(mode="json"), self.training]).encode())
+        """SHA-256 over facts, curves, and every tensor's name, type, shape and values.
+
+        Facts at their defaults do not enter, so that a fact which is added later leaves the digests of older bundles.
+        """
+        facts = self.facts.model_dump(mode="json", exclude_defaults=True)
+        digest = hashlib.sha256(canonical_json([facts, self.training]).encode())
         digest.update((self.tokenizer_json or "").encode())
         for name, config, module in self._parts():
             digest.update(canonical_json([name, config]).encode())
@@ -152,7 +156,8 @@ class GeneratorBundle:
     def _parts(self) -> Iterator[tuple[str, dict[str, Any], nn.Module]]:
         autoencoder = {"_class_name": CLASSES["autoencoder"], **self.autoencoder.arguments}
         denoiser = {"_class_name": CLASSES["denoiser"], **self.denoiser.arguments}
-        conditioning = {"_class_name": CLASSES["conditioning"], **self.denoiser.sizes.model_dump(mode="json")}
+        sizes = self.denoiser.sizes.model_dump(mode="json", exclude_defaults=True)
+        conditioning = {"_class_name": CLASSES["conditioning"], **sizes}
         yield "autoencoder", autoencoder, self.autoencoder.net
         yield "denoiser", denoiser, self.denoiser.net
         yield "conditioning", conditioning, self.denoiser.conditioning

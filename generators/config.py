@@ -220,6 +220,36 @@ class SamplerConfig(Frozen):
         return self
 
 
+class CounterfactualConfig(Frozen):
+    """How counterfactuals of real images are made.
+
+    Attributes:
+        method: ``inversion``: the image's own noise, by exact inversion of the sampler; ``sdedit``: fresh noise up to
+            ``strength`` (Meng et al. 2022); ``latent_drifting``: inversion, then prediction with a drift of the mean at
+            every step (Yeganeh et al. 2024).
+        steps: of the path between the image and its noise; each is a call of the denoiser.
+        strength: how far the image is taken back, 0 not at all … 1 to pure noise.
+        iterations: of the fixed-point inversion, per step.
+        guidance: how much of the difference that the intervention makes is applied; 1: as the model says.
+        drift: δ of ``latent_drifting``, in scaled latents per step; it adds up over ``steps``, so it belongs to them.
+        seed: of the noise of ``sdedit``.
+        micro_batch: images computed together; null: as recorded in the bundle.
+        threads: CPU threads; null: as recorded in the bundle.
+        device: ``auto`` takes a CUDA device where there is one.
+    """
+
+    method: Literal["inversion", "sdedit", "latent_drifting"] = "inversion"
+    steps: Annotated[int, Field(ge=1, le=1000)] = 30
+    strength: Annotated[float, Field(gt=0, le=1)] = 0.8
+    iterations: Annotated[int, Field(ge=1, le=50)] = 4
+    guidance: Annotated[float, Field(ge=0, le=100)] = 2.0
+    drift: Annotated[float, Field(ge=-1, le=1)] = 0.0
+    seed: Annotated[int, Field(ge=0)] = 0
+    micro_batch: Annotated[int, Field(ge=1, le=4096)] | None = None
+    threads: Annotated[int, Field(ge=1, le=1024)] | None = None
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+
+
 class GeneratorConfig(Frozen):
     """A latent diffusion model and how it is fitted.
 

@@ -177,7 +177,7 @@ def test_the_committed_schema_is_current() -> None:
 
 @pytest.mark.parametrize("file", [DEMO_RECIPE, *sorted((ROOT / "examples").glob("*.yaml"))], ids=lambda file: file.stem)
 def test_examples_are_recipes(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for folder in ("mednist_64", "nih_chest_xray_256"):
+    for folder in ("mednist_64", "nih_chest_xray_256", "hippocampus_mr_3d"):
         (tmp_path / folder).mkdir()
     monkeypatch.setenv("MEDPHANTOM_REAL_DATA", str(tmp_path))
     assert load_recipe(file).recipe.name == file.stem.removesuffix("_example")

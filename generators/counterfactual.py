@@ -1,0 +1,180 @@
+"""This image, had a factor been another: abduction of its noise, action on its prompt, prediction of the other image.
+
+Abduction runs the sampler backwards from the image's latent, under what is known of the image; prediction runs it
+forwards again. The factual image goes through the same two paths, so that a null action returns what the method itself
+returns, and nothing is ever copied from the source.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cohorts.errors import InputError
+from cohorts.preprocess import network_images
+from cohorts.progress import Progress
+from cohorts.records import Array
+from cohorts.store import Cohort
+from conditioning.encoder import Conditions
+from conditioning.guidance import guided
+from conditioning.prompt import ConditionSchema, Intervention, Prompt
+from generators.bundle import GeneratorBundle
+from generators.config import CounterfactualConfig
+from generators.inversion import Denoise, ddim_step, follow, invert, time_grid
+from generators.latents import scaled, unscaled
+from generators.objective import add_noise
+from generators.reproducible import reproducible
+from generators.sampler import noise_of
+from learning.devices import resolve_device
+from learning.randomness import derive_seed
+
+
+@dataclass(frozen=True)
+class Counterfactuals:
+    """Images through one method, in network values -1…1, float32 ``(N, C, *size)``.
+
+    Attributes:
+        factual: under what is known of the image: the null action.
+        counterfactual: under the intervention.
+        source: as the network sees them.
+    """
+
+    factual: Array
+    counterfactual: Array
+    source: Array
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+
+def factual_prompts(cohort: Cohort, rows: Sequence[int], schema: ConditionSchema) -> list[Prompt]:
+    """What a cohort says of rows, as far as the generator knows the words."""
+    states = cohort.labels(rows)
+    known = {spec.name: spec for spec in schema.attributes}
+    columns = {spec.name: cohort.attribute(spec.name, rows) for spec in cohort.schema.attributes if spec.name in known}
+    prompts = []
+    for place in range(len(rows)):
+        labels = {
+            name: bool(state)
+            for name, state in zip(cohort.schema.labels, states[place], strict=True)
+            if state >= 0 and name in schema.labels
+        }
+        attributes: dict[str, float | str] = {}
+        for name, values in columns.items():
+            value, spec = values[place], known[name]
+            if spec.kind == "continuous" and value is not None and spec.low is not None and spec.high is not None:
+                attributes[name] = min(max(float(value), spec.low), spec.high)
+            elif value in spec.categories:
+                attributes[name] = value
+        prompts.append(schema.check(Prompt(labels=labels, attributes=attributes)))
+    return prompts
+
+
+def counterfactual_images(
+    bundle: GeneratorBundle,
+    cohort: Cohort,
+    rows: Sequence[int],
+    interventions: Sequence[Intervention],
+    config: CounterfactualConfig,
+    *,
+    progress: Progress | None = None,
+) -> Counterfactuals:
+    """Counterfactuals of rows of a cohort.
+
+    Args:
+        bundle: the generator.
+        cohort: real images; what it says of them is the factual prompt.
+        rows: which.
+        interventions: one per row.
+        config: the method.
+        progress: told the number of images.
+
+    Raises:
+        InputError: no rows, or the generator draws from text or masks alone.
+        PromptError: an intervention on what the generator never saw.
+    """
+    schema = bundle.facts.conditions
+    if not len(rows) or len(rows) != len(interventions):
+        raise InputError(
+            f"counterfactuals need images and one intervention each, got {len(rows)}, {len(interventions)}"
+        )
+    if "labels" not in schema.reads and not schema.templated:
+        raise InputError("this generator reads no labels to intervene on", "train it with conditioning.labels")
+    factual = factual_prompts(cohort, rows, schema)
+    changed = [action.applied(prompt, schema) for action, prompt in zip(interventions, factual, strict=True)]
+    source = network_images(cohort, rows, bundle.facts.preprocess)
+    made: dict[str, Array] = {"factual": np.empty_like(source), "counterfactual": np.empty_like(source)}
+    size, device = config.micro_batch or bundle.facts.micro_batch, resolve_device(config.device)
+    bundle.to(device)
+    of_prompts = bundle.denoiser.conditioner.of_prompts
+    with reproducible(config.threads or bundle.facts.threads), torch.inference_mode():
+        for start in range(0, len(rows), size):
+            places = [min(start + place, len(rows) - 1) for place in range(size)]  # padded, as in sampling
+            total = min(size, len(rows) - start)
+            latents = _encoded(bundle, torch.from_numpy(source[places]).to(device))
+            before, after = (of_prompts([p[i] for i in places]).to(device) for p in (factual, changed))
+            noise = noise_of([derive_seed(config.seed, "counterfactual", i) for i in places], latents.shape[1:])
+            method = _Method(bundle, config, before)
+            begin = method.abduct(latents, noise.to(device))
+            for name, wanted in (("factual", before), ("counterfactual", after)):
+                drawn = bundle.autoencoder.decode(unscaled(method.predict(begin, wanted), bundle.facts.latent_scaling))
+                made[name][start : start + total] = drawn[:total].clamp(-1, 1).cpu().numpy()
+            if progress is not None:
+                progress(start + total, len(rows), "counterfactuals")
+    return Counterfactuals(made["factual"], made["counterfactual"], source)
+
+
+class _Method:
+    """Abduction and prediction of one micro-batch.
+
+    Args:
+        bundle: the generator.
+        config: the method.
+        before: what is known of the images.
+    """
+
+    def __init__(self, bundle: GeneratorBundle, config: CounterfactualConfig, before: Conditions) -> None:
+        self.denoiser, self.objective = bundle.denoiser, bundle.facts.objective
+        self.config, self.before = config, before
+        self.times = time_grid(config.steps, config.strength)
+
+    def abduct(self, latents: Tensor, noise: Tensor) -> Tensor:
+        """What at time ``strength`` leads to these latents: by exact inversion, or by fresh noise (SDEdit)."""
+        if self.config.method == "sdedit":  # Meng et al. 2022, algorithm 1
+            time_B = torch.full((len(latents),), self.config.strength, device=latents.device)
+            return add_noise(self.objective, latents, noise, time_B)
+        step = ddim_step(lambda x, t: self.denoiser(x, t, self.before), self.objective)
+        return invert(step, latents, self.times, iterations=self.config.iterations)
+
+    def predict(self, begin: Tensor, wanted: Conditions) -> Tensor:
+        """Latents that the sampler reaches from there under ``wanted``."""
+        if self.config.method == "sdedit":
+            return follow(ddim_step(self._guided(wanted), self.objective), begin, self.times)
+        drift = self.config.drift if self.config.method == "latent_drifting" else 0.0
+        return follow(ddim_step(self._contrasted(wanted), self.objective, drift=drift), begin, self.times)
+
+    def _guided(self, wanted: Conditions) -> Denoise:
+        return guided(self.denoiser, wanted, scale=self.config.guidance)
+
+    def _contrasted(self, wanted: Conditions) -> Denoise:
+        """``D(x, before) + w (D(x, wanted) - D(x, before))``: only what the change changes is overstated.
+
+        Guidance away from *nothing said* would overstate all that the prompt says, changed or not, and the image would
+        drift where the intervention does not reach; compare Brooks et al. 2023, equation 3, with two conditions.
+        """
+        both = wanted.joined(self.before)
+
+        def denoise(x: Tensor, time_B: Tensor) -> Tensor:
+            after, before = self.denoiser(torch.cat([x, x]), torch.cat([time_B, time_B]), both).chunk(2)
+            return before + self.config.guidance * (after - before)
+
+        return denoise
+
+
+def _encoded(bundle: GeneratorBundle, images: Tensor) -> Tensor:
+    """Scaled latents: the mean of each posterior."""
+    return scaled(bundle.autoencoder.encode(images)[0], bundle.facts.latent_scaling)

@@ -1,0 +1,120 @@
+"""Counterfactuals of discs: what is bright becomes dark, and its place stays."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from cohorts.errors import InputError, PromptError
+from cohorts.records import Array
+from cohorts.store import Cohort
+from conditioning.prompt import Intervention, Prompt
+from generators.bundle import GeneratorBundle
+from generators.config import CounterfactualConfig
+from generators.counterfactual import Counterfactuals, counterfactual_images, factual_prompts
+from generators.generate import reconstruct
+
+CONFIG = CounterfactualConfig(steps=12, strength=1.0, guidance=1.5, device="cpu")
+
+
+def made(bundle: GeneratorBundle, cohort: Cohort, rows: list[int], **changes: object) -> Counterfactuals:
+    config = CounterfactualConfig.model_validate({**CONFIG.model_dump(), **changes})
+    bright = cohort.labels(rows)[:, 0] == 1
+    actions = [Intervention(labels={"dark" if shown else "bright": True}) for shown in bright]
+    return counterfactual_images(bundle, cohort, rows, actions, config)
+
+
+def contrast(images: Array) -> Array:
+    """Middle minus border."""
+    flat = images[:, 0]
+    border = np.concatenate([flat[:, 0], flat[:, -1], flat[:, :, 0], flat[:, :, -1]], axis=1)
+    return flat[:, 6:10, 6:10].mean((1, 2)) - border.mean(1)
+
+
+@pytest.fixture(scope="module")
+def rows(cohort: Cohort) -> list[int]:
+    return cohort.rows("test")[:8]
+
+
+@pytest.mark.parametrize("method", ["inversion", "sdedit", "latent_drifting"])
+def test_the_action_shows(bundle: GeneratorBundle, cohort: Cohort, rows: list[int], method: str) -> None:
+    found = made(bundle, cohort, rows, method=method, drift=0.01)
+    bright = cohort.labels(rows)[:, 0] == 1
+    assert ((contrast(found.counterfactual) > 0) == ~bright).mean() >= 0.75
+
+
+def test_a_null_action_returns_what_the_autoencoder_returns(
+    bundle: GeneratorBundle, cohort: Cohort, rows: list[int]
+) -> None:
+    still = counterfactual_images(
+        bundle, cohort, rows, [Intervention()] * len(rows), CONFIG.model_copy(update={"iterations": 15})
+    )
+    rebuilt = reconstruct(bundle, still.source)
+    assert np.abs(still.factual - still.counterfactual).max() < 1e-3
+    assert np.sqrt(np.mean((still.factual - rebuilt) ** 2)) < 0.02
+    assert np.sqrt(np.mean((still.factual - still.source) ** 2)) > 1e-3  # and not the input itself
+
+
+def test_more_iterations_bring_the_image_back_more_closely(
+    bundle: GeneratorBundle, cohort: Cohort, rows: list[int]
+) -> None:
+    errors = []
+    for iterations in (1, 3, 9):
+        found = made(bundle, cohort, rows, iterations=iterations)
+        rebuilt = reconstruct(bundle, found.source)
+        errors.append(float(np.sqrt(np.mean((found.factual - rebuilt) ** 2))))
+    assert errors == sorted(errors, reverse=True)
+    assert errors[-1] < errors[0] / 2
+
+
+def test_an_image_is_the_same_whatever_its_neighbours(bundle: GeneratorBundle, cohort: Cohort, rows: list[int]) -> None:
+    together, alone = made(bundle, cohort, rows[:3]), made(bundle, cohort, rows[:1])
+    assert np.array_equal(together.counterfactual[0], alone.counterfactual[0])
+
+
+def test_less_strength_changes_less(bundle: GeneratorBundle, cohort: Cohort, rows: list[int]) -> None:
+    changes = [
+        float(np.abs(found.counterfactual - found.factual).mean())
+        for found in (made(bundle, cohort, rows, strength=strength) for strength in (0.2, 0.6, 1.0))
+    ]
+    assert changes == sorted(changes)
+
+
+def test_what_a_cohort_says_becomes_the_factual_prompt(bundle: GeneratorBundle, cohort: Cohort) -> None:
+    row = cohort.rows("test")[0]
+    (prompt,) = factual_prompts(cohort, [row], bundle.facts.conditions)
+    shown = cohort.labels([row])[0]
+    assert prompt.labels == {"bright": bool(shown[0]), "dark": bool(shown[1])}
+    assert prompt.attributes["sex"] == cohort.attribute("sex", [row])[0]
+    after = Intervention(labels={"dark": True}, attributes={"age": 50.0}).applied(prompt, bundle.facts.conditions)
+    assert after == Prompt(
+        labels={"bright": False, "dark": True}, attributes={"age": 50.0, "sex": prompt.attributes["sex"]}
+    )
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("effusion=absent", "'effusion' is a factor that this generator never saw; known: age, bright, dark, sex"),
+        ("bright", "expected NAME=VALUE"),
+        ("bright=maybe", "bright must be present or absent"),
+        ("age=old", "age must be a number"),
+        ("age=150", "age must be within"),
+        ("sex=D", "sex = 'D' is unknown"),
+    ],
+)
+def test_bad_interventions_are_one_line(bundle: GeneratorBundle, setting: str, message: str) -> None:
+    with pytest.raises(PromptError, match=message):
+        Intervention.parse([setting], bundle.facts.conditions)
+
+
+def test_settings_become_an_intervention(bundle: GeneratorBundle) -> None:
+    found = Intervention.parse(["bright=present", "age = 30", "sex=F"], bundle.facts.conditions)
+    assert found == Intervention(labels={"bright": True}, attributes={"age": 30.0, "sex": "F"})
+    assert found
+    assert not Intervention()
+
+
+def test_every_image_needs_its_intervention(bundle: GeneratorBundle, cohort: Cohort, rows: list[int]) -> None:
+    with pytest.raises(InputError, match="one intervention"):
+        counterfactual_images(bundle, cohort, rows, [Intervention()], CONFIG)
