@@ -51,7 +51,8 @@ class CohortSchema(Frozen):
     """What the columns of a cohort mean; stored as ``cohort.json``.
 
     Attributes:
-        kind: ``real`` source images, or ``synthetic`` ones that carry bundle digest, prompt and seed.
+        kind: ``real`` source images, ``synthetic`` ones that carry bundle digest, prompt and seed, or
+            ``counterfactual`` ones: edits of real patients' images, as private as those.
         spatial_dims: 2 (images) or 3 (volumes); a cohort holds one of them.
         labels: label names in a fixed order; each has a nullable boolean column ``label:<name>``
             (true: present, false: absent, null: not stated).
@@ -66,7 +67,7 @@ class CohortSchema(Frozen):
     """
 
     format_version: Literal[1] = 1
-    kind: Literal["real", "synthetic"] = "real"
+    kind: Literal["real", "synthetic", "counterfactual"] = "real"
     spatial_dims: Literal[2, 3] = 2
     labels: tuple[str, ...] = ()
     exclusive: bool = False

@@ -61,6 +61,7 @@ for _command in (
     cli_data.phantom,
     cli_models.train,
     cli_models.generate,
+    cli_models.counterfactual,
     cli_models.merge,
     cli_models.assess,
     cli_data.export,

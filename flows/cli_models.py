@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from cohorts.errors import InputError
 from flows.cli_data import RecipeOption, Setting
 
 
@@ -83,6 +84,41 @@ def generate(
     with watching():
         made = verbs.generate(bundle, plan, part.sampler, out)
     typer.echo(f"{len(made)} synthetic images: {out}   look at them with: medphantom inspect {out}")
+
+
+def counterfactual(
+    bundle: Annotated[Path, typer.Argument(help="Bundle, from medphantom train.")],
+    cohort: Annotated[Path, typer.Argument(help="Real cohort, from medphantom ingest.")],
+    *,
+    out: Annotated[Path, typer.Option("--out", help="Cohort of pairs to make; as private as its source.")],
+    change: Annotated[
+        list[str], typer.Option("--set", metavar="NAME=VALUE", help="e.g. effusion=absent or age=70; may be repeated.")
+    ],
+    split: Annotated[str, typer.Option(help="Whose images: train, val, gate or test.")] = "test",
+    limit: Annotated[int | None, typer.Option(min=1, help="At most so many images.")] = None,
+    method: Annotated[str, typer.Option(help="inversion, sdedit or latent_drifting.")] = "inversion",
+    guidance: Annotated[float | None, typer.Option(help="How much of the difference is applied; 1: as it is.")] = None,
+    strength: Annotated[float | None, typer.Option(help="How far back, 0 to 1 (pure noise).")] = None,
+    steps: Annotated[int | None, typer.Option(help="Steps of the path.")] = None,
+    drift: Annotated[float | None, typer.Option(help="Drift per step, of latent_drifting.")] = None,
+) -> None:
+    """Draw patients' images as they would be, had a finding or an attribute been another."""
+    from cohorts.records import SPLITS
+    from cohorts.store import Cohort
+    from flows import verbs
+    from flows.progress import watching
+    from flows.recipe_file import validate
+    from generators.config import CounterfactualConfig
+
+    if split not in SPLITS:
+        raise InputError(f"--split {split} is no split", f"one of {', '.join(SPLITS)}")
+    given = {"method": method, "guidance": guidance, "strength": strength, "steps": steps, "drift": drift}
+    tree = {name: value for name, value in given.items() if value is not None}
+    config = validate(CounterfactualConfig, tree, "counterfactual")
+    verbs.refuse_existing(out)
+    with watching():
+        made = verbs.counterfactual(bundle, Cohort.open(cohort), change, config, out, split=split, limit=limit)
+    typer.echo(f"{len(made) // 3} pairs: {out}   edits of real patients: keep them private")
 
 
 def merge(

@@ -62,7 +62,11 @@ def inspect_cohort(
     for warning in counts.warnings:
         yield f"warning: {warning}"
     yield f"\na network sees {_described(preprocess)}"
-    real = "" if cohort.schema.kind != "real" else "; it shows real images: keep it private"
+    private = {
+        "real": "; it shows real images: keep it private",
+        "counterfactual": "; edits of real images: keep it private",
+    }
+    real = private.get(cohort.schema.kind, "")
     yield f"contact sheet: {sheet} (left: source, right: network{real})"
 
 

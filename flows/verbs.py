@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from conditioning.plan import SamplingPlan
     from flows.recipe import CohortChoice
     from generators.bundle import GeneratorBundle
-    from generators.config import GeneratorConfig, SamplerConfig
+    from generators.config import CounterfactualConfig, GeneratorConfig, SamplerConfig
     from quality.config import AssessConfig
     from quality.quality_report import QualityReport
 
@@ -110,6 +110,44 @@ def generate(
     shown = progress or watcher().stage("generate")
     loaded = load_bundle(bundle)
     return _resumable(out, lambda work: draw(loaded, plan, out, work=work, sampler=sampler, progress=shown))
+
+
+def counterfactual(
+    bundle: GeneratorBundle | Path | str,
+    cohort: Cohort,
+    settings: Sequence[str],
+    config: CounterfactualConfig,
+    out: Path,
+    *,
+    split: str = "test",
+    limit: int | None = None,
+    progress: Progress | None = None,
+) -> Cohort:
+    """Counterfactuals of the images of a split that an intervention changes; at most ``limit``, in stored order.
+
+    Args:
+        bundle: the generator.
+        cohort: real images.
+        settings: ``name=value`` of the intervention.
+        config: the method.
+        out: cohort to make.
+        split: whose images.
+        limit: most images.
+        progress: told the number of images.
+
+    Raises:
+        InputError: ``out`` exists, or the intervention changes nothing.
+        PromptError: an intervention on what the generator never saw.
+    """
+    from conditioning.prompt import Intervention
+    from generators.counterfactual_cohort import changed_rows, publish_counterfactuals
+
+    refuse_existing(out)
+    loaded = load_bundle(bundle)
+    intervention = Intervention.parse(settings, loaded.facts.conditions)
+    rows = changed_rows(loaded, cohort, cohort.rows(split), intervention)[:limit]
+    shown = progress or watcher().stage("counterfactual")
+    return publish_counterfactuals(loaded, cohort, rows, intervention, config, out=out, progress=shown)
 
 
 def assess(

@@ -43,8 +43,13 @@ class Material:
         """Refuse what cannot be compared.
 
         Raises:
-            InputError: no test or synthetic images, or cohorts of different dimensions.
+            InputError: no test or synthetic images, counterfactuals, or cohorts of different dimensions.
         """
+        if self.synthetic.schema.kind == "counterfactual":
+            raise InputError(
+                f"{self.synthetic.path} holds edits of real patients' images, which cannot be scored as synthetic ones",
+                "give a cohort from medphantom generate",
+            )
         if not len(self.synthetic):
             raise InputError("the synthetic cohort holds no images", "generate some first")
         if not self.rows["test"]:

@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 from cohorts.store import Cohort
+from flows.cli import main
 
 OneLine = Callable[..., str]
 
@@ -178,6 +179,30 @@ def test_label_unknown_to_the_schema(copy: Path, one_line: OneLine) -> None:
 def test_plans_that_cannot_be(copy: Path, one_line: OneLine, flags: list[str], text: str) -> None:
     assert text in one_line("generate", copy / "runs" / "tiny" / "bundle", "--out", copy / "made", *flags)
     assert not list(copy.glob("made*"))
+
+
+@pytest.mark.parametrize(
+    ("flags", "text"),
+    [
+        (["--set", "efusion=absent"], "'efusion' is a factor that this generator never saw; did you mean 'effusion'?"),
+        (["--set", "effusion"], "expected NAME=VALUE"),
+        (["--set", "effusion=absent", "--split", "tset"], "--split tset is no split"),
+        (["--set", "effusion=absent", "--method", "magic"], "counterfactual: method must be one of"),
+        (["--set", "effusion=absent", "--strength", "2"], "strength must be ≤ 1"),
+    ],
+)
+def test_counterfactuals_that_cannot_be(copy: Path, one_line: OneLine, flags: list[str], text: str) -> None:
+    run = copy / "runs" / "tiny"
+    assert text in one_line("counterfactual", run / "bundle", run / "cohort", "--out", copy / "pairs", *flags)
+    assert not list(copy.glob("pairs*"))
+
+
+def test_edits_of_real_patients_are_not_scored_as_synthetic_images(copy: Path, one_line: OneLine) -> None:
+    run = copy / "runs" / "tiny"
+    options = ["--set", "effusion=absent", "--limit", "2", "--steps", "3", "--split", "train"]
+    made = ["counterfactual", run / "bundle", run / "cohort", "--out", copy / "pairs", *options]
+    assert main([str(argument) for argument in made]) == 0
+    assert "edits of real patients' images" in one_line("assess", run / "cohort", copy / "pairs", "--out", copy / "s")
 
 
 @pytest.mark.parametrize("damage", ["truncated", "pickle", "missing", "unfinished"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -12,6 +14,7 @@ from conditioning.prompt import Intervention, Prompt
 from generators.bundle import GeneratorBundle
 from generators.config import CounterfactualConfig
 from generators.counterfactual import Counterfactuals, counterfactual_images, factual_prompts
+from generators.counterfactual_cohort import changed_rows, publish_counterfactuals
 from generators.generate import reconstruct
 
 CONFIG = CounterfactualConfig(steps=12, strength=1.0, guidance=1.5, device="cpu")
@@ -113,6 +116,36 @@ def test_settings_become_an_intervention(bundle: GeneratorBundle) -> None:
     assert found == Intervention(labels={"bright": True}, attributes={"age": 30.0, "sex": "F"})
     assert found
     assert not Intervention()
+
+
+def test_pairs_are_published_with_what_was_asked_of_them(
+    bundle: GeneratorBundle, cohort: Cohort, tmp_path: Path
+) -> None:
+    action = Intervention(labels={"dark": True})
+    rows = changed_rows(bundle, cohort, cohort.rows("test"), action)
+    assert rows == [row for row in cohort.rows("test") if cohort.labels([row])[0][0] == 1]
+    made = publish_counterfactuals(bundle, cohort, rows[:3], action, CONFIG, out=tmp_path / "pairs")
+    assert made.schema.kind == "counterfactual"
+    assert made.schema.generation["source"] == cohort.digest
+    made.verify()
+    records = {record.image_id: record for record in made.records()}
+    assert len(records) == 9
+    for row in rows[:3]:
+        source = next(cohort.records([row]))
+        before, after, difference = (
+            records[f"{source.image_id}-{role}"] for role in ("factual", "counterfactual", "difference")
+        )
+        assert {r.patient for r in (before, after, difference)} == {source.patient}
+        assert before.split == source.split
+        assert before.labels == source.labels
+        assert after.labels == {"bright": False, "dark": True}
+        assert after.attributes["age"] == before.attributes["age"]
+        assert np.array_equal(difference.pixels, after.pixels.astype(np.int16) - before.pixels)
+    with pytest.raises(InputError, match="exists already"):
+        publish_counterfactuals(bundle, cohort, rows[:1], action, CONFIG, out=tmp_path / "pairs")
+    dark = [row for row in cohort.rows("test") if row not in rows]
+    with pytest.raises(InputError, match="changes nothing"):
+        changed_rows(bundle, cohort, dark, action)
 
 
 def test_every_image_needs_its_intervention(bundle: GeneratorBundle, cohort: Cohort, rows: list[int]) -> None:

@@ -1,0 +1,130 @@
+"""Counterfactuals as a cohort of their own: for each image the factual one, the counterfactual one, and the difference.
+
+It is made of edits of real patients and stays as private as they are: its kind is ``counterfactual``, which nothing
+takes for synthetic data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from cohorts.errors import InputError
+from cohorts.progress import Progress
+from cohorts.records import Array, AttributeSpec, CohortSchema, ImageRecord, Provenance
+from cohorts.store import Cohort, CohortWriter
+from conditioning.prompt import Intervention, Prompt
+from generators.bundle import GeneratorBundle
+from generators.config import CounterfactualConfig
+from generators.counterfactual import counterfactual_images, factual_prompts
+
+ROLE = "role"
+Role = Literal["factual", "counterfactual", "difference"]
+
+
+def changed_rows(bundle: GeneratorBundle, cohort: Cohort, rows: Sequence[int], intervention: Intervention) -> list[int]:
+    """The rows about which the intervention changes something.
+
+    Raises:
+        InputError: there are none.
+        PromptError: it is outside the generator's vocabulary.
+    """
+    schema = bundle.facts.conditions
+    prompts = factual_prompts(cohort, rows, schema)
+    found = [row for row, prompt in zip(rows, prompts, strict=True) if intervention.applied(prompt, schema) != prompt]
+    if not found:
+        raise InputError(
+            "the intervention changes nothing about any of these images",
+            "set what they do not show, or name another split",
+        )
+    return found
+
+
+def publish_counterfactuals(
+    bundle: GeneratorBundle,
+    cohort: Cohort,
+    rows: Sequence[int],
+    intervention: Intervention,
+    config: CounterfactualConfig,
+    *,
+    out: Path,
+    progress: Progress | None = None,
+) -> Cohort:
+    """Make counterfactuals of rows and publish them, three rows each.
+
+    The rows of one image have its patient, study and split, the attribute ``role`` (``factual``, ``counterfactual``,
+    ``difference``) and, as labels and attributes, what was asked of that image. A difference is counterfactual minus
+    factual in stored values, signed.
+
+    Args:
+        bundle: the generator.
+        cohort: real images.
+        rows: which, see :func:`changed_rows`.
+        intervention: what to change.
+        config: the method.
+        out: where the cohort is published.
+        progress: told the number of images.
+
+    Raises:
+        InputError: ``out`` exists, there are no rows, or the generator reads nothing to intervene on.
+        PromptError: an intervention on what the generator never saw.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"{out} exists already", "choose another --out, or remove it first")
+    schema = bundle.facts.conditions
+    prompts = factual_prompts(cohort, rows, schema)
+    actions = [intervention] * len(rows)
+    made = counterfactual_images(bundle, cohort, rows, actions, config, progress=progress)
+    role = AttributeSpec(name=ROLE, kind="categorical", categories=("counterfactual", "difference", "factual"))
+    described = CohortSchema(
+        kind="counterfactual",
+        spatial_dims=cohort.schema.spatial_dims,
+        labels=schema.labels,
+        exclusive=schema.exclusive,
+        attributes=(*schema.attributes, role),
+        patients=cohort.schema.patients,
+        generation={
+            **config.model_dump(mode="json"),
+            "source": cohort.digest,
+            "intervention": intervention.model_dump(mode="json"),
+        },
+    )
+    sources = cohort.manifest.select("image_id", "patient", "study", "split")[list(rows)]
+    undo = bundle.facts.preprocess.undo
+    with CohortWriter(out, described) as writer:
+        for place, (image_id, patient, study, split) in enumerate(sources.iter_rows()):
+            before, after = prompts[place], intervention.applied(prompts[place], schema)
+            stored = undo(made.factual[place]), undo(made.counterfactual[place])
+            for name, prompt, pixels in _roles(before, after, *stored):
+                writer.add(
+                    ImageRecord(
+                        image_id=f"{image_id}-{name}",
+                        patient=patient,
+                        pixels=pixels,
+                        split=split,
+                        study=study,
+                        channels=bundle.facts.preprocess.channels,
+                        spacing_mm=bundle.facts.spacing_mm,
+                        affine=bundle.facts.affine,
+                        modality=bundle.facts.modality,
+                        labels=dict(prompt.labels),
+                        attributes={**prompt.attributes, ROLE: name},
+                        provenance=Provenance(bundle.digest, prompt.to_json(), config.seed),
+                    )
+                )
+    return Cohort.open(out)
+
+
+def _roles(
+    before: Prompt, after: Prompt, factual: Array, counterfactual: Array
+) -> Iterator[tuple[Role, Prompt, Array]]:
+    yield "factual", before, factual
+    yield "counterfactual", after, counterfactual
+    if factual.dtype.kind == "f":
+        yield "difference", after, counterfactual - factual
+    else:
+        wide = np.int16 if factual.dtype.itemsize == 1 else np.int32
+        yield "difference", after, counterfactual.astype(wide) - factual.astype(wide)
