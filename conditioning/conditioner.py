@@ -166,21 +166,34 @@ def template_texts(
     cohort: Cohort, rows: Sequence[int], schema: ConditionSchema, wordings: int, seed: int
 ) -> list[list[str | None]]:
     """Sentences for rows of a cohort, several wordings each; the wording depends on seed and place alone."""
-    states = cohort.labels(rows)
-    known = {spec.name for spec in cohort.schema.attributes}
-    columns = {spec.name: cohort.attribute(spec.name, rows) for spec in schema.attributes if spec.name in known}
     texts: list[list[str | None]] = []
-    for place in range(len(rows)):
-        labels = {
-            name: bool(state)
-            for name, state in zip(cohort.schema.labels, states[place], strict=True)
-            if state >= 0 and name in schema.labels
-        }
-        attributes = {name: values[place] for name, values in columns.items() if values[place] is not None}
-        prompt = Prompt(labels=labels, attributes=attributes)
+    for place, prompt in enumerate(row_prompts(cohort, rows, schema)):
         random = [np.random.default_rng(derive_seed(seed, "wording", place, number)) for number in range(wordings)]
         texts.append([sentence(schema, prompt, rng) for rng in random])
     return texts
+
+
+def row_prompts(cohort: Cohort, rows: Sequence[int], schema: ConditionSchema) -> list[Prompt]:
+    """What a cohort says of rows, as far as a generator knows the words; numbers beyond its range count as its ends."""
+    states = cohort.labels(rows)
+    known = {spec.name for spec in cohort.schema.attributes}
+    columns = [(spec, cohort.attribute(spec.name, rows)) for spec in schema.attributes if spec.name in known]
+    prompts = []
+    for place, stated in enumerate(states):
+        labels = {
+            name: bool(state)
+            for name, state in zip(cohort.schema.labels, stated, strict=True)
+            if state >= 0 and name in schema.labels
+        }
+        attributes: dict[str, float | str] = {}
+        for spec, values in columns:
+            value = values[place]
+            if value is not None and spec.low is not None and spec.high is not None:
+                attributes[spec.name] = min(max(float(value), spec.low), spec.high)
+            elif value in spec.categories:
+                attributes[spec.name] = value
+        prompts.append(Prompt(labels=labels, attributes=attributes))
+    return prompts
 
 
 def learn_conditioner(

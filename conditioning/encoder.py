@@ -140,10 +140,10 @@ class Conditions:
         thinned = torch.rand(total, 1, generator=generator) < partial
         rates = torch.rand(total, 1, generator=generator)
         lost = emptied | (thinned & (torch.rand(total, sum(widths), generator=generator) < rates))
-        others = [name for name in tensors if name in {"text", "mask"}]
-        if others and kinds:
-            gone = torch.rand(total, 1 + len(others), generator=generator) < kinds
-            items = sum(widths) - len(others)
+        others = sum(name in {"text", "mask"} for name in tensors)
+        items = sum(widths) - others
+        if kinds and others + (items > 0) > 1:
+            gone = torch.rand(total, 1 + others, generator=generator) < kinds
             lost |= torch.cat([gone[:, :1].expand(total, items), gone[:, 1:]], dim=1)
         kept = {}
         for (name, tensor), gone in zip(tensors.items(), torch.split(lost.to(device), widths, dim=1), strict=True):

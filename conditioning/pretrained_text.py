@@ -56,11 +56,6 @@ class PretrainedReader:
         digest.update(repr(sorted(self._tokenizer.get_vocab().items())).encode())
         return digest.hexdigest()
 
-    @property
-    def cached_texts(self) -> int:
-        """How many texts are in the bank."""
-        return len(self.bank)
-
     def read(self, texts: Sequence[str | None]) -> TokenizedTexts:
         """Numbers of texts in the bank, plus one; 0 for no text. Texts that are new are encoded."""
         ids = torch.zeros(len(texts), 1, dtype=torch.int64)
@@ -81,9 +76,9 @@ class PretrainedReader:
             len(self._tokenizer(text, truncation=False, verbose=False)["input_ids"]) > self.tokens for text in texts
         )
 
-    def schema(self, **known: Any) -> TextSchema:
+    def schema(self) -> TextSchema:
         """How a generator that was trained with this encoder describes it."""
-        return TextSchema(encoder=self.source, tokens=self.tokens, width=self.width, digest=self.digest, **known)
+        return TextSchema(encoder=self.source, tokens=self.tokens, width=self.width, digest=self.digest)
 
     @torch.inference_mode()
     def _encode(self, text: str) -> None:

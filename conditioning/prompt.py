@@ -234,7 +234,7 @@ class ConditionSchema(Frozen):
             raise PromptError("this generator reads no masks", "leave the mask out, or train it with masks")
         unread = prompt.text is None and "labels" not in self.reads and not self.templated
         if unread and (prompt.labels or prompt.attributes):
-            raise PromptError("this generator reads no labels, only what its cohort's texts say", "give a text")
+            raise PromptError("this generator reads no labels", f"say it as {' or '.join(self.reads)}")
 
 
 def _number(name: str, value: str) -> float:

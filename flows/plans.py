@@ -12,7 +12,7 @@ from cohorts.errors import InputError
 from cohorts.preprocess import Preprocess
 from cohorts.records import Frozen
 from cohorts.store import Cohort
-from conditioning.plan import MIN_PATIENTS, SamplingPlan, plan_balance, plan_counts, plan_masks, plan_match
+from conditioning.plan import MIN_PATIENTS, SamplingPlan, plan_balance, plan_counts, plan_match
 from conditioning.prompt import ConditionSchema
 
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
@@ -139,6 +139,8 @@ def make_plan(
     if isinstance(choice, MatchPlan):
         return plan_match(cohort, choice.total, choice.seed, fresh=tag, schema=schema, min_patients=choice.min_patients)
     if isinstance(choice, MasksPlan):
+        from conditioning.plan_masks import plan_masks  # loads torch
+
         return plan_masks(
             cohort,
             schema,

@@ -19,9 +19,10 @@ from cohorts.preprocess import network_images
 from cohorts.progress import Progress
 from cohorts.records import Array
 from cohorts.store import Cohort
+from conditioning.conditioner import row_prompts
 from conditioning.encoder import Conditions
 from conditioning.guidance import guided
-from conditioning.prompt import ConditionSchema, Intervention, Prompt
+from conditioning.prompt import Intervention, Prompt
 from generators.bundle import GeneratorBundle
 from generators.config import CounterfactualConfig
 from generators.inversion import Denoise, ddim_step, follow, invert, time_grid
@@ -41,37 +42,18 @@ class Counterfactuals:
         factual: under what is known of the image: the null action.
         counterfactual: under the intervention.
         source: as the network sees them.
+        before: what the cohort says of each.
+        after: what is asked of each counterfactual.
     """
 
     factual: Array
     counterfactual: Array
     source: Array
+    before: tuple[Prompt, ...]
+    after: tuple[Prompt, ...]
 
     def __len__(self) -> int:
         return len(self.source)
-
-
-def factual_prompts(cohort: Cohort, rows: Sequence[int], schema: ConditionSchema) -> list[Prompt]:
-    """What a cohort says of rows, as far as the generator knows the words."""
-    states = cohort.labels(rows)
-    known = {spec.name: spec for spec in schema.attributes}
-    columns = {spec.name: cohort.attribute(spec.name, rows) for spec in cohort.schema.attributes if spec.name in known}
-    prompts = []
-    for place in range(len(rows)):
-        labels = {
-            name: bool(state)
-            for name, state in zip(cohort.schema.labels, states[place], strict=True)
-            if state >= 0 and name in schema.labels
-        }
-        attributes: dict[str, float | str] = {}
-        for name, values in columns.items():
-            value, spec = values[place], known[name]
-            if spec.kind == "continuous" and value is not None and spec.low is not None and spec.high is not None:
-                attributes[name] = min(max(float(value), spec.low), spec.high)
-            elif value in spec.categories:
-                attributes[name] = value
-        prompts.append(schema.check(Prompt(labels=labels, attributes=attributes)))
-    return prompts
 
 
 def counterfactual_images(
@@ -104,7 +86,7 @@ def counterfactual_images(
         )
     if "labels" not in schema.reads and not schema.templated:
         raise InputError("this generator reads no labels to intervene on", "train it with conditioning.labels")
-    factual = factual_prompts(cohort, rows, schema)
+    factual = row_prompts(cohort, rows, schema)
     changed = [action.applied(prompt, schema) for action, prompt in zip(interventions, factual, strict=True)]
     source = network_images(cohort, rows, bundle.facts.preprocess)
     made: dict[str, Array] = {"factual": np.empty_like(source), "counterfactual": np.empty_like(source)}
@@ -125,7 +107,7 @@ def counterfactual_images(
                 made[name][start : start + total] = drawn[:total].clamp(-1, 1).cpu().numpy()
             if progress is not None:
                 progress(start + total, len(rows), "counterfactuals")
-    return Counterfactuals(made["factual"], made["counterfactual"], source)
+    return Counterfactuals(made["factual"], made["counterfactual"], source, tuple(factual), tuple(changed))
 
 
 class _Method:

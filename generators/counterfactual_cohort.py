@@ -16,10 +16,11 @@ from cohorts.errors import InputError
 from cohorts.progress import Progress
 from cohorts.records import Array, AttributeSpec, CohortSchema, ImageRecord, Provenance
 from cohorts.store import Cohort, CohortWriter
+from conditioning.conditioner import row_prompts
 from conditioning.prompt import Intervention, Prompt
 from generators.bundle import GeneratorBundle
 from generators.config import CounterfactualConfig
-from generators.counterfactual import counterfactual_images, factual_prompts
+from generators.counterfactual import counterfactual_images
 
 ROLE = "role"
 Role = Literal["factual", "counterfactual", "difference"]
@@ -33,7 +34,7 @@ def changed_rows(bundle: GeneratorBundle, cohort: Cohort, rows: Sequence[int], i
         PromptError: it is outside the generator's vocabulary.
     """
     schema = bundle.facts.conditions
-    prompts = factual_prompts(cohort, rows, schema)
+    prompts = row_prompts(cohort, rows, schema)
     found = [row for row, prompt in zip(rows, prompts, strict=True) if intervention.applied(prompt, schema) != prompt]
     if not found:
         raise InputError(
@@ -74,31 +75,15 @@ def publish_counterfactuals(
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out} exists already", "choose another --out, or remove it first")
-    schema = bundle.facts.conditions
-    prompts = factual_prompts(cohort, rows, schema)
     actions = [intervention] * len(rows)
     made = counterfactual_images(bundle, cohort, rows, actions, config, progress=progress)
-    role = AttributeSpec(name=ROLE, kind="categorical", categories=("counterfactual", "difference", "factual"))
-    described = CohortSchema(
-        kind="counterfactual",
-        spatial_dims=cohort.schema.spatial_dims,
-        labels=schema.labels,
-        exclusive=schema.exclusive,
-        attributes=(*schema.attributes, role),
-        patients=cohort.schema.patients,
-        generation={
-            **config.model_dump(mode="json"),
-            "source": cohort.digest,
-            "intervention": intervention.model_dump(mode="json"),
-        },
-    )
+    described = _described(bundle, cohort, intervention, config)
     sources = cohort.manifest.select("image_id", "patient", "study", "split")[list(rows)]
     undo = bundle.facts.preprocess.undo
     with CohortWriter(out, described) as writer:
         for place, (image_id, patient, study, split) in enumerate(sources.iter_rows()):
-            before, after = prompts[place], intervention.applied(prompts[place], schema)
             stored = undo(made.factual[place]), undo(made.counterfactual[place])
-            for name, prompt, pixels in _roles(before, after, *stored):
+            for name, prompt, pixels in _roles(made.before[place], made.after[place], *stored):
                 writer.add(
                     ImageRecord(
                         image_id=f"{image_id}-{name}",
@@ -116,6 +101,26 @@ def publish_counterfactuals(
                     )
                 )
     return Cohort.open(out)
+
+
+def _described(
+    bundle: GeneratorBundle, cohort: Cohort, intervention: Intervention, config: CounterfactualConfig
+) -> CohortSchema:
+    schema = bundle.facts.conditions
+    role = AttributeSpec(name=ROLE, kind="categorical", categories=("counterfactual", "difference", "factual"))
+    return CohortSchema(
+        kind="counterfactual",
+        spatial_dims=cohort.schema.spatial_dims,
+        labels=schema.labels,
+        exclusive=schema.exclusive,
+        attributes=(*schema.attributes, role),
+        patients=cohort.schema.patients,
+        generation={
+            **config.model_dump(mode="json"),
+            "source": cohort.digest,
+            "intervention": intervention.model_dump(mode="json"),
+        },
+    )
 
 
 def _roles(

@@ -10,6 +10,24 @@ from cohorts.records import Frozen
 from learning.fit_config import FitConfig
 
 
+def short_fit(config: ClassifierConfig | SegmenterConfig, seed: int, **more: float | None) -> FitConfig:
+    """A small network's settings for the fit loop: no validation, no tracker, one checkpoint at the end."""
+    return FitConfig(
+        steps=config.steps,
+        batch_size=config.batch_size,
+        learning_rate=config.learning_rate,
+        warmup_steps=min(50, config.steps // 10),
+        validate_every=0,
+        checkpoint_every=config.steps,
+        log_every=max(1, config.steps // 10),
+        tracker="none",
+        precision=config.precision,
+        device=config.device,
+        seed=seed,
+        **more,
+    )
+
+
 class ClassifierConfig(Frozen):
     """How small classifiers are trained; the same for feature networks, label agreement and utility.
 
@@ -36,22 +54,8 @@ class ClassifierConfig(Frozen):
     device: Literal["auto", "cpu", "cuda"] = "auto"
 
     def fit_config(self, seed: int) -> FitConfig:
-        """The same for the fit loop: no validation, no tracker, one checkpoint at the end."""
-        return FitConfig(
-            steps=self.steps,
-            batch_size=self.batch_size,
-            learning_rate=self.learning_rate,
-            warmup_steps=min(50, self.steps // 10),
-            weight_decay=self.weight_decay,
-            ema_decay=self.ema_decay,
-            validate_every=0,
-            checkpoint_every=self.steps,
-            log_every=max(1, self.steps // 10),
-            tracker="none",
-            precision=self.precision,
-            device=self.device,
-            seed=seed,
-        )
+        """The same for the fit loop."""
+        return short_fit(self, seed, weight_decay=self.weight_decay, ema_decay=self.ema_decay)
 
 
 class SegmenterConfig(Frozen):
@@ -76,22 +80,8 @@ class SegmenterConfig(Frozen):
     device: Literal["auto", "cpu", "cuda"] = "auto"
 
     def fit_config(self, seed: int) -> FitConfig:
-        """The same for the fit loop: no validation, no tracker, one checkpoint at the end."""
-        return FitConfig(
-            steps=self.steps,
-            batch_size=self.batch_size,
-            learning_rate=self.learning_rate,
-            warmup_steps=min(50, self.steps // 10),
-            weight_decay=0.01,
-            ema_decay=0.98,
-            validate_every=0,
-            checkpoint_every=self.steps,
-            log_every=max(1, self.steps // 10),
-            tracker="none",
-            precision=self.precision,
-            device=self.device,
-            seed=seed,
-        )
+        """The same for the fit loop."""
+        return short_fit(self, seed, weight_decay=0.01, ema_decay=0.98)
 
 
 class CopyConfig(Frozen):

@@ -18,6 +18,7 @@ from cohorts.store import Cohort, CohortWriter
 from conditioning.conditioner import Conditioner, encoder_sizes, learn_conditioner, open_conditioner
 from conditioning.config import ConditioningConfig, MaskConfig, TextConfig
 from conditioning.encoder import ConditionEncoder
+from conditioning.plan_masks import plan_masks
 from conditioning.pretrained_text import PretrainedReader, open_reader
 from conditioning.prompt import ConditionSchema, Prompt
 from conditioning.tokens import train_tokenizer
@@ -120,6 +121,13 @@ def test_prompts_carry_masks_by_digest(cohort: Cohort) -> None:
     assert int(found[1].max()) == 0
 
 
+def test_masks_are_planned_for_a_generator_that_reads_nothing_else(cohort: Cohort) -> None:
+    schema = learn(cohort, labels=False, mask={}).schema
+    plan = plan_masks(cohort, schema, 4, 0, preprocess=PREPROCESS)
+    assert [image.prompt.labels for image in plan] == [{}] * 4
+    assert all(image.prompt.mask for image in plan)
+
+
 def test_templates_put_labels_into_words_where_the_network_reads_no_labels(cohort: Cohort) -> None:
     conditioner = learn(cohort, labels=False, text={"written_by": "templates", "tokens": 24, "wordings": 4})
     assert conditioner.schema.reads == ("text",)
@@ -203,6 +211,13 @@ def test_each_kind_is_also_met_without_the_others(cohort: Cohort) -> None:
     assert alone == pytest.approx(0.7 * 0.3 * 0.3, abs=0.02)
 
 
+def test_a_generator_that_reads_one_kind_does_not_lose_it_as_one_of_several(cohort: Cohort) -> None:
+    conditioner = learn(cohort, labels=False, text={"written_by": "templates", "tokens": 24})
+    given = conditioner.of_rows(cohort, cohort.rows("train"), PREPROCESS).one_wording(torch.Generator())
+    dropped = given.drop(torch.Generator(), whole=0.0, partial=0.0, kinds=0.9)
+    assert torch.equal(dropped.tensors()["text"], given.tensors()["text"])
+
+
 def test_forgetting_takes_texts_and_masks_whole(cohort: Cohort) -> None:
     conditioner = learn(cohort, text={"tokens": 24}, mask={})
     rows = [row for row in cohort.rows("train") if row % 10 != 9] * 20
@@ -228,7 +243,7 @@ def test_a_pretrained_encoder_says_what_transformers_says(kind: str, request: py
     texts = [REPORTS[True], None, REPORTS[False], REPORTS[True]]
     ids = reader.read(texts).ids
     assert ids[:, 0].tolist() == [1, 0, 2, 1]
-    assert reader.cached_texts == 2
+    assert len(reader.bank) == 2
     network = (CLIPTextModel if kind == "clip_folder" else BertModel).from_pretrained(folder).eval()
     tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
     batch = tokenizer(REPORTS[False], padding="max_length", max_length=16, truncation=True, return_tensors="pt")

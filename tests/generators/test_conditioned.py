@@ -13,7 +13,8 @@ from cohorts.folders import pixel_digest
 from cohorts.preprocess import Preprocess
 from cohorts.records import Array
 from cohorts.store import Cohort
-from conditioning.plan import SamplingPlan, masks_of, plan_masks, plan_prompts
+from conditioning.plan import SamplingPlan, masks_of, plan_prompts
+from conditioning.plan_masks import plan_masks
 from conditioning.prompt import Prompt
 from generators.bundle import GeneratorBundle
 from generators.generate import generate, plan_again

@@ -10,10 +10,11 @@ import pytest
 from cohorts.errors import InputError, PromptError
 from cohorts.records import Array
 from cohorts.store import Cohort
+from conditioning.conditioner import row_prompts
 from conditioning.prompt import Intervention, Prompt
 from generators.bundle import GeneratorBundle
 from generators.config import CounterfactualConfig
-from generators.counterfactual import Counterfactuals, counterfactual_images, factual_prompts
+from generators.counterfactual import Counterfactuals, counterfactual_images
 from generators.counterfactual_cohort import changed_rows, publish_counterfactuals
 from generators.generate import reconstruct
 
@@ -85,7 +86,7 @@ def test_less_strength_changes_less(bundle: GeneratorBundle, cohort: Cohort, row
 
 def test_what_a_cohort_says_becomes_the_factual_prompt(bundle: GeneratorBundle, cohort: Cohort) -> None:
     row = cohort.rows("test")[0]
-    (prompt,) = factual_prompts(cohort, [row], bundle.facts.conditions)
+    (prompt,) = row_prompts(cohort, [row], bundle.facts.conditions)
     shown = cohort.labels([row])[0]
     assert prompt.labels == {"bright": bool(shown[0]), "dark": bool(shown[1])}
     assert prompt.attributes["sex"] == cohort.attribute("sex", [row])[0]

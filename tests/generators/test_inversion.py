@@ -8,14 +8,14 @@ from torch import Tensor
 
 from cohorts.errors import InputError
 from generators.config import Objective
-from generators.inversion import ddim_step, follow, invert, time_grid
+from generators.inversion import Denoise, ddim_step, follow, invert, time_grid
 from generators.objective import alpha_sigma, output_for
 
 MEAN, STD = 0.7, 0.5
 OBJECTIVES = [Objective(), Objective(shift=2.0), Objective(kind="v")]
 
 
-def gaussian(objective: Objective):  # type: ignore[no-untyped-def]
+def gaussian(objective: Objective) -> Denoise:
     """The best output for data from N(MEAN, STD²)."""
 
     def denoise(x_t: Tensor, time_B: Tensor) -> Tensor:
