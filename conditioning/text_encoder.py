@@ -135,12 +135,16 @@ class EmbeddedText(TextEncoder):
 
     def forward(self, ids_BT: Tensor) -> tuple[Tensor, Tensor]:
         """Token numbers ``(B, T)``, 0 padding, to context ``(B, T, D)`` and pooled ``(B, D)``, from the end mark."""
-        valid = ids_BT != PADDING
+        hidden, pooled = self.hidden(ids_BT)
+        return self.finish(self.to_context(hidden), ids_BT != PADDING, pooled)
+
+    def hidden(self, ids_BT: Tensor) -> tuple[Tensor, Tensor]:
+        """What the net says of each token ``(B, T, W)``, and pooled ``(B, D)``."""
         # attention is causal and padding comes last, so no valid token ever sees padding
         hidden = self.net(input_ids=ids_BT).last_hidden_state
-        last = (valid.sum(dim=1) - 1).clamp_min(0)
-        pooled = hidden[torch.arange(len(ids_BT), device=ids_BT.device), last]
-        return self.finish(self.to_context(hidden), valid, self.to_pooled(pooled))
+        last = ((ids_BT != PADDING).sum(dim=1) - 1).clamp_min(0)
+        pooled: Tensor = self.to_pooled(hidden[torch.arange(len(ids_BT), device=ids_BT.device), last])
+        return hidden, pooled
 
 
 class PretrainedText(TextEncoder):

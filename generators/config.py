@@ -16,7 +16,11 @@ from learning.fit_config import FitConfig
 SMALLEST_LATENT_SIDE = 2
 
 Solver = Literal["heun", "dpmpp_2m", "euler", "ddim"]
-SOLVERS: dict[str, tuple[Solver, ...]] = {"flow": ("heun", "dpmpp_2m", "euler"), "v": ("dpmpp_2m", "ddim")}
+SOLVERS: dict[str, tuple[Solver, ...]] = {
+    "flow": ("heun", "dpmpp_2m", "euler"),
+    "v": ("dpmpp_2m", "ddim"),
+    "ddpm": ("dpmpp_2m", "ddim"),
+}
 """Solvers of each objective, the default first."""
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -173,11 +177,32 @@ class DenoiserConfig(Frozen):
             )
 
 
+class NoiseTable(Frozen):
+    """The discrete noise levels that a network was trained on (Ho et al. 2020), in the terms of diffusers' schedulers.
+
+    Attributes:
+        steps: T, number of levels.
+        schedule: how the betas run from ``start`` to ``end``; ``squaredcos_cap_v2`` (Nichol & Dhariwal 2021) takes
+            neither.
+        start: first beta.
+        end: last beta.
+        prediction: what the network says: the noise, or the velocity (Salimans & Ho 2022).
+    """
+
+    steps: Annotated[int, Field(ge=2, le=10_000)] = 1000
+    schedule: Literal["linear", "scaled_linear", "squaredcos_cap_v2"] = "scaled_linear"
+    start: Annotated[float, Field(gt=0, lt=1)] = 0.00085
+    end: Annotated[float, Field(gt=0, lt=1)] = 0.012
+    prediction: Literal["epsilon", "v_prediction"] = "epsilon"
+
+
 class Objective(Frozen):
     """A noise path, what is regressed on it, and where training looks; see :mod:`generators.objective`.
 
     Attributes:
-        kind: ``flow`` (rectified flow) or ``v`` (velocity of the cosine path).
+        kind: ``flow`` (rectified flow), ``v`` (velocity of the cosine path) or ``ddpm`` (a table of noise levels, as
+            Stable Diffusion and MONAI's bundles have; given by the base that is fine-tuned).
+        table: of ``ddpm``.
         shift: multiplies the noise-to-signal ratio sigma/alpha at every time: > 1 for larger latents, whose
             neighbouring values repeat each other (Hoogeboom et al. 2023, equation 4; Esser et al. 2024, equation 23).
         times: ``logit_normal`` prefers the middle of the path (Esser et al. 2024, equation 19), ``uniform`` does not.
@@ -185,11 +210,20 @@ class Objective(Frozen):
         times_std: scale of the logit-normal.
     """
 
-    kind: Literal["flow", "v"] = "flow"
+    kind: Literal["flow", "v", "ddpm"] = "flow"
+    table: NoiseTable | None = None
     shift: Annotated[float, Field(gt=0, le=100)] = 1.0
     times: Literal["logit_normal", "uniform"] = "logit_normal"
     times_mean: Annotated[float, Field(ge=-5, le=5)] = 0.0
     times_std: Annotated[float, Field(gt=0, le=5)] = 1.0
+
+    @model_validator(mode="after")
+    def _table_belongs_to_ddpm(self) -> Objective:
+        if (self.kind == "ddpm") != (self.table is not None):
+            raise ValueError("objective.table belongs to kind ddpm, and to no other")
+        if self.table is not None and self.shift != 1:
+            raise ValueError("objective.shift must be 1 for kind ddpm: its table says all")
+        return self
 
 
 class SamplerConfig(Frozen):
@@ -260,6 +294,7 @@ class GeneratorConfig(Frozen):
         conditioning: which kinds of prompt it reads.
         objective: what the denoiser is fitted to.
         features_fit: fit of the feature network that judges reconstructions, where one is used.
+        text_fit: fit of the embedded text encoder to what texts say, before the denoiser listens to it.
         autoencoder_fit: fit of the autoencoder.
         denoiser_fit: fit of the denoiser.
         latent_balance: between every latent channel at unit variance (0) and each as large as its reach into the image
@@ -279,6 +314,9 @@ class GeneratorConfig(Frozen):
     objective: Objective = Objective()
     features_fit: FitConfig = FitConfig(
         steps=300, batch_size=32, learning_rate=2e-3, ema_decay=None, validate_every=0, tracker="none"
+    )
+    text_fit: FitConfig = FitConfig(
+        steps=600, batch_size=64, learning_rate=1e-3, ema_decay=None, validate_every=0, tracker="none"
     )
     autoencoder_fit: FitConfig = FitConfig(
         steps=1200, batch_size=16, learning_rate=2e-3, ema_decay=0.995, weight_decay=1e-4

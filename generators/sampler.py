@@ -23,7 +23,7 @@ from cohorts.errors import InputError
 from generators.config import SOLVERS, Objective, Solver
 from generators.objective import alpha_sigma, time_of
 
-TABLE_STEPS = 1000  # resolution of diffusers' table of noise levels for the cosine path
+TABLE_STEPS = 1000  # resolution of diffusers' table of noise levels
 
 Denoise = Callable[[Tensor, Tensor], Tensor]
 """``denoise(x_t, time_B) -> output``: the network's answer, as :func:`generators.objective.target` defines it."""
@@ -89,19 +89,20 @@ def make_solver(objective: Objective, solver: Solver, steps: int) -> Any:
         scheduler.set_timesteps(steps)
     else:
         scheduler = DPMSolverMultistepScheduler(
-            trained_betas=_cosine_betas(objective),
-            prediction_type="v_prediction",
+            trained_betas=_betas(objective),
+            prediction_type="v_prediction" if objective.table is None else objective.table.prediction,
             solver_order=1 if solver == "ddim" else 2,
         )
         scheduler.set_timesteps(steps)
     return scheduler
 
 
-def _cosine_betas(objective: Objective) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """The cosine path as diffusers' table of betas: alpha_bar_k / alpha_bar_(k-1) = 1 - beta_k."""
+def _betas(objective: Objective) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """The path as diffusers' table of betas: alpha_bar_k / alpha_bar_(k-1) = 1 - beta_k."""
     times = torch.arange(1, TABLE_STEPS + 1, dtype=torch.float64) / TABLE_STEPS
     # the last entry would have no signal at all, and an infinite noise-to-signal ratio
-    times = times.clamp(max=1 - 0.5 / TABLE_STEPS)
+    if objective.table is None:
+        times = times.clamp(max=1 - 0.5 / TABLE_STEPS)
     alpha_bar = alpha_sigma(objective, times)[0].numpy() ** 2
     betas: np.ndarray[Any, np.dtype[np.float64]] = 1 - alpha_bar / np.concatenate([[1.0], alpha_bar[:-1]])
     return betas

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib.metadata
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,6 +24,7 @@ from cohorts.progress import Progress
 from cohorts.records import Array
 from cohorts.store import Cohort
 from conditioning.conditioner import Conditioner, encoder_sizes, learn_conditioner
+from conditioning.config import EMBEDDED
 from conditioning.encoder import Conditions
 from conditioning.prompt import ConditionSchema
 from generators.autoencoder import Autoencoder, build_autoencoder
@@ -102,6 +103,7 @@ class _Training:
     work: Path
     progress: Progress | None
     rows: TrainingRows = field(init=False)
+    vocabulary: ConditionSchema = field(init=False)
     conditioner: Conditioner = field(init=False)
     latent_shape: tuple[int, ...] = field(init=False)
     images: dict[Split, Array] = field(init=False)
@@ -117,7 +119,7 @@ class _Training:
         self.latent_shape = self.config.autoencoder.latent_shape(self.preprocess.size)
         self.config.denoiser.check_latent(self.latent_shape)
         self.rows = training_rows(self.cohort)
-        vocabulary = learnt_schema(self.cohort, self.rows.train)
+        self.vocabulary = vocabulary = learnt_schema(self.cohort, self.rows.train)
         self.conditioner = learn_conditioner(
             self.cohort,
             self.rows.train,
@@ -190,7 +192,7 @@ class _Training:
         config = self.config
         if not config.reconstruction.features:
             return None
-        labels = self.conditions["train"].labels_BL
+        labels = self._stated().labels_BL
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(config.seed, "features"))
             network = FeatureNet(len(self.preprocess.size), self.preprocess.channels, max(1, labels.shape[1]))
@@ -198,7 +200,7 @@ class _Training:
             read = _with_images(self.images["train"], {"labels": labels}, flipped=False)
             self._fit(
                 "features",
-                FeatureLearner(network, exclusive=self.schema.exclusive and labels.shape[1] > 1),
+                FeatureLearner(network, exclusive=self.vocabulary.exclusive and labels.shape[1] > 1),
                 StreamBatches(len(labels), read),
                 config.features_fit,
                 json_digest([self._data_key(), "features"]),
@@ -269,6 +271,7 @@ class _Training:
             seed=derive_seed(config.seed, "denoiser weights"),
             sizes=encoder_sizes(self.conditioner, config.conditioning, config.denoiser.context_dim, halvings),
         )
+        self._text_encoder(network)
         judged: dict[Split, tuple[Latents, Conditions]] = {
             split: (Latents(latents[split].mean[rows], latents[split].log_var[rows]), self.conditions[split][rows])
             for split, rows in self._judged_rows().items()
@@ -295,7 +298,35 @@ class _Training:
         parts += [config.conditioning.model_dump(mode="json")]
         parts += [config.objective.model_dump(mode="json"), scaling.model_dump(mode="json")]
         parts += [config.denoiser_fit.consequential()]
+        if self._learns_to_read:
+            parts.append(config.text_fit.consequential())
         return network, self._fit("denoiser", learner, batches, config.denoiser_fit, json_digest(parts))
+
+    def _text_encoder(self, denoiser: Denoiser) -> None:
+        """Teach the embedded text encoder, where there is one, to read; see :mod:`conditioning.text_learning`."""
+        if not self._learns_to_read:
+            return
+        from conditioning.text_learning import TextLearner, TextQuestions  # loads transformers
+
+        config, sizes = self.config, denoiser.sizes
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive_seed(config.seed, "text questions"))
+            questions = TextQuestions(denoiser.conditioning["encoder"].text, self.vocabulary, sizes.dim)
+        stated = replace(self._stated(), text_BT=self.conditions["train"].text_BT)
+        key = json_digest(
+            [self._data_key(), self._condition_key(), sizes.model_dump(mode="json"), config.text_fit.consequential()]
+        )
+        self._fit("text", TextLearner(questions), TensorBatches(stated.tensors()), config.text_fit, key)
+        questions.train()
+
+    @property
+    def _learns_to_read(self) -> bool:
+        text = self.config.conditioning.text
+        return text is not None and text.encoder == EMBEDDED
+
+    def _stated(self) -> Conditions:
+        """Labels and attributes of the training rows, whether or not the generator reads them by themselves."""
+        return Conditions.from_cohort(self.cohort, self.rows.train, self.vocabulary)
 
     def _fit(self, name: str, learner: Any, batches: Any, config: FitConfig, key: str) -> FitResult:
         seeded = config.model_copy(update={"seed": derive_seed(self.config.seed, name, config.seed)})
@@ -343,7 +374,7 @@ class _Training:
 
 
 _FIT_FREE = {"device", "tracker", "log_every", "grid_every", "checkpoint_every", "track_real_images"}
-_WITHOUT_CONSEQUENCE = {"features_fit": _FIT_FREE, "autoencoder_fit": _FIT_FREE, "denoiser_fit": _FIT_FREE}
+_WITHOUT_CONSEQUENCE = {"features_fit": _FIT_FREE, "text_fit": _FIT_FREE, "autoencoder_fit": _FIT_FREE, "denoiser_fit": _FIT_FREE}
 
 
 def _with_images(images: Array, others: dict[str, Tensor], *, flipped: bool) -> Callable[[Tensor], dict[str, Tensor]]:

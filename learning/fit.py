@@ -21,7 +21,16 @@ from learning.devices import make_accelerator
 from learning.fit_config import FitConfig
 from learning.history import History
 from learning.learner import Learner
-from learning.optimizer import adamw, load_optimizer, moving_average, no_gradients_for, optimizer_tensors
+from learning.optimizer import (
+    adamw,
+    frozen_names,
+    load_optimizer,
+    load_trained_state,
+    moving_average,
+    no_gradients_for,
+    optimizer_tensors,
+    trained_state,
+)
 from learning.randomness import derive_seed, torch_generator
 
 __all__ = ["Batches", "FitConfig", "FitResult", "Learner", "fit"]
@@ -124,6 +133,7 @@ class _Run:
             self._share(learner.adversary)
             rate = config.adversary_learning_rate or config.learning_rate
             self.adversary_optimizer = adamw(learner.adversary, rate, config)
+        self.frozen = frozen_names(learner.network)
         self.average = None if config.ema_decay is None else moving_average(learner.network, config.ema_decay)
         self.history = History(self.accelerator, work, config)
         self.step = 0
@@ -143,10 +153,10 @@ class _Run:
         if found is not None:
             refuse_other_settings(found.state["settings"], self.settings, self.work)
             self.step = found.step
-            self.learner.network.load_state_dict(found.groups["network"])
+            load_trained_state(self.learner.network, found.groups["network"], self.frozen)
             load_optimizer(self.optimizer, found.groups["optimizer"])
             if self.average is not None:
-                self.average.module.load_state_dict(found.groups["average"])
+                load_trained_state(self.average.module, found.groups["average"], self.frozen)
                 self.average.n_averaged.fill_(found.step)
             if self.learner.adversary is not None and self.adversary_optimizer is not None:
                 self.learner.adversary.load_state_dict(found.groups["adversary"])
@@ -159,9 +169,12 @@ class _Run:
         """Write a checkpoint of now, by the main process."""
         self.history.collect()
         if self.accelerator.is_main_process:
-            groups = {"network": self.learner.network.state_dict(), "optimizer": optimizer_tensors(self.optimizer)}
+            groups = {
+                "network": trained_state(self.learner.network, self.frozen),
+                "optimizer": optimizer_tensors(self.optimizer),
+            }
             if self.average is not None:
-                groups["average"] = self.average.module.state_dict()
+                groups["average"] = trained_state(self.average.module, self.frozen)
             if self.learner.adversary is not None and self.adversary_optimizer is not None:
                 groups["adversary"] = self.learner.adversary.state_dict()
                 groups["adversary_optimizer"] = optimizer_tensors(self.adversary_optimizer)
@@ -283,7 +296,7 @@ class _Run:
                 self.history.log_validation(self.step, validation, training)
                 if self.best is None or validation["loss"] < self.best["loss"]:
                     self.best = {"step": self.step, "loss": validation["loss"]}
-                    self.best_weights = _copied(network)
+                    self.best_weights = _copied(network, self.frozen)
         self.accelerator.wait_for_everyone()
 
     def _grid(self) -> None:
@@ -298,9 +311,9 @@ class _Run:
 
     def result(self, finished: bool, resumed_from: int) -> FitResult:
         """Load the kept weights into the learner's network, in every process."""
-        weights = self.best_weights if self.best is not None else _copied(self.judged)
+        weights = self.best_weights if self.best is not None else _copied(self.judged, self.frozen)
         if self.accelerator.is_main_process:
-            self.learner.network.load_state_dict(weights)
+            load_trained_state(self.learner.network, weights, self.frozen)
         self._share(self.learner.network)
         self.learner.network.eval()
         step, loss = (self.step, None) if self.best is None else (self.best["step"], self.best["loss"])
@@ -335,8 +348,8 @@ class _Run:
             yield
 
 
-def _copied(network: nn.Module) -> dict[str, Tensor]:
-    return {key: value.detach().to("cpu", copy=True) for key, value in network.state_dict().items()}
+def _copied(network: nn.Module, frozen: frozenset[str]) -> dict[str, Tensor]:
+    return {key: value.detach().to("cpu", copy=True) for key, value in trained_state(network, frozen).items()}
 
 
 def _shapes(module: nn.Module) -> dict[str, list[int]]:

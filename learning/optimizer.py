@@ -40,7 +40,7 @@ def adamw(network: nn.Module, rate: float, config: FitConfig) -> torch.optim.Opt
 
 
 def moving_average(network: nn.Module, decay: float) -> AveragedModel:
-    """A moving average of the weights; buffers follow the network.
+    """A moving average of the weights; buffers follow the network, and frozen weights are the network's own.
 
     torch's own class: it keeps a whole module, so nothing has to be swapped in and out to validate, and it needs no
     further library. The warm-up is that of TensorFlow's ExponentialMovingAverage.
@@ -48,11 +48,38 @@ def moving_average(network: nn.Module, decay: float) -> AveragedModel:
 
     def update(averaged: Any, current: Any, _: Tensor | int) -> None:
         done = int(average.n_averaged)  # on the CPU; the argument is a copy on the device, and reading it would wait
-        torch._foreach_lerp_(averaged, current, 1 - min(decay, (1 + done) / (10 + done)))
+        pairs = [(mean, now) for mean, now in zip(averaged, current, strict=True) if mean.data_ptr() != now.data_ptr()]
+        means, nows = [mean for mean, _ in pairs], [now for _, now in pairs]
+        torch._foreach_lerp_(means, nows, 1 - min(decay, (1 + done) / (10 + done)))
 
     average = AveragedModel(network, multi_avg_fn=torch.no_grad()(update))
+    for mean, now in zip(average.module.parameters(), network.parameters(), strict=True):
+        if not now.requires_grad:
+            mean.data = now.data
     average.module.requires_grad_(False)
     return average
+
+
+def frozen_names(network: nn.Module) -> frozenset[str]:
+    """Names of the weights that no step changes: neither checkpoints nor results hold them."""
+    parameters = network.named_parameters(remove_duplicate=False)
+    return frozenset(name for name, parameter in parameters if not parameter.requires_grad)
+
+
+def trained_state(network: nn.Module, frozen: frozenset[str]) -> dict[str, Tensor]:
+    """The state dict without frozen weights."""
+    return {name: value for name, value in network.state_dict().items() if name not in frozen}
+
+
+def load_trained_state(network: nn.Module, tensors: Mapping[str, Tensor], frozen: frozenset[str]) -> None:
+    """Put back what :func:`trained_state` gave.
+
+    Raises:
+        RuntimeError: other names or shapes.
+    """
+    found = network.load_state_dict(dict(tensors), strict=False)
+    if found.unexpected_keys or set(found.missing_keys) != frozen:
+        raise RuntimeError("the weights are not those of this network")
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -3,7 +3,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from generators.config import Objective
+from diffusers import DDIMScheduler, DDPMScheduler
+
+from generators.config import NoiseTable, Objective
 from generators.objective import (
     add_noise,
     alpha_sigma,
@@ -20,6 +22,8 @@ OBJECTIVES = [
     Objective(kind="flow", shift=3.0),
     Objective(kind="v", times="uniform"),
     Objective(kind="v", shift=0.5),
+    Objective(kind="ddpm", table=NoiseTable(), times="uniform"),
+    Objective(kind="ddpm", table=NoiseTable(schedule="linear", start=1e-4, end=0.02, prediction="v_prediction")),
 ]
 TIMES = torch.linspace(0.01, 0.99, 50, dtype=torch.float64)
 
@@ -83,3 +87,41 @@ def test_validation_times_are_quantiles() -> None:
     uniform = validation_times(Objective(times="uniform"), 4)
     torch.testing.assert_close(uniform, torch.tensor([0.125, 0.375, 0.625, 0.875]))
     assert validation_times(Objective(), 3)[1].item() == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("schedule", ["linear", "scaled_linear", "squaredcos_cap_v2"])
+def test_levels_of_a_table_are_those_of_diffusers(schedule: str) -> None:
+    table = NoiseTable(steps=400, schedule=schedule, start=0.001, end=0.02)
+    theirs = DDPMScheduler(num_train_timesteps=400, beta_schedule=schedule, beta_start=0.001, beta_end=0.02)
+    times = (torch.arange(400) + 1) / 400
+    alpha, sigma = alpha_sigma(Objective(kind="ddpm", table=table), times)
+    torch.testing.assert_close(alpha, theirs.alphas_cumprod.sqrt(), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(sigma, (1 - theirs.alphas_cumprod).sqrt(), atol=1e-5, rtol=1e-5)
+    end_alpha, end_sigma = alpha_sigma(Objective(kind="ddpm", table=table), torch.zeros(1))
+    assert (float(end_alpha), float(end_sigma)) == (1.0, 0.0)
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
+def test_training_on_a_table_looks_at_its_levels_and_regresses_what_diffusers_does(prediction: str) -> None:
+    objective = Objective(kind="ddpm", table=NoiseTable(prediction=prediction), times="uniform")
+    times = training_times(objective, 64, torch.Generator().manual_seed(0))
+    levels = (times * 1000).round().long() - 1
+    torch.testing.assert_close(times, (levels + 1) / 1000)
+    assert int(levels.min()) >= 0
+    assert int(levels.max()) <= 999
+    x0, eps = torch.randn(2, 64, 3, generator=torch.Generator().manual_seed(1))
+    theirs = DDIMScheduler(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012)
+    torch.testing.assert_close(
+        add_noise(objective, x0, eps, times), theirs.add_noise(x0, eps, levels), atol=1e-5, rtol=1e-4
+    )
+    wanted = eps if prediction == "epsilon" else theirs.get_velocity(x0, eps, levels)
+    torch.testing.assert_close(target(objective, x0, eps, times), wanted, atol=1e-5, rtol=1e-4)
+
+
+def test_a_table_belongs_to_its_kind() -> None:
+    with pytest.raises(ValueError, match="table belongs to kind ddpm"):
+        Objective(kind="ddpm")
+    with pytest.raises(ValueError, match="table belongs to kind ddpm"):
+        Objective(table=NoiseTable())
+    with pytest.raises(ValueError, match="shift must be 1"):
+        Objective(kind="ddpm", table=NoiseTable(), shift=2.0)

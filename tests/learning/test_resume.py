@@ -217,3 +217,29 @@ def test_tied_and_strided_tensors_come_back_exactly(tmp_path: Path) -> None:
     assert found is not None
     assert found.state == state
     assert all(torch.equal(found.groups["network"][key], value) for key, value in groups["network"].items())
+
+
+def frozen_denoise() -> Denoise:
+    """Only its last layer learns."""
+    learner = Denoise(adversary=False)
+    learner.network[:-1].requires_grad_(False)
+    return learner
+
+
+def test_frozen_weights_stay_out_of_checkpoints_and_a_resume_is_still_exact(tmp_path: Path) -> None:
+    start = {key: value.clone() for key, value in frozen_denoise().network.state_dict().items()}
+    calls = iter([False] * 12 + [True])
+    fit_denoiser(tmp_path / "stopped", frozen_denoise(), stop=lambda: next(calls))
+    found = latest_checkpoint(tmp_path / "stopped" / "checkpoints")
+    assert found is not None
+    for group in ("network", "average"):
+        assert {name for name in found.groups[group] if "running" not in name and "num_batches" not in name} == {
+            "5.weight",
+            "5.bias",
+        }
+    resumed, _ = fit_denoiser(tmp_path / "stopped", frozen_denoise())
+    straight, _ = fit_denoiser(tmp_path / "straight", frozen_denoise())
+    assert same_bits(resumed.network, straight.network)
+    ended = straight.network.state_dict()
+    assert torch.equal(ended["0.weight"], start["0.weight"])
+    assert not torch.equal(ended["5.weight"], start["5.weight"])
