@@ -204,6 +204,7 @@ def learn_conditioner(
     *,
     preprocess: Preprocess,
     seed: int,
+    pipeline: str | None = None,
 ) -> Conditioner:
     """The conditioner that a generator trained on these rows can have.
 
@@ -214,6 +215,7 @@ def learn_conditioner(
         config: which kinds of prompt are wanted.
         preprocess: the network's grid.
         seed: of the templates' wordings.
+        pipeline: hub id or folder of the diffusers pipeline that is fine-tuned, whose text encoder reads the texts.
 
     Raises:
         InputError: no kind of prompt is wanted, or the rows have no text or no mask to learn from.
@@ -226,7 +228,7 @@ def learn_conditioner(
     reader: TextReader | None = None
     if config.text is not None:
         reads.append("text")
-        changes["text"], reader = _text_schema(cohort, rows, vocabulary, config.text, seed)
+        changes["text"], reader = _text_schema(cohort, rows, vocabulary, config.text, seed=seed, pipeline=pipeline)
     if not reads:
         raise InputError(
             "generator.conditioning reads neither labels, text nor masks", "set one of them, or labels to true"
@@ -244,7 +246,13 @@ def _mask_schema(cohort: Cohort, rows: Sequence[int], preprocess: Preprocess) ->
 
 
 def _text_schema(
-    cohort: Cohort, rows: Sequence[int], vocabulary: ConditionSchema, config: TextConfig, seed: int
+    cohort: Cohort,
+    rows: Sequence[int],
+    vocabulary: ConditionSchema,
+    config: TextConfig,
+    *,
+    seed: int,
+    pipeline: str | None,
 ) -> tuple[TextSchema, TextReader]:
     """Train or open the encoder of texts, and count the texts that it cuts."""
     if config.written_by == "templates":
@@ -259,7 +267,12 @@ def _text_schema(
             "ingest a text column, or set conditioning.text.written_by to templates",
         )
     reader: TextReader
-    if config.encoder == EMBEDDED:
+    if pipeline is not None:
+        from conditioning.pretrained_text import PipelineReader  # loads transformers
+
+        reader = PipelineReader(pipeline)
+        schema = reader.schema()
+    elif config.encoder == EMBEDDED:
         tokenizer = train_tokenizer(
             [text for text, _ in stated],
             [patient for _, patient in stated],

@@ -243,6 +243,41 @@ class ConditionEncoder(nn.Module):
         pooled: Tensor = self.pool(summary)
         return context, pooled
 
+    @torch.no_grad()
+    def adopt(self, other: ConditionEncoder, mine: ConditionSchema, theirs: ConditionSchema) -> None:
+        """Take over what an encoder of the same width knows of another vocabulary, name by name.
+
+        Args:
+            other: the encoder to learn from.
+            mine: vocabulary of this one.
+            theirs: vocabulary of the other.
+        """
+        self.start.copy_(other.start)
+        for name in ("pool", "continuous_values"):
+            getattr(self, name).load_state_dict(getattr(other, name).state_dict())
+        for place, label in enumerate(mine.label_inputs):
+            if label in theirs.label_inputs:
+                there = theirs.label_inputs.index(label)
+                self.labels.weight[3 * place : 3 * place + 3] = other.labels.weight[3 * there : 3 * there + 3]
+        numbers = {spec.name: place for place, spec in enumerate(theirs.continuous_inputs)}
+        for place, spec in enumerate(mine.continuous_inputs):
+            if spec.name in numbers:
+                self.continuous_names[place] = other.continuous_names[numbers[spec.name]]
+                self.continuous_missing[place] = other.continuous_missing[numbers[spec.name]]
+        rows = other.category_rows(theirs)
+        for key, row in self.category_rows(mine).items():
+            if key in rows:
+                self.categories.weight[row] = other.categories.weight[rows[key]]
+
+    def category_rows(self, schema: ConditionSchema) -> dict[tuple[str, str | None], int]:
+        """Row of the table of each category of each attribute, and of its being missing (``None``)."""
+        starts = self.offsets.tolist()
+        return {
+            (spec.name, category): start + number
+            for spec, start in zip(schema.categorical_inputs, starts, strict=True)
+            for number, category in enumerate((None, *spec.categories))
+        }
+
     def _continuous(self, values_BC: Tensor) -> Tensor:
         missing = torch.isnan(values_BC).unsqueeze(-1)
         values = torch.nan_to_num(values_BC).unsqueeze(-1)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModel, AutoTokenizer, CLIPTextModel
+from transformers import AutoConfig, AutoModel, AutoTokenizer, CLIPTextModel, CLIPTokenizer
 
 from cohorts.errors import InputError
 from conditioning.prompt import TextSchema
@@ -33,7 +33,7 @@ class PretrainedReader:
 
     def __init__(self, source: str, tokens: int) -> None:
         self.source, self.tokens = source, tokens
-        self._tokenizer, self._network = _load(source)
+        self._tokenizer, self._network = self._load()
         config = self._network.config
         takes = getattr(config, "max_position_embeddings", tokens)
         if takes < tokens:
@@ -92,6 +92,57 @@ class PretrainedReader:
         self._numbers[text] = len(self.bank)
         self.bank.add(hidden, batch["attention_mask"].bool())
 
+    def _load(self) -> tuple[Any, Any]:
+        return _load(self.source)
+
+
+class PipelineReader(PretrainedReader):
+    """The text encoder of a Stable Diffusion pipeline, read as the pipeline reads it: all its tokens, padding too.
+
+    Args:
+        source: hub id or folder of the pipeline (``tokenizer/`` and ``text_encoder/`` in it).
+
+    Raises:
+        InputError: it cannot be had, or has no safetensors.
+    """
+
+    def __init__(self, source: str) -> None:
+        self._words = _opened(
+            f"tokenizer of {source}", source, lambda: CLIPTokenizer.from_pretrained(source, subfolder="tokenizer")
+        )
+        super().__init__(source, int(self._words.model_max_length))
+        self.bank = TextBank(self.tokens, self.width, dtype=torch.float32)
+
+    def schema(self) -> TextSchema:
+        """As :meth:`PretrainedReader.schema`."""
+        return super().schema().model_copy(update={"pipeline": True})
+
+    @torch.inference_mode()
+    def features(self, text: str) -> torch.Tensor:
+        """What the encoder says of a text, cut at its length; float32 ``(T, W)``."""
+        batch = self._tokenizer(
+            text, truncation=True, max_length=self.tokens, padding="max_length", return_tensors="pt", verbose=False
+        )
+        mask = batch["attention_mask"] if getattr(self._network.config, "use_attention_mask", False) else None
+        found: torch.Tensor = self._network(input_ids=batch["input_ids"], attention_mask=mask).last_hidden_state[0]
+        return found
+
+    def _encode(self, text: str) -> None:
+        if self.too_long([text]):
+            self._long.add(text)
+        self._numbers[text] = len(self.bank)
+        self.bank.add(self.features(text).unsqueeze(0), torch.ones(1, self.tokens, dtype=torch.bool))
+
+    def _load(self) -> tuple[Any, Any]:
+        network = _opened(
+            f"text encoder of {self.source}",
+            self.source,
+            lambda: CLIPTextModel.from_pretrained(
+                self.source, subfolder="text_encoder", use_safetensors=True, dtype=torch.float32
+            ),
+        )
+        return self._words, network.eval().requires_grad_(False)
+
 
 def open_reader(schema: TextSchema) -> PretrainedReader:
     """The encoder that a generator was trained with.
@@ -99,7 +150,7 @@ def open_reader(schema: TextSchema) -> PretrainedReader:
     Raises:
         InputError: it cannot be had, or it is another one by now.
     """
-    reader = PretrainedReader(schema.encoder, schema.tokens)
+    reader = PipelineReader(schema.encoder) if schema.pipeline else PretrainedReader(schema.encoder, schema.tokens)
     if reader.digest != schema.digest:
         raise InputError(
             f"text encoder {schema.encoder} is not the one that this generator was trained with",
@@ -110,15 +161,24 @@ def open_reader(schema: TextSchema) -> PretrainedReader:
 
 def _load(source: str) -> tuple[Any, Any]:
     """Tokenizer and network; nothing is ever unpickled, and no code of a repository is run."""
-    what = f"text encoder {source}"
-    try:
+
+    def both() -> tuple[Any, Any]:
         config = AutoConfig.from_pretrained(source, trust_remote_code=False)
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
         kind = CLIPTextModel if config.model_type in CLIP_KINDS else AutoModel
-        network = kind.from_pretrained(source, trust_remote_code=False, use_safetensors=True, dtype=torch.float32)
+        return tokenizer, kind.from_pretrained(
+            source, trust_remote_code=False, use_safetensors=True, dtype=torch.float32
+        )
+
+    tokenizer, network = _opened(f"text encoder {source}", source, both)
+    return tokenizer, network.eval().requires_grad_(False)
+
+
+def _opened(what: str, source: str, read: Callable[[], Any]) -> Any:
+    try:
+        return read()
     except (OSError, ValueError, KeyError):
         remedy = "check that the folder holds config.json, the tokenizer and model.safetensors"
         if not Path(source).is_dir():
             remedy = "give a folder that holds its config.json, tokenizer and model.safetensors, or connect to the hub"
         raise InputError(f"{what} cannot be had", remedy) from None
-    return tokenizer, network.eval().requires_grad_(False)

@@ -111,6 +111,7 @@ class TextSchema(Frozen):
         written_by: ``cohort``: the texts of its images; ``templates``: sentences made from labels and attributes, so
             that the model knows no other phrases.
         truncated: share of the training texts that were longer than ``tokens`` and lost their end.
+        pipeline: ``encoder`` is a whole diffusers pipeline, whose text encoder is read as the pipeline reads it.
     """
 
     encoder: str = "embedded"
@@ -119,6 +120,7 @@ class TextSchema(Frozen):
     digest: str = ""
     written_by: Literal["cohort", "templates"] = "cohort"
     truncated: Annotated[float, Field(ge=0, le=1)] = 0.0
+    pipeline: bool = False
 
 
 class MaskSchema(Frozen):

@@ -24,10 +24,11 @@ class TextBank:
     Args:
         tokens: T, length of every text.
         width: W, features per token.
+        dtype: precision at which features are kept.
     """
 
-    def __init__(self, tokens: int, width: int) -> None:
-        self._features = torch.zeros(0, tokens, width, dtype=torch.float16)
+    def __init__(self, tokens: int, width: int, dtype: torch.dtype = torch.float16) -> None:
+        self._features = torch.zeros(0, tokens, width, dtype=dtype)
         self._valid = torch.zeros(0, tokens, dtype=torch.bool)
         self._filled = 0
 
@@ -36,7 +37,7 @@ class TextBank:
 
     @property
     def features(self) -> Tensor:
-        """float16 ``(n, T, W)``."""
+        """``(n, T, W)``."""
         return self._features[: self._filled]
 
     @property
@@ -51,9 +52,19 @@ class TextBank:
             room = max(end, 2 * len(self._features)) - len(self._features)
             self._features = torch.cat([self._features, self._features.new_zeros(room, *self._features.shape[1:])])
             self._valid = torch.cat([self._valid, self._valid.new_zeros(room, self._valid.shape[1])])
-        self._features[self._filled : end] = features.to(torch.float16).cpu()
+        self._features[self._filled : end] = features.to(self._features.dtype).cpu()
         self._valid[self._filled : end] = valid.cpu()
         self._filled = end
+
+    def look_up(self, ids_B: Tensor) -> tuple[Tensor, Tensor]:
+        """Features float32 ``(B, T, W)`` and where there are tokens ``(B, T)`` for numbers plus one, 0 for no text."""
+        rows = ids_B.cpu()
+        stated = rows > 0
+        features = torch.zeros(len(rows), *self.features.shape[1:])
+        valid = torch.zeros(len(rows), self.features.shape[1], dtype=torch.bool)
+        features[stated] = self.features[rows[stated] - 1].float()
+        valid[stated] = self.valid[rows[stated] - 1]
+        return features, valid
 
     def save(self, path: Path, ids: Tensor) -> None:
         """Keep what numbers ``ids`` (0: no text) stand for, whole or not at all; no word of a text is written."""
@@ -166,13 +177,7 @@ class PretrainedText(TextEncoder):
     def forward(self, ids_B1: Tensor) -> tuple[Tensor, Tensor]:
         """Numbers of texts in the bank plus one ``(B, 1)``, 0 for no text, to context and pooled (mean over tokens)."""
         device = self.padding.device
-        rows = ids_B1[:, 0].cpu()
-        stated = rows > 0
-        total = len(rows)
-        features = torch.zeros(total, *self.bank.features.shape[1:])
-        valid = torch.zeros(total, self.total_tokens, dtype=torch.bool)
-        features[stated] = self.bank.features[rows[stated] - 1].float()
-        valid[stated] = self.bank.valid[rows[stated] - 1]
+        features, valid = self.bank.look_up(ids_B1[:, 0])
         features, valid = self.norm(features.to(device)), valid.to(device)
         share = valid.float() / valid.sum(dim=1, keepdim=True).clamp_min(1)
         pooled = (features * share.unsqueeze(-1)).sum(dim=1)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from cohorts.errors import InputError
 from conditioning.encoder import MISSING, PRESENT, Conditions
 from conditioning.prompt import ConditionSchema
 from conditioning.text_encoder import EmbeddedText
@@ -60,8 +61,12 @@ class TextLearner(Learner):
         """As :meth:`Learner.loss`: cross-entropy of words, labels and categories, squared error of numbers."""
         conditions = Conditions.from_tensors(batch).one_wording(generator)
         ids = conditions.text_BT
+        if ids is None:
+            raise InputError("a text encoder learns from conditions with texts")
         words, (labels, numbers, *categories) = self.network(ids)
-        parts = {"words": F.cross_entropy(words[:, :-1].flatten(0, 1).float(), ids[:, 1:].flatten(), ignore_index=PADDING)}
+        parts = {
+            "words": F.cross_entropy(words[:, :-1].flatten(0, 1).float(), ids[:, 1:].flatten(), ignore_index=PADDING)
+        }
         stated = ids.any(dim=1, keepdim=True)
         if labels.shape[1]:
             errors = F.binary_cross_entropy_with_logits(

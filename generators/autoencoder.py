@@ -10,7 +10,8 @@ what that leaves out; compare the residual autoencoding of Chen et al. 2024 (DC-
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, Protocol
 
 import torch
 from monai.networks.nets import AutoencoderKL
@@ -18,6 +19,19 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from generators.config import AutoencoderConfig
+
+
+class Codec(Protocol):
+    """Whatever turns images into latents and back, and has weights on some device."""
+
+    def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log-variance of the latents of images, float32."""
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Images of latents, float32, not clipped."""
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """Its weights."""
 
 
 def space_to_depth(x: Tensor, patch: int) -> Tensor:

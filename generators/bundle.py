@@ -6,6 +6,7 @@ The layout is described in ``docs/formats/bundle.md``. Nothing in a bundle is ev
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -34,18 +35,40 @@ from cohorts.folders import (
 from conditioning.conditioner import open_conditioner
 from conditioning.config import EncoderSizes
 from generators.autoencoder import Autoencoder
+from generators.base import AnyAutoencoder, AnyDenoiser, open_base, whole_state
 from generators.denoiser import Denoiser
-from generators.facts import FACTS_FILE, BundleFacts
+from generators.facts import FACTS_FILE, BaseFacts, BundleFacts
+from generators.methods import load_tuned, lora_arguments, tuned_tensors
 
 TRAINING_FILE = "training.json"
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 TOKENIZER_FILE = "tokenizer.json"
 CLASSES = {"autoencoder": "AutoencoderKL", "denoiser": "DiffusionModelUNet", "conditioning": "ConditionEncoder"}
+# how diffusers calls the files that it reads
+UNET_FILE = "diffusion_pytorch_model.safetensors"
+LORA_FILE = "pytorch_lora_weights.safetensors"
 PICKLES = {".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle", ".npy", ".npz", ".joblib"}
 MAKE_AGAIN = "fetch or make the bundle again"
 
 Network = TypeVar("Network", Autoencoder, Denoiser)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """One folder of a bundle: ``config.json`` and one file of tensors.
+
+    Attributes:
+        folder: its name.
+        config: what ``config.json`` says.
+        tensors: by name.
+        file: name of the file of tensors.
+    """
+
+    folder: str
+    config: dict[str, Any]
+    tensors: dict[str, Tensor]
+    file: str = WEIGHTS_FILE
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,8 +83,8 @@ class GeneratorBundle:
     """
 
     facts: BundleFacts
-    autoencoder: Autoencoder
-    denoiser: Denoiser
+    autoencoder: AnyAutoencoder
+    denoiser: AnyDenoiser
     training: dict[str, Any]
 
     def __eq__(self, other: object) -> bool:
@@ -82,9 +105,9 @@ class GeneratorBundle:
         facts = self.facts.model_dump(mode="json", exclude_defaults=True)
         digest = hashlib.sha256(canonical_json([facts, self.training]).encode())
         digest.update((self.tokenizer_json or "").encode())
-        for name, config, module in self._parts():
-            digest.update(canonical_json([name, config]).encode())
-            for key, tensor in sorted(module.state_dict().items()):
+        for part in self._parts():
+            digest.update(canonical_json([part.folder, part.config]).encode())
+            for key, tensor in sorted(part.tensors.items()):
                 digest.update(f"{key}\0{pixel_digest(tensor.detach().cpu().contiguous().numpy())}".encode())
         return digest.hexdigest()
 
@@ -104,11 +127,11 @@ class GeneratorBundle:
         with publishing(Path(path)) as folder:
             write_json(folder / FACTS_FILE, self.facts.model_dump(mode="json"))
             write_json(folder / TRAINING_FILE, self.training)
-            for name, config, module in self._parts():
-                (folder / name).mkdir()
-                write_json(folder / name / CONFIG_FILE, config)
-                tensors = {key: value.detach().cpu().contiguous() for key, value in module.state_dict().items()}
-                save_file(tensors, folder / name / WEIGHTS_FILE)
+            for part in self._parts():
+                (folder / part.folder).mkdir()
+                write_json(folder / part.folder / CONFIG_FILE, part.config)
+                tensors = {key: value.detach().cpu().contiguous() for key, value in part.tensors.items()}
+                save_file(tensors, folder / part.folder / part.file, metadata=_metadata(part))
             if self.tokenizer_json is not None:
                 (folder / "conditioning" / TOKENIZER_FILE).write_text(self.tokenizer_json, encoding="utf-8")
             files = {str(file.relative_to(folder)): file_digest(file) for file in sorted(_files(folder))}
@@ -129,18 +152,10 @@ class GeneratorBundle:
             facts = BundleFacts.model_validate(read_json(folder / FACTS_FILE, error=BundleError))
         except ValidationError:
             raise BundleError(f"{folder / FACTS_FILE} does not describe a generator", MAKE_AGAIN) from None
-        autoencoder = _network(
-            folder / "autoencoder",
-            lambda arguments: Autoencoder(arguments, patch=facts.patch, shortcut=facts.shortcut),
-            lambda network: {"autoencoder": network.net},
-        )
-        conditioner = open_conditioner(facts.conditions, folder / "conditioning" / TOKENIZER_FILE)
-        sizes = _sizes(folder / "conditioning" / CONFIG_FILE)
-        denoiser = _network(
-            folder / "denoiser",
-            lambda arguments: Denoiser(arguments, conditioner, sizes),
-            lambda network: {"denoiser": network.net, "conditioning": network.conditioning},
-        )
+        if facts.base is not None and facts.base.needed:
+            autoencoder, denoiser = _tuned_networks(folder, facts, facts.base)
+        else:
+            autoencoder, denoiser = _whole_networks(folder, facts)
         training = read_json(folder / TRAINING_FILE, error=BundleError)
         bundle = cls(facts, autoencoder, denoiser, training)
         if bundle.digest != published["digest"]:
@@ -153,14 +168,85 @@ class GeneratorBundle:
         self.denoiser.to(device)
         return self
 
-    def _parts(self) -> Iterator[tuple[str, dict[str, Any], nn.Module]]:
-        autoencoder = {"_class_name": CLASSES["autoencoder"], **self.autoencoder.arguments}
-        denoiser = {"_class_name": CLASSES["denoiser"], **self.denoiser.arguments}
-        sizes = self.denoiser.sizes.model_dump(mode="json", exclude_defaults=True)
-        conditioning = {"_class_name": CLASSES["conditioning"], **sizes}
-        yield "autoencoder", autoencoder, self.autoencoder.net
-        yield "denoiser", denoiser, self.denoiser.net
-        yield "conditioning", conditioning, self.denoiser.conditioning
+    def _parts(self) -> Iterator[_Part]:
+        base, autoencoder, denoiser = self.facts.base, self.autoencoder, self.denoiser
+        if base is not None and base.needed:
+            yield _tuned_part(base, denoiser)
+        elif isinstance(autoencoder, Autoencoder) and isinstance(denoiser, Denoiser):
+            yield _Part("autoencoder", _class(autoencoder.arguments, "autoencoder"), whole_state(autoencoder.net))
+            yield _Part("denoiser", _class(denoiser.arguments, "denoiser"), whole_state(denoiser.net))
+        if isinstance(denoiser, Denoiser):
+            sizes = denoiser.sizes.model_dump(mode="json", exclude_defaults=True)
+            yield _Part("conditioning", _class(sizes, "conditioning"), whole_state(denoiser.conditioning))
+
+
+def _class(config: dict[str, Any], name: str) -> dict[str, Any]:
+    return {"_class_name": CLASSES[name], **config}
+
+
+def _tuned_part(base: BaseFacts, denoiser: AnyDenoiser) -> _Part:
+    """What was learned on top of a base; of a pipeline, as diffusers itself reads it."""
+    tensors = tuned_tensors(denoiser.net, base.tuning)
+    if base.kind == "stable_diffusion" and base.tuning.method == "full":
+        config = {key: value for key, value in denoiser.net.config.items() if key != "_name_or_path"}
+        return _Part("unet", {"_class_name": "UNet2DConditionModel", **config}, tensors, UNET_FILE)
+    config = {"_class_name": "FineTuning", **base.tuning.model_dump(mode="json")}
+    if base.kind == "stable_diffusion" and base.tuning.method == "lora":
+        config["adapter"] = lora_arguments(denoiser.net, base.tuning)
+        return _Part("lora", config, {f"unet.{name}": tensor for name, tensor in tensors.items()}, LORA_FILE)
+    return _Part("tuned", config, tensors)
+
+
+def _metadata(part: _Part) -> dict[str, str]:
+    """What diffusers looks for in a file of LoRA weights."""
+    metadata = {"format": "pt"}
+    if part.file == LORA_FILE:
+        adapter = {f"unet.{key}": value for key, value in part.config["adapter"].items()}
+        metadata["lora_adapter_metadata"] = json.dumps(adapter, sort_keys=True)
+    return metadata
+
+
+def _whole_networks(folder: Path, facts: BundleFacts) -> tuple[Autoencoder, Denoiser]:
+    autoencoder = _network(
+        folder / "autoencoder",
+        lambda arguments: Autoencoder(arguments, patch=facts.patch, shortcut=facts.shortcut),
+        lambda network: {"autoencoder": network.net},
+    )
+    conditioner = open_conditioner(facts.conditions, folder / "conditioning" / TOKENIZER_FILE)
+    sizes = _sizes(folder / "conditioning" / CONFIG_FILE)
+    denoiser = _network(
+        folder / "denoiser",
+        lambda arguments: Denoiser(arguments, conditioner, sizes),
+        lambda network: {"denoiser": network.net, "conditioning": network.conditioning},
+    )
+    return autoencoder, denoiser
+
+
+def _tuned_networks(folder: Path, facts: BundleFacts, tuned: BaseFacts) -> tuple[AnyAutoencoder, AnyDenoiser]:
+    """The base's networks with what was learned put in."""
+    base = open_base(tuned.source)
+    if base.digest != tuned.digest:
+        raise BundleError(
+            f"base {tuned.source} is not the one that {folder} was fine-tuned from", "bring the revision that was used"
+        )
+    conditioner = open_conditioner(facts.conditions, folder / "conditioning" / TOKENIZER_FILE)
+    described = folder / "conditioning" / CONFIG_FILE
+    sizes = _sizes(described) if tuned.kind == "bundle" else EncoderSizes(dim=base.context_dim)
+    denoiser = base.denoiser(conditioner, sizes, seed=0)
+    name, file = {
+        ("stable_diffusion", "full"): ("unet", UNET_FILE),
+        ("stable_diffusion", "lora"): ("lora", LORA_FILE),
+    }.get((tuned.kind, tuned.tuning.method), ("tuned", WEIGHTS_FILE))
+    tensors = {
+        key.removeprefix("unet.") if name == "lora" else key: t for key, t in _weights(folder / name / file).items()
+    }
+    try:
+        load_tuned(denoiser.net, tuned.tuning, tensors)
+        if isinstance(denoiser, Denoiser):
+            denoiser.conditioning.load_state_dict(_weights(folder / "conditioning" / WEIGHTS_FILE))
+    except RuntimeError:
+        raise BundleError(f"{folder / name / file} does not fit base {tuned.source}", MAKE_AGAIN) from None
+    return base.autoencoder(facts.preprocess.channels), denoiser.eval().requires_grad_(False)
 
 
 def _files(folder: Path) -> Iterator[Path]:

@@ -284,10 +284,31 @@ class CounterfactualConfig(Frozen):
     device: Literal["auto", "cpu", "cuda"] = "auto"
 
 
+class FineTuning(Frozen):
+    """How a base is fine-tuned.
+
+    Attributes:
+        method: ``full``: all of the denoiser; ``lora``: low-rank changes of its attention (Hu et al. 2022);
+            ``attention``: its attention layers alone. What encodes new labels learns in any case.
+        rank: of the low-rank changes.
+        alpha: their scale; null: ``rank``.
+        latent_scaling: what the denoiser sees of latents: ``base``: as the base saw them; ``cohort``: zero mean and
+            unit variance in this cohort, measured again.
+    """
+
+    method: Literal["full", "lora", "attention"] = "full"
+    rank: Annotated[int, Field(ge=1, le=1024)] = 8
+    alpha: Annotated[int, Field(ge=1)] | None = None
+    latent_scaling: Literal["base", "cohort"] = "base"
+
+
 class GeneratorConfig(Frozen):
     """A latent diffusion model and how it is fitted.
 
     Attributes:
+        init_from: base to fine-tune instead of starting anew: a bundle, or a folder or hub id of a Stable Diffusion
+            pipeline. Its autoencoder stays as it is; sizes and objective are its own.
+        tuning: how.
         autoencoder: size of the autoencoder.
         reconstruction: what the autoencoder is fitted to.
         denoiser: size of the denoiser.
@@ -307,6 +328,8 @@ class GeneratorConfig(Frozen):
         seed: everything random derives from it.
     """
 
+    init_from: Annotated[str, Field(min_length=1)] | None = None
+    tuning: FineTuning = FineTuning()
     autoencoder: AutoencoderConfig = AutoencoderConfig()
     reconstruction: ReconstructionConfig = ReconstructionConfig()
     denoiser: DenoiserConfig = DenoiserConfig()

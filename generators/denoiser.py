@@ -142,7 +142,7 @@ class DenoiserLearner(Learner):
     """Fits a denoiser on batches of ``mean``, ``log_var`` (B, L, *latent) and the tensors of :class:`Conditions`.
 
     Args:
-        network: the denoiser.
+        network: a denoiser, ``(x_t, time_B, conditions) -> output``.
         config: its dropping of conditions.
         objective: what is regressed.
         scaling: of the latents.
@@ -152,11 +152,10 @@ class DenoiserLearner(Learner):
     """
 
     grid_shows_real_images = False
-    network: Denoiser
 
     def __init__(
         self,
-        network: Denoiser,
+        network: nn.Module,
         config: DenoiserConfig,
         *,
         objective: Objective,

@@ -12,7 +12,7 @@ from cohorts.folders import read_digest, read_json
 from cohorts.preprocess import Preprocess
 from cohorts.records import Frozen
 from conditioning.prompt import ConditionSchema
-from generators.config import Objective
+from generators.config import FineTuning, Objective
 
 FACTS_FILE = "bundle.json"
 NO_GUARANTEE = "no formal guarantee"
@@ -40,6 +40,24 @@ class Privacy(Frozen):
     formal: str = NO_GUARANTEE
 
 
+class BaseFacts(Frozen):
+    """What a generator was fine-tuned from.
+
+    Attributes:
+        kind: ``bundle`` or ``stable_diffusion``.
+        source: folder or hub id, as it was given.
+        digest: of its weights and configuration.
+        tuning: how it was fine-tuned.
+        needed: whether the bundle holds only what was learned, so that the base must be there to use it.
+    """
+
+    kind: Literal["bundle", "stable_diffusion"]
+    source: str
+    digest: str
+    tuning: FineTuning
+    needed: bool
+
+
 class BundleFacts(Frozen):
     """Everything about a generator that is not a weight.
 
@@ -52,6 +70,7 @@ class BundleFacts(Frozen):
         latent_scaling: between the autoencoder's latents and the denoiser's.
         patch: side of the pixel blocks that become channels before the autoencoder's first layer.
         shortcut: whether the fixed linear transform runs beside the autoencoder.
+        base: what it was fine-tuned from; ``None``: it began anew.
         training_digest: of the training and validation rows.
         training_images: number of training images.
         training_patients: number of training patients.
@@ -73,6 +92,7 @@ class BundleFacts(Frozen):
     latent_scaling: LatentScaling
     patch: Annotated[int, Field(ge=1)]
     shortcut: bool
+    base: BaseFacts | None = None
     training_digest: str
     training_images: int
     training_patients: int

@@ -19,7 +19,7 @@ from cohorts.errors import MedphantomError
 from cohorts.folders import no_space_becomes_one_line
 from cohorts.progress import Progress
 from cohorts.records import Array
-from generators.autoencoder import Autoencoder
+from generators.autoencoder import Codec
 from generators.facts import LatentScaling
 from generators.training_data import image_tensor
 from learning.randomness import torch_generator
@@ -76,7 +76,7 @@ class Latents:
 
 
 @torch.no_grad()
-def reach(autoencoder: Autoencoder, latents: Latents, std: Tensor, generator: torch.Generator) -> Tensor:
+def reach(autoencoder: Codec, latents: Latents, std: Tensor, generator: torch.Generator) -> Tensor:
     """How far each latent channel reaches into the image: change of the decoded image per standard deviation.
 
     Args:
@@ -107,7 +107,7 @@ def reach(autoencoder: Autoencoder, latents: Latents, std: Tensor, generator: to
     return torch.tensor(found, dtype=torch.float64)
 
 
-def balanced_scaling(autoencoder: Autoencoder, latents: Latents, balance: float, seed: int) -> LatentScaling:
+def balanced_scaling(autoencoder: Codec, latents: Latents, balance: float, seed: int) -> LatentScaling:
     """What the denoiser sees of the latents: zero mean, unit variance over all channels together.
 
     At balance 0 every channel has unit variance: noise then drowns coarse and fine structure at the same time. At 1 it
@@ -157,7 +157,7 @@ def _columns(latents: Tensor, scaling: LatentScaling) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def encode_all(
-    autoencoder: Autoencoder, images: Array, *, flipped: bool = False, progress: Progress | None = None
+    autoencoder: Codec, images: Array, *, flipped: bool = False, progress: Progress | None = None
 ) -> Latents:
     """Encode cached images in batches of one size, at full precision.
 

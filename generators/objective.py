@@ -14,8 +14,8 @@ objective       alpha, sigma         target                source
 same scale at all times, so that no loss weight needs tuning, and logit-normal times spend the training on the middle of
 the path, where the error is (Esser et al. 2024, section 3.1 and table 1: best of 61 formulations).
 
-A table of T levels has level k = 0 … T - 1 at time (k + 1) / T; between them log(alpha / sigma) is interpolated, so that
-networks trained on levels can be followed along a path.
+A table of T levels has level k = 0 … T - 1 at time (k + 1) / T; between them log(alpha / sigma) is interpolated, so
+that networks trained on levels can be followed along a path.
 
 Shapes: B batch, ``*`` any further axes. ``time_B`` is in (0, 1]; 1 is pure noise.
 """

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import importlib.metadata
 import math
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,40 +20,28 @@ from cohorts.errors import InputError
 from cohorts.folders import json_digest
 from cohorts.preprocess import Preprocess
 from cohorts.progress import Progress
-from cohorts.records import Array
 from cohorts.store import Cohort
 from conditioning.conditioner import Conditioner, encoder_sizes, learn_conditioner
 from conditioning.config import EMBEDDED
 from conditioning.encoder import Conditions
 from conditioning.prompt import ConditionSchema
-from generators.autoencoder import Autoencoder, build_autoencoder
+from generators.base import AnyAutoencoder, AnyDenoiser, Base, open_base
 from generators.bundle import GeneratorBundle
-from generators.config import GeneratorConfig
+from generators.config import GeneratorConfig, Objective
 from generators.denoiser import Denoiser, DenoiserLearner, build_denoiser
-from generators.facts import BundleFacts, LatentScaling
-from generators.features import FeatureLearner, FeatureNet
-from generators.latents import Latents, balanced_scaling, encode_all, unscaled
-from generators.reconstruction import JUDGED_IMAGES, AutoencoderLearner, build_adversary
+from generators.facts import BaseFacts, BundleFacts, LatentScaling
+from generators.fitting import SPLITS, Fitting, Split, encode_images, fit_autoencoder, fit_features
+from generators.latents import Latents, balanced_scaling, unscaled
+from generators.methods import make_trainable
 from generators.reproducible import reproducible
-from generators.training_data import (
-    TrainingRows,
-    cached_images,
-    image_tensor,
-    learnt_geometry,
-    learnt_schema,
-    training_rows,
-)
-from learning.batches import StreamBatches, TensorBatches
+from generators.training_data import TrainingRows, cached_images, learnt_geometry, learnt_schema, training_rows
+from learning.batches import TensorBatches
 from learning.devices import resolve_device
-from learning.fit import FitResult, fit
-from learning.fit_config import FitConfig
+from learning.fit import FitResult
 from learning.randomness import derive_seed
 
 LIBRARIES = ("torch", "monai", "diffusers")
 NOT_KEPT = {"images_per_s"}  # differs from run to run, a bundle must not
-
-Split = Literal["train", "val"]
-SPLITS: tuple[Split, ...] = ("train", "val")
 
 
 def train_generator(
@@ -102,34 +89,40 @@ class _Training:
     config: GeneratorConfig
     work: Path
     progress: Progress | None
+    base: Base | None = field(init=False)
+    objective: Objective = field(init=False)
+    latent_shape: tuple[int, ...] = field(init=False)
     rows: TrainingRows = field(init=False)
     vocabulary: ConditionSchema = field(init=False)
     conditioner: Conditioner = field(init=False)
-    latent_shape: tuple[int, ...] = field(init=False)
-    images: dict[Split, Array] = field(init=False)
+    fitting: Fitting = field(init=False)
     conditions: dict[Split, Conditions] = field(init=False)
 
     def __post_init__(self) -> None:
-        dims = self.cohort.schema.spatial_dims
-        if len(self.preprocess.size) != dims:
+        dims, config, size = self.cohort.schema.spatial_dims, self.config, self.preprocess.size
+        if len(size) != dims:
             raise InputError(
-                f"preprocess.size has {len(self.preprocess.size)} sides, the cohort's images have {dims}",
-                "give one side per axis",
+                f"preprocess.size has {len(size)} sides, the cohort's images have {dims}", "give one side per axis"
             )
-        self.latent_shape = self.config.autoencoder.latent_shape(self.preprocess.size)
-        self.config.denoiser.check_latent(self.latent_shape)
+        self.base = None if config.init_from is None else open_base(config.init_from)
+        if self.base is None:
+            self.objective, self.latent_shape = config.objective, config.autoencoder.latent_shape(size)
+            config.denoiser.check_latent(self.latent_shape)
+        else:
+            self.objective, self.latent_shape = self.base.objective, self.base.latent_shape(size)
         self.rows = training_rows(self.cohort)
-        self.vocabulary = vocabulary = learnt_schema(self.cohort, self.rows.train)
+        self.vocabulary = learnt_schema(self.cohort, self.rows.train)
         self.conditioner = learn_conditioner(
             self.cohort,
             self.rows.train,
-            vocabulary,
-            self.config.conditioning,
+            self.vocabulary,
+            config.conditioning,
             preprocess=self.preprocess,
-            seed=derive_seed(self.config.seed, "wordings"),
+            seed=derive_seed(config.seed, "wordings"),
+            pipeline=None if self.base is None else self.base.pipeline,
         )
-        nothing = not vocabulary.labels and not vocabulary.attributes and self.schema.reads == ("labels",)
-        if nothing and not self.config.unconditional:
+        nothing = not self.vocabulary.labels and not self.vocabulary.attributes and self.schema.reads == ("labels",)
+        if nothing and not config.unconditional:
             raise InputError(
                 "the training images have neither labels nor attributes to condition on",
                 "ingest them with a table or a folder per class, or set generator.unconditional to true",
@@ -145,136 +138,90 @@ class _Training:
         """CPU threads of training and generation."""
         return self.config.threads or torch.get_num_threads()
 
-    @property
-    def wordings(self) -> int:
-        """Sentences for each image that learns from templates."""
-        text = self.config.conditioning.text
-        return 1 if text is None else text.wordings
-
     def run(self) -> GeneratorBundle:
         """All stages."""
         which = {"train": self.rows.train, "val": self.rows.val}
-        self.images = {
-            split: cached_images(self.cohort, which[split], self.preprocess, self.work / "images", self.progress)
-            for split in SPLITS
-        }
-        texts = self.work / f"text-{json_digest([self._data_key(), self._condition_key()])[:16]}"
-        self.conditions = {
-            split: self.conditioner.of_rows(
-                self.cohort,
-                which[split],
-                self.preprocess,
-                wordings=self.wordings,
-                seed=derive_seed(self.config.seed, "wordings", split),
-                cache=texts / f"{split}.safetensors",
-            )
-            for split in SPLITS
-        }
-        autoencoder, autoencoder_key, autoencoder_fit = self._autoencoder()
-        latents = self._latents(autoencoder, autoencoder_key)
-        scaling = balanced_scaling(
-            autoencoder, latents["train"], self.config.latent_balance, derive_seed(self.config.seed, "scaling")
+        self.fitting = Fitting(
+            config=self.config,
+            preprocess=self.preprocess,
+            images={
+                split: cached_images(self.cohort, which[split], self.preprocess, self.work / "images", self.progress)
+                for split in SPLITS
+            },
+            data_key=json_digest(
+                [self.rows.digest, self.preprocess.model_dump(mode="json"), self.config.seed, self.threads]
+            ),
+            work=self.work,
+            progress=self.progress,
         )
-        denoiser, denoiser_fit = self._denoiser(autoencoder, autoencoder_key, latents, scaling)
-        curves = {"autoencoder": _curves(autoencoder_fit), "denoiser": _curves(denoiser_fit)}
-        recipe = self.config.model_dump(mode="json", exclude=_WITHOUT_CONSEQUENCE)
+        self.conditions = {split: self._conditions(split, which[split]) for split in SPLITS}
+        autoencoder, key, curve = self._autoencoder()
+        latents = encode_images(self.fitting, autoencoder, key)
+        scaling = self._scaling(autoencoder, latents["train"])
+        denoiser, denoiser_fit = self._denoiser(autoencoder, key, latents, scaling)
         return GeneratorBundle(
-            facts=self._facts(scaling),
+            facts=self._facts(autoencoder, scaling),
             autoencoder=autoencoder.cpu().eval().requires_grad_(False),
             denoiser=denoiser.cpu().eval().requires_grad_(False),
-            training={"recipe": recipe, **curves},
+            training={
+                "recipe": self.config.model_dump(mode="json", exclude=_WITHOUT_CONSEQUENCE),
+                **({} if curve is None else {"autoencoder": _curves(curve)}),
+                "denoiser": _curves(denoiser_fit),
+            },
         )
 
     # ---- stages ----
 
-    def _features(self) -> FeatureNet | None:
-        """The feature network that judges reconstructions, fitted to the labels where there are any."""
-        config = self.config
-        if not config.reconstruction.features:
-            return None
-        labels = self._stated().labels_BL
+    def _conditions(self, split: Split, rows: Sequence[int]) -> Conditions:
+        text = self.config.conditioning.text
+        texts = self.work / f"text-{json_digest([self.fitting.data_key, self._condition_key()])[:16]}"
+        return self.conditioner.of_rows(
+            self.cohort,
+            rows,
+            self.preprocess,
+            wordings=1 if text is None else text.wordings,
+            seed=derive_seed(self.config.seed, "wordings", split),
+            cache=texts / f"{split}.safetensors",
+        )
+
+    def _autoencoder(self) -> tuple[AnyAutoencoder, str, FitResult | None]:
+        """The base's, or a new one; and the digest of all that its latents depend on."""
+        if self.base is not None:
+            device = resolve_device(self.config.autoencoder_fit.device)
+            frozen = self.base.autoencoder(self.preprocess.channels).to(device)
+            return frozen, json_digest([self.fitting.data_key, self.base.digest, self.config.flip]), None
+        features = fit_features(self.fitting, self._stated().labels_BL, exclusive=self.vocabulary.exclusive)
+        return fit_autoencoder(self.fitting, features)
+
+    def _scaling(self, autoencoder: AnyAutoencoder, latents: Latents) -> LatentScaling:
+        if self.base is not None and self.config.tuning.latent_scaling == "base":
+            return self.base.scaling
+        balance = self.config.latent_balance if self.base is None else 0.0
+        return balanced_scaling(autoencoder, latents, balance, derive_seed(self.config.seed, "scaling"))
+
+    def _new_denoiser(self) -> AnyDenoiser:
+        config, seed = self.config, derive_seed(self.config.seed, "denoiser weights")
+        halvings = int(math.log2(self.preprocess.size[0] // self.latent_shape[1]))
+        dim = config.denoiser.context_dim if self.base is None else self.base.context_dim
+        sizes = encoder_sizes(self.conditioner, config.conditioning, dim, halvings)
+        if self.base is None:
+            return build_denoiser(config.denoiser, self.conditioner, self.latent_shape, seed=seed, sizes=sizes)
+        network = self.base.denoiser(self.conditioner, sizes, seed)
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(derive_seed(config.seed, "features"))
-            network = FeatureNet(len(self.preprocess.size), self.preprocess.channels, max(1, labels.shape[1]))
-        if config.reconstruction.feature_network == "labels" and labels.shape[1]:
-            read = _with_images(self.images["train"], {"labels": labels}, flipped=False)
-            self._fit(
-                "features",
-                FeatureLearner(network, exclusive=self.vocabulary.exclusive and labels.shape[1] > 1),
-                StreamBatches(len(labels), read),
-                config.features_fit,
-                json_digest([self._data_key(), "features"]),
-            )
-        device = resolve_device(config.autoencoder_fit.device)
-        return network.to(device).eval().requires_grad_(False)
-
-    def _autoencoder(self) -> tuple[Autoencoder, str, FitResult]:
-        config = self.config
-        features = self._features()
-        dims, channels = len(self.preprocess.size), self.preprocess.channels
-        network = build_autoencoder(
-            config.autoencoder,
-            spatial_dims=dims,
-            image_channels=channels,
-            seed=derive_seed(config.seed, "autoencoder weights"),
-        )
-        adversary = None
-        if config.reconstruction.adversary:
-            adversary = build_adversary(
-                config.reconstruction,
-                spatial_dims=dims,
-                image_channels=channels,
-                seed=derive_seed(config.seed, "adversary weights"),
-            )
-        judged = {split: self.images[split][rows] for split, rows in self._judged_rows().items()}
-        learner = AutoencoderLearner(
-            network,
-            config.reconstruction,
-            steps=config.autoencoder_fit.steps,
-            features=features,
-            adversary=adversary,
-            judged=judged,
-        )
-        total = len(self.images["train"]) * (2 if config.flip else 1)
-        batches = StreamBatches(total, _with_images(self.images["train"], {}, flipped=config.flip))
-        parts: list[Any] = [self._data_key(), config.autoencoder.model_dump(mode="json")]
-        parts += [config.reconstruction.model_dump(mode="json"), config.flip]
-        if features is not None:
-            parts.append(config.features_fit.consequential())
-        key = json_digest([*parts, config.autoencoder_fit.consequential()])
-        result = self._fit("autoencoder", learner, batches, config.autoencoder_fit, key)
-        return network, key, result
-
-    def _latents(self, autoencoder: Autoencoder, autoencoder_key: str) -> dict[Split, Latents]:
-        folder = self.work / f"latents-{autoencoder_key[:16]}"
-        folder.mkdir(parents=True, exist_ok=True)
-        found: dict[Split, Latents] = {}
-        for split in SPLITS:
-            path = folder / f"{split}.safetensors"
-            latents = Latents.load(path)
-            flipped = self.config.flip and split == "train"
-            if latents is None or len(latents) != len(self.images[split]) * (2 if flipped else 1):
-                latents = encode_all(autoencoder, self.images[split], flipped=flipped, progress=self.progress)
-                latents.save(path)
-            found[split] = latents
-        return found
+            torch.manual_seed(derive_seed(config.seed, "low-rank weights"))
+            make_trainable(network.net, config.tuning)
+        return network
 
     def _denoiser(
-        self, autoencoder: Autoencoder, autoencoder_key: str, latents: dict[Split, Latents], scaling: LatentScaling
-    ) -> tuple[Denoiser, FitResult]:
+        self, autoencoder: AnyAutoencoder, autoencoder_key: str, latents: dict[Split, Latents], scaling: LatentScaling
+    ) -> tuple[AnyDenoiser, FitResult]:
         config = self.config
-        halvings = int(math.log2(self.preprocess.size[0] // self.latent_shape[1]))
-        network = build_denoiser(
-            config.denoiser,
-            self.conditioner,
-            self.latent_shape,
-            seed=derive_seed(config.seed, "denoiser weights"),
-            sizes=encoder_sizes(self.conditioner, config.conditioning, config.denoiser.context_dim, halvings),
-        )
-        self._text_encoder(network)
+        network = self._new_denoiser()
+        if isinstance(network, Denoiser):
+            self._text_encoder(network)
         judged: dict[Split, tuple[Latents, Conditions]] = {
             split: (Latents(latents[split].mean[rows], latents[split].log_var[rows]), self.conditions[split][rows])
-            for split, rows in self._judged_rows().items()
+            for split, rows in self.fitting.judged_rows().items()
         }
 
         def decode(drawn: Tensor) -> Tensor:
@@ -283,7 +230,7 @@ class _Training:
         learner = DenoiserLearner(
             network,
             config.denoiser,
-            objective=config.objective,
+            objective=self.objective,
             scaling=scaling,
             judged=judged,
             seed=derive_seed(config.seed, "denoiser judge"),
@@ -295,12 +242,12 @@ class _Training:
             conditions = {name: torch.cat([values, mirrored[name]]) for name, values in conditions.items()}
         batches = TensorBatches({"mean": latents["train"].mean, "log_var": latents["train"].log_var, **conditions})
         parts = [autoencoder_key, self._condition_key(), config.denoiser.model_dump(mode="json")]
-        parts += [config.conditioning.model_dump(mode="json")]
-        parts += [config.objective.model_dump(mode="json"), scaling.model_dump(mode="json")]
+        parts += [config.conditioning.model_dump(mode="json"), config.tuning.model_dump(mode="json")]
+        parts += [self.objective.model_dump(mode="json"), scaling.model_dump(mode="json")]
         parts += [config.denoiser_fit.consequential()]
         if self._learns_to_read:
             parts.append(config.text_fit.consequential())
-        return network, self._fit("denoiser", learner, batches, config.denoiser_fit, json_digest(parts))
+        return network, self.fitting.fit("denoiser", learner, batches, config.denoiser_fit, json_digest(parts))
 
     def _text_encoder(self, denoiser: Denoiser) -> None:
         """Teach the embedded text encoder, where there is one, to read; see :mod:`conditioning.text_learning`."""
@@ -309,57 +256,54 @@ class _Training:
         from conditioning.text_learning import TextLearner, TextQuestions  # loads transformers
 
         config, sizes = self.config, denoiser.sizes
+        encoder: Any = denoiser.conditioning["encoder"]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(config.seed, "text questions"))
-            questions = TextQuestions(denoiser.conditioning["encoder"].text, self.vocabulary, sizes.dim)
+            questions = TextQuestions(encoder.text, self.vocabulary, sizes.dim)
         stated = replace(self._stated(), text_BT=self.conditions["train"].text_BT)
         key = json_digest(
-            [self._data_key(), self._condition_key(), sizes.model_dump(mode="json"), config.text_fit.consequential()]
+            [
+                self.fitting.data_key,
+                self._condition_key(),
+                sizes.model_dump(mode="json"),
+                config.text_fit.consequential(),
+            ]
         )
-        self._fit("text", TextLearner(questions), TensorBatches(stated.tensors()), config.text_fit, key)
-        questions.train()
+        self.fitting.fit("text", TextLearner(questions), TensorBatches(stated.tensors()), config.text_fit, key)
+
+    # ---- help ----
 
     @property
     def _learns_to_read(self) -> bool:
-        text = self.config.conditioning.text
-        return text is not None and text.encoder == EMBEDDED
+        return self.schema.text is not None and self.schema.text.encoder == EMBEDDED
 
     def _stated(self) -> Conditions:
         """Labels and attributes of the training rows, whether or not the generator reads them by themselves."""
         return Conditions.from_cohort(self.cohort, self.rows.train, self.vocabulary)
 
-    def _fit(self, name: str, learner: Any, batches: Any, config: FitConfig, key: str) -> FitResult:
-        seeded = config.model_copy(update={"seed": derive_seed(self.config.seed, name, config.seed)})
-        folder = self.work / f"{name}-{key[:16]}"
-        return fit(learner, batches, seeded, work=folder, identity=key, name=name, progress=self.progress)
-
-    # ---- help ----
-
-    def _data_key(self) -> str:
-        """What every stage depends on."""
-        return json_digest([self.rows.digest, self.preprocess.model_dump(mode="json"), self.config.seed, self.threads])
-
     def _condition_key(self) -> str:
         return json_digest(self.schema.model_dump(mode="json"))
 
-    def _judged_rows(self) -> dict[Split, Any]:
-        """Places, evenly spread, of the images that judge a checkpoint, and of as many training images."""
-        wanted = min(len(self.images["val"]), JUDGED_IMAGES)
-        return {
-            split: np.unique(np.linspace(0, len(self.images[split]) - 1, wanted).round().astype(np.int64))
-            for split in SPLITS
-        }
+    def _base_facts(self) -> BaseFacts | None:
+        if self.base is None:
+            return None
+        tuning = self.config.tuning
+        needed = self.base.kind != "bundle" or tuning.method != "full"
+        return BaseFacts(
+            kind=self.base.kind, source=self.base.source, digest=self.base.digest, tuning=tuning, needed=needed
+        )
 
-    def _facts(self, scaling: LatentScaling) -> BundleFacts:
+    def _facts(self, autoencoder: AnyAutoencoder, scaling: LatentScaling) -> BundleFacts:
         geometry = learnt_geometry(self.cohort, self.rows.train, self.preprocess)
         return BundleFacts(
             preprocess=self.preprocess,
             conditions=self.schema,
-            objective=self.config.objective,
+            objective=self.objective,
             latent_shape=self.latent_shape,
             latent_scaling=scaling,
-            patch=self.config.autoencoder.patch,
-            shortcut=self.config.autoencoder.shortcut,
+            patch=autoencoder.patch,
+            shortcut=autoencoder.shortcut is not None,
+            base=self._base_facts(),
             training_digest=self.rows.digest,
             training_images=len(self.rows.train),
             training_patients=self.rows.total_patients,
@@ -374,20 +318,12 @@ class _Training:
 
 
 _FIT_FREE = {"device", "tracker", "log_every", "grid_every", "checkpoint_every", "track_real_images"}
-_WITHOUT_CONSEQUENCE = {"features_fit": _FIT_FREE, "text_fit": _FIT_FREE, "autoencoder_fit": _FIT_FREE, "denoiser_fit": _FIT_FREE}
-
-
-def _with_images(images: Array, others: dict[str, Tensor], *, flipped: bool) -> Callable[[Tensor], dict[str, Tensor]]:
-    """A reader of rows of cached images and of tensors beside them; rows beyond the last are the mirrored images."""
-
-    def read(rows: Tensor) -> dict[str, Tensor]:
-        block = image_tensor(images, rows % len(images))
-        if flipped:
-            mirrored = (rows >= len(images)).reshape(-1, *[1] * (block.ndim - 1))
-            block = torch.where(mirrored, block.flip(-1), block)
-        return {"image": block, **{name: tensor[rows] for name, tensor in others.items()}}
-
-    return read
+_WITHOUT_CONSEQUENCE = {
+    "features_fit": _FIT_FREE,
+    "text_fit": _FIT_FREE,
+    "autoencoder_fit": _FIT_FREE,
+    "denoiser_fit": _FIT_FREE,
+}
 
 
 def _curves(result: FitResult) -> dict[str, Any]:

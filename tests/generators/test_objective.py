@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-
 from diffusers import DDIMScheduler, DDPMScheduler
 
 from generators.config import NoiseTable, Objective

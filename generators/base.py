@@ -1,0 +1,201 @@
+"""What fine-tuning starts from: a bundle of ours or a Stable Diffusion pipeline, behind one interface."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from cohorts.errors import BundleError, InputError
+from cohorts.folders import DIGEST_FILE
+from conditioning.conditioner import Conditioner
+from conditioning.config import EncoderSizes
+from generators.autoencoder import Autoencoder
+from generators.config import Objective
+from generators.denoiser import Denoiser
+from generators.facts import LatentScaling
+from generators.stable import StableAutoencoder, StableBase, StableDenoiser
+
+AnyAutoencoder = Autoencoder | StableAutoencoder
+AnyDenoiser = Denoiser | StableDenoiser
+
+
+class Base(Protocol):
+    """A pretrained latent diffusion model to start from."""
+
+    @property
+    def kind(self) -> Literal["bundle", "stable_diffusion"]:
+        """What it is."""
+
+    @property
+    def source(self) -> str:
+        """Folder or hub id, as it was given."""
+
+    @property
+    def digest(self) -> str:
+        """Of weights and configuration."""
+
+    @property
+    def objective(self) -> Objective:
+        """What its denoiser was fitted to."""
+
+    @property
+    def scaling(self) -> LatentScaling:
+        """Between its autoencoder's latents and its denoiser's."""
+
+    @property
+    def pipeline(self) -> str | None:
+        """The pipeline whose text encoder reads the texts; ``None``: any conditioner will do."""
+
+    @property
+    def context_dim(self) -> int:
+        """Width of context tokens."""
+
+    def latent_shape(self, size: Sequence[int]) -> tuple[int, ...]:
+        """``(L, *latent)`` of an image of spatial ``size``; raises InputError where the networks cannot take it."""
+
+    def autoencoder(self, image_channels: int) -> AnyAutoencoder:
+        """Frozen, for images of so many channels; raises InputError where they do not fit."""
+
+    def denoiser(self, conditioner: Conditioner, sizes: EncoderSizes, seed: int) -> AnyDenoiser:
+        """For another vocabulary: what is new in it is drawn from ``seed``."""
+
+
+class BundleBase:
+    """A bundle of ours to start from.
+
+    Args:
+        source: its folder.
+
+    Raises:
+        BundleError: it is no whole bundle, or itself only changes another base.
+    """
+
+    kind: Literal["bundle"] = "bundle"
+    pipeline = None
+
+    def __init__(self, source: str) -> None:
+        from generators.bundle import GeneratorBundle
+
+        bundle = GeneratorBundle.load(source)
+        if bundle.facts.base is not None and bundle.facts.base.needed:
+            raise BundleError(f"{source} holds only what was learned from another base", "fine-tune that base itself")
+        self.source, self._bundle = source, bundle
+
+    @property
+    def digest(self) -> str:
+        """As :attr:`Base.digest`."""
+        return self._bundle.digest
+
+    @property
+    def objective(self) -> Objective:
+        """As :attr:`Base.objective`."""
+        return self._bundle.facts.objective
+
+    @property
+    def scaling(self) -> LatentScaling:
+        """As :attr:`Base.scaling`."""
+        return self._bundle.facts.latent_scaling
+
+    @property
+    def context_dim(self) -> int:
+        """As :attr:`Base.context_dim`."""
+        return self._denoiser.sizes.dim
+
+    @cached_property
+    def _denoiser(self) -> Denoiser:
+        assert isinstance(self._bundle.denoiser, Denoiser)  # noqa: S101 - a whole bundle has networks of MONAI
+        return self._bundle.denoiser
+
+    @cached_property
+    def _autoencoder(self) -> Autoencoder:
+        assert isinstance(self._bundle.autoencoder, Autoencoder)  # noqa: S101
+        return self._bundle.autoencoder
+
+    def latent_shape(self, size: Sequence[int]) -> tuple[int, ...]:
+        """As :meth:`Base.latent_shape`."""
+        dims, arguments = self._autoencoder.arguments["spatial_dims"], self._autoencoder.arguments
+        if len(size) != dims:
+            raise InputError(
+                f"the base draws {dims}-D images, preprocess.size has {len(size)} sides", "choose another base"
+            )
+        factor = self._autoencoder.patch * 2 ** (len(arguments["channels"]) - 1)
+        whole = factor * 2 ** (len(self._denoiser.arguments["channels"]) - 1)
+        if any(side % whole for side in size):
+            raise InputError(
+                f"preprocess.size {tuple(size)} is not divisible by {whole}, the base's downsampling",
+                f"set preprocess.size to {tuple(math.ceil(side / whole) * whole for side in size)}",
+            )
+        return (int(arguments["latent_channels"]), *(side // factor for side in size))
+
+    def autoencoder(self, image_channels: int) -> Autoencoder:
+        """As :meth:`Base.autoencoder`."""
+        facts = self._bundle.facts
+        if image_channels != facts.preprocess.channels:
+            raise InputError(
+                f"the base takes images of {facts.preprocess.channels} channels, this cohort's have {image_channels}",
+                f"set preprocess.channels to {facts.preprocess.channels}",
+            )
+        return self._autoencoder.eval().requires_grad_(False)
+
+    def denoiser(self, conditioner: Conditioner, sizes: EncoderSizes, seed: int) -> Denoiser:
+        """As :meth:`Base.denoiser`: what the base knows by name it keeps; features of a new mask begin unheard."""
+        old = self._denoiser
+        inputs = old.arguments["in_channels"] - old.sizes.mask_channels + sizes.mask_channels
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            new = Denoiser({**old.arguments, "in_channels": inputs}, conditioner, sizes)
+        new.net.load_state_dict(_widened(dict(old.net.state_dict()), old.arguments["in_channels"], inputs))
+        schemas = conditioner.schema, old.conditioner.schema
+        _part(new, "encoder").adopt(_part(old, "encoder"), *schemas)
+        _part(new, "to_time").load_state_dict(_part(old, "to_time").state_dict())
+        if "mask" in new.conditioning and schemas[0].mask == schemas[1].mask and sizes == old.sizes:
+            _part(new, "mask").load_state_dict(_part(old, "mask").state_dict())
+        return new
+
+
+def _part(denoiser: Denoiser, name: str) -> Any:
+    return denoiser.conditioning[name]
+
+
+def _widened(state: dict[str, Tensor], before: int, after: int) -> dict[str, Tensor]:
+    """The network's first convolution for more input channels, which count for nothing at first, or for fewer."""
+    name = "conv_in.conv.weight"
+    if after != before:
+        weight = state[name]
+        wide = weight.new_zeros(weight.shape[0], after, *weight.shape[2:])
+        kept = min(before, after)
+        wide[:, :kept] = weight[:, :kept]
+        state[name] = wide
+    return state
+
+
+def open_base(source: str) -> Base:
+    """The base that a recipe names.
+
+    Args:
+        source: a bundle's folder, or a folder or hub id in diffusers' layout.
+
+    Raises:
+        InputError: it cannot be had, or is of no kind that can be fine-tuned.
+        BundleError: a damaged bundle.
+    """
+    folder = Path(source)
+    if (folder / DIGEST_FILE).is_file():
+        return BundleBase(source)
+    if folder.is_dir() and not (folder / "unet").is_dir():
+        raise InputError(
+            f"{source} is neither a bundle nor a pipeline in diffusers' layout",
+            "give a folder that holds bundle.json, or unet/ vae/ text_encoder/ tokenizer/ scheduler/",
+        )
+    return StableBase(source)
+
+
+def whole_state(module: nn.Module) -> dict[str, Tensor]:
+    """A state dict as it goes to disk."""
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}

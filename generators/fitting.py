@@ -1,0 +1,159 @@
+"""What the stages of a training share: settings, the images as the networks see them, and how a fit is found again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cohorts.folders import json_digest
+from cohorts.preprocess import Preprocess
+from cohorts.progress import Progress
+from cohorts.records import Array
+from generators.autoencoder import Autoencoder, build_autoencoder
+from generators.base import AnyAutoencoder
+from generators.config import GeneratorConfig
+from generators.features import FeatureLearner, FeatureNet
+from generators.latents import Latents, encode_all
+from generators.reconstruction import JUDGED_IMAGES, AutoencoderLearner, build_adversary
+from generators.training_data import image_tensor
+from learning.batches import StreamBatches
+from learning.devices import resolve_device
+from learning.fit import FitResult, fit
+from learning.fit_config import FitConfig
+from learning.randomness import derive_seed
+
+Split = Literal["train", "val"]
+SPLITS: tuple[Split, ...] = ("train", "val")
+
+
+@dataclass(frozen=True)
+class Fitting:
+    """One training.
+
+    Attributes:
+        config: sizes and fits.
+        preprocess: what the networks see.
+        images: of each split, as :func:`generators.training_data.cached_images` gives them.
+        data_key: digest of what every stage depends on.
+        work: folder of checkpoints.
+        progress: told about each stage.
+    """
+
+    config: GeneratorConfig
+    preprocess: Preprocess
+    images: dict[Split, Array]
+    data_key: str
+    work: Path
+    progress: Progress | None
+
+    def fit(self, name: str, learner: Any, batches: Any, config: FitConfig, key: str) -> FitResult:
+        """Fit, in a folder named by the digest of all that the result depends on."""
+        seeded = config.model_copy(update={"seed": derive_seed(self.config.seed, name, config.seed)})
+        folder = self.work / f"{name}-{key[:16]}"
+        return fit(learner, batches, seeded, work=folder, identity=key, name=name, progress=self.progress)
+
+    def judged_rows(self) -> dict[Split, Any]:
+        """Places, evenly spread, of the images that judge a checkpoint, and of as many training images."""
+        wanted = min(len(self.images["val"]), JUDGED_IMAGES)
+        return {
+            split: np.unique(np.linspace(0, len(self.images[split]) - 1, wanted).round().astype(np.int64))
+            for split in SPLITS
+        }
+
+
+def fit_features(fitting: Fitting, labels: Tensor, *, exclusive: bool) -> FeatureNet | None:
+    """The feature network that judges reconstructions, fitted to the labels where there are any; ``None``: none does.
+
+    Args:
+        fitting: the training.
+        labels: of the training images, ``(N, L)`` as :class:`conditioning.encoder.Conditions` has them.
+        exclusive: whether exactly one is present per image.
+    """
+    config = fitting.config
+    if not config.reconstruction.features:
+        return None
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive_seed(config.seed, "features"))
+        network = FeatureNet(len(fitting.preprocess.size), fitting.preprocess.channels, max(1, labels.shape[1]))
+    if config.reconstruction.feature_network == "labels" and labels.shape[1]:
+        read = _with_images(fitting.images["train"], {"labels": labels}, flipped=False)
+        fitting.fit(
+            "features",
+            FeatureLearner(network, exclusive=exclusive and labels.shape[1] > 1),
+            StreamBatches(len(labels), read),
+            config.features_fit,
+            json_digest([fitting.data_key, "features"]),
+        )
+    device = resolve_device(config.autoencoder_fit.device)
+    return network.to(device).eval().requires_grad_(False)
+
+
+def fit_autoencoder(fitting: Fitting, features: FeatureNet | None) -> tuple[Autoencoder, str, FitResult]:
+    """A new autoencoder, the digest of all that it depends on, and how its fit went."""
+    config, images = fitting.config, fitting.images
+    dims, channels = len(fitting.preprocess.size), fitting.preprocess.channels
+    network = build_autoencoder(
+        config.autoencoder,
+        spatial_dims=dims,
+        image_channels=channels,
+        seed=derive_seed(config.seed, "autoencoder weights"),
+    )
+    adversary = None
+    if config.reconstruction.adversary:
+        adversary = build_adversary(
+            config.reconstruction,
+            spatial_dims=dims,
+            image_channels=channels,
+            seed=derive_seed(config.seed, "adversary weights"),
+        )
+    learner = AutoencoderLearner(
+        network,
+        config.reconstruction,
+        steps=config.autoencoder_fit.steps,
+        features=features,
+        adversary=adversary,
+        judged={split: images[split][rows] for split, rows in fitting.judged_rows().items()},
+    )
+    total = len(images["train"]) * (2 if config.flip else 1)
+    batches = StreamBatches(total, _with_images(images["train"], {}, flipped=config.flip))
+    parts: list[Any] = [fitting.data_key, config.autoencoder.model_dump(mode="json")]
+    parts += [config.reconstruction.model_dump(mode="json"), config.flip]
+    if features is not None:
+        parts.append(config.features_fit.consequential())
+    key = json_digest([*parts, config.autoencoder_fit.consequential()])
+    return network, key, fitting.fit("autoencoder", learner, batches, config.autoencoder_fit, key)
+
+
+def encode_images(fitting: Fitting, autoencoder: AnyAutoencoder, key: str) -> dict[Split, Latents]:
+    """Latents of the images, kept under the digest of their autoencoder."""
+    folder = fitting.work / f"latents-{key[:16]}"
+    folder.mkdir(parents=True, exist_ok=True)
+    found: dict[Split, Latents] = {}
+    for split in SPLITS:
+        path, images = folder / f"{split}.safetensors", fitting.images[split]
+        latents = Latents.load(path)
+        flipped = fitting.config.flip and split == "train"
+        if latents is None or len(latents) != len(images) * (2 if flipped else 1):
+            latents = encode_all(autoencoder, images, flipped=flipped, progress=fitting.progress)
+            latents.save(path)
+        found[split] = latents
+    return found
+
+
+def _with_images(images: Array, others: dict[str, Tensor], *, flipped: bool) -> Callable[[Tensor], dict[str, Tensor]]:
+    """A reader of rows of cached images and of tensors beside them; rows beyond the last are the mirrored images."""
+
+    def read(rows: Tensor) -> dict[str, Tensor]:
+        block = image_tensor(images, rows % len(images))
+        if flipped:
+            mirrored = (rows >= len(images)).reshape(-1, *[1] * (block.ndim - 1))
+            block = torch.where(mirrored, block.flip(-1), block)
+        return {"image": block, **{name: tensor[rows] for name, tensor in others.items()}}
+
+    return read

@@ -1,0 +1,91 @@
+"""What of a pretrained network learns: all of it, its attention, or low-rank changes of its attention (LoRA).
+
+Attention layers are called ``attn1`` (of the image to itself) and ``attn2`` (to the condition) in MONAI's networks as
+in diffusers'.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from peft import LoraConfig, get_peft_model_state_dict, inject_adapter_in_model, set_peft_model_state_dict
+from torch import Tensor, nn
+
+from cohorts.errors import InputError
+from generators.config import FineTuning
+
+ATTENTION = (".attn1.", ".attn2.")
+
+
+def lora_arguments(net: nn.Module, tuning: FineTuning) -> dict[str, Any]:
+    """Arguments of peft's ``LoraConfig`` as JSON values: every linear layer of the attention (Hu et al. 2022).
+
+    Raises:
+        InputError: the network has no attention.
+    """
+    linear = {
+        name.removesuffix(".base_layer")
+        for name, module in net.named_modules()
+        if isinstance(module, nn.Linear) and any(part in name for part in ATTENTION) and ".lora_" not in name
+    }
+    if not linear:
+        raise InputError("the base's denoiser has no attention to fine-tune", "use generator.tuning.method full")
+    return {"r": tuning.rank, "lora_alpha": tuning.alpha or tuning.rank, "target_modules": sorted(linear)}
+
+
+def _put_in(net: nn.Module, tuning: FineTuning) -> None:
+    """Low-rank layers that change nothing yet: the second factor begins at zero."""
+    inject_adapter_in_model(LoraConfig(**lora_arguments(net, tuning), init_lora_weights="gaussian"), net)
+
+
+def make_trainable(net: nn.Module, tuning: FineTuning) -> None:
+    """Freeze what the method leaves alone; for LoRA, put the low-rank layers in (they change nothing at first).
+
+    Args:
+        net: MONAI's or diffusers' UNet.
+        tuning: the method.
+
+    Raises:
+        InputError: the network has no attention.
+    """
+    net.requires_grad_(tuning.method == "full")
+    if tuning.method == "lora":
+        _put_in(net, tuning)
+    elif tuning.method == "attention":
+        attention = [p for name, p in net.named_parameters() if any(part in name for part in ATTENTION)]
+        if not attention:
+            raise InputError("the base's denoiser has no attention to fine-tune", "use generator.tuning.method full")
+        for parameter in attention:
+            parameter.requires_grad_(True)
+
+
+def tuned_tensors(net: nn.Module, tuning: FineTuning) -> dict[str, Tensor]:
+    """What the method learned, by the names that :func:`load_tuned` takes: all a bundle keeps of the network."""
+    if tuning.method == "full":
+        return dict(net.state_dict())
+    if tuning.method == "lora":
+        return dict(get_peft_model_state_dict(net))
+    return {name: value for name, value in net.state_dict().items() if any(part in name for part in ATTENTION)}
+
+
+def load_tuned(net: nn.Module, tuning: FineTuning, tensors: Mapping[str, Tensor]) -> None:
+    """Put what was learned into the base's network.
+
+    Raises:
+        RuntimeError: the tensors are not those of this network.
+    """
+    if tuning.method == "full":
+        net.load_state_dict(dict(tensors))
+        return
+    found: Any
+    if tuning.method == "lora":
+        _put_in(net, tuning)
+        expected = get_peft_model_state_dict(net)
+        if {k: v.shape for k, v in expected.items()} != {k: v.shape for k, v in tensors.items()}:
+            raise RuntimeError("the low-rank layers are not those of this network")
+        set_peft_model_state_dict(net, dict(tensors))
+        return
+    found = net.load_state_dict(dict(tensors), strict=False)
+    if found.unexpected_keys or any(any(part in name for part in ATTENTION) for name in found.missing_keys):
+        raise RuntimeError("the attention layers are not those of this network")

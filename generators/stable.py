@@ -1,0 +1,223 @@
+"""Stable Diffusion's networks (Rombach et al. 2022) behind the interface of our own: grey images, cached texts.
+
+A base is a folder or hub id in diffusers' layout (``unet/ vae/ text_encoder/ tokenizer/ scheduler/``), of the 1.x and
+2.x class: 4-channel latents, one text encoder, noise or velocity predicted. Weights are read from safetensors only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
+from pydantic import ValidationError
+from torch import Tensor, nn
+
+from cohorts.errors import InputError
+from cohorts.folders import canonical_json, pixel_digest
+from conditioning.conditioner import Conditioner
+from conditioning.config import EncoderSizes
+from conditioning.encoder import Conditions
+from conditioning.pretrained_text import PipelineReader
+from generators.config import NoiseTable, Objective
+from generators.facts import LatentScaling
+
+RGB = 3
+FITTING = "use a text-to-image model of the Stable Diffusion 1.x or 2.x class"
+PASSED_ON = {"beta_schedule": "schedule", "beta_start": "start", "beta_end": "end", "prediction_type": "prediction"}
+
+
+class StableAutoencoder(nn.Module):
+    """diffusers' AutoencoderKL for images of one or three channels.
+
+    A grey image goes in as three equal channels and comes back as their mean: so there is no colour cast, and no
+    value is rounded, so that 16-bit images come back without banding.
+
+    Args:
+        net: the autoencoder.
+        image_channels: 1 or 3.
+    """
+
+    patch = 1
+    shortcut = None
+
+    def __init__(self, net: AutoencoderKL, image_channels: int) -> None:
+        super().__init__()
+        self.net, self.image_channels = net, image_channels
+
+    def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log-variance ``(B, L, *latent)`` of images ``(B, C, H, W)`` in -1…1, float32."""
+        found = self.net.encode(images.expand(-1, RGB, -1, -1)).latent_dist
+        return found.mean.float().contiguous(), found.logvar.float().contiguous()
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Images of latents, float32, not clipped."""
+        images: Tensor = self.net.decode(latents).sample.float()
+        return images.mean(dim=1, keepdim=True) if self.image_channels == 1 else images
+
+
+class StableDenoiser(nn.Module):
+    """diffusers' UNet2DConditionModel as ``denoiser(x_t, time_B, conditions) -> output`` over scaled latents.
+
+    Args:
+        net: the network.
+        conditioner: reads texts with the pipeline's own encoder.
+        steps: T of the noise table.
+
+    Raises:
+        InputError: the conditioner reads anything but texts of that encoder.
+    """
+
+    empty: Tensor
+
+    def __init__(self, net: UNet2DConditionModel, conditioner: Conditioner, steps: int) -> None:
+        super().__init__()
+        reader = conditioner.reader
+        if not isinstance(reader, PipelineReader) or conditioner.schema.reads != ("text",):
+            raise InputError(
+                "a Stable Diffusion base reads text, and nothing else",
+                "set conditioning.labels to false and conditioning.text.written_by to templates or cohort",
+            )
+        self.net, self.conditioner, self.bank, self.steps = net, conditioner, reader.bank, steps
+        self.register_buffer("empty", reader.features(""), persistent=False)
+
+    def forward(self, x_t: Tensor, time_B: Tensor, conditions: Conditions) -> Tensor:
+        """As :meth:`generators.denoiser.Denoiser.forward`; a missing text is the empty text, as in the pipeline."""
+        if conditions.text_BT is None:
+            raise InputError("conditions have no text, this denoiser reads texts")
+        ids = conditions.text_BT[:, 0]
+        features = self.bank.look_up(ids)[0].to(x_t.device)
+        context = torch.where((ids > 0).reshape(-1, 1, 1), features, self.empty)
+        levels = self.steps * time_B - 1
+        near = levels.round()
+        levels = torch.where((levels - near).abs() < 1e-3, near, levels).clamp_min(0)
+        output: Tensor = self.net(x_t, levels, encoder_hidden_states=context).sample
+        return output.float()
+
+
+class StableBase:
+    """A Stable Diffusion pipeline to start from.
+
+    Args:
+        source: folder or hub id.
+
+    Raises:
+        InputError: it cannot be had, holds pickled weights only, or is of another class.
+    """
+
+    kind: Literal["stable_diffusion"] = "stable_diffusion"
+
+    def __init__(self, source: str) -> None:
+        self.source = source
+        self.unet: Any = self._part("unet", UNet2DConditionModel)
+        self.vae: Any = self._part("vae", AutoencoderKL)
+        self.reader = PipelineReader(source)
+        self.objective = self._objective()
+        self._check()
+        self.digest = self._digest()  # before anything of it learns
+
+    @property
+    def pipeline(self) -> str:
+        """Whose text encoder reads the texts."""
+        return self.source
+
+    def _digest(self) -> str:
+        """SHA-256 over configurations and tensors of UNet and autoencoder, text encoder and noise table."""
+        digest = hashlib.sha256(canonical_json([self.objective.model_dump(mode="json"), self.reader.digest]).encode())
+        for module in (self.unet, self.vae):
+            config = {key: value for key, value in sorted(module.config.items()) if not key.startswith("_")}
+            digest.update(canonical_json(config).encode())
+            for name, tensor in sorted(module.state_dict().items()):
+                digest.update(f"{name}\0{pixel_digest(tensor.detach().cpu().numpy())}".encode())
+        return digest.hexdigest()
+
+    @property
+    def scaling(self) -> LatentScaling:
+        """Between the autoencoder's latents and the denoiser's."""
+        channels = int(self.vae.config.latent_channels)
+        shift = float(getattr(self.vae.config, "shift_factor", None) or 0.0)
+        return LatentScaling(mean=(shift,) * channels, std=(1 / float(self.vae.config.scaling_factor),) * channels)
+
+    def latent_shape(self, size: Sequence[int]) -> tuple[int, ...]:
+        """Shape of the latent of an image of spatial ``size``.
+
+        Raises:
+            InputError: volumes, or a side that the networks cannot halve.
+        """
+        if len(size) != 2:
+            raise InputError("a Stable Diffusion base draws images, the cohort's are volumes", "choose another base")
+        factor = 2 ** (len(self.vae.config.block_out_channels) - 1)
+        whole = factor * 2 ** (len(self.unet.config.block_out_channels) - 1)
+        if any(side % whole for side in size):
+            raise InputError(
+                f"preprocess.size {tuple(size)} is not divisible by {whole}, the base's downsampling",
+                f"set preprocess.size to {tuple(-(-side // whole) * whole for side in size)}",
+            )
+        return (int(self.vae.config.latent_channels), *(side // factor for side in size))
+
+    def autoencoder(self, image_channels: int) -> StableAutoencoder:
+        """The autoencoder, frozen."""
+        return StableAutoencoder(self.vae.eval().requires_grad_(False), image_channels)
+
+    @property
+    def context_dim(self) -> int:
+        """Features of a token."""
+        return self.reader.width
+
+    def denoiser(self, conditioner: Conditioner, sizes: EncoderSizes, seed: int) -> StableDenoiser:
+        """The denoiser for a conditioner that reads with this pipeline's text encoder; nothing in it is new."""
+        del sizes, seed
+        assert self.objective.table is not None  # noqa: S101 - of every pipeline
+        return StableDenoiser(self.unet, conditioner, self.objective.table.steps)
+
+    def _part(self, name: str, kind: Any) -> Any:
+        return self._opened(
+            name,
+            lambda: kind.from_pretrained(self.source, subfolder=name, use_safetensors=True, torch_dtype=torch.float32),
+        )
+
+    def _opened(self, name: str, read: Callable[[], Any]) -> Any:
+        try:
+            return read()
+        except (OSError, ValueError, KeyError, TypeError, RuntimeError):
+            remedy = f"the folder must hold {name}/ in diffusers' layout, with safetensors"
+            if not Path(self.source).is_dir():
+                remedy = "give a folder in diffusers' layout with safetensors, or connect to the hub"
+            raise InputError(f"{name} of base {self.source} cannot be had", remedy) from None
+
+    def _objective(self) -> Objective:
+        config: Mapping[str, Any] = self._opened(
+            "scheduler", lambda: DDPMScheduler.load_config(self.source, subfolder="scheduler")
+        )
+        if config.get("trained_betas") is not None or config.get("rescale_betas_zero_snr"):
+            raise InputError(f"base {self.source} has noise levels of its own making", FITTING)
+        table = {mine: config[theirs] for theirs, mine in PASSED_ON.items() if theirs in config}
+        try:
+            levels = NoiseTable(steps=config.get("num_train_timesteps", 1000), **table)
+        except ValidationError:
+            raise InputError(f"base {self.source} has a scheduler of another kind", FITTING) from None
+        return Objective(kind="ddpm", table=levels, times="uniform")
+
+    def _check(self) -> None:
+        """Refuse networks whose channels do not fit each other."""
+        unet, vae = self.unet.config, self.vae.config
+        latent = int(vae.latent_channels)
+        if (unet.in_channels, unet.out_channels) != (latent, latent):
+            raise InputError(
+                f"base {self.source}: the denoiser takes {unet.in_channels} and gives {unet.out_channels} channels, "
+                f"the autoencoder's latents have {latent}",
+                FITTING,
+            )
+        if (vae.in_channels, vae.out_channels) != (RGB, RGB):
+            raise InputError(f"base {self.source}: the autoencoder takes {vae.in_channels} channels, not 3", FITTING)
+        if unet.cross_attention_dim != self.reader.width:
+            raise InputError(
+                f"base {self.source}: the denoiser listens to {unet.cross_attention_dim} features of a token, "
+                f"the text encoder gives {self.reader.width}",
+                FITTING,
+            )
+        if unet.addition_embed_type is not None or unet.class_embed_type is not None:
+            raise InputError(f"base {self.source} is conditioned on more than a text", FITTING)
