@@ -168,11 +168,12 @@ class Autoencoder(nn.Module):
         arguments: of MONAI's ``AutoencoderKL``.
         patch: of the space-to-depth front end.
         shortcut: whether the fixed linear transform runs beside the network.
+        unit_range: whether the network itself was made for images in 0…1.
     """
 
-    def __init__(self, arguments: dict[str, Any], *, patch: int, shortcut: bool) -> None:
+    def __init__(self, arguments: dict[str, Any], *, patch: int, shortcut: bool, unit_range: bool = False) -> None:
         super().__init__()
-        self.arguments, self.patch = arguments, patch
+        self.arguments, self.patch, self.unit_range = arguments, patch, unit_range
         self.net = AutoencoderKL(**arguments)
         self.shortcut: LinearShortcut | None = None
         dims = arguments["spatial_dims"]
@@ -185,7 +186,8 @@ class Autoencoder(nn.Module):
 
     def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-variance of the latents, float32."""
-        mean, std = self.net.encode(fast_layout(space_to_depth(images, self.patch)))
+        taken = (images + 1) / 2 if self.unit_range else images
+        mean, std = self.net.encode(fast_layout(space_to_depth(taken, self.patch)))
         mean = mean.float().contiguous()
         if self.shortcut is not None:
             mean = mean + self.shortcut.down(images)
@@ -194,6 +196,8 @@ class Autoencoder(nn.Module):
     def decode(self, latents: Tensor) -> Tensor:
         """Images of latents, float32, not clipped."""
         images = depth_to_space(self.net.decode(fast_layout(latents)), self.patch).float().contiguous()
+        if self.unit_range:
+            images = 2 * images - 1
         return images if self.shortcut is None else images + self.shortcut.up(latents)
 
     def forward(self, images: Tensor, eps: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:

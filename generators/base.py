@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import cached_property
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -16,7 +16,7 @@ from cohorts.folders import DIGEST_FILE
 from conditioning.conditioner import Conditioner
 from conditioning.config import EncoderSizes
 from generators.autoencoder import Autoencoder
-from generators.config import Objective
+from generators.config import FineTuning, Objective
 from generators.denoiser import Denoiser
 from generators.facts import LatentScaling
 from generators.stable import StableAutoencoder, StableBase, StableDenoiser
@@ -29,7 +29,7 @@ class Base(Protocol):
     """A pretrained latent diffusion model to start from."""
 
     @property
-    def kind(self) -> Literal["bundle", "stable_diffusion"]:
+    def kind(self) -> Literal["bundle", "monai", "stable_diffusion"]:
         """What it is."""
 
     @property
@@ -66,66 +66,43 @@ class Base(Protocol):
         """For another vocabulary: what is new in it is drawn from ``seed``."""
 
 
-class BundleBase:
-    """A bundle of ours to start from.
+@dataclass(frozen=True, eq=False)
+class NetworkBase:
+    """Networks of MONAI to start from: those of a bundle of ours, or of the MONAI world.
 
-    Args:
+    Attributes:
+        kind: which.
         source: its folder.
-
-    Raises:
-        BundleError: it is no whole bundle, or itself only changes another base.
+        digest: of weights and configuration.
+        objective: what the denoiser was fitted to.
+        scaling: between the autoencoder's latents and the denoiser's.
+        codec: the autoencoder.
+        old: the denoiser, with the vocabulary that it has.
     """
 
-    kind: Literal["bundle"] = "bundle"
-    pipeline = None
-
-    def __init__(self, source: str) -> None:
-        from generators.bundle import GeneratorBundle
-
-        bundle = GeneratorBundle.load(source)
-        if bundle.facts.base is not None and bundle.facts.base.needed:
-            raise BundleError(f"{source} holds only what was learned from another base", "fine-tune that base itself")
-        self.source, self._bundle = source, bundle
-
-    @property
-    def digest(self) -> str:
-        """As :attr:`Base.digest`."""
-        return self._bundle.digest
-
-    @property
-    def objective(self) -> Objective:
-        """As :attr:`Base.objective`."""
-        return self._bundle.facts.objective
-
-    @property
-    def scaling(self) -> LatentScaling:
-        """As :attr:`Base.scaling`."""
-        return self._bundle.facts.latent_scaling
+    kind: Literal["bundle", "monai"]
+    source: str
+    digest: str
+    objective: Objective
+    scaling: LatentScaling
+    codec: Autoencoder
+    old: Denoiser
+    pipeline: None = None
 
     @property
     def context_dim(self) -> int:
         """As :attr:`Base.context_dim`."""
-        return self._denoiser.sizes.dim
-
-    @cached_property
-    def _denoiser(self) -> Denoiser:
-        assert isinstance(self._bundle.denoiser, Denoiser)  # noqa: S101 - a whole bundle has networks of MONAI
-        return self._bundle.denoiser
-
-    @cached_property
-    def _autoencoder(self) -> Autoencoder:
-        assert isinstance(self._bundle.autoencoder, Autoencoder)  # noqa: S101
-        return self._bundle.autoencoder
+        return self.old.sizes.dim
 
     def latent_shape(self, size: Sequence[int]) -> tuple[int, ...]:
         """As :meth:`Base.latent_shape`."""
-        dims, arguments = self._autoencoder.arguments["spatial_dims"], self._autoencoder.arguments
+        dims, arguments = self.codec.arguments["spatial_dims"], self.codec.arguments
         if len(size) != dims:
             raise InputError(
                 f"the base draws {dims}-D images, preprocess.size has {len(size)} sides", "choose another base"
             )
-        factor = self._autoencoder.patch * 2 ** (len(arguments["channels"]) - 1)
-        whole = factor * 2 ** (len(self._denoiser.arguments["channels"]) - 1)
+        factor = self.codec.patch * 2 ** (len(arguments["channels"]) - 1)
+        whole = factor * 2 ** (len(self.old.arguments["channels"]) - 1)
         if any(side % whole for side in size):
             raise InputError(
                 f"preprocess.size {tuple(size)} is not divisible by {whole}, the base's downsampling",
@@ -135,21 +112,21 @@ class BundleBase:
 
     def autoencoder(self, image_channels: int) -> Autoencoder:
         """As :meth:`Base.autoencoder`."""
-        facts = self._bundle.facts
-        if image_channels != facts.preprocess.channels:
+        takes = self.codec.arguments["in_channels"] // self.codec.patch ** self.codec.arguments["spatial_dims"]
+        if image_channels != takes:
             raise InputError(
-                f"the base takes images of {facts.preprocess.channels} channels, this cohort's have {image_channels}",
-                f"set preprocess.channels to {facts.preprocess.channels}",
+                f"the base takes images of {takes} channels, this cohort's have {image_channels}",
+                f"set preprocess.channels to {takes}",
             )
-        return self._autoencoder.eval().requires_grad_(False)
+        return self.codec.eval().requires_grad_(False)
 
     def denoiser(self, conditioner: Conditioner, sizes: EncoderSizes, seed: int) -> Denoiser:
         """As :meth:`Base.denoiser`: what the base knows by name it keeps; features of a new mask begin unheard."""
-        old = self._denoiser
+        old = self.old
         inputs = old.arguments["in_channels"] - old.sizes.mask_channels + sizes.mask_channels
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            new = Denoiser({**old.arguments, "in_channels": inputs}, conditioner, sizes)
+            new = Denoiser({**old.arguments, "in_channels": inputs}, conditioner, sizes, levels=old.levels)
         new.net.load_state_dict(_widened(dict(old.net.state_dict()), old.arguments["in_channels"], inputs))
         schemas = conditioner.schema, old.conditioner.schema
         _part(new, "encoder").adopt(_part(old, "encoder"), *schemas)
@@ -175,25 +152,49 @@ def _widened(state: dict[str, Tensor], before: int, after: int) -> dict[str, Ten
     return state
 
 
-def open_base(source: str) -> Base:
+def open_base(source: str, tuning: FineTuning | None = None) -> Base:
     """The base that a recipe names.
 
     Args:
-        source: a bundle's folder, or a folder or hub id in diffusers' layout.
+        source: a folder of a bundle, or in the layout of MONAI's bundles, or a folder or hub id in diffusers' layout.
+        tuning: says in which range a MONAI base takes images.
 
     Raises:
         InputError: it cannot be had, or is of no kind that can be fine-tuned.
-        BundleError: a damaged bundle.
+        BundleError: a damaged bundle, or one that itself only changes another base.
     """
     folder = Path(source)
     if (folder / DIGEST_FILE).is_file():
-        return BundleBase(source)
+        return _bundle(source)
+    if (folder / "configs").is_dir():
+        from generators.monai_base import MonaiParts
+
+        parts = MonaiParts(source, unit_range=(tuning or FineTuning()).value_range == "unit")
+        return NetworkBase(
+            "monai", source, parts.digest, parts.objective, parts.scaling, parts.autoencoder, parts.denoiser
+        )
     if folder.is_dir() and not (folder / "unet").is_dir():
         raise InputError(
-            f"{source} is neither a bundle nor a pipeline in diffusers' layout",
-            "give a folder that holds bundle.json, or unet/ vae/ text_encoder/ tokenizer/ scheduler/",
+            f"{source} is neither a bundle nor a folder in the layout of MONAI or diffusers",
+            "give a folder that holds bundle.json, configs/ and models/, or a diffusers pipeline (unet/ vae/ …)",
         )
     return StableBase(source)
+
+
+def _bundle(source: str) -> NetworkBase:
+    from generators.bundle import GeneratorBundle  # which reads its own base by way of this module
+
+    bundle = GeneratorBundle.load(source)
+    if (
+        not isinstance(bundle.denoiser, Denoiser)
+        or not isinstance(bundle.autoencoder, Autoencoder)
+        or bundle.needs_base
+    ):
+        raise BundleError(f"{source} holds only what was learned from another base", "fine-tune that base itself")
+    facts = bundle.facts
+    return NetworkBase(
+        "bundle", source, bundle.digest, facts.objective, facts.latent_scaling, bundle.autoencoder, bundle.denoiser
+    )
 
 
 def whole_state(module: nn.Module) -> dict[str, Tensor]:

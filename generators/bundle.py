@@ -112,6 +112,11 @@ class GeneratorBundle:
         return digest.hexdigest()
 
     @property
+    def needs_base(self) -> bool:
+        """Whether it holds only what was learned from a base."""
+        return self.facts.base is not None and self.facts.base.needed
+
+    @property
     def tokenizer_json(self) -> str | None:
         """The tokenizer of the embedded text encoder, where there is one."""
         tokenizer = self.denoiser.conditioner.tokenizer
@@ -209,14 +214,17 @@ def _metadata(part: _Part) -> dict[str, str]:
 def _whole_networks(folder: Path, facts: BundleFacts) -> tuple[Autoencoder, Denoiser]:
     autoencoder = _network(
         folder / "autoencoder",
-        lambda arguments: Autoencoder(arguments, patch=facts.patch, shortcut=facts.shortcut),
+        lambda arguments: Autoencoder(
+            arguments, patch=facts.patch, shortcut=facts.shortcut, unit_range=facts.unit_range
+        ),
         lambda network: {"autoencoder": network.net},
     )
     conditioner = open_conditioner(facts.conditions, folder / "conditioning" / TOKENIZER_FILE)
     sizes = _sizes(folder / "conditioning" / CONFIG_FILE)
+    levels = None if facts.objective.table is None else facts.objective.table.steps
     denoiser = _network(
         folder / "denoiser",
-        lambda arguments: Denoiser(arguments, conditioner, sizes),
+        lambda arguments: Denoiser(arguments, conditioner, sizes, levels=levels),
         lambda network: {"denoiser": network.net, "conditioning": network.conditioning},
     )
     return autoencoder, denoiser
@@ -224,14 +232,14 @@ def _whole_networks(folder: Path, facts: BundleFacts) -> tuple[Autoencoder, Deno
 
 def _tuned_networks(folder: Path, facts: BundleFacts, tuned: BaseFacts) -> tuple[AnyAutoencoder, AnyDenoiser]:
     """The base's networks with what was learned put in."""
-    base = open_base(tuned.source)
+    base = open_base(tuned.source, tuned.tuning)
     if base.digest != tuned.digest:
         raise BundleError(
             f"base {tuned.source} is not the one that {folder} was fine-tuned from", "bring the revision that was used"
         )
     conditioner = open_conditioner(facts.conditions, folder / "conditioning" / TOKENIZER_FILE)
     described = folder / "conditioning" / CONFIG_FILE
-    sizes = _sizes(described) if tuned.kind == "bundle" else EncoderSizes(dim=base.context_dim)
+    sizes = _sizes(described) if tuned.kind != "stable_diffusion" else EncoderSizes(dim=base.context_dim)
     denoiser = base.denoiser(conditioner, sizes, seed=0)
     name, file = {
         ("stable_diffusion", "full"): ("unet", UNET_FILE),

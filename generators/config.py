@@ -294,20 +294,24 @@ class FineTuning(Frozen):
         alpha: their scale; null: ``rank``.
         latent_scaling: what the denoiser sees of latents: ``base``: as the base saw them; ``cohort``: zero mean and
             unit variance in this cohort, measured again.
+        value_range: of the images that the autoencoder of a MONAI base takes: ``unit``: 0…1, ``signed``: -1…1. Other
+            bases say it themselves.
     """
 
     method: Literal["full", "lora", "attention"] = "full"
     rank: Annotated[int, Field(ge=1, le=1024)] = 8
     alpha: Annotated[int, Field(ge=1)] | None = None
     latent_scaling: Literal["base", "cohort"] = "base"
+    value_range: Literal["unit", "signed"] = "unit"
 
 
 class GeneratorConfig(Frozen):
     """A latent diffusion model and how it is fitted.
 
     Attributes:
-        init_from: base to fine-tune instead of starting anew: a bundle, or a folder or hub id of a Stable Diffusion
-            pipeline. Its autoencoder stays as it is; sizes and objective are its own.
+        init_from: base to fine-tune instead of starting anew: a bundle, a folder in the layout of MONAI's bundles,
+            or a folder or hub id of a Stable Diffusion pipeline. Its autoencoder stays as it is; sizes and objective are
+            its own.
         tuning: how.
         autoencoder: size of the autoencoder.
         reconstruction: what the autoencoder is fitted to.

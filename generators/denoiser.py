@@ -19,7 +19,7 @@ from generators.autoencoder import fast_layout
 from generators.config import DenoiserConfig, Objective
 from generators.facts import LatentScaling
 from generators.latents import Latents, draw, scaled
-from generators.objective import add_noise, target, training_times, validation_times, velocity_loss
+from generators.objective import add_noise, level_of, target, training_times, validation_times, velocity_loss
 from generators.sampler import noise_of, sample
 from learning.learner import Learner
 from learning.randomness import derive_seed, torch_generator
@@ -72,11 +72,15 @@ class Denoiser(nn.Module):
         arguments: of MONAI's ``DiffusionModelUNet``.
         conditioner: what it can be told.
         sizes: of the layers that encode that.
+        levels: T of the noise table that the network was made for, whose levels it takes as times; ``None``: it takes
+            1000 times the time.
     """
 
-    def __init__(self, arguments: dict[str, Any], conditioner: Conditioner, sizes: EncoderSizes) -> None:
+    def __init__(
+        self, arguments: dict[str, Any], conditioner: Conditioner, sizes: EncoderSizes, *, levels: int | None = None
+    ) -> None:
         super().__init__()
-        self.arguments, self.conditioner, self.sizes = arguments, conditioner, sizes
+        self.arguments, self.conditioner, self.sizes, self.levels = arguments, conditioner, sizes, levels
         self.net = DiffusionModelUNet(**arguments)
         self.net.num_class_embeds = 1
         self.net.class_embedding = nn.Identity()
@@ -104,8 +108,8 @@ class Denoiser(nn.Module):
             x_t = torch.cat([x_t, self.conditioning["mask"](conditions.mask)], dim=1)
         output = self.net(
             fast_layout(x_t),
-            timesteps=TIME_SCALE * time_B,
-            context=context,
+            timesteps=TIME_SCALE * time_B if self.levels is None else level_of(self.levels, time_B),
+            context=context if self.arguments["with_conditioning"] else None,
             class_labels=self.conditioning["to_time"](pooled),
         )
         return output.float().contiguous()

@@ -44,14 +44,14 @@ class BaseFacts(Frozen):
     """What a generator was fine-tuned from.
 
     Attributes:
-        kind: ``bundle`` or ``stable_diffusion``.
+        kind: ``bundle``, ``monai`` or ``stable_diffusion``.
         source: folder or hub id, as it was given.
         digest: of its weights and configuration.
         tuning: how it was fine-tuned.
         needed: whether the bundle holds only what was learned, so that the base must be there to use it.
     """
 
-    kind: Literal["bundle", "stable_diffusion"]
+    kind: Literal["bundle", "monai", "stable_diffusion"]
     source: str
     digest: str
     tuning: FineTuning
@@ -70,6 +70,7 @@ class BundleFacts(Frozen):
         latent_scaling: between the autoencoder's latents and the denoiser's.
         patch: side of the pixel blocks that become channels before the autoencoder's first layer.
         shortcut: whether the fixed linear transform runs beside the autoencoder.
+        unit_range: whether the autoencoder's network was made for images in 0…1.
         base: what it was fine-tuned from; ``None``: it began anew.
         training_digest: of the training and validation rows.
         training_images: number of training images.
@@ -92,6 +93,7 @@ class BundleFacts(Frozen):
     latent_scaling: LatentScaling
     patch: Annotated[int, Field(ge=1)]
     shortcut: bool
+    unit_range: bool = False
     base: BaseFacts | None = None
     training_digest: str
     training_images: int

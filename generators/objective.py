@@ -78,10 +78,19 @@ def _log_ratios(table: NoiseTable) -> Tensor:
     return 0.5 * torch.log(alpha_bar / (1 - alpha_bar))
 
 
+def level_of(steps: int, time_B: Tensor) -> Tensor:
+    """Level of a table of so many at the given times, as networks take it: from 0, and whole where a level is meant."""
+    return _levels(steps, time_B).clamp_min(0).to(time_B.dtype)
+
+
+def _levels(steps: int, time_B: Tensor) -> Tensor:
+    levels = steps * time_B.double() - 1
+    return torch.where((levels - levels.round()).abs() < LEVEL_ROUNDING, levels.round(), levels)
+
+
 def _of_table(table: NoiseTable, time_B: Tensor) -> tuple[Tensor, Tensor]:
     ratios = _log_ratios(table).to(time_B.device)
-    levels = table.steps * time_B.double() - 1
-    levels = torch.where((levels - levels.round()).abs() < LEVEL_ROUNDING, levels.round(), levels)
+    levels = _levels(table.steps, time_B)
     below = levels.floor().clamp(0, table.steps - 2).long()
     ratio = torch.lerp(ratios[below], ratios[below + 1], (levels - below).clamp(0, 1))
     alpha, sigma = torch.sigmoid(2 * ratio).sqrt(), torch.sigmoid(-2 * ratio).sqrt()

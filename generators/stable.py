@@ -24,6 +24,7 @@ from conditioning.encoder import Conditions
 from conditioning.pretrained_text import PipelineReader
 from generators.config import NoiseTable, Objective
 from generators.facts import LatentScaling
+from generators.objective import level_of
 
 RGB = 3
 FITTING = "use a text-to-image model of the Stable Diffusion 1.x or 2.x class"
@@ -43,6 +44,7 @@ class StableAutoencoder(nn.Module):
 
     patch = 1
     shortcut = None
+    unit_range = False
 
     def __init__(self, net: AutoencoderKL, image_channels: int) -> None:
         super().__init__()
@@ -91,10 +93,7 @@ class StableDenoiser(nn.Module):
         ids = conditions.text_BT[:, 0]
         features = self.bank.look_up(ids)[0].to(x_t.device)
         context = torch.where((ids > 0).reshape(-1, 1, 1), features, self.empty)
-        levels = self.steps * time_B - 1
-        near = levels.round()
-        levels = torch.where((levels - near).abs() < 1e-3, near, levels).clamp_min(0)
-        output: Tensor = self.net(x_t, levels, encoder_hidden_states=context).sample
+        output: Tensor = self.net(x_t, level_of(self.steps, time_B), encoder_hidden_states=context).sample
         return output.float()
 
 

@@ -104,7 +104,7 @@ class _Training:
             raise InputError(
                 f"preprocess.size has {len(size)} sides, the cohort's images have {dims}", "give one side per axis"
             )
-        self.base = None if config.init_from is None else open_base(config.init_from)
+        self.base = None if config.init_from is None else open_base(config.init_from, config.tuning)
         if self.base is None:
             self.objective, self.latent_shape = config.objective, config.autoencoder.latent_shape(size)
             config.denoiser.check_latent(self.latent_shape)
@@ -288,7 +288,7 @@ class _Training:
         if self.base is None:
             return None
         tuning = self.config.tuning
-        needed = self.base.kind != "bundle" or tuning.method != "full"
+        needed = self.base.kind == "stable_diffusion" or tuning.method != "full"
         return BaseFacts(
             kind=self.base.kind, source=self.base.source, digest=self.base.digest, tuning=tuning, needed=needed
         )
@@ -303,6 +303,7 @@ class _Training:
             latent_scaling=scaling,
             patch=autoencoder.patch,
             shortcut=autoencoder.shortcut is not None,
+            unit_range=autoencoder.unit_range,
             base=self._base_facts(),
             training_digest=self.rows.digest,
             training_images=len(self.rows.train),

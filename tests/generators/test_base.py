@@ -16,7 +16,7 @@ from cohorts.preprocess import Preprocess
 from cohorts.records import CohortSchema
 from cohorts.store import Cohort, CohortWriter
 from conditioning.prompt import Prompt
-from generators.base import BundleBase, open_base
+from generators.base import open_base
 from generators.bundle import GeneratorBundle
 from generators.config import GeneratorConfig
 from generators.train import train_generator
@@ -75,7 +75,7 @@ def test_a_tuned_bundle_is_read_back_with_the_same_output(
 def test_what_the_base_knows_by_name_is_where_tuning_begins(
     private: Cohort, bundle: GeneratorBundle, bundle_folder: Path
 ) -> None:
-    base = BundleBase(str(bundle_folder))
+    base = open_base(str(bundle_folder))
     schema = bundle.facts.conditions.model_copy(update={"labels": ("cracked", "dark", "bright"), "exclusive": False})
     conditioner = type(bundle.denoiser.conditioner)(schema)
     new = base.denoiser(conditioner, bundle.denoiser.sizes, seed=3)
@@ -97,7 +97,7 @@ def test_a_mask_that_the_base_never_saw_changes_nothing_at_first(
     rows = private.rows("train")
     conditioner = learn_conditioner(private, rows, bundle.facts.conditions, config, preprocess=preprocess, seed=0)
     sizes = encoder_sizes(conditioner, config, bundle.denoiser.sizes.dim, 2)
-    new = BundleBase(str(bundle_folder)).denoiser(conditioner, sizes, seed=3).eval()
+    new = open_base(str(bundle_folder)).denoiser(conditioner, sizes, seed=3).eval()
     conditions = conditioner.of_rows(private, rows[:4], preprocess)
     assert conditions.mask is not None
     assert int(conditions.mask.max()) > 0

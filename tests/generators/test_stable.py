@@ -175,5 +175,5 @@ def test_networks_that_do_not_fit_each_other_are_refused(tmp_path: Path) -> None
         open_base(str(made))
     with pytest.raises(InputError, match=r"not divisible by 4, the base's downsampling; set preprocess.size to"):
         open_base(str(make_pipeline(tmp_path / "base"))).latent_shape((18, 16))
-    with pytest.raises(InputError, match="neither a bundle nor a pipeline in diffusers' layout"):
+    with pytest.raises(InputError, match="neither a bundle nor a folder in the layout of MONAI or diffusers"):
         open_base(str(tmp_path))

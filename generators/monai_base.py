@@ -1,0 +1,217 @@
+"""Latent diffusion models of the MONAI world as a base: its bundles, its checkpoints, and those of monai-generative.
+
+A folder as MONAI's bundles have it: ``configs/*.json`` that define an ``AutoencoderKL``, a ``DiffusionModelUNet`` and a
+noise scheduler, and ``models/`` with their weights. Of the configuration only literals are read, and references to
+literals (``@name``): nothing is instantiated from it, and no expression (``$…``) is run. Weights are read with
+``weights_only=True``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import inspect
+import io
+import pickle
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from monai.networks.nets import AutoencoderKL, DiffusionModelUNet
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from cohorts.errors import InputError
+from cohorts.folders import canonical_json, pixel_digest, read_json
+from conditioning.conditioner import Conditioner
+from conditioning.config import EncoderSizes
+from conditioning.prompt import ConditionSchema
+from generators.autoencoder import Autoencoder
+from generators.config import NoiseTable, Objective
+from generators.denoiser import Denoiser
+from generators.facts import LatentScaling
+
+WEIGHTS = (".safetensors", ".pt", ".pth")
+CONTEXT_DIM = 64
+RENAMED = {"num_channels": "channels", "use_checkpointing": "use_checkpoint"}  # since monai-generative
+SCHEDULES = {"linear_beta": "linear", "scaled_linear_beta": "scaled_linear"}
+LAYOUT = "a MONAI base needs configs/*.json with an AutoencoderKL, a DiffusionModelUNet and a scheduler, and models/"
+
+
+class MonaiParts:
+    """What a folder in the layout of MONAI's bundles says and holds.
+
+    Args:
+        source: the folder.
+        unit_range: whether its autoencoder takes images in 0…1, as most of MONAI's do.
+
+    Raises:
+        InputError: something is missing, is no literal, or does not fit.
+    """
+
+    kind: Literal["monai"] = "monai"
+
+    def __init__(self, source: str, *, unit_range: bool) -> None:
+        self.source = source
+        self._folder = Path(source)
+        self._config = self._read_configs()
+        self.objective = Objective(kind="ddpm", table=self._table(), times="uniform")
+        codec, unet = self._arguments("AutoencoderKL"), self._arguments("DiffusionModelUNet")
+        if unet.get("in_channels") != codec.get("latent_channels"):
+            raise InputError(
+                f"base {source}: the denoiser takes {unet.get('in_channels')} channels, the autoencoder's latents have "
+                f"{codec.get('latent_channels')}",
+                "use a base without masks or other images beside the latent",
+            )
+        states = dict(self._states())
+        self.autoencoder = Autoencoder(codec, patch=1, shortcut=False, unit_range=unit_range)
+        self._load("autoencoder", self.autoencoder.net, states)
+        schema, table = ConditionSchema(), self.objective.table
+        sizes = EncoderSizes(dim=int(unet.get("cross_attention_dim") or CONTEXT_DIM))
+        assert table is not None  # noqa: S101 - made above
+        self.denoiser = Denoiser(unet, Conditioner(schema), sizes, levels=table.steps)
+        self._load("denoiser", self.denoiser.net, states)
+        beside_time: Any = self.denoiser.conditioning["to_time"]
+        nn.init.zeros_(beside_time.weight)  # what is said beside the time counts for nothing yet
+        nn.init.zeros_(beside_time.bias)
+        factor = self._scale_factor(states)
+        channels = int(codec["latent_channels"])
+        self.scaling = LatentScaling(mean=(0.0,) * channels, std=(1 / factor,) * channels)
+        self.digest = self._digest()
+
+    def _digest(self) -> str:
+        facts = [self.objective.model_dump(mode="json"), self.scaling.model_dump(mode="json")]
+        digest = hashlib.sha256(canonical_json(facts).encode())
+        for arguments, net in (
+            (self.autoencoder.arguments, self.autoencoder.net),
+            (self.denoiser.arguments, self.denoiser.net),
+        ):
+            digest.update(canonical_json(arguments).encode())
+            for name, tensor in sorted(net.state_dict().items()):
+                digest.update(f"{name}\0{pixel_digest(tensor.detach().contiguous().numpy())}".encode())
+        return digest.hexdigest()
+
+    # ---- configuration ----
+
+    def _read_configs(self) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for path in sorted((self._folder / "configs").glob("*.json"), key=lambda p: (p.stem != "inference", p.stem)):
+            content = read_json(path)
+            if isinstance(content, dict):
+                found = {**content, **found}  # what inference.json says goes first
+        if not found:
+            raise InputError(f"{self.source} holds no configs/*.json", LAYOUT)
+        return found
+
+    def _definition(self, class_names: tuple[str, ...]) -> dict[str, Any]:
+        for value in self._config.values():
+            if isinstance(value, dict) and str(value.get("_target_", "")).rpartition(".")[2] in class_names:
+                return {key: self._literal(key, item) for key, item in value.items() if not key.startswith("_")}
+        raise InputError(f"{self.source} defines no {class_names[0]} in configs/", LAYOUT)
+
+    def _literal(self, key: str, value: Any) -> Any:
+        if isinstance(value, str) and value.startswith("@"):
+            name = value[1:]
+            if name not in self._config:
+                raise InputError(f"{self.source}: {key} refers to {name!r}, which configs/ do not say", LAYOUT)
+            return self._literal(key, self._config[name])
+        if isinstance(value, str) and value.startswith(("$", "%")):
+            raise InputError(f"{self.source}: {key} is an expression, which is never run", f"write its value for {key}")
+        return value
+
+    def _arguments(self, name: str) -> dict[str, Any]:
+        kind = {"AutoencoderKL": AutoencoderKL, "DiffusionModelUNet": DiffusionModelUNet}[name]
+        known = inspect.signature(kind.__init__).parameters
+        given = {RENAMED.get(key, key): value for key, value in self._definition((name,)).items()}
+        unknown = sorted(key for key in given if key not in known)
+        if unknown:
+            raise InputError(f"{self.source}: MONAI's {name} knows no {unknown[0]!r}", "remove it from configs/")
+        return given
+
+    def _table(self) -> NoiseTable:
+        found = self._definition(("DDPMScheduler", "DDIMScheduler", "PNDMScheduler"))
+        schedule = found.get("schedule", "linear_beta")
+        if schedule not in SCHEDULES:
+            raise InputError(
+                f"base {self.source} has the noise schedule {schedule!r}", f"known are {', '.join(SCHEDULES)}"
+            )
+        names = {
+            "num_train_timesteps": "steps",
+            "beta_start": "start",
+            "beta_end": "end",
+            "prediction_type": "prediction",
+        }
+        defaults = {"num_train_timesteps": 1000, "beta_start": 1e-4, "beta_end": 0.02, "prediction_type": "epsilon"}
+        try:
+            return NoiseTable(
+                schedule=SCHEDULES[schedule], **{mine: found.get(name, defaults[name]) for name, mine in names.items()}
+            )
+        except ValidationError as error:
+            field = ".".join(str(part) for part in error.errors()[0]["loc"])
+            raise InputError(f"base {self.source}: its scheduler's {field} is of no known kind", LAYOUT) from None
+
+    def _scale_factor(self, states: Mapping[str, Any]) -> float:
+        for value in (self._config.get("scale_factor"), *(state.get("scale_factor") for state in states.values())):
+            if isinstance(value, int | float | Tensor) and float(value) > 0:
+                return float(value)
+        raise InputError(
+            f"base {self.source} does not say what its latents are multiplied by",
+            "write scale_factor into configs/inference.json (1.0 where nothing was)",
+        )
+
+    # ---- weights ----
+
+    def _states(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Every file of weights; a checkpoint that holds several state dicts gives each."""
+        for path in sorted((self._folder / "models").glob("*")):
+            if path.suffix not in WEIGHTS:
+                continue
+            try:
+                content = (
+                    load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
+                )
+            except (OSError, SafetensorError, RuntimeError, pickle.UnpicklingError, EOFError):
+                raise InputError(
+                    f"{path} cannot be read as weights alone", "save its state dict by itself, best as safetensors"
+                ) from None
+            if isinstance(content, dict):
+                yield path.name, content
+                yield from ((f"{path.name}:{key}", part) for key, part in content.items() if isinstance(part, dict))
+
+    def _load(self, what: str, net: nn.Module, states: Mapping[str, dict[str, Any]]) -> None:
+        """Fill a network from the first state dict that fits it, new or of monai-generative."""
+        for state in states.values():
+            tensors = {key.removeprefix("module."): value for key, value in state.items() if isinstance(value, Tensor)}
+            if tensors and _fill(net, tensors):
+                return
+        raise InputError(f"no file in {self.source}/models fits the {what} that configs/ define", LAYOUT)
+
+
+def _fill(net: Any, tensors: dict[str, Tensor]) -> bool:
+    """Load a state dict of MONAI's networks or of monai-generative's; whether it fits."""
+    try:
+        net.load_state_dict(tensors)
+    except RuntimeError:
+        old = dict(tensors)
+        try:
+            with contextlib.redirect_stdout(io.StringIO()):
+                net.load_old_state_dict(old)
+        except (KeyError, RuntimeError, AttributeError):
+            return False
+        if isinstance(net, AutoencoderKL):
+            _unapply_projection(net, tensors)
+    return True
+
+
+@torch.no_grad()
+def _unapply_projection(net: nn.Module, old: Mapping[str, Tensor]) -> None:
+    """monai-generative's autoencoder holds ``proj_attn`` but never applied it; MONAI's does (MONAI issue 8030)."""
+    if not any(".proj_attn." in name for name in old):
+        return
+    for name, module in net.named_modules():
+        if name.endswith(".attn.out_proj") and isinstance(module, nn.Linear):
+            nn.init.eye_(module.weight)
+            nn.init.zeros_(module.bias)
