@@ -91,7 +91,7 @@ def ingest(
     options = options or IngestOptions()
     key = key or IdentityKey.load_or_create()
     root, only = _root(Path(source), Path(out))
-    files, refused = ([only], []) if only else walk(root)
+    files, refused = ([only], []) if only else walk(root, options.exclude)
     if not files and not refused:
         raise InputError(
             f"{source} holds no files", "give a folder of DICOM, NIfTI, PNG, JPEG or TIFF files, or a .npz"

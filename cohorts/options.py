@@ -28,6 +28,7 @@ class IngestOptions(Frozen):
         format: read only files of one kind; ``auto`` looks at their content.
         spatial_dims: 2 for images (frames of multi-frame files and slices of series become images), 3 for volumes
             (series and multi-frame files become volumes), ``auto``: 3 when most files belong to volumes.
+        exclude: files that are not looked at, as patterns of their paths in the source, such as ``CXR/*``.
         table: CSV, TSV or Parquet file with one row per image, series or patient; ``auto`` takes the only table at the
             top of the source that fits, ``none`` reads no table. A relative path is looked for in the source first.
         join: how table rows find files: ``path`` (a whole path, its end, file name or stem), ``uid`` (SOPInstanceUID
@@ -72,6 +73,7 @@ class IngestOptions(Frozen):
 
     format: Format = "auto"
     spatial_dims: Literal["auto", 2, 3] = "auto"
+    exclude: tuple[str, ...] = ()
     table: Path | Literal["auto", "none"] = "auto"
     join: Literal["auto", "path", "patient", "uid"] = "auto"
     path_column: str = ""

@@ -6,6 +6,7 @@ import os
 import re
 import stat
 from collections.abc import Iterator, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
 from cohorts.errors import InputError, Reason
@@ -22,11 +23,15 @@ _MASK_ENDING = re.compile(r"[_-](mask|seg|segmentation|label|labels)$", re.IGNOR
 Refused = tuple[str, Refusal]
 
 
-def walk(root: Path) -> tuple[list[str], list[Refused]]:
+def walk(root: Path, exclude: Sequence[str] = ()) -> tuple[list[str], list[Refused]]:
     """All files below a folder, as sorted relative POSIX paths, and what was refused without being opened.
 
     A link to a file inside the folder counts as a file; a link that leaves it is refused; linked folders are not
     entered (one inside the source is found under its own path). Devices and pipes are never opened.
+
+    Args:
+        root: the folder.
+        exclude: patterns of paths that are left out (``*`` also matches ``/``).
 
     Raises:
         InputError: the folder does not exist or cannot be listed.
@@ -48,6 +53,8 @@ def walk(root: Path) -> tuple[list[str], list[Refused]]:
             continue
         for entry in entries:
             path = f"{folder}/{entry.name}" if folder else entry.name
+            if any(fnmatchcase(path, pattern) for pattern in exclude):
+                continue
             if entry.is_dir(follow_symlinks=False):
                 folders.append(path)
                 continue

@@ -14,15 +14,17 @@ import torch
 from torch import Tensor, nn
 
 from conditioning.conditioner import Conditioner
-from conditioning.encoder import encode_prompts
+from conditioning.config import EncoderSizes
 from conditioning.prompt import ConditionSchema, Prompt
 from flows.facts import machine
 from flows.recipe import Recipe
 from generators.autoencoder import build_autoencoder
-from generators.config import GeneratorConfig
+from generators.base import AnyDenoiser, Base, open_base
+from generators.config import GeneratorConfig, Objective
 from generators.denoiser import DenoiserLearner, build_denoiser
 from generators.facts import LatentScaling
 from generators.features import FeatureNet
+from generators.methods import make_trainable
 from generators.reconstruction import AutoencoderLearner, build_adversary
 from learning.devices import resolve_device, resolve_precision
 from learning.fit_config import FitConfig
@@ -71,22 +73,26 @@ def calibrate(recipe: Recipe, images: int) -> Measured:
         images: training images that are expected.
     """
     config, size = recipe.generator, recipe.preprocess.size
+    base = None if config.init_from is None else open_base(config.init_from, config.tuning)
     threads = torch.get_num_threads()
     torch.set_num_threads(config.threads or threads)
     try:
         with _PeakMemory() as peak:
-            autoencoder_s, autoencoder_bytes = _autoencoder_step(recipe)
-            denoiser_s, denoiser_bytes = _denoiser_step(recipe)
+            autoencoder_s, autoencoder_bytes = _autoencoder_step(recipe, base)
+            denoiser_s, denoiser_bytes = _denoiser_step(recipe, base)
             classifier_s = _classifiers(recipe)
     finally:
         torch.set_num_threads(threads)
     features_s = autoencoder_s / 8 * config.features_fit.steps if config.reconstruction.features else 0.0
-    train_s = config.autoencoder_fit.steps * autoencoder_s + config.denoiser_fit.steps * denoiser_s + features_s
+    text_s = denoiser_s / 4 * config.text_fit.steps if config.conditioning.text is not None and base is None else 0.0
+    train_s = (
+        config.autoencoder_fit.steps * autoencoder_s + text_s + config.denoiser_fit.steps * denoiser_s + features_s
+    )
     passes = recipe.sampler.steps * (1 if recipe.sampler.guidance == 1 else 2)
     sample_s = passes * denoiser_s * FORWARD_SHARE / config.denoiser_fit.batch_size
     sample_s += autoencoder_s * FORWARD_SHARE / 2 / config.autoencoder_fit.batch_size
     pixels = recipe.preprocess.channels * math.prod(size)
-    latent = math.prod(config.autoencoder.latent_shape(size))
+    latent = math.prod(config.autoencoder.latent_shape(size) if base is None else base.latent_shape(size))
     return Measured(
         train_s=train_s,
         sample_s=sample_s,
@@ -106,7 +112,9 @@ def _where(config: GeneratorConfig) -> str:
     return f"{facts['cores']} cores"
 
 
-def _autoencoder_step(recipe: Recipe) -> tuple[float, float]:
+def _autoencoder_step(recipe: Recipe, base: Base | None) -> tuple[float, float]:
+    if base is not None:  # it does not learn; what it costs to encode and decode is a share of the denoiser's steps
+        return 0.0, _bytes_of(base.autoencoder(recipe.preprocess.channels))
     config, dims, channels = recipe.generator, len(recipe.preprocess.size), recipe.preprocess.channels
     network = build_autoencoder(config.autoencoder, spatial_dims=dims, image_channels=channels, seed=0)
     judge = config.reconstruction
@@ -132,26 +140,44 @@ def _autoencoder_step(recipe: Recipe) -> tuple[float, float]:
     return seconds, _bytes_of(network) + (0.0 if adversary is None else _bytes_of(adversary))
 
 
-def _denoiser_step(recipe: Recipe) -> tuple[float, float]:
+def _denoiser_step(recipe: Recipe, base: Base | None) -> tuple[float, float]:
     config = recipe.generator
-    shape = config.autoencoder.latent_shape(recipe.preprocess.size)
-    network = build_denoiser(config.denoiser, Conditioner(VOCABULARY), shape, seed=0)
+    shape, network, objective = _new_denoiser(recipe) if base is None else _tuned_denoiser(recipe, base)
     learner = DenoiserLearner(
         network,
         config.denoiser,
-        objective=config.objective,
+        objective=objective,
         scaling=LatentScaling(mean=(0.0,) * shape[0], std=(1.0,) * shape[0]),
         judged={},
         seed=0,
         decode=lambda latents: latents,
     )
+    prompt = Prompt(labels={VOCABULARY.labels[0]: True}) if base is None or base.pipeline is None else Prompt(text="x")
 
     def batch(images: int) -> dict[str, Tensor]:
-        prompts = [Prompt(labels={VOCABULARY.labels[0]: True})] * images
-        conditions = encode_prompts(VOCABULARY, prompts).tensors()
+        conditions = network.conditioner.of_prompts([prompt] * images).tensors()
         return {"mean": torch.randn(images, *shape), "log_var": torch.full((images, *shape), -5.0), **conditions}
 
     return step_seconds(learner, batch, config.denoiser_fit), _bytes_of(network)
+
+
+def _new_denoiser(recipe: Recipe) -> tuple[tuple[int, ...], AnyDenoiser, Objective]:
+    config = recipe.generator
+    shape = config.autoencoder.latent_shape(recipe.preprocess.size)
+    return shape, build_denoiser(config.denoiser, Conditioner(VOCABULARY), shape, seed=0), config.objective
+
+
+def _tuned_denoiser(recipe: Recipe, base: Base) -> tuple[tuple[int, ...], AnyDenoiser, Objective]:
+    if base.pipeline is None:
+        conditioner = Conditioner(VOCABULARY)
+    else:
+        from conditioning.pretrained_text import PipelineReader  # loads transformers
+
+        reader = PipelineReader(base.pipeline)
+        conditioner = Conditioner(ConditionSchema(reads=("text",), text=reader.schema()), reader)
+    network = base.denoiser(conditioner, EncoderSizes(dim=base.context_dim), seed=0)
+    make_trainable(network.net, recipe.generator.tuning)
+    return base.latent_shape(recipe.preprocess.size), network, base.objective
 
 
 class _Classifying(Learner):
@@ -182,7 +208,7 @@ def step_seconds(learner: Learner, batch: Callable[[int], dict[str, Tensor]], co
     parts = [learner.network]
     if learner.adversary is not None:
         parts.append(learner.adversary.to(device))
-    optimizers = [torch.optim.AdamW(part.parameters(), lr=1e-6) for part in parts]
+    optimizers = [torch.optim.AdamW([p for p in part.parameters() if p.requires_grad], lr=1e-6) for part in parts]
     low_precision = resolve_precision(config.precision, device) == "bf16"
 
     def timed(images: int) -> float:

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from cohorts.errors import RecipeError
-from cohorts.folders import json_digest
-from flows.artifact import ArtifactRef, RunFolder, Stage, source_mark, stage_key
+from cohorts.folders import DIGEST_FILE, json_digest
+from flows.artifact import ArtifactRef, RunFolder, Stage, content_digest, source_mark, stage_key
 from flows.plans import TablePlan
 from flows.recipe import LoadedRecipe, Recipe, load_recipe
 
@@ -84,11 +84,10 @@ class Job:
             case "ingest":
                 return self._source_marks(refs), self._ingest_settings()
             case "train":
-                settings = {
-                    "generator": recipe.generator.model_dump(mode="json"),
-                    "preprocess": recipe.preprocess.model_dump(mode="json"),
-                }
-                return _digests(refs, "ingest"), settings
+                marks = self._base_mark()
+                generator = recipe.generator.model_dump(mode="json", exclude={"init_from"} if marks else None)
+                settings = {"generator": generator, "preprocess": recipe.preprocess.model_dump(mode="json")}
+                return {**_digests(refs, "ingest"), **marks}, settings
             case "generate":
                 settings = {
                     "plan": {**recipe.plan.model_dump(mode="json"), "fresh": self.fresh or recipe.plan.fresh},
@@ -111,6 +110,14 @@ class Job:
             if isinstance(path, Path) and path.is_absolute():
                 marks[name] = source_mark(path)
         return marks
+
+    def _base_mark(self) -> dict[str, str]:
+        """What the base of a fine-tuning holds, where it is a folder; a hub id names what it holds."""
+        source = self.recipe.generator.init_from
+        if source is None or not Path(source).is_dir():
+            return {}
+        published = Path(source) / DIGEST_FILE
+        return {"base": content_digest(Path(source)) if published.is_file() else source_mark(Path(source))}
 
     def _plan_marks(self) -> dict[str, str]:
         plan = self.recipe.plan

@@ -141,13 +141,34 @@ def load_recipe(file: str | Path, settings: Sequence[str] = ()) -> LoadedRecipe:
     written = validate(Recipe, tree, path.name, places)
     recipe = validate(Recipe, expand_variables(tree, path.name), path.name, places)
     base = path.resolve().parent
-    changed = {"cohort": absolute_cohort(recipe.cohort, base), "plan": absolute_plan(recipe.plan, base)}
+    changed = {
+        "cohort": absolute_cohort(recipe.cohort, base),
+        "plan": absolute_plan(recipe.plan, base),
+        "generator": absolute_generator(recipe.generator, base),
+    }
     recipe = recipe.model_copy(update=changed)
     source = recipe.cohort.source
     if source is not None and not source.exists():
         shown = tree["cohort"]["source"]
         raise RecipeError(f"{path.name}: cohort.source {shown} does not exist", "give the folder of the images")
     return LoadedRecipe(recipe, written.model_dump(mode="json"), path, tuple(settings))
+
+
+def absolute_generator(config: GeneratorConfig, base: Path) -> GeneratorConfig:
+    """The folder that is fine-tuned relative to the recipe's folder; what is no path is a hub id.
+
+    Raises:
+        RecipeError: a path to nothing.
+    """
+    given = config.init_from
+    if given is None:
+        return config
+    folder = base / Path(given).expanduser()
+    if folder.is_dir():
+        return config.model_copy(update={"init_from": str(folder.resolve())})
+    if given.startswith((".", "/", "~")):
+        raise RecipeError(f"generator.init_from {given} does not exist", "make the base first, or give a hub id")
+    return config
 
 
 def absolute_cohort(choice: CohortChoice, base: Path) -> CohortChoice:

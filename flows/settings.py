@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from cohorts.records import Frozen
 from flows.plans import MatchPlan, PlanChoice, absolute_plan
-from flows.recipe import CohortChoice, PreprocessChoice, absolute_cohort
+from flows.recipe import CohortChoice, PreprocessChoice, absolute_cohort, absolute_generator
 from flows.recipe_file import apply_settings, expand_variables, read_tree, validate
 from generators.config import GeneratorConfig, SamplerConfig
 from quality.config import AssessConfig
@@ -84,6 +84,8 @@ def read_part(
     base = recipe.resolve().parent if recipe is not None else Path.cwd()
     if isinstance(model, IngestPart):
         return model.model_copy(update={"cohort": absolute_cohort(model.cohort, base)})
+    if isinstance(model, TrainPart):
+        return model.model_copy(update={"generator": absolute_generator(model.generator, base)})
     if isinstance(model, GeneratePart):
         return model.model_copy(update={"plan": absolute_plan(model.plan, base)})
     return model

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cohorts.folders import read_json, write_json
 from cohorts.progress import Progress
@@ -18,6 +18,11 @@ from flows.facts import machine, usable_cores, versions
 from flows.failure import reported
 from flows.job import Job, Refs
 from flows.progress import clock, watcher
+
+if TYPE_CHECKING:
+    from cohorts.preprocess import Preprocess
+    from cohorts.store import Cohort
+    from generators.config import GeneratorConfig
 
 RUN_FILE = "run.json"
 QUALITY_FILE = "work/quality.json"
@@ -138,8 +143,25 @@ def _train(job: Job, refs: Refs, out: Path, work: Path, progress: Progress) -> d
 
     cohort = Cohort.open(refs["ingest"].path)
     preprocess = job.recipe.preprocess.for_cohort(cohort)
+    facts = base_facts(cohort, preprocess, job.recipe.generator, work, progress)
     bundle = train_generator(cohort, preprocess, job.recipe.generator, out, work=work, progress=progress)
-    return {"training_images": bundle.facts.training_images}
+    return {"training_images": bundle.facts.training_images, **facts}
+
+
+def base_facts(
+    cohort: Cohort, preprocess: Preprocess, config: GeneratorConfig, work: Path, progress: Progress
+) -> dict[str, Any]:
+    """What the copy search says of the base that is fine-tuned; nothing where none is.
+
+    Raises:
+        InputError: the base draws images of this cohort.
+    """
+    if config.init_from is None:
+        return {}
+    from flows.base_check import check_base
+
+    summary = check_base(cohort, preprocess, config, work=work, progress=progress)
+    return {} if summary is None else {"base": {"verdict": summary.verdict, "reasons": list(summary.reasons)}}
 
 
 def _generate(job: Job, refs: Refs, out: Path, work: Path, progress: Progress) -> dict[str, Any]:

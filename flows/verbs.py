@@ -85,11 +85,17 @@ def train(
     Raises:
         InputError: the cohort cannot be learned from, or ``out`` exists.
     """
+    from flows.steps import base_facts
     from generators.train import train_generator
 
     refuse_existing(out)
     shown = progress or watcher().stage("train")
-    return _resumable(out, lambda work: train_generator(cohort, preprocess, config, out, work=work, progress=shown))
+
+    def run(work: Path) -> GeneratorBundle:
+        base_facts(cohort, preprocess, config, work, shown)
+        return train_generator(cohort, preprocess, config, out, work=work, progress=shown)
+
+    return _resumable(out, run)
 
 
 def generate(

@@ -65,6 +65,9 @@ class Base(Protocol):
     def denoiser(self, conditioner: Conditioner, sizes: EncoderSizes, seed: int) -> AnyDenoiser:
         """For another vocabulary: what is new in it is drawn from ``seed``."""
 
+    def as_it_is(self) -> AnyDenoiser:
+        """With the vocabulary that it has."""
+
 
 @dataclass(frozen=True, eq=False)
 class NetworkBase:
@@ -119,6 +122,10 @@ class NetworkBase:
                 f"set preprocess.channels to {takes}",
             )
         return self.codec.eval().requires_grad_(False)
+
+    def as_it_is(self) -> Denoiser:
+        """As :meth:`Base.as_it_is`."""
+        return self.old
 
     def denoiser(self, conditioner: Conditioner, sizes: EncoderSizes, seed: int) -> Denoiser:
         """As :meth:`Base.denoiser`: what the base knows by name it keeps; features of a new mask begin unheard."""

@@ -310,8 +310,8 @@ class GeneratorConfig(Frozen):
 
     Attributes:
         init_from: base to fine-tune instead of starting anew: a bundle, a folder in the layout of MONAI's bundles,
-            or a folder or hub id of a Stable Diffusion pipeline. Its autoencoder stays as it is; sizes and objective are
-            its own.
+            or a folder or hub id of a Stable Diffusion pipeline. Its autoencoder stays as it is; sizes and objective
+            are its own.
         tuning: how.
         autoencoder: size of the autoencoder.
         reconstruction: what the autoencoder is fitted to.

@@ -22,6 +22,7 @@ from conditioning.conditioner import Conditioner
 from conditioning.config import EncoderSizes
 from conditioning.encoder import Conditions
 from conditioning.pretrained_text import PipelineReader
+from conditioning.prompt import ConditionSchema
 from generators.config import NoiseTable, Objective
 from generators.facts import LatentScaling
 from generators.objective import level_of
@@ -171,6 +172,11 @@ class StableBase:
         del sizes, seed
         assert self.objective.table is not None  # noqa: S101 - of every pipeline
         return StableDenoiser(self.unet, conditioner, self.objective.table.steps)
+
+    def as_it_is(self) -> StableDenoiser:
+        """The denoiser, told texts."""
+        schema = ConditionSchema(reads=("text",), text=self.reader.schema())
+        return self.denoiser(Conditioner(schema, self.reader), EncoderSizes(dim=self.context_dim), seed=0)
 
     def _part(self, name: str, kind: Any) -> Any:
         return self._opened(

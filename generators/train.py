@@ -20,6 +20,7 @@ from cohorts.errors import InputError
 from cohorts.folders import json_digest
 from cohorts.preprocess import Preprocess
 from cohorts.progress import Progress
+from cohorts.records import Array
 from cohorts.store import Cohort
 from conditioning.conditioner import Conditioner, encoder_sizes, learn_conditioner
 from conditioning.config import EMBEDDED
@@ -34,6 +35,7 @@ from generators.fitting import SPLITS, Fitting, Split, encode_images, fit_autoen
 from generators.latents import Latents, balanced_scaling, unscaled
 from generators.methods import make_trainable
 from generators.reproducible import reproducible
+from generators.round_trip import RoundTrip, round_trip
 from generators.training_data import TrainingRows, cached_images, learnt_geometry, learnt_schema, training_rows
 from learning.batches import TensorBatches
 from learning.devices import resolve_device
@@ -156,6 +158,7 @@ class _Training:
         )
         self.conditions = {split: self._conditions(split, which[split]) for split in SPLITS}
         autoencoder, key, curve = self._autoencoder()
+        cost = None if self.base is None else self._round_trip(autoencoder)
         latents = encode_images(self.fitting, autoencoder, key)
         scaling = self._scaling(autoencoder, latents["train"])
         denoiser, denoiser_fit = self._denoiser(autoencoder, key, latents, scaling)
@@ -164,6 +167,7 @@ class _Training:
             autoencoder=autoencoder.cpu().eval().requires_grad_(False),
             denoiser=denoiser.cpu().eval().requires_grad_(False),
             training={
+                **({} if cost is None else {"round_trip": cost.to_json()}),
                 "recipe": self.config.model_dump(mode="json", exclude=_WITHOUT_CONSEQUENCE),
                 **({} if curve is None else {"autoencoder": _curves(curve)}),
                 "denoiser": _curves(denoiser_fit),
@@ -270,6 +274,15 @@ class _Training:
             ]
         )
         self.fitting.fit("text", TextLearner(questions), TensorBatches(stated.tensors()), config.text_fit, key)
+
+    def _round_trip(self, autoencoder: AnyAutoencoder) -> RoundTrip:
+        stated = {"train": self.rows.train, "val": self.rows.val}
+        states = {
+            split: Conditions.from_cohort(self.cohort, rows, self.vocabulary).labels_BL.numpy()
+            for split, rows in stated.items()
+        }
+        images: dict[str, Array] = {split: self.fitting.images[split] for split in SPLITS}
+        return round_trip(autoencoder, images, states, self.vocabulary.labels, seed=self.config.seed)
 
     # ---- help ----
 

@@ -25,7 +25,7 @@ from quality.features import NetworkRun, check_names, cross_fitted, encoder, fil
 from quality.fidelity import ImageSets, RunScores, estimates_of, score_run
 from quality.material import Material, Reconstruct
 from quality.parts import Context, CopyScores, Estimates, LabelScores, copy_part, diversity_part, label_part, mask_part
-from quality.quality_report import QualityReport
+from quality.quality_report import CopySummary, QualityReport
 
 __all__ = ["AssessConfig", "assess"]
 
@@ -75,6 +75,40 @@ def assess(
     material = Material(real, synthetic, preprocess, reconstruct)
     material.check()
     return _Assessment(material, config, work, progress).report()
+
+
+def screen_copies(
+    real: Cohort,
+    synthetic: Cohort,
+    preprocess: Preprocess,
+    config: AssessConfig,
+    *,
+    work: Path,
+    reconstruct: Reconstruct | None = None,
+    progress: Progress | None = None,
+) -> CopySummary | None:
+    """The copy search alone, features by the fixed filter bank: nothing is trained.
+
+    Args:
+        real: real cohort; ``gate`` is the yardstick.
+        synthetic: images to search for copies of ``train``.
+        preprocess: what is compared.
+        config: its ``copies`` and ``seed`` count.
+        work: private folder.
+        reconstruct: as of :func:`assess`.
+        progress: told about it.
+
+    Returns:
+        What it found; ``None`` where ``train`` or ``gate`` is empty.
+
+    Raises:
+        InputError: the cohorts cannot be compared.
+    """
+    material = Material(real, synthetic, preprocess, reconstruct)
+    material.check()
+    context = Context(material, config, work, progress or (lambda *_: None))
+    bank = filter_bank(len(material.rows["test"]), config.classifier.device).folds[0].network
+    return copy_part(context, bank).summary
 
 
 class _Assessment:

@@ -321,3 +321,16 @@ def test_identity_of_options_ignores_what_changes_nothing() -> None:
     assert IngestOptions(workers=4, strict=True).identity() == IngestOptions().identity()
     assert IngestOptions(min_side=9).identity() != IngestOptions().identity()
     assert IngestOptions.model_validate_json(IngestOptions().model_dump_json()) == IngestOptions()
+
+
+def test_excluded_files_are_not_looked_at(tmp_path: Path) -> None:
+    for number in range(4):
+        write_png(tmp_path / "source" / "CXR" / f"c{number}.png", structure(number))
+        write_png(tmp_path / "source" / "Hand" / "left" / f"h{number}.png", structure(10 + number))
+        write_png(tmp_path / "source" / "Head" / f"k{number}.png", structure(20 + number))
+    (tmp_path / "source" / "CXR" / "notes.txt").write_text("not an image")
+    options = IngestOptions(exclude=("CXR/*", "*/h3.png"), labels_from_folders=True, workers=0)
+    result = ingest(tmp_path / "source", tmp_path / "cohort", options, KEY)
+    assert result.cohort.schema.labels == ("Hand", "Head")
+    assert len(result.cohort) == 7
+    assert not result.rejected

@@ -1,0 +1,84 @@
+"""Before a base is fine-tuned to a private cohort: does it hold that cohort's images already?
+
+A base that learned from the same patients would hand their images on, whatever fine-tuning promises. So it draws some
+images of its own accord, and the copy search looks for them in the private cohort's training split, with ``gate`` as
+its yardstick.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from cohorts.errors import InputError
+from cohorts.preprocess import Preprocess
+from cohorts.progress import Progress
+from cohorts.store import Cohort
+from conditioning.plan import plan_prompts
+from conditioning.prompt import Prompt
+from flows.progress import watcher
+from generators.base import open_base
+from generators.base_bundle import base_bundle
+from generators.config import GeneratorConfig, SamplerConfig
+from generators.generate import generate, reconstruct
+from quality.assess import screen_copies
+from quality.config import AssessConfig
+from quality.quality_report import CopySummary
+
+DRAWN = 120
+STEPS = 20
+
+
+def check_base(
+    cohort: Cohort, preprocess: Preprocess, config: GeneratorConfig, *, work: Path, progress: Progress | None = None
+) -> CopySummary | None:
+    """Search a base's own images for copies of a private cohort; ``None`` where nothing is fine-tuned.
+
+    Args:
+        cohort: the private cohort.
+        preprocess: what the networks see.
+        config: names the base.
+        work: private folder; what is drawn here is removed at the end.
+        progress: told the number of images.
+
+    Raises:
+        InputError: the base cannot be had, or the search finds this cohort's images in what it draws.
+    """
+    if config.init_from is None:
+        return None
+    base = open_base(config.init_from, config.tuning)
+    bundle = base_bundle(base, preprocess, threads=config.threads)
+    folder = work / "base-check"
+    shutil.rmtree(folder, ignore_errors=True)
+    plan = plan_prompts([Prompt()] * DRAWN, seed=config.seed)
+    drawn = generate(
+        bundle,
+        plan,
+        folder / "drawn",
+        work=folder / "draw",
+        sampler=SamplerConfig(steps=STEPS, guidance=1),
+        progress=progress,
+    )
+    summary = screen_copies(
+        cohort, drawn, preprocess, AssessConfig(), work=folder / "screen", reconstruct=lambda x: reconstruct(bundle, x)
+    )
+    shutil.rmtree(folder, ignore_errors=True)
+    judged = accept_base(summary, base.source)
+    watcher().note(f"train: base {judged.verdict}: {judged.reasons[0]} ({DRAWN} images of the base's own)")
+    return judged
+
+
+def accept_base(summary: CopySummary | None, source: str) -> CopySummary:
+    """What the search found, unless it forbids the base.
+
+    Raises:
+        InputError: there was nothing to search in, or it found copies.
+    """
+    if summary is None:
+        raise InputError("the base cannot be checked: the cohort has no training or no gate image", "give both a share")
+    if summary.verdict == "fail":
+        raise InputError(
+            f"base {source} draws images of this cohort: {summary.reasons[0]}",
+            "use a base that never saw these patients",
+        )
+    return summary

@@ -1,0 +1,41 @@
+"""A base as a bundle in memory, with the vocabulary that it has: to see what it draws before anything is learned."""
+
+from __future__ import annotations
+
+import torch
+
+from cohorts.preprocess import Preprocess
+from generators.base import Base
+from generators.bundle import GeneratorBundle
+from generators.facts import BundleFacts
+
+
+def base_bundle(base: Base, preprocess: Preprocess, *, threads: int | None) -> GeneratorBundle:
+    """The base, drawing images of a cohort's kind.
+
+    Args:
+        base: from :func:`generators.base.open_base`.
+        preprocess: of the cohort that it is to be fine-tuned to.
+        threads: of the CPU.
+
+    Raises:
+        InputError: the base does not draw such images.
+    """
+    codec, denoiser = base.autoencoder(preprocess.channels), base.as_it_is()
+    facts = BundleFacts(
+        preprocess=preprocess,
+        conditions=denoiser.conditioner.schema,
+        objective=base.objective,
+        latent_shape=base.latent_shape(preprocess.size),
+        latent_scaling=base.scaling,
+        patch=codec.patch,
+        shortcut=codec.shortcut is not None,
+        unit_range=codec.unit_range,
+        training_digest=base.digest,
+        training_images=0,
+        training_patients=0,
+        micro_batch=16,
+        threads=threads or torch.get_num_threads(),
+        intended_use="A look at a base.",
+    )
+    return GeneratorBundle(facts, codec.eval(), denoiser.eval().requires_grad_(False), {})

@@ -1,0 +1,138 @@
+"""What a frozen autoencoder makes of a cohort, before anything is fine-tuned on its latents: its error, what it hides.
+
+An autoencoder trained elsewhere may smooth away the very finding that is wanted. So each label is told apart by a
+linear classifier of fixed features, from the images and from their round trips: what it no longer can is hidden.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from cohorts.records import Array
+from conditioning.encoder import MISSING, PRESENT
+from generators.autoencoder import Codec
+from generators.features import FeatureNet
+from generators.latents import IMAGES_AT_ONCE
+from generators.training_data import image_tensor
+from learning.randomness import derive_seed
+
+SMALLEST_SIDE = 10  # images that show a label, and that do not, in both splits
+HIDDEN = 0.05  # fall of the AUROC that is warned of, where the label could be told apart at all
+TOLD_APART = 0.6
+MOST_IMAGES = 1000
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class RoundTrip:
+    """What the autoencoder costs.
+
+    Attributes:
+        l1: mean absolute error of validation images, in -1…1.
+        labels: for each label that can be judged: AUROC on validation images before and after, and their number.
+        hidden: labels that can be told apart worse by more than :data:`HIDDEN`.
+    """
+
+    l1: float
+    labels: tuple[dict[str, Any], ...]
+    hidden: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """For the bundle."""
+        return {"l1": self.l1, "labels": list(self.labels), "hidden": list(self.hidden)}
+
+
+def round_trip(
+    codec: Codec, images: dict[str, Array], states: dict[str, Array], names: Sequence[str], *, seed: int
+) -> RoundTrip:
+    """Send images through an autoencoder and see what is left.
+
+    Args:
+        codec: the autoencoder.
+        images: ``train`` and ``val``: ``(N, C, *size)`` in -1…1; at most :data:`MOST_IMAGES` of each are used.
+        states: the same splits: ``(N, L)``, 0 absent, 1 present, 2 missing.
+        names: of the labels.
+        seed: of the fixed features.
+
+    Returns:
+        Its cost; labels with under :data:`SMALLEST_SIDE` images on a side are not judged.
+    """
+    rows = {
+        split: np.unique(np.linspace(0, len(x) - 1, min(len(x), MOST_IMAGES)).astype(int))
+        for split, x in images.items()
+    }
+    network = _features(images["train"], seed)
+    before, after, errors = {}, {}, []
+    for split, chosen in rows.items():
+        before[split], after[split], error = _seen(codec, network, images[split], chosen)
+        errors.append(error)
+    found: list[dict[str, Any]] = []
+    for place, name in enumerate(names):
+        labels = {split: states[split][chosen, place] for split, chosen in rows.items()}
+        if min(_smaller_side(column) for column in labels.values()) < SMALLEST_SIDE:
+            continue
+        scores = [_auroc(features, labels) for features in (before, after)]
+        stated = int((labels["val"] != MISSING).sum())
+        found.append({"label": name, "before": scores[0], "after": scores[1], "n": stated})
+    hidden = tuple(
+        str(row["label"]) for row in found if row["before"] >= TOLD_APART and row["before"] - row["after"] > HIDDEN
+    )
+    if hidden:
+        log.warning(
+            "the base's autoencoder hides %s: told apart worse after a round trip; use a base of images like these",
+            ", ".join(hidden),
+        )
+    return RoundTrip(float(errors[-1]), tuple(found), hidden)
+
+
+def _features(images: Array, seed: int) -> FeatureNet:
+    """Fixed random convolutions at four resolutions."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive_seed(seed, "round trip"))
+        network = FeatureNet(images.ndim - 2, images.shape[1], 1)
+    return network.eval().requires_grad_(False)
+
+
+@torch.inference_mode()
+def _seen(codec: Codec, network: FeatureNet, images: Array, rows: Array) -> tuple[Array, Array, float]:
+    """Features of images and of their round trips, and the mean absolute error between them."""
+    device = next(codec.parameters()).device
+    before: list[Array] = []
+    after: list[Array] = []
+    error = 0.0
+    for start in range(0, len(rows), IMAGES_AT_ONCE):
+        block = image_tensor(images, torch.from_numpy(rows[start : start + IMAGES_AT_ONCE]))
+        back = codec.decode(codec.encode(block.to(device))[0]).cpu().clamp(-1, 1)
+        error += float((back - block).abs().flatten(1).mean(1).sum())
+        for values, kept in ((block, before), (back, after)):
+            maps = [level.flatten(2) for level in network.maps(values)]
+            kept.append(torch.cat([part for level in maps for part in (level.mean(2), level.std(2))], dim=1).numpy())
+    return np.concatenate(before), np.concatenate(after), error / len(rows)
+
+
+def _smaller_side(column: Array) -> int:
+    return int(min((column == 0).sum(), (column == PRESENT).sum()))
+
+
+def _auroc(features: dict[str, Array], labels: dict[str, Array]) -> float:
+    """AUROC on ``val`` of a classifier fitted on ``train``."""
+    stated = {split: column != MISSING for split, column in labels.items()}
+    model = make_pipeline(StandardScaler(), LogisticRegression(C=0.03, class_weight="balanced", max_iter=500))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        model.fit(features["train"][stated["train"]], labels["train"][stated["train"]] == PRESENT)
+    guesses = model.decision_function(features["val"][stated["val"]])
+    return float(roc_auc_score(labels["val"][stated["val"]] == PRESENT, guesses))

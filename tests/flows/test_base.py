@@ -1,0 +1,89 @@
+"""Fine-tuning as a run: the base is checked first, named in the key of the stage, and its cost is foreseen."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from cohorts.errors import InputError, RecipeError
+from cohorts.preprocess import Preprocess
+from cohorts.records import CohortSchema, ImageRecord
+from cohorts.store import Cohort, CohortWriter
+from flows.base_check import accept_base
+from flows.calibration import calibrate
+from flows.cli import main
+from flows.job import open_job
+from flows.recipe import load_recipe
+from quality.assess import screen_copies
+from quality.config import AssessConfig
+from tests.flows.conftest import TINY_RECIPE
+
+TUNED = (
+    TINY_RECIPE.replace("name: tiny", "name: tuned")
+    .replace("seed: 3", "seed: 4")
+    .replace("generator:\n", "generator:\n  init_from: runs/tiny/bundle\n  tuning: {method: lora, rank: 2}\n")
+)
+
+
+@pytest.fixture
+def tuned(copy: Path) -> Path:
+    """A recipe beside the finished run that fine-tunes its bundle to other simulated patients."""
+    (copy / "tuned.yaml").write_text(TUNED)
+    return copy
+
+
+def test_a_run_from_a_base_goes_through_to_its_report(tuned: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "tuned.yaml", "--no-prefect"]) == 0
+    facts = json.loads((tuned / "runs/tuned/run.json").read_text())["stages"]["train"]["facts"]
+    assert facts["base"]["verdict"] in {"screened", "inconclusive"}
+    assert "images of the base's own" in capsys.readouterr().out
+    bundle = json.loads((tuned / "runs/tuned/bundle/bundle.json").read_text())
+    assert bundle["base"]["kind"] == "bundle"
+    training = json.loads((tuned / "runs/tuned/bundle/training.json").read_text())
+    assert training["round_trip"]["l1"] > 0
+    assert "autoencoder" not in training
+    assert (tuned / "runs/tuned/report.html").is_file()
+    assert not (tuned / "runs/tuned/work/train/base-check").exists()
+
+
+def test_another_base_under_the_same_path_is_noticed(tuned: Path) -> None:
+    job = open_job("tuned.yaml")
+    refs = {"ingest": open_job("tiny.yaml").outlook()[0]["ingest"]}
+    before = job.key("train", refs)
+    digest = tuned / "runs/tiny/bundle/digest.json"
+    content = json.loads(digest.read_text())
+    digest.write_text(json.dumps({**content, "digest": "0" * 64}))
+    assert job.key("train", refs) != before
+
+
+def test_costs_are_those_of_the_base(tuned: Path) -> None:
+    measured = calibrate(load_recipe("tuned.yaml").recipe, 40)
+    assert measured.train_s > 0
+    assert measured.weight_bytes > 0
+
+
+def test_a_base_that_draws_this_cohort_is_refused(tuned: Path) -> None:
+    """What a base that memorised this cohort would draw: its training images."""
+    cohort = Cohort.open(tuned / "runs/tiny/cohort")
+    preprocess = Preprocess.for_cohort(cohort, (32, 32))
+    schema = CohortSchema(kind="synthetic", spatial_dims=2, patients="per_image")
+    with CohortWriter(tuned / "drawn", schema) as writer:
+        for place, record in enumerate(cohort.records(cohort.rows("train"))):
+            name = f"x{place}"
+            writer.add(ImageRecord(image_id=name, patient=name, pixels=record.pixels, split="synthetic"))
+    drawn = Cohort.open(tuned / "drawn")
+    summary = screen_copies(cohort, drawn, preprocess, AssessConfig(), work=tuned / "work")
+    assert summary is not None
+    assert summary.verdict == "fail"
+    with pytest.raises(InputError, match=r"base there draws images of this cohort: .*; use a base that never saw"):
+        accept_base(summary, "there")
+    with pytest.raises(InputError, match="no training or no gate image"):
+        accept_base(None, "there")
+
+
+def test_a_path_to_nothing_is_named(tuned: Path) -> None:
+    (tuned / "tuned.yaml").write_text(TUNED.replace("runs/tiny/bundle", "./nowhere"))
+    with pytest.raises(RecipeError, match=r"generator\.init_from \./nowhere does not exist; make the base first"):
+        load_recipe("tuned.yaml")
