@@ -234,6 +234,8 @@ class SamplerConfig(Frozen):
         steps: most calls of the denoiser per image (guidance doubles the work of each).
         guidance: scale w of classifier-free guidance; 1: none.
         guidance_interval: times (0 clean … 1 noise) between which guidance acts; null: at all.
+        drift: δ of Latent Drifting: the mean of every step is moved by it, in scaled latents. It adds up over
+            ``steps``, so it belongs to them and to the solver.
         micro_batch: images computed together; null: as recorded in the bundle. The same value gives the same bits.
         threads: CPU threads; null: as recorded in the bundle. The same value gives the same bits.
         device: ``auto`` takes a CUDA device where there is one.
@@ -243,6 +245,7 @@ class SamplerConfig(Frozen):
     steps: Annotated[int, Field(ge=1, le=1000)] = 20
     guidance: Annotated[float, Field(ge=0, le=100)] = 1.5
     guidance_interval: tuple[Share, Share] | None = None
+    drift: Annotated[float, Field(ge=-1, le=1)] = 0.0
     micro_batch: Annotated[int, Field(ge=1, le=4096)] | None = None
     threads: Annotated[int, Field(ge=1, le=1024)] | None = None
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -296,6 +299,10 @@ class FineTuning(Frozen):
             unit variance in this cohort, measured again.
         value_range: of the images that the autoencoder of a MONAI base takes: ``unit``: 0…1, ``signed``: -1…1. Other
             bases say it themselves.
+        drift: δ of Latent Drifting at fine-tuning (Yeganeh et al. 2024, arXiv 2412.20651): the noise of the forward
+            path has this mean, in scaled latents; its counterpart at sampling is ``sampler.drift``.
+        offset_noise: standard deviation of a constant that every channel of every latent's noise is moved by
+            (Guttenberg 2023), so that means of images are learned too.
     """
 
     method: Literal["full", "lora", "attention"] = "full"
@@ -303,6 +310,8 @@ class FineTuning(Frozen):
     alpha: Annotated[int, Field(ge=1)] | None = None
     latent_scaling: Literal["base", "cohort"] = "base"
     value_range: Literal["unit", "signed"] = "unit"
+    drift: Annotated[float, Field(ge=-1, le=1)] = 0.0
+    offset_noise: Annotated[float, Field(ge=0, le=1)] = 0.0
 
 
 class GeneratorConfig(Frozen):
@@ -356,3 +365,9 @@ class GeneratorConfig(Frozen):
     threads: Annotated[int, Field(ge=1, le=1024)] | None = None
     intended_use: str = "Research on methods. Not for diagnosis, and not as evidence about any patient."
     seed: Annotated[int, Field(ge=0)] = 0
+
+    @model_validator(mode="after")
+    def _tuning_needs_a_base(self) -> GeneratorConfig:
+        if self.init_from is None and self.tuning != FineTuning():
+            raise ValueError("generator.tuning says how a base is fine-tuned, and generator.init_from names none")
+        return self

@@ -153,6 +153,8 @@ class DenoiserLearner(Learner):
         judged: latents and conditions of ``val`` and of an equally large part of ``train``.
         seed: of the fixed noise of validation.
         decode: scaled latents → images (B, C, *size) in -1…1, for the grid.
+        drift: mean of the noise (Latent Drifting at fine-tuning).
+        offset_noise: standard deviation of a constant that each channel's noise is moved by while training.
     """
 
     grid_shows_real_images = False
@@ -167,8 +169,11 @@ class DenoiserLearner(Learner):
         judged: dict[Literal["val", "train"], tuple[Latents, Conditions]],
         seed: int,
         decode: Callable[[Tensor], Tensor],
+        drift: float = 0.0,
+        offset_noise: float = 0.0,
     ) -> None:
         super().__init__(network)
+        self.drift, self.offset_noise = drift, offset_noise
         self.config, self.objective, self.scaling = config, objective, scaling
         self.judged, self.seed, self.decode = judged, seed, decode
 
@@ -183,7 +188,10 @@ class DenoiserLearner(Learner):
             kinds=self.config.drop_kinds,
         )
         latents = draw(mean, batch["log_var"], torch.randn(mean.shape, generator=generator).to(mean))
-        eps = torch.randn(mean.shape, generator=generator).to(mean)
+        eps = torch.randn(mean.shape, generator=generator).to(mean) + self.drift
+        if self.offset_noise:
+            constants = torch.randn(*mean.shape[:2], *[1] * (mean.ndim - 2), generator=generator)
+            eps = eps + self.offset_noise * constants.to(mean)
         time_B = training_times(self.objective, len(mean), generator).to(mean.device)
         return {"loss": self._errors(self.network, latents, eps, time_B, conditions).mean()}
 
@@ -197,7 +205,7 @@ class DenoiserLearner(Learner):
         generator = torch_generator(self.seed, "validation")
         times = validation_times(self.objective, total)[torch.randperm(total, generator=generator)]
         shape = (total, *latents.mean.shape[1:])
-        posterior, eps = torch.randn(shape, generator=generator), torch.randn(shape, generator=generator)
+        posterior, eps = torch.randn(shape, generator=generator), torch.randn(shape, generator=generator) + self.drift
         error = 0.0
         for start in range(0, total, JUDGED_AT_ONCE):
             part = slice(start, start + JUDGED_AT_ONCE)

@@ -221,7 +221,14 @@ def draw(
         interval=None if interval is None else (interval[0], interval[1]),
     )
     with reproducible(settings["threads"]), torch.inference_mode():
-        latents = sample(denoise, noise, objective=facts.objective, solver=settings["solver"], steps=settings["steps"])
+        latents = sample(
+            denoise,
+            noise,
+            objective=facts.objective,
+            solver=settings["solver"],
+            steps=settings["steps"],
+            drift=settings["drift"],
+        )
         drawn = bundle.autoencoder.decode(unscaled(latents, facts.latent_scaling))[: len(images)].cpu().numpy()
     if not np.isfinite(drawn).all():
         raise MedphantomError("a generated image is not finite", "lower sampler.guidance or raise sampler.steps")

@@ -115,6 +115,7 @@ def sample(
     objective: Objective,
     solver: Solver = "heun",
     steps: int = 20,
+    drift: float = 0.0,
     callback: Callable[[int, Tensor], None] | None = None,
 ) -> Tensor:
     """Integrate the probability-flow equation from noise to latents.
@@ -125,6 +126,7 @@ def sample(
         objective: the path that the network was trained on.
         solver: see :func:`make_solver`.
         steps: most calls of the network.
+        drift: δ of Latent Drifting (Yeganeh et al. 2024): what the mean of every step is moved by.
         callback: called as ``callback(calls, x_t)`` after each step.
 
     Returns:
@@ -136,7 +138,7 @@ def sample(
     for calls, step in enumerate(scheduler.timesteps):
         level = float(scheduler.sigmas[scheduler.step_index or 0])
         time_B = torch.full((len(x_t),), _time_at(objective, level), device=x_t.device)
-        x_t = scheduler.step(denoise(x_t, time_B), step, x_t, return_dict=False)[0]
+        x_t = scheduler.step(denoise(x_t, time_B), step, x_t, return_dict=False)[0] + drift
         if callback is not None:
             callback(calls + 1, x_t)
     return x_t

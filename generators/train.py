@@ -239,6 +239,8 @@ class _Training:
             judged=judged,
             seed=derive_seed(config.seed, "denoiser judge"),
             decode=decode,
+            drift=config.tuning.drift,
+            offset_noise=config.tuning.offset_noise,
         )
         conditions = self.conditions["train"].tensors()
         if config.flip:
