@@ -92,7 +92,8 @@ def counterfactual(
     *,
     out: Annotated[Path, typer.Option("--out", help="Cohort of pairs to make; as private as its source.")],
     change: Annotated[
-        list[str], typer.Option("--set", metavar="NAME=VALUE", help="e.g. effusion=absent or age=70; may be repeated.")
+        list[str],
+        typer.Option("--set", metavar="NAME=VALUE", help="e.g. effusion=absent, age=70 or age=20:80; may be repeated."),
     ],
     split: Annotated[str, typer.Option(help="Whose images: train, val, gate or test.")] = "test",
     limit: Annotated[int | None, typer.Option(min=1, help="At most so many images.")] = None,
@@ -101,8 +102,10 @@ def counterfactual(
     strength: Annotated[float | None, typer.Option(help="How far back, 0 to 1 (pure noise).")] = None,
     steps: Annotated[int | None, typer.Option(help="Steps of the path.")] = None,
     drift: Annotated[float | None, typer.Option(help="Drift per step, of latent_drifting.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of values drawn from a range, and of the noise of sdedit.")] = None,
 ) -> None:
     """Draw patients' images as they would be, had a finding or an attribute been another."""
+    from cohorts.pairs import ROLES
     from cohorts.records import SPLITS
     from cohorts.store import Cohort
     from flows import verbs
@@ -112,13 +115,20 @@ def counterfactual(
 
     if split not in SPLITS:
         raise InputError(f"--split {split} is no split", f"one of {', '.join(SPLITS)}")
-    given = {"method": method, "guidance": guidance, "strength": strength, "steps": steps, "drift": drift}
+    given = {
+        "method": method,
+        "guidance": guidance,
+        "strength": strength,
+        "steps": steps,
+        "drift": drift,
+        "seed": seed,
+    }
     tree = {name: value for name, value in given.items() if value is not None}
     config = validate(CounterfactualConfig, tree, "counterfactual")
     verbs.refuse_existing(out)
     with watching():
         made = verbs.counterfactual(bundle, Cohort.open(cohort), change, config, out, split=split, limit=limit)
-    typer.echo(f"{len(made) // 3} pairs: {out}   edits of real patients: keep them private")
+    typer.echo(f"{len(made) // len(ROLES)} pairs: {out}   edits of real patients: keep them private")
 
 
 def merge(

@@ -2,7 +2,8 @@
 
 Abduction runs the sampler backwards from the image's latent, under what is known of the image; prediction runs it
 forwards again. The factual image goes through the same two paths, so that a null action returns what the method itself
-returns, and nothing is ever copied from the source.
+returns, and nothing is ever copied from the source. The way back (``reversed``) begins at the counterfactual image, not
+at its latent, and knows nothing of the source but its prompt.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ from generators.sampler import noise_of
 from learning.devices import resolve_device
 from learning.randomness import derive_seed
 
+MADE = ("factual", "counterfactual", "reversed", "reconstruction")
+
 
 @dataclass(frozen=True)
 class Counterfactuals:
@@ -41,6 +44,8 @@ class Counterfactuals:
     Attributes:
         factual: under what is known of the image: the null action.
         counterfactual: under the intervention.
+        reversed: the counterfactual taken back: abducted under what was asked of it, predicted under what is known.
+        reconstruction: the source through the autoencoder and back, nothing else.
         source: as the network sees them.
         before: what the cohort says of each.
         after: what is asked of each counterfactual.
@@ -48,6 +53,8 @@ class Counterfactuals:
 
     factual: Array
     counterfactual: Array
+    reversed: Array
+    reconstruction: Array
     source: Array
     before: tuple[Prompt, ...]
     after: tuple[Prompt, ...]
@@ -89,7 +96,7 @@ def counterfactual_images(
     factual = row_prompts(cohort, rows, schema)
     changed = [action.applied(prompt, schema) for action, prompt in zip(interventions, factual, strict=True)]
     source = network_images(cohort, rows, bundle.facts.preprocess)
-    made: dict[str, Array] = {"factual": np.empty_like(source), "counterfactual": np.empty_like(source)}
+    made = {name: np.empty_like(source) for name in MADE}
     size, device = config.micro_batch or bundle.facts.micro_batch, resolve_device(config.device)
     bundle.to(device)
     of_prompts = bundle.denoiser.conditioner.of_prompts
@@ -97,17 +104,39 @@ def counterfactual_images(
         for start in range(0, len(rows), size):
             places = [min(start + place, len(rows) - 1) for place in range(size)]  # padded, as in sampling
             total = min(size, len(rows) - start)
-            latents = _encoded(bundle, torch.from_numpy(source[places]).to(device))
-            before, after = (of_prompts([p[i] for i in places]).to(device) for p in (factual, changed))
-            noise = noise_of([derive_seed(config.seed, "counterfactual", i) for i in places], latents.shape[1:])
-            method = _Method(bundle, config, before)
-            begin = method.abduct(latents, noise.to(device))
-            for name, wanted in (("factual", before), ("counterfactual", after)):
-                drawn = bundle.autoencoder.decode(unscaled(method.predict(begin, wanted), bundle.facts.latent_scaling))
-                made[name][start : start + total] = drawn[:total].clamp(-1, 1).cpu().numpy()
+            said = [of_prompts([p[i] for i in places]).to(device) for p in (factual, changed)]
+            batch = torch.from_numpy(source[places]).to(device)
+            for name, images in zip(MADE, _through(bundle, config, batch, places, (said[0], said[1])), strict=True):
+                made[name][start : start + total] = images[:total].cpu().numpy()
             if progress is not None:
                 progress(start + total, len(rows), "counterfactuals")
-    return Counterfactuals(made["factual"], made["counterfactual"], source, tuple(factual), tuple(changed))
+    return Counterfactuals(**made, source=source, before=tuple(factual), after=tuple(changed))
+
+
+def _through(
+    bundle: GeneratorBundle,
+    config: CounterfactualConfig,
+    images: Tensor,
+    places: Sequence[int],
+    prompts: tuple[Conditions, Conditions],
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Factual, counterfactual, reversed and reconstruction of one micro-batch, in the order of :data:`MADE`."""
+    scaling, (before, after) = bundle.facts.latent_scaling, prompts
+
+    def decoded(latents: Tensor) -> Tensor:
+        return bundle.autoencoder.decode(unscaled(latents, scaling)).clamp(-1, 1)
+
+    def noise(purpose: str) -> Tensor:
+        seeds = [derive_seed(config.seed, purpose, place) for place in places]
+        return noise_of(seeds, latents.shape[1:]).to(latents.device)
+
+    latents = scaled(bundle.autoencoder.encode(images)[0], scaling)
+    there = _Method(bundle, config, before)
+    begin = there.abduct(latents, noise("counterfactual"))
+    factual, counterfactual = (decoded(there.predict(begin, wanted)) for wanted in (before, after))
+    back = _Method(bundle, config, after)
+    begin = back.abduct(scaled(bundle.autoencoder.encode(counterfactual)[0], scaling), noise("reversed"))
+    return factual, counterfactual, decoded(back.predict(begin, before)), decoded(latents)
 
 
 class _Method:
@@ -155,8 +184,3 @@ class _Method:
             return before + self.config.guidance * (after - before)
 
         return denoise
-
-
-def _encoded(bundle: GeneratorBundle, images: Tensor) -> Tensor:
-    """Scaled latents: the mean of each posterior."""
-    return scaled(bundle.autoencoder.encode(images)[0], bundle.facts.latent_scaling)
