@@ -26,11 +26,14 @@ if TYPE_CHECKING:
     from cohorts.store import Cohort
     from conditioning.plan import SamplingPlan
     from generators.bundle import GeneratorBundle
+    from quality.counterfactual_report import CounterfactualReport
     from quality.quality_report import QualityReport
 
 __all__ = [
     "assess",
+    "assess_counterfactuals",
     "contact_sheet",
+    "counterfactual",
     "export",
     "generate",
     "ingest",
@@ -231,6 +234,63 @@ def generate(
 
     part = read_part(GeneratePart, None, [], {"sampler": dict(sampler or {})})
     return verbs.generate(_loaded(bundle), images, part.sampler, Path(out), progress)
+
+
+def counterfactual(
+    bundle: GeneratorBundle | Folder,
+    cohort: Cohort | Folder,
+    changes: Sequence[str],
+    out: Folder,
+    *,
+    split: str = "test",
+    limit: int | None = None,
+    method: Mapping[str, Any] | None = None,
+    progress: Progress | None = None,
+) -> Cohort:
+    """Images as they would be, had a finding or an attribute been another: edits of real patients, to keep private.
+
+    Args:
+        bundle: the generator.
+        cohort: real cohort.
+        changes: ``name=value``, e.g. ``["effusion=absent"]``, ``["age=70"]``, ``["age=20:80"]``.
+        out: cohort of pairs to make.
+        split: whose images.
+        limit: at most so many.
+        method: fields of :class:`generators.config.CounterfactualConfig`, e.g. ``{"guidance": 3.0}``.
+        progress: told how far it is.
+    """
+    from flows import verbs
+    from flows.recipe_file import validate
+    from generators.config import CounterfactualConfig
+
+    config = validate(CounterfactualConfig, dict(method or {}), "counterfactual")
+    return verbs.counterfactual(
+        _loaded(bundle), _opened(cohort), changes, config, Path(out), split=split, limit=limit, progress=progress
+    )
+
+
+def assess_counterfactuals(
+    real: Cohort | Folder,
+    pairs: Cohort | Folder,
+    out: Folder,
+    *,
+    settings: Mapping[str, Any] | None = None,
+    progress: Progress | None = None,
+) -> CounterfactualReport:
+    """Score counterfactual pairs and write ``report.html``, which shows patients, and ``report.json``, which does not.
+
+    Args:
+        real: the cohort that was edited.
+        pairs: from :func:`counterfactual`.
+        out: folder for the reports.
+        settings: settings of the ``assess`` section.
+        progress: told how far it is.
+    """
+    from flows.pair_verbs import assess_pairs
+    from flows.settings import AssessPart, read_part
+
+    part = read_part(AssessPart, None, [], {"assess": dict(settings or {})})
+    return assess_pairs(_opened(real), _opened(pairs), part.assess, Path(out), progress=progress)
 
 
 def assess(

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cohorts.errors import InputError
 from flows.cli_data import RecipeOption, Setting
+
+if TYPE_CHECKING:
+    from cohorts.store import Cohort
+    from quality.config import AssessConfig
 
 
 def train(
@@ -148,7 +152,7 @@ def merge(
 
 def assess(
     real: Annotated[Path, typer.Argument(help="Real cohort.")],
-    synthetic: Annotated[Path, typer.Argument(help="Synthetic cohort.")],
+    synthetic: Annotated[Path, typer.Argument(help="Synthetic cohort, or counterfactual pairs.")],
     *,
     out: Annotated[Path, typer.Option("--out", help="Folder for the reports.")],
     bundle: Annotated[Path | None, typer.Option(help="The generator, for the control of the copy search.")] = None,
@@ -156,7 +160,7 @@ def assess(
     recipe: RecipeOption = None,
     setting: Setting = None,
 ) -> None:
-    """Score a synthetic cohort against real patients, and write a report."""
+    """Score a synthetic cohort, or counterfactual pairs, against real patients, and write a report."""
     from cohorts.store import Cohort
     from flows import verbs
     from flows.progress import watching
@@ -167,9 +171,28 @@ def assess(
     actual = Cohort.open(real)
     made = Cohort.open(synthetic)
     part = read_part(AssessPart, recipe, setting or [], size_flag(size, actual.schema.spatial_dims))
-    preprocess = part.preprocess.for_cohort(actual) if bundle is None else read_facts(bundle)[0].preprocess
     verbs.refuse_existing(out)
+    if made.schema.kind == "counterfactual":
+        if bundle is not None or size is not None:
+            raise InputError(
+                "counterfactual pairs are scored as their generator saw them", "leave --bundle, --size out"
+            )
+        _assess_pairs(actual, made, part.assess, out)
+        return
+    preprocess = part.preprocess.for_cohort(actual) if bundle is None else read_facts(bundle)[0].preprocess
     with watching():
         report = verbs.assess(actual, made, preprocess, part.assess, out, bundle=bundle)
     typer.echo(score_summary(report))
     typer.echo(f"report: {out / 'report.html'} (internal), {out / 'report.public.html'} (may be shared)")
+
+
+def _assess_pairs(real: Cohort, pairs: Cohort, config: AssessConfig, out: Path) -> None:
+    from flows.pair_verbs import assess_pairs
+    from flows.progress import watching
+    from flows.summaries import estimate_line
+
+    with watching():
+        report = assess_pairs(real, pairs, config, out)
+    for estimate in report.estimates:
+        typer.echo(estimate_line(estimate, "floor"))
+    typer.echo(f"report: {out / 'report.html'} (internal: it shows patients; there is no public one)")

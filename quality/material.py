@@ -48,7 +48,7 @@ class Material:
         if self.synthetic.schema.kind == "counterfactual":
             raise InputError(
                 f"{self.synthetic.path} holds edits of real patients' images, which cannot be scored as synthetic ones",
-                "give a cohort from medphantom generate",
+                "give a cohort from medphantom generate, or score them as counterfactuals",
             )
         if not len(self.synthetic):
             raise InputError("the synthetic cohort holds no images", "generate some first")
