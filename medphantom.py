@@ -13,7 +13,7 @@ Long functions continue after an interruption when they are called again.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from generators.bundle import GeneratorBundle
     from quality.counterfactual_report import CounterfactualReport
     from quality.quality_report import QualityReport
+    from quality.ranking import Ranking
 
 __all__ = [
     "assess",
@@ -40,6 +41,7 @@ __all__ = [
     "open_bundle",
     "open_cohort",
     "plan",
+    "rank",
     "run",
     "simulate",
     "train",
@@ -291,6 +293,42 @@ def assess_counterfactuals(
 
     part = read_part(AssessPart, None, [], {"assess": dict(settings or {})})
     return assess_pairs(_opened(real), _opened(pairs), part.assess, Path(out), progress=progress)
+
+
+def rank(
+    classifier: Folder | Callable[[Any], Any],
+    pairs: Sequence[Cohort | Folder],
+    output: str | int,
+    *,
+    cohort: Cohort | Folder | None = None,
+    names: Sequence[str] = (),
+    settings: Mapping[str, Any] | None = None,
+    out: Folder | None = None,
+    progress: Progress | None = None,
+) -> Ranking:
+    """Rank interventions by how much a classifier of yours changes its mind between factual and counterfactual images.
+
+    Args:
+        classifier: TorchScript or ONNX file, or a function of images ``(N, C, H, W)`` float32 that returns ``(N,)`` or
+            ``(N, K)``.
+        pairs: cohorts from :func:`counterfactual`, one per intervention.
+        output: name or index.
+        cohort: the real cohort, for what the method does to the output by itself.
+        names: of the outputs.
+        settings: fields of :class:`quality.ranking.RankConfig`, e.g. ``{"takes": {"size": [224, 224]}}``.
+        out: JSON file to write.
+        progress: told how far it is.
+    """
+    from flows.pair_verbs import rank as rank_pairs
+    from flows.recipe_file import validate
+    from quality.ranking import RankConfig
+
+    config = validate(RankConfig, dict(settings or {}), "rank")
+    judge = Path(classifier) if isinstance(classifier, str | Path) else classifier
+    real = None if cohort is None else _opened(cohort)
+    given = [_opened(one) for one in pairs]
+    file = None if out is None else Path(out)
+    return rank_pairs(judge, given, str(output), config, real=real, names=names, out=file, progress=progress)
 
 
 def assess(

@@ -90,51 +90,6 @@ def generate(
     typer.echo(f"{len(made)} synthetic images: {out}   look at them with: medphantom inspect {out}")
 
 
-def counterfactual(
-    bundle: Annotated[Path, typer.Argument(help="Bundle, from medphantom train.")],
-    cohort: Annotated[Path, typer.Argument(help="Real cohort, from medphantom ingest.")],
-    *,
-    out: Annotated[Path, typer.Option("--out", help="Cohort of pairs to make; as private as its source.")],
-    change: Annotated[
-        list[str],
-        typer.Option("--set", metavar="NAME=VALUE", help="e.g. effusion=absent, age=70 or age=20:80; may be repeated."),
-    ],
-    split: Annotated[str, typer.Option(help="Whose images: train, val, gate or test.")] = "test",
-    limit: Annotated[int | None, typer.Option(min=1, help="At most so many images.")] = None,
-    method: Annotated[str, typer.Option(help="inversion, sdedit or latent_drifting.")] = "inversion",
-    guidance: Annotated[float | None, typer.Option(help="How much of the difference is applied; 1: as it is.")] = None,
-    strength: Annotated[float | None, typer.Option(help="How far back, 0 to 1 (pure noise).")] = None,
-    steps: Annotated[int | None, typer.Option(help="Steps of the path.")] = None,
-    drift: Annotated[float | None, typer.Option(help="Drift per step, of latent_drifting.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Of values drawn from a range, and of the noise of sdedit.")] = None,
-) -> None:
-    """Draw patients' images as they would be, had a finding or an attribute been another."""
-    from cohorts.pairs import ROLES
-    from cohorts.records import SPLITS
-    from cohorts.store import Cohort
-    from flows import verbs
-    from flows.progress import watching
-    from flows.recipe_file import validate
-    from generators.config import CounterfactualConfig
-
-    if split not in SPLITS:
-        raise InputError(f"--split {split} is no split", f"one of {', '.join(SPLITS)}")
-    given = {
-        "method": method,
-        "guidance": guidance,
-        "strength": strength,
-        "steps": steps,
-        "drift": drift,
-        "seed": seed,
-    }
-    tree = {name: value for name, value in given.items() if value is not None}
-    config = validate(CounterfactualConfig, tree, "counterfactual")
-    verbs.refuse_existing(out)
-    with watching():
-        made = verbs.counterfactual(bundle, Cohort.open(cohort), change, config, out, split=split, limit=limit)
-    typer.echo(f"{len(made) // len(ROLES)} pairs: {out}   edits of real patients: keep them private")
-
-
 def merge(
     parts: Annotated[list[Path], typer.Argument(help="Synthetic cohorts: the shards of one plan.")],
     *,

@@ -38,7 +38,7 @@ class Means:
         *,
         floor: Array | None = None,
         floor_patients: Array | None = None,
-        better: Literal["lower", "higher"] = "lower",
+        better: Literal["lower", "higher", "near_floor"] = "lower",
         network: FeatureNetwork | None = None,
         label: str | None = None,
         why: str = "",

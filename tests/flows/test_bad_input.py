@@ -218,6 +218,23 @@ def test_pairs_are_scored_as_pairs_and_never_as_synthetic_images(copy: Path, one
         )
 
 
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["own.pt", "runs/tiny/cohort", "--output", "0"], "own.pt is no TorchScript file; save it with torch.jit.save"),
+        (["none.pt", "runs/tiny/cohort", "--output", "0"], "none.pt does not exist"),
+        (["own.pt", "runs/tiny/cohort", "--output", "0", "--range", "1,0"], "--range must be LOW,HIGH, got '1,0'"),
+        (["own.pt", "runs/tiny/cohort", "--output", "0", "--range", "-1,1,2"], "--range must be LOW,HIGH"),
+        (["own.pt", "runs/tiny/cohort", "--output", "0", "--channels", "2"], "--channels must be 1 or 3"),
+        (["own.pt", "runs/tiny/cohort", "--output", "0", "--out", "tiny.yaml"], "tiny.yaml exists already"),
+        (["own.pt", "runs/tiny", "--output", "0"], "runs/tiny"),
+    ],
+)
+def test_rankings_that_cannot_be(copy: Path, one_line: OneLine, arguments: list[str], text: str) -> None:
+    (copy / "own.pt").write_bytes(pickle.dumps({}))
+    assert text in one_line("rank", *arguments)
+
+
 @pytest.mark.parametrize("damage", ["truncated", "pickle", "missing", "unfinished"])
 def test_a_bundle_that_cannot_be_trusted(copy: Path, one_line: OneLine, damage: str) -> None:
     bundle = copy / "runs" / "tiny" / "bundle"
