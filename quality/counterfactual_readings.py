@@ -124,14 +124,12 @@ class Readers:
         self.before_rows, self.after_rows = found.rows["factual"], found.rows["counterfactual"]
 
     def readings(self) -> list[Reading]:
-        """All readings, refused ones included: labels, categories, numbers."""
+        """All readings, refused ones included: labels, categories, and numbers that were changed."""
         schema = self.real.cohort.schema
         labels = self._labels(schema.labels)
         exclusive = schema.exclusive and len(schema.labels) > 1
         categories = [target for spec in schema.attributes for target in self._categories(spec)]
-        numbers = [
-            spec for spec in schema.attributes if spec.kind == "continuous" and self._stated(spec.name, "after").any()
-        ]
+        numbers = [spec for spec in schema.attributes if spec.kind == "continuous" and self._changes(spec.name)]
         return [
             *self._present(labels, "labels", exclusive=exclusive, number=0),
             *self._present(categories, "categories", exclusive=False, number=1),
@@ -159,8 +157,10 @@ class Readers:
             before, after = (column(self.pairs, rows, category) for rows in (self.before_rows, self.after_rows))
             yield _Target(f"{spec.name} = {category}", "category", real, before, after)
 
-    def _stated(self, name: str, which: Literal["before", "after"]) -> Array:
-        return ~np.isnan(_floats(said_attribute(self.pairs, getattr(self, f"{which}_rows"), name)))
+    def _changes(self, name: str) -> bool:
+        """Whether another number was asked of any image; only then is it worth a regressor."""
+        before, after = (said_attribute(self.pairs, rows, name) for rows in (self.before_rows, self.after_rows))
+        return any(new is not None and new != old for old, new in zip(before, after, strict=True))
 
     def _present(self, targets: list[_Target], what: str, *, exclusive: bool, number: int) -> Iterator[Reading]:
         """Readings of targets that one classifier learns together."""
