@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw
 
 from benchmarks.measuring import write_result
-from benchmarks.simulated_truth import Oracle, Simulation, with_finding, without
+from benchmarks.sheet import contact_sheet
+from benchmarks.simulated_truth import Oracle, Simulation, masked_l1, nearest_draw, with_finding, without
 from cohorts.errors import MedphantomError
 from cohorts.phantom.factors import FINDINGS, factor_column, with_factor
 from cohorts.records import Array
@@ -36,8 +36,6 @@ from learning.randomness import derive_seed
 from quality.config import ClassifierConfig
 from quality.estimate import Estimate
 from quality.means import Means
-from quality.pair_pictures import diverging
-from quality.pictures import flatten
 from quality.regressor import r_squared
 
 SHEET_ROWS = 3
@@ -69,7 +67,7 @@ class Bench:
         self, rows: Sequence[int], actions: Sequence[Intervention], config: CounterfactualConfig
     ) -> Counterfactuals:
         """Counterfactuals of rows."""
-        return counterfactual_images(self.bundle, self.cohort, rows, actions, config)
+        return counterfactual_images(self.bundle, self.cohort, rows, actions, config, back=False)
 
 
 def removals(bench: Bench, finding: str, config: CounterfactualConfig) -> Iterator[Estimate]:
@@ -141,15 +139,6 @@ class Case:
             )
 
 
-def masked_l1(images: Array, truth: Array, mask: Array) -> Array:
-    """Mean absolute difference within a mask ``(N, 1, *size)``, one value per image; NaN where it is empty."""
-    within = np.broadcast_to(mask, images.shape).reshape(len(images), -1)
-    apart = np.abs(images - truth).reshape(len(images), -1).astype(np.float64) * within
-    total = within.sum(axis=1)
-    found: Array = np.divide(apart.sum(axis=1), total, out=np.full(len(total), np.nan), where=total > 0)
-    return found
-
-
 def additions(bench: Bench, finding: str, config: CounterfactualConfig) -> Iterator[Estimate]:
     """A finding added: near one of many true additions, and where the finding can be?"""
     rows = bench.rows(finding, present=False)
@@ -164,17 +153,12 @@ def additions(bench: Bench, finding: str, config: CounterfactualConfig) -> Itera
         chosen = rng.permutation(len(drawn))[: bench.draws + 1]
         others = [with_finding(image, finding, drawn[k]) for k in chosen]
         images = bench.simulation.all_seen(others)
-        union = np.any([bench.simulation.region(image, other) for other in others[:-1]], axis=0)[None]
-        pool, masks = images[:-1], np.broadcast_to(union, (bench.draws, *union.shape))
-
-        def nearest(one: Array, pool: Array = pool, masks: Array = masks) -> tuple[float, int]:
-            apart = masked_l1(np.broadcast_to(one, pool.shape), pool, masks)
-            return float(apart.min()), int(apart.argmin())
-
-        distance, which = nearest(found.counterfactual[place])
+        regions = np.stack([bench.simulation.region(image, other) for other in others[:-1]])[:, None]
+        pool, union = images[:-1], regions.any(axis=0)
+        distance, which = nearest_draw(found.counterfactual[place], pool, regions)
         near["counterfactual"].append(distance)
-        near["nothing"].append(nearest(found.source[place])[0])
-        near["another"].append(nearest(images[-1])[0])
+        near["nothing"].append(nearest_draw(found.source[place], pool, regions)[0])
+        near["another"].append(nearest_draw(images[-1], pool, regions)[0])
         truths.append(pool[which])
         change = np.abs(found.counterfactual[place] - found.factual[place])
         plausible.append(bool(change[:, union[0]].sum() >= 0.5 * change.sum() > 0))
@@ -186,7 +170,7 @@ def additions(bench: Bench, finding: str, config: CounterfactualConfig) -> Itera
     floor = np.array(near["another"])
     for part, values in (("", near["counterfactual"]), ("_of_nothing", near["nothing"])):
         words = (
-            f"mean absolute difference to the nearest of {bench.draws} true additions, where these differ from the "
+            f"mean absolute difference to the nearest of {bench.draws} true additions, where that one differs from the "
             "image, in network values; floor: of another true addition"
         )
         yield bench.means.mean(f"nearest_addition{part}", words, np.array(values), patients, floor=floor, label=label)
@@ -243,24 +227,6 @@ def measure(bench: Bench, config: CounterfactualConfig, findings: Sequence[str],
     for path in factors:
         found += list(numbers(bench, path, config))
     return [estimate.model_dump(mode="json", exclude_none=True) for estimate in found]
-
-
-def contact_sheet(rows: Sequence[tuple[str, list[Array]]], side: int = 128) -> Image.Image:
-    """Source, factual, counterfactual, truth and the difference of counterfactual and factual, one pair per line."""
-    columns = ("source", "factual", "counterfactual", "truth", "difference")
-    left, top = 150, 16
-    sheet = Image.new("RGB", (left + len(columns) * side, top + len(rows) * side), "white")
-    draw = ImageDraw.Draw(sheet)
-    for place, name in enumerate(columns):
-        draw.text((left + place * side + 4, 2), name, fill="black")
-    for line, (title, images) in enumerate(rows):
-        draw.text((4, top + line * side + side // 2), title, fill="black")
-        change = (images[2] - images[1]).mean(axis=0)
-        pictures = [flatten(image) for image in images] + [diverging(change / 0.5)]
-        for place, pixels in enumerate(pictures):
-            tile = Image.fromarray(pixels).convert("RGB").resize((side, side), Image.Resampling.NEAREST)
-            sheet.paste(tile, (left + place * side, top + line * side))
-    return sheet
 
 
 def arguments_of(given: Sequence[str] | None) -> argparse.Namespace:

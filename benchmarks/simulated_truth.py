@@ -180,3 +180,25 @@ class Oracle:
                 f"{len(found)} of the oracle's patients show {finding}, need {total}", "take more patients"
             )
         return found
+
+
+def masked_l1(images: Array, truth: Array, mask: Array) -> Array:
+    """Mean absolute difference within a mask ``(N, 1, *size)``, one value per image; NaN where it is empty."""
+    within = np.broadcast_to(mask, images.shape).reshape(len(images), -1)
+    apart = np.abs(images - truth).reshape(len(images), -1).astype(np.float64) * within
+    total = within.sum(axis=1)
+    found: Array = np.divide(apart.sum(axis=1), total, out=np.full(len(total), np.nan), where=total > 0)
+    return found
+
+
+def nearest_draw(image: Array, draws: Array, regions: Array) -> tuple[float, int]:
+    """Mean absolute difference to the nearest draw within the region of that draw, and which one it is.
+
+    Args:
+        image: ``(C, *size)``.
+        draws: ``(K, C, *size)``.
+        regions: where each draw differs from the image without the finding, bool ``(K, 1, *size)``.
+    """
+    apart = masked_l1(np.broadcast_to(image, draws.shape), draws, regions)
+    which = int(np.nanargmin(apart))
+    return float(apart[which]), which

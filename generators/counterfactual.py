@@ -44,7 +44,8 @@ class Counterfactuals:
     Attributes:
         factual: under what is known of the image: the null action.
         counterfactual: under the intervention.
-        reversed: the counterfactual taken back: abducted under what was asked of it, predicted under what is known.
+        reversed: the counterfactual taken back: abducted under what was asked of it, predicted under what is known;
+            ``None`` where nobody asked for it.
         reconstruction: the source through the autoencoder and back, nothing else.
         source: as the network sees them.
         before: what the cohort says of each.
@@ -53,7 +54,7 @@ class Counterfactuals:
 
     factual: Array
     counterfactual: Array
-    reversed: Array
+    reversed: Array | None
     reconstruction: Array
     source: Array
     before: tuple[Prompt, ...]
@@ -70,6 +71,7 @@ def counterfactual_images(
     interventions: Sequence[Intervention],
     config: CounterfactualConfig,
     *,
+    back: bool = True,
     progress: Progress | None = None,
 ) -> Counterfactuals:
     """Counterfactuals of rows of a cohort.
@@ -80,6 +82,7 @@ def counterfactual_images(
         rows: which.
         interventions: one per row.
         config: the method.
+        back: also take each counterfactual back, which costs as much again.
         progress: told the number of images.
 
     Raises:
@@ -96,7 +99,7 @@ def counterfactual_images(
     factual = row_prompts(cohort, rows, schema)
     changed = [action.applied(prompt, schema) for action, prompt in zip(interventions, factual, strict=True)]
     source = network_images(cohort, rows, bundle.facts.preprocess)
-    made = {name: np.empty_like(source) for name in MADE}
+    made = {name: np.empty_like(source) for name in MADE if back or name != "reversed"}
     size, device = config.micro_batch or bundle.facts.micro_batch, resolve_device(config.device)
     bundle.to(device)
     of_prompts = bundle.denoiser.conditioner.of_prompts
@@ -106,11 +109,19 @@ def counterfactual_images(
             total = min(size, len(rows) - start)
             said = [of_prompts([p[i] for i in places]).to(device) for p in (factual, changed)]
             batch = torch.from_numpy(source[places]).to(device)
-            for name, images in zip(MADE, _through(bundle, config, batch, places, (said[0], said[1])), strict=True):
+            for name, images in _through(bundle, config, batch, places, (said[0], said[1]), back=back).items():
                 made[name][start : start + total] = images[:total].cpu().numpy()
             if progress is not None:
                 progress(start + total, len(rows), "counterfactuals")
-    return Counterfactuals(**made, source=source, before=tuple(factual), after=tuple(changed))
+    return Counterfactuals(
+        made["factual"],
+        made["counterfactual"],
+        made.get("reversed"),
+        made["reconstruction"],
+        source,
+        tuple(factual),
+        tuple(changed),
+    )
 
 
 def _through(
@@ -119,8 +130,10 @@ def _through(
     images: Tensor,
     places: Sequence[int],
     prompts: tuple[Conditions, Conditions],
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Factual, counterfactual, reversed and reconstruction of one micro-batch, in the order of :data:`MADE`."""
+    *,
+    back: bool,
+) -> dict[str, Tensor]:
+    """What is made of one micro-batch, by name (:data:`MADE`)."""
     scaling, (before, after) = bundle.facts.latent_scaling, prompts
 
     def decoded(latents: Tensor) -> Tensor:
@@ -131,12 +144,16 @@ def _through(
         return noise_of(seeds, latents.shape[1:]).to(latents.device)
 
     latents = scaled(bundle.autoencoder.encode(images)[0], scaling)
+    made = {"reconstruction": decoded(latents)}
     there = _Method(bundle, config, before)
     begin = there.abduct(latents, noise("counterfactual"))
-    factual, counterfactual = (decoded(there.predict(begin, wanted)) for wanted in (before, after))
-    back = _Method(bundle, config, after)
-    begin = back.abduct(scaled(bundle.autoencoder.encode(counterfactual)[0], scaling), noise("reversed"))
-    return factual, counterfactual, decoded(back.predict(begin, before)), decoded(latents)
+    for name, wanted in (("factual", before), ("counterfactual", after)):
+        made[name] = decoded(there.predict(begin, wanted))
+    if back:
+        again = scaled(bundle.autoencoder.encode(made["counterfactual"])[0], scaling)
+        returned = _Method(bundle, config, after)
+        made["reversed"] = decoded(returned.predict(returned.abduct(again, noise("reversed")), before))
+    return made
 
 
 class _Method:

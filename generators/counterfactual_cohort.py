@@ -129,5 +129,6 @@ def _roles(bundle: GeneratorBundle, made: Counterfactuals, place: int) -> Iterat
     yield "counterfactual", after, counterfactual
     wide = factual.dtype if factual.dtype.kind == "f" else np.int16 if factual.dtype.itemsize == 1 else np.int32
     yield "difference", after, counterfactual.astype(wide) - factual.astype(wide)
-    yield "reversed", before, undo(made.reversed[place])
+    if made.reversed is not None:
+        yield "reversed", before, undo(made.reversed[place])
     yield "reconstruction", before, undo(made.reconstruction[place])

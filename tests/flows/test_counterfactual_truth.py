@@ -11,8 +11,8 @@ from PIL import Image
 
 from benchmarks import counterfactual_truth as measurement
 from benchmarks import measuring
-from benchmarks.counterfactual_truth import Bench, Case, masked_l1
-from benchmarks.simulated_truth import Oracle, Simulation, with_finding, without
+from benchmarks.counterfactual_truth import Bench, Case
+from benchmarks.simulated_truth import Oracle, Simulation, masked_l1, nearest_draw, with_finding, without
 from cohorts.errors import InputError
 from cohorts.store import Cohort
 from flows.cli import main
@@ -86,6 +86,18 @@ def test_a_region_holds_what_the_finding_changes(bench: Bench) -> None:
     for finding in bench.oracle.draws("nodule", 3):
         assert with_finding(image, "nodule", finding).labels["nodule"]
         assert with_finding(image, "nodule", finding).anatomy == image.anatomy
+
+
+def test_an_addition_is_measured_where_its_nearest_draw_is(bench: Bench) -> None:
+    rows = bench.cohort.rows("test")
+    image = without(bench.simulation.of(bench.cohort, rows)[0], "pacemaker")
+    others = [with_finding(image, "pacemaker", finding) for finding in bench.oracle.draws("pacemaker", 4)]
+    draws, nothing = bench.simulation.all_seen(others), bench.simulation.seen(image)
+    regions = np.stack([bench.simulation.region(image, other) for other in others])[:, None]
+    assert [nearest_draw(draw, draws, regions)[0] for draw in draws] == [0] * 4
+    assert nearest_draw(nothing, draws, regions)[0] > 0.1  # metal beside none
+    half = nearest_draw((nothing + draws[0]) / 2, draws, regions)[0]
+    assert 0 < half < nearest_draw(nothing, draws, regions)[0]
 
 
 def test_masked_differences_are_means_over_the_mask() -> None:

@@ -186,9 +186,16 @@ def test_the_way_back_leads_to_the_source_and_is_no_copy_of_it(
     found = made(bundle, cohort, rows, guidance=1.0, iterations=9)
     assert np.abs(found.reconstruction - reconstruct(bundle, found.source)).max() < 1e-5
     far = np.abs(found.counterfactual - found.source).mean()
+    assert found.reversed is not None
     back = np.abs(found.reversed - found.source).mean()
     assert np.abs(found.reversed - found.factual).max() > 1e-4
     assert back < far / 2
+    bright = cohort.labels(rows)[:, 0] == 1
+    actions = [Intervention(labels={"dark" if shown else "bright": True}) for shown in bright]
+    config = CONFIG.model_copy(update={"guidance": 1.0, "iterations": 9})
+    one_way = counterfactual_images(bundle, cohort, rows, actions, config, back=False)
+    assert one_way.reversed is None
+    assert np.array_equal(one_way.counterfactual, found.counterfactual)
 
 
 def test_every_image_needs_its_intervention(bundle: GeneratorBundle, cohort: Cohort, rows: list[int]) -> None:
