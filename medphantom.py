@@ -13,7 +13,7 @@ Long functions continue after an interruption when they are called again.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -26,17 +26,22 @@ if TYPE_CHECKING:
     from cohorts.store import Cohort
     from conditioning.plan import SamplingPlan
     from generators.bundle import GeneratorBundle
+    from quality.counterfactual_report import CounterfactualReport
     from quality.quality_report import QualityReport
+    from quality.ranking import Ranking
 
 __all__ = [
     "assess",
+    "assess_counterfactuals",
     "contact_sheet",
+    "counterfactual",
     "export",
     "generate",
     "ingest",
     "open_bundle",
     "open_cohort",
     "plan",
+    "rank",
     "run",
     "simulate",
     "train",
@@ -231,6 +236,99 @@ def generate(
 
     part = read_part(GeneratePart, None, [], {"sampler": dict(sampler or {})})
     return verbs.generate(_loaded(bundle), images, part.sampler, Path(out), progress)
+
+
+def counterfactual(
+    bundle: GeneratorBundle | Folder,
+    cohort: Cohort | Folder,
+    changes: Sequence[str],
+    out: Folder,
+    *,
+    split: str = "test",
+    limit: int | None = None,
+    method: Mapping[str, Any] | None = None,
+    progress: Progress | None = None,
+) -> Cohort:
+    """Images as they would be, had a finding or an attribute been another: edits of real patients, to keep private.
+
+    Args:
+        bundle: the generator.
+        cohort: real cohort.
+        changes: ``name=value``, e.g. ``["effusion=absent"]``, ``["age=70"]``, ``["age=20:80"]``.
+        out: cohort of pairs to make.
+        split: whose images.
+        limit: at most so many.
+        method: fields of :class:`generators.config.CounterfactualConfig`, e.g. ``{"guidance": 3.0}``.
+        progress: told how far it is.
+    """
+    from flows import verbs
+    from flows.recipe_file import validate
+    from generators.config import CounterfactualConfig
+
+    config = validate(CounterfactualConfig, dict(method or {}), "counterfactual")
+    return verbs.counterfactual(
+        _loaded(bundle), _opened(cohort), changes, config, Path(out), split=split, limit=limit, progress=progress
+    )
+
+
+def assess_counterfactuals(
+    real: Cohort | Folder,
+    pairs: Cohort | Folder,
+    out: Folder,
+    *,
+    settings: Mapping[str, Any] | None = None,
+    progress: Progress | None = None,
+) -> CounterfactualReport:
+    """Score counterfactual pairs and write ``report.html``, which shows patients, and ``report.json``, which does not.
+
+    Args:
+        real: the cohort that was edited.
+        pairs: from :func:`counterfactual`.
+        out: folder for the reports.
+        settings: settings of the ``assess`` section.
+        progress: told how far it is.
+    """
+    from flows.pair_verbs import assess_pairs
+    from flows.settings import AssessPart, read_part
+
+    part = read_part(AssessPart, None, [], {"assess": dict(settings or {})})
+    return assess_pairs(_opened(real), _opened(pairs), part.assess, Path(out), progress=progress)
+
+
+def rank(
+    classifier: Folder | Callable[[Any], Any],
+    pairs: Sequence[Cohort | Folder],
+    output: str | int,
+    *,
+    cohort: Cohort | Folder | None = None,
+    names: Sequence[str] = (),
+    settings: Mapping[str, Any] | None = None,
+    out: Folder | None = None,
+    progress: Progress | None = None,
+) -> Ranking:
+    """Rank interventions by how much a classifier of yours changes its mind between factual and counterfactual images.
+
+    Args:
+        classifier: TorchScript or ONNX file, or a function of images ``(N, C, H, W)`` float32 that returns ``(N,)`` or
+            ``(N, K)``.
+        pairs: cohorts from :func:`counterfactual`, one per intervention.
+        output: name or index.
+        cohort: the real cohort, for what the method does to the output by itself.
+        names: of the outputs.
+        settings: fields of :class:`quality.ranking.RankConfig`, e.g. ``{"takes": {"size": [224, 224]}}``.
+        out: JSON file to write.
+        progress: told how far it is.
+    """
+    from flows.pair_verbs import rank as rank_pairs
+    from flows.recipe_file import validate
+    from quality.ranking import RankConfig
+
+    config = validate(RankConfig, dict(settings or {}), "rank")
+    judge = Path(classifier) if isinstance(classifier, str | Path) else classifier
+    real = None if cohort is None else _opened(cohort)
+    given = [_opened(one) for one in pairs]
+    file = None if out is None else Path(out)
+    return rank_pairs(judge, given, str(output), config, real=real, names=names, out=file, progress=progress)
 
 
 def assess(

@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 from cohorts.errors import PromptError
 from cohorts.folders import canonical_json
 from cohorts.records import AttributeSpec, CohortSchema, Frozen
+from learning.randomness import derive_seed
 
 Reads = Literal["labels", "text", "mask"]
 
@@ -49,13 +50,23 @@ class Intervention(Frozen):
     Attributes:
         labels: name → present or absent.
         attributes: name → value.
+        ranges: name of a continuous attribute → smallest and largest value, of which each image takes one at random.
     """
 
     labels: dict[str, bool] = Field(default_factory=dict)
     attributes: dict[str, float | str] = Field(default_factory=dict)
+    ranges: dict[str, tuple[float, float]] = Field(default_factory=dict)
 
     def __bool__(self) -> bool:
-        return bool(self.labels or self.attributes)
+        return bool(self.labels or self.attributes or self.ranges)
+
+    def drawn(self, seed: int, image_id: str) -> Intervention:
+        """The intervention on one image: each range becomes a value, uniform and fixed by seed and image."""
+        values: dict[str, float | str] = dict(self.attributes)
+        for name, (low, high) in self.ranges.items():
+            share = derive_seed(seed, "intervention", name, image_id) / 2**63
+            values[name] = low + share * (high - low)
+        return Intervention(labels=self.labels, attributes=values)
 
     def applied(self, factual: Prompt, schema: ConditionSchema) -> Prompt:
         """The prompt after the change; whatever the intervention does not name stays as it is.
@@ -64,8 +75,11 @@ class Intervention(Frozen):
         prompt would still say what was, so neither is kept.
 
         Raises:
-            PromptError: it changes a factor that the generator never saw, or a value outside its range.
+            PromptError: it changes a factor that the generator never saw, a value outside its range, or has a range
+                that was not drawn from.
         """
+        if self.ranges:
+            raise PromptError(f"{', '.join(self.ranges)}: a range is no value", "draw from it first")
         labels = {**factual.labels, **self.labels}
         if schema.exclusive and any(self.labels.values()):
             labels = {name: self.labels.get(name, False) for name in schema.labels}
@@ -75,11 +89,14 @@ class Intervention(Frozen):
     def parse(cls, settings: Iterable[str], schema: ConditionSchema) -> Intervention:
         """Read ``name=value``: ``present`` or ``absent`` for a label, a number or a category for an attribute.
 
+        ``name=low:high`` of a continuous attribute is a range (:meth:`drawn`).
+
         Raises:
             PromptError: no such form, a name that the generator never saw, or a value that does not fit it.
         """
         labels: dict[str, bool] = {}
         attributes: dict[str, float | str] = {}
+        ranges: dict[str, tuple[float, float]] = {}
         kinds = {spec.name: spec.kind for spec in schema.attributes}
         for setting in settings:
             name, equals, value = (part.strip() for part in setting.partition("="))
@@ -89,14 +106,16 @@ class Intervention(Frozen):
                 if value not in {"present", "absent"}:
                     raise PromptError(f"{name} must be present or absent, got {value!r}", f"e.g. {name}=absent")
                 labels[name] = value == "present"
+            elif kinds.get(name) == "continuous" and ":" in value:
+                ranges[name] = _range(name, value)
             elif name in kinds:
                 attributes[name] = _number(name, value) if kinds[name] == "continuous" else value
             else:
                 known = [*schema.labels, *kinds]
                 raise PromptError(f"{name!r} is a factor that this generator never saw", nearest(name, known))
-        intervention = cls(labels=labels, attributes=attributes)
-        schema.check(Prompt(labels=labels, attributes=attributes))
-        return intervention
+        for end in (0, 1):
+            schema.check(Prompt(labels=labels, attributes=attributes | {name: ranges[name][end] for name in ranges}))
+        return cls(labels=labels, attributes=attributes, ranges=ranges)
 
 
 class TextSchema(Frozen):
@@ -244,6 +263,14 @@ def _number(name: str, value: str) -> float:
         return float(value)
     except ValueError:
         raise PromptError(f"{name} must be a number, got {value!r}", f"e.g. {name}=70") from None
+
+
+def _range(name: str, value: str) -> tuple[float, float]:
+    low, _, high = (part.strip() for part in value.partition(":"))
+    ends = _number(name, low), _number(name, high)
+    if not ends[0] < ends[1]:
+        raise PromptError(f"{name} must be a rising range, got {value!r}", f"e.g. {name}=20:80")
+    return ends
 
 
 def _check_number(spec: AttributeSpec, value: float | str) -> None:

@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from cohorts.errors import MedphantomError
-from flows import cli_data, cli_models, cli_runs
+from flows import cli_data, cli_models, cli_pairs, cli_runs
 from flows.failure import DEBUG_VARIABLE, UnexpectedFailure, memory_ran_out
 
 STATUS_WRONG_INPUT = 2
@@ -61,9 +61,10 @@ for _command in (
     cli_data.phantom,
     cli_models.train,
     cli_models.generate,
-    cli_models.counterfactual,
+    cli_pairs.counterfactual,
     cli_models.merge,
     cli_models.assess,
+    cli_pairs.rank,
     cli_data.export,
     cli_data.verify,
     cli_runs.schema,

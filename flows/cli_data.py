@@ -148,6 +148,10 @@ def phantom(
     size: Annotated[int | None, typer.Option(help="Side in pixels; by default 256, volumes 64.")] = None,
     masks: Annotated[bool, typer.Option("--masks", help="Also write masks of organs and findings.")] = False,
     missing: Annotated[float, typer.Option(help="Share of table cells that are left empty.")] = 0.0,
+    factor: Annotated[
+        list[str] | None,
+        typer.Option(help="A continuous factor as a column, e.g. anatomy.adiposity; may be repeated."),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same patients.")] = 0,
 ) -> None:
     """Simulated patients: images with known factors, and made-up names in the DICOM headers."""
@@ -164,6 +168,7 @@ def phantom(
             size=size,
             masks=masks,
             missing=missing,
+            factors=factor or (),
             seed=seed,
             workers=usable_cores(),
         )

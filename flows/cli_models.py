@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cohorts.errors import InputError
 from flows.cli_data import RecipeOption, Setting
+
+if TYPE_CHECKING:
+    from cohorts.store import Cohort
+    from quality.config import AssessConfig
 
 
 def train(
@@ -86,41 +90,6 @@ def generate(
     typer.echo(f"{len(made)} synthetic images: {out}   look at them with: medphantom inspect {out}")
 
 
-def counterfactual(
-    bundle: Annotated[Path, typer.Argument(help="Bundle, from medphantom train.")],
-    cohort: Annotated[Path, typer.Argument(help="Real cohort, from medphantom ingest.")],
-    *,
-    out: Annotated[Path, typer.Option("--out", help="Cohort of pairs to make; as private as its source.")],
-    change: Annotated[
-        list[str], typer.Option("--set", metavar="NAME=VALUE", help="e.g. effusion=absent or age=70; may be repeated.")
-    ],
-    split: Annotated[str, typer.Option(help="Whose images: train, val, gate or test.")] = "test",
-    limit: Annotated[int | None, typer.Option(min=1, help="At most so many images.")] = None,
-    method: Annotated[str, typer.Option(help="inversion, sdedit or latent_drifting.")] = "inversion",
-    guidance: Annotated[float | None, typer.Option(help="How much of the difference is applied; 1: as it is.")] = None,
-    strength: Annotated[float | None, typer.Option(help="How far back, 0 to 1 (pure noise).")] = None,
-    steps: Annotated[int | None, typer.Option(help="Steps of the path.")] = None,
-    drift: Annotated[float | None, typer.Option(help="Drift per step, of latent_drifting.")] = None,
-) -> None:
-    """Draw patients' images as they would be, had a finding or an attribute been another."""
-    from cohorts.records import SPLITS
-    from cohorts.store import Cohort
-    from flows import verbs
-    from flows.progress import watching
-    from flows.recipe_file import validate
-    from generators.config import CounterfactualConfig
-
-    if split not in SPLITS:
-        raise InputError(f"--split {split} is no split", f"one of {', '.join(SPLITS)}")
-    given = {"method": method, "guidance": guidance, "strength": strength, "steps": steps, "drift": drift}
-    tree = {name: value for name, value in given.items() if value is not None}
-    config = validate(CounterfactualConfig, tree, "counterfactual")
-    verbs.refuse_existing(out)
-    with watching():
-        made = verbs.counterfactual(bundle, Cohort.open(cohort), change, config, out, split=split, limit=limit)
-    typer.echo(f"{len(made) // 3} pairs: {out}   edits of real patients: keep them private")
-
-
 def merge(
     parts: Annotated[list[Path], typer.Argument(help="Synthetic cohorts: the shards of one plan.")],
     *,
@@ -138,7 +107,7 @@ def merge(
 
 def assess(
     real: Annotated[Path, typer.Argument(help="Real cohort.")],
-    synthetic: Annotated[Path, typer.Argument(help="Synthetic cohort.")],
+    synthetic: Annotated[Path, typer.Argument(help="Synthetic cohort, or counterfactual pairs.")],
     *,
     out: Annotated[Path, typer.Option("--out", help="Folder for the reports.")],
     bundle: Annotated[Path | None, typer.Option(help="The generator, for the control of the copy search.")] = None,
@@ -146,7 +115,7 @@ def assess(
     recipe: RecipeOption = None,
     setting: Setting = None,
 ) -> None:
-    """Score a synthetic cohort against real patients, and write a report."""
+    """Score a synthetic cohort, or counterfactual pairs, against real patients, and write a report."""
     from cohorts.store import Cohort
     from flows import verbs
     from flows.progress import watching
@@ -157,9 +126,28 @@ def assess(
     actual = Cohort.open(real)
     made = Cohort.open(synthetic)
     part = read_part(AssessPart, recipe, setting or [], size_flag(size, actual.schema.spatial_dims))
-    preprocess = part.preprocess.for_cohort(actual) if bundle is None else read_facts(bundle)[0].preprocess
     verbs.refuse_existing(out)
+    if made.schema.kind == "counterfactual":
+        if bundle is not None or size is not None:
+            raise InputError(
+                "counterfactual pairs are scored as their generator saw them", "leave --bundle, --size out"
+            )
+        _assess_pairs(actual, made, part.assess, out)
+        return
+    preprocess = part.preprocess.for_cohort(actual) if bundle is None else read_facts(bundle)[0].preprocess
     with watching():
         report = verbs.assess(actual, made, preprocess, part.assess, out, bundle=bundle)
     typer.echo(score_summary(report))
     typer.echo(f"report: {out / 'report.html'} (internal), {out / 'report.public.html'} (may be shared)")
+
+
+def _assess_pairs(real: Cohort, pairs: Cohort, config: AssessConfig, out: Path) -> None:
+    from flows.pair_verbs import assess_pairs
+    from flows.progress import watching
+    from flows.summaries import estimate_line
+
+    with watching():
+        report = assess_pairs(real, pairs, config, out)
+    for estimate in report.estimates:
+        typer.echo(estimate_line(estimate, "floor"))
+    typer.echo(f"report: {out / 'report.html'} (internal: it shows patients; there is no public one)")

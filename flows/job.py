@@ -128,7 +128,7 @@ class Job:
         return {f"prompts {place}": source_mark(file) for place, file in enumerate(files_of(plan.path))}
 
     def _ingest_settings(self) -> dict[str, Any]:
-        options = self.recipe.cohort.options
+        options = self.recipe.cohort.reading
         settings = {**options.identity(), "strict": options.strict}
         for name in ("table", "masks"):  # their content counts, not where this machine keeps them
             if isinstance(getattr(options, name), Path):

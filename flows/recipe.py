@@ -53,6 +53,19 @@ class CohortChoice(Frozen):
             raise ValueError("cohort.public_phrase and cohort.key_file exclude each other")
         return self
 
+    @property
+    def reading(self) -> IngestOptions:
+        """How the source is read: factors that a simulation writes are attributes, unless the options name any."""
+        if self.simulate is None or not self.simulate.factors or self.options.attributes is not None:
+            return self.options
+        usual = (
+            "age:continuous",
+            "sex:categorical",
+            *(("view:categorical",) if self.simulate.spatial_dims == 2 else ()),
+        )
+        columns = (f"{name}:continuous" for name in self.simulate.factor_columns)
+        return self.options.model_copy(update={"attributes": (*usual, *columns)})
+
     def identity_key(self) -> IdentityKey:
         """The key of pseudonyms and splits."""
         phrase = self.public_phrase or (SIMULATION_PHRASE if self.simulate and self.key_file is None else "")

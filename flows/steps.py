@@ -126,7 +126,7 @@ def _ingest(job: Job, refs: Refs, out: Path, work: Path, progress: Progress) -> 
 
     choice = job.recipe.cohort
     source = choice.source or Path(refs["phantom"].path)
-    result = ingest(source, out, choice.options, choice.identity_key(), progress)
+    result = ingest(source, out, choice.reading, choice.identity_key(), progress)
     for warning in result.warnings:
         watcher().note(f"ingest: {warning}")
     return {

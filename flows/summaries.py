@@ -59,15 +59,17 @@ def score_summary(report: QualityReport) -> str:
     """The verdict and the headline scores, each with interval and floor."""
     lines = [f"copy search: {report.verdict}"]
     lines += [f"  {reason}" for reason in report.verdict_reasons]
-    return "\n".join([*lines, *[_score(estimate) for estimate in report.estimates if estimate.label is None]])
+    return "\n".join([*lines, *[estimate_line(estimate) for estimate in report.estimates if estimate.label is None]])
 
 
-def _score(estimate: Estimate) -> str:
+def estimate_line(estimate: Estimate, floor_name: str = "real against real") -> str:
+    """One score with interval and floor, or why it was refused."""
     name = estimate.name + (f" ({estimate.network})" if estimate.network else "")
+    name += f" [{estimate.label}]" if estimate.label else ""
     if estimate.value is None:
         return f"{name:<44} refused: {estimate.refused}"
     interval = f" [{estimate.interval[0]:.4g}, {estimate.interval[1]:.4g}]" if estimate.interval else ""
-    floor = f", real against real {estimate.floor:.4g}" if estimate.floor is not None else ""
+    floor = f", {floor_name} {estimate.floor:.4g}" if estimate.floor is not None else ""
     return f"{name:<44} {estimate.value:.4g}{interval}{floor}"
 
 

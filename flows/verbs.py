@@ -95,7 +95,7 @@ def train(
         base_facts(cohort, preprocess, config, work, shown)
         return train_generator(cohort, preprocess, config, out, work=work, progress=shown)
 
-    return _resumable(out, run)
+    return resumable(out, run)
 
 
 def generate(
@@ -115,7 +115,7 @@ def generate(
     refuse_existing(out)
     shown = progress or watcher().stage("generate")
     loaded = load_bundle(bundle)
-    return _resumable(out, lambda work: draw(loaded, plan, out, work=work, sampler=sampler, progress=shown))
+    return resumable(out, lambda work: draw(loaded, plan, out, work=work, sampler=sampler, progress=shown))
 
 
 def counterfactual(
@@ -208,10 +208,11 @@ def assess(
         write_report(report, real=real, synthetic=synthetic, preprocess=preprocess, facts=facts, out=out)
         return report
 
-    return _resumable(out, run)
+    return resumable(out, run)
 
 
-def _resumable(out: Path, run: Callable[[Path], Result]) -> Result:
+def resumable(out: Path, run: Callable[[Path], Result]) -> Result:
+    """Run something that keeps its checkpoints in ``<out>.work`` until it is done."""
     work = work_beside(out)
     result = run(work)
     shutil.rmtree(work, ignore_errors=True)

@@ -269,7 +269,7 @@ class CounterfactualConfig(Frozen):
         iterations: of the fixed-point inversion, per step.
         guidance: how much of the difference that the intervention makes is applied; 1: as the model says.
         drift: δ of ``latent_drifting``, in scaled latents per step; it adds up over ``steps``, so it belongs to them.
-        seed: of the noise of ``sdedit``.
+        seed: of the noise of ``sdedit``, and of values drawn from a range.
         micro_batch: images computed together; null: as recorded in the bundle.
         threads: CPU threads; null: as recorded in the bundle.
         device: ``auto`` takes a CUDA device where there is one.

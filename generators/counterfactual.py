@@ -2,7 +2,8 @@
 
 Abduction runs the sampler backwards from the image's latent, under what is known of the image; prediction runs it
 forwards again. The factual image goes through the same two paths, so that a null action returns what the method itself
-returns, and nothing is ever copied from the source.
+returns, and nothing is ever copied from the source. The way back (``reversed``) begins at the counterfactual image, not
+at its latent, and knows nothing of the source but its prompt.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ from generators.sampler import noise_of
 from learning.devices import resolve_device
 from learning.randomness import derive_seed
 
+MADE = ("factual", "counterfactual", "reversed", "reconstruction")
+
 
 @dataclass(frozen=True)
 class Counterfactuals:
@@ -41,6 +44,9 @@ class Counterfactuals:
     Attributes:
         factual: under what is known of the image: the null action.
         counterfactual: under the intervention.
+        reversed: the counterfactual taken back: abducted under what was asked of it, predicted under what is known;
+            ``None`` where nobody asked for it.
+        reconstruction: the source through the autoencoder and back, nothing else.
         source: as the network sees them.
         before: what the cohort says of each.
         after: what is asked of each counterfactual.
@@ -48,6 +54,8 @@ class Counterfactuals:
 
     factual: Array
     counterfactual: Array
+    reversed: Array | None
+    reconstruction: Array
     source: Array
     before: tuple[Prompt, ...]
     after: tuple[Prompt, ...]
@@ -63,6 +71,7 @@ def counterfactual_images(
     interventions: Sequence[Intervention],
     config: CounterfactualConfig,
     *,
+    back: bool = True,
     progress: Progress | None = None,
 ) -> Counterfactuals:
     """Counterfactuals of rows of a cohort.
@@ -73,6 +82,7 @@ def counterfactual_images(
         rows: which.
         interventions: one per row.
         config: the method.
+        back: also take each counterfactual back, which costs as much again.
         progress: told the number of images.
 
     Raises:
@@ -89,7 +99,7 @@ def counterfactual_images(
     factual = row_prompts(cohort, rows, schema)
     changed = [action.applied(prompt, schema) for action, prompt in zip(interventions, factual, strict=True)]
     source = network_images(cohort, rows, bundle.facts.preprocess)
-    made: dict[str, Array] = {"factual": np.empty_like(source), "counterfactual": np.empty_like(source)}
+    made = {name: np.empty_like(source) for name in MADE if back or name != "reversed"}
     size, device = config.micro_batch or bundle.facts.micro_batch, resolve_device(config.device)
     bundle.to(device)
     of_prompts = bundle.denoiser.conditioner.of_prompts
@@ -97,17 +107,53 @@ def counterfactual_images(
         for start in range(0, len(rows), size):
             places = [min(start + place, len(rows) - 1) for place in range(size)]  # padded, as in sampling
             total = min(size, len(rows) - start)
-            latents = _encoded(bundle, torch.from_numpy(source[places]).to(device))
-            before, after = (of_prompts([p[i] for i in places]).to(device) for p in (factual, changed))
-            noise = noise_of([derive_seed(config.seed, "counterfactual", i) for i in places], latents.shape[1:])
-            method = _Method(bundle, config, before)
-            begin = method.abduct(latents, noise.to(device))
-            for name, wanted in (("factual", before), ("counterfactual", after)):
-                drawn = bundle.autoencoder.decode(unscaled(method.predict(begin, wanted), bundle.facts.latent_scaling))
-                made[name][start : start + total] = drawn[:total].clamp(-1, 1).cpu().numpy()
+            said = [of_prompts([p[i] for i in places]).to(device) for p in (factual, changed)]
+            batch = torch.from_numpy(source[places]).to(device)
+            for name, images in _through(bundle, config, batch, places, (said[0], said[1]), back=back).items():
+                made[name][start : start + total] = images[:total].cpu().numpy()
             if progress is not None:
                 progress(start + total, len(rows), "counterfactuals")
-    return Counterfactuals(made["factual"], made["counterfactual"], source, tuple(factual), tuple(changed))
+    return Counterfactuals(
+        made["factual"],
+        made["counterfactual"],
+        made.get("reversed"),
+        made["reconstruction"],
+        source,
+        tuple(factual),
+        tuple(changed),
+    )
+
+
+def _through(
+    bundle: GeneratorBundle,
+    config: CounterfactualConfig,
+    images: Tensor,
+    places: Sequence[int],
+    prompts: tuple[Conditions, Conditions],
+    *,
+    back: bool,
+) -> dict[str, Tensor]:
+    """What is made of one micro-batch, by name (:data:`MADE`)."""
+    scaling, (before, after) = bundle.facts.latent_scaling, prompts
+
+    def decoded(latents: Tensor) -> Tensor:
+        return bundle.autoencoder.decode(unscaled(latents, scaling)).clamp(-1, 1)
+
+    def noise(purpose: str) -> Tensor:
+        seeds = [derive_seed(config.seed, purpose, place) for place in places]
+        return noise_of(seeds, latents.shape[1:]).to(latents.device)
+
+    latents = scaled(bundle.autoencoder.encode(images)[0], scaling)
+    made = {"reconstruction": decoded(latents)}
+    there = _Method(bundle, config, before)
+    begin = there.abduct(latents, noise("counterfactual"))
+    for name, wanted in (("factual", before), ("counterfactual", after)):
+        made[name] = decoded(there.predict(begin, wanted))
+    if back:
+        again = scaled(bundle.autoencoder.encode(made["counterfactual"])[0], scaling)
+        returned = _Method(bundle, config, after)
+        made["reversed"] = decoded(returned.predict(returned.abduct(again, noise("reversed")), before))
+    return made
 
 
 class _Method:
@@ -155,8 +201,3 @@ class _Method:
             return before + self.config.guidance * (after - before)
 
         return denoise
-
-
-def _encoded(bundle: GeneratorBundle, images: Tensor) -> Tensor:
-    """Scaled latents: the mean of each posterior."""
-    return scaled(bundle.autoencoder.encode(images)[0], bundle.facts.latent_scaling)

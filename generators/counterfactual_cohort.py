@@ -1,4 +1,4 @@
-"""Counterfactuals as a cohort of their own: for each image the factual one, the counterfactual one, and the difference.
+"""Counterfactuals as a cohort of their own: for each image one row per role (:mod:`cohorts.pairs`).
 
 It is made of edits of real patients and stays as private as they are: its kind is ``counterfactual``, which nothing
 takes for synthetic data.
@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
 from cohorts.errors import InputError
+from cohorts.pairs import ROLE, ROLES, Role, pair_id
 from cohorts.progress import Progress
 from cohorts.records import Array, AttributeSpec, CohortSchema, ImageRecord, Provenance
 from cohorts.store import Cohort, CohortWriter
@@ -20,14 +20,11 @@ from conditioning.conditioner import row_prompts
 from conditioning.prompt import Intervention, Prompt
 from generators.bundle import GeneratorBundle
 from generators.config import CounterfactualConfig
-from generators.counterfactual import counterfactual_images
-
-ROLE = "role"
-Role = Literal["factual", "counterfactual", "difference"]
+from generators.counterfactual import Counterfactuals, counterfactual_images
 
 
 def changed_rows(bundle: GeneratorBundle, cohort: Cohort, rows: Sequence[int], intervention: Intervention) -> list[int]:
-    """The rows about which the intervention changes something.
+    """The rows about which the intervention changes something; one with a range changes all.
 
     Raises:
         InputError: there are none.
@@ -35,7 +32,11 @@ def changed_rows(bundle: GeneratorBundle, cohort: Cohort, rows: Sequence[int], i
     """
     schema = bundle.facts.conditions
     prompts = row_prompts(cohort, rows, schema)
-    found = [row for row, prompt in zip(rows, prompts, strict=True) if intervention.applied(prompt, schema) != prompt]
+    found = [
+        row
+        for row, prompt in zip(rows, prompts, strict=True)
+        if intervention.ranges or intervention.applied(prompt, schema) != prompt
+    ]
     if not found:
         raise InputError(
             "the intervention changes nothing about any of these images",
@@ -54,17 +55,16 @@ def publish_counterfactuals(
     out: Path,
     progress: Progress | None = None,
 ) -> Cohort:
-    """Make counterfactuals of rows and publish them, three rows each.
+    """Make counterfactuals of rows and publish them, one row per image and role.
 
-    The rows of one image have its patient, study and split, the attribute ``role`` (``factual``, ``counterfactual``,
-    ``difference``) and, as labels and attributes, what was asked of that image. A difference is counterfactual minus
-    factual in stored values, signed.
+    The rows of one image have its patient, study and split, the attribute ``role`` and, as labels and attributes, what
+    was asked of that picture. A difference is counterfactual minus factual in stored values, signed.
 
     Args:
         bundle: the generator.
         cohort: real images.
         rows: which, see :func:`changed_rows`.
-        intervention: what to change.
+        intervention: what to change; of a range, every image takes a value of its own by ``config.seed``.
         config: the method.
         out: where the cohort is published.
         progress: told the number of images.
@@ -75,18 +75,16 @@ def publish_counterfactuals(
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out} exists already", "choose another --out, or remove it first")
-    actions = [intervention] * len(rows)
+    sources = cohort.manifest.select("image_id", "patient", "study", "split")[list(rows)]
+    actions = [intervention.drawn(config.seed, image_id) for image_id in sources["image_id"]]
     made = counterfactual_images(bundle, cohort, rows, actions, config, progress=progress)
     described = _described(bundle, cohort, intervention, config)
-    sources = cohort.manifest.select("image_id", "patient", "study", "split")[list(rows)]
-    undo = bundle.facts.preprocess.undo
     with CohortWriter(out, described) as writer:
         for place, (image_id, patient, study, split) in enumerate(sources.iter_rows()):
-            stored = undo(made.factual[place]), undo(made.counterfactual[place])
-            for name, prompt, pixels in _roles(made.before[place], made.after[place], *stored):
+            for name, prompt, pixels in _roles(bundle, made, place):
                 writer.add(
                     ImageRecord(
-                        image_id=f"{image_id}-{name}",
+                        image_id=pair_id(image_id, name),
                         patient=patient,
                         pixels=pixels,
                         split=split,
@@ -107,7 +105,7 @@ def _described(
     bundle: GeneratorBundle, cohort: Cohort, intervention: Intervention, config: CounterfactualConfig
 ) -> CohortSchema:
     schema = bundle.facts.conditions
-    role = AttributeSpec(name=ROLE, kind="categorical", categories=("counterfactual", "difference", "factual"))
+    role = AttributeSpec(name=ROLE, kind="categorical", categories=tuple(sorted(ROLES)))
     return CohortSchema(
         kind="counterfactual",
         spatial_dims=cohort.schema.spatial_dims,
@@ -119,17 +117,18 @@ def _described(
             **config.model_dump(mode="json"),
             "source": cohort.digest,
             "intervention": intervention.model_dump(mode="json"),
+            "preprocess": bundle.facts.preprocess.model_dump(mode="json"),
         },
     )
 
 
-def _roles(
-    before: Prompt, after: Prompt, factual: Array, counterfactual: Array
-) -> Iterator[tuple[Role, Prompt, Array]]:
+def _roles(bundle: GeneratorBundle, made: Counterfactuals, place: int) -> Iterator[tuple[Role, Prompt, Array]]:
+    undo, before, after = bundle.facts.preprocess.undo, made.before[place], made.after[place]
+    factual, counterfactual = undo(made.factual[place]), undo(made.counterfactual[place])
     yield "factual", before, factual
     yield "counterfactual", after, counterfactual
-    if factual.dtype.kind == "f":
-        yield "difference", after, counterfactual - factual
-    else:
-        wide = np.int16 if factual.dtype.itemsize == 1 else np.int32
-        yield "difference", after, counterfactual.astype(wide) - factual.astype(wide)
+    wide = factual.dtype if factual.dtype.kind == "f" else np.int16 if factual.dtype.itemsize == 1 else np.int32
+    yield "difference", after, counterfactual.astype(wide) - factual.astype(wide)
+    if made.reversed is not None:
+        yield "reversed", before, undo(made.reversed[place])
+    yield "reconstruction", before, undo(made.reconstruction[place])

@@ -245,7 +245,7 @@ def histogram_chart(key: str, title: str, histogram: SimilarityHistogram) -> Cha
     )
 
 
-def score_bar(estimate: Estimate, ceiling: float | None = None) -> Bar | None:
+def score_bar(estimate: Estimate, ceiling: float | None = None, *, floor_name: str = "real against real") -> Bar | None:
     """The score on an axis of its own that holds value, interval, floor and ceiling; ``None`` without a value."""
     if estimate.value is None:
         return None
@@ -264,7 +264,7 @@ def score_bar(estimate: Estimate, ceiling: float | None = None) -> Bar | None:
     if spread:
         words.append(f"range {number(spread[0])} to {number(spread[1])}")
     if estimate.floor is not None:
-        words.append(f"real against real {number(estimate.floor)}")
+        words.append(f"{floor_name} {number(estimate.floor)}")
     if ceiling is not None:
         words.append(f"autoencoder alone {number(ceiling)}")
     words.append(f"axis {number(low)} to {number(high)}")

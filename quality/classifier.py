@@ -1,4 +1,4 @@
-"""A small classifier of images: feature network, judge of label agreement, and the pupil of the utility check.
+"""A small network of images: feature network, judge of label agreement, and the pupil of the utility check.
 
 Volumes are seen as their three middle slices (2.5-D): each goes through one 2-D network, and features are averaged.
 Shapes: N images, C channels, T targets, d features.
@@ -7,6 +7,7 @@ Shapes: N images, C channels, T targets, d features.
 from __future__ import annotations
 
 import hashlib
+from abc import abstractmethod
 from pathlib import Path
 from typing import Literal
 
@@ -81,25 +82,27 @@ class SmallCNN(nn.Module):
         return self.body(view.contiguous(memory_format=torch.channels_last)).float().mean(dim=(2, 3))
 
 
-class _ClassifierLearner(Learner):
+class ImageLearner(Learner):
+    """Fits a :class:`SmallCNN` to targets of images that are varied a little; what an error is, its heirs say.
+
+    Args:
+        network: to fit.
+        config: how to train.
+    """
+
     network: SmallCNN
 
-    def __init__(self, network: SmallCNN, exclusive: bool, config: ClassifierConfig) -> None:
+    def __init__(self, network: SmallCNN, config: ClassifierConfig) -> None:
         super().__init__(network)
-        self.exclusive = exclusive
         self.config = config
 
     def loss(self, batch: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
-        """Cross-entropy of the one present label, or binary cross-entropy over the labels that are stated."""
-        logits = self.network(self._augmented(batch["images"], generator)).float()
-        targets = batch["targets"]
-        if self.exclusive:
-            classes = torch.where((targets == 1).any(dim=1), (targets == 1).int().argmax(dim=1), -1).long()
-            total = F.cross_entropy(logits, classes, ignore_index=-1, reduction="sum")
-            return {"loss": total / (classes >= 0).sum().clamp_min(1)}
-        stated = (targets >= 0).float()
-        each = F.binary_cross_entropy_with_logits(logits, (targets == 1).float(), reduction="none")
-        return {"loss": (each * stated).sum() / stated.sum().clamp_min(1)}
+        """The error of one batch."""
+        return {"loss": self.error(self.network(self._augmented(batch["images"], generator)).float(), batch["targets"])}
+
+    @abstractmethod
+    def error(self, outputs_NT: Tensor, targets_NT: Tensor) -> Tensor:
+        """The error of what the head says, a scalar."""
 
     def _augmented(self, images_NC: Tensor, generator: torch.Generator) -> Tensor:
         """One shift a batch, gain and offset an image: light, and blind to none of what makes an image blurred."""
@@ -114,6 +117,22 @@ class _ClassifierLearner(Learner):
         gain = 1 + self.config.intensity * torch.randn(shape, generator=generator)
         offset_grey = self.config.intensity / 2 * torch.randn(shape, generator=generator)
         return images * gain.to(images.device) + offset_grey.to(images.device)
+
+
+class _ClassifierLearner(ImageLearner):
+    def __init__(self, network: SmallCNN, exclusive: bool, config: ClassifierConfig) -> None:
+        super().__init__(network, config)
+        self.exclusive = exclusive
+
+    def error(self, outputs_NT: Tensor, targets_NT: Tensor) -> Tensor:
+        """Cross-entropy of the one present label, or binary cross-entropy over the labels that are stated."""
+        if self.exclusive:
+            classes = torch.where((targets_NT == 1).any(dim=1), (targets_NT == 1).int().argmax(dim=1), -1).long()
+            total = F.cross_entropy(outputs_NT, classes, ignore_index=-1, reduction="sum")
+            return total / (classes >= 0).sum().clamp_min(1)
+        stated = (targets_NT >= 0).float()
+        each = F.binary_cross_entropy_with_logits(outputs_NT, (targets_NT == 1).float(), reduction="none")
+        return (each * stated).sum() / stated.sum().clamp_min(1)
 
 
 def fit_classifier(
@@ -152,36 +171,63 @@ def fit_classifier(
     identity = json_digest(
         [pixel_digest(images_NC), pixel_digest(targets_NT), exclusive, num_features, config.model_dump(), seed]
     )
-    views = images_NC.shape[2:]
+    network = new_network(images_NC, num_features, targets_NT.shape[1], seed)
+    learner = _ClassifierLearner(network, exclusive, config)
+    return fit_network(learner, images_NC, targets_NT, identity, seed=seed, work=work, name=name, progress=progress)
+
+
+def new_network(images_NC: Array, num_features: int, num_targets: int, seed: int) -> SmallCNN:
+    """A network for such images with weights that the seed decides."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(derive_seed(seed, "classifier weights"))
-        network = SmallCNN(images_NC.shape[1], num_features, targets_NT.shape[1], min(views))
-    learner = _ClassifierLearner(network, exclusive, config)
-    batches = TensorBatches({"images": torch.from_numpy(images_NC), "targets": torch.from_numpy(targets_NT)})
+        return SmallCNN(images_NC.shape[1], num_features, num_targets, min(images_NC.shape[2:]))
+
+
+def fit_network(
+    learner: ImageLearner,
+    images_NC: Array,
+    targets_NT: Array,
+    identity: str,
+    *,
+    seed: int,
+    work: Path,
+    name: str,
+    progress: Progress | None,
+) -> SmallCNN:
+    """Fit a learner's network to images; ``identity`` is the digest of all that decides its weights.
+
+    Returns:
+        The network, on the CPU.
+    """
     fit(
         learner,
-        batches,
-        config.fit_config(derive_seed(seed, "classifier fit")),
+        TensorBatches({"images": torch.from_numpy(images_NC), "targets": torch.from_numpy(targets_NT)}),
+        learner.config.fit_config(derive_seed(seed, "classifier fit")),
         work=work / identity[:16],
         identity=identity,
         name=name,
         progress=progress,
     )
-    return network.cpu()
+    return learner.network.cpu()
 
 
 @torch.inference_mode()
-def predict(network: SmallCNN, images_NC: Array, *, exclusive: bool, device: Literal["auto", "cpu", "cuda"]) -> Array:
-    """Probabilities ``(N, T)`` float64: softmax over exclusive targets, sigmoid of each otherwise."""
+def outputs(network: SmallCNN, images_NC: Array, device: Literal["auto", "cpu", "cuda"]) -> Tensor:
+    """What the head says, ``(N, T)`` float64, on the CPU."""
     where = resolve_device(device)
     network.to(where).eval()
-    logits = [
+    found = [
         network(torch.from_numpy(images_NC[start : start + IMAGES_PER_PASS]).to(where)).double().cpu()
         for start in range(0, len(images_NC), IMAGES_PER_PASS)
     ]
     network.cpu()
-    joined = torch.cat(logits)
-    return (joined.softmax(dim=1) if exclusive else joined.sigmoid()).numpy()
+    return torch.cat(found) if found else torch.zeros((0, network.head.out_features), dtype=torch.float64)
+
+
+def predict(network: SmallCNN, images_NC: Array, *, exclusive: bool, device: Literal["auto", "cpu", "cuda"]) -> Array:
+    """Probabilities ``(N, T)`` float64: softmax over exclusive targets, sigmoid of each otherwise."""
+    logits = outputs(network, images_NC, device)
+    return (logits.softmax(dim=1) if exclusive else logits.sigmoid()).numpy()
 
 
 def weights_digest(module: nn.Module) -> str:

@@ -45,7 +45,83 @@ GENERAL = {
     ),
 }
 
+YARDSTICK = Term(
+    "Floor",
+    "What the same figure is for the autoencoder's reconstruction of the image, or for real test images: what a method "
+    "that does nothing more, or a real image, reaches. Beside each figure stands which of them it is.",
+)
+
 TERMS = {
+    "composition": Term(
+        "Composition",
+        "How far a null action moves the image: what the method changes without having been asked.",
+        "Monteiro et al. 2023; Melistas et al. 2024",
+    ),
+    "composition_features": Term(
+        "Composition, in features",
+        "The same as a distance in the filter bank; 1: as far as another patient's image.",
+        "Melistas et al. 2024",
+    ),
+    "effectiveness": Term(
+        "Effectiveness",
+        "Share of counterfactuals in which a classifier trained on real images sees what was asked for.",
+        "Monteiro et al. 2023",
+        "agreement",
+    ),
+    "effectiveness_before": Term(
+        "State before, as seen",
+        "Share of factual images in which the same classifier sees the state that the cohort states.",
+        "",
+        "agreement",
+    ),
+    "effectiveness_r2": Term(
+        "Effectiveness, R²",
+        "How much of the differences between the values that were asked for can be read off the counterfactuals.",
+        "Monteiro et al. 2023",
+        "agreement",
+    ),
+    "effectiveness_error": Term(
+        "Effectiveness, error",
+        "Mean absolute difference between the value that was asked for and the one that is read.",
+        "Melistas et al. 2024",
+        "agreement",
+    ),
+    "effectiveness_error_before": Term(
+        "Error before",
+        "The same for the factual image: how far it is from the value that was asked of the counterfactual.",
+        "",
+        "agreement",
+    ),
+    "reversibility": Term(
+        "Reversibility",
+        "How far the image is from its counterfactual taken back.",
+        "Monteiro et al. 2023",
+    ),
+    "minimality": Term(
+        "Minimality",
+        "How far the counterfactual is from the factual image; small only means something beside effectiveness.",
+        "Melistas et al. 2024",
+    ),
+    "minimality_features": Term(
+        "Minimality, in features",
+        "The same as a distance in the filter bank; 1: as far as another patient's image.",
+        "Melistas et al. 2024",
+    ),
+    "region_of_change": Term(
+        "Region of change",
+        "Share of the change that lies in the tenth of the pixels that change most; .1 for an even change.",
+    ),
+    "identity_kept": Term(
+        "Identity kept",
+        "Share of counterfactuals that are more like their own source image than like any other.",
+        "rank-1 retrieval",
+    ),
+    "unrelated_kept": Term(
+        "Unrelated labels kept",
+        "Share of pairs in which a label that was to stay is read alike before and after.",
+        "",
+        "agreement",
+    ),
     "frechet": Term(
         "Fréchet distance",
         "Distance between Gaussians fitted to the features of real and synthetic images; 0 for equal ones, biased "

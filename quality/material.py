@@ -48,7 +48,7 @@ class Material:
         if self.synthetic.schema.kind == "counterfactual":
             raise InputError(
                 f"{self.synthetic.path} holds edits of real patients' images, which cannot be scored as synthetic ones",
-                "give a cohort from medphantom generate",
+                "give a cohort from medphantom generate, or score them as counterfactuals",
             )
         if not len(self.synthetic):
             raise InputError("the synthetic cohort holds no images", "generate some first")
@@ -165,30 +165,38 @@ class Material:
 
     def on_grid(self, images_NC: Array) -> Array:
         """Images rounded to the grey values that generated images are stored in."""
-        dtype = np.dtype(self.preprocess.stored_dtype)
-        if dtype.kind == "f":
-            return images_NC
-        limits = np.iinfo(dtype)
-        intensity = self.preprocess.intensity
-        span = (
-            float(intensity.high - intensity.low) if isinstance(intensity, Window) else float(limits.max - limits.min)
-        )
-        rounded: Array = np.rint((images_NC + 1) / 2 * span) / span * 2 - 1
-        return rounded.astype(np.float32)
+        return on_stored_grid(images_NC, self.preprocess)
 
     def _real_images(self, rows: list[int]) -> Array:
         return self.on_grid(network_images(self.real, rows, self.preprocess))
 
 
-def synthetic_preprocess(synthetic: Cohort, preprocess: Preprocess) -> Preprocess:
-    """How synthetic images are read.
+def on_stored_grid(images_NC: Array, preprocess: Preprocess) -> Array:
+    """Images in -1…1 rounded to the grey values that :meth:`Preprocess.undo` can store."""
+    dtype = np.dtype(preprocess.stored_dtype)
+    if dtype.kind == "f":
+        return images_NC
+    limits = np.iinfo(dtype)
+    intensity = preprocess.intensity
+    span = float(intensity.high - intensity.low) if isinstance(intensity, Window) else float(limits.max - limits.min)
+    rounded: Array = np.rint((images_NC + 1) / 2 * span) / span * 2 - 1
+    return rounded.astype(np.float32)
 
-    Images that :meth:`Preprocess.undo` stored over the full range of their dtype come back from that range; percentiles
-    of each image would stretch them once more.
-    """
+
+def synthetic_preprocess(synthetic: Cohort, preprocess: Preprocess) -> Preprocess:
+    """How synthetic images are read: what is ours as it was stored, other people's as real ones."""
     stored = {str(group).rsplit("_", 1)[-1] for group in synthetic.manifest["group"].unique()}
     ours = synthetic.schema.kind == "synthetic" and stored == {preprocess.stored_dtype}
-    if not ours or not isinstance(preprocess.intensity, Percentile):
+    return stored_preprocess(preprocess) if ours else preprocess
+
+
+def stored_preprocess(preprocess: Preprocess) -> Preprocess:
+    """How images are read that :meth:`Preprocess.undo` stored.
+
+    Where it spread them over the full range of their dtype, they come back from that range; percentiles of each image
+    would stretch them once more.
+    """
+    if not isinstance(preprocess.intensity, Percentile):
         return preprocess
     dtype = np.dtype(preprocess.stored_dtype)
     low, high = (0.0, 1.0) if dtype.kind == "f" else (float(np.iinfo(dtype).min), float(np.iinfo(dtype).max))

@@ -126,10 +126,9 @@ def render_page(report: QualityReport, facts: Mapping[str, Any], edition: Editio
         facts: the run's facts as plain values, as this edition may show them.
         edition: pictures, and which edition it is.
     """
-    styles, script = (TEMPLATES / "page.css").read_text("utf-8"), (TEMPLATES / "page.js").read_text("utf-8")
     scores = [e for e in report.estimates if not is_ratio(e.name) and not is_reconstruction(e.name)]
-    page = _environment().get_template("page.html.j2")
-    return page.render(
+    return fill(
+        "page.html.j2",
         report=report,
         facts=facts,
         edition=edition,
@@ -145,13 +144,30 @@ def render_page(report: QualityReport, facts: Mapping[str, Any], edition: Editio
         copy_chart=copy_chart(report),
         curves=tuple(curve_charts(facts["curves"])),
         recipe=tuple(flattened(facts["recipe"])),
-        refused=refused_scores(report),
-        glossary=glossary(report),
+        refused=refused_scores(every_estimate(report)),
+        glossary=glossary(every_estimate(report)),
         splits=SPLITS,
-        styles=Markup(styles),  # noqa: S704  (a file of ours, without data)
-        script=Markup(script),  # noqa: S704  (a file of ours, without data)
-        styles_hash=source_hash(styles),
-        script_hash=source_hash(script),
+    )
+
+
+def fill(template: str, **values: Any) -> str:
+    """One self-contained page from a template that extends ``shell.html.j2``.
+
+    Args:
+        template: its file name.
+        values: what it needs besides our style and script.
+    """
+    styles, script = (TEMPLATES / "page.css").read_text("utf-8"), (TEMPLATES / "page.js").read_text("utf-8")
+    return (
+        _environment()
+        .get_template(template)
+        .render(
+            **values,
+            styles=Markup(styles),  # noqa: S704  (a file of ours, without data)
+            script=Markup(script),  # noqa: S704  (a file of ours, without data)
+            styles_hash=source_hash(styles),
+            script_hash=source_hash(script),
+        )
     )
 
 
@@ -179,7 +195,8 @@ def _environment() -> Environment:
     return environment
 
 
-def _term_of(estimate: Estimate) -> Term:
+def term_of(estimate: Estimate) -> Term:
+    """The glossary's entry for a score."""
     return term(estimate.name, estimate.estimand)
 
 
@@ -239,7 +256,7 @@ def score_groups(report: QualityReport, estimates: Iterable[Estimate]) -> tuple[
     for estimate in estimates:
         if estimate.value is not None:
             alone = ceiling(report, estimate)
-            row = ScoreRow(_term_of(estimate), estimate, score_bar(estimate, alone), alone, *against_real(estimate))
+            row = ScoreRow(term_of(estimate), estimate, score_bar(estimate, alone), alone, *against_real(estimate))
             groups.setdefault(estimate.network, []).append(row)
     return tuple(ScoreGroup(network, tuple(rows)) for network, rows in groups.items())
 
@@ -262,14 +279,14 @@ def ceiling(report: QualityReport, estimate: Estimate) -> float | None:
     return next((e.value for e in report.estimates if (e.name, e.network, e.label) == wanted), None)
 
 
-def refused_scores(report: QualityReport) -> tuple[tuple[str, str, str], ...]:
+def refused_scores(estimates: Iterable[Estimate]) -> tuple[tuple[str, str, str], ...]:
     """What was refused: (score, where, why), each reason once."""
     found: dict[tuple[str, str], list[str]] = {}
-    for estimate in every_estimate(report):
+    for estimate in estimates:
         if estimate.value is None:
             where = ", ".join(filter(None, (estimate.label, network_title(estimate.network or ""))))
             reason = estimate.refused or "no reason was given"
-            found.setdefault((_term_of(estimate).title, reason), []).append(where)
+            found.setdefault((term_of(estimate).title, reason), []).append(where)
     return tuple((title, "; ".join(filter(None, dict.fromkeys(where))), why) for (title, why), where in found.items())
 
 
@@ -300,7 +317,7 @@ def utility_table(report: QualityReport) -> tuple[tuple[str | None, tuple[ScoreR
     table: dict[str | None, list[tuple[ScoreRow, str]]] = {}
     for score in report.utility:
         if score.estimate.value is not None:
-            row = ScoreRow(_term_of(score.estimate), score.estimate, score_bar(score.estimate))
+            row = ScoreRow(term_of(score.estimate), score.estimate, score_bar(score.estimate))
             table.setdefault(score.estimate.label, []).append((row, TRAINED_ON[score.trained_on]))
     return tuple((label, tuple(r for r, _ in rows), tuple(t for _, t in rows)) for label, rows in table.items())
 
@@ -355,8 +372,8 @@ def flattened(value: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
         yield prefix, "–" if value in (None, "", [], {}, ()) else str(value)
 
 
-def glossary(report: QualityReport) -> tuple[Term, ...]:
-    """Entries for what this report speaks of, scores first."""
-    known = (estimate for estimate in every_estimate(report) if not is_reconstruction(estimate.name))
-    terms = {_term_of(estimate).title: _term_of(estimate) for estimate in known}
-    return (*terms.values(), *GENERAL.values())
+def glossary(estimates: Iterable[Estimate], general: Mapping[str, Term] = GENERAL) -> tuple[Term, ...]:
+    """Entries for what these scores are, then the general ones."""
+    known = (estimate for estimate in estimates if not is_reconstruction(estimate.name))
+    terms = {term_of(estimate).title: term_of(estimate) for estimate in known}
+    return (*terms.values(), *general.values())

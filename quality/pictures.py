@@ -138,14 +138,20 @@ def flatten(image: Array) -> Array:
     grey = np.rint((np.clip(image, -1, 1) + 1) * 127.5).astype(np.uint8)
     if len(grey) == 3 and bool(np.array_equal(grey[0], grey[1]) and np.array_equal(grey[0], grey[2])):
         grey = grey[:1]
-    if grey.ndim == 4:
-        depth, height, width = grey.shape[1:]
-        slices = [grey[:, depth // 2], grey[:, :, height // 2], grey[:, :, :, width // 2]]
-        tallest = max(part.shape[1] for part in slices)
-        padded = [np.pad(part, ((0, 0), (0, tallest - part.shape[1]), (0, 1))) for part in slices]
-        grey = np.concatenate(padded, axis=2)[:, :, :-1]
-    result: Array = grey[0] if len(grey) == 1 else np.moveaxis(grey, 0, -1)
+    laid = laid_out(grey)
+    result: Array = laid[0] if len(laid) == 1 else np.moveaxis(laid, 0, -1)
     return result
+
+
+def laid_out(image: Array) -> Array:
+    """``(C, H, W)`` of an image as it is, or of a volume ``(C, D, H, W)`` as its middle slices; between them zeros."""
+    if image.ndim != 4:
+        return image
+    depth, height, width = image.shape[1:]
+    slices = [image[:, depth // 2], image[:, :, height // 2], image[:, :, :, width // 2]]
+    tallest = max(part.shape[1] for part in slices)
+    padded = [np.pad(part, ((0, 0), (0, tallest - part.shape[1]), (0, 1))) for part in slices]
+    return np.concatenate(padded, axis=2)[:, :, :-1]
 
 
 def shrink(picture: Array, factor: float) -> Array:

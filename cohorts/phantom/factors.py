@@ -319,3 +319,25 @@ def factor_paths(image: ImageFactors) -> Iterator[str]:
             yield from (f"{name}.{inner}" for inner in type(value).model_fields)
         else:
             yield name
+
+
+def continuous_factors() -> tuple[str, ...]:
+    """Dotted names of the factors that are numbers on a scale; age, which every table has, is not among them."""
+    found: list[str] = []
+    for name, field in ImageFactors.model_fields.items():
+        part = field.annotation
+        if isinstance(part, type) and issubclass(part, Frozen):
+            found += [f"{name}.{inner}" for inner, spec in part.model_fields.items() if spec.annotation is float]
+    return tuple(found)
+
+
+def factor_column(path: str) -> str:
+    """Name of a factor as an attribute: ``inspiration`` of ``pose.inspiration``, but ``nodule_severity``."""
+    part, _, name = path.partition(".")
+    return f"{part}_{name}" if part in FINDINGS else name
+
+
+def factor_value(image: ImageFactors, path: str) -> float:
+    """Value of one of :func:`continuous_factors`."""
+    part, _, name = path.partition(".")
+    return float(getattr(getattr(image, part), name))

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import csv
+import difflib
 import json
 import multiprocessing
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -14,12 +15,19 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 from PIL import Image
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 
 from cohorts.errors import InputError, ResourceError
 from cohorts.folders import publishing, write_json
 from cohorts.phantom.dicom import ct_series, radiograph, slice_origin, spacing_3d, uid
-from cohorts.phantom.factors import FINDINGS, ImageFactors, SimulatedPatient
+from cohorts.phantom.factors import (
+    FINDINGS,
+    ImageFactors,
+    SimulatedPatient,
+    continuous_factors,
+    factor_column,
+    factor_value,
+)
 from cohorts.phantom.identities import identity_of
 from cohorts.phantom.narrative import report_of
 from cohorts.phantom.population import Population, draw_patient
@@ -52,6 +60,9 @@ class PhantomOptions(Frozen):
         masks: write organ and finding masks too.
         bit_depth: of PNG files; DICOM has that of the site.
         missing: share of cells in the table that are left empty: not stated, which is not absent.
+        factors: continuous factors as further columns of the table, dotted: ``anatomy.adiposity``,
+            ``pose.inspiration``, ``cardiomegaly.severity``; a recipe reads them as attributes (``adiposity``,
+            ``inspiration``, ``cardiomegaly_severity``).
         population: how patients are drawn.
     """
 
@@ -63,7 +74,26 @@ class PhantomOptions(Frozen):
     masks: bool = False
     bit_depth: Literal[8, 16] = 8
     missing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    factors: tuple[str, ...] = ()
     population: Population = Population()
+
+    @field_validator("factors")
+    @classmethod
+    def _factors_are_numbers(cls, factors: tuple[str, ...]) -> tuple[str, ...]:
+        known = continuous_factors()
+        for name in factors:
+            if name not in known:
+                close = difflib.get_close_matches(name, known, n=1)
+                hint = f"did you mean {close[0]!r}?" if close else "e.g. anatomy.adiposity"
+                raise ValueError(f"{name!r} is no continuous factor; {hint}")
+        if len(set(factors)) != len(factors):
+            raise ValueError("factors must differ")
+        return factors
+
+    @property
+    def factor_columns(self) -> tuple[str, ...]:
+        """Names of the columns of ``factors``."""
+        return tuple(factor_column(name) for name in self.factors)
 
 
 @dataclass(frozen=True)
@@ -105,6 +135,7 @@ def write_phantoms(
     masks: bool = False,
     bit_depth: Literal[8, 16] = 8,
     missing: float = 0.0,
+    factors: Sequence[str] = (),
     population: Population | None = None,
     workers: int = 1,
     progress: Progress | None = None,
@@ -126,6 +157,7 @@ def write_phantoms(
         masks: write organ and finding masks.
         bit_depth: of PNG files.
         missing: share of empty cells in the table.
+        factors: continuous factors as further columns, see :class:`PhantomOptions`.
         population: how patients are drawn.
         workers: processes; more than one needs an importable main module.
         progress: called with images done, per patient.
@@ -140,7 +172,8 @@ def write_phantoms(
     try:
         options = PhantomOptions(
             patients=patients, format=format, spatial_dims=dims, seed=seed, size=size or DEFAULT_SIZE[dims],
-            masks=masks, bit_depth=bit_depth, missing=missing, population=population or Population(),
+            masks=masks, bit_depth=bit_depth, missing=missing, factors=tuple(factors),
+            population=population or Population(),
         )  # fmt: skip
     except ValidationError as error:
         problem = error.errors()[0]
@@ -213,6 +246,7 @@ def _write_image(folder: Path, options: PhantomOptions, patient: SimulatedPatien
         "site": image.scanner.site,
         "report": report_of(image),
         "mask": mask,
+        **{factor_column(name): f"{factor_value(image, name):.6g}" for name in options.factors},
     }
     draw = stream(options.seed, "missing cells", patient.number, image.image).random(len(MAY_BE_MISSING))
     for name, chance in zip(MAY_BE_MISSING, draw, strict=True):
@@ -276,7 +310,7 @@ def _write_tables(folder: Path, options: PhantomOptions, written: list[_Written]
     unused = {"mask"} if not options.masks else set()
     unused |= {"uid"} if options.format != "dicom" else set()
     unused |= {"view"} if options.spatial_dims == 3 else set()
-    columns = [name for name in COLUMNS if name not in unused]
+    columns = [name for name in COLUMNS if name not in unused] + list(options.factor_columns)
     with (folder / TABLE).open("w", encoding="utf-8", newline="") as stream_out:
         table = csv.DictWriter(stream_out, columns, extrasaction="ignore", lineterminator="\n")
         table.writeheader()

@@ -15,8 +15,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cohorts.errors import InputError
+from cohorts.preprocess import Preprocess
 from cohorts.store import Cohort
+from flows import verbs
 from flows.cli import main
+from flows.settings import AssessPart, read_part
 
 OneLine = Callable[..., str]
 
@@ -197,12 +201,38 @@ def test_counterfactuals_that_cannot_be(copy: Path, one_line: OneLine, flags: li
     assert not list(copy.glob("pairs*"))
 
 
-def test_edits_of_real_patients_are_not_scored_as_synthetic_images(copy: Path, one_line: OneLine) -> None:
+def test_pairs_are_scored_as_pairs_and_never_as_synthetic_images(copy: Path, one_line: OneLine) -> None:
     run = copy / "runs" / "tiny"
     options = ["--set", "effusion=absent", "--limit", "2", "--steps", "3", "--split", "train"]
     made = ["counterfactual", run / "bundle", run / "cohort", "--out", copy / "pairs", *options]
     assert main([str(argument) for argument in made]) == 0
-    assert "edits of real patients' images" in one_line("assess", run / "cohort", copy / "pairs", "--out", copy / "s")
+    scored = ["assess", run / "cohort", copy / "pairs", "--out", copy / "s"]
+    assert "scored as their generator saw them" in one_line(*scored, "--size", "32")
+    assert "is no real cohort" in one_line("assess", run / "synthetic", copy / "pairs", "--out", copy / "s")
+    assert main([str(argument) for argument in scored] + ["--set", "assess.classifier.steps=2"]) == 0
+    assert sorted(path.name for path in (copy / "s").iterdir()) == ["report.html", "report.json"]
+    part = read_part(AssessPart, None, [])
+    with pytest.raises(InputError, match="edits of real patients' images"):
+        verbs.assess(
+            Cohort.open(run / "cohort"), Cohort.open(copy / "pairs"), Preprocess(size=(32, 32)), part.assess, copy / "t"
+        )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["own.pt", "runs/tiny/cohort", "--output", "0"], "own.pt is no TorchScript file; save it with torch.jit.save"),
+        (["none.pt", "runs/tiny/cohort", "--output", "0"], "none.pt does not exist"),
+        (["own.pt", "runs/tiny/cohort", "--output", "0", "--range", "1,0"], "--range must be LOW,HIGH, got '1,0'"),
+        (["own.pt", "runs/tiny/cohort", "--output", "0", "--range", "-1,1,2"], "--range must be LOW,HIGH"),
+        (["own.pt", "runs/tiny/cohort", "--output", "0", "--channels", "2"], "--channels must be 1 or 3"),
+        (["own.pt", "runs/tiny/cohort", "--output", "0", "--out", "tiny.yaml"], "tiny.yaml exists already"),
+        (["own.pt", "runs/tiny", "--output", "0"], "runs/tiny"),
+    ],
+)
+def test_rankings_that_cannot_be(copy: Path, one_line: OneLine, arguments: list[str], text: str) -> None:
+    (copy / "own.pt").write_bytes(pickle.dumps({}))
+    assert text in one_line("rank", *arguments)
 
 
 @pytest.mark.parametrize("damage", ["truncated", "pickle", "missing", "unfinished"])

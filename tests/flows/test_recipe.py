@@ -10,6 +10,8 @@ import pytest
 import yaml
 
 from cohorts.errors import RecipeError
+from cohorts.ingest import ingest
+from cohorts.phantom.write import write_phantoms
 from flows.cli_runs import DEMO_RECIPE
 from flows.recipe import Recipe, load_recipe
 from flows.recipe_file import apply_settings, models_in
@@ -181,6 +183,31 @@ def test_examples_are_recipes(file: Path, tmp_path: Path, monkeypatch: pytest.Mo
         (tmp_path / folder).mkdir()
     monkeypatch.setenv("MEDPHANTOM_REAL_DATA", str(tmp_path))
     assert load_recipe(file).recipe.name == file.stem.removesuffix("_example")
+
+
+def test_factors_of_a_simulation_are_attributes_of_its_cohort(tmp_path: Path) -> None:
+    (tmp_path / "r.yaml").write_text(
+        "cohort: {simulate: {patients: 20, size: 32, seed: 2, factors: [anatomy.adiposity, cardiomegaly.severity]}}"
+    )
+    choice = load_recipe(tmp_path / "r.yaml").recipe.cohort
+    assert choice.simulate is not None
+    write_phantoms(tmp_path / "p", 20, size=32, seed=2, factors=choice.simulate.factors)
+    cohort = ingest(tmp_path / "p", tmp_path / "cohort", choice.reading, choice.identity_key()).cohort
+    kinds = {spec.name: (spec.kind, spec.unit) for spec in cohort.schema.attributes}
+    assert kinds == {
+        "age": ("continuous", "years"),
+        "sex": ("categorical", ""),
+        "view": ("categorical", ""),
+        "adiposity": ("continuous", ""),
+        "cardiomegaly_severity": ("continuous", ""),
+    }
+    truths = [json.loads(line)["factors"] for line in (tmp_path / "p" / "factors.jsonl").read_text().splitlines()]
+    wanted = sorted(truth["anatomy"]["adiposity"] for truth in truths)
+    assert sorted(cohort.attribute("adiposity")) == pytest.approx(wanted, rel=1e-5)
+    own = load_recipe(tmp_path / "r.yaml", ["cohort.options.attributes=[sex]"]).recipe.cohort
+    assert own.reading.attributes == ("sex",)
+    plain = load_recipe(tmp_path / "r.yaml", ["cohort.simulate.factors=[]"]).recipe.cohort
+    assert plain.reading == plain.options
 
 
 def test_the_starter_is_a_recipe_with_awkward_names_too() -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from cohorts.errors import InputError, PromptError
+from cohorts.pairs import ROLES, pair_id, pair_rows
 from cohorts.records import Array
 from cohorts.store import Cohort
 from conditioning.conditioner import row_prompts
@@ -104,6 +105,10 @@ def test_what_a_cohort_says_becomes_the_factual_prompt(bundle: GeneratorBundle, 
         ("bright=maybe", "bright must be present or absent"),
         ("age=old", "age must be a number"),
         ("age=150", "age must be within"),
+        ("age=10:50", "age must be within"),
+        ("age=50:30", "age must be a rising range"),
+        ("age=30:", "age must be a number"),
+        ("sex=F:M", "sex = 'F:M' is unknown"),
         ("sex=D", "sex = 'D' is unknown"),
     ],
 )
@@ -130,13 +135,14 @@ def test_pairs_are_published_with_what_was_asked_of_them(
     assert made.schema.generation["source"] == cohort.digest
     made.verify()
     records = {record.image_id: record for record in made.records()}
-    assert len(records) == 9
+    found = pair_rows(made)
+    assert found.source_ids == tuple(cohort.manifest["image_id"][rows[:3]])
+    assert {role: len(numbers) for role, numbers in found.rows.items()} == dict.fromkeys(ROLES, 3)
     for row in rows[:3]:
         source = next(cohort.records([row]))
-        before, after, difference = (
-            records[f"{source.image_id}-{role}"] for role in ("factual", "counterfactual", "difference")
-        )
-        assert {r.patient for r in (before, after, difference)} == {source.patient}
+        before, after, difference, back, rebuilt = (records[pair_id(source.image_id, role)] for role in ROLES)
+        assert {r.patient for r in (before, after, difference, back, rebuilt)} == {source.patient}
+        assert before.labels == back.labels == rebuilt.labels
         assert before.split == source.split
         assert before.labels == source.labels
         assert after.labels == {"bright": False, "dark": True}
@@ -147,6 +153,49 @@ def test_pairs_are_published_with_what_was_asked_of_them(
     dark = [row for row in cohort.rows("test") if row not in rows]
     with pytest.raises(InputError, match="changes nothing"):
         changed_rows(bundle, cohort, dark, action)
+
+
+def test_a_range_gives_every_image_a_value_of_its_own_that_its_seed_decides(
+    bundle: GeneratorBundle, cohort: Cohort, tmp_path: Path
+) -> None:
+    action = Intervention.parse(["age=30:60"], bundle.facts.conditions)
+    assert action.ranges == {"age": (30.0, 60.0)}
+    rows = changed_rows(bundle, cohort, cohort.rows("test"), action)
+    assert rows == cohort.rows("test")
+    drawn = [action.drawn(seed, str(number)).attributes["age"] for seed in range(2) for number in range(500)]
+    ages = np.array(drawn, dtype=float)
+    assert ((ages >= 30) & (ages <= 60)).all()
+    assert ages.mean() == pytest.approx(45, abs=1)
+    assert ages.std() == pytest.approx(30 / 12**0.5, rel=0.05)
+    assert not np.array_equal(ages[:500], ages[500:])
+    quick = CONFIG.model_copy(update={"steps": 2, "iterations": 1, "seed": 1})
+    made = [
+        publish_counterfactuals(bundle, cohort, rows[:total], action, quick, out=tmp_path / str(total))
+        for total in (2, 3)
+    ]
+    asked = [pairs.attribute("age", pair_rows(pairs).rows["counterfactual"]) for pairs in made]
+    assert asked[0] == asked[1][:2]  # whatever its neighbours
+    assert len(set(asked[1])) == 3
+    with pytest.raises(PromptError, match="draw from it first"):
+        action.applied(Prompt(), bundle.facts.conditions)
+
+
+def test_the_way_back_leads_to_the_source_and_is_no_copy_of_it(
+    bundle: GeneratorBundle, cohort: Cohort, rows: list[int]
+) -> None:
+    found = made(bundle, cohort, rows, guidance=1.0, iterations=9)
+    assert np.abs(found.reconstruction - reconstruct(bundle, found.source)).max() < 1e-5
+    far = np.abs(found.counterfactual - found.source).mean()
+    assert found.reversed is not None
+    back = np.abs(found.reversed - found.source).mean()
+    assert np.abs(found.reversed - found.factual).max() > 1e-4
+    assert back < far / 2
+    bright = cohort.labels(rows)[:, 0] == 1
+    actions = [Intervention(labels={"dark" if shown else "bright": True}) for shown in bright]
+    config = CONFIG.model_copy(update={"guidance": 1.0, "iterations": 9})
+    one_way = counterfactual_images(bundle, cohort, rows, actions, config, back=False)
+    assert one_way.reversed is None
+    assert np.array_equal(one_way.counterfactual, found.counterfactual)
 
 
 def test_every_image_needs_its_intervention(bundle: GeneratorBundle, cohort: Cohort, rows: list[int]) -> None:

@@ -6,7 +6,6 @@ import base64
 import io
 import json
 import re
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
@@ -32,13 +31,13 @@ from quality.quality_report import (
 )
 from quality.report import HIDDEN, INTERNAL_PAGE, JSON_FILE, PUBLIC_PAGE, PublishedReport, RunFacts, write_report
 from quality.selection import choose
+from tests.quality.pages import Page
 
 EVIL = "<script>alert(1)</script>"
 QUOTES = """x" onload='y'"""
 LABELS = ("hand", EVIL, QUOTES)
 LOCAL_FOLDER = "/srv/hospital/john-doe"
 FILES = (INTERNAL_PAGE, PUBLIC_PAGE, JSON_FILE)
-VOID = {"area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr"}
 
 
 def _cohorts(folder: Path, *, spatial_dims: int = 2, exclusive: bool = True) -> tuple[Cohort, Cohort]:
@@ -200,35 +199,6 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[Cohort, Cohort, Q
     return _write(tmp_path_factory.mktemp("report"))
 
 
-class _Page(HTMLParser):
-    """Collects what a browser would act on, and checks that tags are balanced."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.started: list[tuple[str, dict[str, str | None]]] = []
-        self.wrong: list[str] = []
-        self.text: list[str] = []
-        self.feed(text)
-        self.close()
-        self.wrong += [f"{tag} is never closed" for tag in self.open]
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.started.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.started.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag: str) -> None:
-        if not self.open or self.open.pop() != tag:
-            self.wrong.append(f"{tag} closes something else at {self.getpos()}")
-
-    def handle_data(self, data: str) -> None:
-        self.text.append(data)
-
-
 def _pages(out: Path) -> list[tuple[str, str]]:
     return [(name, (out / name).read_text("utf-8")) for name in (INTERNAL_PAGE, PUBLIC_PAGE)]
 
@@ -302,7 +272,7 @@ def test_flagged_and_repeated_images_are_not_public(tmp_path: Path) -> None:
 
 def test_data_never_becomes_markup(written: tuple[Cohort, Cohort, QualityReport, Path]) -> None:
     for name, html in _pages(written[3]):
-        page = _Page(html)
+        page = Page(html)
         assert page.wrong == [], name
         assert EVIL not in html
         assert sum(tag == "script" for tag, _ in page.started) == 1
@@ -312,7 +282,7 @@ def test_data_never_becomes_markup(written: tuple[Cohort, Cohort, QualityReport,
 
 def test_page_loads_nothing(written: tuple[Cohort, Cohort, QualityReport, Path]) -> None:
     for _, html in _pages(written[3]):
-        page = _Page(html)
+        page = Page(html)
         for tag, attributes in page.started:
             assert tag not in {"link", "iframe", "object", "embed", "base", "form", "video", "audio"}
             assert attributes.get("src", "data:").startswith("data:")  # type: ignore[union-attr]  # never empty here
@@ -323,7 +293,7 @@ def test_page_loads_nothing(written: tuple[Cohort, Cohort, QualityReport, Path])
 
 def test_policy_names_exactly_our_style_and_script(written: tuple[Cohort, Cohort, QualityReport, Path]) -> None:
     for _, html in _pages(written[3]):
-        policies = [a["content"] for t, a in _Page(html).started if a.get("http-equiv") == "Content-Security-Policy"]
+        policies = [a["content"] for t, a in Page(html).started if a.get("http-equiv") == "Content-Security-Policy"]
         style, script = (re.findall(rf"<{tag}>(.*?)</{tag}>", html, re.DOTALL) for tag in ("style", "script"))
         assert len(policies) == len(style) == len(script) == 1
         assert policies[0] is not None
@@ -340,7 +310,7 @@ def test_hash_source_is_that_of_the_standard() -> None:
 
 def test_tables_and_pictures_can_be_read_aloud(written: tuple[Cohort, Cohort, QualityReport, Path]) -> None:
     for _, html in _pages(written[3]):
-        page = _Page(html)
+        page = Page(html)
         tags = [tag for tag, _ in page.started]
         assert tags.count("table") == tags.count("caption") > 0
         assert tags.count("main") == tags.count("h1") == tags.count("nav") == 1

@@ -16,7 +16,14 @@ from pydicom.uid import UID
 
 from cohorts.errors import InputError
 from cohorts.phantom.dicom import stored_pixels
-from cohorts.phantom.factors import FINDINGS, ImageFactors, with_factor
+from cohorts.phantom.factors import (
+    FINDINGS,
+    ImageFactors,
+    continuous_factors,
+    factor_column,
+    factor_value,
+    with_factor,
+)
 from cohorts.phantom.identities import identity_of
 from cohorts.phantom.narrative import report_of
 from cohorts.phantom.population import simulate
@@ -276,3 +283,35 @@ def test_a_folder_in_use_is_left_alone(tmp_path):
 def test_eight_bit_detectors_store_bytes():
     image = with_factor(next(simulate(1, seed=1)).images[0], "scanner.bits_stored", 8)
     assert stored_pixels(image, render(image, 32)).dtype == np.uint8
+
+
+# ---------------------------------------------------------------------- factors as columns
+
+
+def test_factors_become_columns_of_their_own(tmp_path):
+    factors = ("anatomy.adiposity", "pose.inspiration", "nodule.severity", "nodule.contrast", "scanner.contrast")
+    write_phantoms(tmp_path / "p", 5, format="png", seed=SEED, size=32, factors=factors)
+    columns = ("adiposity", "inspiration", "nodule_severity", "nodule_contrast", "contrast")
+    assert tuple(rows_of(tmp_path / "p")[0])[-5:] == columns
+    for row, truth in pairs(tmp_path / "p"):
+        for path, column in zip(factors, columns, strict=True):
+            part, name = path.split(".")
+            assert float(row[column]) == pytest.approx(truth["factors"][part][name], rel=1e-5)
+    for path in continuous_factors():
+        image = ImageFactors.model_validate(truths_of(tmp_path / "p")[0]["factors"])
+        assert with_factor(image, path, factor_value(image, path)) == image
+    assert len({factor_column(path) for path in continuous_factors()}) == len(continuous_factors())
+
+
+@pytest.mark.parametrize(
+    ("factor", "match"),
+    [
+        ("anatomy.adipose", "did you mean 'anatomy.adiposity'"),
+        ("anatomy.rib_pairs", "is no continuous factor"),
+        ("effusion.side", "is no continuous factor"),
+    ],
+)
+def test_other_factors_are_one_line(tmp_path, factor, match):
+    with pytest.raises(InputError, match=match):
+        write_phantoms(tmp_path / "p", 2, format="png", factors=[factor])
+    assert not (tmp_path / "p").exists()
