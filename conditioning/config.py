@@ -72,6 +72,7 @@ class EncoderSizes(Frozen):
         text_layers: its layers.
         mask_channels: features of a mask at each place of the latent; 0: masks are not read.
         mask_halvings: how often a mask is halved to the latent's grid.
+        mask_control: channels of the layers that bring masks to a ControlNet; empty: there is none.
     """
 
     dim: Positive
@@ -80,6 +81,7 @@ class EncoderSizes(Frozen):
     text_layers: Annotated[int, Field(ge=0)] = 0
     mask_channels: Annotated[int, Field(ge=0)] = 0
     mask_halvings: Annotated[int, Field(ge=0)] = 0
+    mask_control: tuple[Positive, ...] = ()
 
     @model_validator(mode="after")
     def _text_is_whole(self) -> EncoderSizes:

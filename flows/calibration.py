@@ -176,7 +176,8 @@ def _tuned_denoiser(recipe: Recipe, base: Base) -> tuple[tuple[int, ...], AnyDen
         reader = PipelineReader(base.pipeline)
         conditioner = Conditioner(ConditionSchema(reads=("text",), text=reader.schema()), reader)
     network = base.denoiser(conditioner, EncoderSizes(dim=base.context_dim), seed=0)
-    make_trainable(network.net, recipe.generator.tuning)
+    if recipe.generator.tuning.method != "control":  # the network itself is what is timed then
+        make_trainable(network, recipe.generator.tuning)
     return base.latent_shape(recipe.preprocess.size), network, base.objective
 
 

@@ -138,6 +138,8 @@ class NetworkBase:
         schemas = conditioner.schema, old.conditioner.schema
         _part(new, "encoder").adopt(_part(old, "encoder"), *schemas)
         _part(new, "to_time").load_state_dict(_part(old, "to_time").state_dict())
+        if new.control is not None:
+            new.control.begin_as(new.net)
         if "mask" in new.conditioning and schemas[0].mask == schemas[1].mask and sizes == old.sizes:
             _part(new, "mask").load_state_dict(_part(old, "mask").state_dict())
         return new

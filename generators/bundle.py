@@ -191,7 +191,7 @@ def _class(config: dict[str, Any], name: str) -> dict[str, Any]:
 
 def _tuned_part(base: BaseFacts, denoiser: AnyDenoiser) -> _Part:
     """What was learned on top of a base; of a pipeline, as diffusers itself reads it."""
-    tensors = tuned_tensors(denoiser.net, base.tuning)
+    tensors = tuned_tensors(denoiser, base.tuning)
     if base.kind == "stable_diffusion" and base.tuning.method == "full":
         config = {key: value for key, value in denoiser.net.config.items() if key != "_name_or_path"}
         return _Part("unet", {"_class_name": "UNet2DConditionModel", **config}, tensors, UNET_FILE)
@@ -249,7 +249,7 @@ def _tuned_networks(folder: Path, facts: BundleFacts, tuned: BaseFacts) -> tuple
         key.removeprefix("unet.") if name == "lora" else key: t for key, t in _weights(folder / name / file).items()
     }
     try:
-        load_tuned(denoiser.net, tuned.tuning, tensors)
+        load_tuned(denoiser, tuned.tuning, tensors)
         if isinstance(denoiser, Denoiser):
             denoiser.conditioning.load_state_dict(_weights(folder / "conditioning" / WEIGHTS_FILE))
     except RuntimeError:

@@ -292,7 +292,8 @@ class FineTuning(Frozen):
 
     Attributes:
         method: ``full``: all of the denoiser; ``lora``: low-rank changes of its attention (Hu et al. 2022);
-            ``attention``: its attention layers alone. What encodes new labels learns in any case.
+            ``attention``: its attention layers alone; what encodes new labels learns in any case. ``control``: a
+            ControlNet for the cohort's masks (Zhang et al. 2023), beside the generator as it is, with its vocabulary.
         rank: of the low-rank changes.
         alpha: their scale; null: ``rank``.
         latent_scaling: what the denoiser sees of latents: ``base``: as the base saw them; ``cohort``: zero mean and
@@ -305,7 +306,7 @@ class FineTuning(Frozen):
             (Guttenberg 2023), so that means of images are learned too.
     """
 
-    method: Literal["full", "lora", "attention"] = "full"
+    method: Literal["full", "lora", "attention", "control"] = "full"
     rank: Annotated[int, Field(ge=1, le=1024)] = 8
     alpha: Annotated[int, Field(ge=1)] | None = None
     latent_scaling: Literal["base", "cohort"] = "base"

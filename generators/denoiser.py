@@ -17,6 +17,7 @@ from conditioning.guidance import guided
 from conditioning.masks import MaskEncoder
 from generators.autoencoder import fast_layout
 from generators.config import DenoiserConfig, Objective
+from generators.control import MaskControl
 from generators.facts import LatentScaling
 from generators.latents import Latents, draw, scaled
 from generators.objective import add_noise, level_of, target, training_times, validation_times, velocity_loss
@@ -66,7 +67,8 @@ class Denoiser(nn.Module):
 
     The condition enters twice: as tokens for cross-attention, and pooled, beside the time in every residual block. The
     second way goes through MONAI's class embedding, which is replaced by the identity, so that the network's own state
-    dict stays that of MONAI. A mask stands beside the noisy latent at the network's input, as features of its own.
+    dict stays that of MONAI. A mask stands beside the noisy latent at the network's input, as features of its own, or
+    acts through a ControlNet beside the network.
 
     Args:
         arguments: of MONAI's ``DiffusionModelUNet``.
@@ -89,7 +91,10 @@ class Denoiser(nn.Module):
             "encoder": ConditionEncoder(schema, sizes, conditioner.bank),
             "to_time": nn.Linear(sizes.dim, 4 * arguments["channels"][0]),
         }
-        if schema.mask is not None:
+        self.control: MaskControl | None = None
+        if schema.mask is not None and sizes.mask_control:
+            self.control = MaskControl(arguments, len(schema.mask.values), sizes.mask_control)
+        elif schema.mask is not None:
             parts["mask"] = MaskEncoder(len(schema.mask.values), sizes, arguments["spatial_dims"])
         self.conditioning = nn.ModuleDict(parts)
         if arguments["spatial_dims"] == 2:
@@ -104,13 +109,22 @@ class Denoiser(nn.Module):
             conditions: of its conditioner.
         """
         context, pooled = self.conditioning["encoder"](conditions)
-        if conditions.mask is not None:
+        if conditions.mask is not None and self.control is None:
             x_t = torch.cat([x_t, self.conditioning["mask"](conditions.mask)], dim=1)
+        x_t = fast_layout(x_t)
+        times = TIME_SCALE * time_B if self.levels is None else level_of(self.levels, time_B)
+        context = context if self.arguments["with_conditioning"] else None
+        beside_time = self.conditioning["to_time"](pooled)
+        down, middle = None, None
+        if conditions.mask is not None and self.control is not None:
+            down, middle = self.control(x_t, times, conditions.mask, context, beside_time)
         output = self.net(
-            fast_layout(x_t),
-            timesteps=TIME_SCALE * time_B if self.levels is None else level_of(self.levels, time_B),
-            context=context if self.arguments["with_conditioning"] else None,
-            class_labels=self.conditioning["to_time"](pooled),
+            x_t,
+            timesteps=times,
+            context=context,
+            class_labels=beside_time,
+            down_block_additional_residuals=down,
+            mid_block_additional_residual=middle,
         )
         return output.float().contiguous()
 

@@ -1,4 +1,4 @@
-"""What of a pretrained network learns: all of it, its attention, or low-rank changes of its attention (LoRA).
+"""What of a pretrained denoiser learns: all of it, its attention, low-rank changes of that (LoRA), or a ControlNet.
 
 Attention layers are called ``attn1`` (of the image to itself) and ``attn2`` (to the condition) in MONAI's networks as
 in diffusers'.
@@ -39,16 +39,17 @@ def _put_in(net: nn.Module, tuning: FineTuning) -> None:
     inject_adapter_in_model(LoraConfig(**lora_arguments(net, tuning), init_lora_weights="gaussian"), net)
 
 
-def make_trainable(net: nn.Module, tuning: FineTuning) -> None:
+def make_trainable(denoiser: Any, tuning: FineTuning) -> None:
     """Freeze what the method leaves alone; for LoRA, put the low-rank layers in (they change nothing at first).
 
     Args:
-        net: MONAI's or diffusers' UNet.
+        denoiser: its ``net`` is MONAI's or diffusers' UNet.
         tuning: the method.
 
     Raises:
-        InputError: the network has no attention.
+        InputError: the network has no attention, or nothing for a ControlNet to listen to.
     """
+    net: nn.Module = denoiser.net
     net.requires_grad_(tuning.method == "full")
     if tuning.method == "lora":
         _put_in(net, tuning)
@@ -58,34 +59,46 @@ def make_trainable(net: nn.Module, tuning: FineTuning) -> None:
             raise InputError("the base's denoiser has no attention to fine-tune", "use generator.tuning.method full")
         for parameter in attention:
             parameter.requires_grad_(True)
+    elif tuning.method == "control":
+        denoiser.requires_grad_(False)
+        _control(denoiser).requires_grad_(True)
 
 
-def tuned_tensors(net: nn.Module, tuning: FineTuning) -> dict[str, Tensor]:
-    """What the method learned, by the names that :func:`load_tuned` takes: all a bundle keeps of the network."""
+def _control(denoiser: Any) -> nn.Module:
+    control: nn.Module | None = getattr(denoiser, "control", None)
+    if control is None:
+        raise InputError("a ControlNet needs masks to listen to", "set generator.conditioning.mask to {}")
+    return control
+
+
+def tuned_tensors(denoiser: Any, tuning: FineTuning) -> dict[str, Tensor]:
+    """What the method learned, by the names that :func:`load_tuned` takes: all a bundle keeps of the networks."""
+    net: nn.Module = denoiser.net
     if tuning.method == "full":
         return dict(net.state_dict())
+    if tuning.method == "control":
+        return dict(_control(denoiser).state_dict())
     if tuning.method == "lora":
         return dict(get_peft_model_state_dict(net))
     return {name: value for name, value in net.state_dict().items() if any(part in name for part in ATTENTION)}
 
 
-def load_tuned(net: nn.Module, tuning: FineTuning, tensors: Mapping[str, Tensor]) -> None:
-    """Put what was learned into the base's network.
+def load_tuned(denoiser: Any, tuning: FineTuning, tensors: Mapping[str, Tensor]) -> None:
+    """Put what was learned into the base's networks.
 
     Raises:
-        RuntimeError: the tensors are not those of this network.
+        RuntimeError: the tensors are not those of these networks.
     """
-    if tuning.method == "full":
-        net.load_state_dict(dict(tensors))
-        return
-    found: Any
-    if tuning.method == "lora":
+    net: nn.Module = denoiser.net
+    if tuning.method in {"full", "control"}:
+        (net if tuning.method == "full" else _control(denoiser)).load_state_dict(dict(tensors))
+    elif tuning.method == "lora":
         _put_in(net, tuning)
         expected = get_peft_model_state_dict(net)
         if {k: v.shape for k, v in expected.items()} != {k: v.shape for k, v in tensors.items()}:
             raise RuntimeError("the low-rank layers are not those of this network")
         set_peft_model_state_dict(net, dict(tensors))
-        return
-    found = net.load_state_dict(dict(tensors), strict=False)
-    if found.unexpected_keys or any(any(part in name for part in ATTENTION) for name in found.missing_keys):
-        raise RuntimeError("the attention layers are not those of this network")
+    else:
+        found: Any = net.load_state_dict(dict(tensors), strict=False)
+        if found.unexpected_keys or any(any(part in name for part in ATTENTION) for name in found.missing_keys):
+            raise RuntimeError("the attention layers are not those of this network")

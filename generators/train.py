@@ -29,6 +29,7 @@ from conditioning.prompt import ConditionSchema
 from generators.base import AnyAutoencoder, AnyDenoiser, Base, open_base
 from generators.bundle import GeneratorBundle
 from generators.config import GeneratorConfig, Objective
+from generators.control import embedding_channels
 from generators.denoiser import Denoiser, DenoiserLearner, build_denoiser
 from generators.facts import BaseFacts, BundleFacts, LatentScaling
 from generators.fitting import SPLITS, Fitting, Split, encode_images, fit_autoencoder, fit_features
@@ -113,7 +114,7 @@ class _Training:
         else:
             self.objective, self.latent_shape = self.base.objective, self.base.latent_shape(size)
         self.rows = training_rows(self.cohort)
-        self.vocabulary = learnt_schema(self.cohort, self.rows.train)
+        self.vocabulary = self._vocabulary()
         self.conditioner = learn_conditioner(
             self.cohort,
             self.rows.train,
@@ -129,6 +130,19 @@ class _Training:
                 "the training images have neither labels nor attributes to condition on",
                 "ingest them with a table or a folder per class, or set generator.unconditional to true",
             )
+
+    def _vocabulary(self) -> ConditionSchema:
+        """Labels and attributes that are learned; beside a ControlNet, those that the base has learned."""
+        if self.base is None or self.config.tuning.method != "control":
+            return learnt_schema(self.cohort, self.rows.train)
+        known = self.base.as_it_is().conditioner.schema
+        if known.reads != ("labels",):
+            raise InputError(
+                "a ControlNet stands beside a generator of labels and attributes, the base reads "
+                + ", ".join(known.reads),
+                "use another generator.tuning.method",
+            )
+        return known
 
     @property
     def schema(self) -> ConditionSchema:
@@ -208,12 +222,14 @@ class _Training:
         halvings = int(math.log2(self.preprocess.size[0] // self.latent_shape[1]))
         dim = config.denoiser.context_dim if self.base is None else self.base.context_dim
         sizes = encoder_sizes(self.conditioner, config.conditioning, dim, halvings)
+        if config.tuning.method == "control":
+            sizes = sizes.model_copy(update={"mask_channels": 0, "mask_control": embedding_channels(halvings)})
         if self.base is None:
             return build_denoiser(config.denoiser, self.conditioner, self.latent_shape, seed=seed, sizes=sizes)
         network = self.base.denoiser(self.conditioner, sizes, seed)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(config.seed, "low-rank weights"))
-            make_trainable(network.net, config.tuning)
+            make_trainable(network, config.tuning)
         return network
 
     def _denoiser(

@@ -1,0 +1,103 @@
+"""A ControlNet for masks beside a generator that never saw any: it draws as before without a mask, and follows one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from cohorts.errors import InputError
+from cohorts.folders import pixel_digest
+from cohorts.preprocess import Preprocess
+from cohorts.store import Cohort
+from conditioning.plan import plan_prompts
+from conditioning.prompt import Prompt
+from generators.bundle import GeneratorBundle
+from generators.config import GeneratorConfig
+from generators.generate import generate
+from generators.train import train_generator
+from learning.fit_config import FitConfig
+from tests.generators.test_conditioned import masks_at
+from tests.generators.tiny import SAMPLER, tiny_config
+
+
+def control_config(base: Path, steps: int = 600, **changes: object) -> GeneratorConfig:
+    fit = FitConfig(steps=steps, batch_size=16, learning_rate=3e-3, ema_decay=0.95, validate_every=0, tracker="none")
+    settings = {"conditioning": {"mask": {}}, "denoiser_fit": fit, **changes}
+    return tiny_config(init_from=str(base), tuning={"method": "control"}, **settings)
+
+
+@pytest.fixture(scope="module")
+def controlled(
+    cohort: Cohort, preprocess: Preprocess, bundle_folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    folder = tmp_path_factory.mktemp("control")
+    train_generator(cohort, preprocess, control_config(bundle_folder), folder / "bundle", work=folder / "work")
+    return folder / "bundle"
+
+
+def said(bundle: GeneratorBundle, prompt: Prompt, masks: dict[str, np.ndarray] | None = None) -> torch.Tensor:
+    x_t = torch.randn(1, *bundle.facts.latent_shape, generator=torch.Generator().manual_seed(0))
+    conditions = bundle.denoiser.conditioner.of_prompts([prompt], masks)
+    with torch.inference_mode():
+        return bundle.denoiser(x_t, torch.tensor([0.5]), conditions)
+
+
+def test_it_says_what_it_said_before_it_learned(
+    cohort: Cohort, preprocess: Preprocess, bundle_folder: Path, tmp_path: Path
+) -> None:
+    bundle = GeneratorBundle.load(bundle_folder)
+    mask = masks_at([(5, 9)])[0]
+    masked = Prompt(labels={"bright": True}, mask=pixel_digest(mask))
+    bare = Prompt(labels={"bright": True})
+    # validated at its first step, when nothing was learned yet: a rate of almost nothing
+    config = control_config(bundle_folder, steps=1)
+    still = config.model_copy(update={"denoiser_fit": config.denoiser_fit.model_copy(update={"learning_rate": 1e-12})})
+    fresh = train_generator(cohort, preprocess, still, tmp_path / "bundle", work=tmp_path / "work")
+    torch.testing.assert_close(said(fresh, masked, {pixel_digest(mask): mask}), said(bundle, bare), atol=1e-5, rtol=0)
+
+
+def test_without_a_mask_it_says_what_it_said(bundle: GeneratorBundle, controlled: Path) -> None:
+    mask = masks_at([(5, 9)])[0]
+    masked = Prompt(labels={"bright": True}, mask=pixel_digest(mask))
+    bare = Prompt(labels={"bright": True})
+    learned = GeneratorBundle.load(controlled)
+    torch.testing.assert_close(said(learned, bare), said(bundle, bare))
+    assert float((said(learned, masked, {pixel_digest(mask): mask}) - said(bundle, bare)).abs().max()) > 0.05
+
+
+def test_images_follow_their_masks(controlled: Path, tmp_path: Path) -> None:
+    """Inside minus outside brightness is high for the mask that was asked for, and lower for another image's mask."""
+    masks = masks_at([(5, 5), (5, 10), (10, 5), (10, 10)] * 3)
+    digests = {pixel_digest(mask): mask for mask in masks}
+    prompts = [Prompt(labels={"bright": True}, mask=pixel_digest(mask)) for mask in masks]
+    bundle = GeneratorBundle.load(controlled)
+    plan = plan_prompts(prompts, seed=1, masks=digests)
+    made = generate(bundle, plan, tmp_path / "made", work=tmp_path / "draw", sampler=SAMPLER)
+    order = [int(row) for row in made.manifest["image_id"].arg_sort()]
+    images = np.stack([np.asarray(pixels, dtype=float) for pixels in made.pixels(order)])
+
+    def contrast(shift: int) -> float:
+        inside = np.stack(masks[shift:] + masks[:shift]) > 0
+        return float(images[inside].mean() - images[~inside].mean())
+
+    assert contrast(0) > 1.5 * contrast(1)
+    assert contrast(0) > 1.5 * contrast(2)
+
+
+def test_only_the_control_is_kept(controlled: Path) -> None:
+    assert {path.name for path in controlled.iterdir() if path.is_dir()} == {"tuned", "conditioning"}
+    kept = load_file(controlled / "tuned" / "model.safetensors")
+    assert all(name.startswith("net.") for name in kept)
+    assert any("controlnet_cond_embedding" in name for name in kept)
+
+
+def test_without_masks_there_is_nothing_to_listen_to(
+    cohort: Cohort, preprocess: Preprocess, bundle_folder: Path, tmp_path: Path
+) -> None:
+    config = control_config(bundle_folder, conditioning={})
+    with pytest.raises(InputError, match=r"a ControlNet needs masks to listen to; set generator\.conditioning\.mask"):
+        train_generator(cohort, preprocess, config, tmp_path / "bundle", work=tmp_path / "work")
