@@ -91,6 +91,22 @@ class MasksPlan(_Plan):
     min_patients: Annotated[int, Field(ge=1)] = MIN_PATIENTS
 
 
+class PairsPlan(_Plan):
+    """Synthetic counterfactual pairs: an image as in ``match``, and the same with a change, from the same noise.
+
+    Attributes:
+        kind: ``pairs``.
+        set: the change, e.g. ``[effusion=absent]``, ``[age=20:80]``.
+        total: pairs.
+        min_patients: a combination that fewer training patients have is coarsened before it is asked for.
+    """
+
+    kind: Literal["pairs"]
+    set: Annotated[tuple[str, ...], Field(min_length=1)]
+    total: Annotated[int, Field(ge=1)] = 250
+    min_patients: Annotated[int, Field(ge=1)] = MIN_PATIENTS
+
+
 class TablePlan(_Plan):
     """Prompts from a table, one row each.
 
@@ -103,7 +119,9 @@ class TablePlan(_Plan):
     path: Path
 
 
-PlanChoice = Annotated[MatchPlan | BalancePlan | CountsPlan | MasksPlan | TablePlan, Field(discriminator="kind")]
+PlanChoice = Annotated[
+    MatchPlan | BalancePlan | CountsPlan | MasksPlan | PairsPlan | TablePlan, Field(discriminator="kind")
+]
 
 
 def make_plan(
@@ -138,6 +156,12 @@ def make_plan(
         raise InputError(f"a plan of kind {choice.kind!r} needs the real cohort", "give --cohort, or --count label=N")
     if isinstance(choice, MatchPlan):
         return plan_match(cohort, choice.total, choice.seed, fresh=tag, schema=schema, min_patients=choice.min_patients)
+    if isinstance(choice, PairsPlan):
+        from conditioning.plan_pairs import plan_pairs
+
+        return plan_pairs(
+            cohort, schema, choice.set, choice.total, choice.seed, fresh=tag, min_patients=choice.min_patients
+        )
     if isinstance(choice, MasksPlan):
         from conditioning.plan_masks import plan_masks  # loads torch
 
