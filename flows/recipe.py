@@ -168,19 +168,13 @@ def load_recipe(file: str | Path, settings: Sequence[str] = ()) -> LoadedRecipe:
 
 
 def absolute_generator(config: GeneratorConfig, base: Path) -> GeneratorConfig:
-    """The folder that is fine-tuned relative to the recipe's folder; what is no path is a hub id.
-
-    Raises:
-        RecipeError: a path to nothing.
-    """
+    """The folder that is fine-tuned relative to the recipe's folder; what is no path is a hub id."""
     given = config.init_from
     if given is None:
         return config
     folder = base / Path(given).expanduser()
-    if folder.is_dir():
+    if folder.is_dir() or given.startswith((".", "/", "~")):
         return config.model_copy(update={"init_from": str(folder.resolve())})
-    if given.startswith((".", "/", "~")):
-        raise RecipeError(f"generator.init_from {given} does not exist", "make the base first, or give a hub id")
     return config
 
 

@@ -173,6 +173,8 @@ def open_base(source: str, tuning: FineTuning | None = None) -> Base:
         BundleError: a damaged bundle, or one that itself only changes another base.
     """
     folder = Path(source)
+    if folder.is_absolute() and not folder.is_dir():
+        raise InputError(f"base {source} does not exist", "make the base first, or give a hub id")
     if (folder / DIGEST_FILE).is_file():
         return _bundle(source)
     if (folder / "configs").is_dir():

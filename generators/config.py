@@ -322,7 +322,7 @@ class GeneratorConfig(Frozen):
         init_from: base to fine-tune instead of starting anew: a bundle, a folder in the layout of MONAI's bundles,
             or a folder or hub id of a Stable Diffusion pipeline. Its autoencoder stays as it is; sizes and objective
             are its own.
-        tuning: how.
+        tuning: how the base is fine-tuned.
         autoencoder: size of the autoencoder.
         reconstruction: what the autoencoder is fitted to.
         denoiser: size of the denoiser.

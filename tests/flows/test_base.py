@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cohorts.errors import InputError, RecipeError
+from cohorts.errors import InputError
 from cohorts.preprocess import Preprocess
 from cohorts.records import CohortSchema, ImageRecord
 from cohorts.store import Cohort, CohortWriter
@@ -83,7 +83,8 @@ def test_a_base_that_draws_this_cohort_is_refused(tuned: Path) -> None:
         accept_base(None, "there")
 
 
-def test_a_path_to_nothing_is_named(tuned: Path) -> None:
+def test_a_path_to_nothing_is_named(tuned: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tuned / "tuned.yaml").write_text(TUNED.replace("runs/tiny/bundle", "./nowhere"))
-    with pytest.raises(RecipeError, match=r"generator\.init_from \./nowhere does not exist; make the base first"):
-        load_recipe("tuned.yaml")
+    assert main(["run", "tuned.yaml", "--no-prefect"]) == 2
+    assert "nowhere does not exist; make the base first, or give a hub id" in capsys.readouterr().err
+    assert not (tuned / "runs/tuned/cohort").exists()

@@ -95,7 +95,7 @@ def test_an_addition_is_measured_where_its_nearest_draw_is(bench: Bench) -> None
     draws, nothing = bench.simulation.all_seen(others), bench.simulation.seen(image)
     regions = np.stack([bench.simulation.region(image, other) for other in others])[:, None]
     assert [nearest_draw(draw, draws, regions)[0] for draw in draws] == [0] * 4
-    assert nearest_draw(nothing, draws, regions)[0] > 0.1  # metal beside none
+    assert nearest_draw(nothing, draws, regions)[0] > 0.05  # metal beside none, at its blurred border too
     half = nearest_draw((nothing + draws[0]) / 2, draws, regions)[0]
     assert 0 < half < nearest_draw(nothing, draws, regions)[0]
 

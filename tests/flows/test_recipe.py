@@ -51,7 +51,7 @@ def written(tmp_path: Path, text: str) -> Path:
         ),
         (
             MINIMAL + "generator: {objective: {kind: flw}}",
-            "recipe.yaml: generator.objective.kind must be one of flow, v, got 'flw'; did you mean flow?",
+            "recipe.yaml: generator.objective.kind must be one of flow, v, ddpm, got 'flw'; did you mean flow?",
         ),
         (
             MINIMAL + "generator: {denoiser: {channels: [30]}}",
