@@ -38,7 +38,7 @@ def written(tmp_path: Path, text: str) -> Path:
         (MINIMAL + "samplr: {}", "recipe.yaml: samplr is no field; did you mean 'sampler'?"),
         (
             MINIMAL + "plan: {kind: matc}",
-            "recipe.yaml: plan.kind must be one of match, balance, counts, masks, table, got 'matc'",
+            "recipe.yaml: plan.kind must be one of match, balance, counts, masks, pairs, table, got 'matc'",
         ),
         (MINIMAL + "plan: {kind: balance}", "recipe.yaml: plan.per_label is missing; add it"),
         (MINIMAL + "plan: {kind: match, totl: 3}", "recipe.yaml: plan.totl is no field; did you mean 'total'?"),
