@@ -2,7 +2,7 @@
 
 The denoiser's error hardly depends on a single word of a prompt, so an encoder that learns from it alone takes very
 long to tell findings apart. What a text says of its image is known in a training cohort: its labels and attributes. To
-recover them from the text, and to foresee each next word (Radford et al. 2018), takes seconds and needs no image.
+recover them from the text, and to foresee each next word (Radford et al. 2018), takes a minute or two and no image.
 """
 
 from __future__ import annotations
@@ -31,8 +31,7 @@ class TextQuestions(nn.Module):
     def __init__(self, encoder: EmbeddedText, schema: ConditionSchema, dim: int) -> None:
         super().__init__()
         self.encoder = encoder
-        self.counts = [1 + len(spec.categories) for spec in schema.categorical]
-        self.widths = [len(schema.labels), len(schema.continuous), *self.counts]
+        self.widths = [len(schema.labels), len(schema.continuous), *(1 + len(s.categories) for s in schema.categorical)]
         self.answers = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, sum(self.widths)))
 
     def forward(self, ids_BT: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:

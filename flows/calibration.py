@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from conditioning.conditioner import Conditioner
-from conditioning.config import EncoderSizes
+from conditioning.config import EMBEDDED, EncoderSizes
 from conditioning.prompt import ConditionSchema, Prompt
 from flows.facts import machine
 from flows.recipe import Recipe
@@ -84,7 +84,9 @@ def calibrate(recipe: Recipe, images: int) -> Measured:
     finally:
         torch.set_num_threads(threads)
     features_s = autoencoder_s / 8 * config.features_fit.steps if config.reconstruction.features else 0.0
-    text_s = denoiser_s / 4 * config.text_fit.steps if config.conditioning.text is not None and base is None else 0.0
+    text = config.conditioning.text
+    learns_to_read = text is not None and text.encoder == EMBEDDED and (base is None or base.pipeline is None)
+    text_s = denoiser_s / 4 * config.text_fit.steps if learns_to_read else 0.0
     train_s = (
         config.autoencoder_fit.steps * autoencoder_s + text_s + config.denoiser_fit.steps * denoiser_s + features_s
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from cohorts.errors import BundleError, InputError
 from cohorts.folders import DIGEST_FILE
@@ -206,8 +206,3 @@ def _bundle(source: str) -> NetworkBase:
     return NetworkBase(
         "bundle", source, bundle.digest, facts.objective, facts.latent_scaling, bundle.autoencoder, bundle.denoiser
     )
-
-
-def whole_state(module: nn.Module) -> dict[str, Tensor]:
-    """A state dict as it goes to disk."""
-    return {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}

@@ -35,7 +35,7 @@ from cohorts.folders import (
 from conditioning.conditioner import open_conditioner
 from conditioning.config import EncoderSizes
 from generators.autoencoder import Autoencoder
-from generators.base import AnyAutoencoder, AnyDenoiser, open_base, whole_state
+from generators.base import AnyAutoencoder, AnyDenoiser, open_base
 from generators.denoiser import Denoiser
 from generators.facts import FACTS_FILE, BaseFacts, BundleFacts
 from generators.methods import load_tuned, lora_arguments, tuned_tensors
@@ -178,11 +178,15 @@ class GeneratorBundle:
         if base is not None and base.needed:
             yield _tuned_part(base, denoiser)
         elif isinstance(autoencoder, Autoencoder) and isinstance(denoiser, Denoiser):
-            yield _Part("autoencoder", _class(autoencoder.arguments, "autoencoder"), whole_state(autoencoder.net))
-            yield _Part("denoiser", _class(denoiser.arguments, "denoiser"), whole_state(denoiser.net))
+            yield _Part("autoencoder", _class(autoencoder.arguments, "autoencoder"), _whole(autoencoder.net))
+            yield _Part("denoiser", _class(denoiser.arguments, "denoiser"), _whole(denoiser.net))
         if isinstance(denoiser, Denoiser):
             sizes = denoiser.sizes.model_dump(mode="json", exclude_defaults=True)
-            yield _Part("conditioning", _class(sizes, "conditioning"), whole_state(denoiser.conditioning))
+            yield _Part("conditioning", _class(sizes, "conditioning"), _whole(denoiser.conditioning))
+
+
+def _whole(module: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
 
 
 def _class(config: dict[str, Any], name: str) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from cohorts.errors import ArtifactError, ResourceError
 from learning.batches import TensorBatches
 from learning.checkpoint import latest_checkpoint, save_checkpoint
 from learning.fit import fit
+from learning.optimizer import moving_average
 from tests.learning.tiny import Denoise, Line, Target, fit_denoiser, settings, without_speed
 
 ROOT = Path(__file__).parents[2]
@@ -243,3 +244,16 @@ def test_frozen_weights_stay_out_of_checkpoints_and_a_resume_is_still_exact(tmp_
     ended = straight.network.state_dict()
     assert torch.equal(ended["0.weight"], start["0.weight"])
     assert not torch.equal(ended["5.weight"], start["5.weight"])
+
+
+def test_the_average_shares_frozen_weights_and_follows_the_others() -> None:
+    network = frozen_denoise().network
+    average = moving_average(network, 0.5)
+    average.update_parameters(network)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(1.0)
+    average.update_parameters(network)
+    for mean, now in zip(average.module.parameters(), network.parameters(), strict=True):
+        assert (mean.data_ptr() == now.data_ptr()) == (not now.requires_grad)
+        assert torch.equal(mean, now) == (not now.requires_grad)
