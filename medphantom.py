@@ -410,3 +410,9 @@ def _opened(cohort: Cohort | Folder) -> Cohort:
 
 def _loaded(bundle: GeneratorBundle | Folder) -> GeneratorBundle:
     return open_bundle(bundle) if isinstance(bundle, str | Path) else bundle
+
+
+if __name__ == "__main__":
+    from flows.cli import main
+
+    raise SystemExit(main())

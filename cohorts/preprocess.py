@@ -162,10 +162,19 @@ class Preprocess(Frozen):
 
     def spacing_after(self, shape: Sequence[int], spacing_mm: Sequence[float] | None) -> tuple[float, ...] | None:
         """Pixel spacing on the network's grid of an image of spatial ``shape`` with ``spacing_mm``."""
-        if spacing_mm is None:
+        return None if spacing_mm is None else spacing_on_grid(shape, spacing_mm, self.size, self.fit)
+
+    def affine_after(self, shape: Sequence[int], affine: Sequence[float] | None) -> tuple[float, ...] | None:
+        """Row-major 4x4 voxel-to-world matrix on the network's grid of a volume of ``shape`` with ``affine``."""
+        if affine is None:
             return None
-        factors = _scale_factors(shape, self.size, self.fit)
-        return tuple(float(s) / f for s, f in zip(spacing_mm, factors, strict=True))
+        matrix = np.asarray(affine, dtype=float).reshape(4, 4)
+        moved = matrix.copy()
+        for axis, (zoom, offset) in enumerate(_placed(shape, self.size, self.fit)):
+            first = (0.5 - offset) / zoom - 0.5  # in source pixels: where the grid's first pixel lies
+            moved[:3, axis] = matrix[:3, axis] / zoom
+            moved[:3, 3] += matrix[:3, axis] * first
+        return tuple(float(value) for value in moved.ravel())
 
     def _range(self, planes: Array) -> tuple[float, float]:
         if isinstance(self.intensity, Window):
@@ -184,6 +193,24 @@ def _scale_factors(shape: Sequence[int], size: Sequence[int], fit: str) -> tuple
     return (chosen,) * len(ratios)
 
 
+def spacing_on_grid(
+    shape: Sequence[int], spacing_mm: Sequence[float], size: Sequence[int], fit: str
+) -> tuple[float, ...]:
+    """Spacing of an image of spatial ``shape`` with ``spacing_mm`` once it is brought to ``size``."""
+    return tuple(float(s) / zoom for s, (zoom, _) in zip(spacing_mm, _placed(shape, size, fit), strict=True))
+
+
+def _placed(shape: Sequence[int], size: Sequence[int], fit: str) -> list[tuple[float, int]]:
+    """Of each axis: how much it is enlarged, and how many pixels stand before its first one (< 0: are cut off)."""
+    placed = []
+    for old, new, factor in zip(shape, size, _scale_factors(shape, size, fit), strict=True):
+        scaled = max(1, round(old * factor))
+        extra = new - scaled
+        before = abs(extra) // 2
+        placed.append((scaled / old, before if extra > 0 else -before))
+    return placed
+
+
 def fit_to_size(plane: Array, size: Sequence[int], fit: str, *, border: float, nearest: bool = False) -> Array:
     """Resize one plane or volume, then crop or pad it around its centre to exactly ``size``.
 
@@ -194,18 +221,17 @@ def fit_to_size(plane: Array, size: Sequence[int], fit: str, *, border: float, n
         border: value of padded pixels.
         nearest: nearest neighbour (masks) instead of antialiased linear interpolation.
     """
-    factors = _scale_factors(plane.shape, size, fit)
-    scaled = [max(1, round(old * factor)) for old, factor in zip(plane.shape, factors, strict=True)]
+    placed = _placed(plane.shape, size, fit)
+    scaled = [round(old * zoom) for old, (zoom, _) in zip(plane.shape, placed, strict=True)]
     resized = _resize(plane, scaled, nearest=nearest)
-    for axis, wanted in enumerate(size):
+    for axis, (wanted, (_, offset)) in enumerate(zip(size, placed, strict=True)):
         extra = wanted - resized.shape[axis]
-        before = abs(extra) // 2
         if extra > 0:
             widths = [(0, 0)] * resized.ndim
-            widths[axis] = (before, extra - before)
+            widths[axis] = (offset, extra - offset)
             resized = np.pad(resized, widths, constant_values=border)
         elif extra < 0:
-            resized = np.take(resized, range(before, before + wanted), axis=axis)
+            resized = np.take(resized, range(-offset, wanted - offset), axis=axis)
     return resized
 
 

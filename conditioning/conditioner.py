@@ -18,6 +18,7 @@ from conditioning.config import EMBEDDED, ConditioningConfig, EncoderSizes, Text
 from conditioning.encoder import Conditions, encode_prompts
 from conditioning.masks import mask_numbers, masks_by_digest
 from conditioning.prompt import ConditionSchema, MaskSchema, Prompt, TextSchema
+from conditioning.stated import stated_attributes
 from conditioning.templates import sentence
 from conditioning.tokens import TokenizedTexts, refuse_long, tokenize, train_tokenizer
 from learning.randomness import derive_seed
@@ -176,8 +177,8 @@ def template_texts(
 def row_prompts(cohort: Cohort, rows: Sequence[int], schema: ConditionSchema) -> list[Prompt]:
     """What a cohort says of rows, as far as a generator knows the words; numbers beyond its range count as its ends."""
     states = cohort.labels(rows)
-    known = {spec.name for spec in cohort.schema.attributes}
-    columns = [(spec, cohort.attribute(spec.name, rows)) for spec in schema.attributes if spec.name in known]
+    stated_values = stated_attributes(cohort, rows, schema)
+    columns = [(spec, stated_values[spec.name]) for spec in schema.attributes if spec.name in stated_values]
     prompts = []
     for place, stated in enumerate(states):
         labels = {

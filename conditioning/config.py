@@ -53,11 +53,14 @@ class ConditioningConfig(Frozen):
 
     Attributes:
         labels: labels and attributes, a token each.
+        spacing: the distance between pixels of the network's grid as one more attribute, ``spacing`` in mm, and for
+            volumes ``slice_spacing``; generated images are stored with what was asked for.
         text: sentences; null: none.
         mask: segmentations; null: none.
     """
 
     labels: bool = True
+    spacing: bool = False
     text: TextConfig | None = None
     mask: MaskConfig | None = None
 

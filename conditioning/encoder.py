@@ -15,6 +15,7 @@ from cohorts.records import AttributeSpec
 from cohorts.store import Cohort
 from conditioning.config import EMBEDDED, EncoderSizes
 from conditioning.prompt import ConditionSchema, Prompt
+from conditioning.stated import stated_attributes
 
 if TYPE_CHECKING:
     from conditioning.text_encoder import TextBank, TextEncoder
@@ -68,11 +69,8 @@ class Conditions:
             if name in cohort.schema.labels:
                 column = found[:, cohort.schema.labels.index(name)]
                 labels[:, place] = torch.where(column < 0, MISSING, column)
-        known = {spec.name for spec in cohort.schema.attributes}
-        values = {
-            spec.name: cohort.attribute(spec.name, rows) if spec.name in known else [None] * len(rows)
-            for spec in schema.attributes
-        }
+        nothing = {spec.name: [None] * len(rows) for spec in schema.attributes}
+        values = nothing | stated_attributes(cohort, rows, schema)
         continuous = [[_scaled(spec, value) for value in values[spec.name]] for spec in schema.continuous_inputs]
         categorical = [[_category(spec, value) for value in values[spec.name]] for spec in schema.categorical_inputs]
         return cls(

@@ -16,6 +16,7 @@ from cohorts.records import AttributeSpec, CohortSchema, Frozen
 from learning.randomness import derive_seed
 
 Reads = Literal["labels", "text", "mask"]
+SPACING, SLICE_SPACING = "spacing", "slice_spacing"
 
 
 class Prompt(Frozen):
@@ -154,6 +155,18 @@ class MaskSchema(Frozen):
     size: tuple[int, ...]
 
 
+class GridSchema(Frozen):
+    """The grid that the attributes ``spacing`` and ``slice_spacing`` are of.
+
+    Attributes:
+        size: spatial size of generated images.
+        fit: how images are brought to it (:class:`cohorts.preprocess.Preprocess`).
+    """
+
+    size: tuple[int, ...]
+    fit: Literal["pad", "crop", "stretch", "native"]
+
+
 class ConditionSchema(Frozen):
     """The vocabulary that a generator was trained with; stored in its bundle.
 
@@ -165,6 +178,7 @@ class ConditionSchema(Frozen):
             texts are made from templates.
         text: how text is read; ``None``: it is not.
         mask: what masks mean; ``None``: they are not read.
+        grid: where the spacing of the grid is an attribute, that grid.
     """
 
     labels: tuple[str, ...] = ()
@@ -173,6 +187,7 @@ class ConditionSchema(Frozen):
     reads: tuple[Reads, ...] = ("labels",)
     text: TextSchema | None = None
     mask: MaskSchema | None = None
+    grid: GridSchema | None = None
 
     @model_validator(mode="after")
     def _complete(self) -> ConditionSchema:

@@ -12,6 +12,7 @@ from cohorts.errors import InputError
 from cohorts.records import AttributeSpec
 from cohorts.store import Cohort
 from conditioning.prompt import ConditionSchema, Prompt
+from conditioning.stated import stated_attributes
 
 
 class TrainingRows:
@@ -44,9 +45,8 @@ class TrainingRows:
         columns = {name: place for place, name in enumerate(cohort.schema.labels)}
         states = cohort.labels(rows)
         self._states = {name: states[:, columns[name]] for name in self.schema.labels if name in columns}
-        known = {spec.name for spec in cohort.schema.attributes}
-        self._specs = [spec for spec in self.schema.attributes if spec.name in known]
-        self._values = {spec.name: cohort.attribute(spec.name, rows) for spec in self._specs}
+        self._values = stated_attributes(cohort, rows, self.schema)
+        self._specs = [spec for spec in self.schema.attributes if spec.name in self._values]
         self._smoothed = {s.name: Smoothed(s, self._values[s.name]) for s in self._specs if s.kind == "continuous"}
         self._stated = {s.name: self._common_categories(s) for s in self._specs if s.kind == "categorical"}
         sets = [tuple(int(state[row]) for state in self._states.values()) for row in range(len(rows))]

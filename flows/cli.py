@@ -60,6 +60,7 @@ for _command in (
     cli_data.inspect,
     cli_data.phantom,
     cli_models.train,
+    cli_models.search,
     cli_models.generate,
     cli_pairs.counterfactual,
     cli_models.merge,

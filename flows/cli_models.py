@@ -42,6 +42,35 @@ def size_flag(size: int | None, dims: int) -> dict[str, Any]:
     return {} if size is None else {"preprocess": {"size": [size] * dims}}
 
 
+def search(
+    cohort: Annotated[Path, typer.Argument(help="Real cohort, from medphantom ingest.")],
+    *,
+    out: Annotated[Path, typer.Option("--out", help="Folder to make: search.json and the best bundle.")],
+    tries: Annotated[
+        list[str],
+        typer.Option("--try", metavar="FIELD=[V1,V2]", help="Values to try; of several, every combination."),
+    ],
+    images: Annotated[int | None, typer.Option(min=1, help="Drawn to judge each, distributed as train.")] = None,
+    size: Annotated[int | None, typer.Option(help="Side of what the networks see, in pixels.")] = None,
+    recipe: RecipeOption = None,
+    setting: Setting = None,
+) -> None:
+    """Train and sample with every combination of settings, and choose on val. Continues after an interruption."""
+    from cohorts.store import Cohort
+    from flows import search as searching
+    from flows.progress import watching
+    from flows.settings import SearchPart, read_part
+
+    real = Cohort.open(cohort)
+    flags = size_flag(size, real.schema.spatial_dims)
+    plan = {} if images is None else {"plan": {"kind": "match", "total": images}}
+    part = read_part(SearchPart, recipe, setting or [], {**flags, **plan})
+    trials = searching.trials_of(recipe, setting or [], searching.combinations(tries), flags)
+    with watching():
+        found = searching.search(real, part, trials, out)
+    typer.echo(f"best of {len(trials)} on val: {' '.join(found['best']['settings'])}   bundle: {out / 'bundle'}")
+
+
 def generate(
     bundle: Annotated[Path, typer.Argument(help="Bundle, from medphantom train.")],
     *,

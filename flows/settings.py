@@ -38,6 +38,20 @@ class TrainPart(Frozen):
     generator: GeneratorConfig = GeneratorConfig()
 
 
+class SearchPart(TrainPart):
+    """What ``medphantom search`` needs of a recipe.
+
+    Attributes:
+        preprocess: what the networks see of an image.
+        generator: the generator and how it is fitted.
+        sampler: how it is sampled.
+        plan: what is drawn to judge it.
+    """
+
+    sampler: SamplerConfig = SamplerConfig()
+    plan: PlanChoice = MatchPlan(total=300)
+
+
 class GeneratePart(Frozen):
     """What ``medphantom generate`` needs of a recipe.
 
@@ -84,6 +98,8 @@ def read_part(
     base = recipe.resolve().parent if recipe is not None else Path.cwd()
     if isinstance(model, IngestPart):
         return model.model_copy(update={"cohort": absolute_cohort(model.cohort, base)})
+    if isinstance(model, SearchPart):
+        model = model.model_copy(update={"plan": absolute_plan(model.plan, base)})
     if isinstance(model, TrainPart):
         return model.model_copy(update={"generator": absolute_generator(model.generator, base)})
     if isinstance(model, GeneratePart):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -75,30 +76,36 @@ def publish_counterfactuals(
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out} exists already", "choose another --out, or remove it first")
-    sources = cohort.manifest.select("image_id", "patient", "study", "split")[list(rows)]
-    actions = [intervention.drawn(config.seed, image_id) for image_id in sources["image_id"]]
+    ids = cohort.manifest["image_id"].gather(list(rows)).to_list()
+    actions = [intervention.drawn(config.seed, image_id) for image_id in ids]
     made = counterfactual_images(bundle, cohort, rows, actions, config, progress=progress)
-    described = _described(bundle, cohort, intervention, config)
-    with CohortWriter(out, described) as writer:
-        for place, (image_id, patient, study, split) in enumerate(sources.iter_rows()):
+    with CohortWriter(out, _described(bundle, cohort, intervention, config)) as writer:
+        for place, (row, image_id) in enumerate(zip(rows, ids, strict=True)):
+            kept = _kept(bundle, cohort, row)
             for name, prompt, pixels in _roles(bundle, made, place):
-                writer.add(
-                    ImageRecord(
-                        image_id=pair_id(image_id, name),
-                        patient=patient,
-                        pixels=pixels,
-                        split=split,
-                        study=study,
-                        channels=bundle.facts.preprocess.channels,
-                        spacing_mm=bundle.facts.spacing_mm,
-                        affine=bundle.facts.affine,
-                        modality=bundle.facts.modality,
-                        labels=dict(prompt.labels),
-                        attributes={**prompt.attributes, ROLE: name},
-                        provenance=Provenance(bundle.digest, prompt.to_json(), config.seed),
-                    )
+                record = ImageRecord(
+                    image_id=pair_id(image_id, name),
+                    pixels=pixels,
+                    channels=bundle.facts.preprocess.channels,
+                    modality=bundle.facts.modality,
+                    labels=dict(prompt.labels),
+                    attributes={**prompt.attributes, ROLE: name},
+                    provenance=Provenance(bundle.digest, prompt.to_json(), config.seed),
+                    **kept,
                 )
+                writer.add(record)
     return Cohort.open(out)
+
+
+def _kept(bundle: GeneratorBundle, cohort: Cohort, row: int) -> dict[str, Any]:
+    """What the pictures of one image share with it: whose it is, and where its pixels lie on the network's grid."""
+    source, preprocess = cohort.manifest.row(row, named=True), bundle.facts.preprocess
+    shape = source["shape"][: len(preprocess.size)]
+    return {
+        **{name: source[name] for name in ("patient", "study", "split")},
+        "spacing_mm": preprocess.spacing_after(shape, source["spacing_mm"]),
+        "affine": preprocess.affine_after(shape, source["affine"]),
+    }
 
 
 def _described(

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import numpy as np
 from pydantic import Field, ValidationError
 
 from cohorts.errors import BundleError
 from cohorts.folders import read_digest, read_json
 from cohorts.preprocess import Preprocess
 from cohorts.records import Frozen
-from conditioning.prompt import ConditionSchema
+from conditioning.prompt import SLICE_SPACING, SPACING, ConditionSchema, Prompt
 from generators.config import FineTuning, Objective
 
 FACTS_FILE = "bundle.json"
@@ -106,6 +109,27 @@ class BundleFacts(Frozen):
     intended_use: str
     privacy: Privacy = Privacy()
     versions: dict[str, str] = Field(default_factory=dict)
+
+    def geometry(self, prompt: Prompt) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
+        """Spacing and affine of an image for this prompt: the spacing that it asks for, else the usual one."""
+        usual, asked = self.spacing_mm, prompt.attributes
+        if usual is None or self.conditions.grid is None:
+            return usual, self.affine
+        plane = math.sqrt(usual[-1] * usual[-2])
+        factors = [float(asked.get(SPACING, plane)) / plane] * 2
+        if len(usual) == 3:
+            factors.insert(0, float(asked.get(SLICE_SPACING, usual[0])) / usual[0])
+        spacing = tuple(old * factor for old, factor in zip(usual, factors, strict=True))
+        return spacing, None if self.affine is None else _stretched(self.affine, factors, self.preprocess.size)
+
+
+def _stretched(affine: Sequence[float], factors: Sequence[float], size: Sequence[int]) -> tuple[float, ...]:
+    """The affine of a grid whose steps are longer by these factors, around the same centre."""
+    matrix, middle = np.reshape(affine, (4, 4)).astype(float), (np.asarray(size) - 1) / 2
+    centre = matrix[:3, :3] @ middle + matrix[:3, 3]
+    matrix[:3, :3] *= np.asarray(factors)
+    matrix[:3, 3] = centre - matrix[:3, :3] @ middle
+    return tuple(float(value) for value in matrix.ravel())
 
 
 def read_facts(folder: str | Path) -> tuple[BundleFacts, str]:

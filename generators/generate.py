@@ -305,6 +305,7 @@ def _by_id(cohort: Cohort) -> list[int]:
 
 def _record(bundle: GeneratorBundle, image: PlannedImage, pixels: Array, masks: Mapping[str, Array]) -> ImageRecord:
     facts = bundle.facts
+    spacing_mm, affine = facts.geometry(image.prompt)
     labels: dict[str, bool | None] = {name: image.prompt.labels.get(name) for name in facts.conditions.labels}
     if facts.conditions.exclusive and any(image.prompt.labels.values()):
         labels = {name: bool(shown) for name, shown in labels.items()}
@@ -314,8 +315,8 @@ def _record(bundle: GeneratorBundle, image: PlannedImage, pixels: Array, masks: 
         pixels=pixels,
         split=SYNTHETIC_SPLIT,
         channels=facts.preprocess.channels,
-        spacing_mm=facts.spacing_mm,
-        affine=facts.affine,
+        spacing_mm=spacing_mm,
+        affine=affine,
         modality=facts.modality,
         labels=labels,
         attributes=dict(image.prompt.attributes),

@@ -26,6 +26,7 @@ from conditioning.conditioner import Conditioner, encoder_sizes, learn_condition
 from conditioning.config import EMBEDDED
 from conditioning.encoder import Conditions
 from conditioning.prompt import ConditionSchema
+from conditioning.stated import with_spacing
 from generators.base import AnyAutoencoder, AnyDenoiser, Base, open_base
 from generators.bundle import GeneratorBundle
 from generators.config import GeneratorConfig, Objective
@@ -134,7 +135,9 @@ class _Training:
     def _vocabulary(self) -> ConditionSchema:
         """Labels and attributes that are learned; beside a ControlNet, those that the base has learned."""
         if self.base is None or self.config.tuning.method != "control":
-            return learnt_schema(self.cohort, self.rows.train)
+            found = learnt_schema(self.cohort, self.rows.train)
+            spaced = self.config.conditioning.spacing
+            return with_spacing(found, self.cohort, self.rows.train, self.preprocess) if spaced else found
         known = self.base.as_it_is().conditioner.schema
         if known.reads != ("labels",):
             raise InputError(

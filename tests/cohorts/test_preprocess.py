@@ -86,6 +86,23 @@ def test_spacing_follows_the_scale(fit: str, expected: tuple[float, float]) -> N
     assert preprocess.spacing_after((16, 16), None) is None
 
 
+@pytest.mark.parametrize(("fit", "shape"), [("native", (24, 16, 10)), ("stretch", (24, 16, 10)), ("pad", (20, 20, 10))])
+def test_a_volume_stays_where_it_is_in_the_world(fit: str, shape: tuple[int, ...]) -> None:
+    affine = np.eye(4)
+    affine[:3, :3] = [[0.0, 0.1, -1.0], [0.0, -0.9, 0.0], [3.0, 0.0, 0.1]]
+    affine[:3, 3] = [12.0, -7.0, 90.0]
+    preprocess = Preprocess.model_validate({"size": (12, 16, 16), "fit": fit})
+    ball, at = np.zeros(shape, np.uint8), [side // 2 + 1 for side in shape]
+    ball[tuple(slice(a - 2, a + 3) for a in at)] = 255
+    seen = preprocess.apply(ball)[0] + 1
+    middle = [float((seen * grid).sum() / seen.sum()) for grid in np.indices(seen.shape)]
+    after = np.reshape(preprocess.affine_after(shape, tuple(affine.ravel())), (4, 4))
+    assert np.allclose((after @ [*middle, 1])[:3], (affine @ [*at, 1])[:3], atol=0.5)  # a tenth of a voxel
+    lengths = np.linalg.norm(after[:3, :3], axis=0) / np.linalg.norm(affine[:3, :3], axis=0)
+    assert preprocess.spacing_after(shape, (1.0, 1.0, 1.0)) == pytest.approx(tuple(lengths))
+    assert preprocess.affine_after(shape, None) is None
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     height=st.integers(8, 50),

@@ -33,6 +33,12 @@ def test_the_command_line_itself_loads_nothing_heavy() -> None:
     assert loaded_by("import flows.cli") == set()
 
 
+def test_the_module_runs_as_the_command_does() -> None:
+    command = [sys.executable, "-m", "medphantom", "--version"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("medphantom ")
+
+
 def test_reading_images_and_recipes_loads_no_network(tmp_path: Path) -> None:
     ingest = "from flows.cli import main\nassert main(sys.argv[1:]) == 0"
     (tmp_path / "source" / "a").mkdir(parents=True)

@@ -18,7 +18,8 @@ from cohorts.store import Cohort, CohortWriter
 from conditioning.prompt import Prompt
 from generators.base import open_base
 from generators.bundle import GeneratorBundle
-from generators.config import GeneratorConfig
+from generators.config import FineTuning, GeneratorConfig
+from generators.methods import make_trainable
 from generators.train import train_generator
 from learning.fit_config import FitConfig
 from tests.generators.tiny import make_cohort, tiny_config
@@ -70,6 +71,20 @@ def test_a_tuned_bundle_is_read_back_with_the_same_output(
     if method == "attention":
         kept = load_file(tmp_path / "tuned" / "tuned" / "model.safetensors")
         assert all(".attn1." in name or ".attn2." in name for name in kept)
+
+
+def test_low_rank_changes_count_by_alpha_over_rank(bundle_folder: Path) -> None:
+    """Hu et al. 2022, section 4.1: the output is that of ``W + α/r · BA``."""
+    denoiser = GeneratorBundle.load(bundle_folder).denoiser
+    make_trainable(denoiser, FineTuning(method="lora", rank=2, alpha=6))
+    layer: Any = next(m for name, m in denoiser.net.named_modules() if name.endswith("attn1.to_q"))
+    factors = [layer.lora_A["default"].weight, layer.lora_B["default"].weight]
+    torch.nn.init.normal_(factors[1])
+    x = torch.randn(3, layer.base_layer.in_features, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        assert torch.allclose(layer(x), layer.base_layer(x) + 3 * x @ factors[0].T @ factors[1].T, atol=1e-5)
+    learning = {name.rsplit(".", 3)[1] for name, p in denoiser.net.named_parameters() if p.requires_grad}
+    assert learning == {"lora_A", "lora_B"}
 
 
 def test_what_the_base_knows_by_name_is_where_tuning_begins(

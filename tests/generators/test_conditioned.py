@@ -11,8 +11,8 @@ import pytest
 from cohorts.errors import BundleError, InputError, PromptError
 from cohorts.folders import pixel_digest
 from cohorts.preprocess import Preprocess
-from cohorts.records import Array
-from cohorts.store import Cohort
+from cohorts.records import Array, CohortSchema, ImageRecord
+from cohorts.store import Cohort, CohortWriter
 from conditioning.plan import SamplingPlan, masks_of, plan_prompts
 from conditioning.plan_masks import plan_masks
 from conditioning.prompt import Prompt
@@ -147,3 +147,35 @@ def test_the_tokenizer_is_part_of_the_digest_and_cannot_be_altered(folder: Path,
     file.write_text(file.read_text(encoding="utf-8").replace("bright", "brigth"), encoding="utf-8")
     with pytest.raises(BundleError, match=r"tokenizer.json is truncated or was altered"):
         GeneratorBundle.load(copy)
+
+
+def test_things_keep_their_size_in_mm_whatever_the_spacing(tmp_path: Path) -> None:
+    """Discs of 4 mm: the finer the grid that is asked for, the more pixels they have."""
+    schema, rng = CohortSchema(labels=("bright",)), np.random.default_rng(0)
+    with CohortWriter(tmp_path / "cohort", schema) as writer:
+        for i in range(96):
+            spacing = float(rng.uniform(0.6, 1.6))
+            rows, columns = np.mgrid[:SIDE, :SIDE] * spacing
+            middle = SIDE / 2 * spacing + rng.normal(0, 0.5, 2)
+            inside = (rows - middle[0]) ** 2 + (columns - middle[1]) ** 2 < 4.0**2
+            pixels = np.clip(np.where(inside, 220, 40) + rng.normal(0, 4, inside.shape), 0, 255).astype(np.uint8)
+            record = ImageRecord(
+                image_id=str(i),
+                patient=str(i),
+                pixels=pixels,
+                split="val" if i % 4 == 0 else "train",
+                labels={"bright": True},
+                spacing_mm=(spacing, spacing),
+            )
+            writer.add(record)
+    cohort = Cohort.open(tmp_path / "cohort")
+    config = tiny_config(conditioning={"labels": True, "spacing": True})
+    train_generator(cohort, Preprocess(size=(SIDE, SIDE)), config, tmp_path / "bundle", work=tmp_path / "work")
+    bundle = GeneratorBundle.load(tmp_path / "bundle")
+    asked = [0.7, 1.5] * 6
+    plan = plan_prompts([Prompt(labels={"bright": True}, attributes={"spacing": mm}) for mm in asked], seed=1)
+    made = drawn(bundle, plan, tmp_path)
+    areas = np.array([(image > 130).sum() for image in made.pixels(made.rows())])
+    fine, coarse = areas[::2].mean(), areas[1::2].mean()
+    assert fine > 2 * coarse  # by the geometry of discs 4.6 times
+    assert [spacing.to_list() for spacing in made.manifest.sort("image_id")["spacing_mm"]] == [[mm, mm] for mm in asked]

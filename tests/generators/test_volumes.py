@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 
+from cohorts.export import export_cohort
 from cohorts.preprocess import Preprocess
 from cohorts.records import CohortSchema, ImageRecord
 from cohorts.store import Cohort, CohortWriter
 from conditioning.plan import plan_counts
+from conditioning.plan_table import plan_table
+from conditioning.prompt import Intervention
 from generators.bundle import GeneratorBundle
+from generators.config import CounterfactualConfig
+from generators.counterfactual_cohort import publish_counterfactuals
 from generators.generate import generate, plan_again, reconstruct
 from generators.train import train_generator
 from generators.training_data import learnt_geometry
@@ -23,9 +29,10 @@ SIDE = 16
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Cohort, GeneratorBundle]:
     folder = tmp_path_factory.mktemp("volumes")
-    cohort = make_cohort(folder / "cohort", total=32, dims=3, side=SIDE)
+    cohort = make_cohort(folder / "cohort", total=32, dims=3, side=SIDE, spacings=(0.5, 0.4, 0.5, 0.8))
     steps = {"steps": 12, "batch_size": 4, "validate_every": 6, "checkpoint_every": 6, "tracker": "none"}
-    config = tiny_config(autoencoder_fit=steps, denoiser_fit={**steps, "grid_every": 12})
+    fits = {"autoencoder_fit": steps, "denoiser_fit": {**steps, "grid_every": 12}}
+    config = tiny_config(conditioning={"labels": True, "spacing": True}, **fits)
     preprocess = Preprocess.for_cohort(cohort, (SIDE,) * 3)
     train_generator(cohort, preprocess, config, folder / "bundle", work=folder / "work")
     return cohort, GeneratorBundle.load(folder / "bundle")
@@ -46,6 +53,37 @@ def test_volumes_are_drawn_stored_and_drawn_again(trained: tuple[Cohort, Generat
     assert np.allclose(affine @ [7.5, 7.5, 7.5, 1], [0, 0, 0, 1])  # centred on the grid
     alone = generate(bundle, plan_again(cohort, [4]), tmp_path / "alone", work=tmp_path / "work", sampler=SAMPLER)
     assert np.array_equal(alone.pixels([0])[0], record.pixels)
+
+
+def test_volumes_have_the_attributes_and_the_spacing_that_were_asked_for(
+    trained: tuple[Cohort, GeneratorBundle], tmp_path: Path
+) -> None:
+    _, bundle = trained
+    table = tmp_path / "prompts.csv"
+    table.write_text("bright,age,sex,spacing,slice_spacing,count\n1,44,F,0.6,0.8,1\n")
+    plan = plan_table(table, bundle.facts.conditions, seed=0)
+    cohort = generate(bundle, plan, tmp_path / "out", work=tmp_path / "work", sampler=SAMPLER)
+    record = next(cohort.records([0]))
+    assert record.attributes == {"age": 44.0, "sex": "F", "spacing": 0.6, "slice_spacing": 0.8}
+    assert record.spacing_mm == pytest.approx((0.8, 0.6, 0.6))
+    export_cohort(cohort, tmp_path / "files", format="nifti")
+    (file,) = (tmp_path / "files").rglob("*.nii.gz")
+    image = nib.load(file)
+    assert image.header.get_zooms() == pytest.approx((0.6, 0.6, 0.8))
+    assert image.affine @ [7.5, 7.5, 7.5, 1] == pytest.approx([0, 0, 0, 1], abs=1e-6)
+
+
+def test_counterfactual_volumes_lie_where_their_source_lies(
+    trained: tuple[Cohort, GeneratorBundle], tmp_path: Path
+) -> None:
+    cohort, bundle = trained
+    rows = cohort.rows("test")[1:2]
+    action, config = Intervention(attributes={"age": 44.0}), CounterfactualConfig(steps=3, device="cpu")
+    pairs = publish_counterfactuals(bundle, cohort, rows, action, config, out=tmp_path / "pairs")
+    (source,), (made, *_) = cohort.records(rows), pairs.records()
+    assert source.spacing_mm == made.spacing_mm == (0.4, 0.4, 0.4)
+    assert made.affine == pytest.approx(source.affine)
+    assert made.patient == source.patient
 
 
 def test_volumes_are_rebuilt(trained: tuple[Cohort, GeneratorBundle]) -> None:

@@ -28,8 +28,13 @@ def disc(rng: np.random.Generator, shape: tuple[int, ...], *, bright: bool) -> n
     return np.clip(np.where(inside, high, low) + rng.normal(0, 4, shape), 0, 255).astype(np.uint8)
 
 
-def make_cohort(path: Path, *, total: int = 96, dims: int = 2, side: int = SIDE, seed: int = 0) -> Cohort:
-    """Two exclusive classes, an age in years, a sex, a report and a mask of the disc; every second row trains."""
+def make_cohort(
+    path: Path, *, total: int = 96, dims: int = 2, side: int = SIDE, seed: int = 0, spacings: tuple[float, ...] = (0.5,)
+) -> Cohort:
+    """Two exclusive classes, an age in years, a sex, a report and a mask of the disc; every second row trains.
+
+    The rows have the given spacings in turn.
+    """
     rng = np.random.default_rng(seed)
     schema = CohortSchema(
         spatial_dims=dims,
@@ -47,6 +52,7 @@ def make_cohort(path: Path, *, total: int = 96, dims: int = 2, side: int = SIDE,
         for i in range(total):
             bright = bool(rng.integers(2))
             pixels = disc(rng, (side,) * dims, bright=bright)
+            spacing = spacings[i // len(splits) % len(spacings)]
             writer.add(
                 ImageRecord(
                     image_id=f"i{i:04d}",
@@ -57,8 +63,8 @@ def make_cohort(path: Path, *, total: int = 96, dims: int = 2, side: int = SIDE,
                     split=splits[i % len(splits)],
                     labels={"bright": bright, "dark": not bright},
                     attributes={"age": float(rng.integers(20, 80)), "sex": "FM"[int(rng.integers(2))]},
-                    spacing_mm=(0.5,) * dims,
-                    affine=tuple(np.diag([0.5, 0.5, 0.5, 1.0]).ravel()) if dims == 3 else None,
+                    spacing_mm=(spacing,) * dims,
+                    affine=tuple(np.diag([spacing] * 3 + [1.0]).ravel()) if dims == 3 else None,
                     modality="DX" if dims == 2 else "MR",
                 )
             )

@@ -1,0 +1,66 @@
+"""What a cohort says of its images, by the names that a generator knows: attributes, and the spacing of its grid."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from cohorts.errors import InputError
+from cohorts.preprocess import Preprocess, spacing_on_grid
+from cohorts.records import AttributeSpec
+from cohorts.store import Cohort
+from conditioning.prompt import SLICE_SPACING, SPACING, ConditionSchema, GridSchema
+
+
+def stated_attributes(cohort: Cohort, rows: Sequence[int], schema: ConditionSchema) -> dict[str, list[Any]]:
+    """Values of the attributes of a schema in rows of a cohort, ``None`` where not stated.
+
+    An attribute that the cohort does not have is left out.
+    """
+    known = {spec.name for spec in cohort.schema.attributes}
+    found = {} if schema.grid is None else grid_spacings(cohort, rows, schema.grid)
+    for spec in schema.attributes:
+        if spec.name in known and spec.name not in found:
+            found[spec.name] = cohort.attribute(spec.name, rows)
+    return {spec.name: found[spec.name] for spec in schema.attributes if spec.name in found}
+
+
+def grid_spacings(cohort: Cohort, rows: Sequence[int], grid: GridSchema) -> dict[str, list[float | None]]:
+    """``spacing`` within the plane (the geometric mean of rows and columns) and, of volumes, ``slice_spacing``; mm."""
+    dims = len(grid.size)
+    frame = cohort.manifest.select("shape", "spacing_mm")[list(rows)]
+    found = [
+        None if spacing is None else spacing_on_grid(shape[:dims], spacing, grid.size, grid.fit)
+        for shape, spacing in frame.iter_rows()
+    ]
+    values = {SPACING: [None if one is None else math.sqrt(one[-1] * one[-2]) for one in found]}
+    if dims == 3:
+        values[SLICE_SPACING] = [None if one is None else one[0] for one in found]
+    return values
+
+
+def with_spacing(
+    vocabulary: ConditionSchema, cohort: Cohort, rows: Sequence[int], preprocess: Preprocess
+) -> ConditionSchema:
+    """The vocabulary, and the spacing of the network's grid as the training rows have it.
+
+    Raises:
+        InputError: no training image states its spacing, or an attribute has that name.
+    """
+    grid = GridSchema(size=preprocess.size, fit=preprocess.fit)
+    specs = []
+    for name, values in grid_spacings(cohort, rows, grid).items():
+        if any(spec.name == name for spec in vocabulary.attributes):
+            raise InputError(
+                f"the cohort has an attribute {name!r}, and conditioning.spacing would be one of that name",
+                "ingest the cohort without it, or set generator.conditioning.spacing to false",
+            )
+        stated = [value for value in values if value is not None]
+        if not stated:
+            raise InputError(
+                "no training image states its spacing",
+                "ingest DICOM or NIfTI, or set generator.conditioning.spacing to false",
+            )
+        specs.append(AttributeSpec(name=name, kind="continuous", unit="mm", low=min(stated), high=max(stated)))
+    return vocabulary.model_copy(update={"attributes": (*vocabulary.attributes, *specs), "grid": grid})

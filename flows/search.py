@@ -1,0 +1,243 @@
+"""Choose settings by trying them: every combination is trained and sampled, and judged on ``val``; all is written down.
+
+The judge is the Fréchet distance in a fixed filter bank between images drawn for prompts like the training split's and
+the real ones of a split. A setting that is chosen on ``val`` looks better there than it is: score it on ``test``.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cohorts.errors import RecipeError, UnsupportedClaim
+from cohorts.folders import json_digest, publishing, read_json, write_json
+from cohorts.preprocess import Preprocess, network_images
+from cohorts.progress import Progress
+from cohorts.records import Array
+from cohorts.store import Cohort
+from flows.facts import machine, versions
+from flows.plans import PlanChoice, make_plan
+from flows.progress import ignore, watcher
+from flows.recipe_file import parse_yaml
+from flows.settings import SearchPart, read_part
+from flows.steps import base_facts
+from flows.verbs import refuse_existing, resumable
+from generators.bundle import GeneratorBundle
+from generators.config import GeneratorConfig, SamplerConfig
+from generators.generate import draw, resolved
+from generators.train import train_generator
+from learning.randomness import derive_seed
+from quality.features import FeatureNetwork, filter_bank
+from quality.frechet import frechet_distance, frechet_refusal
+
+SEARCH_FILE = "search.json"
+SEARCHED = ("generator", "sampler")
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One combination.
+
+    Attributes:
+        settings: as on the command line, ``field.field=value``.
+        generator: what is trained.
+        sampler: how it is sampled.
+    """
+
+    settings: tuple[str, ...]
+    generator: GeneratorConfig
+    sampler: SamplerConfig
+
+
+def combinations(tries: Sequence[str]) -> list[tuple[str, ...]]:
+    """All combinations of what is to be tried.
+
+    Args:
+        tries: each ``field.field=[value, value, …]``.
+
+    Raises:
+        RecipeError: not of that form, or a field that is neither the generator's nor the sampler's.
+    """
+    choices: list[list[str]] = []
+    for given in tries:
+        name, equals, text = given.partition("=")
+        values = parse_yaml(text, f"--try {name}") if equals else None
+        if not isinstance(values, list) or not values:
+            raise RecipeError(f"--try {given}: expected field.field=[value, …]", "e.g. --try sampler.drift=[0,0.002]")
+        if name.split(".")[0] not in SEARCHED:
+            raise RecipeError(f"--try {name}: only fields of generator and sampler are searched")
+        choices.append([f"{name.strip()}={json.dumps(value)}" for value in values])
+    return list(product(*choices))
+
+
+def trials_of(
+    recipe: Path | None,
+    settings: Sequence[str],
+    tries: Sequence[tuple[str, ...]],
+    flags: dict[str, Any] | None = None,
+) -> list[Trial]:
+    """Trials from a recipe, what is changed in it for all (as :func:`flows.settings.read_part`), and for each.
+
+    Raises:
+        RecipeError: a combination breaks a rule of the recipe.
+    """
+    found = []
+    for changed in tries:
+        part = read_part(SearchPart, recipe, [*settings, *changed], flags)
+        found.append(Trial(tuple(changed), part.generator, part.sampler))
+    return found
+
+
+class Judge:
+    """Draws from generators and compares with the real images of a split.
+
+    Args:
+        cohort: real cohort.
+        preprocess: what the networks see.
+        plan: prompts to draw.
+        split: ``val`` to choose by, ``test`` to report.
+
+    Raises:
+        UnsupportedClaim: too few real images.
+    """
+
+    def __init__(self, cohort: Cohort, preprocess: Preprocess, plan: PlanChoice, split: str = "val") -> None:
+        self.cohort, self.preprocess, self.plan = cohort, preprocess, plan
+        self.network: FeatureNetwork = filter_bank(0, "auto").folds[0].network
+        rows = cohort.rows(split)
+        self._refuse(len(rows), f"the cohort's {split} split has")
+        self.real = self._features(network_images(cohort, rows, preprocess))
+
+    def distance(self, bundle: GeneratorBundle, sampler: SamplerConfig, progress: Progress | None = None) -> float:
+        """Fréchet distance of what a generator draws.
+
+        Raises:
+            UnsupportedClaim: the plan has too few images.
+        """
+        preprocess, settings = bundle.facts.preprocess, resolved(bundle, sampler)
+        plan = make_plan(self.plan, self.cohort, bundle.facts.conditions, preprocess=preprocess)
+        images, size = list(plan), int(settings["micro_batch"])
+        self._refuse(len(images), "the plan has")
+        drawn = []
+        for start in range(0, len(images), size):
+            pixels = draw(bundle, images[start : start + size], settings, plan.masks)
+            seen = np.stack([preprocess.apply(image, preprocess.channels) for image in pixels])
+            drawn.append(self._features(seen))
+            if progress is not None:
+                progress(start + len(seen), len(images), "drawing")
+        return frechet_distance(np.concatenate(drawn), self.real)
+
+    def floor(self, total: int) -> float:
+        """Distance of real training images, drawn at random: what no generator is expected to beat by much."""
+        rng = np.random.default_rng(derive_seed(self.plan.seed, "floor"))
+        rows = self.cohort.rows("train")
+        chosen = sorted(rng.choice(rows, min(total, len(rows)), replace=False).tolist())
+        return frechet_distance(self._features(network_images(self.cohort, chosen, self.preprocess)), self.real)
+
+    def _features(self, images: Array) -> Array:
+        return self.network.features(images).astype(np.float64)
+
+    def _refuse(self, total: int, subject: str) -> None:
+        refusal = frechet_refusal(total, self.network.num_features)
+        if refusal is not None:
+            raise UnsupportedClaim(f"{subject} too few images to choose by: {refusal.partition(':')[0]}")
+
+
+class Trainings:
+    """Generators of trials; each is trained once, and found again after an interruption.
+
+    Args:
+        cohort: real cohort.
+        preprocess: what the networks see.
+        work: private folder.
+    """
+
+    def __init__(self, cohort: Cohort, preprocess: Preprocess, work: Path) -> None:
+        self.cohort, self.preprocess, self.work = cohort, preprocess, work
+        self._checked: set[str | None] = {None}
+
+    def key(self, config: GeneratorConfig) -> str:
+        """Of a training."""
+        parts = [self.cohort.digest, self.preprocess.model_dump(mode="json"), config.model_dump(mode="json")]
+        return json_digest(parts)[:16]
+
+    def bundle(self, config: GeneratorConfig, progress: Progress) -> Path:
+        """Where the generator is, trained."""
+        folder, stages = self.work / self.key(config), self.work / "stages"  # autoencoder and latents are shared
+        if not folder.is_dir():
+            if config.init_from not in self._checked:
+                base_facts(self.cohort, self.preprocess, config, stages, progress)
+                self._checked.add(config.init_from)
+            train_generator(self.cohort, self.preprocess, config, folder, work=stages, progress=progress)
+        return folder
+
+
+def judged(trials: Sequence[Trial], trainings: Trainings, judge: Judge) -> list[float]:
+    """The distance of every trial, in order; those that were judged before an interruption are not judged again."""
+    shown, found = watcher().stage("search"), []
+    for number, trial in enumerate(trials, start=1):
+        file = trainings.work / f"{json_digest([trainings.key(trial.generator), trial.sampler.model_dump()])[:16]}.json"
+        if not file.is_file():
+            folder = trainings.bundle(trial.generator, shown)
+            trainings.work.mkdir(parents=True, exist_ok=True)
+            write_json(file, {"distance": judge.distance(GeneratorBundle.load(folder), trial.sampler, shown)})
+        found.append(float(read_json(file)["distance"]))
+        watcher().note(f"search: {number}/{len(trials)}  {found[-1]:.4f}  {' '.join(trial.settings)}")
+    return found
+
+
+def search(cohort: Cohort, part: SearchPart, trials: Sequence[Trial], out: Path) -> dict[str, Any]:
+    """Try all, write ``search.json`` and publish the best ``bundle``; the same call continues after an interruption.
+
+    Args:
+        cohort: real cohort.
+        part: preprocess and plan, the same for all.
+        trials: what is tried.
+        out: folder to make.
+
+    Returns:
+        What ``search.json`` holds.
+
+    Raises:
+        InputError: ``out`` exists, or a generator cannot be trained so.
+        UnsupportedClaim: too few images to choose by.
+    """
+    refuse_existing(out)
+    preprocess = part.preprocess.for_cohort(cohort)
+    judge = Judge(cohort, preprocess, part.plan)
+
+    def run(work: Path) -> dict[str, Any]:
+        trainings = Trainings(cohort, preprocess, work)
+        distances = judged(trials, trainings, judge)
+        best = int(np.argmin(distances))
+        bundle = trainings.bundle(trials[best].generator, ignore)
+        settings = resolved(GeneratorBundle.load(bundle), trials[best].sampler)
+        result: dict[str, Any] = {
+            "estimand": "Fréchet distance of drawn images to the real ones of val, in the filter bank",
+            "network": judge.network.digest,
+            "cohort": cohort.digest,
+            "plan": part.plan.model_dump(mode="json"),
+            "real_images": len(judge.real),
+            "floor": judge.floor(len(judge.real)),
+            "floor_images": min(len(judge.real), len(cohort.rows("train"))),
+            "trials": [
+                {"settings": list(trial.settings), "distance": distance}
+                for trial, distance in zip(trials, distances, strict=True)
+            ],
+            "best": {"settings": list(trials[best].settings), "solver": settings["solver"], "steps": settings["steps"]},
+            "machine": machine(),
+            "versions": versions(),
+        }
+        with publishing(out) as partial:
+            shutil.copytree(bundle, partial / "bundle")
+            write_json(partial / SEARCH_FILE, result)
+        return result
+
+    return resumable(out, run)

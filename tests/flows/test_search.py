@@ -1,0 +1,118 @@
+"""Settings are chosen on val, all trials are written down, and an interruption costs nothing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from cohorts.errors import RecipeError, UnsupportedClaim
+from cohorts.store import Cohort
+from flows import search as searching
+from flows.cli import main
+from flows.search import Judge, Trainings, combinations, judged, trials_of
+from flows.settings import SearchPart, read_part
+from generators.bundle import GeneratorBundle
+from tests.generators.tiny import SIDE, make_cohort, tiny_config
+
+TRIES = ["sampler.steps=[1,8]", "generator.denoiser_fit.steps=[1,60]"]
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory: pytest.TempPathFactory) -> Cohort:
+    return make_cohort(tmp_path_factory.mktemp("search") / "cohort", total=1040)
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("recipe") / "recipe.yaml"
+    generator = tiny_config().model_dump(mode="json", exclude_defaults=True)
+    tree = {
+        "preprocess": {"size": [SIDE, SIDE]},
+        "generator": generator,
+        "sampler": {"guidance": 1.5, "device": "cpu"},
+        "plan": {"kind": "match", "total": 136},
+    }
+    file.write_text(yaml.safe_dump(tree))
+    return file
+
+
+def test_the_best_of_all_combinations_is_published(cohort: Cohort, recipe: Path, tmp_path: Path) -> None:
+    out = tmp_path / "found"
+    command = ["search", str(cohort.path), "--out", str(out), "--recipe", str(recipe)]
+    assert main([*command, *(word for tried in TRIES for word in ("--try", tried))]) == 0
+    result = json.loads((out / "search.json").read_text())
+    by_setting = {tuple(trial["settings"]): trial["distance"] for trial in result["trials"]}
+    assert len(by_setting) == 4
+    assert tuple(result["best"]["settings"]) == min(by_setting, key=lambda s: by_setting[s])
+    assert result["best"]["settings"] == ["sampler.steps=8", "generator.denoiser_fit.steps=60"]
+    assert result["best"]["steps"] == 8
+    assert 0 < result["floor"] < result["trials"][0]["distance"]
+    assert result["real_images"] == len(cohort.rows("val"))
+    bundle = GeneratorBundle.load(out / "bundle")
+    assert bundle.training["recipe"]["denoiser_fit"]["steps"] == 60
+    assert not out.with_name("found.work").exists()
+    assert main([*command, "--try", TRIES[0]]) == 2  # it exists
+
+
+def test_what_was_judged_before_an_interruption_is_not_judged_again(
+    cohort: Cohort, recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    part = read_part(SearchPart, recipe, ["generator.denoiser_fit.steps=1"])
+    trials = trials_of(recipe, ["generator.denoiser_fit.steps=1"], combinations(["sampler.steps=[2,8]"]))
+    preprocess = part.preprocess.for_cohort(cohort)
+    trainings, judge = Trainings(cohort, preprocess, tmp_path), Judge(cohort, preprocess, part.plan)
+    train, calls = searching.train_generator, []
+    monkeypatch.setattr(searching, "train_generator", lambda *a, **k: calls.append(0) or train(*a, **k))
+    measure, seen = judge.distance, []
+
+    def interrupted(bundle: GeneratorBundle, sampler: object, progress: object) -> float:
+        if seen:
+            raise KeyboardInterrupt
+        seen.append(measure(bundle, sampler, progress))
+        return seen[0]
+
+    monkeypatch.setattr(judge, "distance", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        judged(trials, trainings, judge)
+    monkeypatch.setattr(judge, "distance", measure)
+    found = judged(trials, trainings, judge)
+    assert found[0] == seen[0]
+    assert found[1] != found[0]
+    assert len(calls) == 1  # both are ways to sample one training
+
+
+def test_the_judge_sees_the_split_that_it_is_given(cohort: Cohort, recipe: Path) -> None:
+    part = read_part(SearchPart, recipe, [])
+    judge = Judge(cohort, part.preprocess.for_cohort(cohort), part.plan, "val")
+    assert len(judge.real) == len(cohort.rows("val"))
+    other = Judge(cohort, part.preprocess.for_cohort(cohort), part.plan, "test")
+    assert not np.array_equal(judge.real, other.real)
+
+
+@pytest.mark.parametrize(
+    ("tried", "message"),
+    [
+        ("sampler.drift=0.1", r"--try sampler.drift=0.1: expected field.field=\[value, …\]"),
+        ("sampler.drift", "expected field"),
+        ("sampler.drift=[]", "expected field"),
+        ("plan.total=[1,2]", "only fields of generator and sampler are searched"),
+    ],
+)
+def test_what_cannot_be_tried_is_refused(tried: str, message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        combinations([tried])
+
+
+def test_a_combination_that_breaks_a_rule_is_refused_before_anything_is_trained(recipe: Path) -> None:
+    with pytest.raises(RecipeError, match=r"sampler\.steps"):
+        trials_of(recipe, [], combinations(["sampler.steps=[5,0]"]))
+
+
+def test_too_few_images_to_choose_by(recipe: Path, tmp_path: Path) -> None:
+    part, small = read_part(SearchPart, recipe, []), make_cohort(tmp_path / "c", total=32)
+    with pytest.raises(UnsupportedClaim, match="the cohort's val split has too few images to choose by: 4 images"):
+        Judge(small, part.preprocess.for_cohort(small), part.plan)
