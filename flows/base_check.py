@@ -11,13 +11,14 @@ import shutil
 from pathlib import Path
 
 from cohorts.errors import InputError
+from cohorts.folders import json_digest, read_json, write_json
 from cohorts.preprocess import Preprocess
 from cohorts.progress import Progress
 from cohorts.store import Cohort
 from conditioning.plan import plan_prompts
 from conditioning.prompt import Prompt
 from flows.progress import watcher
-from generators.base import open_base
+from generators.base import Base, open_base
 from generators.base_bundle import base_bundle
 from generators.config import GeneratorConfig, SamplerConfig
 from generators.generate import generate, reconstruct
@@ -38,7 +39,7 @@ def check_base(
         cohort: the private cohort.
         preprocess: what the networks see.
         config: names the base.
-        work: private folder; what is drawn here is removed at the end.
+        work: private folder; what the search found is kept here, what was drawn is not.
         progress: told the number of images.
 
     Raises:
@@ -47,13 +48,33 @@ def check_base(
     if config.init_from is None:
         return None
     base = open_base(config.init_from, config.tuning)
+    parts = [base.digest, cohort.digest, preprocess.model_dump(mode="json"), config.seed, config.threads, DRAWN, STEPS]
+    kept = work / f"base-check-{json_digest(parts)[:16]}.json"
+    if kept.is_file():  # from before an interruption
+        return accept_base(CopySummary.model_validate(read_json(kept)), base.source)
+    summary = _searched(cohort, preprocess, base, config, folder=work / "base-check", progress=progress)
+    if summary is not None:
+        write_json(kept, summary.model_dump(mode="json"))
+    judged = accept_base(summary, base.source)
+    watcher().note(f"train: base {judged.verdict}: {judged.reasons[0]} ({DRAWN} images of the base's own)")
+    return judged
+
+
+def _searched(
+    cohort: Cohort,
+    preprocess: Preprocess,
+    base: Base,
+    config: GeneratorConfig,
+    *,
+    folder: Path,
+    progress: Progress | None,
+) -> CopySummary | None:
+    """What the search finds among images of the base's own; they are removed at the end."""
     bundle = base_bundle(base, preprocess, threads=config.threads)
-    folder = work / "base-check"
     shutil.rmtree(folder, ignore_errors=True)
-    plan = plan_prompts([Prompt()] * DRAWN, seed=config.seed)
     drawn = generate(
         bundle,
-        plan,
+        plan_prompts([Prompt()] * DRAWN, seed=config.seed),
         folder / "drawn",
         work=folder / "draw",
         sampler=SamplerConfig(steps=STEPS, guidance=1),
@@ -63,9 +84,7 @@ def check_base(
         cohort, drawn, preprocess, AssessConfig(), work=folder / "screen", reconstruct=lambda x: reconstruct(bundle, x)
     )
     shutil.rmtree(folder, ignore_errors=True)
-    judged = accept_base(summary, base.source)
-    watcher().note(f"train: base {judged.verdict}: {judged.reasons[0]} ({DRAWN} images of the base's own)")
-    return judged
+    return summary
 
 
 def accept_base(summary: CopySummary | None, source: str) -> CopySummary:

@@ -161,7 +161,6 @@ class Trainings:
 
     def __init__(self, cohort: Cohort, preprocess: Preprocess, work: Path) -> None:
         self.cohort, self.preprocess, self.work = cohort, preprocess, work
-        self._checked: set[str | None] = {None}
 
     def key(self, config: GeneratorConfig) -> str:
         """Of a training."""
@@ -172,9 +171,7 @@ class Trainings:
         """Where the generator is, trained."""
         folder, stages = self.work / self.key(config), self.work / "stages"  # autoencoder and latents are shared
         if not folder.is_dir():
-            if config.init_from not in self._checked:
-                base_facts(self.cohort, self.preprocess, config, stages, progress)
-                self._checked.add(config.init_from)
+            base_facts(self.cohort, self.preprocess, config, stages, progress)
             train_generator(self.cohort, self.preprocess, config, folder, work=stages, progress=progress)
         return folder
 

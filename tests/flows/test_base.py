@@ -11,7 +11,8 @@ from cohorts.errors import InputError
 from cohorts.preprocess import Preprocess
 from cohorts.records import CohortSchema, ImageRecord
 from cohorts.store import Cohort, CohortWriter
-from flows.base_check import accept_base
+from flows import base_check
+from flows.base_check import accept_base, check_base
 from flows.calibration import calibrate
 from flows.cli import main
 from flows.job import open_job
@@ -46,6 +47,17 @@ def test_a_run_from_a_base_goes_through_to_its_report(tuned: Path, capsys: pytes
     assert "autoencoder" not in training
     assert (tuned / "runs/tuned/report.html").is_file()
     assert not (tuned / "runs/tuned/work/train/base-check").exists()
+
+
+def test_a_base_is_searched_once(tuned: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the search found is kept for a run that was interrupted later, and belongs to this seed."""
+    cohort, config = Cohort.open(tuned / "runs/tiny/cohort"), load_recipe("tuned.yaml").recipe.generator
+    preprocess = Preprocess.for_cohort(cohort, (32, 32))
+    found = check_base(cohort, preprocess, config, work=tuned / "work")
+    monkeypatch.setattr(base_check, "generate", lambda *_, **__: pytest.fail("drawn again"))
+    assert check_base(cohort, preprocess, config, work=tuned / "work") == found
+    with pytest.raises(pytest.fail.Exception):
+        check_base(cohort, preprocess, config.model_copy(update={"seed": 5}), work=tuned / "work")
 
 
 def test_another_base_under_the_same_path_is_noticed(tuned: Path) -> None:
