@@ -92,7 +92,9 @@ def calibrate(recipe: Recipe, images: int) -> Measured:
     )
     passes = recipe.sampler.steps * (1 if recipe.sampler.guidance == 1 else 2)
     sample_s = passes * denoiser_s * FORWARD_SHARE / config.denoiser_fit.batch_size
-    sample_s += autoencoder_s * FORWARD_SHARE / 2 / config.autoencoder_fit.batch_size
+    window = config.autoencoder.window_for(size) or max(size)
+    windows = math.prod(size) / math.prod(min(side, window) for side in size)
+    sample_s += windows * autoencoder_s * FORWARD_SHARE / 2 / config.autoencoder_fit.batch_size
     pixels = recipe.preprocess.channels * math.prod(size)
     latent = math.prod(config.autoencoder.latent_shape(size) if base is None else base.latent_shape(size))
     return Measured(
@@ -118,7 +120,8 @@ def _autoencoder_step(recipe: Recipe, base: Base | None) -> tuple[float, float]:
     if base is not None:  # it does not learn; what it costs to encode and decode is a share of the denoiser's steps
         return 0.0, _bytes_of(base.autoencoder(recipe.preprocess.channels))
     config, dims, channels = recipe.generator, len(recipe.preprocess.size), recipe.preprocess.channels
-    network = build_autoencoder(config.autoencoder, spatial_dims=dims, image_channels=channels, seed=0)
+    window = config.autoencoder.window_for(recipe.preprocess.size)
+    network = build_autoencoder(config.autoencoder, spatial_dims=dims, image_channels=channels, seed=0, window=window)
     judge = config.reconstruction
     device = resolve_device(config.autoencoder_fit.device)
     adversary = build_adversary(judge, spatial_dims=dims, image_channels=channels, seed=0) if judge.adversary else None

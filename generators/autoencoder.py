@@ -10,7 +10,7 @@ what that leaves out; compare the residual autoencoding of Chen et al. 2024 (DC-
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 import torch
@@ -19,6 +19,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from generators.config import AutoencoderConfig
+
+WINDOW_OVERLAP = 0.25
 
 
 class Codec(Protocol):
@@ -169,36 +171,60 @@ class Autoencoder(nn.Module):
         patch: of the space-to-depth front end.
         shortcut: whether the fixed linear transform runs beside the network.
         unit_range: whether the network itself was made for images in 0…1.
+        window: side of the windows in which larger images go through the network; ``None``: whole.
     """
 
-    def __init__(self, arguments: dict[str, Any], *, patch: int, shortcut: bool, unit_range: bool = False) -> None:
+    def __init__(
+        self,
+        arguments: dict[str, Any],
+        *,
+        patch: int,
+        shortcut: bool,
+        unit_range: bool = False,
+        window: int | None = None,
+    ) -> None:
         super().__init__()
-        self.arguments, self.patch, self.unit_range = arguments, patch, unit_range
+        self.arguments, self.patch, self.unit_range, self.window = arguments, patch, unit_range, window
+        self.downsampling = patch * 2 ** (len(arguments["channels"]) - 1)
         self.net = AutoencoderKL(**arguments)
         self.shortcut: LinearShortcut | None = None
         dims = arguments["spatial_dims"]
         if shortcut:
-            downsampling = patch * 2 ** (len(arguments["channels"]) - 1)
             image_channels = arguments["in_channels"] // patch**dims
-            self.shortcut = LinearShortcut(dims, image_channels, arguments["latent_channels"], downsampling)
+            self.shortcut = LinearShortcut(dims, image_channels, arguments["latent_channels"], self.downsampling)
         if dims == 2:
             self.net = self.net.to(memory_format=torch.channels_last)
 
     def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-variance of the latents, float32."""
-        taken = (images + 1) / 2 if self.unit_range else images
-        mean, std = self.net.encode(fast_layout(space_to_depth(taken, self.patch)))
-        mean = mean.float().contiguous()
-        if self.shortcut is not None:
-            mean = mean + self.shortcut.down(images)
-        return mean, 2 * std.float().clamp_min(1e-12).log().contiguous()
+        mean, log_var = self._by_windows(images, self.window, self._encoded)
+        return mean if self.shortcut is None else mean + self.shortcut.down(images), log_var
 
     def decode(self, latents: Tensor) -> Tensor:
         """Images of latents, float32, not clipped."""
-        images = depth_to_space(self.net.decode(fast_layout(latents)), self.patch).float().contiguous()
-        if self.unit_range:
-            images = 2 * images - 1
+        window = None if self.window is None else self.window // self.downsampling
+        images = self._by_windows(latents, window, self._decoded)
         return images if self.shortcut is None else images + self.shortcut.up(latents)
+
+    def _encoded(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        taken = (images + 1) / 2 if self.unit_range else images
+        mean, std = self.net.encode(fast_layout(space_to_depth(taken, self.patch)))
+        return mean.float().contiguous(), 2 * std.float().clamp_min(1e-12).log().contiguous()
+
+    def _decoded(self, latents: Tensor) -> Tensor:
+        images = depth_to_space(self.net.decode(fast_layout(latents)), self.patch).float().contiguous()
+        return 2 * images - 1 if self.unit_range else images
+
+    @staticmethod
+    def _by_windows(x: Tensor, window: int | None, through: Callable[[Tensor], Any]) -> Any:
+        """Whole where it fits a window, else window by window, blended where they overlap."""
+        sides = x.shape[2:]
+        if window is None or max(sides) <= window:
+            return through(x)
+        from monai.inferers.utils import sliding_window_inference
+
+        roi = [min(side, window) for side in sides]
+        return sliding_window_inference(x, roi, len(x), through, overlap=WINDOW_OVERLAP, mode="gaussian")
 
     def forward(self, images: Tensor, eps: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Reconstruction, mean and log-variance.
@@ -212,15 +238,17 @@ class Autoencoder(nn.Module):
         return self.decode(latents), mean, log_var
 
 
-def build_autoencoder(config: AutoencoderConfig, *, spatial_dims: int, image_channels: int, seed: int) -> Autoencoder:
-    """A new autoencoder, its weights drawn from ``seed``.
+def build_autoencoder(
+    config: AutoencoderConfig, *, spatial_dims: int, image_channels: int, seed: int, window: int | None = None
+) -> Autoencoder:
+    """A new autoencoder, its weights drawn from ``seed``; ``window`` as in :class:`Autoencoder`.
 
     Beside a shortcut it begins near zero, so that training starts from the shortcut's reconstruction.
     """
     arguments = network_arguments(config, spatial_dims=spatial_dims, image_channels=image_channels)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = Autoencoder(arguments, patch=config.patch, shortcut=config.shortcut)
+        network = Autoencoder(arguments, patch=config.patch, shortcut=config.shortcut, window=window)
     with torch.no_grad():
         network.net.quant_conv_log_sigma.conv.bias.fill_(config.log_variance)
         if config.shortcut:

@@ -31,6 +31,7 @@ def base_bundle(base: Base, preprocess: Preprocess, *, threads: int | None) -> G
         patch=codec.patch,
         shortcut=codec.shortcut is not None,
         unit_range=codec.unit_range,
+        window=codec.window,
         training_digest=base.digest,
         training_images=0,
         training_patients=0,

@@ -219,7 +219,11 @@ def _whole_networks(folder: Path, facts: BundleFacts) -> tuple[Autoencoder, Deno
     autoencoder = _network(
         folder / "autoencoder",
         lambda arguments: Autoencoder(
-            arguments, patch=facts.patch, shortcut=facts.shortcut, unit_range=facts.unit_range
+            arguments,
+            patch=facts.patch,
+            shortcut=facts.shortcut,
+            unit_range=facts.unit_range,
+            window=facts.window,
         ),
         lambda network: {"autoencoder": network.net},
     )

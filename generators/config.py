@@ -14,6 +14,8 @@ from conditioning.config import ConditioningConfig
 from learning.fit_config import FitConfig
 
 SMALLEST_LATENT_SIDE = 2
+WHOLE_PIXELS = 128**3
+USUAL_WINDOW = {2: 512, 3: 96}
 
 Solver = Literal["heun", "dpmpp_2m", "euler", "ddim"]
 SOLVERS: dict[str, tuple[Solver, ...]] = {
@@ -51,6 +53,9 @@ class AutoencoderConfig(Frozen):
         middle_attention: whether the bottleneck attends to itself.
         shortcut: whether a fixed linear transform runs beside encoder and decoder.
         log_variance: log-variance of the latents that training begins with.
+        window: side of the crops that it is trained on, and of the overlapping windows in which it encodes and decodes
+            what is larger; null: everything is taken whole; ``auto``: windows of 96 (volumes) or 512 pixels (images)
+            where an image has more than 128³ pixels. A multiple of four times the downsampling.
     """
 
     patch: Annotated[int, Field(ge=1, le=8)] = 2
@@ -62,18 +67,30 @@ class AutoencoderConfig(Frozen):
     middle_attention: bool = False
     shortcut: bool = True
     log_variance: Annotated[float, Field(ge=-20, le=0)] = -5.0
+    window: Positive | Literal["auto"] | None = "auto"
 
     @model_validator(mode="after")
     def _levels_fit(self) -> AutoencoderConfig:
         _check_levels("autoencoder", self.channels, self.norm_groups, self.attention)
         if self.shortcut and self.downsampling & (self.downsampling - 1):
             raise ValueError(f"autoencoder.shortcut needs patch to be a power of two, got {self.patch}")
+        if isinstance(self.window, int) and self.window % (4 * self.downsampling):
+            raise ValueError(f"autoencoder.window must be a multiple of {4 * self.downsampling}, got {self.window}")
         return self
 
     @property
     def downsampling(self) -> int:
         """Image side divided by latent side."""
         return int(self.patch * 2 ** (len(self.channels) - 1))
+
+    def window_for(self, size: Sequence[int]) -> int | None:
+        """Side of the windows of images of spatial ``size``; ``None`` where they are taken whole."""
+        if self.window is None or isinstance(self.window, int):
+            return self.window
+        if math.prod(size) <= WHOLE_PIXELS:
+            return None
+        unit = 4 * self.downsampling
+        return math.ceil(USUAL_WINDOW[len(size)] / unit) * unit
 
     def latent_shape(self, size: Sequence[int]) -> tuple[int, ...]:
         """Shape ``(C, *spatial)`` of the latent of an image of spatial ``size``.

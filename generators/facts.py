@@ -74,6 +74,7 @@ class BundleFacts(Frozen):
         patch: side of the pixel blocks that become channels before the autoencoder's first layer.
         shortcut: whether the fixed linear transform runs beside the autoencoder.
         unit_range: whether the autoencoder's network was made for images in 0…1.
+        window: side of the windows in which larger images go through the autoencoder; ``None``: whole.
         base: what it was fine-tuned from; ``None``: it began anew.
         training_digest: of the training and validation rows.
         training_images: number of training images.
@@ -97,6 +98,7 @@ class BundleFacts(Frozen):
     patch: Annotated[int, Field(ge=1)]
     shortcut: bool
     unit_range: bool = False
+    window: int | None = None
     base: BaseFacts | None = None
     training_digest: str
     training_images: int

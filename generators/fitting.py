@@ -97,18 +97,19 @@ def fit_features(fitting: Fitting, labels: Tensor, *, exclusive: bool) -> Featur
 def fit_autoencoder(fitting: Fitting, features: FeatureNet | None) -> tuple[Autoencoder, str, FitResult]:
     """A new autoencoder, the digest of all that it depends on, and how its fit went."""
     config, images = fitting.config, fitting.images
-    dims, channels = len(fitting.preprocess.size), fitting.preprocess.channels
+    size, channels = fitting.preprocess.size, fitting.preprocess.channels
     network = build_autoencoder(
         config.autoencoder,
-        spatial_dims=dims,
+        spatial_dims=len(size),
         image_channels=channels,
         seed=derive_seed(config.seed, "autoencoder weights"),
+        window=config.autoencoder.window_for(size),
     )
     adversary = None
     if config.reconstruction.adversary:
         adversary = build_adversary(
             config.reconstruction,
-            spatial_dims=dims,
+            spatial_dims=len(size),
             image_channels=channels,
             seed=derive_seed(config.seed, "adversary weights"),
         )

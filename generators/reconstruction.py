@@ -83,11 +83,11 @@ class AutoencoderLearner(Learner):
         self.features = features
         self.adversary_starts = round(config.adversary_from * steps)
         self.judged = judged
-        self._fakes: list[Tensor] = []
+        self._fakes: list[tuple[Tensor, Tensor]] = []
 
     def loss(self, batch: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
         """As :meth:`Learner.loss`: every term by name, and their weighted sum."""
-        images = batch["image"]
+        images = random_crop(batch["image"], self.network.window, generator)
         mean, log_var = self.network.encode(images)
         eps = torch.randn(mean.shape, generator=generator).to(mean.device)
         reconstructions = self.network.decode(mean + torch.exp(log_var / 2) * eps)
@@ -98,16 +98,15 @@ class AutoencoderLearner(Learner):
             ramp = min(1.0, (self.step - self.adversary_starts + 1) / ADVERSARY_RAMP)
             terms["fooling"] = -self.adversary(reconstructions)[-1].float().mean()
             total = total + self.config.adversary * ramp * terms["fooling"]
-            self._fakes.append(reconstructions.detach())
+            self._fakes.append((images, reconstructions.detach()))
         return {"loss": total, **{name: value.detach() for name, value in terms.items()}}
 
     def adversary_loss(self, batch: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
         """As :meth:`Learner.adversary_loss`: told apart are this step's images and their reconstructions."""
-        del generator
+        del batch, generator
         if self.adversary is None or not self._fakes:
             return {}
-        fakes = self._fakes.pop(0)
-        real, fake = self.adversary(torch.cat([batch["image"], fakes]))[-1].float().chunk(2)
+        real, fake = self.adversary(torch.cat(self._fakes.pop(0)))[-1].float().chunk(2)
         return {"loss": hinge_adversary(real, fake)}
 
     def validate(self, network: nn.Module, split: Literal["val", "train"]) -> dict[str, float]:
@@ -142,6 +141,21 @@ class AutoencoderLearner(Learner):
             if name in terms:
                 total = total + weight * terms[name]
         return total
+
+
+def random_crop(images: Tensor, window: int | None, generator: torch.Generator) -> Tensor:
+    """A window of each image, at a place of its own; images that fit the window as they are."""
+    sides = images.shape[2:]
+    if window is None or max(sides) <= window:
+        return images
+    found = []
+    for image in images:
+        crop = image
+        for axis, side in enumerate(sides, start=1):
+            taken = min(side, window)
+            crop = crop.narrow(axis, int(torch.randint(0, side - taken + 1, (1,), generator=generator)), taken)
+        found.append(crop)
+    return torch.stack(found)
 
 
 def middle_slice(images: Tensor) -> Tensor:

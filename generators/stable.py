@@ -46,6 +46,7 @@ class StableAutoencoder(nn.Module):
     patch = 1
     shortcut = None
     unit_range = False
+    window = None
 
     def __init__(self, net: AutoencoderKL, image_channels: int) -> None:
         super().__init__()

@@ -338,6 +338,7 @@ class _Training:
             patch=autoencoder.patch,
             shortcut=autoencoder.shortcut is not None,
             unit_range=autoencoder.unit_range,
+            window=autoencoder.window,
             base=self._base_facts(),
             training_digest=self.rows.digest,
             training_images=len(self.rows.train),
