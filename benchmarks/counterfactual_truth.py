@@ -54,11 +54,12 @@ class Bench:
     draws: int
     seed: int
     means: Means
+    split: str = "test"
     sheet: list[tuple[str, list[Array]]] = field(default_factory=list)
 
     def rows(self, finding: str | None, *, present: bool) -> list[int]:
-        """Test images that show a finding, or do not; all where none is named."""
-        rows = self.cohort.rows("test")
+        """Images of the split that show a finding, or do not; all where none is named."""
+        rows = self.cohort.rows(self.split)
         factors = self.simulation.of(self.cohort, rows)
         chosen = [r for r, f in zip(rows, factors, strict=True) if finding is None or f.labels[finding] == present]
         return chosen[: self.limit]
@@ -219,13 +220,23 @@ def numbers(bench: Bench, path: str, config: CounterfactualConfig) -> Iterator[E
     yield from case.errors("error", np.ones((len(rows), 1, *truth.shape[2:]), dtype=bool))
 
 
+def said(estimates: list[Estimate]) -> list[Estimate]:
+    """The same, printed."""
+    for one in estimates:
+        floor = "" if one.floor is None else f"   floor {one.floor:.4f}"
+        value = "refused" if one.value is None else f"{one.value:.4f}"
+        between = "" if one.interval is None else f" [{one.interval[0]:.4f}, {one.interval[1]:.4f}]"
+        print(f"{one.label}  {one.name} {value}{between}{floor}", flush=True)
+    return estimates
+
+
 def measure(bench: Bench, config: CounterfactualConfig, findings: Sequence[str], factors: Sequence[str]) -> list[Any]:
     """All estimates of one setting."""
     found: list[Estimate] = []
     for finding in findings:
-        found += [*removals(bench, finding, config), *additions(bench, finding, config)]
+        found += said([*removals(bench, finding, config), *additions(bench, finding, config)])
     for path in factors:
-        found += list(numbers(bench, path, config))
+        found += said(list(numbers(bench, path, config)))
     return [estimate.model_dump(mode="json", exclude_none=True) for estimate in found]
 
 
@@ -236,16 +247,18 @@ def arguments_of(given: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--method", nargs="+", default=["inversion"], help="several are compared")
     parser.add_argument("--guidance", type=float, nargs="+", default=[2.0], help="several are compared")
     parser.add_argument("--strength", type=float, nargs="+", default=[0.8], help="several are compared")
+    parser.add_argument("--locality", type=float, nargs="+", default=[0.2], help="several are compared")
+    parser.add_argument("--split", default="test", help="whose images: val to choose by, test to report")
     parser.add_argument("--steps", type=int, default=30)
     parser.add_argument("--drift", type=float, default=0.0)
     parser.add_argument("--findings", nargs="*", default=list(FINDINGS))
     parser.add_argument("--factors", nargs="*", help="dotted; by default those that the recipe names")
-    parser.add_argument("--limit", type=int, default=60, help="test images per intervention")
+    parser.add_argument("--limit", type=int, default=60, help="images per intervention")
     parser.add_argument("--draws", type=int, default=64, help="true additions per image")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--oracle-patients", type=int, default=6000)
+    parser.add_argument("--oracle-patients", type=int, default=16_000)
     parser.add_argument("--oracle-seed", type=int, default=90_001)
-    parser.add_argument("--oracle-steps", type=int, default=2000)
+    parser.add_argument("--oracle-steps", type=int, default=3000)
     parser.add_argument("--work", type=Path, help="checkpoints of the oracle; by default in the run's work folder")
     parser.add_argument("--sheet", type=Path, help="PNG with some pairs")
     return parser.parse_args(given)
@@ -264,13 +277,17 @@ def main(given: Sequence[str] | None = None) -> dict[str, Any]:
         work=chosen.work or chosen.run / "work" / "oracle",
     )
     means = Means(500, derive_seed(chosen.seed, "truth"))
-    bench = Bench(bundle, cohort, simulation, oracle, chosen.limit, chosen.draws, chosen.seed, means)
+    bench = Bench(bundle, cohort, simulation, oracle, chosen.limit, chosen.draws, chosen.seed, means, chosen.split)
+    print(f"oracle: {oracle.facts}", flush=True)
     settings = []
-    for method, guidance, strength in product(chosen.method, chosen.guidance, chosen.strength):
+    for method, guidance, strength, locality in product(
+        chosen.method, chosen.guidance, chosen.strength, chosen.locality
+    ):
         config = CounterfactualConfig(
             method=method,
             guidance=guidance,
             strength=strength,
+            locality=locality,
             steps=chosen.steps,
             drift=chosen.drift,
             seed=chosen.seed,

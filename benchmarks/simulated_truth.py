@@ -16,6 +16,7 @@ import numpy as np
 import polars as pl
 
 from cohorts.errors import InputError
+from cohorts.folders import json_digest
 from cohorts.phantom.dicom import stored_pixels
 from cohorts.phantom.factors import FINDINGS, Finding, ImageFactors, factor_column, factor_value, with_factor
 from cohorts.phantom.population import simulate
@@ -128,7 +129,7 @@ class Oracle:
             raise InputError(f"the oracle's seed {seed} is that of the run's patients", "choose another")
         self.device, self.paths = config.device, simulation.options.factors
         self.pool = simulation.fresh(patients, seed)
-        images = simulation.all_seen(self.pool)
+        images = self._seen(simulation, work, seed)
         shown = np.array([[image.labels[name] for name in FINDINGS] for image in self.pool], dtype=np.int8)
         part = np.arange(patients) % 5
         train, val, test = part < 3, part == 3, part == 4
@@ -155,6 +156,16 @@ class Oracle:
             read = self.regressor.read(images[test], self.device)
             for i, path in enumerate(self.paths):
                 self.facts[factor_column(path)] = {"r2": r_squared(values[test, i], read[:, i])}
+
+    def _seen(self, simulation: Simulation, work: Path, seed: int) -> Array:
+        """The pool's images, drawn once."""
+        parts = [simulation.options.model_dump(mode="json"), simulation.preprocess.model_dump(mode="json")]
+        file = work / f"pool-{json_digest([*parts, len(self.pool), seed])[:16]}.npy"
+        if not file.is_file():
+            work.mkdir(parents=True, exist_ok=True)
+            np.save(file, simulation.all_seen(self.pool), allow_pickle=False)
+        images: Array = np.load(file, allow_pickle=False)
+        return images
 
     def probabilities(self, images: Array) -> Array:
         """Of each finding, ``(N, findings)``."""

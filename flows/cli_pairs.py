@@ -26,6 +26,9 @@ def counterfactual(
     limit: Annotated[int | None, typer.Option(min=1, help="At most so many images.")] = None,
     method: Annotated[str, typer.Option(help="inversion, sdedit or latent_drifting.")] = "inversion",
     guidance: Annotated[float | None, typer.Option(help="How much of the difference is applied; 1: as it is.")] = None,
+    locality: Annotated[
+        float | None, typer.Option(help="Leave alone what the change concerns less, 0 (nothing) to 0.5.")
+    ] = None,
     strength: Annotated[float | None, typer.Option(help="How far back, 0 to 1 (pure noise).")] = None,
     steps: Annotated[int | None, typer.Option(help="Steps of the path.")] = None,
     drift: Annotated[float | None, typer.Option(help="Drift per step, of latent_drifting.")] = None,
@@ -45,6 +48,7 @@ def counterfactual(
     given = {
         "method": method,
         "guidance": guidance,
+        "locality": locality,
         "strength": strength,
         "steps": steps,
         "drift": drift,

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from cohorts.errors import InputError
 from cohorts.preprocess import network_images
@@ -26,7 +28,7 @@ from conditioning.guidance import guided
 from conditioning.prompt import Intervention, Prompt
 from generators.bundle import GeneratorBundle
 from generators.config import CounterfactualConfig
-from generators.inversion import Denoise, ddim_step, follow, invert, time_grid
+from generators.inversion import Denoise, Step, ddim_step, follow, invert, time_grid
 from generators.latents import scaled, unscaled
 from generators.objective import add_noise
 from generators.reproducible import reproducible
@@ -146,13 +148,12 @@ def _through(
     latents = scaled(bundle.autoencoder.encode(images)[0], scaling)
     made = {"reconstruction": decoded(latents)}
     there = _Method(bundle, config, before)
-    begin = there.abduct(latents, noise("counterfactual"))
-    for name, wanted in (("factual", before), ("counterfactual", after)):
-        made[name] = decoded(there.predict(begin, wanted))
+    factual, counterfactual = there.predict(there.abduct(latents, noise("counterfactual")), after)
+    made |= {"factual": decoded(factual), "counterfactual": decoded(counterfactual)}
     if back:
         again = scaled(bundle.autoencoder.encode(made["counterfactual"])[0], scaling)
         returned = _Method(bundle, config, after)
-        made["reversed"] = decoded(returned.predict(returned.abduct(again, noise("reversed")), before))
+        made["reversed"] = decoded(returned.predict(returned.abduct(again, noise("reversed")), before)[1])
     return made
 
 
@@ -178,26 +179,72 @@ class _Method:
         step = ddim_step(lambda x, t: self.denoiser(x, t, self.before), self.objective)
         return invert(step, latents, self.times, iterations=self.config.iterations)
 
-    def predict(self, begin: Tensor, wanted: Conditions) -> Tensor:
-        """Latents that the sampler reaches from there under ``wanted``."""
+    def predict(self, begin: Tensor, wanted: Conditions) -> tuple[Tensor, Tensor]:
+        """Latents that the sampler reaches from there under what is known, and under ``wanted``."""
         if self.config.method == "sdedit":
-            return follow(ddim_step(self._guided(wanted), self.objective), begin, self.times)
-        drift = self.config.drift if self.config.method == "latent_drifting" else 0.0
-        return follow(ddim_step(self._contrasted(wanted), self.objective, drift=drift), begin, self.times)
+            steps = [ddim_step(self._guided(said), self.objective) for said in (self.before, wanted)]
+            return follow(steps[0], begin, self.times), follow(steps[1], begin, self.times)
+        path, differences = self._own_path(begin, wanted)
+        return path[-1], self._changed_path(path, change_region(differences, self.config.locality), wanted)
 
-    def _guided(self, wanted: Conditions) -> Denoise:
-        return guided(self.denoiser, wanted, scale=self.config.guidance)
+    def _own_path(self, begin: Tensor, wanted: Conditions) -> tuple[list[Tensor], list[Tensor]]:
+        """The path under what is known, and at each of its steps how ``wanted`` would differ."""
+        path, differences = [begin], []
+        for t, s in pairwise(self.times):
 
-    def _contrasted(self, wanted: Conditions) -> Denoise:
-        """``D(x, before) + w (D(x, wanted) - D(x, before))``: only what the change changes is overstated.
+            def denoise(x: Tensor, time_B: Tensor) -> Tensor:
+                before, difference = self._contrast(x, time_B, wanted)
+                differences.append(difference)
+                return before
+
+            path.append(self._step(denoise)(path[-1], t, s))
+        return path, differences
+
+    def _changed_path(self, path: list[Tensor], region: Tensor, wanted: Conditions) -> Tensor:
+        """``D(x, before) + w (D(x, wanted) - D(x, before))`` within the region; beyond it the image's own path.
 
         Guidance away from *nothing said* would overstate all that the prompt says, changed or not, and the image would
         drift where the intervention does not reach; compare Brooks et al. 2023, equation 3, with two conditions.
         """
-        both = wanted.joined(self.before)
 
         def denoise(x: Tensor, time_B: Tensor) -> Tensor:
-            after, before = self.denoiser(torch.cat([x, x]), torch.cat([time_B, time_B]), both).chunk(2)
-            return before + self.config.guidance * (after - before)
+            before, difference = self._contrast(x, time_B, wanted)
+            return before + self.config.guidance * region * difference
 
-        return denoise
+        x = path[0]
+        for place, (t, s) in enumerate(pairwise(self.times), start=1):
+            x = path[place] + region * (self._step(denoise)(x, t, s) - path[place])
+        return x
+
+    def _contrast(self, x: Tensor, time_B: Tensor, wanted: Conditions) -> tuple[Tensor, Tensor]:
+        """What the denoiser says under what is known, and how it differs under ``wanted``."""
+        both = wanted.joined(self.before)
+        after, before = self.denoiser(torch.cat([x, x]), torch.cat([time_B, time_B]), both).float().chunk(2)
+        return before, after - before
+
+    def _step(self, denoise: Denoise) -> Step:
+        drift = self.config.drift if self.config.method == "latent_drifting" else 0.0
+        return ddim_step(denoise, self.objective, drift=drift)
+
+    def _guided(self, wanted: Conditions) -> Denoise:
+        return guided(self.denoiser, wanted, scale=self.config.guidance)
+
+
+def change_region(differences: Sequence[Tensor], locality: float) -> Tensor:
+    """Where two prompts disagree about an image, 0…1, ``(B, 1, *latent)``.
+
+    After DiffEdit (Couairon et al. 2023, section 3.2), with the differences of all steps of the image's own path
+    instead of those at one level of noise: their mean size, smoothed over neighbours, relative to its largest value.
+    Below ``locality`` it counts as 0, above twice that as 1.
+
+    Args:
+        differences: of the denoiser's outputs at each step, ``(B, L, *latent)``.
+        locality: 0…0.5; 0: everywhere.
+    """
+    size = torch.stack([step.abs().mean(dim=1, keepdim=True) for step in differences]).mean(dim=0)
+    if locality == 0:
+        return torch.ones_like(size)
+    pool = F.avg_pool2d if size.ndim == 4 else F.avg_pool3d
+    smooth = pool(F.pad(size, (1, 1) * (size.ndim - 2), mode="replicate"), 3, 1)
+    largest = smooth.flatten(1).amax(dim=1).reshape(-1, *[1] * (size.ndim - 1))
+    return ((smooth / largest.clamp_min(1e-12) - locality) / locality).clamp(0, 1)

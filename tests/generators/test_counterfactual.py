@@ -6,18 +6,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from cohorts.errors import InputError, PromptError
 from cohorts.pairs import ROLES, pair_id, pair_rows
-from cohorts.records import Array
-from cohorts.store import Cohort
+from cohorts.preprocess import Preprocess
+from cohorts.records import Array, CohortSchema, ImageRecord
+from cohorts.store import Cohort, CohortWriter
 from conditioning.conditioner import row_prompts
 from conditioning.prompt import Intervention, Prompt
 from generators.bundle import GeneratorBundle
 from generators.config import CounterfactualConfig
-from generators.counterfactual import Counterfactuals, counterfactual_images
+from generators.counterfactual import Counterfactuals, change_region, counterfactual_images
 from generators.counterfactual_cohort import changed_rows, publish_counterfactuals
 from generators.generate import reconstruct
+from generators.train import train_generator
+from tests.generators.tiny import SIDE, tiny_config
 
 CONFIG = CounterfactualConfig(steps=12, strength=1.0, guidance=1.5, device="cpu")
 
@@ -75,6 +79,58 @@ def test_more_iterations_bring_the_image_back_more_closely(
 def test_an_image_is_the_same_whatever_its_neighbours(bundle: GeneratorBundle, cohort: Cohort, rows: list[int]) -> None:
     together, alone = made(bundle, cohort, rows[:3]), made(bundle, cohort, rows[:1])
     assert np.array_equal(together.counterfactual[0], alone.counterfactual[0])
+
+
+@pytest.fixture(scope="module")
+def halves(tmp_path_factory: pytest.TempPathFactory) -> tuple[Cohort, GeneratorBundle]:
+    """Two labels: a bright disc in the left half, and one in the right half."""
+    folder, rng = tmp_path_factory.mktemp("halves"), np.random.default_rng(0)
+    with CohortWriter(folder / "cohort", CohortSchema(labels=("left", "right"))) as writer:
+        for i in range(128):
+            shown = {name: bool(rng.integers(2)) for name in ("left", "right")}
+            pixels = rng.normal(60, 4, (SIDE, SIDE))
+            rows, columns = np.mgrid[:SIDE, :SIDE]
+            for name, centre in (("left", 4), ("right", 12)):
+                if shown[name]:
+                    y, x = rng.uniform(4, 12), centre + rng.uniform(-1, 1)
+                    pixels[(rows - y) ** 2 + (columns - x) ** 2 < 9] = 220
+            image = np.clip(pixels, 0, 255).astype(np.uint8)
+            split = ("train", "train", "val", "train", "test", "train", "train", "train")[i % 8]
+            writer.add(ImageRecord(image_id=f"{i:03d}", patient=str(i), pixels=image, split=split, labels=shown))
+    cohort = Cohort.open(folder / "cohort")
+    preprocess = Preprocess.for_cohort(cohort, (SIDE, SIDE))
+    train_generator(cohort, preprocess, tiny_config(), folder / "bundle", work=folder / "work")
+    return cohort, GeneratorBundle.load(folder / "bundle")
+
+
+def test_far_from_where_the_prompts_differ_the_image_takes_its_own_path(
+    halves: tuple[Cohort, GeneratorBundle],
+) -> None:
+    cohort, bundle = halves
+    rows = [row for row in cohort.rows("test") if cohort.labels([row])[0][0] == 1]
+    actions = [Intervention(labels={"left": False})] * len(rows)
+    change = {}
+    for locality in (0.0, 0.3):
+        config = CONFIG.model_copy(update={"locality": locality, "guidance": 3.0})
+        found = counterfactual_images(bundle, cohort, rows, actions, config, back=False)
+        change[locality] = np.abs(found.counterfactual - found.factual)[:, 0]
+    left, right = change[0.3][..., :6].mean(), change[0.3][..., 10:].mean()
+    assert left > 0.1
+    assert right < 0.3 * left
+    assert right < 0.5 * change[0.0][..., 10:].mean()
+
+
+def test_the_region_is_where_the_differences_are_large_whatever_their_size() -> None:
+    differences = [torch.zeros(2, 3, 16, 16) for _ in range(4)]
+    for step in differences[:2]:
+        step[0, :, 4:8, 4:8] = -1.0
+        step[1, 0, 10:12, 2:12] = 100.0
+    region = change_region(differences, 0.2)
+    assert region.shape == (2, 1, 16, 16)
+    assert region[0, 0, 5, 5] == region[1, 0, 11, 7] == 1
+    assert region[0, 0, 9:].max() == region[1, 0, :8].max() == 0
+    assert change_region(differences, 0.0).min() == 1
+    assert change_region([torch.zeros(1, 2, 4, 4, 4)], 0.2).max() == 0  # no difference, no region; volumes too
 
 
 def test_less_strength_changes_less(bundle: GeneratorBundle, cohort: Cohort, rows: list[int]) -> None:
