@@ -110,6 +110,7 @@ def main() -> None:
         "images": options.images,
         "training_images": len(cohort.rows("train")),
         "real_images": {"val": len(val.real), "test": len(test.real)},
+        "measure": {"val": val.measure, "test": test.measure},
         "floor": test.floor(options.images),
         "arms": found,
         "machine": machine(),

@@ -25,24 +25,25 @@ class PretrainedReader:
 
     Args:
         source: hub id or folder of a text encoder for transformers; of a CLIP model, its text half.
-        tokens: T, most tokens of a text.
+        tokens: T, most tokens of a text; ``None``: as many as its tokenizer says.
 
     Raises:
         InputError: it cannot be had, has no safetensors, or takes fewer tokens.
     """
 
-    def __init__(self, source: str, tokens: int) -> None:
-        self.source, self.tokens = source, tokens
+    def __init__(self, source: str, tokens: int | None) -> None:
+        self.source = source
         self._tokenizer, self._network = self._load()
         config = self._network.config
-        takes = getattr(config, "max_position_embeddings", tokens)
-        if takes < tokens:
+        self.tokens = int(self._tokenizer.model_max_length) if tokens is None else tokens
+        takes = getattr(config, "max_position_embeddings", self.tokens)
+        if takes < self.tokens:
             raise InputError(
-                f"text encoder {source} takes {takes} tokens, conditioning.text.tokens is {tokens}",
+                f"text encoder {source} takes {takes} tokens, conditioning.text.tokens is {self.tokens}",
                 f"set conditioning.text.tokens to at most {takes}",
             )
         self.width = int(config.hidden_size)
-        self.bank = TextBank(tokens, self.width)
+        self.bank = TextBank(self.tokens, self.width)
         self._numbers: dict[str, int] = {}
         self._long: set[str] = set()
 
@@ -107,10 +108,7 @@ class PipelineReader(PretrainedReader):
     """
 
     def __init__(self, source: str) -> None:
-        self._words = _opened(
-            f"tokenizer of {source}", source, lambda: CLIPTokenizer.from_pretrained(source, subfolder="tokenizer")
-        )
-        super().__init__(source, int(self._words.model_max_length))
+        super().__init__(source, None)
         self.bank = TextBank(self.tokens, self.width, dtype=torch.float32)
 
     def schema(self) -> TextSchema:
@@ -134,14 +132,18 @@ class PipelineReader(PretrainedReader):
         self.bank.add(self.features(text).unsqueeze(0), torch.ones(1, self.tokens, dtype=torch.bool))
 
     def _load(self) -> tuple[Any, Any]:
+        source = self.source
+        tokenizer = _opened(
+            f"tokenizer of {source}", source, lambda: CLIPTokenizer.from_pretrained(source, subfolder="tokenizer")
+        )
         network = _opened(
-            f"text encoder of {self.source}",
-            self.source,
+            f"text encoder of {source}",
+            source,
             lambda: CLIPTextModel.from_pretrained(
-                self.source, subfolder="text_encoder", use_safetensors=True, dtype=torch.float32
+                source, subfolder="text_encoder", use_safetensors=True, dtype=torch.float32
             ),
         )
-        return self._words, network.eval().requires_grad_(False)
+        return tokenizer, network.eval().requires_grad_(False)
 
 
 def open_reader(schema: TextSchema) -> PretrainedReader:

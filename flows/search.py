@@ -1,7 +1,8 @@
 """Choose settings by trying them: every combination is trained and sampled, and judged on ``val``; all is written down.
 
 The judge is the Fréchet distance in a fixed filter bank between images drawn for prompts like the training split's and
-the real ones of a split. A setting that is chosen on ``val`` looks better there than it is: score it on ``test``.
+the real ones of a split; where these are too few for it, the kernel distance, which has no bias. A setting that is
+chosen on ``val`` looks better there than it is: score it on ``test``.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -35,7 +36,7 @@ from generators.generate import draw, resolved
 from generators.train import train_generator
 from learning.randomness import derive_seed
 from quality.features import FeatureNetwork, filter_bank
-from quality.frechet import frechet_distance, frechet_refusal
+from quality.frechet import frechet_distance, frechet_refusal, kernel_distance, kernel_refusal
 
 SEARCH_FILE = "search.json"
 SEARCHED = ("generator", "sampler")
@@ -112,11 +113,15 @@ class Judge:
         self.cohort, self.preprocess, self.plan = cohort, preprocess, plan
         self.network: FeatureNetwork = filter_bank(0, "auto").folds[0].network
         rows = cohort.rows(split)
-        self._refuse(len(rows), f"the cohort's {split} split has")
+        refusal = kernel_refusal(len(rows))
+        if refusal is not None:
+            raise UnsupportedClaim(f"the {split} split is too small to choose by: {refusal.partition(';')[0]}")
         self.real = self._features(network_images(cohort, rows, preprocess))
+        few = frechet_refusal(len(rows), self.network.num_features) is not None
+        self.measure: Literal["frechet", "kernel"] = "kernel" if few else "frechet"
 
     def distance(self, bundle: GeneratorBundle, sampler: SamplerConfig, progress: Progress | None = None) -> float:
-        """Fréchet distance of what a generator draws.
+        """Distance of what a generator draws.
 
         Raises:
             UnsupportedClaim: the plan has too few images.
@@ -124,7 +129,9 @@ class Judge:
         preprocess, settings = bundle.facts.preprocess, resolved(bundle, sampler)
         plan = make_plan(self.plan, self.cohort, bundle.facts.conditions, preprocess=preprocess)
         images, size = list(plan), int(settings["micro_batch"])
-        self._refuse(len(images), "the plan has")
+        refusal = self._refusal(len(images))
+        if refusal is not None:
+            raise UnsupportedClaim(f"the plan is too small to choose by: {refusal}")
         drawn = []
         for start in range(0, len(images), size):
             pixels = draw(bundle, images[start : start + size], settings, plan.masks)
@@ -132,22 +139,36 @@ class Judge:
             drawn.append(self._features(seen))
             if progress is not None:
                 progress(start + len(seen), len(images), "drawing")
-        return frechet_distance(np.concatenate(drawn), self.real)
+        return self._between(np.concatenate(drawn))
 
-    def floor(self, total: int) -> float:
-        """Distance of real training images, drawn at random: what no generator is expected to beat by much."""
+    def floor(self, total: int) -> float | None:
+        """Distance of real training images, drawn at random: what no generator is expected to beat by much.
+
+        ``None`` where there are too few.
+        """
         rng = np.random.default_rng(derive_seed(self.plan.seed, "floor"))
         rows = self.cohort.rows("train")
+        if self._refusal(min(total, len(rows))) is not None:
+            return None
         chosen = sorted(rng.choice(rows, min(total, len(rows)), replace=False).tolist())
-        return frechet_distance(self._features(network_images(self.cohort, chosen, self.preprocess)), self.real)
+        return self._between(self._features(network_images(self.cohort, chosen, self.preprocess)))
+
+    def _between(self, features: Array) -> float:
+        if self.measure == "frechet":
+            return frechet_distance(features, self.real)
+        size = min(len(features), len(self.real))
+        blocks = [features[start : start + size] for start in range(0, len(features) - size + 1, size)]
+        return float(np.mean([kernel_distance(block, self.real[:size]) for block in blocks]))
 
     def _features(self, images: Array) -> Array:
         return self.network.features(images).astype(np.float64)
 
-    def _refuse(self, total: int, subject: str) -> None:
-        refusal = frechet_refusal(total, self.network.num_features)
-        if refusal is not None:
-            raise UnsupportedClaim(f"{subject} too few images to choose by: {refusal.partition(':')[0]}")
+    def _refusal(self, total: int) -> str | None:
+        if self.measure == "frechet":
+            refusal = frechet_refusal(total, self.network.num_features)
+            return None if refusal is None else refusal.partition(":")[0]
+        refusal = kernel_refusal(total)
+        return None if refusal is None else refusal.partition(";")[0]
 
 
 class Trainings:
@@ -217,7 +238,7 @@ def search(cohort: Cohort, part: SearchPart, trials: Sequence[Trial], out: Path)
         bundle = trainings.bundle(trials[best].generator, ignore)
         settings = resolved(GeneratorBundle.load(bundle), trials[best].sampler)
         result: dict[str, Any] = {
-            "estimand": "Fréchet distance of drawn images to the real ones of val, in the filter bank",
+            "estimand": f"{judge.measure} distance of drawn images to the real ones of val, in the filter bank",
             "network": judge.network.digest,
             "cohort": cohort.digest,
             "plan": part.plan.model_dump(mode="json"),

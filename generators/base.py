@@ -104,7 +104,7 @@ class NetworkBase:
             raise InputError(
                 f"the base draws {dims}-D images, preprocess.size has {len(size)} sides", "choose another base"
             )
-        factor = self.codec.patch * 2 ** (len(arguments["channels"]) - 1)
+        factor = self.codec.downsampling
         whole = factor * 2 ** (len(self.old.arguments["channels"]) - 1)
         if any(side % whole for side in size):
             raise InputError(

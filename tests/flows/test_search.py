@@ -114,5 +114,14 @@ def test_a_combination_that_breaks_a_rule_is_refused_before_anything_is_trained(
 
 def test_too_few_images_to_choose_by(recipe: Path, tmp_path: Path) -> None:
     part, small = read_part(SearchPart, recipe, []), make_cohort(tmp_path / "c", total=32)
-    with pytest.raises(UnsupportedClaim, match="the cohort's val split has too few images to choose by: 4 images"):
-        Judge(small, part.preprocess.for_cohort(small), part.plan)
+    preprocess = part.preprocess.for_cohort(small)
+    with pytest.raises(UnsupportedClaim, match="the val split is too small to choose by: 4 images are too few"):
+        Judge(small, preprocess, part.plan)
+
+
+def test_few_real_images_are_compared_by_the_distance_without_bias(recipe: Path, tmp_path: Path) -> None:
+    part, few = read_part(SearchPart, recipe, []), make_cohort(tmp_path / "c", total=320)
+    judge = Judge(few, part.preprocess.for_cohort(few), part.plan)
+    assert (judge.measure, len(judge.real)) == ("kernel", 40)
+    assert judge.floor(40) < judge._between(judge.real + 0.5) / 10
+    assert judge.floor(20) is None
