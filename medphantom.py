@@ -13,6 +13,7 @@ Long functions continue after an interruption when they are called again.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -43,6 +44,7 @@ __all__ = [
     "plan",
     "rank",
     "run",
+    "search",
     "simulate",
     "train",
     "watching",
@@ -165,6 +167,46 @@ def train(
     flags = {"preprocess": {"size": sides, **(preprocess or {})}, "generator": dict(generator or {})}
     part = read_part(TrainPart, None, [], flags)
     return verbs.train(opened, part.preprocess.for_cohort(opened), part.generator, Path(out), progress)
+
+
+def search(
+    cohort: Cohort | Folder,
+    tries: Mapping[str, Sequence[Any]],
+    out: Folder,
+    *,
+    images: int = 400,
+    size: int | Sequence[int] = 64,
+    preprocess: Mapping[str, Any] | None = None,
+    generator: Mapping[str, Any] | None = None,
+    sampler: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Train and sample with every combination of settings, and choose on ``val``.
+
+    Args:
+        cohort: real cohort.
+        tries: dotted fields of ``generator`` and ``sampler``, and the values to try of each:
+            ``{"sampler.guidance": [1.0, 2.0]}``.
+        out: folder to make: the best ``bundle``, and ``search.json`` with all trials.
+        images: drawn to judge each, distributed as ``train``.
+        size: side, or sides, of what the networks see.
+        preprocess: further settings of the ``preprocess`` section.
+        generator: settings of the ``generator`` section that all trials share.
+        sampler: settings of the ``sampler`` section that all trials share.
+
+    Returns:
+        What ``search.json`` holds.
+    """
+    from flows.search import combinations, trials_of
+    from flows.search import search as searched
+    from flows.settings import SearchPart, read_part
+
+    opened = _opened(cohort)
+    sides = [size] * opened.schema.spatial_dims if isinstance(size, int) else list(size)
+    flags = {"preprocess": {"size": sides, **(preprocess or {})}, "plan": {"kind": "match", "total": images}}
+    shared = [f"{name}={json.dumps(dict(given))}" for name, given in _given(generator=generator, sampler=sampler)]
+    part = read_part(SearchPart, None, shared, flags)
+    tried = combinations([f"{name}={json.dumps(list(values))}" for name, values in tries.items()])
+    return searched(opened, part, trials_of(None, shared, tried, flags), Path(out))
 
 
 def plan(
@@ -402,6 +444,10 @@ def run(recipe: Folder, settings: Sequence[str] = (), *, out: Folder | None = No
     from flows.steps import run_job
 
     return {stage: Path(ref.path) for stage, ref in run_job(open_job(recipe, settings, out)).items()}
+
+
+def _given(**sections: Mapping[str, Any] | None) -> list[tuple[str, Mapping[str, Any]]]:
+    return [(name, section) for name, section in sections.items() if section is not None]
 
 
 def _opened(cohort: Cohort | Folder) -> Cohort:

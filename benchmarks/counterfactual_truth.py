@@ -230,13 +230,19 @@ def said(estimates: list[Estimate]) -> list[Estimate]:
     return estimates
 
 
-def measure(bench: Bench, config: CounterfactualConfig, findings: Sequence[str], factors: Sequence[str]) -> list[Any]:
+def measure(
+    bench: Bench,
+    config: CounterfactualConfig,
+    of_factors: CounterfactualConfig,
+    findings: Sequence[str],
+    factors: Sequence[str],
+) -> list[Any]:
     """All estimates of one setting."""
     found: list[Estimate] = []
     for finding in findings:
         found += said([*removals(bench, finding, config), *additions(bench, finding, config)])
     for path in factors:
-        found += said(list(numbers(bench, path, config)))
+        found += said(list(numbers(bench, path, of_factors)))
     return [estimate.model_dump(mode="json", exclude_none=True) for estimate in found]
 
 
@@ -245,7 +251,8 @@ def arguments_of(given: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="folder of a run on simulated radiographs")
     parser.add_argument("--method", nargs="+", default=["inversion"], help="several are compared")
-    parser.add_argument("--guidance", type=float, nargs="+", default=[2.0], help="several are compared")
+    parser.add_argument("--guidance", type=float, nargs="+", default=[3.0], help="several are compared")
+    parser.add_argument("--factor-guidance", type=float, help="of continuous factors; by default the same")
     parser.add_argument("--strength", type=float, nargs="+", default=[0.8], help="several are compared")
     parser.add_argument("--locality", type=float, nargs="+", default=[0.2], help="several are compared")
     parser.add_argument("--split", default="test", help="whose images: val to choose by, test to report")
@@ -293,8 +300,11 @@ def main(given: Sequence[str] | None = None) -> dict[str, Any]:
             seed=chosen.seed,
         )
         factors = simulation.options.factors if chosen.factors is None else chosen.factors
-        estimates = measure(bench, config, chosen.findings, factors)
-        settings.append({"config": config.model_dump(mode="json"), "estimates": estimates})
+        mild = chosen.factor_guidance
+        of_factors = config if mild is None else config.model_copy(update={"guidance": mild})
+        estimates = measure(bench, config, of_factors, chosen.findings, factors)
+        used = {"config": config.model_dump(mode="json"), "factor_guidance": of_factors.guidance}
+        settings.append({**used, "estimates": estimates})
     result = {
         "bundle": bundle.digest,
         "cohort": cohort.digest,

@@ -40,6 +40,11 @@ def grid_spacings(cohort: Cohort, rows: Sequence[int], grid: GridSchema) -> dict
     return values
 
 
+def grid_of(preprocess: Preprocess) -> GridSchema:
+    """The grid that the networks see."""
+    return GridSchema(size=preprocess.size, fit=preprocess.fit)
+
+
 def with_spacing(
     vocabulary: ConditionSchema, cohort: Cohort, rows: Sequence[int], preprocess: Preprocess
 ) -> ConditionSchema:
@@ -48,7 +53,7 @@ def with_spacing(
     Raises:
         InputError: no training image states its spacing, or an attribute has that name.
     """
-    grid = GridSchema(size=preprocess.size, fit=preprocess.fit)
+    grid = grid_of(preprocess)
     specs = []
     for name, values in grid_spacings(cohort, rows, grid).items():
         if any(spec.name == name for spec in vocabulary.attributes):

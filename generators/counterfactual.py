@@ -213,7 +213,7 @@ class _Method:
 
         x = path[0]
         for place, (t, s) in enumerate(pairwise(self.times), start=1):
-            x = path[place] + region * (self._step(denoise)(x, t, s) - path[place])
+            x = torch.lerp(path[place], self._step(denoise)(x, t, s), region)
         return x
 
     def _contrast(self, x: Tensor, time_B: Tensor, wanted: Conditions) -> tuple[Tensor, Tensor]:

@@ -26,7 +26,7 @@ from conditioning.conditioner import Conditioner, encoder_sizes, learn_condition
 from conditioning.config import EMBEDDED
 from conditioning.encoder import Conditions
 from conditioning.prompt import ConditionSchema
-from conditioning.stated import with_spacing
+from conditioning.stated import grid_of, with_spacing
 from generators.base import AnyAutoencoder, AnyDenoiser, Base, open_base
 from generators.bundle import GeneratorBundle
 from generators.config import GeneratorConfig, Objective
@@ -134,9 +134,9 @@ class _Training:
 
     def _vocabulary(self) -> ConditionSchema:
         """Labels and attributes that are learned; beside a ControlNet, those that the base has learned."""
+        spaced = self.config.conditioning.spacing
         if self.base is None or self.config.tuning.method != "control":
             found = learnt_schema(self.cohort, self.rows.train)
-            spaced = self.config.conditioning.spacing
             return with_spacing(found, self.cohort, self.rows.train, self.preprocess) if spaced else found
         known = self.base.as_it_is().conditioner.schema
         if known.reads != ("labels",):
@@ -145,7 +145,12 @@ class _Training:
                 + ", ".join(known.reads),
                 "use another generator.tuning.method",
             )
-        return known
+        if spaced and known.grid is None:
+            raise InputError(
+                "a ControlNet stands beside the generator as it is, and the base does not read the spacing",
+                "set generator.conditioning.spacing to false, or use another generator.tuning.method",
+            )
+        return known if known.grid is None else known.model_copy(update={"grid": grid_of(self.preprocess)})
 
     @property
     def schema(self) -> ConditionSchema:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import yaml
 
+import medphantom
 from cohorts.errors import RecipeError, UnsupportedClaim
 from cohorts.store import Cohort
 from flows import search as searching
@@ -125,3 +126,17 @@ def test_few_real_images_are_compared_by_the_distance_without_bias(recipe: Path,
     assert (judge.measure, len(judge.real)) == ("kernel", 40)
     assert judge.floor(40) < judge._between(judge.real + 0.5) / 10
     assert judge.floor(20) is None
+
+
+def test_a_notebook_searches_too(tmp_path: Path) -> None:
+    cohort, settings = make_cohort(tmp_path / "c", total=320), tiny_config().model_dump(mode="json")
+    settings["denoiser_fit"]["steps"] = 3
+    tries = {"generator.denoiser_fit.steps": [1, 2], "sampler.steps": [2, 5]}
+    shared = {"steps": 9, "guidance": 1.0}
+    result = medphantom.search(
+        cohort, tries, tmp_path / "found", images=40, size=SIDE, generator=settings, sampler=shared
+    )
+    assert len({trial["distance"] for trial in result["trials"]}) == 4  # what is tried wins over what all share
+    assert result["best"]["steps"] in {2, 5}
+    steps = GeneratorBundle.load(tmp_path / "found" / "bundle").training["recipe"]["denoiser_fit"]["steps"]
+    assert f"generator.denoiser_fit.steps={steps}" in result["best"]["settings"]

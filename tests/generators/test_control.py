@@ -14,14 +14,14 @@ from cohorts.folders import pixel_digest
 from cohorts.preprocess import Preprocess
 from cohorts.store import Cohort
 from conditioning.plan import plan_prompts
-from conditioning.prompt import Prompt
+from conditioning.prompt import GridSchema, Prompt
 from generators.bundle import GeneratorBundle
 from generators.config import GeneratorConfig
 from generators.generate import generate
 from generators.train import train_generator
 from learning.fit_config import FitConfig
 from tests.generators.test_conditioned import masks_at
-from tests.generators.tiny import SAMPLER, tiny_config
+from tests.generators.tiny import SAMPLER, SIDE, tiny_config
 
 
 def control_config(base: Path, steps: int = 600, **changes: object) -> GeneratorConfig:
@@ -101,3 +101,26 @@ def test_without_masks_there_is_nothing_to_listen_to(
     config = control_config(bundle_folder, conditioning={})
     with pytest.raises(InputError, match=r"a ControlNet needs masks to listen to; set generator\.conditioning\.mask"):
         train_generator(cohort, preprocess, config, tmp_path / "bundle", work=tmp_path / "work")
+
+
+def test_the_spacing_is_read_where_the_base_reads_it(
+    cohort: Cohort, preprocess: Preprocess, bundle_folder: Path, tmp_path: Path
+) -> None:
+    """On the grid that the ControlNet sees; a base that does not read it cannot be taught it."""
+    spaced = {"mask": {}, "spacing": True}
+    with pytest.raises(InputError, match="the base does not read the spacing"):
+        train_generator(
+            cohort,
+            preprocess,
+            control_config(bundle_folder, conditioning=spaced),
+            tmp_path / "refused",
+            work=tmp_path / "work",
+        )
+    brief = FitConfig(steps=1, batch_size=8, validate_every=0, tracker="none")
+    config = tiny_config(conditioning={"spacing": True}, autoencoder_fit=brief, denoiser_fit=brief)
+    train_generator(cohort, preprocess, config, tmp_path / "base", work=tmp_path / "work")
+    filled = preprocess.model_copy(update={"fit": "crop"})
+    config = control_config(tmp_path / "base", steps=1, conditioning=spaced)
+    bundle = train_generator(cohort, filled, config, tmp_path / "bundle", work=tmp_path / "work")
+    assert bundle.facts.conditions.grid == GridSchema(size=(SIDE, SIDE), fit="crop")
+    assert bundle.facts.geometry(Prompt(attributes={"spacing": 0.7}))[0] == pytest.approx((0.7, 0.7))
