@@ -284,7 +284,8 @@ class CounterfactualConfig(Frozen):
         steps: of the path between the image and its noise; each is a call of the denoiser.
         strength: how far the image is taken back, 0 not at all … 1 to pure noise.
         iterations: of the fixed-point inversion, per step.
-        guidance: how much of the difference that the intervention makes is applied; 1: as the model says.
+        guidance: how much of the difference that the intervention makes is applied; 1: as the model says. The default
+            suits findings; 2 serves quantities such as age better.
         locality: how much weaker than at its strongest place the difference between the two prompts must be for the
             image to be left as it is there; 0: it may change everywhere. Not of ``sdedit``.
         drift: δ of ``latent_drifting``, in scaled latents per step; it adds up over ``steps``, so it belongs to them.
@@ -298,8 +299,8 @@ class CounterfactualConfig(Frozen):
     steps: Annotated[int, Field(ge=1, le=1000)] = 30
     strength: Annotated[float, Field(gt=0, le=1)] = 0.8
     iterations: Annotated[int, Field(ge=1, le=50)] = 4
-    guidance: Annotated[float, Field(ge=0, le=100)] = 2.0
-    locality: Annotated[float, Field(ge=0, le=0.5)] = 0.2
+    guidance: Annotated[float, Field(ge=0, le=100)] = 3.0
+    locality: Annotated[float, Field(ge=0, le=0.5)] = 0.15
     drift: Annotated[float, Field(ge=-1, le=1)] = 0.0
     seed: Annotated[int, Field(ge=0)] = 0
     micro_batch: Annotated[int, Field(ge=1, le=4096)] | None = None

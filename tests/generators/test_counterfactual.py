@@ -127,9 +127,11 @@ def test_the_region_is_where_the_differences_are_large_whatever_their_size() -> 
         step[1, 0, 10:12, 2:12] = 100.0
     region = change_region(differences, 0.2)
     assert region.shape == (2, 1, 16, 16)
-    assert region[0, 0, 5, 5] == region[1, 0, 11, 7] == 1
-    assert region[0, 0, 9:].max() == region[1, 0, :8].max() == 0
+    assert region[0, 0, 4:8, 4:8].min() == region[1, 0, 10:12, 2:12].min() == 1
+    assert (region.sum(dim=(1, 2, 3)) == torch.tensor([16, 20])).all()  # and nowhere else
     assert change_region(differences, 0.0).min() == 1
+    differences[0][0, :, 0, 0] = 0.6  # in half of the steps: .3 of the largest mean, between τ and 2τ
+    assert change_region(differences, 0.2)[0, 0, 0, 0] == pytest.approx(0.5)
     assert change_region([torch.zeros(1, 2, 4, 4, 4)], 0.2).max() == 0  # no difference, no region; volumes too
 
 
