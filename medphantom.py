@@ -163,8 +163,7 @@ def train(
     from flows.settings import TrainPart, read_part
 
     opened = _opened(cohort)
-    sides = [size] * opened.schema.spatial_dims if isinstance(size, int) else list(size)
-    flags = {"preprocess": {"size": sides, **(preprocess or {})}, "generator": dict(generator or {})}
+    flags = {"preprocess": {"size": _sides(opened, size), **(preprocess or {})}, "generator": dict(generator or {})}
     part = read_part(TrainPart, None, [], flags)
     return verbs.train(opened, part.preprocess.for_cohort(opened), part.generator, Path(out), progress)
 
@@ -201,9 +200,12 @@ def search(
     from flows.settings import SearchPart, read_part
 
     opened = _opened(cohort)
-    sides = [size] * opened.schema.spatial_dims if isinstance(size, int) else list(size)
-    flags = {"preprocess": {"size": sides, **(preprocess or {})}, "plan": {"kind": "match", "total": images}}
-    shared = [f"{name}={json.dumps(dict(given))}" for name, given in _given(generator=generator, sampler=sampler)]
+    flags = {
+        "preprocess": {"size": _sides(opened, size), **(preprocess or {})},
+        "plan": {"kind": "match", "total": images},
+    }
+    sections = {"generator": generator or {}, "sampler": sampler or {}}
+    shared = [f"{name}={json.dumps(dict(given))}" for name, given in sections.items()]
     part = read_part(SearchPart, None, shared, flags)
     tried = combinations([f"{name}={json.dumps(list(values))}" for name, values in tries.items()])
     return searched(opened, part, trials_of(None, shared, tried, flags), Path(out))
@@ -446,8 +448,8 @@ def run(recipe: Folder, settings: Sequence[str] = (), *, out: Folder | None = No
     return {stage: Path(ref.path) for stage, ref in run_job(open_job(recipe, settings, out)).items()}
 
 
-def _given(**sections: Mapping[str, Any] | None) -> list[tuple[str, Mapping[str, Any]]]:
-    return [(name, section) for name, section in sections.items() if section is not None]
+def _sides(cohort: Cohort, size: int | Sequence[int]) -> list[int]:
+    return [size] * cohort.schema.spatial_dims if isinstance(size, int) else list(size)
 
 
 def _opened(cohort: Cohort | Folder) -> Cohort:
