@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from cohorts.store import Cohort
 from conditioning.config import EMBEDDED, EncoderSizes
 from conditioning.prompt import ConditionSchema, Prompt
 from conditioning.stated import stated_attributes
+from conditioning.tables import WithTables, for_each, table
 
 if TYPE_CHECKING:
     from conditioning.text_encoder import TextBank, TextEncoder
@@ -174,7 +175,7 @@ def encode_prompts(schema: ConditionSchema, prompts: Sequence[Prompt]) -> Condit
     )
 
 
-class ConditionEncoder(nn.Module):
+class ConditionEncoder(WithTables):
     """Context tokens for cross-attention and one pooled vector, from :class:`Conditions`.
 
     One token for each label (a learned vector for each of absent, present and missing), for each continuous attribute
@@ -188,6 +189,7 @@ class ConditionEncoder(nn.Module):
         bank: answers of the pretrained text encoder, where there is one.
     """
 
+    stored: ClassVar = {"start": 3, "continuous_missing": 2, "continuous_names": 2}
     frequencies: Tensor
     offsets: Tensor
 
@@ -196,10 +198,10 @@ class ConditionEncoder(nn.Module):
         dim = self.dim = sizes.dim
         continuous, categorical = schema.continuous_inputs, schema.categorical_inputs
         self.sizes = (len(schema.label_inputs), len(continuous), len(categorical))
-        self.start = nn.Parameter(torch.randn(1, 1, dim) / math.sqrt(dim))
+        self.start = table(torch.randn(1, dim) / math.sqrt(dim))
         self.labels = nn.Embedding(3 * len(schema.label_inputs), dim)
-        self.continuous_missing = nn.Parameter(torch.randn(len(continuous), dim))
-        self.continuous_names = nn.Parameter(torch.randn(len(continuous), dim))
+        self.continuous_missing = table(torch.randn(len(continuous), dim))
+        self.continuous_names = table(torch.randn(len(continuous), dim))
         self.continuous_values = nn.Sequential(nn.Linear(2 * FREQUENCIES + 1, dim), nn.SiLU(), nn.Linear(dim, dim))
         counts = [1 + len(spec.categories) for spec in categorical]
         self.categories = nn.Embedding(sum(counts), dim)
@@ -230,7 +232,7 @@ class ConditionEncoder(nn.Module):
         places = torch.arange(self.sizes[0], device=conditions.labels_BL.device)
         labels = self.labels(3 * places + conditions.labels_BL)
         categories = self.categories(self.offsets + conditions.categorical_BK)
-        start = self.start.expand(len(conditions), 1, self.dim)
+        start = for_each(self.start, len(conditions))
         context = torch.cat([start, labels, self._continuous(conditions.continuous_BC), categories], dim=1)
         summary = context.mean(dim=1)
         if self.text is not None:
@@ -250,7 +252,7 @@ class ConditionEncoder(nn.Module):
             mine: vocabulary of this one.
             theirs: vocabulary of the other.
         """
-        self.start.copy_(other.start)
+        self.start.load_state_dict(other.start.state_dict())
         for name in ("pool", "continuous_values"):
             getattr(self, name).load_state_dict(getattr(other, name).state_dict())
         for place, label in enumerate(mine.label_inputs):
@@ -260,8 +262,8 @@ class ConditionEncoder(nn.Module):
         numbers = {spec.name: place for place, spec in enumerate(theirs.continuous_inputs)}
         for place, spec in enumerate(mine.continuous_inputs):
             if spec.name in numbers:
-                self.continuous_names[place] = other.continuous_names[numbers[spec.name]]
-                self.continuous_missing[place] = other.continuous_missing[numbers[spec.name]]
+                self.continuous_names.weight[place] = other.continuous_names.weight[numbers[spec.name]]
+                self.continuous_missing.weight[place] = other.continuous_missing.weight[numbers[spec.name]]
         rows = other.category_rows(theirs)
         for key, row in self.category_rows(mine).items():
             if key in rows:
@@ -281,8 +283,8 @@ class ConditionEncoder(nn.Module):
         values = torch.nan_to_num(values_BC).unsqueeze(-1)
         turns = values * self.frequencies
         features = torch.cat([values, torch.sin(turns), torch.cos(turns)], dim=-1)
-        tokens = self.continuous_values(features) + self.continuous_names
-        return torch.where(missing, self.continuous_missing, tokens)
+        tokens = self.continuous_values(features) + for_each(self.continuous_names, len(values_BC))
+        return torch.where(missing, for_each(self.continuous_missing, len(values_BC)), tokens)
 
 
 def _text_encoder(schema: ConditionSchema, sizes: EncoderSizes, bank: TextBank | None) -> TextEncoder | None:

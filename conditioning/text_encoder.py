@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from safetensors import SafetensorError
@@ -13,6 +14,7 @@ from transformers import CLIPTextConfig, CLIPTextModel
 from cohorts.folders import no_space_becomes_one_line
 from conditioning.config import EncoderSizes
 from conditioning.prompt import TextSchema
+from conditioning.tables import WithTables, for_each, table
 from conditioning.tokens import END, PADDING, START
 
 HEAD_CHANNELS = 16
@@ -90,7 +92,7 @@ class TextBank:
         return torch.where(ids > 0, ids + start, 0)
 
 
-class TextEncoder(nn.Module):
+class TextEncoder(WithTables):
     """What every text encoder ends with: learned vectors where a text has no token, and where there is no text.
 
     MONAI's cross-attention knows no padding mask, so padding is a token like any other, always the same.
@@ -100,19 +102,21 @@ class TextEncoder(nn.Module):
         dim: D.
     """
 
+    stored: ClassVar = {"padding": 1, "missing": 2, "missing_pooled": 1}
+
     def __init__(self, tokens: int, dim: int) -> None:
         super().__init__()
         self.total_tokens = tokens
-        self.padding = nn.Parameter(0.02 * torch.randn(dim))
-        self.missing = nn.Parameter(0.02 * torch.randn(tokens, dim))  # small: many tokens that say nothing yet
-        self.missing_pooled = nn.Parameter(torch.zeros(dim))
+        self.padding = table(0.02 * torch.randn(1, dim))
+        self.missing = table(0.02 * torch.randn(tokens, dim))  # small: many tokens that say nothing yet
+        self.missing_pooled = table(torch.zeros(1, dim))
 
     def finish(self, tokens_BTD: Tensor, valid_BT: Tensor, pooled_BD: Tensor) -> tuple[Tensor, Tensor]:
         """Put the learned vectors in place; a row without any valid token is a missing text."""
-        stated = valid_BT.any(dim=1)
-        filled = torch.where(valid_BT.unsqueeze(-1), tokens_BTD, self.padding)
-        context = torch.where(stated.reshape(-1, 1, 1), filled, self.missing)
-        return context, torch.where(stated.unsqueeze(-1), pooled_BD, self.missing_pooled)
+        stated, total = valid_BT.any(dim=1), len(valid_BT)
+        filled = torch.where(valid_BT.unsqueeze(-1), tokens_BTD, for_each(self.padding, total))
+        context = torch.where(stated.reshape(-1, 1, 1), filled, for_each(self.missing, total))
+        return context, torch.where(stated.unsqueeze(-1), pooled_BD, for_each(self.missing_pooled, total)[:, 0])
 
 
 class EmbeddedText(TextEncoder):
@@ -176,7 +180,7 @@ class PretrainedText(TextEncoder):
 
     def forward(self, ids_B1: Tensor) -> tuple[Tensor, Tensor]:
         """Numbers of texts in the bank plus one ``(B, 1)``, 0 for no text, to context and pooled (mean over tokens)."""
-        device = self.padding.device
+        device = self.padding.weight.device
         features, valid = self.bank.look_up(ids_B1[:, 0])
         features, valid = self.norm(features.to(device)), valid.to(device)
         share = valid.float() / valid.sum(dim=1, keepdim=True).clamp_min(1)

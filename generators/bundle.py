@@ -34,6 +34,7 @@ from cohorts.folders import (
 )
 from conditioning.conditioner import open_conditioner
 from conditioning.config import EncoderSizes
+from conditioning.tables import stored_state
 from generators.autoencoder import Autoencoder
 from generators.base import AnyAutoencoder, AnyDenoiser, open_base
 from generators.denoiser import Denoiser
@@ -186,7 +187,7 @@ class GeneratorBundle:
 
 
 def _whole(module: nn.Module) -> dict[str, Tensor]:
-    return {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in stored_state(module).items()}
 
 
 def _class(config: dict[str, Any], name: str) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 from cohorts.errors import InputError
 from cohorts.records import Frozen
 from conditioning.config import ConditioningConfig
+from generators.privacy_config import PrivacyConfig
 from learning.fit_config import FitConfig
 
 SMALLEST_LATENT_SIDE = 2
@@ -344,6 +345,8 @@ class GeneratorConfig(Frozen):
             or a folder or hub id of a Stable Diffusion pipeline. Its autoencoder stays as it is; sizes and objective
             are its own.
         tuning: how the base is fine-tuned.
+        privacy: fine-tune under differential privacy; null: without any guarantee. ``denoiser_fit.batch_size`` is then
+            the expected number of patients per step.
         autoencoder: size of the autoencoder.
         reconstruction: what the autoencoder is fitted to.
         denoiser: size of the denoiser.
@@ -365,6 +368,7 @@ class GeneratorConfig(Frozen):
 
     init_from: Annotated[str, Field(min_length=1)] | None = None
     tuning: FineTuning = FineTuning()
+    privacy: PrivacyConfig | None = None
     autoencoder: AutoencoderConfig = AutoencoderConfig()
     reconstruction: ReconstructionConfig = ReconstructionConfig()
     denoiser: DenoiserConfig = DenoiserConfig()
@@ -392,4 +396,19 @@ class GeneratorConfig(Frozen):
     def _tuning_needs_a_base(self) -> GeneratorConfig:
         if self.init_from is None and self.tuning != FineTuning():
             raise ValueError("generator.tuning says how a base is fine-tuned, and generator.init_from names none")
+        return self
+
+    @model_validator(mode="after")
+    def _privacy_is_possible(self) -> GeneratorConfig:
+        if self.privacy is None:
+            return self
+        if self.init_from is None:
+            raise ValueError(
+                "generator.privacy needs generator.init_from: only the denoiser is fitted privately, its autoencoder "
+                "must come from a public base"
+            )
+        if self.tuning.latent_scaling != "base":
+            raise ValueError(
+                "generator.privacy needs tuning.latent_scaling base: another one is measured on the images"
+            )
         return self

@@ -22,7 +22,7 @@ from generators.facts import LatentScaling
 from generators.latents import Latents, draw, scaled
 from generators.objective import add_noise, level_of, target, training_times, validation_times, velocity_loss
 from generators.sampler import noise_of, sample
-from learning.learner import Learner
+from learning.learner import RowLearner
 from learning.randomness import derive_seed, torch_generator
 
 TIME_SCALE = 1000.0  # the network's sinusoidal time embedding is made for steps 0…1000
@@ -156,7 +156,7 @@ def build_denoiser(
         return Denoiser(network_arguments(config, latent_shape, sizes.mask_channels), conditioner, sizes)
 
 
-class DenoiserLearner(Learner):
+class DenoiserLearner(RowLearner):
     """Fits a denoiser on batches of ``mean``, ``log_var`` (B, L, *latent) and the tensors of :class:`Conditions`.
 
     Args:
@@ -191,8 +191,8 @@ class DenoiserLearner(Learner):
         self.config, self.objective, self.scaling = config, objective, scaling
         self.judged, self.seed, self.decode = judged, seed, decode
 
-    def loss(self, batch: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
-        """As :meth:`Learner.loss`: squared error at random times, with some conditions dropped."""
+    def prepare(self, batch: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
+        """As :meth:`RowLearner.prepare`: latents, noise and times, with some conditions dropped."""
         mean = batch["mean"]
         conditions = Conditions.from_tensors(batch).one_wording(generator)
         conditions = conditions.drop(
@@ -207,7 +207,12 @@ class DenoiserLearner(Learner):
             constants = torch.randn(*mean.shape[:2], *[1] * (mean.ndim - 2), generator=generator)
             eps = eps + self.offset_noise * constants.to(mean)
         time_B = training_times(self.objective, len(mean), generator).to(mean.device)
-        return {"loss": self._errors(self.network, latents, eps, time_B, conditions).mean()}
+        return {"latents": latents, "eps": eps, "time": time_B, **conditions.tensors()}
+
+    def row_losses(self, prepared: dict[str, Tensor]) -> Tensor:
+        """As :meth:`RowLearner.row_losses`: squared error at the given times."""
+        conditions = Conditions.from_tensors(prepared)
+        return self._errors(self.network, prepared["latents"], prepared["eps"], prepared["time"], conditions)
 
     def validate(self, network: nn.Module, split: Literal["val", "train"]) -> dict[str, float]:
         """As :meth:`Learner.validate`: squared error at fixed noise and fixed times, the same ones for both splits."""

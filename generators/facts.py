@@ -33,14 +33,53 @@ class LatentScaling(Frozen):
     std: tuple[Annotated[float, Field(gt=0)], ...]
 
 
+class Guarantee(Frozen):
+    """(ε, δ)-differential privacy of the weights, and of all that is drawn from them.
+
+    Whoever sees the bundle, whatever else they know, can tell two sets of training patients that differ in one patient
+    apart hardly better than these numbers allow (Dwork et al. 2006; Abadi et al. 2016).
+
+    Attributes:
+        epsilon: ε, from the privacy loss distribution (Gopi et al. 2021).
+        epsilon_rdp: ε by Rényi differential privacy, a looser bound on the same.
+        delta: δ.
+        unit: who is added or removed: a patient with all of their images.
+        noise_multiplier: σ.
+        sample_rate: q, probability that a patient is drawn in a step.
+        steps: private steps.
+        clip_norm: C, largest norm of a patient's gradient.
+        draws: K, looks at a patient per step.
+        attack_auroc: what no test of *did it learn from this patient?* exceeds, as area under its ROC curve.
+        attack_tpr: the same as the share of patients that it finds while 1 % of the others are false alarms.
+    """
+
+    epsilon: Annotated[float, Field(ge=0)]
+    epsilon_rdp: Annotated[float, Field(ge=0)]
+    delta: Annotated[float, Field(gt=0, lt=1)]
+    unit: Literal["patient"]
+    noise_multiplier: Annotated[float, Field(gt=0)]
+    sample_rate: Annotated[float, Field(gt=0, le=1)]
+    steps: Annotated[int, Field(ge=1)]
+    clip_norm: Annotated[float, Field(gt=0)]
+    draws: Annotated[int, Field(ge=1)]
+    attack_auroc: Annotated[float, Field(ge=0.5, le=1)]
+    attack_tpr: Annotated[float, Field(ge=0.01, le=1)]
+
+
 class Privacy(Frozen):
     """What is promised about the patients of the training split.
 
     Attributes:
         formal: a differential-privacy guarantee in words and numbers, or that there is none.
+        guarantee: the same as numbers; ``None``: there is none.
+        outside: what touched the private images without being paid for, by name.
+        assumptions: what the guarantee takes for granted.
     """
 
     formal: str = NO_GUARANTEE
+    guarantee: Guarantee | None = None
+    outside: tuple[str, ...] = ()
+    assumptions: tuple[str, ...] = ()
 
 
 class BaseFacts(Frozen):

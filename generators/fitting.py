@@ -26,6 +26,7 @@ from learning.batches import StreamBatches
 from learning.devices import resolve_device
 from learning.fit import FitResult, fit
 from learning.fit_config import FitConfig
+from learning.private_steps import Private
 from learning.randomness import derive_seed
 
 Split = Literal["train", "val"]
@@ -52,11 +53,15 @@ class Fitting:
     work: Path
     progress: Progress | None
 
-    def fit(self, name: str, learner: Any, batches: Any, config: FitConfig, key: str) -> FitResult:
+    def fit(
+        self, name: str, learner: Any, batches: Any, config: FitConfig, key: str, *, private: Private | None = None
+    ) -> FitResult:
         """Fit, in a folder named by the digest of all that the result depends on."""
         seeded = config.model_copy(update={"seed": derive_seed(self.config.seed, name, config.seed)})
         folder = self.work / f"{name}-{key[:16]}"
-        return fit(learner, batches, seeded, work=folder, identity=key, name=name, progress=self.progress)
+        return fit(
+            learner, batches, seeded, work=folder, identity=key, name=name, progress=self.progress, private=private
+        )
 
     def judged_rows(self) -> dict[Split, Any]:
         """Places, evenly spread, of the images that judge a checkpoint, and of as many training images."""

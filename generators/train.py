@@ -36,9 +36,11 @@ from generators.facts import BaseFacts, BundleFacts, LatentScaling
 from generators.fitting import SPLITS, Fitting, Split, encode_images, fit_autoencoder, fit_features
 from generators.latents import Latents, balanced_scaling, unscaled
 from generators.methods import make_trainable
+from generators.privacy import private_fit, stated_schema, statement
 from generators.reproducible import reproducible
 from generators.round_trip import RoundTrip, round_trip
 from generators.training_data import TrainingRows, cached_images, learnt_geometry, learnt_schema, training_rows
+from learning.accounting import Spent
 from learning.batches import TensorBatches
 from learning.devices import resolve_device
 from learning.fit import FitResult
@@ -114,6 +116,12 @@ class _Training:
             config.denoiser.check_latent(self.latent_shape)
         else:
             self.objective, self.latent_shape = self.base.objective, self.base.latent_shape(size)
+        text, reader = config.conditioning.text, None if self.base is None else self.base.pipeline
+        if config.privacy is not None and text is not None and text.encoder == EMBEDDED and reader is None:
+            raise InputError(
+                "generator.privacy needs a pretrained text encoder: the embedded one keeps words of the cohort",
+                "set generator.conditioning.text.encoder to one, or leave texts out",
+            )
         self.rows = training_rows(self.cohort)
         self.vocabulary = self._vocabulary()
         self.conditioner = learn_conditioner(
@@ -134,9 +142,13 @@ class _Training:
 
     def _vocabulary(self) -> ConditionSchema:
         """Labels and attributes that are learned; beside a ControlNet, those that the base has learned."""
-        spaced = self.config.conditioning.spacing
+        spaced, privacy = self.config.conditioning.spacing, self.config.privacy
         if self.base is None or self.config.tuning.method != "control":
-            found = learnt_schema(self.cohort, self.rows.train)
+            stated = None if privacy is None else privacy.vocabulary
+            if stated is None:
+                found = learnt_schema(self.cohort, self.rows.train)
+            else:
+                found = stated_schema(self.cohort, stated)
             return with_spacing(found, self.cohort, self.rows.train, self.preprocess) if spaced else found
         known = self.base.as_it_is().conditioner.schema
         if known.reads != ("labels",):
@@ -185,11 +197,11 @@ class _Training:
         scaling = self._scaling(autoencoder, latents["train"])
         denoiser, denoiser_fit = self._denoiser(autoencoder, key, latents, scaling)
         return GeneratorBundle(
-            facts=self._facts(autoencoder, scaling),
+            facts=self._facts(autoencoder, scaling, denoiser_fit.spent),
             autoencoder=autoencoder.cpu().eval().requires_grad_(False),
             denoiser=denoiser.cpu().eval().requires_grad_(False),
             training={
-                **({} if cost is None else {"round_trip": cost.to_json()}),
+                **({} if cost is None or self.config.privacy is not None else {"round_trip": cost.to_json()}),
                 "recipe": self.config.model_dump(mode="json", exclude=_WITHOUT_CONSEQUENCE),
                 **({} if curve is None else {"autoencoder": _curves(curve)}),
                 "denoiser": _curves(denoiser_fit),
@@ -275,9 +287,13 @@ class _Training:
         parts += [config.conditioning.model_dump(mode="json"), config.tuning.model_dump(mode="json")]
         parts += [self.objective.model_dump(mode="json"), scaling.model_dump(mode="json")]
         parts += [config.denoiser_fit.consequential()]
+        if config.privacy is not None:
+            parts.append(config.privacy.model_dump(mode="json"))
         if self._learns_to_read:
             parts.append(config.text_fit.consequential())
-        return network, self.fitting.fit("denoiser", learner, batches, config.denoiser_fit, json_digest(parts))
+        private = private_fit(config, self.cohort.manifest["patient"][list(self.rows.train)].to_list())
+        found = self.fitting.fit("denoiser", learner, batches, config.denoiser_fit, json_digest(parts), private=private)
+        return network, found
 
     def _text_encoder(self, denoiser: Denoiser) -> None:
         """Teach the embedded text encoder, where there is one, to read; see :mod:`conditioning.text_learning`."""
@@ -332,7 +348,7 @@ class _Training:
             kind=self.base.kind, source=self.base.source, digest=self.base.digest, tuning=tuning, needed=needed
         )
 
-    def _facts(self, autoencoder: AnyAutoencoder, scaling: LatentScaling) -> BundleFacts:
+    def _facts(self, autoencoder: AnyAutoencoder, scaling: LatentScaling, spent: Spent | None) -> BundleFacts:
         geometry = learnt_geometry(self.cohort, self.rows.train, self.preprocess)
         return BundleFacts(
             preprocess=self.preprocess,
@@ -354,6 +370,7 @@ class _Training:
             micro_batch=self.config.micro_batch,
             threads=self.threads,
             intended_use=self.config.intended_use,
+            privacy=statement(self.config, spent),
             versions={name: importlib.metadata.version(name) for name in LIBRARIES},
         )
 
@@ -368,5 +385,8 @@ _WITHOUT_CONSEQUENCE = {
 
 
 def _curves(result: FitResult) -> dict[str, Any]:
+    """How a fit went; of a private one nothing, since its losses are those of private images, without noise."""
+    if result.spent is not None:
+        return {"best_step": result.best_step, "best_loss": None, "rows": []}
     rows = [{key: value for key, value in row.items() if key not in NOT_KEPT} for row in result.history]
     return {"best_step": result.best_step, "best_loss": result.best_loss, "rows": rows}

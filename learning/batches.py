@@ -72,7 +72,11 @@ class StreamBatches:
 
     def batch(self, index: int, size: int, seed: int) -> dict[str, Tensor]:
         """As :meth:`Batches.batch`."""
-        return self._read(stream_rows(self.total_rows, index * size, size, seed))
+        return self.rows(stream_rows(self.total_rows, index * size, size, seed))
+
+    def rows(self, numbers: Tensor) -> dict[str, Tensor]:
+        """These rows, int64 ``(n,)``: name → CPU tensor with n rows."""
+        return self._read(numbers)
 
 
 class TensorBatches(StreamBatches):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,12 +15,13 @@ from torch import Tensor, nn
 
 from cohorts.errors import InputError
 from cohorts.progress import Progress
-from learning.batches import Batches
+from learning.accounting import Spent
+from learning.batches import Batches, StreamBatches
 from learning.checkpoint import latest_checkpoint, refuse_other_settings, save_checkpoint
 from learning.devices import make_accelerator
 from learning.fit_config import FitConfig
 from learning.history import History
-from learning.learner import Learner
+from learning.learner import Learner, RowLearner
 from learning.optimizer import (
     adamw,
     frozen_names,
@@ -31,7 +32,8 @@ from learning.optimizer import (
     optimizer_tensors,
     trained_state,
 )
-from learning.randomness import derive_seed, torch_generator
+from learning.private_steps import Private, PrivateSteps
+from learning.randomness import derive_seed, seeded_layers, torch_generator
 
 __all__ = ["Batches", "FitConfig", "FitResult", "Learner", "fit"]
 
@@ -50,6 +52,7 @@ class FitResult:
         history: the rows of ``metrics.jsonl``.
         finished: whether all steps were done; ``False`` when ``stop`` asked for an early end.
         resumed_from: step of the checkpoint that this call went on from, 0: none.
+        spent: what a private fit has cost; ``None``: the fit was not private.
     """
 
     best_step: int
@@ -57,6 +60,7 @@ class FitResult:
     history: list[dict[str, Any]]
     finished: bool
     resumed_from: int
+    spent: Spent | None = None
 
 
 def fit(
@@ -69,6 +73,7 @@ def fit(
     name: str = "training",
     progress: Progress | None = None,
     stop: Callable[[], bool] | None = None,
+    private: Private | None = None,
 ) -> FitResult:
     """Fit the learner's network, going on from the last whole checkpoint in ``work`` where there is one.
 
@@ -85,26 +90,39 @@ def fit(
         name: what progress calls this fit.
         progress: called after every step.
         stop: asked after every step; ``True`` writes a checkpoint and ends early.
+        private: fit under differential privacy. Then ``batch_size`` is the expected number of units per step,
+            ``clip_norm`` and ``accumulate`` are without meaning, and validation is only looked at: the last weights are
+            kept, since a choice by private data would have to be paid for.
 
     Raises:
-        InputError: no data, or a batch that does not divide among passes and processes.
+        InputError: no data, or a batch that does not divide among passes and processes; a private fit that is not
+            possible with this learner, budget or data.
         ArtifactError: the checkpoint in ``work`` is of another configuration, identity or network.
         ResourceError: the device or the precision cannot be had, or the disk is full.
         MedphantomError: a loss or gradient is not finite.
     """
-    run = _Run(learner, batches, config, work, identity)
+    run = _Run(learner, batches, config, work=work, identity=identity, private=private)
     try:
         resumed_from = run.resume()
         finished = run.train(name, progress, stop)
         return run.result(finished, resumed_from)
     finally:
-        run.history.end()
+        run.end()
 
 
 class _Run:
     """One call of :func:`fit`: what is kept between its steps."""
 
-    def __init__(self, learner: Learner, batches: Batches, config: FitConfig, work: Path, identity: str) -> None:
+    def __init__(
+        self,
+        learner: Learner,
+        batches: Batches,
+        config: FitConfig,
+        *,
+        work: Path,
+        identity: str,
+        private: Private | None,
+    ) -> None:
         self.learner, self.batches, self.config, self.work = learner, batches, config, work
         self.accelerator = make_accelerator(
             config.device, config.precision, accumulate=config.accumulate, tracker=config.tracker, work=work
@@ -116,6 +134,7 @@ class _Run:
             "precision": str(self.accelerator.mixed_precision),
             "network": _shapes(learner.network),
             "adversary": {} if learner.adversary is None else _shapes(learner.adversary),
+            **({} if private is None else {"privacy": private.config.model_dump(mode="json")}),
         }
         passes = config.accumulate * self.accelerator.num_processes
         if config.batch_size % passes:
@@ -135,6 +154,7 @@ class _Run:
             self.adversary_optimizer = adamw(learner.adversary, rate, config)
         self.frozen = frozen_names(learner.network)
         self.average = None if config.ema_decay is None else moving_average(learner.network, config.ema_decay)
+        self.private = None if private is None else self._private_steps(private)
         self.history = History(self.accelerator, work, config)
         self.step = 0
         self.best: dict[str, Any] | None = None
@@ -163,6 +183,8 @@ class _Run:
                 load_optimizer(self.adversary_optimizer, found.groups["adversary_optimizer"])
             self.best, self.best_weights = found.state["best"], found.groups.get("best", {})
         self.history.begin(self.step, {} if found is None else found.state["history"])
+        if self.private is not None:
+            self.private.begin(self.step, None if found is None else found.state.get("privacy"))
         return self.step
 
     def save(self) -> None:
@@ -181,6 +203,8 @@ class _Run:
             if self.best is not None:
                 groups["best"] = self.best_weights
             state = {"settings": self.settings, "best": self.best, "history": self.history.state()}
+            if self.private is not None:
+                state["privacy"] = self.private.account.state(self.step)
             save_checkpoint(self.work / CHECKPOINTS, self.step, groups, state)
         self.accelerator.wait_for_everyone()
 
@@ -213,6 +237,9 @@ class _Run:
         learner, config = self.learner, self.config
         learner.step = self.step
         factor = config.learning_rate_factor(self.step)
+        if self.private is not None:
+            self._private_step(self.private, factor)
+            return
         with no_gradients_for(learner.adversary):
             batches, logged = self._pass_all("loss", learner.loss, self.optimizer)
         logged["gradient_norm"] = self._update(self.optimizer, learner.network, factor)
@@ -224,6 +251,13 @@ class _Run:
                 self._update(self.adversary_optimizer, learner.adversary, factor)
                 logged.update({f"adversary_{key}": value for key, value in losses.items()})
         self.history.note(self.step, logged, factor * config.learning_rate)
+
+    def _private_step(self, private: PrivateSteps, factor: float) -> None:
+        logged = private.take(self.step)
+        self._move(self.optimizer, factor)
+        if self.average is not None:
+            self.average.update_parameters(self.learner.network)
+        self.history.note(self.step, logged, factor * self.config.learning_rate)
 
     def _pass_all(
         self,
@@ -258,12 +292,16 @@ class _Run:
         """One optimiser step at ``factor`` times the peak learning rate; returns the gradient's unclipped norm."""
         parameters = [p for p in network.parameters() if p.requires_grad]
         self._average_gradients(parameters)
-        for group in optimizer.param_groups:
-            group["lr"] = group["peak"] * factor
         bound = self.config.clip_norm or float("inf")
         norm: Tensor = self.accelerator.clip_grad_norm_(parameters, bound)
-        optimizer.step()
+        self._move(optimizer, factor)
         return norm.detach()
+
+    def _move(self, optimizer: torch.optim.Optimizer, factor: float) -> None:
+        """Step along the gradients that are there, at ``factor`` times the peak learning rate."""
+        for group in optimizer.param_groups:
+            group["lr"] = group["peak"] * factor
+        optimizer.step()
 
     def _average_gradients(self, parameters: list[nn.Parameter]) -> None:
         """Mean gradient over processes, in one message.
@@ -294,7 +332,8 @@ class _Run:
                 training = self.learner.validate(network, "train") if validation else {}
             if validation:
                 self.history.log_validation(self.step, validation, training)
-                if self.best is None or validation["loss"] < self.best["loss"]:
+                chooses = self.private is None  # a choice by private data would be outside the account
+                if chooses and (self.best is None or validation["loss"] < self.best["loss"]):
                     self.best = {"step": self.step, "loss": validation["loss"]}
                     self.best_weights = _copied(network, self.frozen)
         self.accelerator.wait_for_everyone()
@@ -317,7 +356,14 @@ class _Run:
         self._share(self.learner.network)
         self.learner.network.eval()
         step, loss = (self.step, None) if self.best is None else (self.best["step"], self.best["loss"])
-        return FitResult(step, loss, self.history.rows, finished, resumed_from)
+        spent = None if self.private is None else self.private.account.spent()
+        return FitResult(step, loss, self.history.rows, finished, resumed_from, spent)
+
+    def end(self) -> None:
+        """Close what is open, and leave the network without hooks."""
+        self.history.end()
+        if self.private is not None:
+            self.private.close()
 
     # ---- help ----
 
@@ -335,17 +381,16 @@ class _Run:
             self.accelerator.set_trigger()
         return bool(self.accelerator.check_trigger())
 
-    @contextmanager
-    def _seeded(self, *purpose: str | int) -> Iterator[None]:
-        """Layers such as dropout draw from the global generator: seed it for the block, and put it back after."""
-        seed = derive_seed(self.config.seed, "layers", *purpose)
-        on_cuda = self.device.type == "cuda"
-        with torch.random.fork_rng(devices=[self.device] if on_cuda else []):
-            # Not torch.manual_seed: without CUDA it takes 1 ms and queues a call with its stack trace for ever.
-            torch.default_generator.manual_seed(seed)
-            if on_cuda:
-                torch.cuda.manual_seed(seed)
-            yield
+    def _seeded(self, *purpose: str | int) -> AbstractContextManager[None]:
+        return seeded_layers(self.device, derive_seed(self.config.seed, "layers", *purpose))
+
+    def _private_steps(self, private: Private) -> PrivateSteps:
+        learner, batches = self.learner, self.batches
+        if not isinstance(learner, RowLearner) or not isinstance(batches, StreamBatches) or learner.adversary:
+            raise InputError("only losses that are a mean over rows can be fitted privately", "fit it without privacy")
+        return PrivateSteps(
+            learner, batches, private, self.config, self.optimizer, accelerator=self.accelerator, work=self.work
+        )
 
 
 def _copied(network: nn.Module, frozen: frozenset[str]) -> dict[str, Tensor]:

@@ -70,3 +70,27 @@ class Learner(ABC):
         """
         del network
         return None
+
+
+class RowLearner(Learner):
+    """A learner whose loss is a mean over rows that do not see each other: what a private fit can be made of."""
+
+    @abstractmethod
+    def prepare(self, batch: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
+        """All that is random about the losses of a batch, drawn; each row by itself or with rows of its unit.
+
+        Args:
+            batch: tensors on the device of the network, B rows each.
+            generator: CPU generator; the only source of randomness to use.
+
+        Returns:
+            name → tensor of B rows, for :meth:`row_losses`.
+        """
+
+    @abstractmethod
+    def row_losses(self, prepared: dict[str, Tensor]) -> Tensor:
+        """Loss of each row, ``(B,)``: a function of that row and the network alone."""
+
+    def loss(self, batch: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
+        """As :meth:`Learner.loss`: the mean over rows."""
+        return {"loss": self.row_losses(self.prepare(batch, generator)).mean()}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -20,3 +22,17 @@ def torch_generator(run_seed: int, *purpose: str | int) -> torch.Generator:
     import torch
 
     return torch.Generator().manual_seed(derive_seed(run_seed, *purpose))
+
+
+@contextmanager
+def seeded_layers(device: torch.device, seed: int) -> Iterator[None]:
+    """Layers such as dropout draw from the global generator: seed it for the block, and put it back after."""
+    import torch
+
+    on_cuda = device.type == "cuda"
+    with torch.random.fork_rng(devices=[device] if on_cuda else []):
+        # Not torch.manual_seed: without CUDA it takes 1 ms and queues a call with its stack trace for ever.
+        torch.default_generator.manual_seed(seed)
+        if on_cuda:
+            torch.cuda.manual_seed(seed)
+        yield

@@ -1,0 +1,146 @@
+"""White-box audit of private steps: canaries in one run, with the noise of a budget and without any.
+
+Each canary is a unit of one row with a place of its own in the input of a small network; a coin says whether it is in
+the training data. The auditor sees every noised gradient and every weight, computes each canary's clipped gradient at
+each step, and scores a canary by the inner products of the two. Run by hand; seconds on a CPU::
+
+    python -m benchmarks.dp_audit --canaries 2000 --epsilon 1
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from benchmarks.measuring import write_result
+from learning.audit import ceiling, epsilon_at_least, right_guesses
+from learning.batches import TensorBatches
+from learning.fit_config import FitConfig
+from learning.learner import RowLearner
+from learning.private_config import PrivateFitConfig
+from learning.private_steps import Private, PrivateSteps, Units
+from learning.row_gradients import RowGradients
+
+DELTA = 1e-5
+WIDTH = 4
+LOUD = 100.0
+
+
+class Canaries(RowLearner):
+    """A small network whose first layer has a column for each canary."""
+
+    def __init__(self, total: int, seed: int) -> None:
+        torch.manual_seed(seed)
+        super().__init__(nn.Sequential(nn.Linear(total, WIDTH), nn.SiLU(), nn.Linear(WIDTH, 1)))
+
+    def prepare(self, batch: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
+        """Nothing is random about a canary."""
+        del generator
+        return batch
+
+    def row_losses(self, prepared: dict[str, Tensor]) -> Tensor:
+        """Squared error."""
+        error: Tensor = self.network(prepared["x"])[:, 0] - prepared["y"]
+        return error.square()
+
+
+def audit(total: int, epsilon: float | None, *, steps: int, share: float, seed: int) -> dict[str, Any]:
+    """One run with ``total`` canaries; returns how many coins were guessed, and what ε that refutes.
+
+    Args:
+        total: canaries.
+        epsilon: budget; ``None``: no noise.
+        steps: private steps.
+        share: expected share of the units per step.
+        seed: of coins and weights.
+    """
+    included = torch.rand(total, generator=torch.Generator().manual_seed(seed)) < 0.5
+    x, y = LOUD * torch.eye(total), torch.full((total,), LOUD)
+    rows = torch.nonzero(included).flatten()
+    learner = Canaries(total, seed)
+    learner.network.train()
+    optimizer = torch.optim.SGD(learner.network.parameters(), lr=1e-4)
+    fit = FitConfig(steps=steps, batch_size=round(share * len(rows)), device="cpu", precision="fp32", tracker="none")
+    config = PrivateFitConfig(epsilon=epsilon, delta=DELTA, draws=1, gradients="hooks", rows_at_once=256)
+    scores = torch.zeros(total, dtype=torch.float64)
+    with tempfile.TemporaryDirectory() as work:
+        private = PrivateSteps(
+            learner,
+            TensorBatches({"x": x[rows], "y": y[rows]}),
+            Private(config, Units(torch.arange(len(rows)))),
+            fit,
+            optimizer,
+            accelerator=Accelerator(cpu=True),
+            work=Path(work),
+        )
+        private.begin(0, None)
+        for step in range(steps):
+            own = clipped(learner, {"x": x, "y": y}, config.clip_norm, private)
+            private.take(step)
+            seen = torch.cat([p.grad.flatten() for p in private.parameters]).double()
+            scores += own @ seen
+            optimizer.step()
+        spent = private.account.spent()
+        private.close()
+    guesses = total // 4 * 2  # half of them; fixed beforehand
+    correct = right_guesses(scores.tolist(), included.tolist(), guesses)
+    return {
+        "promised_epsilon": None if epsilon is None else spent.epsilon,
+        "noise_multiplier": spent.mechanism.noise_multiplier,
+        "canaries": total,
+        "steps": steps,
+        "guesses": guesses,
+        "correct": correct,
+        "epsilon_at_least": epsilon_at_least(DELTA, canaries=total, guesses=guesses, correct=correct),
+        "ceiling": ceiling(DELTA, guesses=guesses),
+        "seed": seed,
+    }
+
+
+def clipped(learner: Canaries, rows: dict[str, Tensor], bound: float, private: PrivateSteps) -> Tensor:
+    """The clipped gradient of every canary at the present weights, ``(canaries, weights)`` float64."""
+    hooks = private.hooks
+    if not isinstance(hooks, RowGradients):
+        raise TypeError("the audit needs hooks")
+    found = []
+    for start in range(0, len(rows["x"]), 256):
+        hooks.compute(learner.row_losses, {name: tensor[start : start + 256] for name, tensor in rows.items()})
+        found.append(torch.cat([p.grad_sample.flatten(1) for p in private.parameters], dim=1).double())
+    gradients = torch.cat(found)
+    return gradients * (bound / (gradients.norm(dim=1, keepdim=True) + 1e-6)).clamp(max=1)
+
+
+def main(given: Sequence[str] | None = None) -> dict[str, Any]:
+    """Audit with noise and without; print and write what was found."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--canaries", type=int, default=2000)
+    parser.add_argument("--epsilon", type=float, nargs="+", default=[1.0])
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--share", type=float, default=0.5)
+    parser.add_argument("--seeds", type=int, default=5)
+    chosen = parser.parse_args(given)
+    runs = []
+    for epsilon in [*chosen.epsilon, None]:
+        for seed in range(chosen.seeds):
+            found = audit(chosen.canaries, epsilon, steps=chosen.steps, share=chosen.share, seed=seed)
+            runs.append(found)
+            print(
+                f"ε {'∞' if epsilon is None else f'{epsilon:g}'}, seed {seed}: {found['correct']} of "
+                f"{found['guesses']} guesses right, ε is at least {found['epsilon_at_least']:.3f} "
+                f"(an audit of this size can say {found['ceiling']:.2f} at most)",
+                flush=True,
+            )
+    result = {"arguments": vars(chosen), "delta": DELTA, "runs": runs}
+    write_result("dp_audit", result)
+    return result
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,138 @@
+"""The account of a private fit on disk: on what terms, how many steps were begun, and the key of its randomness."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+from cohorts.errors import ArtifactError
+from cohorts.folders import json_digest, read_json, write_json
+from learning.accounting import Mechanism, Spent, epsilon_of
+
+KEY_FILE = "privacy.key"
+ACCOUNT_FILE = "privacy.json"
+KEY_BYTES = 32
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What each step of a private fit costs, as it derives from configuration and data.
+
+    Attributes:
+        noise_multiplier: σ.
+        sample_rate: q.
+        delta: δ at which ε is told.
+        clip_norm: C.
+        draws: K.
+        total_units: N.
+    """
+
+    noise_multiplier: float
+    sample_rate: float
+    delta: float
+    clip_norm: float
+    draws: int
+    total_units: int
+
+
+class Account:
+    """Steps are paid for before they are taken, so that a killed fit has never learned more than it paid for.
+
+    The key is drawn from the operating system once per fit. Which units are drawn and the noise derive from it, never
+    from the recipe's seed: a seed is published, and with it the noise could be subtracted.
+
+    Args:
+        work: folder of the fit.
+        terms: what its steps cost.
+    """
+
+    def __init__(self, work: Path, terms: Terms) -> None:
+        self.work, self.terms = work, terms
+        self.key = ""
+        self.steps_begun = 0
+
+    def open(self) -> None:
+        """Before the first step: a key and an empty account, unless there is one on the same terms already."""
+        content, key = self._read()
+        if content is None or key is None or content["terms"] != asdict(self.terms):
+            key = secrets.token_hex(KEY_BYTES)
+            self.work.mkdir(parents=True, exist_ok=True)
+            _write_key(self.work / KEY_FILE, key)
+            write_json(self.work / ACCOUNT_FILE, self._content(key, 0))
+
+    def resume(self, step: int, saved: dict[str, Any] | None) -> None:
+        """Go on after so many steps.
+
+        Args:
+            step: that the weights at hand have learned from.
+            saved: what the checkpoint of that step keeps of the account.
+
+        Raises:
+            ArtifactError: the account or its key is missing, or of other steps.
+        """
+        content, key = self._read()
+        if content is None or key is None or content["key"] != json_digest(key):
+            self._refuse(step, "is missing or damaged")
+        if content["terms"] != asdict(self.terms) or content["steps_begun"] < step:
+            self._refuse(step, "is of other steps")
+        if step and saved != self.state(step):
+            self._refuse(step, "differs from that in the checkpoint")
+        self.key, self.steps_begun = key, content["steps_begun"]
+
+    def pay(self, step: int, *, write: bool) -> None:
+        """Note that a step (from 0) is begun; one that is repeated after a resume was paid for already."""
+        if step < self.steps_begun:
+            return
+        self.steps_begun = step + 1
+        if write:
+            write_json(self.work / ACCOUNT_FILE, self._content(self.key, self.steps_begun))
+
+    def state(self, step: int) -> dict[str, Any]:
+        """What a checkpoint keeps of the account."""
+        return {**asdict(self.terms), "steps": step}
+
+    def spent(self) -> Spent:
+        """What all steps that were ever begun have cost."""
+        terms = self.terms
+        mechanism = Mechanism(terms.noise_multiplier, terms.sample_rate, self.steps_begun)
+        return Spent(
+            epsilon=epsilon_of(mechanism, terms.delta),
+            epsilon_rdp=epsilon_of(mechanism, terms.delta, accountant="rdp"),
+            delta=terms.delta,
+            mechanism=mechanism,
+            clip_norm=terms.clip_norm,
+            total_units=terms.total_units,
+            draws=terms.draws,
+        )
+
+    def _content(self, key: str, steps_begun: int) -> dict[str, Any]:
+        return {"terms": asdict(self.terms), "key": json_digest(key), "steps_begun": steps_begun}
+
+    def _read(self) -> tuple[dict[str, Any] | None, str | None]:
+        try:
+            content = read_json(self.work / ACCOUNT_FILE)
+        except ArtifactError:
+            content = None
+        known = isinstance(content, dict) and set(content) == {"terms", "key", "steps_begun"}
+        try:
+            key: str | None = (self.work / KEY_FILE).read_text(encoding="ascii").strip()
+        except (OSError, UnicodeDecodeError):
+            key = None
+        return content if known else None, key if key is not None and len(key) == 2 * KEY_BYTES else None
+
+    def _refuse(self, step: int, why: str) -> NoReturn:
+        raise ArtifactError(
+            f"the account of the {step} private steps in {self.work} ({ACCOUNT_FILE}, {KEY_FILE}) {why}",
+            f"restore it, or remove {self.work}: the fit then begins again, with a budget of its own",
+        )
+
+
+def _write_key(path: Path, key: str) -> None:
+    """Readable by its owner only."""
+    path.unlink(missing_ok=True)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w", encoding="ascii") as stream:
+        stream.write(key)

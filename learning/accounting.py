@@ -1,0 +1,231 @@
+"""What private steps cost: ε from σ, and σ from ε, by Opacus's accountants.
+
+Every step is one Gaussian mechanism on units that were drawn independently with probability q (Poisson sampling).
+Neighbours differ by adding or removing one unit. The guarantee is read from the privacy loss distribution (PRV, Gopi et
+al. 2021); Rényi differential privacy (RDP, Mironov et al. 2019), an older and looser bound, stands beside it.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+from opacus.accountants import PRVAccountant, RDPAccountant
+from opacus.accountants.utils import get_noise_multiplier
+from scipy.optimize import brentq
+from scipy.special import ndtr, ndtri
+
+from cohorts.errors import InputError
+
+RELATIVE_ERROR = 0.002  # of ε
+LARGEST_NOISE = 1000.0
+NOISE_TOLERANCE = 0.005
+AUTO_DELTA = 0.1
+FALSE_ALARMS = (0.001, 0.01, 0.05)
+CURVE_DELTA_ERROR = 1e-8
+
+
+@dataclass(frozen=True)
+class Mechanism:
+    """Steps of DP-SGD that are alike.
+
+    Attributes:
+        noise_multiplier: σ, standard deviation of the noise over the clipping norm.
+        sample_rate: q, probability that a unit is drawn in a step.
+        steps: number of steps.
+    """
+
+    noise_multiplier: float
+    sample_rate: float
+    steps: int
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What a fit has spent.
+
+    Attributes:
+        epsilon: ε by the PRV accountant: the guarantee.
+        epsilon_rdp: ε by the RDP accountant, a looser bound on the same.
+        delta: δ.
+        mechanism: what was paid for.
+        clip_norm: C.
+        total_units: units in the data, which q derives from.
+        draws: K.
+    """
+
+    epsilon: float
+    epsilon_rdp: float
+    delta: float
+    mechanism: Mechanism
+    clip_norm: float
+    total_units: int
+    draws: int
+
+
+def delta_for(delta: float | str, total_units: int) -> float:
+    """δ, where it was left open: a tenth of one over the number of units.
+
+    Raises:
+        InputError: a δ of one over the number of units or more, which would allow publishing somebody whole.
+    """
+    if isinstance(delta, str):
+        return AUTO_DELTA / total_units
+    if delta >= 1 / total_units:
+        raise InputError(
+            f"privacy.delta must lie below 1 / {total_units}, one over the number of units, got {delta:g}",
+            "leave it at auto",
+        )
+    return delta
+
+
+def epsilon_of(mechanism: Mechanism, delta: float, *, accountant: str = "prv") -> float:
+    """ε that a mechanism has spent at δ; 0 before the first step, infinite without noise.
+
+    Args:
+        mechanism: σ, q and steps.
+        delta: δ.
+        accountant: ``prv`` or ``rdp``.
+    """
+    if mechanism.steps == 0:
+        return 0.0
+    if mechanism.noise_multiplier == 0:
+        return math.inf
+    rough = _rdp(mechanism, delta)
+    if accountant == "rdp":
+        return rough
+    found = PRVAccountant()
+    found.history = [(mechanism.noise_multiplier, mechanism.sample_rate, mechanism.steps)]
+    with _quiet():
+        return float(found.get_epsilon(delta, eps_error=RELATIVE_ERROR * max(min(rough, 100.0), 0.1)))
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    with warnings.catch_warnings(), np.errstate(divide="ignore"):  # log(1 - q) where every unit is in every step
+        warnings.simplefilter("ignore", UserWarning)  # that a wider range of RDP's orders might give a smaller bound
+        yield
+
+
+def _rdp(mechanism: Mechanism, delta: float) -> float:
+    found = RDPAccountant()
+    found.history = [(mechanism.noise_multiplier, mechanism.sample_rate, mechanism.steps)]
+    with _quiet():
+        return float(found.get_epsilon(delta))
+
+
+def noise_for(epsilon: float, delta: float, *, sample_rate: float, steps: int) -> float:
+    """A σ at which so many steps spend no more than ε, and no less than 99.5 % of it.
+
+    Raises:
+        InputError: no useful σ does.
+    """
+    high = _noise_by_rdp(epsilon, delta, sample_rate, steps)
+    if high is None:
+        raise InputError(
+            f"ε = {epsilon:g} at δ = {delta:g} cannot be reached in {steps} steps that each draw {sample_rate:.1%} of "
+            "the units",
+            "take fewer steps, fewer units per step, more patients, or a larger ε",
+        )
+    low = high / 2  # the RDP bound is looser by some tens of percent at most
+    spent = epsilon_of(Mechanism(high, sample_rate, steps), delta)
+    while spent < (1 - NOISE_TOLERANCE) * epsilon:
+        middle = (low + high) / 2
+        found = epsilon_of(Mechanism(middle, sample_rate, steps), delta)
+        if found <= epsilon:
+            high, spent = middle, found
+        else:
+            low = middle
+        if high - low < 1e-6 * high:
+            break
+    return high
+
+
+def _noise_by_rdp(epsilon: float, delta: float, sample_rate: float, steps: int) -> float | None:
+    """A σ that suffices by the looser bound; ``None`` where none below :data:`LARGEST_NOISE` does."""
+    if _rdp(Mechanism(LARGEST_NOISE, sample_rate, steps), delta) > epsilon:
+        return None
+    with _quiet():
+        return float(
+            get_noise_multiplier(
+                target_epsilon=epsilon,
+                target_delta=delta,
+                sample_rate=sample_rate,
+                steps=steps,
+                accountant="rdp",
+                epsilon_tolerance=0.01 * epsilon,
+            )
+        )
+
+
+@dataclass(frozen=True)
+class AttackBound:
+    """What the best possible test of *was this unit there?* reaches, for units of the attacker's choice.
+
+    Attributes:
+        auroc: area under its ROC curve.
+        tpr: share of those who were there that it finds, by the share of false alarms that it is allowed.
+    """
+
+    auroc: float
+    tpr: dict[float, float]
+
+
+def strongest_attack(mechanism: Mechanism, false_alarms: Sequence[float] = FALSE_ALARMS) -> AttackBound:
+    """Bound on every attack on a mechanism, from its whole curve of ε against δ.
+
+    For each (ε, δ) on the curve no test exceeds ``min(e^ε f + δ, 1 - e^-ε (1 - δ - f))`` true alarms at f false ones
+    (Kairouz et al. 2015, theorem 2.1); the bound is the smallest over the curve.
+
+    Args:
+        mechanism: σ, q and steps.
+        false_alarms: f at which the bound is told.
+    """
+    if not mechanism.noise_multiplier:
+        return AttackBound(1.0, dict.fromkeys(false_alarms, 1.0))
+    found = PRVAccountant()
+    found.history = [(mechanism.noise_multiplier, mechanism.sample_rate, mechanism.steps)]
+    error = RELATIVE_ERROR * max(min(_rdp(mechanism, 1e-5), 100.0), 0.1)
+    with _quiet():
+        losses = found._get_dprv(eps_error=error, delta_error=CURVE_DELTA_ERROR)  # noqa: SLF001 - the curve, not a point
+    # both errors are on the safe side: the privacy loss distribution is known to eps_error in ε, delta_error in δ
+    steps = (*np.linspace(0, 2, 41), *np.linspace(2.2, 20, 90))
+    return _bound(
+        [(e + error, float(losses.compute_delta_estimate(e)) + CURVE_DELTA_ERROR) for e in steps], false_alarms
+    )
+
+
+def gaussian_attack(epsilon: float, delta: float, false_alarms: Sequence[float] = FALSE_ALARMS) -> AttackBound:
+    """The same for a mechanism of which only (ε, δ) is known, as if it were one Gaussian one (Dong et al. 2022).
+
+    >>> {epsilon: round(gaussian_attack(epsilon, 1e-5).auroc, 3) for epsilon in (1, 3, 8, 10)}
+    {1: 0.575, 3: 0.694, 8: 0.881, 10: 0.921}
+    >>> {epsilon: round(gaussian_attack(epsilon, 1e-5).tpr[0.01], 3) for epsilon in (1, 3, 8, 10)}
+    {1: 0.02, 3: 0.054, 8: 0.255, 10: 0.372}
+    """
+
+    def excess(mu: float) -> float:
+        # Balle & Wang 2018, equation 6, at sensitivity over standard deviation mu
+        return float(ndtr(mu / 2 - epsilon / mu) - math.exp(epsilon) * ndtr(-mu / 2 - epsilon / mu)) - delta
+
+    mu = float(brentq(excess, 1e-6, 100.0))
+    tpr = {f: float(ndtr(mu + ndtri(f))) for f in false_alarms}
+    return AttackBound(float(ndtr(mu / math.sqrt(2))), tpr)
+
+
+def _bound(pairs: Sequence[tuple[float, float]], false_alarms: Sequence[float]) -> AttackBound:
+    grid = np.concatenate([[0.0], np.logspace(-6, 0, 600)])
+    at = np.concatenate([np.asarray(false_alarms, dtype=float), grid])
+    best = np.ones_like(at)
+    for epsilon, delta in pairs:
+        if math.isfinite(epsilon):
+            best = np.minimum(
+                best, np.minimum(math.exp(epsilon) * at + delta, 1 - (1 - delta - at) / math.exp(epsilon))
+            )
+    curve = best[len(false_alarms) :]
+    auroc = float(np.sum(np.diff(grid) * (curve[1:] + curve[:-1]) / 2))
+    return AttackBound(min(auroc, 1.0), {f: float(t) for f, t in zip(false_alarms, best, strict=False)})

@@ -1,0 +1,289 @@
+"""Private steps (DP-SGD): each unit's gradient is clipped as a whole, their sum is noised, and every step is paid for.
+
+What makes a step private, in order. (1) Units are drawn independently with probability q, so that a batch may be empty.
+(2) A drawn unit is looked at K times over its rows, with randomness that nobody else's rows change. (3) The mean of its
+K gradients is clipped to norm C: that bounds the unit, however many rows it has. (4) Gaussian noise of standard
+deviation σ C is added to the sum. (5) The sum is divided by the *expected* number of units. Whatever follows (Adam,
+averages of weights) only looks at that. A resumed fit repeats the steps after its last checkpoint with the same draws
+and the same noise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from opacus.optimizers import DPOptimizer
+from torch import Tensor, nn
+
+from cohorts.errors import InputError
+from learning.account import Account, Terms
+from learning.accounting import delta_for, noise_for
+from learning.batches import StreamBatches
+from learning.fit_config import FitConfig
+from learning.learner import RowLearner
+from learning.private_config import PrivateFitConfig
+from learning.randomness import derive_seed, seeded_layers, torch_generator
+from learning.row_gradients import RowGradients, Rows, trained_parameters, wrong_rows
+
+CHECKED_ROWS = 3
+
+
+@dataclass(frozen=True)
+class Units:
+    """Whose rows are whose.
+
+    Attributes:
+        of_row: int64 ``(rows,)``: number of the unit that each row belongs to, from 0.
+    """
+
+    of_row: Tensor
+
+    def __len__(self) -> int:
+        return int(self.of_row.max()) + 1
+
+    def rows(self) -> list[Tensor]:
+        """Row numbers of each unit, rising."""
+        order = torch.argsort(self.of_row, stable=True)
+        return list(torch.split(order, torch.bincount(self.of_row, minlength=len(self)).tolist()))
+
+
+@dataclass(frozen=True)
+class Private:
+    """That a fit is private, and for whom.
+
+    Attributes:
+        config: what it may spend, and how.
+        units: who is protected.
+    """
+
+    config: PrivateFitConfig
+    units: Units
+
+
+class PrivateSteps:
+    """The gradients of a private fit, and its account.
+
+    Args:
+        learner: its rows do not see each other.
+        batches: where rows are read from.
+        private: budget and units.
+        fit: configuration; ``batch_size`` is the expected number of units per step.
+        optimizer: of the learner's network.
+        accelerator: accelerate's ``Accelerator``.
+        work: folder of the fit.
+
+    Raises:
+        InputError: more units per step than there are, an ε that cannot be reached, a network whose layers mix or
+            count rows.
+    """
+
+    def __init__(
+        self,
+        learner: RowLearner,
+        batches: StreamBatches,
+        private: Private,
+        fit: FitConfig,
+        optimizer: torch.optim.Optimizer,
+        *,
+        accelerator: Any,
+        work: Path,
+    ) -> None:
+        self.learner, self.batches, self.config = learner, batches, private.config
+        self.accelerator, self.device = accelerator, accelerator.device
+        self.rows_of = private.units.rows()
+        _check_data(self.rows_of, batches, fit)
+        self.expected_units = fit.batch_size
+        self.parameters: list[Any] = list(trained_parameters(learner.network).values())
+        self.account = Account(work, _terms(self.config, fit, len(self.rows_of)))
+        self.clipper = DPOptimizer(
+            optimizer,
+            noise_multiplier=self.account.terms.noise_multiplier,
+            max_grad_norm=self.config.clip_norm,
+            expected_batch_size=fit.batch_size,
+            secure_mode=True,  # four draws per number, against attacks on how floats are drawn
+        )
+        self.hooks: RowGradients | None = None
+
+    def begin(self, step: int, saved: dict[str, Any] | None) -> None:
+        """Open an account, or go on with that of the checkpoint.
+
+        Raises:
+            ArtifactError: steps were done, and their account or key is missing or of other steps.
+        """
+        if step == 0 and self.accelerator.is_main_process:
+            self.account.open()
+        self.accelerator.wait_for_everyone()
+        self.account.resume(step, saved)
+        self._choose_gradients()
+
+    def take(self, step: int) -> dict[str, Tensor]:
+        """Leave the noised mean gradient of one step in ``grad``; returns what to log, which is as private as the data.
+
+        Args:
+            step: from 0.
+        """
+        self.account.pay(step, write=self.accelerator.is_main_process)
+        drawn = self._draw_units(step)
+        rank, world = self.accelerator.process_index, self.accelerator.num_processes
+        for parameter in self.parameters:
+            parameter.grad, parameter.summed_grad = None, torch.zeros_like(parameter)
+        losses = [self._add(step, part) for part in self._parts(drawn[rank::world])]
+        self._sum_over_processes()
+        self.clipper.generator = self._device_generator("noise", step)
+        self.clipper.add_noise()
+        for parameter in self.parameters:
+            noised = parameter.grad / self.expected_units
+            parameter.grad = torch.empty_like(parameter).copy_(noised)  # in its memory layout
+            parameter.grad_sample, parameter.summed_grad = None, None
+        norm = torch.stack([parameter.grad.norm() for parameter in self.parameters]).norm()
+        found = {"gradient_norm": norm}
+        if losses:
+            found["loss"] = torch.cat(losses).mean()
+        return found
+
+    def close(self) -> None:
+        """Leave the network without hooks."""
+        if self.hooks is not None:
+            self.hooks.remove()
+            self.hooks = None
+        for parameter in self.parameters:
+            for name in ("grad_sample", "summed_grad"):
+                if hasattr(parameter, name):
+                    delattr(parameter, name)
+
+    def _draw_units(self, step: int) -> list[int]:
+        chance = torch.rand(len(self.rows_of), generator=self._generator("units", step), dtype=torch.float64)
+        return torch.nonzero(chance < self.account.terms.sample_rate).flatten().tolist()
+
+    def _parts(self, drawn: list[int]) -> Iterator[list[int]]:
+        """Units that go through the network together."""
+        together = 1 if self.hooks is None else max(1, self.config.rows_at_once // self.config.draws)
+        return (drawn[start : start + together] for start in range(0, len(drawn), together))
+
+    def _add(self, step: int, units: list[int]) -> Tensor:
+        """Add the clipped gradients of these units to the sum; returns their losses."""
+        prepared = [self._prepare(step, unit) for unit in units]
+        rows = {name: torch.cat([part[name] for part in prepared]).to(self.device) for name in prepared[0]}
+        with seeded_layers(self.device, derive_seed(0, self.account.key, "layers", step, units[0])):
+            if self.hooks is None:
+                losses = self._by_pass(rows)
+            else:
+                losses = self.hooks.compute(self.learner.row_losses, rows)
+                for parameter in self.parameters:
+                    samples = parameter.grad_sample
+                    parameter.grad_sample = samples.reshape(len(units), -1, *samples.shape[1:]).mean(dim=1)
+        self.clipper.clip_and_accumulate()
+        for parameter in self.parameters:
+            parameter.grad_sample = None
+        return losses
+
+    def _by_pass(self, rows: Rows) -> Tensor:
+        """The mean gradient of all rows, which are of one unit, as ``grad_sample`` of one row."""
+        total, found = len(next(iter(rows.values()))), []
+        for parameter in self.parameters:
+            parameter.grad = None
+        for start in range(0, total, self.config.rows_at_once):
+            part = {name: tensor[start : start + self.config.rows_at_once] for name, tensor in rows.items()}
+            with self.accelerator.autocast():
+                losses = self.learner.row_losses(part)
+            torch.autograd.backward(losses.sum() / total)
+            found.append(losses.detach())
+        for parameter in self.parameters:
+            gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+            parameter.grad_sample, parameter.grad = gradient.unsqueeze(0), None
+        return torch.cat(found)
+
+    def _prepare(self, step: int, unit: int) -> Rows:
+        """K looks at one unit: its rows in turn, in random order, with all that is random about them."""
+        generator = self._generator("unit", step, unit)
+        rows, looks = self.rows_of[unit], self.config.draws
+        rounds = [torch.randperm(len(rows), generator=generator) for _ in range(-(-looks // len(rows)))]
+        return self.learner.prepare(self.batches.rows(rows[torch.cat(rounds)[:looks]]), generator)
+
+    def _sum_over_processes(self) -> None:
+        if self.accelerator.num_processes == 1:
+            return
+        sums = [parameter.summed_grad for parameter in self.parameters]
+        flat = self.accelerator.reduce(torch.cat([total.reshape(-1) for total in sums]), reduction="sum")
+        for parameter, total in zip(self.parameters, flat.split([p.numel() for p in self.parameters]), strict=True):
+            parameter.summed_grad = total.view_as(parameter).clone()
+
+    # ---- randomness ----
+
+    def _generator(self, *purpose: str | int) -> torch.Generator:
+        return torch_generator(0, self.account.key, *purpose)
+
+    def _device_generator(self, *purpose: str | int) -> torch.Generator:
+        if self.device.type == "cpu":
+            return self._generator(*purpose)
+        return torch.Generator(self.device).manual_seed(derive_seed(0, self.account.key, *purpose))
+
+    # ---- the choice of a way ----
+
+    def _choose_gradients(self) -> None:
+        network = self.learner.network
+        network.train()
+        parts = [self._prepare(0, unit) for unit in range(min(CHECKED_ROWS, len(self.rows_of)))]
+        rows = {name: torch.cat([part[name][:1] for part in parts]).to(self.device) for name in parts[0]}
+        _refuse_counting_layers(network, self.learner.row_losses, rows)
+        wanted = self.config.gradients
+        if wanted == "passes" or (wanted == "auto" and self.config.draws > 1):
+            return
+        wrong = wrong_rows(network, self.learner.row_losses, rows)
+        if wrong is None:
+            self.hooks = RowGradients(network)
+        elif wanted == "hooks":
+            raise InputError(f"the network cannot be fitted by privacy.gradients hooks: {wrong}", "use auto or passes")
+
+
+def _terms(config: PrivateFitConfig, fit: FitConfig, total_units: int) -> Terms:
+    rate, delta = fit.batch_size / total_units, delta_for(config.delta, total_units)
+    noise = 0.0
+    if config.epsilon is not None:
+        noise = noise_for(config.epsilon, delta, sample_rate=rate, steps=fit.steps)
+    return Terms(noise, rate, delta, config.clip_norm, config.draws, total_units)
+
+
+def _check_data(rows_of: list[Tensor], batches: StreamBatches, config: FitConfig) -> None:
+    total = sum(len(rows) for rows in rows_of)
+    if total != batches.total_rows:
+        raise InputError(f"units are told for {total} rows, the training data has {batches.total_rows}")
+    if any(len(rows) == 0 for rows in rows_of):
+        raise InputError("a unit has no row", "number units from 0 without gaps")
+    if config.batch_size > len(rows_of):
+        raise InputError(
+            f"batch_size is the expected number of patients per step, {config.batch_size}, and there are "
+            f"{len(rows_of)}",
+            "lower batch_size; a tenth of the patients or less spends the least",
+        )
+
+
+def _refuse_counting_layers(network: nn.Module, losses: Callable[[Rows], Tensor], rows: Rows) -> None:
+    """Refuse layers that mix rows in training or carry what they saw into their buffers, as batch normalisation does.
+
+    Raises:
+        InputError: one line that names the layer.
+    """
+    before = {name: value.clone() for name, value in network.named_buffers()}
+    with torch.no_grad():
+        together = losses(rows)
+        changed = [name for name, value in network.named_buffers() if not torch.equal(before[name], value)]
+        for name in changed:
+            network.get_buffer(name).copy_(before[name])
+        alone = losses({name: tensor[:1] for name, tensor in rows.items()})
+    where = changed[0] if changed else ""
+    mixes = not torch.allclose(together[:1], alone, rtol=1e-2, atol=1e-4)
+    if changed or (mixes and not _has_dropout(network)):
+        found = f"{where} keeps what it saw" if changed else "its layers mix the images of a batch"
+        raise InputError(
+            f"the network cannot be fitted privately: {found}",
+            "replace batch normalisation by group normalisation",
+        )
+
+
+def _has_dropout(network: nn.Module) -> bool:
+    return any(isinstance(m, nn.modules.dropout._DropoutNd) and m.p > 0 for m in network.modules())  # noqa: SLF001

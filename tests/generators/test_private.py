@@ -1,0 +1,163 @@
+"""Fine-tuning under differential privacy, end to end: what a bundle promises and keeps silent, what is refused."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from cohorts.errors import InputError
+from cohorts.preprocess import Preprocess
+from cohorts.store import Cohort
+from conditioning.plan import plan_counts
+from generators.bundle import GeneratorBundle
+from generators.facts import read_facts
+from generators.generate import generate
+from generators.privacy import stated_schema
+from generators.privacy_config import Vocabulary
+from generators.train import train_generator
+from learning.fit_config import FitConfig
+from tests.generators.stable_tiny import make_pipeline
+from tests.generators.tiny import SAMPLER, tiny_config
+
+WORDS = {"labels": ["bright", "dark"], "attributes": {"age": [0, 100], "sex": ["F", "M"]}}
+
+
+def private(base: Path, **changes: Any) -> Any:
+    fit = FitConfig(steps=6, batch_size=10, learning_rate=1e-3, validate_every=3, checkpoint_every=3, tracker="none")
+    privacy = {"epsilon": 8.0, "delta": 1e-3, "draws": 2, **changes.pop("privacy", {})}
+    return tiny_config(init_from=str(base), denoiser_fit=fit, privacy=privacy, **changes)
+
+
+def trained(cohort: Cohort, preprocess: Preprocess, config: Any, folder: Path) -> GeneratorBundle:
+    return train_generator(cohort, preprocess, config, folder / "bundle", work=folder / "work")
+
+
+@pytest.mark.parametrize("method", ["full", "lora", "attention"])
+def test_the_bundle_states_its_guarantee_and_what_is_outside(
+    cohort: Cohort, preprocess: Preprocess, bundle_folder: Path, tmp_path: Path, method: str
+) -> None:
+    config = private(bundle_folder, tuning={"method": method, "rank": 2}, privacy={"vocabulary": WORDS})
+    bundle = trained(cohort, preprocess, config, tmp_path)
+    promised, guarantee = bundle.facts.privacy, bundle.facts.privacy.guarantee
+    assert guarantee is not None
+    assert 0.97 * 8 <= guarantee.epsilon <= 8 < guarantee.epsilon_rdp
+    assert (guarantee.steps, guarantee.draws, guarantee.unit) == (6, 2, "patient")
+    assert guarantee.sample_rate == pytest.approx(10 / bundle.facts.training_patients)
+    assert 0.6 < guarantee.attack_auroc < 0.93
+    assert 0.05 < guarantee.attack_tpr < 0.4
+    assert promised.formal.endswith("-differential privacy per patient")
+    assert not any(entry.startswith("conditions:") for entry in promised.outside)
+    assert any("scores" in entry for entry in promised.outside)
+    assert bundle.facts.conditions.attributes[0].high == 100
+    # losses of private images are in the work folder only
+    assert bundle.training["denoiser"] == {"best_step": 6, "best_loss": None, "rows": []}
+    assert "round_trip" not in bundle.training
+    again = GeneratorBundle.load(tmp_path / "bundle")
+    assert again.facts.privacy == promised
+    made = generate(again, plan_counts(again.facts.conditions, {"bright": 2}, seed=0), tmp_path / "made",
+                    work=tmp_path / "draw", sampler=SAMPLER)  # fmt: skip
+    assert len(made) == 2
+
+
+def test_without_noise_there_is_no_guarantee(
+    cohort: Cohort, preprocess: Preprocess, bundle_folder: Path, tmp_path: Path
+) -> None:
+    bundle = trained(cohort, preprocess, private(bundle_folder, privacy={"epsilon": None}), tmp_path)
+    assert bundle.facts.privacy.formal == "no formal guarantee"
+    assert bundle.facts.privacy.guarantee is None
+    assert any(entry.startswith("conditions:") for entry in bundle.facts.privacy.outside)
+    json.dumps(bundle.facts.model_dump(mode="json"), allow_nan=False)
+
+
+def test_another_clipping_norm_or_epsilon_is_another_fit(
+    cohort: Cohort, preprocess: Preprocess, bundle_folder: Path, tmp_path: Path
+) -> None:
+    """With the same work folder: nothing of one budget's fit is taken for another's."""
+    folders = []
+    for place, epsilon in enumerate((2.0, 8.0)):
+        config = private(bundle_folder, privacy={"epsilon": epsilon})
+        bundle = train_generator(cohort, preprocess, config, tmp_path / str(place), work=tmp_path / "work")
+        guarantee = bundle.facts.privacy.guarantee
+        assert guarantee is not None
+        assert guarantee.epsilon == pytest.approx(epsilon, rel=0.03)
+        folders.append(bundle.digest)
+    assert len(set(folders)) == 2
+    assert len(list((tmp_path / "work").glob("denoiser-*/privacy.key"))) == 2
+
+
+def test_stable_diffusion_is_fitted_privately(tmp_path: Path, cohort: Cohort, preprocess: Preprocess) -> None:
+    base = make_pipeline(tmp_path / "base")
+    conditioning = {"labels": False, "text": {"written_by": "templates", "wordings": 2}}
+    config = private(base, tuning={"method": "lora", "rank": 2}, conditioning=conditioning)
+    bundle = trained(cohort, preprocess, config, tmp_path)
+    assert bundle.facts.privacy.guarantee is not None
+
+
+def test_no_file_of_the_bundle_tells_a_patient_apart(
+    cohort: Cohort, preprocess: Preprocess, bundle_folder: Path, tmp_path: Path
+) -> None:
+    """Neither the key of the noise nor a loss, nor what was drawn, leaves the work folder."""
+    trained(cohort, preprocess, private(bundle_folder), tmp_path)
+    key = next((tmp_path / "work").glob("denoiser-*/privacy.key")).read_text()
+    for path in (tmp_path / "bundle").rglob("*"):
+        if path.is_file():
+            content = path.read_bytes()
+            assert key.encode() not in content
+            assert b"val_loss" not in content
+            assert b"gradient_norm" not in content
+
+
+def test_a_guarantee_reads_back_from_the_facts_alone(
+    cohort: Cohort, preprocess: Preprocess, bundle_folder: Path, tmp_path: Path
+) -> None:
+    bundle = trained(cohort, preprocess, private(bundle_folder), tmp_path)
+    facts, _ = read_facts(tmp_path / "bundle")
+    assert facts.privacy == bundle.facts.privacy
+    assert facts.privacy.guarantee is not None
+    assert math.isfinite(facts.privacy.guarantee.epsilon)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"init_from": None}, "needs generator.init_from"),
+        ({"tuning": {"latent_scaling": "cohort"}}, "needs tuning.latent_scaling base"),
+        ({"privacy": {"epsilon": 0}}, "greater than 0"),
+        ({"privacy": {"unit": "image"}}, "patient"),
+        (
+            {"privacy": {"vocabulary": {"attributes": {"age": [90, 10]}}}},
+            r"age must rise, got \[90.0, 10.0\]",
+        ),
+    ],
+)
+def test_settings_that_would_break_the_promise_are_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        tiny_config(**{"init_from": "base", "privacy": {}, **changes})
+
+
+def test_a_stated_attribute_must_be_one_of_the_cohorts(cohort: Cohort) -> None:
+    with pytest.raises(InputError, match=r"states age as categorical, the cohort has no such attribute; it has"):
+        stated_schema(cohort, Vocabulary(attributes={"age": ("old", "young")}))
+
+
+def test_an_embedded_text_encoder_is_refused(
+    cohort: Cohort, preprocess: Preprocess, bundle_folder: Path, tmp_path: Path
+) -> None:
+    config = private(bundle_folder, conditioning={"text": {"tokens": 40, "width": 32, "layers": 1}})
+    with pytest.raises(InputError, match="needs a pretrained text encoder: the embedded one keeps words of the cohort"):
+        trained(cohort, preprocess, config, tmp_path)
+
+
+def test_too_few_patients_per_step_are_said_in_one_line(
+    cohort: Cohort, preprocess: Preprocess, bundle_folder: Path, tmp_path: Path
+) -> None:
+    config = private(bundle_folder)
+    many = config.model_copy(update={"denoiser_fit": config.denoiser_fit.model_copy(update={"batch_size": 500})})
+    with pytest.raises(InputError, match=r"expected number of patients per step, 500, and there are \d+"):
+        trained(cohort, preprocess, many, tmp_path)
+    assert not (tmp_path / "bundle").exists()
