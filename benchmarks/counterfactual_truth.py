@@ -254,7 +254,7 @@ def arguments_of(given: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--guidance", type=float, nargs="+", default=[3.0], help="several are compared")
     parser.add_argument("--factor-guidance", type=float, help="of continuous factors; by default the same")
     parser.add_argument("--strength", type=float, nargs="+", default=[0.8], help="several are compared")
-    parser.add_argument("--locality", type=float, nargs="+", default=[0.15], help="several are compared")
+    parser.add_argument("--locality", type=float, nargs="+", default=[0.17], help="several are compared")
     parser.add_argument("--split", default="test", help="whose images: val to choose by, test to report")
     parser.add_argument("--steps", type=int, default=30)
     parser.add_argument("--drift", type=float, default=0.0)

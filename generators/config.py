@@ -301,7 +301,7 @@ class CounterfactualConfig(Frozen):
     strength: Annotated[float, Field(gt=0, le=1)] = 0.8
     iterations: Annotated[int, Field(ge=1, le=50)] = 4
     guidance: Annotated[float, Field(ge=0, le=100)] = 3.0
-    locality: Annotated[float, Field(ge=0, le=0.5)] = 0.15
+    locality: Annotated[float, Field(ge=0, le=0.5)] = 0.17
     drift: Annotated[float, Field(ge=-1, le=1)] = 0.0
     seed: Annotated[int, Field(ge=0)] = 0
     micro_batch: Annotated[int, Field(ge=1, le=4096)] | None = None

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,19 +22,23 @@ COMPONENTS = 128
 IMAGES_PER_COMPONENT = 4
 SHRINKAGE = 0.03  # of the largest standard deviation: below it a component is mostly noise
 DEFAULT_SIDE = {2: 32, 3: 16}
+IMAGES_AT_ONCE = 256
 
 
 def thumbnails(images_NC: Tensor, side: int) -> Tensor:
     """Grey thumbnails ``(N, pixels)`` of zero mean and unit norm; an axis shorter than ``side`` keeps its length."""
+    return _unit(shrunk(images_NC, side))
+
+
+def shrunk(images_NC: Tensor, side: int) -> Tensor:
+    """Grey images ``(N, 1, *)`` of few pixels; an axis shorter than ``side`` keeps its length."""
     grey = images_NC.mean(dim=1, keepdim=True)
-    depth, height, width = (min(side, length) for length in (side, *grey.shape[2:])[-3:])
-    flat_images = grey.ndim == 4
-    pooled = (
-        F.adaptive_avg_pool2d(grey, (height, width))
-        if flat_images
-        else F.adaptive_avg_pool3d(grey, (depth, height, width))
-    )
-    flat = pooled.flatten(1)
+    sides: Any = tuple(min(side, length) for length in grey.shape[2:])
+    return F.adaptive_avg_pool2d(grey, sides) if grey.ndim == 4 else F.adaptive_avg_pool3d(grey, sides)
+
+
+def _unit(shrunk_N1: Tensor) -> Tensor:
+    flat = shrunk_N1.flatten(1)
     return F.normalize(flat - flat.mean(dim=1, keepdim=True), dim=1)
 
 
@@ -64,6 +69,22 @@ class Fingerprints:
     def of(self, images_NC: Tensor) -> Tensor:
         """Unit vectors ``(N, k)``."""
         return F.normalize((thumbnails(images_NC, self.side) - self.mean) @ self.projection, dim=1)
+
+    def of_all(self, images_NC: Array) -> Tensor:
+        """The same for many images, which may be memory-mapped."""
+        parts = [
+            self.of(torch.from_numpy(np.ascontiguousarray(images_NC[start : start + IMAGES_AT_ONCE])))
+            for start in range(0, len(images_NC), IMAGES_AT_ONCE)
+        ]
+        return torch.cat(parts) if parts else torch.zeros(0, self.projection.shape[1])
+
+    def shrunk(self, images_NC: Tensor) -> Tensor:
+        """What :meth:`of_shrunk` takes: grey images ``(N, 1, *)`` of few pixels."""
+        return shrunk(images_NC, self.side)
+
+    def of_shrunk(self, shrunk_N1: Tensor) -> Tensor:
+        """Unit vectors ``(N, k)`` of shrunk images."""
+        return F.normalize((_unit(shrunk_N1) - self.mean) @ self.projection, dim=1)
 
     def variants(self, images_NC: Tensor, max_shift: int, *, mirror: bool) -> Iterator[Tensor]:
         """Unit vectors of shifted and mirrored versions of images.

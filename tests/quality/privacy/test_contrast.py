@@ -1,0 +1,68 @@
+"""The copy test: chance is held to its level whatever the images are like, and few copies among many are seen."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from cohorts.errors import UnsupportedClaim
+from quality.privacy.contrast import Chance, find_copies
+
+TRAIN_BLOCKS = 5
+
+
+def scores(rng: np.random.Generator, total: int, *, spread: float = 1.0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Likeness of honest images: each is alike to everybody more or less, to the nearest of M by an extreme value."""
+    alike = rng.normal(1.0, 0.3 * spread, total)
+    blocks = alike[:, None] + 0.12 * spread * rng.gumbel(size=(total, TRAIN_BLOCKS))
+    gate = alike + 0.12 * spread * rng.gumbel(size=total)
+    return blocks.max(axis=1), blocks[:, 0], gate
+
+
+@pytest.mark.parametrize("spread", [0.3, 1.0, 3.0])
+def test_honest_sets_are_accused_no_more_often_than_the_level_says(spread: float) -> None:
+    rng = np.random.default_rng(0)
+    accused = sum(find_copies(*scores(rng, 200, spread=spread), blocks=TRAIN_BLOCKS).p_value < 0.05 for _ in range(300))
+    assert accused <= stats.binom.ppf(0.999, 300, 0.05)
+
+
+@pytest.mark.parametrize(("copies", "least"), [(1, 30), (3, 49), (6, 50)])
+def test_few_copies_among_many_are_seen(copies: int, least: int) -> None:
+    rng = np.random.default_rng(1)
+    seen = 0
+    for _ in range(50):
+        train, block, gate = scores(rng, 600)
+        train[:copies] = gate[:copies] + rng.uniform(1.6, 3.0, copies)
+        found = find_copies(train, block, gate, blocks=TRAIN_BLOCKS)
+        seen += found.p_value < 0.01 and bool(found.flagged(0.01)[:copies].all())
+    assert seen >= least
+
+
+def test_copies_that_lie_in_the_block_do_not_hide_the_others() -> None:
+    """The block is training too: its copies lean to train, and chance is read from the other side only."""
+    rng = np.random.default_rng(2)
+    train, block, gate = scores(rng, 400)
+    train[:8] = block[:8] = gate[:8] + 2.0
+    assert find_copies(train, block, gate, blocks=TRAIN_BLOCKS).flagged(0.01)[:8].all()
+
+
+def test_chance_is_counted_and_goes_on_exponentially() -> None:
+    rng = np.random.default_rng(3)
+    chance = Chance.of(rng.exponential(1.0, 4000))
+    far = chance.exceeds(np.array([1.0, 12.0])).mean(axis=0)
+    assert far[0] == pytest.approx(np.exp(-1), rel=0.05)
+    assert np.exp(-12) / 2 < far[1] < 3 * np.exp(-12)
+    few = Chance.of(rng.exponential(1.0, 60)).exceeds(np.array([12.0])).mean()
+    assert few > 10 * np.exp(-12)  # ten values do not know the scale so well
+    values = rng.normal(size=500)
+    found = Chance.of(values).exceeds(np.sort(values)).mean(axis=0)
+    assert (np.diff(found) <= 1e-12).all()
+    with pytest.raises(UnsupportedClaim, match="49 images do not say how far chance reaches, at least 50 do"):
+        Chance.of(values[:49])
+
+
+def test_a_set_that_leans_to_gate_is_no_copy() -> None:
+    rng = np.random.default_rng(4)
+    train, block, gate = scores(rng, 300)
+    assert find_copies(train - 0.5, block - 0.5, gate, blocks=TRAIN_BLOCKS).p_value > 0.5
