@@ -2,7 +2,8 @@
 
 Each canary is a unit of one row with a place of its own in the input of a small network; a coin says whether it is in
 the training data. The auditor sees every noised gradient and every weight, computes each canary's clipped gradient at
-each step, and scores a canary by the inner products of the two. Run by hand; seconds on a CPU::
+each step, and scores a canary by the inner products of the two, where no other canary has a part. Run by hand, some
+minutes on a CPU::
 
     python -m benchmarks.dp_audit --canaries 2000 --epsilon 1
 """
@@ -26,6 +27,7 @@ from learning.fit_config import FitConfig
 from learning.learner import RowLearner
 from learning.private_config import PrivateFitConfig
 from learning.private_steps import Private, PrivateSteps, Units
+from learning.randomness import derive_seed, torch_generator
 from learning.row_gradients import RowGradients
 
 DELTA = 1e-5
@@ -37,7 +39,7 @@ class Canaries(RowLearner):
     """A small network whose first layer has a column for each canary."""
 
     def __init__(self, total: int, seed: int) -> None:
-        torch.manual_seed(seed)
+        torch.manual_seed(derive_seed(seed, "weights"))
         super().__init__(nn.Sequential(nn.Linear(total, WIDTH), nn.SiLU(), nn.Linear(WIDTH, 1)))
 
     def prepare(self, batch: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
@@ -61,7 +63,8 @@ def audit(total: int, epsilon: float | None, *, steps: int, share: float, seed: 
         share: expected share of the units per step.
         seed: of coins and weights.
     """
-    included = torch.rand(total, generator=torch.Generator().manual_seed(seed)) < 0.5
+    # Coins and weights from streams of their own: from one and the same, the first weights would tell the coins.
+    included = torch.rand(total, generator=torch_generator(seed, "coins")) < 0.5
     x, y = LOUD * torch.eye(total), torch.full((total,), LOUD)
     rows = torch.nonzero(included).flatten()
     learner = Canaries(total, seed)
@@ -84,8 +87,7 @@ def audit(total: int, epsilon: float | None, *, steps: int, share: float, seed: 
         for step in range(steps):
             own = clipped(learner, {"x": x, "y": y}, config.clip_norm, private)
             private.take(step)
-            seen = torch.cat([p.grad.flatten() for p in private.parameters]).double()
-            scores += own @ seen
+            scores += own @ private.parameters[0].grad.flatten().double()
             optimizer.step()
         spent = private.account.spent()
         private.close()
@@ -105,16 +107,20 @@ def audit(total: int, epsilon: float | None, *, steps: int, share: float, seed: 
 
 
 def clipped(learner: Canaries, rows: dict[str, Tensor], bound: float, private: PrivateSteps) -> Tensor:
-    """The clipped gradient of every canary at the present weights, ``(canaries, weights)`` float64."""
+    """The clipped gradient of every canary at the present weights, ``(canaries, weights of the first layer)`` float64.
+
+    Only there has a canary a place that no other one has; elsewhere the others would drown it.
+    """
     hooks = private.hooks
     if not isinstance(hooks, RowGradients):
         raise TypeError("the audit needs hooks")
     found = []
     for start in range(0, len(rows["x"]), 256):
         hooks.compute(learner.row_losses, {name: tensor[start : start + 256] for name, tensor in rows.items()})
-        found.append(torch.cat([p.grad_sample.flatten(1) for p in private.parameters], dim=1).double())
-    gradients = torch.cat(found)
-    return gradients * (bound / (gradients.norm(dim=1, keepdim=True) + 1e-6)).clamp(max=1)
+        gradients = torch.cat([p.grad_sample.flatten(1) for p in private.parameters], dim=1)
+        factor = (bound / (gradients.norm(dim=1, keepdim=True) + 1e-6)).clamp(max=1)
+        found.append((private.parameters[0].grad_sample.flatten(1) * factor).double())
+    return torch.cat(found)
 
 
 def main(given: Sequence[str] | None = None) -> dict[str, Any]:
