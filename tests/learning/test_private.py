@@ -136,12 +136,15 @@ def test_without_clipping_the_sum_is_that_of_the_units_mean_gradients(tmp_path: 
     torch.testing.assert_close(found, total, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("clip_norm", [0.2, 1e9])
 @pytest.mark.parametrize("draws", [1, 3])
-def test_hooks_and_passes_find_the_same_gradient(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, draws: int) -> None:
+def test_hooks_and_passes_find_the_same_gradient(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, draws: int, clip_norm: float
+) -> None:
     monkeypatch.setattr("secrets.token_hex", lambda _: "7" * 64)
     found = []
     for ways in ("passes", "hooks"):
-        steps = steps_of(tmp_path / ways, draws=draws, gradients=ways, clip_norm=0.2, rows_at_once=7)
+        steps = steps_of(tmp_path / ways, draws=draws, gradients=ways, clip_norm=clip_norm, rows_at_once=7)
         assert (steps.hooks is not None) == (ways == "hooks")
         found.append(gradient(steps))
         steps.close()
