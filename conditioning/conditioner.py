@@ -166,10 +166,14 @@ def network_masks(cohort: Cohort, rows: Sequence[int], preprocess: Preprocess, s
 def template_texts(
     cohort: Cohort, rows: Sequence[int], schema: ConditionSchema, wordings: int, seed: int
 ) -> list[list[str | None]]:
-    """Sentences for rows of a cohort, several wordings each; the wording depends on seed and place alone."""
+    """Sentences for rows of a cohort, several wordings each; the wording depends on seed and image id alone.
+
+    Not on the place of the row: then one patient more or less would change what is said of all others.
+    """
     texts: list[list[str | None]] = []
-    for place, prompt in enumerate(row_prompts(cohort, rows, schema)):
-        random = [np.random.default_rng(derive_seed(seed, "wording", place, number)) for number in range(wordings)]
+    names = cohort.manifest["image_id"][list(rows)].to_list()
+    for name, prompt in zip(names, row_prompts(cohort, rows, schema), strict=True):
+        random = [np.random.default_rng(derive_seed(seed, "wording", name, number)) for number in range(wordings)]
         texts.append([sentence(schema, prompt, rng) for rng in random])
     return texts
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -25,15 +26,24 @@ ASSUMPTIONS = (
 )
 
 
-def private_fit(config: GeneratorConfig, patients: Sequence[str]) -> Private | None:
+def private_fit(config: GeneratorConfig, patients: Sequence[str], *, known: bool) -> Private | None:
     """How the denoiser is fitted privately; ``None`` where nothing is promised.
 
     Args:
         config: its ``privacy``, and ``flip``, which gives every image a mirrored second row.
         patients: pseudonym of each training image.
+        known: whether the source named patients.
+
+    Raises:
+        InputError: it did not.
     """
     if config.privacy is None:
         return None
+    if not known:
+        raise InputError(
+            "generator.privacy protects patients, and the source named none: each image counts as one",
+            "ingest with --patient-column, or with DICOM files that name patients",
+        )
     _, of_row = np.unique(np.asarray(patients), return_inverse=True)
     units = torch.from_numpy(of_row.astype(np.int64))
     return Private(config.privacy, Units(torch.cat([units, units]) if config.flip else units))
@@ -88,8 +98,16 @@ def statement(config: GeneratorConfig, spent: Spent | None) -> Privacy:
         attack_auroc=bound.auroc,
         attack_tpr=bound.tpr[ATTACK_FALSE_ALARMS],
     )
-    formal = f"({spent.epsilon:.3g}, {spent.delta:.2g})-differential privacy per {config.privacy.unit}"
+    formal = (
+        f"({rounded_up(spent.epsilon, 3)}, {rounded_up(spent.delta, 2)})-differential privacy per {config.privacy.unit}"
+    )
     return Privacy(formal=formal, guarantee=guarantee, outside=outside, assumptions=ASSUMPTIONS)
+
+
+def rounded_up(value: float, digits: int) -> str:
+    """A number with so many digits that is never below the value: a promise may not be rounded in its favour."""
+    unit = 10.0 ** (math.floor(math.log10(value)) - digits + 1)
+    return f"{math.ceil(value / unit - 1e-9) * unit:.{digits}g}"
 
 
 def _outside(config: GeneratorConfig) -> Iterator[str]:
@@ -100,6 +118,10 @@ def _outside(config: GeneratorConfig) -> Iterator[str]:
         yield "conditions.grid: the range of spacings of the training images"
     if config.conditioning.mask is not None:
         yield "masks: their values, and those of synthetic images, which are real masks, bent"
+    if config.conditioning.text is not None:
+        yield "conditions.text.truncated: the share of training texts that were too long"
+    yield "conditions.exclusive: whether every ingested image has exactly one label"
+    yield "duplicates: of equal images one is kept at ingestion, whoever they belong to"
     yield "training_images, training_patients, training_digest: how many there are, and a digest of what they show"
     yield "spacing_mm, affine, modality: the usual ones of the training images"
     yield "preprocess: chosen by the type of the images"

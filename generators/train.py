@@ -291,7 +291,8 @@ class _Training:
             parts.append(config.privacy.model_dump(mode="json"))
         if self._learns_to_read:
             parts.append(config.text_fit.consequential())
-        private = private_fit(config, self.cohort.manifest["patient"][list(self.rows.train)].to_list())
+        patients = self.cohort.manifest["patient"][list(self.rows.train)].to_list()
+        private = private_fit(config, patients, known=self.cohort.schema.patients == "known")
         found = self.fitting.fit("denoiser", learner, batches, config.denoiser_fit, json_digest(parts), private=private)
         return network, found
 

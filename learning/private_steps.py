@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from opacus.optimizers import DPOptimizer
 from torch import Tensor, nn
@@ -26,7 +27,7 @@ from learning.batches import StreamBatches
 from learning.fit_config import FitConfig
 from learning.learner import RowLearner
 from learning.private_config import PrivateFitConfig
-from learning.randomness import derive_seed, seeded_layers, torch_generator
+from learning.randomness import derive_seed, secret_numbers, seeded_layers, torch_generator
 from learning.row_gradients import RowGradients, Rows, trained_parameters, wrong_rows
 
 CHECKED_ROWS = 3
@@ -101,10 +102,9 @@ class PrivateSteps:
         self.account = Account(work, _terms(self.config, fit, len(self.rows_of)))
         self.clipper = DPOptimizer(
             optimizer,
-            noise_multiplier=self.account.terms.noise_multiplier,
+            noise_multiplier=0.0,  # it clips; the noise is drawn here, from the key
             max_grad_norm=self.config.clip_norm,
             expected_batch_size=fit.batch_size,
-            secure_mode=True,  # four draws per number, against attacks on how floats are drawn
         )
         self.hooks: RowGradients | None = None
 
@@ -133,10 +133,10 @@ class PrivateSteps:
             parameter.grad, parameter.summed_grad = None, torch.zeros_like(parameter)
         losses = [self._add(step, part) for part in self._parts(drawn[rank::world])]
         self._sum_over_processes()
-        self.clipper.generator = self._device_generator("noise", step)
-        self.clipper.add_noise()
+        random = secret_numbers(self.account.key, "noise", step)
+        deviation = self.account.terms.noise_multiplier * self.config.clip_norm
         for parameter in self.parameters:
-            noised = parameter.grad / self.expected_units
+            noised = (parameter.summed_grad + self._noise(random, parameter, deviation)) / self.expected_units
             parameter.grad = torch.empty_like(parameter).copy_(noised)  # in its memory layout
             parameter.grad_sample, parameter.summed_grad = None, None
         norm = torch.stack([parameter.grad.norm() for parameter in self.parameters]).norm()
@@ -156,8 +156,8 @@ class PrivateSteps:
                     delattr(parameter, name)
 
     def _draw_units(self, step: int) -> list[int]:
-        chance = torch.rand(len(self.rows_of), generator=self._generator("units", step), dtype=torch.float64)
-        return torch.nonzero(chance < self.account.terms.sample_rate).flatten().tolist()
+        chance = secret_numbers(self.account.key, "units", step).random(len(self.rows_of))
+        return [int(unit) for unit in np.flatnonzero(chance < self.account.terms.sample_rate)]
 
     def _parts(self, drawn: list[int]) -> Iterator[list[int]]:
         """Units that go through the network together."""
@@ -175,11 +175,22 @@ class PrivateSteps:
                 losses = self.hooks.compute(self.learner.row_losses, rows)
                 for parameter in self.parameters:
                     samples = parameter.grad_sample
-                    parameter.grad_sample = samples.reshape(len(units), -1, *samples.shape[1:]).mean(dim=1)
+                    looks = samples.reshape(len(units), self.config.draws, *samples.shape[1:])
+                    parameter.grad_sample = looks.mean(dim=1)
+        self._drop_what_is_not_finite()
         self.clipper.clip_and_accumulate()
         for parameter in self.parameters:
             parameter.grad_sample = None
         return losses
+
+    def _drop_what_is_not_finite(self) -> None:
+        """A unit whose gradient overflows counts for nothing: clipping could not bound it (∞ · 0 is no number)."""
+        norms = torch.stack([p.grad_sample.flatten(1).norm(dim=1) for p in self.parameters if p.numel()])
+        finite = torch.isfinite(norms.norm(dim=0))
+        if not bool(finite.all()):
+            for parameter in self.parameters:
+                kept = finite.reshape(-1, *[1] * (parameter.grad_sample.ndim - 1))
+                parameter.grad_sample = torch.where(kept, parameter.grad_sample, 0.0)
 
     def _by_pass(self, rows: Rows) -> Tensor:
         """The mean gradient of all rows, which are of one unit, as ``grad_sample`` of one row."""
@@ -217,10 +228,15 @@ class PrivateSteps:
     def _generator(self, *purpose: str | int) -> torch.Generator:
         return torch_generator(0, self.account.key, *purpose)
 
-    def _device_generator(self, *purpose: str | int) -> torch.Generator:
-        if self.device.type == "cpu":
-            return self._generator(*purpose)
-        return torch.Generator(self.device).manual_seed(derive_seed(0, self.account.key, *purpose))
+    def _noise(self, random: np.random.Generator, like: Tensor, deviation: float) -> Tensor:
+        """Gaussian noise of that standard deviation; drawn on the CPU, so that every device repeats it alike.
+
+        Each number is a sum of four, against attacks on how floats are drawn (Holohan & Braghin 2021, section 5.1).
+        """
+        if deviation == 0:
+            return torch.zeros_like(like)
+        drawn = sum(random.standard_normal(tuple(like.shape)) for _ in range(4))
+        return torch.from_numpy(np.asarray(drawn * (deviation / 2), dtype=np.float32)).to(like)
 
     # ---- the choice of a way ----
 

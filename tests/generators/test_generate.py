@@ -221,12 +221,13 @@ def test_another_seed_is_another_image(whole: Cohort) -> None:
 
 def test_images_show_their_prompt(bundle: GeneratorBundle) -> None:
     settings = resolved(bundle, SamplerConfig(steps=8, guidance=2.0, micro_batch=16, device="cpu"))
-    middle, edge = slice(5, 11), 0
+    middle, edge, right = slice(5, 11), 0, 0
     for label, sign in (("bright", 1), ("dark", -1)):
         plan = plan_counts(bundle.facts.conditions, {label: 16}, seed=3)
         images = draw(bundle, plan.images, settings).astype(float)
         contrast = images[:, middle, middle].mean((1, 2)) - images[:, edge].mean(1)
-        assert (sign * contrast > 20).sum() >= 15
+        right += int((sign * contrast > 20).sum())
+    assert right >= 28  # of 32; a generator that does not listen gets half of them right
 
 
 def test_rows_say_what_was_asked_and_how_to_make_them_again(bundle: GeneratorBundle, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from learning.fit import CHECKPOINTS, FitResult, fit
 from learning.learner import RowLearner
 from learning.private_config import PrivateFitConfig
 from learning.private_steps import Private, PrivateSteps, Units
+from learning.randomness import secret_numbers
 from tests.learning.tiny import Regression, settings
 
 
@@ -114,6 +115,30 @@ def test_one_unit_moves_the_clipped_sum_by_at_most_the_bound(
     moved = float((everybody - without).norm())
     assert moved <= bound * (1 + 1e-5)
     assert moved > (0.99 * bound if loud else 0)
+
+
+@pytest.mark.parametrize("ways", ["passes", "hooks"])
+def test_a_gradient_that_overflows_counts_for_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ways: str
+) -> None:
+    """No clipping bounds what is not a number; everybody else's step goes on as if that unit were not there."""
+    monkeypatch.setattr("secrets.token_hex", lambda _: "7" * 64)
+    found = []
+    for name, units in (("with", UNITS), ("without", UNITS[:-2])):
+        steps = steps_of(tmp_path / name, units, gradients=ways)
+        if name == "with":
+            content = steps.batches.rows(torch.arange(10))
+            content["y"][8:] = float("inf")
+            steps.batches = TensorBatches(content)
+        found.append(gradient(steps))
+    torch.testing.assert_close(found[0], found[1])
+
+
+def test_numbers_that_protect_come_from_more_than_32_bits_of_the_key() -> None:
+    """torch's CPU generator reads 32 bits of a seed: few enough to try them all against a published gradient."""
+    streams = [secret_numbers(key, "noise", 0).standard_normal(4).tolist() for key in ("a" * 64, "b" + "a" * 63)]
+    assert streams[0] != streams[1]
+    assert secret_numbers("a" * 64, "noise", 0).bit_generator.state["state"]["key"].tolist()[1] > 2**32
 
 
 def test_a_units_looks_are_averaged_before_they_are_clipped(tmp_path: Path) -> None:
