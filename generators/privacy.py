@@ -21,7 +21,7 @@ from learning.private_steps import Private, Units
 ATTACK_FALSE_ALARMS = 0.01
 ASSUMPTIONS = (
     "real numbers: rounding is not accounted for",
-    "randomness: noise comes from torch's generator, seeded by the operating system; it is no cryptographic one",
+    "randomness: noise comes from a counter-based generator (Philox) with a key of 128 bits from the operating system",
     "the base: it learned from none of these patients; the copy search can refute that, not prove it",
 )
 
