@@ -47,17 +47,20 @@ class Account:
     Args:
         work: folder of the fit.
         terms: what its steps cost.
+        identity: digest of all that the fit depends on; another fit never goes on with this one's key, since the
+            difference of two releases would be free of the noise that they share.
     """
 
-    def __init__(self, work: Path, terms: Terms) -> None:
-        self.work, self.terms = work, terms
+    def __init__(self, work: Path, terms: Terms, identity: str) -> None:
+        self.work, self.terms, self.identity = work, terms, identity
         self.key = ""
         self.steps_begun = 0
 
     def open(self) -> None:
         """Before the first step: a key and an empty account, unless there is one on the same terms already."""
         content, key = self._read()
-        if content is None or key is None or content["terms"] != asdict(self.terms):
+        same = content is not None and content["terms"] == asdict(self.terms) and content["fit"] == self.identity
+        if key is None or not same:
             key = secrets.token_hex(KEY_BYTES)
             self.work.mkdir(parents=True, exist_ok=True)
             _write_key(self.work / KEY_FILE, key)
@@ -76,7 +79,8 @@ class Account:
         content, key = self._read()
         if content is None or key is None or content["key"] != json_digest(key):
             self._refuse(step, "is missing or damaged")
-        if content["terms"] != asdict(self.terms) or content["steps_begun"] < step:
+        other = content["terms"] != asdict(self.terms) or content["fit"] != self.identity
+        if other or content["steps_begun"] < step:
             self._refuse(step, "is of other steps")
         if step and saved != self.state(step):
             self._refuse(step, "differs from that in the checkpoint")
@@ -109,14 +113,19 @@ class Account:
         )
 
     def _content(self, key: str, steps_begun: int) -> dict[str, Any]:
-        return {"terms": asdict(self.terms), "key": json_digest(key), "steps_begun": steps_begun}
+        return {
+            "terms": asdict(self.terms),
+            "fit": self.identity,
+            "key": json_digest(key),
+            "steps_begun": steps_begun,
+        }
 
     def _read(self) -> tuple[dict[str, Any] | None, str | None]:
         try:
             content = read_json(self.work / ACCOUNT_FILE)
         except ArtifactError:
             content = None
-        known = isinstance(content, dict) and set(content) == {"terms", "key", "steps_begun"}
+        known = isinstance(content, dict) and set(content) == {"terms", "fit", "key", "steps_begun"}
         try:
             key: str | None = (self.work / KEY_FILE).read_text(encoding="ascii").strip()
         except (OSError, UnicodeDecodeError):

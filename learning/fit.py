@@ -14,6 +14,7 @@ from accelerate.utils import broadcast
 from torch import Tensor, nn
 
 from cohorts.errors import InputError
+from cohorts.folders import json_digest
 from cohorts.progress import Progress
 from learning.accounting import Spent
 from learning.batches import Batches, StreamBatches
@@ -389,7 +390,14 @@ class _Run:
         if not isinstance(learner, RowLearner) or not isinstance(batches, StreamBatches) or learner.adversary:
             raise InputError("only losses that are a mean over rows can be fitted privately", "fit it without privacy")
         return PrivateSteps(
-            learner, batches, private, self.config, self.optimizer, accelerator=self.accelerator, work=self.work
+            learner,
+            batches,
+            private,
+            self.config,
+            self.optimizer,
+            accelerator=self.accelerator,
+            work=self.work,
+            identity=json_digest(self.settings),
         )
 
 

@@ -76,6 +76,7 @@ class PrivateSteps:
         optimizer: of the learner's network.
         accelerator: accelerate's ``Accelerator``.
         work: folder of the fit.
+        identity: digest of all that the fit depends on.
 
     Raises:
         InputError: more units per step than there are, an ε that cannot be reached, a network whose layers mix or
@@ -92,6 +93,7 @@ class PrivateSteps:
         *,
         accelerator: Any,
         work: Path,
+        identity: str = "",
     ) -> None:
         self.learner, self.batches, self.config = learner, batches, private.config
         self.accelerator, self.device = accelerator, accelerator.device
@@ -99,7 +101,7 @@ class PrivateSteps:
         _check_data(self.rows_of, batches, fit)
         self.expected_units = fit.batch_size
         self.parameters: list[Any] = list(trained_parameters(learner.network).values())
-        self.account = Account(work, _terms(self.config, fit, len(self.rows_of)))
+        self.account = Account(work, _terms(self.config, fit, len(self.rows_of)), identity)
         self.clipper = DPOptimizer(
             optimizer,
             noise_multiplier=0.0,  # it clips; the noise is drawn here, from the key
