@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
 from torch import Tensor, nn
 
 from benchmarks.measuring import write_result
 from learning.audit import ceiling, epsilon_at_least, right_guesses
 from learning.batches import TensorBatches
+from learning.devices import make_accelerator
 from learning.fit_config import FitConfig
 from learning.learner import RowLearner
 from learning.private_config import PrivateFitConfig
@@ -80,7 +80,7 @@ def audit(total: int, epsilon: float | None, *, steps: int, share: float, seed: 
             Private(config, Units(torch.arange(len(rows)))),
             fit,
             optimizer,
-            accelerator=Accelerator(cpu=True),
+            accelerator=make_accelerator("cpu", "fp32", accumulate=1, tracker="none", work=Path(work)),
             work=Path(work),
         )
         private.begin(0, None)
@@ -95,7 +95,7 @@ def audit(total: int, epsilon: float | None, *, steps: int, share: float, seed: 
     correct = right_guesses(scores.tolist(), included.tolist(), guesses)
     return {
         "promised_epsilon": None if epsilon is None else spent.epsilon,
-        "noise_multiplier": spent.mechanism.noise_multiplier,
+        "noise_multiplier": spent.terms.noise_multiplier,
         "canaries": total,
         "steps": steps,
         "guesses": guesses,

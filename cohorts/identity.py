@@ -76,6 +76,15 @@ class IdentityKey:
             else:
                 with os.fdopen(descriptor, "w", encoding="ascii") as stream:
                     stream.write(secrets.token_hex(KEY_BYTES) + "\n")
+        return cls.load(file)
+
+    @classmethod
+    def load(cls, file: Path) -> IdentityKey:
+        """Read a key file.
+
+        Raises:
+            InputError: it does not exist, or holds no key.
+        """
         try:
             secret = bytes.fromhex(file.read_text(encoding="ascii").strip())
         except (OSError, ValueError):

@@ -17,11 +17,12 @@ from cohorts.progress import Progress
 from cohorts.store import Cohort
 from conditioning.plan import plan_prompts
 from conditioning.prompt import Prompt
+from flows.probes import probes_of
 from flows.progress import watcher
 from generators.base import Base, open_base
 from generators.base_bundle import base_bundle
 from generators.config import GeneratorConfig, SamplerConfig
-from generators.generate import generate, reconstruct
+from generators.generate import generate
 from quality.assess import screen_copies
 from quality.config import AssessConfig
 from quality.quality_report import CopySummary
@@ -81,7 +82,12 @@ def _searched(
         progress=progress,
     )
     summary = screen_copies(
-        cohort, drawn, preprocess, AssessConfig(), work=folder / "screen", reconstruct=lambda x: reconstruct(bundle, x)
+        cohort,
+        drawn,
+        preprocess,
+        AssessConfig(),
+        work=folder / "screen",
+        probes=probes_of(bundle),
     )
     shutil.rmtree(folder, ignore_errors=True)
     return summary

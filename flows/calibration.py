@@ -36,7 +36,8 @@ REPEATS = 3
 PART_OF_A_BATCH = 8
 FORWARD_SHARE = 1 / 3  # of a training step: the backward pass costs about two forward passes
 ASSESS_FIXED_S = 8.0
-ASSESS_PER_IMAGE_S = 0.015  # reading, features, copy search
+ASSESS_PER_IMAGE_S = 0.015  # reading, features
+COPY_SEARCH_S = 0.03  # per image that is searched for, planted ones too
 VOCABULARY = ConditionSchema(labels=tuple(f"label {number}" for number in range(8)))  # the real one is not read yet
 
 
@@ -100,7 +101,10 @@ def calibrate(recipe: Recipe, images: int) -> Measured:
     return Measured(
         train_s=train_s,
         sample_s=sample_s,
-        assess_s=classifier_s + ASSESS_FIXED_S + ASSESS_PER_IMAGE_S * images,
+        assess_s=classifier_s
+        + ASSESS_FIXED_S
+        + ASSESS_PER_IMAGE_S * images
+        + COPY_SEARCH_S * _searched(recipe, images),
         memory_bytes=peak.bytes,
         weight_bytes=autoencoder_bytes + denoiser_bytes,
         cache_bytes=images * (pixels + 2 * latent) * 4.0,
@@ -192,6 +196,12 @@ class _Classifying(Learner):
     def loss(self, batch: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
         del generator
         return {"loss": self.network(batch["image"]).square().mean()}
+
+
+def _searched(recipe: Recipe, images: int) -> int:
+    """Images that the copy search looks for: synthetic ones, about half as many as real ones, and planted ones."""
+    copies = recipe.assess.copies
+    return images // 2 + len(copies.kinds) * copies.controls
 
 
 def _classifiers(recipe: Recipe) -> float:

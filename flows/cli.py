@@ -68,6 +68,7 @@ for _command in (
     cli_pairs.rank,
     cli_data.export,
     cli_data.verify,
+    cli_data.lineage,
     cli_runs.schema,
 ):
     app.command()(_command)

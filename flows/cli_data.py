@@ -1,7 +1,8 @@
-"""Verbs about images: phantom, ingest, inspect, export, verify."""
+"""Verbs about images: phantom, ingest, inspect, export, verify, lineage."""
 
 from __future__ import annotations
 
+import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -205,3 +206,40 @@ def verify(
 
     for line in verify_folder(folder):
         typer.echo(line)
+
+
+def lineage(
+    folders: Annotated[
+        list[Path] | None, typer.Argument(help="Folders to look through; by default the working directory.")
+    ] = None,
+    *,
+    patient: Annotated[
+        str, typer.Option(help="Patient id as the source names it, or pseudonym; -: read it from standard input.")
+    ],
+    key_file: Annotated[Path | None, typer.Option(help="Secret key of the pseudonyms.")] = None,
+    public_phrase: Annotated[str | None, typer.Option(help="Instead of a key, where one was used.")] = None,
+    files: Annotated[bool, typer.Option("--files", help="Also name the patient's source files.")] = False,
+) -> None:
+    """What learned from a patient who withdraws consent, and what has to be trained again."""
+    from cohorts.identity import IdentityKey
+    from flows.lineage import lineage as followed
+
+    key = None
+    if public_phrase is not None:
+        key = IdentityKey.from_phrase(public_phrase)
+    elif key_file is not None:
+        key = IdentityKey.load(key_file)
+    name = sys.stdin.readline() if patient == "-" else patient
+    found = followed(name, folders or [Path()], key)
+    for trace in found.traces:
+        typer.echo(f"{trace.kind:16s}{trace.path}: {trace.part} -> {trace.remedy}")
+    for line in found.untold:
+        typer.echo(f"not known        {line}")
+    if files:
+        for path in found.files:
+            typer.echo(f"source file      {path}")
+    again = [str(trace.path) for trace in found.traces if trace.retrain]
+    typer.echo(
+        f"looked at {found.searched} cohorts, bundles, exports and reports; {len(found.traces)} know this patient"
+    )
+    typer.echo(f"to train again: {', '.join(again) or 'nothing'}")

@@ -6,7 +6,7 @@ A stage whose artifact is current is not made again and loads nothing; torch is 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -145,7 +145,18 @@ def _train(job: Job, refs: Refs, out: Path, work: Path, progress: Progress) -> d
     preprocess = job.recipe.preprocess.for_cohort(cohort)
     facts = base_facts(cohort, preprocess, job.recipe.generator, work, progress)
     bundle = train_generator(cohort, preprocess, job.recipe.generator, out, work=work, progress=progress)
+    note_memorization(training_curves(bundle.training))
     return {"training_images": bundle.facts.training_images, **facts}
+
+
+def note_memorization(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Say of each stage of a training where it began to tell its training images from others."""
+    for stage in dict.fromkeys(row["stage"] for row in rows if row.get("memorized")):
+        row = next(row for row in rows if row["stage"] == stage and row.get("memorized"))
+        watcher().note(
+            f"warning: the {stage} tells its training images from others from step {row['step']} on (smaller error in "
+            f"{row['membership']:.2f} of pairs): train it for fewer steps, or on more patients"
+        )
 
 
 def base_facts(
@@ -180,8 +191,8 @@ def _generate(job: Job, refs: Refs, out: Path, work: Path, progress: Progress) -
 
 def _assess(job: Job, refs: Refs, out: Path, work: Path, progress: Progress) -> dict[str, Any]:
     from cohorts.store import Cohort
+    from flows.probes import probes_of
     from generators.bundle import GeneratorBundle
-    from generators.generate import reconstruct
     from quality.assess import assess
 
     bundle = GeneratorBundle.load(Path(refs["train"].path))
@@ -191,7 +202,7 @@ def _assess(job: Job, refs: Refs, out: Path, work: Path, progress: Progress) -> 
         bundle.facts.preprocess,
         job.recipe.assess,
         work=work,
-        reconstruct=lambda images: reconstruct(bundle, images),
+        probes=probes_of(bundle),
         progress=progress,
     )
     report.save(out)

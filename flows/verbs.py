@@ -180,19 +180,19 @@ def assess(
     Raises:
         InputError: the cohorts cannot be compared, or ``out`` exists.
     """
+    from flows.probes import probes_of
     from flows.steps import training_curves
-    from generators.generate import reconstruct
     from quality.assess import assess as score
     from quality.report import RunFacts, write_report
 
     refuse_existing(out)
     shown = progress or watcher().stage("assess")
     loaded = None if bundle is None else load_bundle(bundle)
-    control = None if loaded is None else lambda images: reconstruct(loaded, images)
+    probes = None if loaded is None else probes_of(loaded)
     digests = {"ingest": real.digest, "generate": synthetic.digest}
 
     def run(work: Path) -> QualityReport:
-        report = score(real, synthetic, preprocess, config, work=work, reconstruct=control, progress=shown)
+        report = score(real, synthetic, preprocess, config, work=work, probes=probes, progress=shown)
         facts = RunFacts(
             name=out.name,
             created=datetime.now(UTC).isoformat(timespec="seconds"),

@@ -23,6 +23,7 @@ from generators.latents import Latents, draw, scaled
 from generators.objective import add_noise, level_of, target, training_times, validation_times, velocity_loss
 from generators.sampler import noise_of, sample
 from learning.learner import RowLearner
+from learning.memorization import Judged
 from learning.randomness import derive_seed, torch_generator
 
 TIME_SCALE = 1000.0  # the network's sinusoidal time embedding is made for steps 0…1000
@@ -190,6 +191,7 @@ class DenoiserLearner(RowLearner):
         self.drift, self.offset_noise = drift, offset_noise
         self.config, self.objective, self.scaling = config, objective, scaling
         self.judged, self.seed, self.decode = judged, seed, decode
+        self._rows: dict[str, Judged] = {}
 
     def prepare(self, batch: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
         """As :meth:`RowLearner.prepare`: latents, noise and times, with some conditions dropped."""
@@ -225,7 +227,7 @@ class DenoiserLearner(RowLearner):
         times = validation_times(self.objective, total)[torch.randperm(total, generator=generator)]
         shape = (total, *latents.mean.shape[1:])
         posterior, eps = torch.randn(shape, generator=generator), torch.randn(shape, generator=generator) + self.drift
-        error = 0.0
+        found = []
         for start in range(0, total, JUDGED_AT_ONCE):
             part = slice(start, start + JUDGED_AT_ONCE)
             drawn = draw(latents.mean[rows[part]], latents.log_var[rows[part]], posterior[part])
@@ -236,8 +238,14 @@ class DenoiserLearner(RowLearner):
                 times[part].to(device),
                 conditions[rows[part]].to(device),
             )
-            error += float(errors.sum())
-        return {"loss": error / total}
+            found.append(errors.cpu())
+        seen = Judged(torch.cat(found), rows)
+        self._rows[split] = seen
+        return {"loss": float(seen.errors.double().mean())}
+
+    def judged_rows(self, split: Literal["val", "train"]) -> Judged | None:
+        """As :meth:`Learner.judged_rows`."""
+        return self._rows.get(split)
 
     def grid(self, network: nn.Module) -> Tensor:
         """Images drawn for the conditions of a few validation images, at fixed seeds (in 3-D: their middle slices)."""

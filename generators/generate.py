@@ -156,9 +156,7 @@ def reconstruct(bundle: GeneratorBundle, images: Array) -> Array:
         InputError: the images are not of the generator's size.
     """
     facts = bundle.facts
-    shape = (facts.preprocess.channels, *facts.preprocess.size)
-    if tuple(images.shape[1:]) != shape:
-        raise InputError(f"images must have shape (N, {', '.join(map(str, shape))}), got {tuple(images.shape)}")
+    check_images(bundle, images)
     rebuilt = np.empty(images.shape, dtype=np.float32)
     device = _device_of(bundle)
     with reproducible(facts.threads), torch.inference_mode():
@@ -168,6 +166,17 @@ def reconstruct(bundle: GeneratorBundle, images: Array) -> Array:
             decoded = bundle.autoencoder.decode(bundle.autoencoder.encode(padded)[0])
             rebuilt[start : start + len(block)] = decoded[: len(block)].clamp(-1, 1).cpu().numpy()
     return rebuilt
+
+
+def check_images(bundle: GeneratorBundle, images: Array) -> None:
+    """Refuse images that a generator's networks cannot take.
+
+    Raises:
+        InputError: they are not of the generator's size.
+    """
+    shape = (bundle.facts.preprocess.channels, *bundle.facts.preprocess.size)
+    if tuple(images.shape[1:]) != shape:
+        raise InputError(f"images must have shape (N, {', '.join(map(str, shape))}), got {tuple(images.shape)}")
 
 
 def resolved(bundle: GeneratorBundle, sampler: SamplerConfig) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import torch
 from cohorts.errors import InputError
 from cohorts.records import AttributeSpec
 from cohorts.store import Cohort
+from conditioning.config import EMBEDDED
 from conditioning.prompt import ConditionSchema
 from generators.config import GeneratorConfig
 from generators.facts import NO_GUARANTEE, Guarantee, Privacy
@@ -26,24 +27,46 @@ ASSUMPTIONS = (
 )
 
 
-def private_fit(config: GeneratorConfig, patients: Sequence[str], *, known: bool) -> Private | None:
+def check_private(config: GeneratorConfig, cohort: Cohort, *, reads_with_base: bool) -> None:
+    """Refuse what would break the promise, before anything is computed.
+
+    Args:
+        config: with or without ``privacy``.
+        cohort: the private one.
+        reads_with_base: whether texts are read by the base's own, pretrained encoder.
+
+    Raises:
+        InputError: the source named no patients, or the text encoder would keep words of the cohort.
+    """
+    text = config.conditioning.text
+    if config.privacy is None:
+        return
+    if cohort.schema.patients != "known":
+        raise InputError(
+            "generator.privacy protects patients, and the source named none: each image counts as one",
+            "ingest with --patient-column, or with DICOM files that name patients",
+        )
+    if config.denoiser_fit.on_memorization == "stop":
+        raise InputError(
+            "generator.denoiser_fit.on_memorization: stop would end a private fit by what validation patients show",
+            "set it to flag; the privacy budget bounds what can be memorised",
+        )
+    if text is not None and text.encoder == EMBEDDED and not reads_with_base:
+        raise InputError(
+            "generator.privacy needs a pretrained text encoder: the embedded one keeps words of the cohort",
+            "set generator.conditioning.text.encoder to one, or leave texts out",
+        )
+
+
+def private_fit(config: GeneratorConfig, patients: Sequence[str]) -> Private | None:
     """How the denoiser is fitted privately; ``None`` where nothing is promised.
 
     Args:
         config: its ``privacy``, and ``flip``, which gives every image a mirrored second row.
         patients: pseudonym of each training image.
-        known: whether the source named patients.
-
-    Raises:
-        InputError: it did not.
     """
     if config.privacy is None:
         return None
-    if not known:
-        raise InputError(
-            "generator.privacy protects patients, and the source named none: each image counts as one",
-            "ingest with --patient-column, or with DICOM files that name patients",
-        )
     _, of_row = np.unique(np.asarray(patients), return_inverse=True)
     units = torch.from_numpy(of_row.astype(np.int64))
     return Private(config.privacy, Units(torch.cat([units, units]) if config.flip else units))
@@ -73,8 +96,7 @@ def stated_schema(cohort: Cohort, vocabulary: Vocabulary) -> ConditionSchema:
             attributes.append(
                 AttributeSpec(name=name, kind="categorical", unit=unit, categories=tuple(sorted(map(str, values))))
             )
-    exclusive = cohort.schema.exclusive and set(vocabulary.labels) == set(cohort.schema.labels)
-    return ConditionSchema(labels=vocabulary.labels, exclusive=exclusive, attributes=tuple(attributes))
+    return ConditionSchema(labels=vocabulary.labels, exclusive=vocabulary.exclusive, attributes=tuple(attributes))
 
 
 def statement(config: GeneratorConfig, spent: Spent | None) -> Privacy:
@@ -84,22 +106,23 @@ def statement(config: GeneratorConfig, spent: Spent | None) -> Privacy:
     outside = tuple(_outside(config))
     if config.privacy.epsilon is None:
         return Privacy(formal=NO_GUARANTEE, outside=outside)
-    bound = strongest_attack(spent.mechanism, (ATTACK_FALSE_ALARMS,))
+    terms = spent.terms
+    bound = strongest_attack(terms.mechanism(spent.steps), (ATTACK_FALSE_ALARMS,))
     guarantee = Guarantee(
         epsilon=spent.epsilon,
         epsilon_rdp=spent.epsilon_rdp,
-        delta=spent.delta,
+        delta=terms.delta,
         unit=config.privacy.unit,
-        noise_multiplier=spent.mechanism.noise_multiplier,
-        sample_rate=spent.mechanism.sample_rate,
-        steps=spent.mechanism.steps,
-        clip_norm=spent.clip_norm,
-        draws=spent.draws,
+        noise_multiplier=terms.noise_multiplier,
+        sample_rate=terms.sample_rate,
+        steps=spent.steps,
+        clip_norm=terms.clip_norm,
+        draws=terms.draws,
         attack_auroc=bound.auroc,
         attack_tpr=bound.tpr[ATTACK_FALSE_ALARMS],
     )
     formal = (
-        f"({rounded_up(spent.epsilon, 3)}, {rounded_up(spent.delta, 2)})-differential privacy per {config.privacy.unit}"
+        f"({rounded_up(spent.epsilon, 3)}, {rounded_up(terms.delta, 2)})-differential privacy per {config.privacy.unit}"
     )
     return Privacy(formal=formal, guarantee=guarantee, outside=outside, assumptions=ASSUMPTIONS)
 
@@ -113,14 +136,13 @@ def rounded_up(value: float, digits: int) -> str:
 def _outside(config: GeneratorConfig) -> Iterator[str]:
     """All that touched the private images and was not paid for."""
     if config.privacy is not None and config.privacy.vocabulary is None:
-        yield "conditions: names of labels, categories and ranges of attributes, as the training images have them"
+        yield "conditions: names of labels, whether they exclude each other, categories and ranges of attributes"
     if config.conditioning.spacing:
         yield "conditions.grid: the range of spacings of the training images"
     if config.conditioning.mask is not None:
         yield "masks: their values, and those of synthetic images, which are real masks, bent"
     if config.conditioning.text is not None:
         yield "conditions.text.truncated: the share of training texts that were too long"
-    yield "conditions.exclusive: whether every ingested image has exactly one label"
     yield "duplicates: of equal images one is kept at ingestion, whoever they belong to"
     yield "training_images, training_patients, training_digest: how many there are, and a digest of what they show"
     yield "spacing_mm, affine, modality: the usual ones of the training images"

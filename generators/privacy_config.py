@@ -17,11 +17,13 @@ class Vocabulary(Frozen):
 
     Attributes:
         labels: names of labels; those that the cohort does not have are missing everywhere.
+        exclusive: whether every image shows exactly one of them.
         attributes: for each attribute a range ``[low, high]`` of numbers, whose ends stand for what lies beyond them,
             or a list of categories; a category that is not listed counts as missing.
     """
 
     labels: tuple[str, ...] = ()
+    exclusive: bool = False
     attributes: dict[str, Range | Annotated[tuple[str, ...], Field(min_length=1)]] = Field(default_factory=dict)
 
     @model_validator(mode="after")

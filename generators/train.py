@@ -36,7 +36,7 @@ from generators.facts import BaseFacts, BundleFacts, LatentScaling
 from generators.fitting import SPLITS, Fitting, Split, encode_images, fit_autoencoder, fit_features
 from generators.latents import Latents, balanced_scaling, unscaled
 from generators.methods import make_trainable
-from generators.privacy import private_fit, stated_schema, statement
+from generators.privacy import check_private, private_fit, stated_schema, statement
 from generators.reproducible import reproducible
 from generators.round_trip import RoundTrip, round_trip
 from generators.training_data import TrainingRows, cached_images, learnt_geometry, learnt_schema, training_rows
@@ -116,12 +116,8 @@ class _Training:
             config.denoiser.check_latent(self.latent_shape)
         else:
             self.objective, self.latent_shape = self.base.objective, self.base.latent_shape(size)
-        text, reader = config.conditioning.text, None if self.base is None else self.base.pipeline
-        if config.privacy is not None and text is not None and text.encoder == EMBEDDED and reader is None:
-            raise InputError(
-                "generator.privacy needs a pretrained text encoder: the embedded one keeps words of the cohort",
-                "set generator.conditioning.text.encoder to one, or leave texts out",
-            )
+        reads_with_base = self.base is not None and self.base.pipeline is not None
+        check_private(config, self.cohort, reads_with_base=reads_with_base)
         self.rows = training_rows(self.cohort)
         self.vocabulary = self._vocabulary()
         self.conditioner = learn_conditioner(
@@ -292,7 +288,7 @@ class _Training:
         if self._learns_to_read:
             parts.append(config.text_fit.consequential())
         patients = self.cohort.manifest["patient"][list(self.rows.train)].to_list()
-        private = private_fit(config, patients, known=self.cohort.schema.patients == "known")
+        private = private_fit(config, patients)
         found = self.fitting.fit("denoiser", learner, batches, config.denoiser_fit, json_digest(parts), private=private)
         return network, found
 

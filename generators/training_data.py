@@ -65,17 +65,23 @@ def training_rows(cohort: Cohort) -> TrainingRows:
             "the cohort has no validation image, and validation picks the checkpoint",
             "ingest more patients, or give the val split a larger fraction",
         )
-    digest = hashlib.sha256()
-    for split, content in rows.items():
-        digest.update(split.encode())
-        for row in content.drop("row", *STORAGE_COLUMNS).iter_rows(named=True):
-            digest.update(hashlib.sha256(canonical_json(row).encode()).digest())
     return TrainingRows(
         train=tuple(rows["train"]["row"].to_list()),
         val=tuple(rows["val"]["row"].to_list()),
-        digest=digest.hexdigest(),
+        digest=training_digest(cohort),
         total_patients=rows["train"]["patient"].n_unique(),
     )
+
+
+def training_digest(cohort: Cohort) -> str:
+    """Digest of what the training and validation rows say and show; other rows and their order do not enter."""
+    frame = cohort.manifest.sort("image_id")
+    digest = hashlib.sha256()
+    for split in ("train", "val"):
+        digest.update(split.encode())
+        for row in frame.filter(pl.col("split") == split).drop(*STORAGE_COLUMNS).iter_rows(named=True):
+            digest.update(hashlib.sha256(canonical_json(row).encode()).digest())
+    return digest.hexdigest()
 
 
 def learnt_schema(cohort: Cohort, rows: Sequence[int]) -> ConditionSchema:

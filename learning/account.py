@@ -4,38 +4,17 @@ from __future__ import annotations
 
 import os
 import secrets
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NoReturn
 
 from cohorts.errors import ArtifactError
 from cohorts.folders import json_digest, read_json, write_json
-from learning.accounting import Mechanism, Spent, epsilon_of
+from learning.accounting import Spent, Terms, epsilon_of
 
 KEY_FILE = "privacy.key"
 ACCOUNT_FILE = "privacy.json"
 KEY_BYTES = 32
-
-
-@dataclass(frozen=True)
-class Terms:
-    """What each step of a private fit costs, as it derives from configuration and data.
-
-    Attributes:
-        noise_multiplier: σ.
-        sample_rate: q.
-        delta: δ at which ε is told.
-        clip_norm: C.
-        draws: K.
-        total_units: N.
-    """
-
-    noise_multiplier: float
-    sample_rate: float
-    delta: float
-    clip_norm: float
-    draws: int
-    total_units: int
 
 
 class Account:
@@ -100,16 +79,12 @@ class Account:
 
     def spent(self) -> Spent:
         """What all steps that were ever begun have cost."""
-        terms = self.terms
-        mechanism = Mechanism(terms.noise_multiplier, terms.sample_rate, self.steps_begun)
+        mechanism = self.terms.mechanism(self.steps_begun)
         return Spent(
-            epsilon=epsilon_of(mechanism, terms.delta),
-            epsilon_rdp=epsilon_of(mechanism, terms.delta, accountant="rdp"),
-            delta=terms.delta,
-            mechanism=mechanism,
-            clip_norm=terms.clip_norm,
-            total_units=terms.total_units,
-            draws=terms.draws,
+            epsilon=epsilon_of(mechanism, self.terms.delta),
+            epsilon_rdp=epsilon_of(mechanism, self.terms.delta, accountant="rdp"),
+            terms=self.terms,
+            steps=self.steps_begun,
         )
 
     def _content(self, key: str, steps_begun: int) -> dict[str, Any]:

@@ -45,26 +45,45 @@ class Mechanism:
 
 
 @dataclass(frozen=True)
+class Terms:
+    """What each step of a private fit costs, as it derives from configuration and data.
+
+    Attributes:
+        noise_multiplier: σ.
+        sample_rate: q.
+        delta: δ at which ε is told.
+        clip_norm: C.
+        draws: K.
+        total_units: N.
+    """
+
+    noise_multiplier: float
+    sample_rate: float
+    delta: float
+    clip_norm: float
+    draws: int
+    total_units: int
+
+    def mechanism(self, steps: int) -> Mechanism:
+        """So many steps on these terms."""
+        return Mechanism(self.noise_multiplier, self.sample_rate, steps)
+
+
+@dataclass(frozen=True)
 class Spent:
     """What a fit has spent.
 
     Attributes:
         epsilon: ε by the PRV accountant: the guarantee.
         epsilon_rdp: ε by the RDP accountant, a looser bound on the same.
-        delta: δ.
-        mechanism: what was paid for.
-        clip_norm: C.
-        total_units: units in the data, which q derives from.
-        draws: K.
+        terms: what each step cost.
+        steps: that were begun.
     """
 
     epsilon: float
     epsilon_rdp: float
-    delta: float
-    mechanism: Mechanism
-    clip_norm: float
-    total_units: int
-    draws: int
+    terms: Terms
+    steps: int
 
 
 def delta_for(delta: float | str, total_units: int) -> float:

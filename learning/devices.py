@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, PartialState
+from torch import Tensor
 
 from cohorts.errors import ResourceError
 
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "fp32", "bf16"]
+
+
+def reduced(accelerator: Accelerator, tensors: Sequence[Tensor], how: Literal["mean", "sum"]) -> list[Tensor]:
+    """Mean or sum of tensors over all processes, in one message; with one process the tensors as they are."""
+    if accelerator.num_processes == 1:
+        return list(tensors)
+    flat: Tensor = accelerator.reduce(torch.cat([tensor.reshape(-1) for tensor in tensors]), reduction=how)
+    parts = torch.split(flat, [tensor.numel() for tensor in tensors])
+    # in the memory layout of each
+    return [torch.empty_like(old).copy_(new.view_as(old)) for old, new in zip(tensors, parts, strict=True)]
 
 
 def resolve_device(device: Device) -> Literal["cpu", "cuda"]:

@@ -19,10 +19,11 @@ from cohorts.progress import Progress
 from learning.accounting import Spent
 from learning.batches import Batches, StreamBatches
 from learning.checkpoint import latest_checkpoint, refuse_other_settings, save_checkpoint
-from learning.devices import make_accelerator
+from learning.devices import make_accelerator, reduced
 from learning.fit_config import FitConfig
 from learning.history import History
 from learning.learner import Learner, RowLearner
+from learning.memorization import telling
 from learning.optimizer import (
     adamw,
     frozen_names,
@@ -53,6 +54,7 @@ class FitResult:
         history: the rows of ``metrics.jsonl``.
         finished: whether all steps were done; ``False`` when ``stop`` asked for an early end.
         resumed_from: step of the checkpoint that this call went on from, 0: none.
+        memorized_at: step at which the network was seen to tell training rows from others; ``None``: it was not.
         spent: what a private fit has cost; ``None``: the fit was not private.
     """
 
@@ -62,6 +64,7 @@ class FitResult:
     finished: bool
     resumed_from: int
     spent: Spent | None = None
+    memorized_at: int | None = None
 
 
 def fit(
@@ -155,6 +158,11 @@ class _Run:
             self.adversary_optimizer = adamw(learner.adversary, rate, config)
         self.frozen = frozen_names(learner.network)
         self.average = None if config.ema_decay is None else moving_average(learner.network, config.ema_decay)
+        if private is not None and config.on_memorization == "stop":
+            raise InputError(
+                "a private fit cannot stop by what its validation shows, which nobody paid for",
+                "set on_memorization to flag",
+            )
         self.private = None if private is None else self._private_steps(private)
         self.history = History(self.accelerator, work, config)
         self.step = 0
@@ -215,7 +223,8 @@ class _Run:
         """Do the remaining steps; returns whether all are done."""
         config = self.config
         self.learner.network.train()
-        while self.step < config.steps:
+        ended = self._ended_by_memorization()
+        while self.step < config.steps and not ended:
             self._one_step()
             self.step += 1
             last = self.step == config.steps
@@ -223,16 +232,23 @@ class _Run:
                 self.history.log_training(self.step)
             if config.validate_every and (self.step % config.validate_every == 0 or last):
                 self._validate()
+                ended = self._ended_by_memorization()
             if config.grid_every and (self.step % config.grid_every == 0 or last):
                 self._grid()
             stopping = self._asked_to_stop(stop)
-            if self.step % config.checkpoint_every == 0 or last or stopping:
+            if self.step % config.checkpoint_every == 0 or last or stopping or ended:
                 self.save()
             if progress is not None and self.accelerator.is_main_process:
                 progress(self.step, config.steps, name)
             if stopping:
                 break
-        return self.step == config.steps
+        return self.step == config.steps or ended
+
+    def _ended_by_memorization(self) -> bool:
+        """Whether a validation ended the fit, this time or before an interruption; the main process knows."""
+        if self.config.on_memorization != "stop":
+            return False
+        return self._agreed(self.history.memorized_at() is not None)
 
     def _one_step(self) -> None:
         learner, config = self.learner, self.config
@@ -305,16 +321,14 @@ class _Run:
         optimizer.step()
 
     def _average_gradients(self, parameters: list[nn.Parameter]) -> None:
-        """Mean gradient over processes, in one message.
+        """Mean gradient over processes.
 
         Instead of wrapping the network (DDP), so that a learner may call any method of it, in any order.
         """
-        if self.accelerator.num_processes == 1:
-            return
-        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
-        flat = self.accelerator.reduce(torch.cat([g.reshape(-1) for g in gradients]), reduction="mean")
-        for parameter, mean in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
-            parameter.grad = torch.empty_like(parameter).copy_(mean.view_as(parameter))  # in its memory layout
+        if self.accelerator.num_processes > 1:
+            gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+            for parameter, mean in zip(parameters, reduced(self.accelerator, gradients, "mean"), strict=True):
+                parameter.grad = mean
 
     # ---- looking at it ----
 
@@ -332,12 +346,20 @@ class _Run:
                 validation = self.learner.validate(network, "val")
                 training = self.learner.validate(network, "train") if validation else {}
             if validation:
-                self.history.log_validation(self.step, validation, training)
+                self.history.log_validation(self.step, validation, training, self._told())
                 chooses = self.private is None  # a choice by private data would be outside the account
                 if chooses and (self.best is None or validation["loss"] < self.best["loss"]):
                     self.best = {"step": self.step, "loss": validation["loss"]}
                     self.best_weights = _copied(network, self.frozen)
         self.accelerator.wait_for_everyone()
+
+    def _told(self) -> dict[str, float]:
+        """The online membership score; empty: there are no rows to tell by, or nobody asked."""
+        train, val = (self.learner.judged_rows(split) for split in ("train", "val"))
+        found = telling(train, val) if train is not None and val is not None else None
+        if found is None or self.config.on_memorization == "ignore":
+            return {}
+        return {"membership": found.share, "membership_low": found.low}
 
     def _grid(self) -> None:
         if self.accelerator.is_main_process:
@@ -358,7 +380,7 @@ class _Run:
         self.learner.network.eval()
         step, loss = (self.step, None) if self.best is None else (self.best["step"], self.best["loss"])
         spent = None if self.private is None else self.private.account.spent()
-        return FitResult(step, loss, self.history.rows, finished, resumed_from, spent)
+        return FitResult(step, loss, self.history.rows, finished, resumed_from, spent, self.history.memorized_at())
 
     def end(self) -> None:
         """Close what is open, and leave the network without hooks."""
@@ -376,9 +398,11 @@ class _Run:
                     tensor.copy_(broadcast(tensor.clone(), from_process=0))
 
     def _asked_to_stop(self, stop: Callable[[], bool] | None) -> bool:
-        if stop is None:
-            return False
-        if stop():
+        return stop is not None and self._agreed(stop())
+
+    def _agreed(self, wanted: bool) -> bool:
+        """Whether any process wants it."""
+        if wanted:
             self.accelerator.set_trigger()
         return bool(self.accelerator.check_trigger())
 

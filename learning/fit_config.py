@@ -39,6 +39,11 @@ class FitConfig(Frozen):
         track_real_images: also hand grids that may show real images to the tracker.
         seed: everything random derives from it.
         device: ``auto`` takes a CUDA device where there is one.
+        on_memorization: what is done once a validation shows that the network tells training rows from others: ``flag``
+            notes it in the curve, ``stop`` also ends the fit there, ``ignore`` neither.
+        memorization_limit: share of pairs of a training and a validation row in which the training row has the smaller
+            error, above which (95 % lower bound, in two validations running) that is taken to be so; one half is
+            honest.
         adversary_learning_rate: peak learning rate of the adversary, where there is one; null: ``learning_rate``.
     """
 
@@ -61,6 +66,8 @@ class FitConfig(Frozen):
     track_real_images: bool = False
     seed: Annotated[int, Field(ge=0)] = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    on_memorization: Literal["flag", "stop", "ignore"] = "flag"
+    memorization_limit: Annotated[float, Field(ge=0.5, lt=1)] = 0.6
     adversary_learning_rate: Annotated[float, Field(gt=0)] | None = None
 
     def consequential(self) -> dict[str, Any]:

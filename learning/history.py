@@ -99,8 +99,10 @@ class History:
         self._waiting = []
         self._add(step, means)
 
-    def log_validation(self, step: int, validation: dict[str, float], training: dict[str, float]) -> None:
-        """One row: ``val_…`` and ``train_…`` judged alike, and ``gap`` = validation − training loss.
+    def log_validation(
+        self, step: int, validation: dict[str, float], training: dict[str, float], more: dict[str, float]
+    ) -> None:
+        """One row: ``val_…`` and ``train_…`` judged alike, ``gap`` = validation − training loss, and more as it is.
 
         Raises:
             MedphantomError: the validation loss is not finite.
@@ -111,7 +113,21 @@ class History:
         row |= {f"train_{key}": float(value) for key, value in training.items()}
         if "loss" in training:
             row["gap"] = row["val_loss"] - row["train_loss"]
+        row |= more
+        if self.memorized_at({"step": step, **row}) is not None:
+            row["memorized"] = 1.0
         self._add(step, row)
+
+    def memorized_at(self, *more: dict[str, Any]) -> int | None:
+        """Step at which two validations running had told training rows from others; ``None``: there is none."""
+        above = False
+        for row in (*self.rows, *more):
+            if "membership_low" not in row:
+                continue
+            if above and row["membership_low"] > self._config.memorization_limit:
+                return int(row["step"])
+            above = row["membership_low"] > self._config.memorization_limit
+        return None
 
     def show(self, step: int, images: Tensor, *, real: bool) -> None:
         """Write a grid as PNG into the work folder, and to the tracker unless it may show real images."""

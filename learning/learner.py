@@ -8,6 +8,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from learning.memorization import Judged
+
 
 class Learner(ABC):
     """A network and how to judge it. The loop sets everything else: device, precision, schedule, averages, resume.
@@ -61,6 +63,11 @@ class Learner(ABC):
         """
         del network, split
         return {}
+
+    def judged_rows(self, split: Literal["val", "train"]) -> Judged | None:
+        """Errors of single rows that the last :meth:`validate` of that split saw; ``None``: there are none."""
+        del split
+        return None
 
     def grid(self, network: nn.Module) -> Tensor | None:
         """Images to look at while training, ``(N, C, H, W)`` in 0…1 with C = 1 or 3; ``None``: none.

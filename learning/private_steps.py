@@ -21,9 +21,10 @@ from opacus.optimizers import DPOptimizer
 from torch import Tensor, nn
 
 from cohorts.errors import InputError
-from learning.account import Account, Terms
-from learning.accounting import delta_for, noise_for
+from learning.account import Account
+from learning.accounting import Terms, delta_for, noise_for
 from learning.batches import StreamBatches
+from learning.devices import reduced
 from learning.fit_config import FitConfig
 from learning.learner import RowLearner
 from learning.private_config import PrivateFitConfig
@@ -134,17 +135,17 @@ class PrivateSteps:
         for parameter in self.parameters:
             parameter.grad, parameter.summed_grad = None, torch.zeros_like(parameter)
         losses = [self._add(step, part) for part in self._parts(drawn[rank::world])]
-        self._sum_over_processes()
+        summed, (loss, count) = self._over_processes(losses)
         random = secret_numbers(self.account.key, "noise", step)
         deviation = self.account.terms.noise_multiplier * self.config.clip_norm
-        for parameter in self.parameters:
-            noised = (parameter.summed_grad + self._noise(random, parameter, deviation)) / self.expected_units
+        for parameter, total in zip(self.parameters, summed, strict=True):
+            noised = (total + self._noise(random, parameter, deviation)) / self.expected_units
             parameter.grad = torch.empty_like(parameter).copy_(noised)  # in its memory layout
             parameter.grad_sample, parameter.summed_grad = None, None
         norm = torch.stack([parameter.grad.norm() for parameter in self.parameters]).norm()
         found = {"gradient_norm": norm}
-        if losses:
-            found["loss"] = torch.cat(losses).mean()
+        if count:
+            found["loss"] = loss / count
         return found
 
     def close(self) -> None:
@@ -156,6 +157,13 @@ class PrivateSteps:
             for name in ("grad_sample", "summed_grad"):
                 if hasattr(parameter, name):
                     delattr(parameter, name)
+
+    def _over_processes(self, losses: list[Tensor]) -> tuple[list[Tensor], tuple[Tensor, Tensor]]:
+        """Sums over all processes: of the clipped gradients, and of losses with their number; nobody may have any."""
+        seen = torch.cat([torch.zeros(0, device=self.device), *(part.float() for part in losses)])
+        counted = torch.stack([seen.sum(), torch.tensor(float(len(seen)), device=self.device)])
+        *summed, counted = reduced(self.accelerator, [*(p.summed_grad for p in self.parameters), counted], "sum")
+        return summed, (counted[0], counted[1])
 
     def _draw_units(self, step: int) -> list[int]:
         chance = secret_numbers(self.account.key, "units", step).random(len(self.rows_of))
@@ -217,14 +225,6 @@ class PrivateSteps:
         rounds = [torch.randperm(len(rows), generator=generator) for _ in range(-(-looks // len(rows)))]
         return self.learner.prepare(self.batches.rows(rows[torch.cat(rounds)[:looks]]), generator)
 
-    def _sum_over_processes(self) -> None:
-        if self.accelerator.num_processes == 1:
-            return
-        sums = [parameter.summed_grad for parameter in self.parameters]
-        flat = self.accelerator.reduce(torch.cat([total.reshape(-1) for total in sums]), reduction="sum")
-        for parameter, total in zip(self.parameters, flat.split([p.numel() for p in self.parameters]), strict=True):
-            parameter.summed_grad = total.view_as(parameter).clone()
-
     # ---- randomness ----
 
     def _generator(self, *purpose: str | int) -> torch.Generator:
@@ -281,27 +281,24 @@ def _check_data(rows_of: list[Tensor], batches: StreamBatches, config: FitConfig
 
 
 def _refuse_counting_layers(network: nn.Module, losses: Callable[[Rows], Tensor], rows: Rows) -> None:
-    """Refuse layers that mix rows in training or carry what they saw into their buffers, as batch normalisation does.
+    """Refuse layers that mix rows or carry what they saw into their buffers, as batch normalisation does.
 
     Raises:
         InputError: one line that names the layer.
     """
     before = {name: value.clone() for name, value in network.named_buffers()}
     with torch.no_grad():
-        together = losses(rows)
+        losses(rows)
         changed = [name for name, value in network.named_buffers() if not torch.equal(before[name], value)]
         for name in changed:
             network.get_buffer(name).copy_(before[name])
-        alone = losses({name: tensor[:1] for name, tensor in rows.items()})
-    where = changed[0] if changed else ""
+        network.eval()  # without dropout, which would look like mixing
+        together, alone = losses(rows), losses({name: tensor[:1] for name, tensor in rows.items()})
+        network.train()
     mixes = not torch.allclose(together[:1], alone, rtol=1e-2, atol=1e-4)
-    if changed or (mixes and not _has_dropout(network)):
-        found = f"{where} keeps what it saw" if changed else "its layers mix the images of a batch"
+    if changed or mixes:
+        found = f"{changed[0]} keeps what it saw" if changed else "its layers mix the images of a batch"
         raise InputError(
             f"the network cannot be fitted privately: {found}",
             "replace batch normalisation by group normalisation",
         )
-
-
-def _has_dropout(network: nn.Module) -> bool:
-    return any(isinstance(m, nn.modules.dropout._DropoutNd) and m.p > 0 for m in network.modules())  # noqa: SLF001

@@ -43,7 +43,6 @@ class RowGradients:
     """
 
     def __init__(self, network: nn.Module) -> None:
-        self.network = network
         self.parameters = list(trained_parameters(network).values())
         # unfolding in Opacus's convolutions reads channels-last memory in the wrong order, without a word
         convolutions = (m for m in network.modules() if isinstance(m, nn.Conv1d | nn.Conv2d | nn.Conv3d))

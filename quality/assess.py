@@ -23,9 +23,10 @@ from quality.config import AssessConfig
 from quality.estimate import Estimate
 from quality.features import NetworkRun, check_names, cross_fitted, encoder, filter_bank, simulated
 from quality.fidelity import ImageSets, RunScores, estimates_of, score_run
-from quality.material import Material, Reconstruct
+from quality.material import Material, Probes
 from quality.parts import Context, CopyScores, Estimates, LabelScores, copy_part, diversity_part, label_part, mask_part
-from quality.quality_report import CopySummary, QualityReport
+from quality.privacy_part import MembershipScores, membership_part
+from quality.quality_report import CopySummary, MembershipSummary, QualityReport, Verdict
 
 __all__ = ["AssessConfig", "assess"]
 
@@ -38,8 +39,9 @@ WEIGHTS = {
     "labels": 12,
     "masks": 6,
     "copies": 5,
+    "membership": 1,
 }  # shares of the time
-NO_SEARCH = ("the copy search needs training and gate images",)
+NO_SEARCH = ("the copy search needs training images of two patients, and gate images",)
 MIX_TOLERANCE = 0.1
 BARELY_LEARNED = 0.6
 
@@ -53,7 +55,7 @@ def assess(
     config: AssessConfig,
     *,
     work: Path,
-    reconstruct: Reconstruct | None = None,
+    probes: Probes | None = None,
     progress: Progress | None = None,
 ) -> QualityReport:
     """Score a synthetic cohort against the real one that it stands for; anyone's images will do.
@@ -64,15 +66,15 @@ def assess(
         preprocess: what networks see.
         config: how to score.
         work: private folder for finished parts and checkpoints; it is made, and may be removed afterwards.
-        reconstruct: images ``(N, C, *size)`` in -1…1 through the generator's autoencoder and back: the ceiling of the
-            distances and the positive control of the copy search; without it the copy search stays inconclusive.
+        probes: what of the generator may be called; without it distances have no ceiling, and the copy search stays
+            inconclusive.
         progress: told about it in thousandths of the whole.
 
     Raises:
         InputError: the cohorts cannot be compared, or a feature network cannot be had.
         UnsupportedClaim: a feature network that was asked for has nothing to learn from.
     """
-    material = Material(real, synthetic, preprocess, reconstruct)
+    material = Material(real, synthetic, preprocess, probes or Probes())
     material.check()
     return _Assessment(material, config, work, progress).report()
 
@@ -84,7 +86,7 @@ def screen_copies(
     config: AssessConfig,
     *,
     work: Path,
-    reconstruct: Reconstruct | None = None,
+    probes: Probes | None = None,
     progress: Progress | None = None,
 ) -> CopySummary | None:
     """The copy search alone, features by the fixed filter bank: nothing is trained.
@@ -95,16 +97,16 @@ def screen_copies(
         preprocess: what is compared.
         config: its ``copies`` and ``seed`` count.
         work: private folder.
-        reconstruct: as of :func:`assess`.
+        probes: as of :func:`assess`.
         progress: told about it.
 
     Returns:
-        What it found; ``None`` where ``train`` or ``gate`` is empty.
+        What it found; ``None`` where ``train`` holds fewer than two patients, or ``gate`` none.
 
     Raises:
         InputError: the cohorts cannot be compared.
     """
-    material = Material(real, synthetic, preprocess, reconstruct)
+    material = Material(real, synthetic, preprocess, probes or Probes())
     material.check()
     context = Context(material, config, work, progress or (lambda *_: None))
     bank = filter_bank(len(material.rows["test"]), config.classifier.device).folds[0].network
@@ -124,7 +126,7 @@ class _Assessment:
         self.seeds = {name: range(config.network_seeds) if name in TRAINED else range(1) for name in self.names}
         self.runs: dict[tuple[str, int], NetworkRun] = {}
         self.total_weight = sum(WEIGHTS.get(name, 2) * len(self.seeds[name]) for name in self.names)
-        parts = ["diversity", "labels", "copies", *(["masks"] if material.mask_values else [])]
+        parts = ["diversity", "labels", "copies", "membership", *(["masks"] if material.mask_values else [])]
         self.total_weight += sum(WEIGHTS[name] for name in parts)
         self.done_weight = self.weight = 0
 
@@ -147,8 +149,12 @@ class _Assessment:
             CopyScores,
             lambda: copy_part(self.context, self.run(by, 0).folds[0].network),
         )
+        attacked = self.part(
+            "membership", config.membership.model_dump(), MembershipScores, lambda: membership_part(self.context)
+        )
         known = material.real.schema.patients == "known"
         summary = copies.summary
+        verdict, verdict_reasons = _verdict(summary, attacked.summary)
         return QualityReport(
             real_digest=material.real.digest,
             synthetic_digest=material.synthetic.digest,
@@ -157,8 +163,8 @@ class _Assessment:
             real_counts={split: len(material.rows[split]) for split in SPLITS},
             real_patients={split: len(set(material.patients[split])) for split in SPLITS} if known else {},
             synthetic_count=len(material.synthetic),
-            verdict="inconclusive" if summary is None else summary.verdict,
-            verdict_reasons=NO_SEARCH if summary is None else summary.reasons,
+            verdict=verdict,
+            verdict_reasons=verdict_reasons,
             estimates=(
                 *(e for runs in scored for e in estimates_of(runs, per_seed=False)),
                 *diverse.estimates,
@@ -169,6 +175,7 @@ class _Assessment:
             agreement=labels.agreement,
             copies=summary,
             nearest=copies.nearest,
+            membership=attacked.summary,
             utility=labels.utility,
             warnings=tuple(_warnings(material, [run for runs in scored for run in runs])),
         )
@@ -249,6 +256,16 @@ class _Assessment:
         return self.part("fidelity", settings, RunScores, make, WEIGHTS.get(name, 2))
 
 
+def _verdict(copies: CopySummary | None, attacked: MembershipSummary | None) -> tuple[Verdict, tuple[str, ...]]:
+    """The empirical verdict: what was found outweighs what was not."""
+    against = () if attacked is None else attacked.reasons
+    if copies is None:
+        return ("fail", (*against, *NO_SEARCH)) if against else ("inconclusive", NO_SEARCH)
+    if not against:
+        return copies.verdict, copies.reasons
+    return "fail", (*(copies.reasons if copies.verdict != "screened" else ()), *against)
+
+
 def _details(scored: Sequence[Sequence[RunScores]]) -> Iterator[Estimate]:
     """Scores per seed, of networks with several."""
     for runs in scored:
@@ -263,7 +280,7 @@ def _warnings(material: Material, runs: Sequence[RunScores]) -> Iterator[str]:
         yield "the source named no patients: images of one may lie in several splits, which flatters every score"
     if targets.source != "labels":
         yield f"no labels: feature networks learned {targets.source}, and there is no label agreement or utility"
-    if material.reconstruct is None:
+    if material.probes.reconstruct is None:
         yield "no autoencoder was given: distances have no ceiling, and the copy search has no positive control"
     if material.real.schema.spatial_dims == 3:
         yield "volumes were scored by their three middle slices (copies and diversity: whole volumes)"

@@ -4,10 +4,28 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from cohorts.records import Frozen
 from learning.fit_config import FitConfig
+
+RECONSTRUCTED, EDITED = "reconstructed", "edited"
+KINDS = (
+    "as it is",
+    RECONSTRUCTED,
+    "mirrored",
+    "shifted",
+    "scaled",
+    "contrast",
+    "blurred",
+    EDITED,
+    "turned",
+    "cropped",
+    "noised",
+    "patched",
+)
+"""Kinds of copies that can be planted: through the generator, or disguised (:mod:`quality.privacy.alterations`)."""
+CORE_KINDS = KINDS[:7]
 
 
 def short_fit(config: ClassifierConfig | SegmenterConfig, seed: int, **more: float | None) -> FitConfig:
@@ -88,24 +106,55 @@ class CopyConfig(Frozen):
     """How copies of training images are searched for.
 
     Attributes:
-        side: images are compared at this many pixels a side; null: 32 for images, 16 for volumes.
-        max_shift: shifts tried in each direction along each axis, in pixels at that side.
+        side: thumbnails have this many pixels a side; null: 32 for images, 16 for volumes.
         mirror: also try the mirror image (left and right exchanged).
         repeats: random subsets of training patients, as many images as ``gate`` has, behind the share in train.
-        planted: training images that are sent through the autoencoder as positive control.
-        false_flags: share of held-out real images that the rule for single images may flag.
-        least_recall: smallest lower bound of the control's recall at which an empty search means anything.
+        kinds: copies that are planted as positive controls.
+        core: kinds that must be covered, else the verdict is *inconclusive*. By default what every generator that
+            copies does (its own reconstruction), and what costs nothing to try.
+        controls: planted copies of each kind. A recall of .95 is shown by 59 found of 59, 92 of 93, 122 of 124; with a
+            hundred, one that is missed by chance does not decide.
+        least_recall: smallest 95 % lower bound of a kind's recall at which it is called covered.
+        flag_level: chance with which an honest image may be flagged. At one in a hundred a reader looks through ten
+            false flags in a thousand images.
+        significance: chance with which an honest set may fail, over all tests together. A set of which one in fifty
+            is lost costs a new run; copies that pass cannot be called back.
         pairs: nearest pairs that the report lists.
     """
 
     side: Annotated[int, Field(ge=8, le=128)] | None = None
-    max_shift: Annotated[int, Field(ge=0, le=8)] = 2
     mirror: bool = True
     repeats: Annotated[int, Field(ge=20)] = 100
-    planted: Annotated[int, Field(ge=0)] = 60
-    false_flags: Annotated[float, Field(gt=0, lt=0.2)] = 0.02
-    least_recall: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    kinds: tuple[str, ...] = KINDS
+    core: tuple[str, ...] = CORE_KINDS
+    controls: Annotated[int, Field(ge=0)] = 100
+    least_recall: Annotated[float, Field(gt=0, lt=1)] = 0.95
+    flag_level: Annotated[float, Field(gt=0, lt=0.2)] = 0.01
+    significance: Annotated[float, Field(gt=0, lt=0.2)] = 0.02
     pairs: Annotated[int, Field(ge=0)] = 24
+
+    @field_validator("kinds", "core")
+    @classmethod
+    def _known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:
+            if name not in KINDS:
+                raise ValueError(f"{name!r} is no kind of copy; there are {', '.join(KINDS)}")
+        return tuple(dict.fromkeys(names))
+
+
+class MembershipConfig(Frozen):
+    """How membership and disclosure are tested.
+
+    Attributes:
+        enabled: whether they are.
+        images: images at most of each split.
+        weights: also attack the weights of the generator, by its loss and by proximal initialization: where they are to
+            be shared.
+    """
+
+    enabled: bool = True
+    images: Annotated[int, Field(ge=50)] = 2000
+    weights: bool = False
 
 
 class UtilityConfig(Frozen):
@@ -138,6 +187,7 @@ class AssessConfig(Frozen):
         classifier: how small classifiers are trained.
         diversity_pairs: image pairs at most behind each diversity score.
         copies: the copy search.
+        membership: could somebody tell who was learned from, and what is recorded of them.
         utility: the utility check.
         segmenter: the segmenter that looks for masks, where both cohorts have them.
     """
@@ -149,6 +199,7 @@ class AssessConfig(Frozen):
     classifier: ClassifierConfig = ClassifierConfig()
     diversity_pairs: Annotated[int, Field(ge=10)] = 200
     copies: CopyConfig = CopyConfig()
+    membership: MembershipConfig = MembershipConfig()
     utility: UtilityConfig = UtilityConfig()
     segmenter: SegmenterConfig = SegmenterConfig()
 

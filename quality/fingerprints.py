@@ -6,9 +6,7 @@ principal components scaled to equal variance weigh every detail alike, so that 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import product
 from typing import Any
 
 import numpy as np
@@ -68,7 +66,7 @@ class Fingerprints:
 
     def of(self, images_NC: Tensor) -> Tensor:
         """Unit vectors ``(N, k)``."""
-        return F.normalize((thumbnails(images_NC, self.side) - self.mean) @ self.projection, dim=1)
+        return self.of_shrunk(shrunk(images_NC, self.side))
 
     def of_all(self, images_NC: Array) -> Tensor:
         """The same for many images, which may be memory-mapped."""
@@ -78,49 +76,6 @@ class Fingerprints:
         ]
         return torch.cat(parts) if parts else torch.zeros(0, self.projection.shape[1])
 
-    def shrunk(self, images_NC: Tensor) -> Tensor:
-        """What :meth:`of_shrunk` takes: grey images ``(N, 1, *)`` of few pixels."""
-        return shrunk(images_NC, self.side)
-
     def of_shrunk(self, shrunk_N1: Tensor) -> Tensor:
-        """Unit vectors ``(N, k)`` of shrunk images."""
+        """Unit vectors ``(N, k)`` of images from :func:`shrunk`."""
         return F.normalize((_unit(shrunk_N1) - self.mean) @ self.projection, dim=1)
-
-    def variants(self, images_NC: Tensor, max_shift: int, *, mirror: bool) -> Iterator[Tensor]:
-        """Unit vectors of shifted and mirrored versions of images.
-
-        Args:
-            images_NC: images or volumes.
-            max_shift: largest shift along each axis, in thumbnail pixels.
-            mirror: also with the last axis reversed.
-        """
-        spatial = images_NC.shape[2:]
-        steps = [max(1, length // self.side) for length in spatial]
-        padding = [max_shift * step for step in reversed(steps) for _ in (0, 1)]
-        for picture in [images_NC, images_NC.flip(-1)] if mirror else [images_NC]:
-            padded = F.pad(picture, padding, mode="replicate")
-            for offsets in product(range(2 * max_shift + 1), repeat=len(spatial)):
-                moved = padded
-                for axis, (offset, step, length) in enumerate(zip(offsets, steps, spatial, strict=True), start=2):
-                    moved = moved.narrow(axis, offset * step, length)
-                yield self.of(moved)
-
-    def similarities(
-        self, queries_NC: Array, references: Sequence[Tensor], max_shift: int, *, mirror: bool
-    ) -> list[Array]:
-        """Similarity of each query to each reference, the largest over shifts and mirror images.
-
-        Args:
-            queries_NC: images or volumes.
-            references: sets of unit vectors ``(M, k)``, from :meth:`of`.
-            max_shift: as in :meth:`variants`.
-            mirror: as in :meth:`variants`.
-
-        Returns:
-            float32 ``(N, M)`` per set of references.
-        """
-        found = [torch.full((len(queries_NC), len(reference)), -1.0) for reference in references]
-        for vectors in self.variants(torch.from_numpy(queries_NC), max_shift, mirror=mirror):
-            for best, reference in zip(found, references, strict=True):
-                torch.maximum(best, vectors @ reference.T, out=best)
-        return [best.numpy() for best in found]

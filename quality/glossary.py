@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Family = Literal["distance", "coverage", "diversity", "agreement", "copies", "utility", "other"]
+Family = Literal["distance", "coverage", "diversity", "agreement", "copies", "membership", "utility", "other"]
 
 
 @dataclass(frozen=True)
@@ -207,17 +207,44 @@ TERMS = {
     ),
     "flagged_share": Term(
         "Flagged as copies",
-        "Share of synthetic images that are as like one training image as hardly any held-out image is; its floor is "
-        "the share of held-out real images that the same rule flags.",
-        "after Carlini et al. 2023",
+        "Share of synthetic images that are more alike to one training image than chance makes them, as far as those "
+        "images lean to gate patients; its floor is the share of honest images that the rule may flag.",
+        "contrast against held-out patients, after Meehan et al. 2020",
         "copies",
     ),
     "control_recall": Term(
         "Planted copies found",
-        "Share of training images, put in on purpose after a pass through the autoencoder, that the search flags; a "
-        "search that misses them supports no verdict.",
+        "Share of copies of training images, put in on purpose and disguised, that the search flags; it may be relied "
+        "on for the kinds of which it finds nearly all.",
         "",
         "copies",
+    ),
+    "membership_auroc": Term(
+        "Membership attack",
+        "Chance that a training patient looks more learned from than a patient whom no network saw; one half when "
+        "nobody can tell.",
+        "van Breugel et al. 2023; Carlini et al. 2023; Kong et al. 2024",
+        "membership",
+    ),
+    "membership_tpr": Term(
+        "Training patients found",
+        "Share of training patients that the attack finds while few of the other patients are false alarms.",
+        "Carlini et al. 2022",
+        "membership",
+    ),
+    "membership_blind": Term(
+        "Blind baseline",
+        "The same by a classifier that saw no generator; where it is not one half, training patients differ from the "
+        "others by themselves.",
+        "Das et al. 2024",
+        "membership",
+    ),
+    "disclosure_gain": Term(
+        "Disclosed attribute",
+        "How much better what is recorded of a patient is guessed from the synthetic images for training patients than "
+        "for others; nought when nothing of theirs was disclosed.",
+        "",
+        "membership",
     ),
     "utility": Term(
         "Train on synthetic, test on real",

@@ -32,6 +32,17 @@ def proportion_interval(hits: int, total: int, method: Literal["wilson", "exact"
     return float(bounds.low), float(bounds.high)
 
 
+def proportion_lower_bound(hits: int, total: int) -> float:
+    """95 % lower bound of a proportion, one-sided (Clopper and Pearson): 59 of 59 give .95.
+
+    Raises:
+        UnsupportedClaim: there was no trial.
+    """
+    if total < 1:
+        raise UnsupportedClaim("a proportion of no images has no bound")
+    return float(stats.binomtest(hits, total, alternative="greater").proportion_ci(LEVEL, method="exact").low)
+
+
 def patient_bootstrap(
     score: Callable[[Array], float | None], patients: Sequence[str] | Array, *, draws: int, rng: np.random.Generator
 ) -> Interval | None:

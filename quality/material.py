@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 
@@ -14,10 +14,31 @@ from cohorts.folders import pixel_digest
 from cohorts.preprocess import Percentile, Preprocess, Window, network_images
 from cohorts.records import SPLITS, Array
 from cohorts.store import Cohort
+from quality.config import EDITED, RECONSTRUCTED
 from quality.segmentation import Masked
 from quality.targets import Targets, present_class, targets_of
 
 Reconstruct = Callable[[Array], Array]
+Attack = Callable[[Cohort, Sequence[int]], dict[str, Array]]
+
+
+@dataclass(frozen=True)
+class Probes:
+    """What of a generator an assessment may call.
+
+    Attributes:
+        reconstruct: images ``(N, C, *size)`` in -1…1 through its autoencoder and back: the ceiling of the distances,
+            and copies to be planted; without it the copy search stays inconclusive.
+        edit: the same with light edits: copies of another kind.
+        attack: real rows to membership scores ``(n,)`` by the name of the attack, the higher the more like a row that
+            it learned from.
+        bound: AUROC that no membership attack exceeds, where the generator has a formal guarantee.
+    """
+
+    reconstruct: Reconstruct | None = None
+    edit: Reconstruct | None = None
+    attack: Attack | None = None
+    bound: float | None = None
 
 
 @dataclass(frozen=True)
@@ -31,13 +52,13 @@ class Material:
         real: the real cohort.
         synthetic: the synthetic one.
         preprocess: what networks see.
-        reconstruct: images ``(N, C, *size)`` in -1…1 through the generator's autoencoder and back, if there is one.
+        probes: what of the generator may be called.
     """
 
     real: Cohort
     synthetic: Cohort
     preprocess: Preprocess
-    reconstruct: Reconstruct | None
+    probes: Probes = Probes()
 
     def check(self) -> None:
         """Refuse what cannot be compared.
@@ -117,9 +138,10 @@ class Material:
         """Digest of what is compared; of the autoencoder by what it makes of two images."""
         digest = hashlib.sha256(f"{self.real.digest}{self.synthetic.digest}".encode())
         digest.update(self.preprocess.model_dump_json().encode())
-        if self.reconstruct is not None:
+        if self.probes.reconstruct is not None:
             probe = self._real_images(self.rows["test"][:2])
-            digest.update(pixel_digest(np.round(self.reconstruct(probe), 3)).encode())
+            digest.update(pixel_digest(np.round(self.probes.reconstruct(probe), 3)).encode())
+        digest.update(f"{self.probes.bound}".encode())
         return digest.hexdigest()
 
     @cached_property
@@ -156,11 +178,17 @@ class Material:
         Raises:
             InputError: it changes their shape.
         """
-        if self.reconstruct is None:
-            return None
-        found = np.asarray(self.reconstruct(images_NC), dtype=np.float32)
+        return None if self.probes.reconstruct is None else self._through(self.probes.reconstruct, images_NC)
+
+    def makers(self) -> dict[str, Reconstruct]:
+        """What makes copies through the generator, by the kind of copy."""
+        given = {RECONSTRUCTED: self.probes.reconstruct, EDITED: self.probes.edit}
+        return {kind: partial(self._through, maker) for kind, maker in given.items() if maker is not None}
+
+    def _through(self, maker: Reconstruct, images_NC: Array) -> Array:
+        found = np.asarray(maker(images_NC), dtype=np.float32)
         if found.shape != images_NC.shape:
-            raise InputError(f"reconstruct returned shape {found.shape}, expected {images_NC.shape}")
+            raise InputError(f"images of shape {images_NC.shape} came back with shape {found.shape}")
         return self.on_grid(np.clip(found, -1, 1))
 
     def on_grid(self, images_NC: Array) -> Array:

@@ -13,7 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from cohorts.records import SPLITS
-from quality.charts import Bar, Chart, Curve, histogram_chart, line_chart, number, score_bar
+from quality.charts import Bar, Chart, Curve, line_chart, number, score_bar
 from quality.estimate import Estimate, Interval
 from quality.glossary import (
     GENERAL,
@@ -25,6 +25,7 @@ from quality.glossary import (
     term,
 )
 from quality.pictures import Grids, PairPictures
+from quality.privacy_page import copy_chart, copy_estimates, membership_estimates, roc_chart
 from quality.quality_report import QualityReport
 from quality.verdict import plain_words
 
@@ -40,6 +41,7 @@ CURVES = {  # column of a training history: style and name of its line
     "train_loss": ("train", "training patients, judged alike"),
     "val_loss": ("val", "validation patients"),
     "gap": ("gap", "validation minus training"),
+    "membership": ("gap", "training images with the smaller error"),
 }
 
 
@@ -142,6 +144,8 @@ def render_page(report: QualityReport, facts: Mapping[str, Any], edition: Editio
         utility=utility_table(report),
         copy_scores=score_groups(report, copy_estimates(report)),
         copy_chart=copy_chart(report),
+        membership_scores=score_groups(report, membership_estimates(report)),
+        roc_chart=roc_chart(report),
         curves=tuple(curve_charts(facts["curves"])),
         recipe=tuple(flattened(facts["recipe"])),
         refused=refused_scores(every_estimate(report)),
@@ -223,19 +227,8 @@ def every_estimate(report: QualityReport) -> Iterator[Estimate]:
     yield from report.estimates
     yield from report.agreement.per_label if report.agreement else ()
     yield from copy_estimates(report)
+    yield from membership_estimates(report)
     yield from (score.estimate for score in report.utility)
-
-
-def copy_estimates(report: QualityReport) -> tuple[Estimate, ...]:
-    """The numbers behind the copy search."""
-    copies = report.copies
-    if copies is None:
-        return ()
-    return (
-        *copies.share_nearest_in_train,
-        copies.flagged_share,
-        *([copies.control_recall] if copies.control_recall else []),
-    )
 
 
 def against_real(estimate: Estimate) -> tuple[str, float | None]:
@@ -322,21 +315,13 @@ def utility_table(report: QualityReport) -> tuple[tuple[str | None, tuple[ScoreR
     return tuple((label, tuple(r for r, _ in rows), tuple(t for _, t in rows)) for label, rows in table.items())
 
 
-def copy_chart(report: QualityReport) -> Chart | None:
-    """The histogram of similarities, where the counts were kept."""
-    histogram = report.copies.histogram if report.copies else None
-    return (
-        histogram_chart("similarity", "How like real images the synthetic ones are", histogram) if histogram else None
-    )
-
-
 def curve_charts(
     rows: Sequence[Mapping[str, Any]],
 ) -> Iterator[tuple[str, tuple[Chart, ...], tuple[Mapping[str, Any], ...]]]:
     """Per stage: its charts (losses, then the gap) and the rows with a validation loss, as numbers."""
     for place, stage in enumerate(dict.fromkeys(str(row["stage"]) for row in rows)):
         mine = [row for row in rows if str(row["stage"]) == stage]
-        batches, train, val, gap = (_curve(mine, column) for column in CURVES)
+        batches, train, val, gap, told = (_curve(mine, column) for column in CURVES)
         charts = []
         if losses := [curve for curve in (batches, train, val) if curve]:
             best = [(val.steps[val.values.index(min(val.values))], "weights kept")] if val else []
@@ -345,6 +330,11 @@ def curve_charts(
             charts.append(
                 line_chart(f"gap-{place}", f"Gap of the {stage}", [gap], y_title="validation loss − training loss")
             )
+        if told:
+            title = f"Does the {stage} know its training images?"
+            from_here = [(float(row["step"]), "memorises from here") for row in mine if row.get("memorized")][:1]
+            y_title = "share of pairs; one half: no"
+            charts.append(line_chart(f"told-{place}", title, [told], y_title=y_title, marks=from_here))
         validated = [row for row in mine if row.get("val_loss") is not None]
         every = max(1, -(-len(validated) // 24))
         if charts:

@@ -14,12 +14,11 @@ from learning.randomness import derive_seed
 from quality.agreement import agreement
 from quality.classifier import fit_classifier, predict
 from quality.config import AssessConfig
-from quality.copies import CopySearch, Evidence, Matches, RealImages, judge
-from quality.copy_evidence import share_in_train
 from quality.diversity import diversity
 from quality.estimate import Estimate
 from quality.features import FeatureNetwork
 from quality.material import Material
+from quality.privacy.search import CopySearch, RealImages, Screened, screen
 from quality.quality_report import CopySummary, LabelAgreement, NearestPair, UtilityScore
 from quality.segmentation import (
     SMALLEST_TEST,
@@ -224,52 +223,34 @@ def copy_part(context: Context, network: FeatureNetwork) -> CopyScores:
     """
     material, config = context.material, context.config.copies
     images, patients = material.images, material.patients
-    if not len(images["train"]) or not len(images["gate"]):
+    if len(set(patients["train"])) < 2 or not len(images["gate"]):
         return CopyScores(summary=None, nearest=())
-    rng = context.rng("copies")
     real = RealImages(images["train"], images["gate"], images["val"], patients["train"], patients["gate"])
-    search = CopySearch(real, config, rng)
-    chosen = rng.permutation(len(images["train"]))[: config.planted]
-    planted = material.rebuilt(images["train"][chosen])
-    control = None
-    if planted is not None and len(planted):
-        control = search.matches(planted, "planted copies", stage(context.progress, 0, 3))
-    held_out = images["test"] if material.test_reconstruction is None else material.test_reconstruction
-    null = search.matches(held_out, "held-out images", stage(context.progress, 1, 3))
-    synthetic = search.matches(material.synthetic_images, "synthetic images", stage(context.progress, 2, 3))
-    total = len(material.synthetic_images)
-    vectors = [network.features(part) for part in (material.synthetic_images, images["train"], images["gate"])]
-    shares = [
-        share_in_train(
-            synthetic.wins, synthetic.pseudo_wins, total=total, size=search.subsets.size, what="by whitened pixels"
-        ),
-        search.share_by_features(*vectors, network=network.name),
-    ]
-    words = None if control is None else f"{len(control.train)} training images through the autoencoder"
-    evidence = Evidence(synthetic, null, control, patients["test"], words)
-    summary, flagged = judge(evidence, shares, len(images["gate"]), config, rng)
-    return CopyScores(summary=summary, nearest=tuple(_pairs(material, synthetic, flagged, config.pairs)))
+    search = CopySearch(real, config, network, context.rng("copies"))
+    found = screen(search, material.synthetic_images, material.makers(), context.progress)
+    return CopyScores(summary=found.judgement.summary, nearest=tuple(_pairs(material, search, found, config.pairs)))
 
 
-def _pairs(material: Material, matches: Matches, flagged: Array, total: int) -> list[NearestPair]:
-    """The pairs that stand out most, flagged ones first."""
-    order = np.argsort(-matches.isolation, kind="stable")[:total]
+def _pairs(material: Material, search: CopySearch, found: Screened, total: int) -> list[NearestPair]:
+    """The pairs that are least likely by chance, flagged ones first."""
+    likeness, judged = found.likeness, found.judgement
+    order = np.lexsort((-likeness.contrast, judged.chance, ~judged.flagged))[:total]
     names = {"real": material.real.manifest["image_id"], "synthetic": material.synthetic.manifest["image_id"]}
-    found = []
+    pairs = []
     for row in (int(place) for place in order):
-        train = material.rows["train"][int(matches.train[row])]
-        gate = material.rows["gate"][int(matches.gate[row])]
-        found.append(
+        train = material.rows["train"][int(likeness.train[row])]
+        gate = material.rows["gate"][search.gate_row(likeness.gate[row])]
+        pairs.append(
             NearestPair(
                 synthetic_row=row,
                 synthetic_id=names["synthetic"][row],
                 train_row=train,
                 train_id=names["real"][train],
-                train_similarity=float(matches.train_similarity[row]),
+                train_similarity=float(np.tanh(likeness.train_score[row])),
                 gate_row=gate,
                 gate_id=names["real"][gate],
-                gate_similarity=float(matches.gate_similarity[row]),
-                flagged=bool(flagged[row]),
+                gate_similarity=float(np.tanh(likeness.gate_score[row])),
+                flagged=bool(judged.flagged[row]),
             )
         )
-    return found
+    return pairs

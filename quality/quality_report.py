@@ -99,35 +99,118 @@ class SimilarityHistogram(Frozen):
     control: tuple[int, ...] = ()
 
 
-class CopySummary(Frozen):
-    """What the first copy search found.
+class ControlKind(Frozen):
+    """Planted copies of one kind, and what the search found of them.
 
     Attributes:
-        verdict: ``fail`` (copies, or a lean towards train), ``screened`` (none found by a search that found its
-            planted control), ``inconclusive`` (the search could not have caught a copy). Never *pass*.
+        kind: how the copies were disguised.
+        core: whether the verdict rests on it.
+        covered: whether the lower bound of its recall is high enough.
+        recall: share that was flagged; ``None``: none could be planted.
+        fewest: so many such copies in the set would have made it fail, four times out of five; ``None``: not even a
+            tenth of the set would have.
+    """
+
+    kind: str
+    core: bool
+    covered: bool
+    recall: Estimate | None
+    fewest: int | None
+
+
+class CopyResult(Frozen):
+    """The tests by one way of comparing images.
+
+    Attributes:
+        by: the way: registered detail, or the name of a feature network.
+        single_p_value: chance that honest images are so alike to training patients; ``None``: too few to say.
+        crowd_p_value: chance that an honest crowd leans to train so far.
+    """
+
+    by: str
+    single_p_value: float | None
+    crowd_p_value: float
+
+
+class CopySummary(Frozen):
+    """What the copy search found.
+
+    Attributes:
+        verdict: ``fail`` (copies, or a lean towards train), ``screened`` (none found by a search that found the planted
+            ones), ``inconclusive`` (the search could not have caught a copy). Never *pass*.
         reasons: why, one sentence each.
+        results: p-values by every way of comparing.
         share_nearest_in_train: share of synthetic images whose nearest real neighbour lies in train rather than gate,
             at equal counts; 0.5 is honest.
-        flagged_share: share of synthetic images flagged one by one; ``floor`` is the share of held-out real images that
-            the same rule flags.
-        control_recall: share of planted training images (autoencoder round trips) that were flagged.
-        control: what was planted, in words; ``None`` when nothing could be.
-        flagged_rows: row numbers of all flagged synthetic images, those that stand out most first.
+        flagged_share: share of synthetic images flagged one by one; ``floor`` is the chance of an honest one.
+        controls: what was planted, kind by kind.
+        flagged_rows: row numbers of all flagged synthetic images, the least likely first.
         total_flagged: how many were flagged.
         blind_spots: what this search cannot see.
         histogram: the similarities behind the verdict, counted; ``None`` when they were not kept.
+        least_recall: lower bound of recall from which on a kind is covered.
+        significance: chance with which an honest set may fail.
     """
 
     verdict: Verdict
     reasons: tuple[str, ...]
+    results: tuple[CopyResult, ...]
     share_nearest_in_train: tuple[Estimate, ...]
     flagged_share: Estimate
-    control_recall: Estimate | None
-    control: str | None
+    controls: tuple[ControlKind, ...]
     flagged_rows: tuple[int, ...]
     total_flagged: int
     blind_spots: tuple[str, ...]
+    least_recall: float
+    significance: float
     histogram: SimilarityHistogram | None = None
+
+    @property
+    def not_covered(self) -> tuple[str, ...]:
+        """Kinds of copies that the search cannot be relied on to find."""
+        return tuple(control.kind for control in self.controls if not control.covered)
+
+
+class AttackResult(Frozen):
+    """How well one attack tells training patients from others.
+
+    Attributes:
+        attack: its name.
+        target: what it looks at: ``images`` or ``weights``.
+        auroc: area under its ROC curve, by patient.
+        tpr: share of training patients found at few false alarms, for the shares that the number of patients supports.
+        curve: the ROC curve, thinned: (false alarms, found).
+        bound: AUROC that no attack exceeds by the formal guarantee; ``None``: there is none.
+        flagged: whether the interval of ``auroc`` lies above the bound, or above one half where there is none.
+    """
+
+    attack: str
+    target: Literal["images", "weights"]
+    auroc: Estimate
+    tpr: tuple[Estimate, ...]
+    curve: tuple[tuple[float, float], ...]
+    bound: float | None
+    flagged: bool
+
+
+class MembershipSummary(Frozen):
+    """Could somebody tell who was learned from, and what is recorded of them.
+
+    Attributes:
+        results: of each attack.
+        blind: the same without the generator; where its interval misses one half, no attack shows anything.
+        disclosure: gain over other patients in guessing what is recorded, per label and attribute.
+        reasons: attacks on the images that succeeded, one sentence each; they fail the set.
+        weights_reasons: attacks on the weights that succeeded; they speak against sharing those.
+        gaps: what was not shown.
+    """
+
+    results: tuple[AttackResult, ...]
+    blind: Estimate
+    disclosure: tuple[Estimate, ...]
+    reasons: tuple[str, ...]
+    weights_reasons: tuple[str, ...]
+    gaps: tuple[str, ...]
 
 
 class UtilityScore(Frozen):
@@ -163,11 +246,12 @@ class QualityReport(Frozen):
         agreement: label agreement; ``None`` without labels.
         copies: the copy search.
         nearest: the most similar pairs, flagged ones first.
+        membership: attacks on single patients; ``None``: too few patients, or not asked for.
         utility: train on synthetic, test on real; empty without labels.
         warnings: what a reader must know before quoting a number.
     """
 
-    format_version: Literal[1] = 1
+    format_version: Literal[2] = 2
     real_digest: str
     synthetic_digest: str
     config_digest: str
@@ -183,6 +267,7 @@ class QualityReport(Frozen):
     agreement: LabelAgreement | None = None
     copies: CopySummary | None = None
     nearest: tuple[NearestPair, ...] = ()
+    membership: MembershipSummary | None = None
     utility: tuple[UtilityScore, ...] = ()
     warnings: tuple[str, ...] = ()
 

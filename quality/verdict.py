@@ -18,8 +18,8 @@ HEADLINES = {
 MEANINGS = {
     "fail": "The copy search found single images, or the set as a whole, too like the training patients.",
     "screened": (
-        "The copy search found planted copies and nothing else like them. That is evidence for this search, not a "
-        "guarantee: other attacks may still succeed."
+        "The copy search found planted copies of every core kind and nothing else like them. That is evidence for this "
+        "search and the kinds of copies that it covers, not a guarantee: other attacks may still succeed."
     ),
     "inconclusive": "The copy search cannot be relied on to catch a copy, so that it found none says little.",
 }

@@ -22,28 +22,35 @@ from cohorts.records import Array
 TAIL = 0.15  # share of the values that the tail is fitted to
 SMALLEST_TAIL = 10
 SMALLEST_CHANCE = 50
-SCALES = 200
+SCALES = 60
+SHAPES = {0.0: 0.7, 0.1: 0.15, 0.2: 0.1, 0.3: 0.05}  # of the tail, with what is thought of them beforehand
+NEGLIGIBLE = 1e-6
 DEPTHS = (1, 2, 3, 5, 8, 13, 21)
 
 
 @dataclass(frozen=True)
 class Chance:
-    """How often chance exceeds a contrast: counted, and beyond a threshold by an exponential tail.
+    """How often chance exceeds a contrast: counted, and beyond a threshold by a generalised Pareto tail.
 
-    The tail's scale is known from few values only. That is part of chance: probabilities are means over the scales that
-    those values leave possible (an inverse gamma distribution), so that one far value is not taken for impossible.
+    The tail is known from few values only. That is part of chance: probabilities are means over the shapes and scales
+    that those values leave possible, each weighed by how well it explains them (a posterior on a grid). Shapes run from
+    the exponential tail of contrasts between unlike images to the heavier ones of cohorts with near duplicates.
 
     Attributes:
         values: contrasts of chance, rising.
         threshold: where the tail begins.
-        beyond: number of values beyond it.
-        scale: their mean excess.
+        share: of the values, beyond it.
+        shapes: ``(T,)`` of the tails that are possible.
+        scales: ``(T,)`` likewise.
+        weights: ``(T,)``, adding up to one.
     """
 
     values: Array
     threshold: float
-    beyond: int
-    scale: float
+    share: float
+    shapes: Array
+    scales: Array
+    weights: Array
 
     @classmethod
     def of(cls, values: Array) -> Chance:
@@ -59,18 +66,37 @@ class Chance:
             )
         beyond = max(SMALLEST_TAIL, int(TAIL * len(ordered)))
         threshold = float(ordered[-beyond - 1])
-        return cls(ordered, threshold, beyond, max(float(np.mean(ordered[-beyond:] - threshold)), 1e-6))
+        excess = ordered[-beyond:] - threshold
+        steps = np.exp(np.linspace(-1.2, 1.0, SCALES)) * max(float(excess.mean()), 1e-6)
+        shapes, scales = (grid.ravel() for grid in np.meshgrid(list(SHAPES), steps, indexing="ij"))
+        prior = np.repeat(np.log(list(SHAPES.values())), SCALES)
+        excesses = excess[None, :] / scales[:, None]
+        weights = prior - beyond * np.log(scales) + _log_density(excesses, shapes[:, None]).sum(axis=1)
+        weights = np.exp(weights - weights.max())
+        kept = weights > NEGLIGIBLE
+        weights = weights[kept] / weights[kept].sum()
+        return cls(ordered, threshold, beyond / len(ordered), shapes[kept], scales[kept], weights)
 
     def exceeds(self, contrasts: Array) -> Array:
-        """Probability that chance exceeds each contrast, ``(SCALES, n)``: one row for each scale that is possible."""
+        """Probability that chance exceeds each contrast, ``(T, n)``: one row for each tail that is possible."""
         given = np.asarray(contrasts, dtype=float)
-        quantiles = (np.arange(SCALES) + 0.5) / SCALES
-        scales = self.scale * self.beyond / stats.gamma.ppf(quantiles, self.beyond)
         counted = np.clip(1 - np.searchsorted(self.values, given, side="left") / len(self.values), 0, 1)
-        share = self.beyond / len(self.values)
-        tail = share * np.exp(-np.maximum(given - self.threshold, 0)[None, :] / scales[:, None])
-        found: Array = np.where(given > self.threshold, tail, np.maximum(counted, share))
+        excess = np.maximum(given - self.threshold, 0)[None, :] / self.scales[:, None]
+        tail = self.share * np.exp(_log_survival(excess, self.shapes[:, None]))
+        found: Array = np.where(given > self.threshold, tail, np.maximum(counted, self.share))
         return found
+
+
+def _log_survival(excess: Array, shape: Array) -> Array:
+    """Of the generalised Pareto distribution with scale 1; shape 0 is exponential."""
+    heavy = np.where(shape > 0, shape, 1.0)
+    found: Array = np.where(shape > 0, -np.log1p(heavy * excess) / heavy, -excess)
+    return found
+
+
+def _log_density(excess: Array, shape: Array) -> Array:
+    found: Array = _log_survival(excess, shape) - np.log1p(shape * excess)
+    return found
 
 
 @dataclass(frozen=True)
@@ -78,21 +104,28 @@ class CopyTest:
     """Which images are copies beyond chance, and whether there are any.
 
     Attributes:
+        model: how far chance reaches.
+        blocks: number of blocks of training images.
         contrast: of each image with all of training.
         chance: probability, for each image, that chance makes such a contrast with any block of training.
         p_value: probability that chance makes as many contrasts as large.
         depth: number of images, from the most contrasting one on, at which that is least likely.
     """
 
+    model: Chance
+    blocks: float
     contrast: Array
     chance: Array
     p_value: float
     depth: int
 
-    def flagged(self, level: float) -> Array:
-        """Images whose own chance is below a level."""
-        found: Array = self.chance < level
-        return found
+    def chance_of(self, contrast: Array) -> Array:
+        """The same probability for other images."""
+        return _mean_chance(self.model, self.blocks, contrast)
+
+    def p_value_of(self, contrast: Array) -> float:
+        """The same probability for another set."""
+        return _of_set(self.model, self.blocks, contrast)[0]
 
 
 def find_copies(train_score: Array, block_score: Array, gate_score: Array, *, blocks: float) -> CopyTest:
@@ -109,10 +142,27 @@ def find_copies(train_score: Array, block_score: Array, gate_score: Array, *, bl
     """
     contrast = np.asarray(train_score, dtype=float) - gate_score
     # Copies in the block would only lengthen the side that is not looked at: chance is read from what leans to gate.
-    chance = Chance.of(np.asarray(gate_score, dtype=float) - block_score)
-    order = np.argsort(-contrast, kind="stable")
-    each = np.minimum(1.0, max(1.0, blocks) * chance.exceeds(contrast))
-    depths = [depth for depth in DEPTHS if depth <= len(order)]
-    chances = [float(stats.binom.sf(depth - 1, len(order), each[:, order[depth - 1]]).mean()) for depth in depths]
+    model = Chance.of(np.asarray(gate_score, dtype=float) - block_score)
+    p_value, depth = _of_set(model, blocks, contrast)
+    return CopyTest(model, blocks, contrast, _mean_chance(model, blocks, contrast), p_value, depth)
+
+
+def _chance(model: Chance, blocks: float, contrast: Array) -> Array:
+    found: Array = np.minimum(1.0, max(1.0, blocks) * model.exceeds(contrast))
+    return found
+
+
+def _mean_chance(model: Chance, blocks: float, contrast: Array) -> Array:
+    found: Array = model.weights @ _chance(model, blocks, contrast)
+    return found
+
+
+def _of_set(model: Chance, blocks: float, contrast: Array) -> tuple[float, int]:
+    """The p-value of a set, and the depth at which it is found."""
+    total = len(contrast)
+    depths = [depth for depth in DEPTHS if depth <= total]
+    largest = -np.sort(-np.partition(contrast, total - depths[-1])[-depths[-1] :])
+    each = _chance(model, blocks, largest[np.array(depths) - 1])
+    chances = model.weights @ stats.binom.sf(np.array(depths) - 1, total, each)
     best = int(np.argmin(chances))
-    return CopyTest(contrast, each.mean(axis=0), min(1.0, len(depths) * chances[best]), depths[best])
+    return min(1.0, len(depths) * float(chances[best])), depths[best]

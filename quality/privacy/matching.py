@@ -9,8 +9,8 @@ to both.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
@@ -20,7 +20,9 @@ from torch.nn import functional as F
 
 from cohorts.progress import Progress
 from cohorts.records import Array
-from quality.fingerprints import Fingerprints
+from quality.fingerprints import Fingerprints, shrunk
+from quality.privacy.crowd import Subsets, wins_of_train
+from quality.privacy.likeness import Likeness
 from quality.privacy.registration import ITERATIONS, detail, register, similarity, warp
 
 QUERIES_PER_BLOCK = 128
@@ -34,72 +36,30 @@ SHIFTS = {2: (-1.0, -0.5, 0.0, 0.5, 1.0), 3: (-1.0, 0.0, 1.0)}
 REACH = 0.0625  # of a side: the largest shift, of an image that was not enlarged
 
 
-@dataclass(frozen=True)
-class Side:
-    """The real images of one side of the comparison, float32 ``(N, C, *)`` in -1…1, with their patients.
-
-    Attributes:
-        images: may be memory-mapped.
-        patients: of each image.
-    """
-
-    images: Array
-    patients: Sequence[str]
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-
-@dataclass(frozen=True)
-class Found:
-    """The most alike real images of each query ``(Q,)``; likeness as Fisher's z, the higher the more alike.
-
-    Attributes:
-        train: position of the most alike training image.
-        train_score: how alike it is.
-        gate: position of the most alike gate image.
-        gate_score: how alike it is.
-        block_score: likeness to the most alike image of a block of training images as large as gate.
-    """
-
-    train: Array
-    train_score: Array
-    gate: Array
-    gate_score: Array
-    block_score: Array
-
-    def __len__(self) -> int:
-        return len(self.train)
-
-    @classmethod
-    def joined(cls, parts: Sequence[Found]) -> Found:
-        """All queries of several parts, in order."""
-        return cls(**{field.name: np.concatenate([getattr(p, field.name) for p in parts]) for field in fields(cls)})
-
-
 class Matcher:
     """Finds the most alike real images of any images.
 
     Args:
-        train: training images.
-        gate: images of patients whom nothing learned from.
+        train: training images, float32 ``(N, C, *)`` in -1…1; may be memory-mapped.
+        gate: images of patients whom nothing learned from; as many as ``subsets`` has a side.
         fingerprints: fitted to images of either side alike.
-        block: positions in train of as many images as gate has, of whole patients.
+        subsets: which training images stand for their side.
         mirror: also try mirror images.
     """
 
     def __init__(
-        self, train: Side, gate: Side, fingerprints: Fingerprints, block: Array, *, mirror: bool = True
+        self, train: Array, gate: Array, fingerprints: Fingerprints, subsets: Subsets, *, mirror: bool = True
     ) -> None:
-        self.train, self.gate, self.fingerprints, self.block = train, gate, fingerprints, block
-        self.dims = train.images.ndim - 2
-        self.vectors = [fingerprints.of_all(side.images) for side in (train, gate)]
-        spatial = tuple(min(fingerprints.side, length) for length in train.images.shape[2:])
+        self.train, self.gate, self.fingerprints, self.subsets = train, gate, fingerprints, subsets
+        self.dims = train.ndim - 2
+        self.vectors = [fingerprints.of_all(images) for images in (train, gate)]
+        spatial = tuple(min(fingerprints.side, length) for length in train.shape[2:])
+        self.ratios = torch.tensor([DETAIL_SIDE[self.dims] / side for side in reversed(spatial)])
         self.variants = list(_variants(spatial, mirror=mirror))
         negatives = _variants(spatial, mirror=mirror, still=True)
         self.variants += [_Variant(variant.matrix, -1.0) for variant in negatives]
 
-    def find(self, queries_NC: Array, what: str = "", progress: Progress | None = None) -> Found:
+    def find(self, queries_NC: Array, what: str = "", progress: Progress | None = None) -> Likeness:
         """The most alike real images of each query, block by block: memory does not grow with their number."""
         parts = []
         for start in range(0, len(queries_NC), QUERIES_PER_BLOCK):
@@ -107,29 +67,35 @@ class Matcher:
             parts.append(self._find(torch.from_numpy(np.ascontiguousarray(queries))))
             if progress is not None:
                 progress(min(start + QUERIES_PER_BLOCK, len(queries_NC)), len(queries_NC), what)
-        return Found.joined(parts)
+        return Likeness.joined(parts)
 
-    def _find(self, queries: Tensor) -> Found:
+    def _find(self, queries: Tensor) -> Likeness:
         (train, train_variant), (gate, gate_variant) = self._coarse(queries)
-        moving = detail(_at_most(queries, DETAIL_SIDE[self.dims]))
-        block = torch.from_numpy(self.block)
+        moving = self._details(queries)
+        block = torch.from_numpy(self.subsets.block)
         picked, scores = self._fine(moving, self.train, *_best(train, train_variant))
         in_block = _best(train[:, block], train_variant[:, block])
         _, block_scores = self._fine(moving, self.train, *in_block, rows=block)
         gate_picked, gate_scores = self._fine(moving, self.gate, *_best(gate, gate_variant))
         # what the block knows, all of train knows too
         train_scores = torch.maximum(scores.max(dim=1).values, block_scores.max(dim=1).values)
-        return Found(
+        # The crowd is counted by thumbnails as they are: over hundreds of disguises a few images are near everybody.
+        plain = self.fingerprints.of(queries)
+        own, other = ((plain @ vectors.T).numpy() for vectors in self.vectors)
+        wins, pseudo = wins_of_train(self.subsets.best(own), other.max(axis=1), self.subsets)
+        return Likeness(
             train=picked[torch.arange(len(picked)), scores.argmax(dim=1)].numpy(),
             train_score=train_scores.numpy(),
             gate=gate_picked[torch.arange(len(picked)), gate_scores.argmax(dim=1)].numpy(),
             gate_score=gate_scores.max(dim=1).values.numpy(),
             block_score=block_scores.max(dim=1).values.numpy(),
+            wins=wins,
+            pseudo_wins=pseudo,
         )
 
     def _coarse(self, queries: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Likeness of thumbnails ``(Q, N)`` to each side over all variants, and which variant it was."""
-        thumbs = self.fingerprints.shrunk(queries)
+        thumbs = shrunk(queries, self.fingerprints.side)
         found = [
             (torch.full((len(queries), len(vectors)), -1.0), torch.zeros(len(queries), len(vectors), dtype=torch.int16))
             for vectors in self.vectors
@@ -143,15 +109,22 @@ class Matcher:
                 variant.masked_fill_(better, number)
         return found
 
+    def _details(self, images: Tensor) -> Tensor:
+        """What registration sees, on a grid of as many pixels along every axis."""
+        grey = images.mean(dim=1, keepdim=True)
+        sides = [DETAIL_SIDE[self.dims]] * self.dims
+        shrinks = all(old >= new for old, new in zip(grey.shape[2:], sides, strict=True))
+        mode = "area" if shrinks else "bilinear" if self.dims == 2 else "trilinear"
+        return detail(F.interpolate(grey, sides, mode=mode))
+
     def _fine(
-        self, moving: Tensor, side: Side, places: Tensor, variants: Tensor, *, rows: Tensor | None = None
+        self, moving: Tensor, images: Array, places: Tensor, variants: Tensor, *, rows: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """Register each query with its candidates; returns their positions and scores ``(Q, candidates)``."""
         places = places if rows is None else rows[places]
         needed, where = torch.unique(places, return_inverse=True)
-        fixed = detail(_at_most(torch.from_numpy(np.ascontiguousarray(side.images[needed.numpy()])), moving.shape[-1]))
-        ratio = moving.shape[-1] / self.fingerprints.side
-        starts = torch.stack([_rescaled(variant.matrix[0], ratio) for variant in self.variants])[variants.long()]
+        fixed = self._details(torch.from_numpy(np.ascontiguousarray(images[needed.numpy()])))
+        starts = torch.stack([_rescaled(variant.matrix[0], self.ratios) for variant in self.variants])[variants.long()]
         signs = torch.tensor([variant.sign for variant in self.variants])[variants.long()]
         rough = _scores(moving, fixed, where, starts, signs, iterations=0)
         kept = rough.topk(min(REGISTERED, rough.shape[1]), dim=1).indices
@@ -213,20 +186,7 @@ def _variants(spatial: tuple[int, ...], *, mirror: bool, still: bool = False) ->
             )
 
 
-def _rescaled(matrix: Tensor, ratio: float) -> Tensor:
-    """The same transform on a grid with more pixels."""
-    found = matrix.clone()
-    found[:-1, -1] *= ratio
-    return found
-
-
-def _at_most(images: Tensor, side: int) -> Tensor:
-    """Grey images brought to a grid of ``side`` pixels an axis, where they are larger or unequal."""
-    grey = images.mean(dim=1, keepdim=True)
-    sides = tuple(side for _ in grey.shape[2:])
-    if tuple(grey.shape[2:]) == sides:
-        return grey
-    if min(grey.shape[2:]) >= side:
-        return F.adaptive_avg_pool2d(grey, side) if grey.ndim == 4 else F.adaptive_avg_pool3d(grey, side)
-    mode = "bilinear" if grey.ndim == 4 else "trilinear"
-    return F.interpolate(grey, sides, mode=mode, align_corners=False)
+def _rescaled(matrix: Tensor, ratios: Tensor) -> Tensor:
+    """The same transform on a grid with so many times the pixels along each axis, x first."""
+    grow = torch.cat([ratios, torch.ones(1)])
+    return grow.unsqueeze(1) * matrix / grow

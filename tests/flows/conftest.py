@@ -26,7 +26,7 @@ assess:
   draws: 2
   diversity_pairs: 10
   classifier: {steps: 3}
-  copies: {repeats: 20, planted: 4, side: 8}
+  copies: {repeats: 20, controls: 4, kinds: [as it is, reconstructed], side: 8}
   utility: {enabled: false}
 """
 

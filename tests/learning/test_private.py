@@ -2,101 +2,20 @@
 
 from __future__ import annotations
 
-import json
-import shutil
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from cohorts.errors import ArtifactError, InputError
-from learning.account import ACCOUNT_FILE, KEY_FILE
-from learning.accounting import Mechanism, epsilon_of
+from cohorts.errors import InputError
 from learning.batches import TensorBatches
-from learning.fit import CHECKPOINTS, FitResult, fit
-from learning.learner import RowLearner
+from learning.fit import fit
 from learning.private_config import PrivateFitConfig
-from learning.private_steps import Private, PrivateSteps, Units
+from learning.private_steps import Private
 from learning.randomness import secret_numbers
+from tests.learning.private_tiny import UNITS, Rows, convolutional, data, fitted, gradient, steps_of
 from tests.learning.tiny import Regression, settings
-
-
-class Rows(RowLearner):
-    """Squared error of a small network, each look at a row with noise of its own."""
-
-    def __init__(self, network: nn.Module, *, noise: float = 0.0) -> None:
-        super().__init__(network)
-        self.noise = noise
-
-    def prepare(self, batch: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
-        return {"x": batch["x"] + self.noise * torch.randn(batch["x"].shape, generator=generator), "y": batch["y"]}
-
-    def row_losses(self, prepared: dict[str, Tensor]) -> Tensor:
-        return (self.network(prepared["x"]) - prepared["y"]).square().flatten(1).mean(1)
-
-
-def convolutional(seed: int = 0) -> nn.Module:
-    torch.manual_seed(seed)
-    network = nn.Sequential(nn.Conv2d(2, 6, 3, padding=1), nn.GroupNorm(2, 6), nn.SiLU(), nn.Conv2d(6, 1, 3))
-    return network.to(memory_format=torch.channels_last)
-
-
-def data(unit_of_row: Sequence[int], *, loud: int | None = None) -> tuple[TensorBatches, Units]:
-    """One image per row; the rows of the unit ``loud`` ask for absurd values."""
-    total = len(unit_of_row)
-    generator = torch.Generator().manual_seed(5)
-    x = torch.randn(64, 2, 5, 5, generator=generator)[:total]
-    y = torch.randn(64, 1, 3, 3, generator=generator)[:total]
-    of_row = torch.tensor(unit_of_row)
-    if loud is not None:
-        y[of_row == loud] += 1e6
-    return TensorBatches({"x": x, "y": y}), Units(of_row)
-
-
-UNITS = [0, 0, 1, 2, 2, 2, 3, 4, 5, 5]
-
-
-def steps_of(
-    tmp_path: Path, unit_of_row: Sequence[int] = UNITS, *, learner: RowLearner | None = None, **changes: Any
-) -> PrivateSteps:
-    """The steps of a private fit on their own, begun; every unit is drawn in each unless told otherwise."""
-    batches, units = data(unit_of_row, loud=changes.pop("loud", None))
-    expected = changes.pop("expected", len(units))
-    learner = learner or Rows(convolutional(), noise=0.1)
-    config = PrivateFitConfig.model_validate({"epsilon": None, "draws": 4, **changes})
-    optimizer = torch.optim.SGD(learner.network.parameters(), lr=0.1)
-    from accelerate import Accelerator
-
-    steps = PrivateSteps(
-        learner,
-        batches,
-        Private(config, units),
-        settings(batch_size=expected, steps=20),
-        optimizer,
-        accelerator=Accelerator(cpu=True),
-        work=tmp_path,
-    )
-    steps.begin(0, None)
-    return steps
-
-
-def gradient(steps: PrivateSteps, step: int = 0) -> Tensor:
-    """The noised sum of clipped gradients of one step."""
-    steps.take(step)
-    return torch.cat([p.grad.flatten() for p in steps.parameters]).double() * steps.expected_units
-
-
-def fitted(work: Path, learner: RowLearner | None = None, **changes: Any) -> tuple[RowLearner, FitResult]:
-    batches, units = data(UNITS)
-    learner = learner or Rows(convolutional(), noise=0.1)
-    private = PrivateFitConfig.model_validate({"epsilon": 8.0, "draws": 2, "delta": 0.01, **changes.pop("privacy", {})})
-    stop = changes.pop("stop", None)
-    config = settings(steps=12, batch_size=2, checkpoint_every=4, learning_rate=0.02, **changes)
-    return learner, fit(learner, batches, config, work=work, private=Private(private, units), stop=stop)
-
 
 # ---- what one unit can do ----
 
@@ -161,6 +80,24 @@ def test_without_clipping_the_sum_is_that_of_the_units_mean_gradients(tmp_path: 
     torch.testing.assert_close(found, total, rtol=1e-4, atol=1e-6)
 
 
+class Unused(nn.Module):
+    """A table without rows, as encoders of cohorts without numbers have one, beside layers that learn."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net, self.table = convolutional(), nn.Embedding(0, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        found: Tensor = self.net(x)
+        return found + self.table(torch.zeros(len(x), 0, dtype=torch.int64)).sum()
+
+
+@pytest.mark.parametrize("draws", [1, 2])
+def test_a_table_without_rows_is_no_obstacle(tmp_path: Path, draws: int) -> None:
+    steps = steps_of(tmp_path, learner=Rows(Unused()), gradients="hooks", draws=draws)
+    assert float(gradient(steps).norm()) > 0
+
+
 @pytest.mark.parametrize("clip_norm", [0.2, 1e9])
 @pytest.mark.parametrize("draws", [1, 3])
 def test_hooks_and_passes_find_the_same_gradient(
@@ -223,109 +160,6 @@ def test_a_batch_without_any_unit_is_a_step_of_noise_alone(tmp_path: Path) -> No
     assert set(logged) == {"gradient_norm"}
     assert float(logged["gradient_norm"]) > 0
     assert steps.account.steps_begun == empty + 1
-
-
-# ---- the account ----
-
-
-def test_the_account_is_that_of_all_steps_and_validation_chooses_nothing(tmp_path: Path) -> None:
-    class Judged(Rows):
-        def validate(self, network: nn.Module, split: str) -> dict[str, float]:
-            return {"loss": 1.0 if self.step < 5 else 2.0}
-
-    _, result = fitted(tmp_path, Judged(convolutional()), validate_every=2)
-    assert (result.best_step, result.best_loss) == (12, None)
-    spent = result.spent
-    assert spent is not None
-    assert spent.mechanism == Mechanism(spent.mechanism.noise_multiplier, 2 / 6, 12)
-    assert 0.97 * 8 <= spent.epsilon <= 8
-    assert spent.epsilon == epsilon_of(spent.mechanism, 0.01)
-    assert spent.epsilon < spent.epsilon_rdp
-
-
-def test_a_resumed_fit_has_the_same_bits_and_the_same_account(tmp_path: Path) -> None:
-    whole, result = fitted(tmp_path / "work")
-    shutil.rmtree(tmp_path / "work" / CHECKPOINTS / "step-000000012")
-    resumed, again = fitted(tmp_path / "work")
-    assert again.resumed_from == 8
-    assert again.spent == result.spent
-    for name, value in whole.network.state_dict().items():
-        assert torch.equal(value, resumed.network.state_dict()[name])
-
-
-def test_a_step_that_is_cut_short_was_paid_for(tmp_path: Path) -> None:
-    class Cut(Rows):
-        def row_losses(self, prepared: dict[str, Tensor]) -> Tensor:
-            if self.step >= 3 and torch.is_grad_enabled():  # the first one from there on that drew anybody
-                raise KeyboardInterrupt
-            return super().row_losses(prepared)
-
-    learner = Cut(convolutional())
-    with pytest.raises(KeyboardInterrupt):
-        fitted(tmp_path, learner, privacy={"gradients": "passes"})
-    assert json.loads((tmp_path / ACCOUNT_FILE).read_text())["steps_begun"] == learner.step + 1
-
-
-def test_another_fit_on_the_same_terms_has_a_key_of_its_own(tmp_path: Path) -> None:
-    """Without checkpoints, too: two releases with the same noise would differ by what they learned alone."""
-    fitted(tmp_path)
-    key = (tmp_path / KEY_FILE).read_text()
-    shutil.rmtree(tmp_path / CHECKPOINTS)
-    fitted(tmp_path)
-    assert (tmp_path / KEY_FILE).read_text() == key
-    shutil.rmtree(tmp_path / CHECKPOINTS)
-    fitted(tmp_path, weight_decay=0.5)
-    assert (tmp_path / KEY_FILE).read_text() != key
-
-
-def test_steps_are_paid_before_they_are_taken(tmp_path: Path) -> None:
-    """A fit that is stopped between checkpoints has an account of more steps than its checkpoint, never of fewer."""
-    learner = Rows(convolutional(), noise=0.1)
-    paid = []
-
-    def look() -> bool:
-        paid.append(json.loads((tmp_path / ACCOUNT_FILE).read_text())["steps_begun"])
-        if len(paid) == 7:
-            raise KeyboardInterrupt
-        return False
-
-    with pytest.raises(KeyboardInterrupt):
-        fitted(tmp_path, learner, stop=look)
-    assert paid == list(range(1, 8))
-    _, result = fitted(tmp_path)
-    assert result.resumed_from == 4
-    assert result.spent is not None
-    assert result.spent.mechanism.steps == 12
-
-
-@pytest.mark.parametrize("file", [ACCOUNT_FILE, KEY_FILE])
-def test_a_resumed_fit_without_its_account_is_refused(tmp_path: Path, file: str) -> None:
-    fitted(tmp_path)
-    (tmp_path / file).unlink()
-    with pytest.raises(ArtifactError, match=r"of the 12 private steps in .* is missing or damaged; restore"):
-        fitted(tmp_path)
-
-
-def test_an_account_of_fewer_steps_is_refused(tmp_path: Path) -> None:
-    fitted(tmp_path)
-    account = json.loads((tmp_path / ACCOUNT_FILE).read_text())
-    (tmp_path / ACCOUNT_FILE).write_text(json.dumps({**account, "steps_begun": 3}))
-    with pytest.raises(ArtifactError, match=r"of the 12 private steps .* is of other steps"):
-        fitted(tmp_path)
-
-
-def test_the_key_is_readable_by_its_owner_only_and_no_checkpoint_holds_it(tmp_path: Path) -> None:
-    fitted(tmp_path)
-    key = (tmp_path / KEY_FILE).read_text()
-    assert (tmp_path / KEY_FILE).stat().st_mode & 0o077 == 0
-    holders = [p for p in tmp_path.rglob("*") if p.is_file() and p.name != KEY_FILE and key.encode() in p.read_bytes()]
-    assert holders == []
-
-
-def test_another_budget_does_not_go_on_from_this_one(tmp_path: Path) -> None:
-    fitted(tmp_path)
-    with pytest.raises(ArtifactError, match="another privacy"):
-        fitted(tmp_path, privacy={"epsilon": 4.0})
 
 
 # ---- what is refused ----

@@ -144,6 +144,13 @@ def fit_regression(work: Path, seed: int = 0, **changes: Any) -> tuple[Regressio
 if __name__ == "__main__":
     if sys.argv[1] == "denoise":
         fit_denoiser(Path(sys.argv[2]), steps=int(sys.argv[3]))
+    elif sys.argv[1] == "private":
+        from tests.learning.private_tiny import fit_few
+
+        rank = int(os.environ["RANK"])
+        learned, _ = fit_few(Path(sys.argv[2]))
+        weights = {key: value.contiguous() for key, value in learned.network.state_dict().items()}
+        save_file(weights, Path(sys.argv[2]) / f"rank-{rank}.safetensors")
     else:
         rank = int(os.environ["RANK"])
         fit_regression(Path(sys.argv[2]) / "before", tracker="tensorboard")  # a fit must leave the processes connected

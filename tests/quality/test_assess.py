@@ -14,17 +14,18 @@ from cohorts.records import Array, CohortSchema, ImageRecord
 from cohorts.store import Cohort, CohortWriter
 from quality.assess import assess
 from quality.config import AssessConfig, ClassifierConfig, CopyConfig, UtilityConfig
-from quality.material import Material
+from quality.material import Material, Probes
 from quality.quality_report import QualityReport
 from tests.quality.scenes import blurred, images, write_real, write_synthetic
 
+KINDS = ("as it is", "reconstructed")
 PREPROCESS = Preprocess(size=(32, 32))
 CONFIG = AssessConfig(
     network_seeds=2,
     draws=4,
     classifier=ClassifierConfig(steps=60, batch_size=16, learning_rate=5e-3, device="cpu"),
     diversity_pairs=40,
-    copies=CopyConfig(repeats=20, max_shift=0, planted=40, false_flags=0.05),
+    copies=CopyConfig(repeats=20, kinds=KINDS, core=KINDS, controls=60),
     utility=UtilityConfig(bootstrap=100),
 )
 
@@ -52,7 +53,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def report(real: Cohort, honest: Cohort, work: Path) -> QualityReport:
-    return assess(real, honest, PREPROCESS, CONFIG, work=work, reconstruct=autoencoder)
+    return assess(real, honest, PREPROCESS, CONFIG, work=work, probes=Probes(autoencoder))
 
 
 def value(report: QualityReport, name: str, network: str | None = None) -> float:
@@ -108,7 +109,7 @@ def test_faults_move_the_scores_that_should_see_them(
 
     def scores(name: str, faulty: Array, asked: Array) -> QualityReport:
         cohort = write_synthetic(tmp_path / name, faulty, asked)
-        return assess(real, cohort, PREPROCESS, config, work=work, reconstruct=autoencoder)
+        return assess(real, cohort, PREPROCESS, config, work=work, probes=Probes(autoencoder))
 
     soft = scores("soft", blurred(blurred(some)), kinds)
     assert value(soft, "frechet", "filters") > 3 * value(report, "frechet", "filters")
@@ -120,7 +121,7 @@ def test_faults_move_the_scores_that_should_see_them(
     assert wrong.agreement.per_label[0].value is not None
     assert wrong.agreement.per_label[0].value < 0.3
     stolen = autoencoder(some)
-    train = Material(real, real, PREPROCESS, None).images["train"]
+    train = Material(real, real, PREPROCESS).images["train"]
     stolen[:40] = autoencoder(train[rng.permutation(len(train))[:40]])
     caught = scores("stolen", stolen, kinds)
     assert caught.verdict == "fail"
@@ -139,7 +140,7 @@ def test_the_same_seed_gives_the_same_report_and_finished_parts_are_not_made_aga
     told: list[tuple[int, int, str]] = []
     started = time.perf_counter()
     again = assess(
-        real, honest, PREPROCESS, CONFIG, work=work, reconstruct=autoencoder,
+        real, honest, PREPROCESS, CONFIG, work=work, probes=Probes(autoencoder),
         progress=lambda done, total, what="": told.append((done, total, what)),
     )  # fmt: skip
     assert again == report
@@ -150,7 +151,7 @@ def test_the_same_seed_gives_the_same_report_and_finished_parts_are_not_made_aga
             part.write_text("{")  # as after a crash of another version
     quick = CONFIG.model_copy(update={"networks": ("filters",), "utility": UtilityConfig(enabled=False)})
     first, second = (
-        assess(real, honest, PREPROCESS, quick, work=folder, reconstruct=autoencoder)
+        assess(real, honest, PREPROCESS, quick, work=folder, probes=Probes(autoencoder))
         for folder in (work, tmp_path / "fresh")
     )
     assert first == second
@@ -159,7 +160,7 @@ def test_the_same_seed_gives_the_same_report_and_finished_parts_are_not_made_aga
 
 def test_another_seed_draws_other_halves(real: Cohort, honest: Cohort, report: QualityReport, work: Path) -> None:
     other = CONFIG.model_copy(update={"seed": 5, "networks": ("filters",), "utility": UtilityConfig(enabled=False)})
-    found = assess(real, honest, PREPROCESS, other, work=work, reconstruct=autoencoder)
+    found = assess(real, honest, PREPROCESS, other, work=work, probes=Probes(autoencoder))
     assert value(found, "frechet", "filters") != value(report, "frechet", "filters")
     assert value(found, "frechet", "filters") == pytest.approx(value(report, "frechet", "filters"), rel=0.5)
 
@@ -186,7 +187,7 @@ def test_few_images_are_refused_not_scored(real: Cohort, tmp_path: Path) -> None
     some, kinds = images(24, np.random.default_rng(0))
     cohort = write_synthetic(tmp_path / "few", some, kinds)
     config = CONFIG.model_copy(update={"network_seeds": 1})
-    found = assess(real, cohort, PREPROCESS, config, work=tmp_path / "work", reconstruct=autoencoder)
+    found = assess(real, cohort, PREPROCESS, config, work=tmp_path / "work", probes=Probes(autoencoder))
     for name in ("frechet", "kernel", "recall"):
         refused = found.find(name, network="filters")
         assert refused.value is None
@@ -233,7 +234,7 @@ def test_rounding_and_percentiles_never_tell_real_from_synthetic(tmp_path: Path)
             copy = preprocess.undo(preprocess.apply(image))
             writer.add(ImageRecord(image_id=str(number), patient=str(number), pixels=copy, split="synthetic"))
     cohorts = [Cohort.open(tmp_path / name) for name in ("real", "fake")]
-    material = Material(*cohorts, preprocess, None)
+    material = Material(*cohorts, preprocess)
     assert material.images["test"] == pytest.approx(material.synthetic_images, abs=1e-6)
 
 

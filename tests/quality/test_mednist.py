@@ -14,17 +14,19 @@ from cohorts.records import Array, CohortSchema, ImageRecord, Provenance
 from cohorts.store import Cohort, CohortWriter
 from quality.assess import assess
 from quality.config import AssessConfig, ClassifierConfig, CopyConfig, UtilityConfig
-from quality.copies import CopySearch, Evidence, RealImages, judge
-from quality.material import Material
+from quality.features import filter_bank
+from quality.material import Material, Probes
+from quality.privacy.search import CopySearch, RealImages, screen
 from quality.quality_report import QualityReport
 
+KINDS = ("as it is", "reconstructed")
 PREPROCESS = Preprocess(size=(64, 64))
 SCREEN = AssessConfig(
     networks=("filters",),
     draws=10,
     classifier=ClassifierConfig(steps=100),
     utility=UtilityConfig(enabled=False),
-    copies=CopyConfig(repeats=30, max_shift=1),
+    copies=CopyConfig(repeats=30, kinds=KINDS, core=KINDS),
 )
 
 
@@ -84,7 +86,7 @@ def halves(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Halves:
 @pytest.mark.real_data
 def test_held_out_images_score_like_the_floor_and_are_not_called_copies(halves: Halves, tmp_path: Path) -> None:
     honest = halves.synthetic("honest", halves.held_out)
-    found = assess(halves.real, honest, PREPROCESS, SCREEN, work=tmp_path, reconstruct=lambda images: images)
+    found = assess(halves.real, honest, PREPROCESS, SCREEN, work=tmp_path, probes=Probes(lambda images: images))
     assert 0.7 < value(found, "frechet_over_floor", "filters") < 1.4
     for name in ("precision", "recall", "density", "coverage"):
         assert value(found, name, "filters") == pytest.approx(found.find(name, network="filters").floor, rel=0.1)
@@ -93,28 +95,24 @@ def test_held_out_images_score_like_the_floor_and_are_not_called_copies(halves: 
     assert found.agreement.per_label[0].interval is not None
     assert found.agreement.per_label[0].interval[0] > 0.95
     soft = halves.synthetic("soft", softened(halves.held_out))
-    blurred = assess(halves.real, soft, PREPROCESS, SCREEN, work=tmp_path, reconstruct=softened)
+    blurred = assess(halves.real, soft, PREPROCESS, SCREEN, work=tmp_path, probes=Probes(softened))
     assert value(blurred, "frechet_over_floor", "filters") > 1.5
     assert 0.7 < value(blurred, "frechet_over_reconstruction", "filters") < 1.4
 
 
 @pytest.mark.real_data
 def test_softened_training_images_among_held_out_ones_are_found(halves: Halves) -> None:
-    images, rng = Material(halves.real, halves.real, PREPROCESS, None).images, np.random.default_rng(0)
-    patients = [[str(number) for number in range(len(images[split]))] for split in ("train", "gate", "test")]
-    search = CopySearch(RealImages(images["train"], images["gate"], images["val"], *patients[:2]), SCREEN.copies, rng)
-    planted = softened(images["train"][rng.permutation(len(images["train"]))[:80]])
-    null, control = (search.matches(part, "") for part in (softened(images["test"]), planted[:40]))
-    verdicts = []
-    for copies in (0, 40):
-        synthetic = softened(halves.held_out)
-        synthetic[:copies] = planted[40 : 40 + copies]
-        evidence = Evidence(search.matches(synthetic, ""), null, control, patients[2], "softened training images")
-        summary, flagged = judge(evidence, [], len(images["gate"]), SCREEN.copies, rng)
-        verdicts.append(summary.verdict)
-        assert flagged[copies:].mean() < 0.05
-    assert verdicts == ["screened", "fail"]
-    assert flagged[:40].mean() > 0.75
+    images, rng = Material(halves.real, halves.real, PREPROCESS).images, np.random.default_rng(0)
+    patients = [[str(number) for number in range(len(images[split]))] for split in ("train", "gate")]
+    real = RealImages(images["train"], images["gate"], images["val"], *patients)
+    network = filter_bank(len(images["test"]), "cpu").folds[0].network
+    search = CopySearch(real, SCREEN.copies, network, rng)
+    stolen = softened(halves.held_out)
+    stolen[:40] = softened(images["train"][rng.permutation(len(images["train"]))[:40]])
+    found = screen(search, stolen, {"reconstructed": softened}).judgement
+    assert found.summary.verdict == "fail"
+    assert found.flagged[:40].mean() > 0.75
+    assert found.flagged[40:].mean() < 0.05
 
 
 @pytest.mark.real_data
@@ -123,7 +121,9 @@ def test_all_scores_of_held_out_images_at_full_size(real_data: Path, tmp_path: P
     halves = Halves(real_data / "mednist_64", tmp_path, 800)
     honest = halves.synthetic("honest", halves.held_out)
     config = AssessConfig()
-    found = assess(halves.real, honest, PREPROCESS, config, work=tmp_path / "work", reconstruct=lambda images: images)
+    found = assess(
+        halves.real, honest, PREPROCESS, config, work=tmp_path / "work", probes=Probes(lambda images: images)
+    )
     ratio = found.find("frechet_over_floor", network="cross_fitted")
     assert ratio.value is not None
     assert ratio.spread is not None

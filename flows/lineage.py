@@ -1,0 +1,222 @@
+"""What learned from a patient, from cohorts to reports, and what has to be done when that patient withdraws consent.
+
+Folders are linked by the digests that they carry, wherever they lie: a bundle names the digest of its training rows and
+of its base, a synthetic cohort the bundles it was drawn from, exports and reports the cohorts they were made of.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from cohorts.errors import InputError, MedphantomError
+from cohorts.export import FACTS_FILE as EXPORT_FILE
+from cohorts.folders import DIGEST_FILE, read_json
+from cohorts.identity import IdentityKey
+from cohorts.private import LINKS_FILE, printable, private_path
+from cohorts.records import SPLITS
+from cohorts.store import SCHEMA_FILE, Cohort
+from generators.facts import FACTS_FILE, BundleFacts, read_facts
+from generators.training_data import training_digest
+
+REPORT_FILE = "report.json"
+LEARNED_FROM = ("train", "val")
+
+
+@dataclass(frozen=True)
+class Trace:
+    """Something that a patient has a part in.
+
+    Attributes:
+        kind: ``cohort``, ``counterfactuals``, ``bundle``, ``synthetic``, ``export`` or ``report``.
+        path: where it lies.
+        part: what part the patient has in it, in words.
+        remedy: what is to be done.
+        retrain: whether networks have to be trained again.
+    """
+
+    kind: str
+    path: Path
+    part: str
+    remedy: str
+    retrain: bool = False
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """All that was found.
+
+    Attributes:
+        traces: in the order in which one was made of the other.
+        untold: cohorts of which nobody can tell, and why.
+        searched: folders that were looked at.
+        files: source files of the patient, where a private folder names them.
+    """
+
+    traces: tuple[Trace, ...]
+    untold: tuple[str, ...]
+    searched: int
+    files: tuple[str, ...]
+
+
+@dataclass
+class _Places:
+    """Published folders and files by kind."""
+
+    cohorts: list[Cohort] = field(default_factory=list)
+    bundles: list[tuple[Path, BundleFacts, str]] = field(default_factory=list)
+    exports: list[tuple[Path, Any]] = field(default_factory=list)
+    reports: list[tuple[Path, Any]] = field(default_factory=list)
+    broken: list[str] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.cohorts) + len(self.bundles) + len(self.exports) + len(self.reports)
+
+
+def lineage(patient: str, folders: Sequence[Path], key: IdentityKey | None = None) -> Lineage:
+    """Follow a patient through everything that lies under some folders.
+
+    Args:
+        patient: id as the source names it, or pseudonym.
+        folders: looked through, links are not followed.
+        key: of the pseudonyms; without it the private folders beside the cohorts say whose they are.
+
+    Raises:
+        InputError: no patient is given, a folder does not exist, or nothing of ours lies there.
+    """
+    if not patient.strip():
+        raise InputError("no patient was named", "give --patient ID, or --patient - and the id on standard input")
+    places = _Places()
+    for folder in folders:
+        if not folder.is_dir():
+            raise InputError(f"{folder} is not a folder", "check the path")
+        _look(folder, places)
+    if not len(places) and not places.broken:
+        raise InputError("no cohort, bundle, export or report lies there", "name the folders that hold them")
+    return _Trail(patient.strip(), key, places).followed()
+
+
+def _look(root: Path, places: _Places) -> None:
+    for folder, inner, files in os.walk(root):
+        here, names = Path(folder), set(files)
+        try:
+            if SCHEMA_FILE in names and DIGEST_FILE in names:
+                inner.clear()
+                places.cohorts.append(Cohort.open(here))
+            elif FACTS_FILE in names and DIGEST_FILE in names:
+                inner.clear()
+                places.bundles.append((here, *read_facts(here)))
+            else:
+                if EXPORT_FILE in names:
+                    places.exports.append((here, read_json(here / EXPORT_FILE)))
+                if REPORT_FILE in names:
+                    places.reports.append((here / REPORT_FILE, read_json(here / REPORT_FILE)))
+        except MedphantomError as problem:
+            places.broken.append(str(problem))
+        inner.sort()
+
+
+class _Trail:
+    """One search, step by step: each knows by their digests what the steps before it found."""
+
+    def __init__(self, patient: str, key: IdentityKey | None, places: _Places) -> None:
+        self.patient, self.key, self.places = patient, key, places
+        self.untold = list(places.broken)
+        self.files: list[str] = []
+        self.held: set[str] = set()  # digests of cohorts
+        self.rows: dict[str, str] = {}  # digest of training rows → the split that the patient is in
+        self.learned: set[str] = set()  # digests of bundles
+
+    def followed(self) -> Lineage:
+        traces = [*self.cohorts(), *self.bundles(), *self.synthetic(), *self.exports(), *self.reports()]
+        return Lineage(tuple(traces), tuple(self.untold), len(self.places), tuple(dict.fromkeys(self.files)))
+
+    def cohorts(self) -> Iterator[Trace]:
+        for cohort in self.places.cohorts:
+            if cohort.schema.kind == "synthetic":
+                continue
+            names = self._pseudonyms(cohort)
+            rows = cohort.manifest.filter(pl.col("patient").is_in(list(names)))
+            if rows.is_empty():
+                continue
+            self.held.add(cohort.digest)
+            counts = dict(rows.group_by("split").len().iter_rows())
+            part = ", ".join(
+                f"{counts[split]} images in {split}" for split in dict.fromkeys((*SPLITS, *counts)) if split in counts
+            )
+            if cohort.schema.kind == "counterfactual":
+                yield Trace("counterfactuals", cohort.path, f"edits of its images: {part}", "remove it, make it again")
+                continue
+            split = next((split for split in LEARNED_FROM if split in counts), None)
+            if split is not None:
+                self.rows[training_digest(cohort)] = split
+            remedy = "remove the patient's files from the source and ingest again; no other patient changes its split"
+            yield Trace("cohort", cohort.path, part, remedy)
+
+    def _pseudonyms(self, cohort: Cohort) -> set[str]:
+        names = {self.patient}
+        if self.key is not None:
+            names.add(self.key.pseudonym("patient", self.patient))
+        links = private_path(cohort.path) / LINKS_FILE
+        if links.is_file():
+            frame = pl.read_parquet(links).filter(
+                (pl.col("patient_id") == printable(self.patient)) | pl.col("patient").is_in(list(names))
+            )
+            names.update(frame["patient"].drop_nulls().to_list())
+            self.files += frame["path"].to_list()
+        elif self.key is None and cohort.schema.kind == "real" and self.patient not in set(cohort.patients()):
+            self.untold.append(f"{cohort.path}: its private folder is not beside it; give the key of its pseudonyms")
+        return names
+
+    def bundles(self) -> Iterator[Trace]:
+        waiting, found = list(self.places.bundles), True
+        while found:
+            found = False
+            for path, facts, digest in list(waiting):
+                part = self._part_in(facts)
+                if part is None:
+                    continue
+                waiting.remove((path, facts, digest))
+                self.learned.add(digest)
+                found = True
+                promised = ""
+                if facts.privacy.guarantee is not None:
+                    promised = f" (what it says of one patient is bounded: {facts.privacy.formal})"
+                yield Trace("bundle", path, part + promised, "remove it and train again", retrain=True)
+
+    def _part_in(self, facts: BundleFacts) -> str | None:
+        split = self.rows.get(facts.training_digest)
+        if split is not None:
+            learned, chose = "its weights learned from the patient", "the patient's images chose its weights"
+            return learned if split == "train" else chose
+        if facts.base is not None and facts.base.digest in self.learned:
+            return "fine-tuned from a bundle that learned from the patient"
+        return None
+
+    def synthetic(self) -> Iterator[Trace]:
+        for cohort in self.places.cohorts:
+            if cohort.schema.kind == "synthetic" and self.learned & set(cohort.manifest["bundle_digest"].to_list()):
+                self.held.add(cohort.digest)
+                yield Trace(
+                    "synthetic",
+                    cohort.path,
+                    "drawn from a bundle that learned from the patient",
+                    "withdraw it, from whoever has it too, and generate again",
+                )
+
+    def exports(self) -> Iterator[Trace]:
+        for path, facts in self.places.exports:
+            if isinstance(facts, dict) and facts.get("cohort_digest") in self.held:
+                remedy = "withdraw it, from whoever has it too, and export again"
+                yield Trace("export", path, "files of one of these cohorts", remedy)
+
+    def reports(self) -> Iterator[Trace]:
+        for path, content in self.places.reports:
+            quality = content.get("quality", {}) if isinstance(content, dict) else {}
+            if {quality.get("real_digest"), quality.get("synthetic_digest")} & self.held:
+                yield Trace("report", path, "scores of these cohorts", "assess again")

@@ -1,0 +1,106 @@
+"""Membership attacks on the weights of a generator, by whoever holds them: did it learn from these images?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cohorts.preprocess import network_images
+from cohorts.progress import Progress
+from cohorts.records import Array
+from cohorts.store import Cohort
+from conditioning.conditioner import row_prompts
+from conditioning.encoder import Conditions
+from generators.bundle import GeneratorBundle
+from generators.latents import scaled
+from generators.objective import add_noise, alpha_sigma, denoised, target
+from generators.reproducible import reproducible
+from generators.sampler import noise_of
+from learning.devices import resolve_device
+from learning.randomness import derive_seed
+
+LOSS, PROXIMAL = "loss", "proximal initialization"
+LOSS_TIMES = (0.1, 0.2, 0.3, 0.45, 0.6, 0.8)
+FIRST_TIME = 0.02  # where the image itself is taken for its own noised version
+PROXIMAL_TIMES = (0.2, 0.4)
+NORM = 4
+
+
+def membership_scores(
+    bundle: GeneratorBundle, cohort: Cohort, rows: Sequence[int], *, seed: int = 0, progress: Progress | None = None
+) -> dict[str, Array]:
+    """How much rows look as if the generator had learned from them; the higher the more.
+
+    *loss*: the denoiser's error, negative, over several times and the same noise for every image (Carlini et al. 2023,
+    section 5.2; Matsumoto et al. 2023). *proximal initialization*: how little the noise that the denoiser sees in the
+    image itself differs from what it sees once that noise has been added (Kong et al. 2024, ICLR, equation 9 with its
+    4-norm; arXiv 2305.18355).
+
+    Args:
+        bundle: the generator.
+        cohort: real images.
+        rows: which.
+        seed: of the noise.
+        progress: told the number of images.
+
+    Returns:
+        Scores ``(n,)`` by the name of the attack.
+    """
+    facts = bundle.facts
+    prompts = row_prompts(cohort, rows, facts.conditions)
+    device = resolve_device("auto")
+    bundle.to(device)
+    found: dict[str, list[Array]] = {LOSS: [], PROXIMAL: []}
+    with reproducible(facts.threads), torch.inference_mode():
+        for start in range(0, len(rows), facts.micro_batch):
+            mine = list(rows[start : start + facts.micro_batch])
+            images = torch.from_numpy(network_images(cohort, mine, facts.preprocess)).to(device)
+            latents = scaled(bundle.autoencoder.encode(images)[0], facts.latent_scaling)
+            said = bundle.denoiser.conditioner.of_prompts(prompts[start : start + len(mine)]).to(device)
+            attack = _Attack(bundle, latents, said, seed)
+            found[LOSS].append(attack.loss())
+            found[PROXIMAL].append(attack.proximal())
+            if progress is not None:
+                progress(start + len(mine), len(rows), "membership")
+    return {name: np.concatenate(parts) for name, parts in found.items()}
+
+
+class _Attack:
+    """Both attacks on one batch of latents."""
+
+    def __init__(self, bundle: GeneratorBundle, latents: Tensor, said: Conditions, seed: int) -> None:
+        self.bundle, self.latents, self.said, self.seed = bundle, latents, said, seed
+        self.objective = bundle.facts.objective
+
+    def _times(self, time: float) -> Tensor:
+        return torch.full((len(self.latents),), time, device=self.latents.device)
+
+    def _noise_seen(self, x_t: Tensor, time: float) -> Tensor:
+        time_B = self._times(time)
+        x0 = denoised(self.objective, x_t, self.bundle.denoiser(x_t, time_B, self.said).float(), time_B)
+        alpha, sigma = (float(part) for part in alpha_sigma(self.objective, torch.tensor([time])))
+        return (x_t - alpha * x0) / sigma
+
+    def loss(self) -> Array:
+        total = torch.zeros(len(self.latents), device=self.latents.device)
+        for number, time in enumerate(LOSS_TIMES):
+            one = noise_of([derive_seed(self.seed, "membership", number)], self.latents.shape[1:])
+            noise = one.to(self.latents.device).expand_as(self.latents)
+            time_B = self._times(time)
+            output = self.bundle.denoiser(add_noise(self.objective, self.latents, noise, time_B), time_B, self.said)
+            error = output.float() - target(self.objective, self.latents, noise, time_B)
+            total += error.square().flatten(1).mean(dim=1)
+        found: Array = -(total / len(LOSS_TIMES)).cpu().numpy()
+        return found
+
+    def proximal(self) -> Array:
+        first = self._noise_seen(self.latents, FIRST_TIME)
+        total = torch.zeros(len(self.latents), device=self.latents.device)
+        for time in PROXIMAL_TIMES:
+            noised = add_noise(self.objective, self.latents, first, self._times(time))
+            total += torch.linalg.vector_norm((self._noise_seen(noised, time) - first).flatten(1), ord=NORM, dim=1)
+        found: Array = -(total / len(PROXIMAL_TIMES)).cpu().numpy()
+        return found

@@ -1,0 +1,65 @@
+"""Low-strength edits: images partly noised and drawn again, as somebody would who wants a copy not to look like one."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cohorts.records import Array
+from conditioning.encoder import Conditions
+from conditioning.prompt import Prompt
+from generators.bundle import GeneratorBundle
+from generators.generate import check_images
+from generators.inversion import ddim_step, follow, time_grid
+from generators.latents import scaled, unscaled
+from generators.objective import add_noise
+from generators.reproducible import reproducible
+from generators.sampler import noise_of
+from learning.devices import resolve_device
+from learning.randomness import derive_seed
+
+STRENGTH = 0.3
+STEPS = 6
+
+
+def edited(bundle: GeneratorBundle, images: Array, *, strength: float = STRENGTH, seed: int = 0) -> Array:
+    """Images noised up to ``strength`` and drawn again with nothing said (SDEdit; Meng et al. 2022, algorithm 1).
+
+    Args:
+        bundle: the generator.
+        images: float ``(N, C, *size)`` in -1…1.
+        strength: how far they are taken back, above 0 (not at all) … 1 (pure noise).
+        seed: of the noise.
+
+    Returns:
+        float32 of the same shape, in -1…1.
+
+    Raises:
+        InputError: the images are not of the generator's size.
+    """
+    facts = bundle.facts
+    check_images(bundle, images)
+    made = np.empty(images.shape, dtype=np.float32)
+    device = resolve_device("auto")
+    bundle.to(device)
+    with reproducible(facts.threads), torch.inference_mode():
+        for start in range(0, len(images), facts.micro_batch):
+            rows = range(start, min(start + facts.micro_batch, len(images)))
+            block = torch.from_numpy(np.ascontiguousarray(images[start : rows.stop], dtype=np.float32)).to(device)
+            latents = scaled(bundle.autoencoder.encode(block)[0], facts.latent_scaling)
+            noise = noise_of([derive_seed(seed, "edit", row) for row in rows], latents.shape[1:]).to(device)
+            time_B = torch.full((len(rows),), strength, device=device)
+            nothing = bundle.denoiser.conditioner.of_prompts([Prompt()] * len(rows)).to(device)
+            step = ddim_step(partial(_denoised, bundle, nothing), facts.objective)
+            drawn = follow(step, add_noise(facts.objective, latents, noise, time_B), time_grid(STEPS, strength))
+            decoded = bundle.autoencoder.decode(unscaled(drawn, facts.latent_scaling))
+            made[start : rows.stop] = decoded.clamp(-1, 1).cpu().numpy()
+    return made
+
+
+def _denoised(bundle: GeneratorBundle, said: Conditions, x_t: Tensor, time_B: Tensor) -> Tensor:
+    found: Tensor = bundle.denoiser(x_t, time_B, said)
+    return found

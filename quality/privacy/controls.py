@@ -1,0 +1,126 @@
+"""Positive controls: copies of training images that are planted, kind by kind, to see what the search finds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from cohorts.records import Array
+from quality.config import CopyConfig
+from quality.estimate import Estimate
+from quality.intervals import proportion_lower_bound
+from quality.privacy.alterations import ALTERATIONS, altered
+from quality.privacy.contrast import CopyTest
+from quality.quality_report import ControlKind
+
+TRIALS = 20
+FOUND_IN = 0.8  # of the trials
+
+Maker = Callable[[Array], Array]
+
+
+@dataclass(frozen=True)
+class Planted:
+    """Copies of one kind.
+
+    Attributes:
+        kind: name of the kind.
+        images: ``(n, C, *)`` float32 in -1…1.
+    """
+
+    kind: str
+    images: Array
+
+
+def plant(train: Array, config: CopyConfig, makers: Mapping[str, Maker], rng: np.random.Generator) -> Iterator[Planted]:
+    """Copies of each kind that can be made, of randomly drawn training images.
+
+    Args:
+        train: training images ``(N, C, *)``.
+        config: which kinds, and how many of each.
+        makers: what makes copies through the generator, by kind.
+        rng: source of all draws.
+    """
+    for kind in config.kinds:
+        chosen = train[np.sort(rng.permutation(len(train))[: config.controls])]
+        if kind in ALTERATIONS:
+            yield Planted(kind, altered(kind, chosen, rng))
+        elif (maker := makers.get(kind)) is not None:
+            yield Planted(kind, maker(chosen))
+
+
+def control_kind(kind: str, chance: Array, config: CopyConfig, *, fewest: int | None, total: int) -> ControlKind:
+    """What the search found of one kind.
+
+    Args:
+        kind: its name.
+        chance: of each planted copy, that chance makes it look so; empty where none could be planted.
+        config: the level at which an image is flagged, and what counts as covered.
+        fewest: see :func:`fewest_seen`.
+        total: synthetic images.
+    """
+    core = kind in config.core
+    if not len(chance):
+        return ControlKind(kind=kind, core=core, covered=False, recall=None, fewest=None)
+    hits = int((chance < config.flag_level).sum())
+    bound = proportion_lower_bound(hits, len(chance))
+    recall = Estimate(
+        name="control_recall",
+        estimand=f"share of planted copies ({kind}) that are flagged",
+        value=hits / len(chance),
+        interval=(bound, 1.0),
+        method="Clopper-Pearson, 95 % one-sided",
+        n_synthetic=len(chance),
+        better="near_floor",
+        floor=1.0,
+        label=kind,
+    )
+    return ControlKind(
+        kind=kind,
+        core=core,
+        covered=bound >= config.least_recall,
+        recall=recall,
+        fewest=fewest if fewest is not None and fewest <= total else None,
+    )
+
+
+def fewest_seen(
+    tests: Sequence[CopyTest], planted: Sequence[Array], level: float, rng: np.random.Generator
+) -> int | None:
+    """How many copies of a kind have to be in the set before one test sees them, four times out of five.
+
+    Found by trial: ever more images are replaced by planted copies. Every test has its own contrasts.
+
+    Args:
+        tests: of the set, without the copies.
+        planted: contrasts of the planted copies, in the same order for every test.
+        level: at which a test fails the set.
+        rng: source of all draws.
+
+    Returns:
+        The smallest of some numbers that is enough; ``None``: not even a tenth of the set.
+    """
+    total, available = len(tests[0].contrast), len(planted[0])
+    for copies in _numbers(total // 10):
+        seen = 0
+        for _ in range(TRIALS):
+            places, chosen = rng.permutation(total)[:copies], rng.integers(available, size=copies)
+            for test, theirs in zip(tests, planted, strict=True):
+                mixed = test.contrast.copy()
+                mixed[places] = theirs[chosen]
+                if test.p_value_of(mixed) < level:
+                    seen += 1
+                    break
+        if seen >= FOUND_IN * TRIALS:
+            return copies
+    return None
+
+
+def _numbers(most: int) -> Iterator[int]:
+    """1, 2, 3, 4, 6, 8, 11 … up to the most."""
+    number = 1
+    while number <= most:
+        yield number
+        number = max(number + 1, int(number * 1.4))

@@ -1,0 +1,162 @@
+"""Does a synthetic set, as a crowd, lie nearer to training than to gate patients, at equal counts?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+from cohorts.records import Array
+from quality.estimate import Estimate
+
+SMALLEST_YARDSTICK = 20
+PARTS = 10  # groups that stand for a side
+PSEUDO_GATES = 40
+SUBSETS_PER_PSEUDO_GATE = 4
+
+
+@dataclass(frozen=True)
+class Subsets:
+    """Which training (and gate) images stand for either side, at equal counts.
+
+    Training patients are dealt into G small groups once; every subset is a union of groups. So the most alike image of
+    each group is looked up once per query, however many subsets there are.
+
+    Attributes:
+        gate: positions of the gate images used.
+        groups: ``(G, n)`` positions of training images; no patient is in two.
+        train: ``(R, s)`` groups of each repeat, together as many images as ``gate``.
+        pseudo: pairs (groups of a pseudo-gate ``(s,)``, groups of its training subsets ``(T, s)``).
+    """
+
+    gate: Array
+    groups: Array
+    train: Array
+    pseudo: tuple[tuple[Array, Array], ...]
+
+    @property
+    def size(self) -> int:
+        """Images per side."""
+        return len(self.gate)
+
+    @property
+    def block(self) -> Array:
+        """The training images of the first repeat: the block of the contrast."""
+        found: Array = self.groups[self.train[0]].ravel()
+        return found
+
+    def best(self, train_QN: Array) -> Array:
+        """The largest similarity of each query within each group, ``(Q, G)``."""
+        groups, each = self.groups.shape
+        found: Array = train_QN[:, self.groups.ravel()].reshape(len(train_QN), groups, each).max(axis=2)
+        return found
+
+
+def draw_subsets(
+    train_patients: Sequence[str], gate_patients: Sequence[str], repeats: int, rng: np.random.Generator
+) -> Subsets:
+    """Random sets of training patients, each with as many images as gate; and pseudo-gates out of train."""
+    most = min(len(gate_patients), len(train_patients) // 2)
+    parts = min(PARTS, most)
+    groups = _groups(np.asarray(train_patients), most // parts, rng)
+    parts = min(parts, len(groups) // 2)
+    size = parts * groups.shape[1]
+    gate = _patients_up_to(np.asarray(gate_patients), size, rng)
+    train = np.stack([rng.permutation(len(groups))[:parts] for _ in range(repeats)])
+    pseudo = []
+    for _ in range(PSEUDO_GATES):
+        order = rng.permutation(len(groups))
+        against = [rng.permutation(order[parts:])[:parts] for _ in range(SUBSETS_PER_PSEUDO_GATE)]
+        pseudo.append((order[:parts], np.stack(against)))
+    return Subsets(gate, groups, train, tuple(pseudo))
+
+
+def _groups(names: Array, each: int, rng: np.random.Generator) -> Array:
+    """Deal whole patients into groups of so many images; what the last one of a group has beyond them is left out."""
+    _, owner = np.unique(names, return_inverse=True)
+    order = np.argsort(rng.permutation(owner.max() + 1)[owner], kind="stable")
+    found: list[list[int]] = []
+    mine: list[int] = []
+    for place, row in enumerate(order):
+        last = place + 1 == len(order) or owner[order[place + 1]] != owner[row]
+        if len(mine) < each:
+            mine.append(int(row))
+        if last and len(mine) == each:
+            found.append(mine)
+            mine = []
+    return np.array(found)
+
+
+def _patients_up_to(names: Array, size: int, rng: np.random.Generator) -> Array:
+    """Positions of exactly ``size`` images of random whole patients (the last one possibly cut)."""
+    _, owner = np.unique(names, return_inverse=True)
+    rank = rng.permutation(owner.max() + 1)[owner]
+    return np.argsort(rank, kind="stable")[:size]
+
+
+def wins_of_train(best_QG: Array, gate_Q: Array, subsets: Subsets) -> tuple[Array, Array]:
+    """Whether each query lies nearer to each training subset than to gate; and the same for pseudo-gates.
+
+    Args:
+        best_QG: largest similarity within each group of training images.
+        gate_Q: largest similarity to gate images.
+        subsets: the subsets.
+
+    Returns:
+        ``(Q, R)`` per repeat and ``(Q, P)`` per pseudo-gate (mean over its subsets), float32; ties count one half.
+    """
+    repeats = _wins(best_QG[:, subsets.train].max(axis=2), gate_Q[:, None])
+    pseudo = [
+        _wins(best_QG[:, against].max(axis=2), best_QG[:, stand_in].max(axis=1, keepdims=True)).mean(axis=1)
+        for stand_in, against in subsets.pseudo
+    ]
+    return repeats, np.stack(pseudo, axis=1)
+
+
+def _wins(mine: Array, theirs: Array) -> Array:
+    found: Array = (mine > theirs) + np.float32(0.5) * (mine == theirs)
+    return found
+
+
+@dataclass(frozen=True)
+class Crowd:
+    """The share of a set that lies nearer to train than to gate.
+
+    Attributes:
+        share: with its interval.
+        p_value: of a share at least as large, were one half true.
+    """
+
+    share: Estimate
+    p_value: float
+
+
+def share_in_train(wins_QR: Array, pseudo_QP: Array, *, size: int, what: str, network: str | None = None) -> Crowd:
+    """Share of synthetic images whose nearest real neighbour lies in train rather than in gate, at equal counts.
+
+    Its interval comes from pseudo-gates: training patients that stand in for gate, where the expected share is one half
+    and only the luck of the draw of patients remains.
+    """
+    total, shares, stand_ins = len(wins_QR), wins_QR.mean(axis=0), pseudo_QP.mean(axis=0)
+    value = float(shares.mean())
+    luck = float(np.sqrt(np.mean((stand_ins - 0.5) ** 2)))
+    half = float(stats.norm.ppf(0.975)) * luck
+    # The spread of so few stand-ins is itself uncertain: Student's t with as many degrees of freedom.
+    p_value = float(stats.t.sf((value - 0.5) / max(luck, 1e-9), len(stand_ins)))
+    estimate = Estimate(
+        name="share_nearest_in_train",
+        estimand=f"share of synthetic images whose nearest real neighbour ({what}) is a training, not a gate image",
+        value=value,
+        interval=(max(0.0, value - half), min(1.0, value + half)),
+        spread=(float(shares.min()), float(shares.max())),
+        method=f"{size} images a side; mean and range over {len(shares)} draws of training patients; interval from "
+        f"{len(stand_ins)} pseudo-gates of training patients",
+        n_synthetic=total,
+        n_real=2 * size,
+        floor=0.5,
+        better="near_floor",
+        network=network,
+    )
+    return Crowd(estimate, p_value)

@@ -1,0 +1,97 @@
+"""Attribute disclosure: does the synthetic set say more about the patients it was made from than about others?
+
+Whoever knows a patient's image guesses what is recorded of them from the synthetic images most like it. That works as
+far as images show it, for anybody. What was disclosed is the gain: how much better the guess is for training patients.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from cohorts.records import Array
+from quality.estimate import Estimate
+
+NEIGHBOURS = 5
+BOOTSTRAP = 500
+SMALLEST = 20
+
+
+@dataclass(frozen=True)
+class Known:
+    """One thing that is recorded of real images, and asked for of synthetic ones.
+
+    Attributes:
+        name: label or attribute.
+        real: ``(N,)`` values of real images, NaN where not stated; categories as numbers.
+        synthetic: ``(M,)`` likewise of the synthetic images.
+        continuous: whether it is a number; else a guess is right or wrong.
+    """
+
+    name: str
+    real: Array
+    synthetic: Array
+    continuous: bool = False
+
+
+def disclosed(
+    known: Sequence[Known], likeness_NM: Array, patients: Sequence[str], member: Array, rng: np.random.Generator
+) -> Iterator[Estimate]:
+    """The gain for each thing that is known of enough patients on either side.
+
+    Args:
+        known: what is guessed.
+        likeness_NM: of real and synthetic images, the higher the more alike.
+        patients: patient of each real image.
+        member: ``(N,)`` whether the generator learned from it.
+        rng: source of the bootstrap.
+    """
+    names, owner = np.unique(np.asarray(patients), return_inverse=True)
+    for one in known:
+        score = _scores(one, likeness_NM)
+        stated = ~np.isnan(score)
+        sums = np.bincount(owner[stated], weights=score[stated], minlength=len(names))
+        counts = np.bincount(owner[stated], minlength=len(names))
+        learned = np.zeros(len(names), dtype=bool)
+        learned[owner[member]] = True
+        sides = [sums[counts > 0] / counts[counts > 0], learned[counts > 0]]
+        members, others = sides[0][sides[1].astype(bool)], sides[0][~sides[1].astype(bool)]
+        measure = "R² of the mean" if one.continuous else "share of right guesses"
+        facts = {
+            "name": "disclosure_gain",
+            "estimand": f"{one.name}: {measure} by the {NEIGHBOURS} most alike synthetic images, training patients "
+            "less others",
+            "method": f"means by patient; percentile bootstrap of {BOOTSTRAP} draws of patients on either side",
+            "n_synthetic": len(members),
+            "n_real": len(others),
+            "floor": 0.0,
+            "better": "near_floor",
+            "label": one.name,
+        }
+        if min(len(members), len(others)) < SMALLEST:
+            continue
+        drawn = [
+            rng.choice(members, len(members)).mean() - rng.choice(others, len(others)).mean() for _ in range(BOOTSTRAP)
+        ]
+        low, high = (float(bound) for bound in np.quantile(drawn, [0.025, 0.975]))
+        value = float(members.mean() - others.mean())
+        yield Estimate.model_validate({**facts, "value": value, "interval": (low, high)})
+
+
+def _scores(one: Known, likeness_NM: Array) -> Array:
+    """How right the guess is for each real image; NaN where nothing is recorded."""
+    usable = np.flatnonzero(~np.isnan(one.synthetic))
+    if len(usable) < NEIGHBOURS:
+        return np.full(len(one.real), np.nan)
+    nearest = usable[np.argpartition(-likeness_NM[:, usable], NEIGHBOURS - 1, axis=1)[:, :NEIGHBOURS]]
+    values = one.synthetic[nearest]
+    if one.continuous:
+        spread = max(float(np.nanvar(one.real)), 1e-12)
+        found: Array = 1 - (values.mean(axis=1) - one.real) ** 2 / spread
+        return found
+    kinds = np.unique(one.synthetic[usable])
+    votes = (values[:, :, None] == kinds[None, None, :]).sum(axis=1)
+    guess = kinds[votes.argmax(axis=1)]
+    return np.where(np.isnan(one.real), np.nan, (guess == one.real).astype(float))

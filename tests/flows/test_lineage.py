@@ -1,0 +1,105 @@
+"""Withdrawal: everything that learned from a patient is found, nothing else, and what cannot be told is said."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from cohorts.errors import InputError
+from cohorts.export import export_cohort
+from cohorts.private import LINKS_FILE, private_path
+from cohorts.store import Cohort
+from flows.cli import main
+from flows.lineage import Lineage, lineage
+
+
+def patient_of(cohort: Cohort, split: str) -> tuple[str, str]:
+    """Id and pseudonym of a patient of that split."""
+    pseudonym = cohort.patients(cohort.rows(split))[0]
+    links = pl.read_parquet(private_path(cohort.path) / LINKS_FILE)
+    return links.filter(pl.col("patient") == pseudonym)["patient_id"][0], pseudonym
+
+
+def kinds(found: Lineage) -> list[tuple[str, str]]:
+    return [(trace.kind, trace.path.name) for trace in found.traces]
+
+
+EVERYTHING = [
+    ("cohort", "cohort"),
+    ("bundle", "bundle"),
+    ("synthetic", "synthetic"),
+    ("export", "share"),
+    ("report", "report.json"),
+]
+
+
+@pytest.fixture
+def run(copy: Path) -> Path:
+    folder = copy / "runs" / "tiny"
+    export_cohort(Cohort.open(folder / "synthetic"), copy / "elsewhere" / "share")
+    return folder
+
+
+def test_a_training_patient_is_followed_to_everything_that_learned(run: Path, copy: Path) -> None:
+    cohort = Cohort.open(run / "cohort")
+    name, pseudonym = patient_of(cohort, "train")
+    found = lineage(name, [copy])
+    assert kinds(found) == EVERYTHING
+    assert found.traces[0].part == f"{cohort.patients().count(pseudonym)} images in train"
+    assert [trace.path for trace in found.traces if trace.retrain] == [run / "bundle"]
+    total = cohort.patients().count(pseudonym)
+    assert len(found.files) == total
+    assert kinds(lineage(pseudonym, [copy])) == EVERYTHING
+    assert kinds(lineage(name, [run / "cohort", copy / "elsewhere"])) == EVERYTHING[:1]  # the bundle lies elsewhere
+    validated = lineage(patient_of(cohort, "val")[0], [copy])
+    assert kinds(validated) == EVERYTHING
+    assert "chose its weights" in validated.traces[1].part
+
+
+def test_a_patient_that_no_network_learned_from_concerns_cohort_and_report(run: Path, copy: Path) -> None:
+    cohort = Cohort.open(run / "cohort")
+    for split in ("gate", "test"):
+        found = lineage(patient_of(cohort, split)[0], [copy])
+        assert kinds(found) == [EVERYTHING[0], EVERYTHING[-1]]
+        assert not any(trace.retrain for trace in found.traces)
+    stranger = lineage("nobody", [copy])
+    assert stranger.traces == ()
+    assert stranger.untold == ()
+
+
+def test_without_the_private_folder_the_key_tells_and_nobody_guesses(run: Path, copy: Path) -> None:
+    name, _ = patient_of(Cohort.open(run / "cohort"), "train")
+    shutil.rmtree(run / "cohort.private")
+    untold = lineage(name, [copy])
+    assert untold.traces == ()
+    assert "its private folder is not beside it; give the key of its pseudonyms" in untold.untold[0]
+
+
+def test_the_command_says_what_to_do_and_never_the_id(
+    run: Path, copy: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name, _ = patient_of(Cohort.open(run / "cohort"), "train")
+    capsys.readouterr()
+    assert main(["lineage", str(copy), "--patient", name]) == 0
+    said = capsys.readouterr().out
+    assert f"to train again: {run / 'bundle'}" in said
+    assert "generate again" in said
+    assert name not in said
+    assert main(["lineage", "--patient", name, "--files"]) == 0
+    assert "source file" in capsys.readouterr().out
+
+
+def test_bad_input_gets_one_line(copy: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no patient was named"):
+        lineage(" ", [copy])
+    with pytest.raises(InputError, match="is not a folder"):
+        lineage("x", [tmp_path / "absent"])
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    with pytest.raises(InputError, match="no cohort, bundle, export or report lies there"):
+        lineage("x", [empty])
+    (copy / "runs" / "tiny" / "bundle" / "bundle.json").write_text("{}")
+    assert any("bundle" in line for line in lineage("x", [copy]).untold)

@@ -1,0 +1,77 @@
+"""Membership attacks and light edits on real networks: one that learned by heart is told, one that did not is not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cohorts.errors import InputError
+from cohorts.preprocess import Preprocess, network_images
+from cohorts.store import Cohort
+from generators.attacks import LOSS, PROXIMAL, membership_scores
+from generators.bundle import GeneratorBundle
+from generators.edits import edited
+from generators.generate import reconstruct
+from generators.train import train_generator
+from quality.privacy.membership import Patients, auroc
+from tests.generators.tiny import SIDE, make_cohort, tiny_config
+
+
+def areas(bundle: GeneratorBundle, cohort: Cohort) -> dict[str, float]:
+    splits = [("train", True), ("gate", False), ("test", False), ("val", False)]
+    rows = [row for split, _ in splits for row in cohort.rows(split)]
+    member = np.array([learned for split, learned in splits for _ in cohort.rows(split)])
+    scores = membership_scores(bundle, cohort, rows)
+    patients = cohort.patients(rows)
+    return {attack: auroc(Patients.of(found, patients, member))[0] for attack, found in scores.items()}
+
+
+def test_a_generator_that_learned_by_heart_gives_its_patients_away(tmp_path: Path) -> None:
+    cohort = make_cohort(tmp_path / "cohort", total=40)
+    config = tiny_config()
+    by_heart = config.denoiser_fit.model_copy(
+        update={"steps": 700, "batch_size": 16, "learning_rate": 3e-3, "validate_every": 0, "checkpoint_every": 700}
+    )
+    config = config.model_copy(update={"denoiser_fit": by_heart})
+    preprocess = Preprocess.for_cohort(cohort, (SIDE, SIDE))
+    bundle = train_generator(cohort, preprocess, config, tmp_path / "bundle", work=tmp_path / "work")
+    found = areas(bundle, cohort)
+    assert set(found) == {LOSS, PROXIMAL}
+    assert found[LOSS] > 0.8
+    assert found[PROXIMAL] > 0.65
+
+
+def test_one_that_saw_each_image_a_few_times_hardly_does(bundle: GeneratorBundle, cohort: Cohort) -> None:
+    found = areas(bundle, cohort)
+    assert found[LOSS] < 0.7
+    assert found[PROXIMAL] < 0.7
+
+
+def test_scores_are_the_same_again_and_in_any_company(bundle: GeneratorBundle, cohort: Cohort) -> None:
+    rows = cohort.rows("train")[:11]
+    whole, alone = membership_scores(bundle, cohort, rows), membership_scores(bundle, cohort, rows[4:5])
+    for attack, scores in whole.items():
+        assert scores.shape == (11,)
+        np.testing.assert_allclose(scores[4], alone[attack][0], rtol=1e-4)
+        np.testing.assert_array_equal(scores, membership_scores(bundle, cohort, rows)[attack])
+
+
+def test_a_light_edit_is_a_copy_and_a_strong_one_is_not(
+    bundle: GeneratorBundle, cohort: Cohort, preprocess: Preprocess
+) -> None:
+    images = network_images(cohort, cohort.rows("train")[:9], preprocess)
+    rebuilt, light, strong = reconstruct(bundle, images), edited(bundle, images), edited(bundle, images, strength=0.9)
+
+    def distance(one: np.ndarray) -> float:
+        return float(np.abs(one - rebuilt).mean())
+
+    assert light.shape == images.shape
+    assert light.dtype == np.float32
+    assert np.abs(light).max() <= 1
+    assert 0 < distance(light) < 0.6 * distance(strong)
+    np.testing.assert_array_equal(light, edited(bundle, images))
+    assert not np.array_equal(light, edited(bundle, images, seed=1))
+    with pytest.raises(InputError, match="images must have shape"):
+        edited(bundle, images[:, :, :-1])

@@ -1,0 +1,116 @@
+"""Early warning: a network that learns its rows by heart is noticed, and stopped where that was asked for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from cohorts.errors import InputError
+from learning.batches import TensorBatches
+from learning.fit import FitResult, fit
+from learning.fit_config import FitConfig
+from learning.learner import RowLearner
+from learning.memorization import Judged, telling
+from learning.private_config import PrivateFitConfig
+from learning.private_steps import Private, Units
+
+ROWS = 40
+
+
+def judged(errors: Tensor) -> Judged:
+    return Judged(errors, torch.arange(len(errors)) % ROWS)
+
+
+def test_equal_errors_tell_nothing_and_smaller_ones_do() -> None:
+    generator = torch.Generator().manual_seed(0)
+    one, other = (torch.rand(4 * ROWS, generator=generator) for _ in range(2))
+    honest = telling(judged(one), judged(other))
+    assert honest is not None
+    assert honest.low < 0.5 < honest.share + 0.15
+    told = telling(judged(one * 0.3), judged(other))
+    assert told is not None
+    assert told.low > 0.7
+    same = telling(judged(one), judged(one))
+    assert same is not None
+    assert same.share == 0.5
+    assert telling(judged(one[:10]), judged(other[:10])) is None
+
+
+class ByHeart(RowLearner):
+    """Fits labels that are chance: whatever it learns of them, it learns by heart."""
+
+    def __init__(self) -> None:
+        torch.manual_seed(0)
+        super().__init__(nn.Sequential(nn.Linear(30, 128), nn.ReLU(), nn.Linear(128, 1)))
+        generator = torch.Generator().manual_seed(1)
+        self.data = {
+            split: (torch.randn(ROWS, 30, generator=generator), torch.randn(ROWS, generator=generator))
+            for split in ("train", "val")
+        }
+        self.errors: dict[str, Tensor] = {}
+
+    def prepare(self, batch: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
+        del generator
+        return batch
+
+    def row_losses(self, prepared: dict[str, Tensor]) -> Tensor:
+        error: Tensor = self.network(prepared["x"])[:, 0] - prepared["y"]
+        return error.square()
+
+    def validate(self, network: nn.Module, split: Literal["val", "train"]) -> dict[str, float]:
+        x, y = self.data[split]
+        self.errors[split] = (network(x)[:, 0] - y).square()
+        return {"loss": float(self.errors[split].mean())}
+
+    def judged_rows(self, split: Literal["val", "train"]) -> Judged | None:
+        return judged(self.errors[split])
+
+
+def run(folder: Path, **more: object) -> FitResult:
+    learner = ByHeart()
+    x, y = learner.data["train"]
+    settings = {
+        "steps": 300, "batch_size": 20, "learning_rate": 3e-3, "validate_every": 25, "checkpoint_every": 50,
+        "tracker": "none", "precision": "fp32", "device": "cpu", "ema_decay": None, "warmup_steps": 0, **more,
+    }  # fmt: skip
+    return fit(learner, TensorBatches({"x": x, "y": y}), FitConfig.model_validate(settings), work=folder)
+
+
+def test_learning_by_heart_is_flagged_and_stopped_on_demand(tmp_path: Path) -> None:
+    flagged = run(tmp_path / "flag")
+    assert flagged.finished
+    assert flagged.memorized_at is not None
+    shares = {row["step"]: row["membership"] for row in flagged.history if "membership" in row}
+    assert shares[300] > 0.9
+    assert next(row["step"] for row in flagged.history if row.get("memorized")) == flagged.memorized_at
+    stopped = run(tmp_path / "stop", on_memorization="stop")
+    assert stopped.finished
+    assert stopped.memorized_at == flagged.memorized_at
+    assert stopped.history[-1]["step"] == stopped.memorized_at < 300
+    assert stopped.best_step <= stopped.memorized_at
+    again = run(tmp_path / "stop", on_memorization="stop")  # nothing is done twice
+    assert again.history == stopped.history
+    assert again.finished
+    ignored = run(tmp_path / "ignore", on_memorization="ignore")
+    assert ignored.memorized_at is None
+    assert not any("membership" in row for row in ignored.history)
+
+
+def test_a_higher_limit_warns_later(tmp_path: Path) -> None:
+    early, late = (run(tmp_path / f"{limit}", memorization_limit=limit).memorized_at for limit in (0.5, 0.85))
+    assert early is not None
+    assert late is not None
+    assert early < late
+
+
+def test_a_private_fit_does_not_stop_by_private_rows(tmp_path: Path) -> None:
+    learner = ByHeart()
+    x, y = learner.data["train"]
+    config = FitConfig(steps=2, batch_size=4, tracker="none", device="cpu", on_memorization="stop")
+    private = Private(PrivateFitConfig(epsilon=1), Units(torch.arange(ROWS)))
+    with pytest.raises(InputError, match="cannot stop by what its validation shows"):
+        fit(learner, TensorBatches({"x": x, "y": y}), config, work=tmp_path, private=private)

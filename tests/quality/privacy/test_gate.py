@@ -1,0 +1,154 @@
+"""The gate as a whole: honest sets are screened, copies fail, and what could not be found makes it inconclusive."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from cohorts.records import Array
+from quality.config import CopyConfig
+from quality.features import filter_bank
+from quality.privacy.gate import Judgement
+from quality.privacy.search import CopySearch, RealImages, screen
+from quality.quality_report import ControlKind
+from tests.quality.privacy.textures import textures
+
+SIDE = 48
+CORE = ("as it is", "reconstructed", "mirrored", "shifted")
+CONFIG = CopyConfig(repeats=40, kinds=CORE[:2], core=CORE[:2], controls=60)
+WHOLE = CONFIG.model_copy(update={"kinds": (*CORE, "patched"), "core": CORE})
+TRAIN, GATE, MORE = 300, 100, 40
+
+
+def numbered(prefix: str, total: int) -> list[str]:
+    return [f"{prefix}{number}" for number in range(total)]
+
+
+@pytest.fixture(scope="module")
+def real() -> RealImages:
+    images = textures(TRAIN + GATE + MORE, (SIDE, SIDE), 0)
+    train, gate, more = np.split(images, [TRAIN, TRAIN + GATE])
+    return RealImages(train, gate, more, numbered("t", TRAIN), numbered("g", GATE))
+
+
+def searched(real: RealImages, config: CopyConfig = CONFIG) -> CopySearch:
+    network = filter_bank(100, "cpu").folds[0].network
+    return CopySearch(real, config, network, np.random.default_rng(1))
+
+
+@pytest.fixture(scope="module")
+def search(real: RealImages) -> CopySearch:
+    return searched(real)
+
+
+def degraded(images_NC: Array) -> Array:
+    """What an autoencoder does to an image, roughly."""
+    noise = np.random.default_rng(len(images_NC)).normal(0, 0.08, images_NC.shape).astype(np.float32)
+    return np.clip(0.9 * images_NC + noise, -1, 1)
+
+
+def judged(search: CopySearch, synthetic: Array, *, reconstructs: bool = True) -> Judgement:
+    found = screen(search, synthetic, {"reconstructed": degraded} if reconstructs else {}).judgement
+    assert found.summary.total_flagged == found.flagged.sum()
+    assert sorted(found.summary.flagged_rows) == np.flatnonzero(found.flagged).tolist()
+    return found
+
+
+def kinds_of(found: Judgement) -> dict[str, ControlKind]:
+    return {control.kind: control for control in found.summary.controls}
+
+
+@pytest.fixture(scope="module")
+def honest() -> Array:
+    return degraded(textures(120, (SIDE, SIDE), 5))
+
+
+def test_an_honest_set_is_screened_by_a_search_that_finds_planted_copies(real: RealImages, honest: Array) -> None:
+    found = judged(searched(real, WHOLE), honest)
+    assert found.summary.verdict == "screened", found.summary.reasons
+    assert found.summary.total_flagged <= 6
+    share = found.summary.share_nearest_in_train[0]
+    assert share.value == pytest.approx(0.5, abs=0.12)
+    controls = kinds_of(found)
+    assert list(controls) == list(WHOLE.kinds)
+    assert all(controls[kind].covered for kind in CORE)
+    recall = controls["mirrored"].recall
+    assert recall is not None
+    assert recall.n_synthetic == 60
+    assert recall.interval is not None
+    assert recall.interval[0] == pytest.approx(0.05 ** (1 / 60), abs=1e-6)
+    assert controls["as it is"].fewest in {1, 2}
+
+
+@pytest.mark.parametrize("copies", [2, 20])
+def test_copies_fail_the_set_and_are_flagged(search: CopySearch, real: RealImages, honest: Array, copies: int) -> None:
+    stolen = honest.copy()
+    stolen[:copies] = degraded(real.train[::7][:copies])
+    found = judged(search, stolen)
+    assert found.summary.verdict == "fail"
+    assert found.flagged[:copies].all()
+    assert found.flagged[copies:].mean() <= 0.04
+    assert set(found.summary.flagged_rows[:copies]) == set(range(copies))
+    assert "more alike to" in found.summary.reasons[0]
+
+
+def test_a_crowd_that_leans_to_train_fails_though_no_image_is_a_copy(search: CopySearch, real: RealImages) -> None:
+    leaning = (0.3 * real.train[:150] + 0.7 * textures(150, (SIDE, SIDE), 6)).astype(np.float32)
+    found = judged(search, leaning)
+    assert found.summary.verdict == "fail"
+    assert any("nearer to train" in reason for reason in found.summary.reasons)
+    share = found.summary.share_nearest_in_train[0]
+    assert share.value is not None
+    assert share.value > 0.6
+
+
+def test_what_cannot_be_planted_or_found_is_inconclusive(real: RealImages, search: CopySearch, honest: Array) -> None:
+    without = judged(search, honest, reconstructs=False)
+    assert without.summary.verdict == "inconclusive"
+    assert without.summary.reasons == (
+        "no copy of the kind 'reconstructed' could be planted, so nobody knows whether one would be found",
+    )
+    assert "reconstructed" in without.summary.not_covered
+    few = judged(searched(real, CONFIG.model_copy(update={"controls": 30})), honest)
+    assert few.summary.verdict == "inconclusive"
+    assert (
+        "of 30 planted copies of the kind 'as it is' 1.00 were found (lower bound 0.905, needed 0.95)"
+        in few.summary.reasons
+    )
+    small = judged(search, honest[:40])
+    assert small.summary.verdict == "inconclusive"
+    assert small.summary.results[0].single_p_value is None
+    assert any("40 images do not say how far chance reaches" in reason for reason in small.summary.reasons)
+
+
+def test_a_set_that_is_odd_as_a_whole_is_not_accused(search: CopySearch, honest: Array) -> None:
+    """The same few real images are nearest to all of it, and their luck is not hundreds of copies."""
+    rng = np.random.default_rng(2)
+    noisy = np.clip(honest + rng.normal(0, 0.3, honest.shape), -1, 1).astype(np.float32)
+    ramp = np.linspace(-0.5, 0.5, SIDE, dtype=np.float32)
+    for odd in (noisy, np.clip(0.5 * honest + ramp, -1, 1), 0.4 * honest + 0.6 * honest[:1]):
+        assert judged(search, odd).summary.verdict != "fail"
+
+
+def test_copies_found_outweigh_controls_that_were_missed(real: RealImages, search: CopySearch, honest: Array) -> None:
+    stolen = honest.copy()
+    stolen[:10] = real.train[:10]
+    found = judged(search, stolen, reconstructs=False)
+    assert found.summary.verdict == "fail"
+    assert len(found.summary.reasons) > 1
+
+
+def test_a_control_that_the_search_misses_is_not_covered(real: RealImages, honest: Array) -> None:
+    config = WHOLE.model_copy(update={"mirror": False, "kinds": ("mirrored",)})
+    found = judged(searched(real, config), honest)
+    mirrored = kinds_of(found)["mirrored"]
+    assert not mirrored.covered
+    assert mirrored.recall is not None
+    assert mirrored.recall.value is not None
+    assert mirrored.recall.value < 0.3
+    assert found.summary.verdict == "inconclusive"
+
+
+def test_a_kind_that_is_unknown_is_refused() -> None:
+    with pytest.raises(ValueError, match="'rotated' is no kind of copy; there are as it is, reconstructed"):
+        CopyConfig(core=("rotated",))
