@@ -16,6 +16,7 @@ from cohorts.progress import Progress
 from flows.artifact import WORK_FOLDER, ArtifactRef, Stage
 from flows.facts import machine, usable_cores, versions
 from flows.failure import reported
+from flows.formal import formal_facts
 from flows.job import Job, Refs
 from flows.progress import clock, watcher
 
@@ -229,7 +230,7 @@ def _report(job: Job, refs: Refs, out: Path, work: Path, progress: Progress) -> 
         timings_s={stage: job.folder_of(stage).records()[stage].seconds for stage in refs},
         curves=training_curves(read_json(Path(refs["train"].path) / "training.json")),
         intended_use=bundle.intended_use,
-        privacy=bundle.privacy.formal,
+        **formal_facts(bundle.privacy),
     )
     write_report(
         QualityReport.load(Path(refs["assess"].path)),

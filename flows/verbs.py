@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from cohorts.errors import InputError
 from cohorts.progress import Progress
 from flows.facts import machine, versions
+from flows.formal import formal_facts
 from flows.progress import watcher
 
 if TYPE_CHECKING:
@@ -202,7 +203,7 @@ def assess(
             machine=machine(),
             curves=() if loaded is None else training_curves(loaded.training),
             intended_use="" if loaded is None else loaded.facts.intended_use,
-            privacy="not known" if loaded is None else loaded.facts.privacy.formal,
+            **({"privacy": "not known"} if loaded is None else formal_facts(loaded.facts.privacy)),
         )
         out.mkdir(parents=True, exist_ok=True)
         write_report(report, real=real, synthetic=synthetic, preprocess=preprocess, facts=facts, out=out)

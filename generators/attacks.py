@@ -85,6 +85,7 @@ class _Attack:
         return (x_t - alpha * x0) / sigma
 
     def loss(self) -> Array:
+        """The denoiser's error, negative, ``(n,)``: mean over the times, with one noise for every image."""
         total = torch.zeros(len(self.latents), device=self.latents.device)
         for number, time in enumerate(LOSS_TIMES):
             one = noise_of([derive_seed(self.seed, "membership", number)], self.latents.shape[1:])
@@ -97,6 +98,7 @@ class _Attack:
         return found
 
     def proximal(self) -> Array:
+        """How little the noise seen in an image differs once that noise was added, negative, ``(n,)``."""
         first = self._noise_seen(self.latents, FIRST_TIME)
         total = torch.zeros(len(self.latents), device=self.latents.device)
         for time in PROXIMAL_TIMES:

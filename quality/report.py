@@ -9,7 +9,7 @@ import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, field_validator
 
@@ -33,6 +33,36 @@ PRIVATE_FIELDS = frozenset(
 LOCAL_PATH = re.compile(r"^(/|~|\.{1,2}[/\\]|[A-Za-z]:[/\\]|\\\\|file:)")
 
 
+class AttackLimit(Frozen):
+    """What no test of *was this patient learned from?* exceeds, for patients of the attacker's choice.
+
+    Attributes:
+        epsilon: ε of the guarantee.
+        auroc: area under the ROC curve.
+        found: share of training patients that are found while 1 % of the others are false alarms.
+        own: whether it is the generator's own; the others are there as a scale.
+    """
+
+    epsilon: Annotated[float, Field(ge=0)]
+    auroc: Annotated[float, Field(ge=0.5, le=1)]
+    found: Annotated[float, Field(ge=0, le=1)]
+    own: bool = False
+
+
+class FormalGuarantee(Frozen):
+    """A differential-privacy guarantee as the page explains it.
+
+    Attributes:
+        delta: δ.
+        unit: who is protected, ``patient``.
+        limits: what it bounds, and the same of other budgets, by ε.
+    """
+
+    delta: Annotated[float, Field(gt=0, lt=1)]
+    unit: str
+    limits: Annotated[tuple[AttackLimit, ...], Field(min_length=1)]
+
+
 class RunFacts(Frozen):
     """What a run was, for the page; nothing in it comes from an image.
 
@@ -49,6 +79,9 @@ class RunFacts(Frozen):
             ``val_loss``, ``gap``; further numbers stay in the JSON. Values that are not finite become ``None``.
         intended_use: what the set was made for, in the words of whoever made it.
         privacy: the formal guarantee of the generator in words, or that there is none.
+        guarantee: the same as numbers, where there is one.
+        outside: what touched the private images and is not covered by it, by name.
+        assumptions: what it takes for granted.
     """
 
     name: str
@@ -62,6 +95,9 @@ class RunFacts(Frozen):
     curves: tuple[dict[str, str | int | float | None], ...] = ()
     intended_use: str = ""
     privacy: str = "no formal guarantee"
+    guarantee: FormalGuarantee | None = None
+    outside: tuple[str, ...] = ()
+    assumptions: tuple[str, ...] = ()
 
     @field_validator("curves", mode="before")
     @classmethod

@@ -209,6 +209,8 @@ def _facts() -> RunFacts:
         ),
         intended_use=EVIL,
         privacy=f"none {EVIL}",
+        outside=(f"labels of {EVIL}",),
+        assumptions=(EVIL,),
     )
 
 

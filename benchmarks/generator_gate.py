@@ -1,0 +1,152 @@
+"""The copy gate on whole generators: honest ones, each trained from a seed of its own, and one that learned by heart.
+
+The honest ones are fine-tuned from a public base to most patients; the other one, with the same settings but more
+steps, to sixty images. What each draws is searched for copies of what it learned from. Settings are those of
+``examples/finetune_scarce.yaml`` but for what stands below. Run by hand, an hour on two cores; what was trained is kept
+in ``--work``, and the same command continues::
+
+    medphantom run examples/mednist_base.yaml
+    python -m benchmarks.generator_gate --seeds 5
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from benchmarks.measuring import write_result
+from cohorts.preprocess import network_images
+from cohorts.store import Cohort
+from flows.plans import make_plan
+from flows.probes import probes_of
+from flows.progress import watching
+from flows.recipe import Recipe, load_recipe
+from flows.verbs import ingest
+from generators.bundle import GeneratorBundle
+from generators.generate import generate
+from generators.train import train_generator
+from quality.assess import screen_copies
+from quality.pictures import flatten
+from quality.quality_report import CopySummary
+
+RECIPE = Path(__file__).parents[1] / "examples" / "finetune_scarce.yaml"
+MANY = "{train: 0.6, val: 0.1, gate: 0.2, test: 0.1}"
+FEW = "{train: 0.037, val: 0.063, gate: 0.2, test: 0.7}"  # about sixty images
+SHOWN = 40
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One generator.
+
+    Attributes:
+        name: of its folder.
+        split: shares of the patients.
+        steps: of the denoiser, 32 images each.
+        seed: of the training and of what is drawn.
+    """
+
+    name: str
+    split: str
+    steps: int
+    seed: int
+
+    def recipe(self, images: int, base: Path | None) -> Recipe:
+        """What is trained and drawn."""
+        fit = {"steps": self.steps, "batch_size": 32, "validate_every": 100, "tracker": "none"}
+        settings = [
+            f"cohort.options.split={self.split}",
+            *(f"generator.denoiser_fit.{name}={value}" for name, value in fit.items()),
+            f"generator.seed={self.seed}",
+            f"plan.seed={self.seed}",
+            f"plan.total={images}",
+            *([] if base is None else [f"generator.init_from={base.resolve()}"]),
+        ]
+        return load_recipe(RECIPE, settings).recipe
+
+
+def arms(options: argparse.Namespace) -> Iterator[Arm]:
+    """The honest ones, then the other one."""
+    for seed in range(options.seeds):
+        yield Arm(f"honest_{seed}", MANY, options.steps, seed)
+    yield Arm("by_heart", FEW, options.steps_by_heart, 0)
+
+
+def cohort_of(recipe: Recipe, path: Path) -> Cohort:
+    """The cohort, made unless it is there."""
+    return Cohort.open(path) if path.is_dir() else ingest(recipe.cohort, path).cohort
+
+
+def judged(arm: Arm, options: argparse.Namespace) -> tuple[CopySummary, dict[str, Any]]:
+    """Train, draw, search; and say how many images it learned from."""
+    recipe, folder = arm.recipe(options.images, options.base), options.work / arm.name
+    cohort = cohort_of(recipe, options.work / f"cohort_{'few' if arm.split == FEW else 'many'}")
+    preprocess = recipe.preprocess.for_cohort(cohort)
+    if not (folder / "bundle").is_dir():
+        train_generator(cohort, preprocess, recipe.generator, folder / "bundle", work=folder / "work")
+    bundle = GeneratorBundle.load(folder / "bundle")
+    if not (folder / "synthetic").is_dir():
+        plan = make_plan(recipe.plan, cohort, bundle.facts.conditions, preprocess=bundle.facts.preprocess)
+        generate(bundle, plan, folder / "synthetic", work=folder / "drawing", sampler=recipe.sampler)
+    synthetic = Cohort.open(folder / "synthetic")
+    summary = screen_copies(
+        cohort, synthetic, preprocess, recipe.assess, work=folder / "screen", probes=probes_of(bundle)
+    )
+    if summary is None:
+        raise RuntimeError("nothing to search in")
+    drawn = network_images(synthetic, synthetic.rows()[:SHOWN], preprocess)
+    picture(drawn).save(folder / "drawn.png")
+    return summary, {"training_images": len(cohort.rows("train")), "gate_images": len(cohort.rows("gate"))}
+
+
+def picture(images: np.ndarray) -> Image.Image:
+    """Images side by side, eight to a line."""
+    tiles = [flatten(image) for image in images]
+    lines = [np.concatenate(tiles[start : start + 8], axis=1) for start in range(0, len(tiles) // 8 * 8, 8)]
+    return Image.fromarray(np.concatenate(lines))
+
+
+def facts_of(summary: CopySummary) -> dict[str, Any]:
+    """What of a search is written down."""
+    return {
+        "verdict": summary.verdict,
+        "reasons": list(summary.reasons),
+        "tests": [result.model_dump(mode="json") for result in summary.results],
+        "share_nearest_in_train": [[s.value, *(s.interval or ())] for s in summary.share_nearest_in_train],
+        "flagged": summary.total_flagged,
+        "recall": {
+            kind.kind: None if kind.recall is None else [kind.recall.value, *(kind.recall.interval or ())]
+            for kind in summary.controls
+        },
+        "not_covered": [kind.kind for kind in summary.controls if not kind.covered],
+    }
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Train, judge, write the result."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--base", type=Path, help="bundle; by default that of the recipe")
+    parser.add_argument("--seeds", type=int, default=5, help="honest generators")
+    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--steps-by-heart", type=int, default=2000)
+    parser.add_argument("--images", type=int, default=400)
+    parser.add_argument("--work", type=Path, default=Path("runs/generator_gate"))
+    options = parser.parse_args(arguments)
+    found: dict[str, Any] = {}
+    with watching():
+        for arm in arms(options):
+            summary, sizes = judged(arm, options)
+            found[arm.name] = {**sizes, "steps": arm.steps, "seed": arm.seed, **facts_of(summary)}
+            print(f"{arm.name}: {summary.verdict}: {summary.reasons[0]}", flush=True)
+    settings = {key: value for key, value in vars(options).items() if key not in {"base", "work"}}
+    print(write_result("generator_gate", {"settings": settings, "generators": found}))
+
+
+if __name__ == "__main__":
+    main()
