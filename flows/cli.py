@@ -56,6 +56,7 @@ for _command in (
     cli_runs.run,
     cli_runs.serve,
     cli_runs.demo,
+    cli_runs.twin,
     cli_data.ingest,
     cli_data.inspect,
     cli_data.phantom,

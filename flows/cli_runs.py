@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -46,6 +46,28 @@ def run(
     from flows.job import open_job
 
     run_recipe(open_job(recipe, setting or [], out), prefect=not no_prefect)
+
+
+def twin(
+    recipe: Annotated[Path, typer.Argument(help="Recipe of a run.")],
+    *,
+    kind: Annotated[
+        Literal["by_heart", "noiseless"],
+        typer.Option(help="Learn a few images by heart, or take the same private steps without noise."),
+    ] = "by_heart",
+    patients: Annotated[int, typer.Option(help="By heart: about so many.")] = 60,
+    looks: Annotated[int, typer.Option(help="By heart: how often each image is looked at.")] = 1000,
+    setting: Setting = None,
+    out: OutOption = None,
+    no_prefect: Annotated[bool, typer.Option("--no-prefect", help="Run without Prefect.")] = False,
+) -> None:
+    """Train a twin that gives its patients away, to show that the checks would see it; then renew the run's report."""
+    from flows.job import open_job
+    from flows.twin import make_twin
+
+    job = open_job(recipe, setting or [], out)
+    run_recipe(make_twin(job, kind, patients=patients, looks=looks), prefect=not no_prefect)
+    run_recipe(job, prefect=not no_prefect)
 
 
 def demo(

@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from cohorts.errors import RecipeError
-from cohorts.folders import DIGEST_FILE, json_digest
+from cohorts.folders import DIGEST_FILE, file_digest, json_digest
 from flows.artifact import ArtifactRef, RunFolder, Stage, content_digest, source_mark, stage_key
 from flows.plans import TablePlan
 from flows.recipe import LoadedRecipe, Recipe, load_recipe
 
 RUNS_FOLDER = "runs"
+TWIN_FILE = "twin.json"
+REPORT_JSON = "report.json"
 
 Refs = dict[Stage, ArtifactRef]
 
@@ -97,7 +99,10 @@ class Job:
             case "assess":
                 return _digests(refs, "ingest", "train", "generate"), recipe.assess.model_dump(mode="json")
             case "report":
-                return _digests(refs, "ingest", "train", "generate", "assess"), self.loaded.written
+                return {
+                    **_digests(refs, "ingest", "train", "generate", "assess"),
+                    **self._twin_mark(),
+                }, self.loaded.written
 
     def _source_marks(self, refs: Refs) -> dict[str, str]:
         cohort = self.recipe.cohort
@@ -119,6 +124,11 @@ class Job:
         published = Path(source) / DIGEST_FILE
         return {"base": content_digest(Path(source)) if published.is_file() else source_mark(Path(source))}
 
+    def _twin_mark(self) -> dict[str, str]:
+        """The report of a twin, which the run's own report quotes."""
+        files = [twin_path(self.base.path) / name for name in (TWIN_FILE, REPORT_JSON)]
+        return {"twin": json_digest([file_digest(file) for file in files])} if all(f.is_file() for f in files) else {}
+
     def _plan_marks(self) -> dict[str, str]:
         plan = self.recipe.plan
         if not isinstance(plan, TablePlan):
@@ -138,6 +148,11 @@ class Job:
 
 def _digests(refs: Refs, *stages: Stage) -> dict[str, str]:
     return {stage: refs[stage].digest for stage in stages}
+
+
+def twin_path(run: Path) -> Path:
+    """Where the twin of a run lies."""
+    return run.with_name(f"{run.name}_twin")
 
 
 def open_job(

@@ -19,6 +19,7 @@ from flows.failure import reported
 from flows.formal import formal_facts
 from flows.job import Job, Refs
 from flows.progress import clock, watcher
+from flows.twin import twin_facts
 
 if TYPE_CHECKING:
     from cohorts.preprocess import Preprocess
@@ -231,6 +232,7 @@ def _report(job: Job, refs: Refs, out: Path, work: Path, progress: Progress) -> 
         curves=training_curves(read_json(Path(refs["train"].path) / "training.json")),
         intended_use=bundle.intended_use,
         **formal_facts(bundle.privacy),
+        twin=twin_facts(job.base.path),
     )
     write_report(
         QualityReport.load(Path(refs["assess"].path)),

@@ -25,7 +25,7 @@ from quality.glossary import (
     term,
 )
 from quality.pictures import Grids, PairPictures
-from quality.privacy_page import copy_chart, copy_estimates, membership_estimates, roc_chart
+from quality.privacy_page import copy_chart, copy_estimates, membership_estimates, roc_chart, twin_rows
 from quality.quality_report import QualityReport
 from quality.verdict import plain_words
 
@@ -146,6 +146,7 @@ def render_page(report: QualityReport, facts: Mapping[str, Any], edition: Editio
         copy_chart=copy_chart(report),
         membership_scores=score_groups(report, membership_estimates(report)),
         roc_chart=roc_chart(report),
+        twin=twin_rows(report, facts.get("twin")),
         curves=tuple(curve_charts(facts["curves"])),
         recipe=tuple(flattened(facts["recipe"])),
         refused=refused_scores(every_estimate(report)),

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
 from quality.charts import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Chart, Scale, Series, Tick, histogram_chart, number
 from quality.estimate import Estimate
 from quality.quality_report import QualityReport
@@ -22,6 +26,31 @@ def membership_estimates(report: QualityReport) -> tuple[Estimate, ...]:
         return ()
     found = [estimate for result in attacked.results for estimate in (result.auroc, *result.tpr)]
     return (*found, attacked.blind, *attacked.disclosure)
+
+
+@dataclass(frozen=True)
+class TwinRow:
+    """One attack on this generator, and on its twin; ``None``: not tried."""
+
+    attack: str
+    own: Estimate | None
+    twin: Estimate
+    seen: bool
+
+
+def twin_rows(report: QualityReport, twin: Mapping[str, Any] | None) -> tuple[TwinRow, ...]:
+    """The attacks that a twin was tried with, beside the same on this generator.
+
+    Args:
+        report: of this generator.
+        twin: :class:`quality.report.TwinFacts` as plain values.
+    """
+    results = report.membership.results if report.membership else ()
+    own = {result.attack: result.auroc for result in results}
+    return tuple(
+        TwinRow(one["attack"], own.get(one["attack"]), Estimate.model_validate(one["auroc"]), one["flagged"])
+        for one in (twin["attacks"] if twin else ())
+    )
 
 
 def copy_chart(report: QualityReport) -> Chart | None:

@@ -18,9 +18,10 @@ from cohorts.folders import no_space_becomes_one_line, read_json
 from cohorts.preprocess import Preprocess
 from cohorts.records import Frozen
 from cohorts.store import Cohort
+from quality.estimate import Estimate
 from quality.page import Edition, render_page
 from quality.pictures import Grids, draw_grids, draw_pairs
-from quality.quality_report import QualityReport
+from quality.quality_report import QualityReport, Verdict
 
 INTERNAL_PAGE = "report.html"
 PUBLIC_PAGE = "report.public.html"
@@ -63,6 +64,38 @@ class FormalGuarantee(Frozen):
     limits: Annotated[tuple[AttackLimit, ...], Field(min_length=1)]
 
 
+class TwinAttack(Frozen):
+    """What one attack reached on a twin.
+
+    Attributes:
+        attack: its name.
+        auroc: area under its ROC curve, by patient.
+        flagged: whether its interval lies above one half.
+    """
+
+    attack: str
+    auroc: Estimate
+    flagged: bool
+
+
+class TwinFacts(Frozen):
+    """What the privacy checks said of a generator that gives its patients away on purpose.
+
+    Attributes:
+        kind: ``by_heart``: learned a few images for many steps; ``noiseless``: the same private steps without noise.
+        training_images: it learned from.
+        verdict: of the copy search on what it drew.
+        reasons: of that verdict.
+        attacks: on its patients.
+    """
+
+    kind: Literal["by_heart", "noiseless"]
+    training_images: int
+    verdict: Verdict
+    reasons: tuple[str, ...]
+    attacks: tuple[TwinAttack, ...]
+
+
 class RunFacts(Frozen):
     """What a run was, for the page; nothing in it comes from an image.
 
@@ -82,6 +115,7 @@ class RunFacts(Frozen):
         guarantee: the same as numbers, where there is one.
         outside: what touched the private images and is not covered by it, by name.
         assumptions: what it takes for granted.
+        twin: what the same checks said of a generator that gives its patients away on purpose, if there is one.
     """
 
     name: str
@@ -98,6 +132,7 @@ class RunFacts(Frozen):
     guarantee: FormalGuarantee | None = None
     outside: tuple[str, ...] = ()
     assumptions: tuple[str, ...] = ()
+    twin: TwinFacts | None = None
 
     @field_validator("curves", mode="before")
     @classmethod
