@@ -1,9 +1,9 @@
 """The copy gate on whole generators: honest ones, each trained from a seed of its own, and one that learned by heart.
 
-The honest ones are fine-tuned from a public base to most patients; the other one, with the same settings but more
-steps, to sixty images. What each draws is searched for copies of what it learned from. Settings are those of
-``examples/finetune_scarce.yaml`` but for what stands below. Run by hand, an hour on two cores; what was trained is kept
-in ``--work``, and the same command continues::
+The honest ones are fine-tuned from a public base to most patients; the other one is a twin of theirs that learned some
+sixty images a thousand times each. What each draws is searched for copies of what it learned from. Settings are those
+of ``examples/finetune_scarce.yaml`` but for what stands below. Run by hand, an hour on two cores; what was trained is
+kept in ``--work``, and the same command continues::
 
     medphantom run examples/mednist_base.yaml
     python -m benchmarks.generator_gate --seeds 5
@@ -27,6 +27,7 @@ from flows.plans import make_plan
 from flows.probes import probes_of
 from flows.progress import watching
 from flows.recipe import Recipe, load_recipe
+from flows.twin import by_heart
 from flows.verbs import ingest
 from generators.bundle import GeneratorBundle
 from generators.generate import generate
@@ -37,7 +38,7 @@ from quality.quality_report import CopySummary
 
 RECIPE = Path(__file__).parents[1] / "examples" / "finetune_scarce.yaml"
 MANY = "{train: 0.6, val: 0.1, gate: 0.2, test: 0.1}"
-FEW = "{train: 0.037, val: 0.063, gate: 0.2, test: 0.7}"  # about sixty images
+PATIENTS = 49  # with sixty images
 SHOWN = 40
 
 
@@ -47,35 +48,39 @@ class Arm:
 
     Attributes:
         name: of its folder.
-        split: shares of the patients.
-        steps: of the denoiser, 32 images each.
         seed: of the training and of what is drawn.
+        cohort: folder of the cohort that it learns from.
+        settings: changes of the recipe.
     """
 
     name: str
-    split: str
-    steps: int
     seed: int
+    cohort: Path
+    settings: tuple[str, ...]
 
-    def recipe(self, images: int, base: Path | None) -> Recipe:
+    @property
+    def recipe(self) -> Recipe:
         """What is trained and drawn."""
-        fit = {"steps": self.steps, "batch_size": 32, "validate_every": 100, "tracker": "none"}
-        settings = [
-            f"cohort.options.split={self.split}",
-            *(f"generator.denoiser_fit.{name}={value}" for name, value in fit.items()),
-            f"generator.seed={self.seed}",
-            f"plan.seed={self.seed}",
-            f"plan.total={images}",
-            *([] if base is None else [f"generator.init_from={base.resolve()}"]),
-        ]
-        return load_recipe(RECIPE, settings).recipe
+        seeds = (f"generator.seed={self.seed}", f"plan.seed={self.seed}")
+        return load_recipe(RECIPE, [*self.settings, *seeds]).recipe
 
 
 def arms(options: argparse.Namespace) -> Iterator[Arm]:
     """The honest ones, then the other one."""
-    for seed in range(options.seeds):
-        yield Arm(f"honest_{seed}", MANY, options.steps, seed)
-    yield Arm("by_heart", FEW, options.steps_by_heart, 0)
+    fit = {"steps": options.steps, "batch_size": 32, "validate_every": 100, "tracker": "none"}
+    settings = (
+        f"cohort.options.split={MANY}",
+        *(f"generator.denoiser_fit.{name}={value}" for name, value in fit.items()),
+        f"plan.total={options.images}",
+        *(() if options.base is None else (f"generator.init_from={options.base.resolve()}",)),
+    )
+    honest = [Arm(f"honest_{seed}", seed, options.work / "cohort", settings) for seed in range(options.seeds)]
+    yield from honest
+    cohort = cohort_of(honest[0].recipe, honest[0].cohort)
+    rows = cohort.rows("train")
+    learned = len(set(cohort.patients(rows)))
+    few = by_heart(honest[0].recipe, learned, len(rows), patients=PATIENTS, looks=options.looks)
+    yield Arm("by_heart", 0, options.work / "cohort_of_few", (*settings, *few))
 
 
 def cohort_of(recipe: Recipe, path: Path) -> Cohort:
@@ -85,8 +90,8 @@ def cohort_of(recipe: Recipe, path: Path) -> Cohort:
 
 def judged(arm: Arm, options: argparse.Namespace) -> tuple[CopySummary, dict[str, Any]]:
     """Train, draw, search; and say how many images it learned from."""
-    recipe, folder = arm.recipe(options.images, options.base), options.work / arm.name
-    cohort = cohort_of(recipe, options.work / f"cohort_{'few' if arm.split == FEW else 'many'}")
+    recipe, folder = arm.recipe, options.work / arm.name
+    cohort = cohort_of(recipe, arm.cohort)
     preprocess = recipe.preprocess.for_cohort(cohort)
     if not (folder / "bundle").is_dir():
         train_generator(cohort, preprocess, recipe.generator, folder / "bundle", work=folder / "work")
@@ -102,7 +107,8 @@ def judged(arm: Arm, options: argparse.Namespace) -> tuple[CopySummary, dict[str
         raise RuntimeError("nothing to search in")
     drawn = network_images(synthetic, synthetic.rows()[:SHOWN], preprocess)
     picture(drawn).save(folder / "drawn.png")
-    return summary, {"training_images": len(cohort.rows("train")), "gate_images": len(cohort.rows("gate"))}
+    sizes = {f"{split}_images": len(cohort.rows(split)) for split in ("train", "gate")}
+    return summary, {**sizes, "steps": recipe.generator.denoiser_fit.steps, "seed": arm.seed}
 
 
 def picture(images: np.ndarray) -> Image.Image:
@@ -134,7 +140,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--base", type=Path, help="bundle; by default that of the recipe")
     parser.add_argument("--seeds", type=int, default=5, help="honest generators")
     parser.add_argument("--steps", type=int, default=400)
-    parser.add_argument("--steps-by-heart", type=int, default=2000)
+    parser.add_argument("--looks", type=int, default=1000, help="at each image that is learned by heart")
     parser.add_argument("--images", type=int, default=400)
     parser.add_argument("--work", type=Path, default=Path("runs/generator_gate"))
     options = parser.parse_args(arguments)
@@ -142,7 +148,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with watching():
         for arm in arms(options):
             summary, sizes = judged(arm, options)
-            found[arm.name] = {**sizes, "steps": arm.steps, "seed": arm.seed, **facts_of(summary)}
+            found[arm.name] = {**sizes, **facts_of(summary)}
             print(f"{arm.name}: {summary.verdict}: {summary.reasons[0]}", flush=True)
     settings = {key: value for key, value in vars(options).items() if key not in {"base", "work"}}
     print(write_result("generator_gate", {"settings": settings, "generators": found}))
