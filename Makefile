@@ -30,7 +30,8 @@ demo: $(READY)
 
 test: $(READY)
 	@test -n "$(MEDPHANTOM_REAL_DATA)" || echo "MEDPHANTOM_REAL_DATA is not set: tests on real images are skipped"
-	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+	@# as many processes as cores, each with one thread and whole files: two threads of one process do less
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile $(PYTEST_ARGS)
 
 test-slow: $(READY)
 	@$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)

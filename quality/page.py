@@ -25,7 +25,14 @@ from quality.glossary import (
     term,
 )
 from quality.pictures import Grids, PairPictures
-from quality.privacy_page import copy_chart, copy_estimates, membership_estimates, roc_chart, twin_rows
+from quality.privacy_page import (
+    copy_chart,
+    copy_estimates,
+    disclosure_estimates,
+    membership_estimates,
+    roc_chart,
+    twin_rows,
+)
 from quality.quality_report import QualityReport
 from quality.verdict import plain_words
 
@@ -145,6 +152,7 @@ def render_page(report: QualityReport, facts: Mapping[str, Any], edition: Editio
         copy_scores=score_groups(report, copy_estimates(report)),
         copy_chart=copy_chart(report),
         membership_scores=score_groups(report, membership_estimates(report)),
+        disclosure_scores=score_groups(report, disclosure_estimates(report)),
         roc_chart=roc_chart(report),
         twin=twin_rows(report, facts.get("twin")),
         curves=tuple(curve_charts(facts["curves"])),
@@ -229,6 +237,7 @@ def every_estimate(report: QualityReport) -> Iterator[Estimate]:
     yield from report.agreement.per_label if report.agreement else ()
     yield from copy_estimates(report)
     yield from membership_estimates(report)
+    yield from disclosure_estimates(report)
     yield from (score.estimate for score in report.utility)
 
 

@@ -25,7 +25,12 @@ def membership_estimates(report: QualityReport) -> tuple[Estimate, ...]:
     if attacked is None:
         return ()
     found = [estimate for result in attacked.results for estimate in (result.auroc, *result.tpr)]
-    return (*found, attacked.blind, *attacked.disclosure)
+    return (*found, attacked.blind)
+
+
+def disclosure_estimates(report: QualityReport) -> tuple[Estimate, ...]:
+    """Gains in guessing what is recorded of patients."""
+    return () if report.membership is None else report.membership.disclosure
 
 
 @dataclass(frozen=True)

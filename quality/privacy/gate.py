@@ -75,7 +75,7 @@ def judge(
     flagged = chance < config.flag_level
     kinds = tuple(_kinds(evidence, config, level, rng))
     against = [*_single(evidence, level), *_lean(evidence, level)]
-    gaps = [*_gaps(kinds, gate_size, config), *([too_few] if too_few else [])]
+    gaps = [*([too_few] if too_few else _not_covered(kinds, config)), *_small_yardstick(gate_size)]
     verdict: Verdict = "fail" if against else "inconclusive" if gaps else "screened"
     nothing = "no image is more alike to a training patient than chance makes it, and planted copies were found"
     order = np.argsort(chance, kind="stable")
@@ -152,7 +152,7 @@ def _lean(evidence: Sequence[Evidence], level: float) -> Iterator[str]:
             )
 
 
-def _gaps(kinds: Sequence[ControlKind], gate_size: int, config: CopyConfig) -> Iterator[str]:
+def _not_covered(kinds: Sequence[ControlKind], config: CopyConfig) -> Iterator[str]:
     for kind in kinds:
         if not kind.core or kind.covered:
             continue
@@ -163,6 +163,9 @@ def _gaps(kinds: Sequence[ControlKind], gate_size: int, config: CopyConfig) -> I
                 f"of {kind.recall.n_synthetic} planted copies of the kind '{kind.kind}' {kind.recall.value:.2f} were "
                 f"found (lower bound {kind.recall.interval[0]:.3f}, needed {config.least_recall:.2f})"
             )
+
+
+def _small_yardstick(gate_size: int) -> Iterator[str]:
     if gate_size < SMALLEST_YARDSTICK:
         yield f"gate holds {gate_size} images, at least {SMALLEST_YARDSTICK} are needed as yardstick"
 

@@ -142,7 +142,10 @@ def attack_result(
         attack=attack,
         target=target,
         auroc=estimate,
-        tpr=tuple(true_positives(patients, share, rng) for share in FALSE_ALARMS),
+        tpr=tuple(
+            true_positives(patients, share, rng).model_copy(update={"label": f"{attack}, {share:g} false alarms"})
+            for share in FALSE_ALARMS
+        ),
         curve=curve,
         bound=bound,
         flagged=valid and interval[0] > limit,
