@@ -38,6 +38,7 @@ INERT_SETTINGS = frozenset(
 STAGES_FILE = ".stages.json"
 LOCK_FILE = ".lock"
 WORK_FOLDER = "work"
+REPORT_JSON = "report.json"
 
 
 class ArtifactRef(Frozen):

@@ -53,7 +53,7 @@ def twin(
     *,
     kind: Annotated[
         Literal["by_heart", "noiseless"],
-        typer.Option(help="Learn a few images by heart, or take the same private steps without noise."),
+        typer.Option(help="Learn a few patients by heart, or take the same private steps without noise."),
     ] = "by_heart",
     patients: Annotated[int, typer.Option(help="By heart: about so many.")] = 60,
     looks: Annotated[int, typer.Option(help="By heart: how often each image is looked at.")] = 1000,

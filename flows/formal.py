@@ -8,7 +8,6 @@ if TYPE_CHECKING:
     from generators.facts import Privacy
 
 BESIDE = (1.0, 3.0, 8.0, 10.0)  # budgets that are often chosen: the scale of the table
-FALSE_ALARMS = 0.01
 
 
 def formal_facts(privacy: Privacy) -> dict[str, Any]:
@@ -25,12 +24,13 @@ def formal_facts(privacy: Privacy) -> dict[str, Any]:
     given = privacy.guarantee
     if given is None:
         return found
+    from generators.privacy import ATTACK_FALSE_ALARMS
     from learning.accounting import gaussian_attack
     from quality.report import AttackLimit, FormalGuarantee
 
     limits = [AttackLimit(epsilon=given.epsilon, auroc=given.attack_auroc, found=given.attack_tpr, own=True)]
     for epsilon in BESIDE:
-        limit = gaussian_attack(epsilon, given.delta, (FALSE_ALARMS,))
-        limits.append(AttackLimit(epsilon=epsilon, auroc=limit.auroc, found=limit.tpr[FALSE_ALARMS]))
+        limit = gaussian_attack(epsilon, given.delta, (ATTACK_FALSE_ALARMS,))
+        limits.append(AttackLimit(epsilon=epsilon, auroc=limit.auroc, found=limit.tpr[ATTACK_FALSE_ALARMS]))
     limits.sort(key=lambda one: one.epsilon)
     return {**found, "guarantee": FormalGuarantee(delta=given.delta, unit=given.unit, limits=tuple(limits))}

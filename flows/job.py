@@ -11,13 +11,12 @@ from typing import Any
 
 from cohorts.errors import RecipeError
 from cohorts.folders import DIGEST_FILE, file_digest, json_digest
-from flows.artifact import ArtifactRef, RunFolder, Stage, content_digest, source_mark, stage_key
+from flows.artifact import REPORT_JSON, ArtifactRef, RunFolder, Stage, content_digest, source_mark, stage_key
 from flows.plans import TablePlan
 from flows.recipe import LoadedRecipe, Recipe, load_recipe
 
 RUNS_FOLDER = "runs"
 TWIN_FILE = "twin.json"
-REPORT_JSON = "report.json"
 
 Refs = dict[Stage, ArtifactRef]
 
@@ -99,10 +98,8 @@ class Job:
             case "assess":
                 return _digests(refs, "ingest", "train", "generate"), recipe.assess.model_dump(mode="json")
             case "report":
-                return {
-                    **_digests(refs, "ingest", "train", "generate", "assess"),
-                    **self._twin_mark(),
-                }, self.loaded.written
+                made = _digests(refs, "ingest", "train", "generate", "assess")
+                return {**made, **self._twin_mark()}, self.loaded.written
 
     def _source_marks(self, refs: Refs) -> dict[str, str]:
         cohort = self.recipe.cohort

@@ -21,10 +21,10 @@ from cohorts.identity import IdentityKey
 from cohorts.private import LINKS_FILE, printable, private_path
 from cohorts.records import SPLITS
 from cohorts.store import SCHEMA_FILE, Cohort
+from flows.artifact import REPORT_JSON
 from generators.facts import FACTS_FILE, BundleFacts, read_facts
 from generators.training_data import training_digest
 
-REPORT_FILE = "report.json"
 LEARNED_FROM = ("train", "val")
 
 
@@ -114,8 +114,8 @@ def _look(root: Path, places: _Places) -> None:
             else:
                 if EXPORT_FILE in names:
                     places.exports.append((here, read_json(here / EXPORT_FILE)))
-                if REPORT_FILE in names:
-                    places.reports.append((here / REPORT_FILE, read_json(here / REPORT_FILE)))
+                if REPORT_JSON in names:
+                    places.reports.append((here / REPORT_JSON, read_json(here / REPORT_JSON)))
         except MedphantomError as problem:
             places.broken.append(str(problem))
         inner.sort()

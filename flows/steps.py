@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from cohorts.folders import read_json, write_json
 from cohorts.progress import Progress
-from flows.artifact import WORK_FOLDER, ArtifactRef, Stage
+from flows.artifact import REPORT_JSON, WORK_FOLDER, ArtifactRef, Stage
 from flows.facts import machine, usable_cores, versions
 from flows.failure import reported
 from flows.formal import formal_facts
@@ -262,5 +262,5 @@ _BUILDERS: dict[Stage, tuple[Builder, str, tuple[str, ...]]] = {
     "train": (_train, "bundle", ()),
     "generate": (_generate, "synthetic", ()),
     "assess": (_assess, QUALITY_FILE, ()),
-    "report": (_report, "report.html", ("report.public.html", "report.json")),
+    "report": (_report, "report.html", ("report.public.html", REPORT_JSON)),
 }

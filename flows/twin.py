@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from cohorts.errors import InputError, RecipeError
-from cohorts.folders import write_json
+from cohorts.folders import read_json, write_json
+from flows.artifact import REPORT_JSON
 from flows.job import TWIN_FILE, Job, open_job, twin_path
 
 if TYPE_CHECKING:
@@ -115,13 +116,12 @@ def _learned(job: Job) -> tuple[int, int]:
 
 def twin_facts(run: Path) -> TwinFacts | None:
     """What the report of a run says of its twin; ``None``: there is no finished one."""
-    from cohorts.folders import read_json
-    from quality.report import JSON_FILE, PublishedReport, TwinAttack, TwinFacts
+    from quality.report import PublishedReport, TwinAttack, TwinFacts
 
     folder = twin_path(run)
-    if not (folder / TWIN_FILE).is_file() or not (folder / JSON_FILE).is_file():
+    if not (folder / TWIN_FILE).is_file() or not (folder / REPORT_JSON).is_file():
         return None
-    quality = PublishedReport.load(folder / JSON_FILE).quality
+    quality = PublishedReport.load(folder / REPORT_JSON).quality
     results: tuple[Any, ...] = () if quality.membership is None else quality.membership.results
     return TwinFacts(
         kind=read_json(folder / TWIN_FILE)["kind"],

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from functools import partial
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -12,11 +11,10 @@ from cohorts.records import Array
 from conditioning.encoder import Conditions
 from conditioning.prompt import Prompt
 from generators.bundle import GeneratorBundle
-from generators.generate import check_images
+from generators.generate import batch_by_batch
 from generators.inversion import ddim_step, follow, time_grid
 from generators.latents import scaled, unscaled
 from generators.objective import add_noise
-from generators.reproducible import reproducible
 from generators.sampler import noise_of
 from learning.devices import resolve_device
 from learning.randomness import derive_seed
@@ -40,24 +38,20 @@ def edited(bundle: GeneratorBundle, images: Array, *, strength: float = STRENGTH
     Raises:
         InputError: the images are not of the generator's size.
     """
-    facts = bundle.facts
-    check_images(bundle, images)
-    made = np.empty(images.shape, dtype=np.float32)
-    device = resolve_device("auto")
+    facts, device = bundle.facts, resolve_device("auto")
     bundle.to(device)
-    with reproducible(facts.threads), torch.inference_mode():
-        for start in range(0, len(images), facts.micro_batch):
-            rows = range(start, min(start + facts.micro_batch, len(images)))
-            block = torch.from_numpy(np.ascontiguousarray(images[start : rows.stop], dtype=np.float32)).to(device)
-            latents = scaled(bundle.autoencoder.encode(block)[0], facts.latent_scaling)
-            noise = noise_of([derive_seed(seed, "edit", row) for row in rows], latents.shape[1:]).to(device)
-            time_B = torch.full((len(rows),), strength, device=device)
-            nothing = bundle.denoiser.conditioner.of_prompts([Prompt()] * len(rows)).to(device)
-            step = ddim_step(partial(_denoised, bundle, nothing), facts.objective)
-            drawn = follow(step, add_noise(facts.objective, latents, noise, time_B), time_grid(STEPS, strength))
-            decoded = bundle.autoencoder.decode(unscaled(drawn, facts.latent_scaling))
-            made[start : rows.stop] = decoded.clamp(-1, 1).cpu().numpy()
-    return made
+
+    def edit(block: Tensor, rows: range) -> Tensor:
+        latents = scaled(bundle.autoencoder.encode(block)[0], facts.latent_scaling)
+        noise = noise_of([derive_seed(seed, "edit", row) for row in rows], latents.shape[1:]).to(device)
+        time_B = torch.full((len(rows),), strength, device=device)
+        nothing = bundle.denoiser.conditioner.of_prompts([Prompt()] * len(rows)).to(device)
+        step = ddim_step(partial(_denoised, bundle, nothing), facts.objective)
+        drawn = follow(step, add_noise(facts.objective, latents, noise, time_B), time_grid(STEPS, strength))
+        decoded: Tensor = bundle.autoencoder.decode(unscaled(drawn, facts.latent_scaling))
+        return decoded
+
+    return batch_by_batch(bundle, images, edit)
 
 
 def _denoised(bundle: GeneratorBundle, said: Conditions, x_t: Tensor, time_B: Tensor) -> Tensor:

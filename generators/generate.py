@@ -7,7 +7,7 @@ the same bits whatever its neighbours, shard or resume.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -155,17 +155,33 @@ def reconstruct(bundle: GeneratorBundle, images: Array) -> Array:
     Raises:
         InputError: the images are not of the generator's size.
     """
-    facts = bundle.facts
+    return batch_by_batch(
+        bundle, images, lambda block, _: bundle.autoencoder.decode(bundle.autoencoder.encode(block)[0])
+    )
+
+
+def batch_by_batch(bundle: GeneratorBundle, images: Array, work: Callable[[Tensor, range], Tensor]) -> Array:
+    """Images through a generator's networks, so that each comes out the same in any company.
+
+    Args:
+        bundle: the generator, on the device that it is to run on.
+        images: float ``(N, C, *size)`` in -1…1.
+        work: given a full batch, the last one filled up, and the rows that it stands for, returns images.
+
+    Returns:
+        float32 of the same shape, in -1…1.
+
+    Raises:
+        InputError: the images are not of the generator's size.
+    """
     check_images(bundle, images)
-    rebuilt = np.empty(images.shape, dtype=np.float32)
-    device = _device_of(bundle)
-    with reproducible(facts.threads), torch.inference_mode():
-        for start in range(0, len(images), facts.micro_batch):
-            block = torch.from_numpy(np.ascontiguousarray(images[start : start + facts.micro_batch], dtype=np.float32))
-            padded = _padded(block, facts.micro_batch).to(device)
-            decoded = bundle.autoencoder.decode(bundle.autoencoder.encode(padded)[0])
-            rebuilt[start : start + len(block)] = decoded[: len(block)].clamp(-1, 1).cpu().numpy()
-    return rebuilt
+    made, size, device = np.empty(images.shape, dtype=np.float32), bundle.facts.micro_batch, _device_of(bundle)
+    with reproducible(bundle.facts.threads), torch.inference_mode():
+        for start in range(0, len(images), size):
+            block = torch.from_numpy(np.ascontiguousarray(images[start : start + size], dtype=np.float32))
+            drawn = work(_padded(block, size).to(device), range(start, start + size))
+            made[start : start + len(block)] = drawn[: len(block)].clamp(-1, 1).cpu().numpy()
+    return made
 
 
 def check_images(bundle: GeneratorBundle, images: Array) -> None:

@@ -22,6 +22,7 @@ from quality.privacy.membership import (
     blind_scores,
     nearness,
     reasons,
+    unit_features,
 )
 from quality.quality_report import MembershipSummary
 
@@ -70,7 +71,8 @@ def membership_part(context: Context) -> MembershipScores:
         attack_result(attack, target, Patients.of(values, names, member), bound=bound, blind=blind_interval, rng=rng)
         for attack, target, values in scores
     )
-    gains = disclosed(list(_known(material, chosen)), _likeness(real, synthetic), names, member, rng)
+    unit_real, unit_synthetic = unit_features(real, synthetic)
+    gains = disclosed(list(_known(material, chosen)), unit_real @ unit_synthetic.T, names, member, rng)
     return MembershipScores(
         summary=MembershipSummary(
             results=results,
@@ -110,14 +112,6 @@ def _gaps(blind: tuple[float, float], others: int, *, weights: bool) -> Iterator
     if not weights:
         yield "the weights were not attacked (assess.membership.weights: true does)"
     yield "attacks that train shadow models, know other images of a patient, or see every step of the training"
-
-
-def _likeness(real: Array, synthetic: Array) -> Array:
-    center, scale = real.mean(axis=0), real.std(axis=0) + 1e-9
-    parts = [(part - part.mean(axis=0) if part is synthetic else part - center) / scale for part in (real, synthetic)]
-    one, other = (part / np.maximum(np.linalg.norm(part, axis=1, keepdims=True), 1e-9) for part in parts)
-    found: Array = one @ other.T
-    return found
 
 
 def _known(material: Material, chosen: dict[str, Array]) -> Iterator[Known]:

@@ -13,10 +13,10 @@ import numpy as np
 
 from cohorts.records import Array
 from quality.estimate import Estimate
+from quality.privacy.membership import SMALLEST, Patients
 
 NEIGHBOURS = 5
 BOOTSTRAP = 500
-SMALLEST = 20
 
 
 @dataclass(frozen=True)
@@ -48,16 +48,14 @@ def disclosed(
         member: ``(N,)`` whether the generator learned from it.
         rng: source of the bootstrap.
     """
-    names, owner = np.unique(np.asarray(patients), return_inverse=True)
+    names = np.asarray(patients)
     for one in known:
         score = _scores(one, likeness_NM)
         stated = ~np.isnan(score)
-        sums = np.bincount(owner[stated], weights=score[stated], minlength=len(names))
-        counts = np.bincount(owner[stated], minlength=len(names))
-        learned = np.zeros(len(names), dtype=bool)
-        learned[owner[member]] = True
-        sides = [sums[counts > 0] / counts[counts > 0], learned[counts > 0]]
-        members, others = sides[0][sides[1].astype(bool)], sides[0][~sides[1].astype(bool)]
+        found = Patients.of(score[stated], names[stated].tolist(), member[stated])
+        members, others = found.members, found.others
+        if min(len(members), len(others)) < SMALLEST:
+            continue
         measure = "R² of the mean" if one.continuous else "share of right guesses"
         facts = {
             "name": "disclosure_gain",
@@ -70,8 +68,6 @@ def disclosed(
             "better": "near_floor",
             "label": one.name,
         }
-        if min(len(members), len(others)) < SMALLEST:
-            continue
         drawn = [
             rng.choice(members, len(members)).mean() - rng.choice(others, len(others)).mean() for _ in range(BOOTSTRAP)
         ]

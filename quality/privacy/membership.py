@@ -176,11 +176,24 @@ def nearness(real_ND: Array, synthetic_MD: Array, reference_KD: Array) -> Array:
         synthetic_MD: of the synthetic images.
         reference_KD: of real images that are neither members nor others.
     """
-    center, scale = real_ND.mean(axis=0), real_ND.std(axis=0) + 1e-9
-    shifted = synthetic_MD - synthetic_MD.mean(axis=0) + center  # as a whole, a set may lie beside the real images
-    real, synthetic, reference = (_unit((part - center) / scale) for part in (real_ND, shifted, reference_KD))
+    real, synthetic, reference = unit_features(real_ND, synthetic_MD, reference_KD)
     found: Array = _nearest(real, synthetic)
     return found - _nearest(real, reference) if len(reference) > NEIGHBOURS else found
+
+
+def unit_features(real_ND: Array, synthetic_MD: Array, *others_KD: Array) -> tuple[Array, ...]:
+    """Features of unit length, standardised by the real ones; inner products are cosines.
+
+    The synthetic ones are put where the real ones are on average: as a whole, a set may lie beside the real images.
+
+    Args:
+        real_ND: of real images.
+        synthetic_MD: of synthetic ones.
+        others_KD: of further real images.
+    """
+    center, scale = real_ND.mean(axis=0), real_ND.std(axis=0) + 1e-9
+    shifted = synthetic_MD - synthetic_MD.mean(axis=0) + center
+    return tuple(_unit((part - center) / scale) for part in (real_ND, shifted, *others_KD))
 
 
 def _unit(features: Array) -> Array:

@@ -92,6 +92,7 @@ def test_a_generator_that_repeats_its_patients_is_told_and_an_honest_one_is_not(
     assert told.flagged
     assert told.auroc.value > 0.6
     assert "training patients are told from others" in next(reasons([told]))
+    assert [one.label for one in told.tpr] == [f"nearness, {share} false alarms" for share in ("0.1", "0.01", "0.001")]
     assert told.curve[0] == (0.0, 0.0)
     assert told.curve[-1] == (1.0, 1.0)
     assert not result_of(members, others, reference, copies, bound=0.99).flagged  # a guarantee allows for it
