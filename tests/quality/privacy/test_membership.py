@@ -99,6 +99,16 @@ def test_a_generator_that_repeats_its_patients_is_told_and_an_honest_one_is_not(
     assert not result_of(members, others, reference, copies, blind=(0.6, 0.7)).flagged  # members differ by themselves
 
 
+def test_a_generator_whose_images_all_look_a_little_different_is_told_as_well() -> None:
+    rng = np.random.default_rng(3)
+    members, others, reference, _ = sets(rng)
+    copies = members[rng.integers(150, size=300)] + 0.7 * rng.standard_normal((300, 16)).astype(np.float32)
+    beside = copies + 40 * np.ones(16, np.float32)  # darker, softer: every feature of every image is off
+    real = np.concatenate([members, others])
+    np.testing.assert_allclose(nearness(real, beside, reference), nearness(real, copies, reference), atol=1e-3)
+    assert result_of(members, others, reference, beside).flagged
+
+
 def test_the_blind_baseline_sees_a_shift_and_nothing_else() -> None:
     rng = np.random.default_rng(4)
     names = [f"p{i // 2}" for i in range(400)]
