@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import os
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any, Literal
 import polars as pl
 
 from cohorts.errors import InputError, Reason, UnreadableImage
+from cohorts.naming import plain_name
 from cohorts.options import IngestOptions
 from cohorts.readers.dicom_header import years
 from cohorts.records import ATTRIBUTE_PREFIX, LABEL_PREFIX, NAME_PATTERN, AttributeSpec
@@ -80,7 +80,7 @@ class Table:
             for role in ("path", "patient", "study", "uid", "text", "mask")
         }
         self._label_columns = self._find_label_columns()
-        self._no_finding = {_plain(value) for value in options.no_finding}
+        self._no_finding = {plain_name(value) for value in options.no_finding}
         self._per_label = len(self._label_columns) > 1 or any(c.startswith(LABEL_PREFIX) for c in self._label_columns)
         self.labels = self._vocabulary()
         self.exclusive = self._is_exclusive()
@@ -169,8 +169,8 @@ class Table:
                     f"name the column of {role} as the table does",
                 )
             return wanted
-        by_plain = {_plain(name): name for name in reversed(self._frame.columns)}
-        return next((by_plain[_plain(name)] for name in usual if _plain(name) in by_plain), None)
+        by_plain = {plain_name(name): name for name in reversed(self._frame.columns)}
+        return next((by_plain[plain_name(name)] for name in usual if plain_name(name) in by_plain), None)
 
     def _find_label_columns(self) -> list[str]:
         if self._options.label_columns:
@@ -192,7 +192,7 @@ class Table:
     def _vocabulary(self) -> tuple[str, ...]:
         if self._per_label:
             names = [name.removeprefix(LABEL_PREFIX) for name in self._label_columns]
-            found = [name for name in names if _plain(name) not in self._no_finding]
+            found = [name for name in names if plain_name(name) not in self._no_finding]
         elif self._label_columns:
             cells = self._frame[self._label_columns[0]].unique().to_list()
             found = sorted({part for cell in cells for part in self._parts(cell)})
@@ -214,7 +214,7 @@ class Table:
         """Label names of a cell, without *no finding*."""
         text = _stripped(cell)
         parts = [part.strip() for part in text.split(self._options.label_separator)]
-        return [part for part in parts if part and _plain(part) not in self._no_finding]
+        return [part for part in parts if part and plain_name(part) not in self._no_finding]
 
     def _labels_of(self, row: int) -> dict[str, bool | None]:
         if self._per_label:
@@ -240,7 +240,7 @@ class Table:
                 value = {"missing": None, "present": True, "absent": False}[self._options.uncertain]
             elif cell:
                 raise UnreadableImage(Reason.BAD_TABLE_ROW, f"column {name!r} holds neither 1, 0, -1 nor nothing")
-            if _plain(name) in self._no_finding:
+            if plain_name(name) in self._no_finding:
                 nothing = value is True
             else:
                 stated[name] = value
@@ -254,7 +254,9 @@ class Table:
         if not self._label_columns or len(self.labels) < 2:
             return False
         if self._per_label:
-            columns = [c for c in self._label_columns if _plain(c.removeprefix(LABEL_PREFIX)) not in self._no_finding]
+            columns = [
+                c for c in self._label_columns if plain_name(c.removeprefix(LABEL_PREFIX)) not in self._no_finding
+            ]
             if len(columns) < len(self._label_columns):
                 return False
             flags = self._frame.select(pl.col(c).str.strip_chars().is_in(["1", "1.0", "true"]) for c in columns)
@@ -309,10 +311,6 @@ class Table:
         if number is None:
             raise UnreadableImage(Reason.BAD_TABLE_ROW, f"column {column!r} holds no number")
         return number
-
-
-def _plain(name: str) -> str:
-    return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
 def _stripped(cell: Any) -> str:

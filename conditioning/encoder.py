@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from cohorts.errors import InputError
+from cohorts.naming import counterparts
 from cohorts.records import AttributeSpec
 from cohorts.store import Cohort
 from conditioning.config import EMBEDDED, EncoderSizes
@@ -247,6 +248,8 @@ class ConditionEncoder(WithTables):
     def adopt(self, other: ConditionEncoder, mine: ConditionSchema, theirs: ConditionSchema) -> None:
         """Take over what an encoder of the same width knows of another vocabulary, name by name.
 
+        Names that differ in case, spaces or punctuation only are the same, where no two of them become one.
+
         Args:
             other: the encoder to learn from.
             mine: vocabulary of this one.
@@ -255,19 +258,20 @@ class ConditionEncoder(WithTables):
         self.start.load_state_dict(other.start.state_dict())
         for name in ("pool", "continuous_values"):
             getattr(self, name).load_state_dict(getattr(other, name).state_dict())
-        for place, label in enumerate(mine.label_inputs):
-            if label in theirs.label_inputs:
-                there = theirs.label_inputs.index(label)
-                self.labels.weight[3 * place : 3 * place + 3] = other.labels.weight[3 * there : 3 * there + 3]
-        numbers = {spec.name: place for place, spec in enumerate(theirs.continuous_inputs)}
-        for place, spec in enumerate(mine.continuous_inputs):
-            if spec.name in numbers:
-                self.continuous_names.weight[place] = other.continuous_names.weight[numbers[spec.name]]
-                self.continuous_missing.weight[place] = other.continuous_missing.weight[numbers[spec.name]]
-        rows = other.category_rows(theirs)
-        for key, row in self.category_rows(mine).items():
-            if key in rows:
-                self.categories.weight[row] = other.categories.weight[rows[key]]
+        for label, known in counterparts(mine.label_inputs, theirs.label_inputs).items():
+            place, there = mine.label_inputs.index(label), theirs.label_inputs.index(known)
+            self.labels.weight[3 * place : 3 * place + 3] = other.labels.weight[3 * there : 3 * there + 3]
+        numbers, known_numbers = ([spec.name for spec in each.continuous_inputs] for each in (mine, theirs))
+        for name, known in counterparts(numbers, known_numbers).items():
+            place, there = numbers.index(name), known_numbers.index(known)
+            self.continuous_names.weight[place] = other.continuous_names.weight[there]
+            self.continuous_missing.weight[place] = other.continuous_missing.weight[there]
+        rows, known_rows = self.category_rows(mine), other.category_rows(theirs)
+        kinds, known_kinds = ({spec.name: spec for spec in each.categorical_inputs} for each in (mine, theirs))
+        for name, known in counterparts(kinds, known_kinds).items():
+            categories = counterparts(kinds[name].categories, known_kinds[known].categories)
+            for category, twin in ((None, None), *categories.items()):
+                self.categories.weight[rows[name, category]] = other.categories.weight[known_rows[known, twin]]
 
     def category_rows(self, schema: ConditionSchema) -> dict[tuple[str, str | None], int]:
         """Row of the table of each category of each attribute, and of its being missing (``None``)."""

@@ -88,6 +88,7 @@ def _searched(
         AssessConfig(),
         work=folder / "screen",
         probes=probes_of(bundle),
+        progress=progress,
     )
     shutil.rmtree(folder, ignore_errors=True)
     return summary

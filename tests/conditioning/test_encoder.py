@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from cohorts.errors import InputError, PromptError
+from cohorts.naming import counterparts
 from cohorts.records import AttributeSpec
 from cohorts.store import Cohort
 from conditioning.config import EncoderSizes
@@ -199,3 +200,39 @@ def test_conditions_travel_in_a_batch(schema: ConditionSchema) -> None:
     conditions = encode_prompts(schema, PROMPTS)
     assert equal(Conditions.from_tensors({"x": torch.zeros(4), **conditions.tensors()}), conditions)
     assert equal(conditions[:1].joined(conditions[1:]), conditions)
+
+
+def test_what_a_base_knows_by_a_name_written_otherwise_is_kept(
+    schema: ConditionSchema, encoder: ConditionEncoder
+) -> None:
+    numbers = {spec.name: spec for spec in schema.attributes}
+    sex = AttributeSpec(name="Sex", kind="categorical", categories=("f", "m", "other"))
+    other = ConditionSchema(
+        labels=("Mass", "Rib_fracture", "EFFUSION", "nod ule"),
+        attributes=(numbers["age"].model_copy(update={"name": "Age"}), sex, numbers["view"]),
+    )
+    torch.manual_seed(1)
+    mine = ConditionEncoder(other, SIZES)
+    fresh = {name: value.clone() for name, value in mine.state_dict().items()}
+    mine.adopt(encoder, other, schema)
+    prompts = [
+        Prompt(),
+        Prompt(labels={"EFFUSION": True, "Mass": False}, attributes={"Age": 20.0, "Sex": "m", "view": "PA"}),
+    ]
+    known = [
+        Prompt(),
+        Prompt(labels={"effusion": True, "mass": False}, attributes={"age": 20.0, "sex": "M", "view": "PA"}),
+    ]
+    left, right = mine(encode_prompts(other, prompts))[0], encoder(encode_prompts(schema, known))[0]
+    for token in (0, 1, 3, 4, *range(5, left.shape[1])):  # all but the rib fracture, which the base never heard of
+        assert any(torch.equal(left[1, token], right[1, there]) for there in range(right.shape[1])), token
+    rib = other.label_inputs.index("Rib_fracture")
+    assert torch.equal(mine.labels.weight[3 * rib : 3 * rib + 3], fresh["labels.weight"][3 * rib : 3 * rib + 3])
+    added = mine.category_rows(other)["Sex", "other"]
+    assert torch.equal(mine.categories.weight[added], fresh["categories.weight"][added])
+
+
+def test_names_that_become_one_are_left_apart() -> None:
+    assert counterparts(["Mass", "mass", "Nodule"], ["mass", "nodule"]) == {"mass": "mass", "Nodule": "nodule"}
+    assert counterparts(["Effusion"], ["effusion", "EFFUSION"]) == {}
+    assert counterparts(["肺炎"], ["結節"]) == {}
