@@ -27,6 +27,7 @@ from learning.batches import StreamBatches
 from learning.devices import reduced
 from learning.fit_config import FitConfig
 from learning.learner import RowLearner
+from learning.noise import SCHEME, secret_noise
 from learning.private_config import PrivateFitConfig
 from learning.randomness import derive_seed, secret_numbers, seeded_layers, torch_generator
 from learning.row_gradients import RowGradients, Rows, trained_parameters, wrong_rows
@@ -102,7 +103,7 @@ class PrivateSteps:
         _check_data(self.rows_of, batches, fit)
         self.expected_units = fit.batch_size
         self.parameters: list[Any] = list(trained_parameters(learner.network).values())
-        self.account = Account(work, _terms(self.config, fit, len(self.rows_of)), identity)
+        self.account = Account(work, _terms(self.config, fit, len(self.rows_of)), f"{identity}; {SCHEME}")
         self.clipper = DPOptimizer(
             optimizer,
             noise_multiplier=0.0,  # it clips; the noise is drawn here, from the key
@@ -136,10 +137,8 @@ class PrivateSteps:
             parameter.grad, parameter.summed_grad = None, torch.zeros_like(parameter)
         losses = [self._add(step, part) for part in self._parts(drawn[rank::world])]
         summed, (loss, count) = self._over_processes(losses)
-        random = secret_numbers(self.account.key, "noise", step)
-        deviation = self.account.terms.noise_multiplier * self.config.clip_norm
-        for parameter, total in zip(self.parameters, summed, strict=True):
-            noised = (total + self._noise(random, parameter, deviation)) / self.expected_units
+        for parameter, total, noise in zip(self.parameters, summed, self._noise(step), strict=True):
+            noised = (total + noise.reshape(total.shape).to(total)) / self.expected_units
             parameter.grad = torch.empty_like(parameter).copy_(noised)  # in its memory layout
             parameter.grad_sample, parameter.summed_grad = None, None
         norm = torch.stack([parameter.grad.norm() for parameter in self.parameters]).norm()
@@ -230,15 +229,12 @@ class PrivateSteps:
     def _generator(self, *purpose: str | int) -> torch.Generator:
         return torch_generator(0, self.account.key, *purpose)
 
-    def _noise(self, random: np.random.Generator, like: Tensor, deviation: float) -> Tensor:
-        """Gaussian noise of that standard deviation; drawn on the CPU, so that every device repeats it alike.
-
-        Each number is a sum of four, against attacks on how floats are drawn (Holohan & Braghin 2021, section 5.1).
-        """
-        if deviation == 0:
-            return torch.zeros_like(like)
-        drawn = sum(random.standard_normal(tuple(like.shape)) for _ in range(4))
-        return torch.from_numpy(np.asarray(drawn * (deviation / 2), dtype=np.float32)).to(like)
+    def _noise(self, step: int) -> tuple[Tensor, ...]:
+        """Gaussian noise for each parameter, flat, of standard deviation σ C."""
+        sizes = [parameter.numel() for parameter in self.parameters]
+        deviation = self.account.terms.noise_multiplier * self.config.clip_norm
+        noise = secret_noise(self.account.key, "noise", step, total=sum(sizes), deviation=deviation)
+        return torch.split(noise, sizes)
 
     # ---- the choice of a way ----
 
