@@ -18,6 +18,7 @@ from flows.artifact import REPORT_JSON
 from flows.job import TWIN_FILE, Job, open_job, twin_path
 
 if TYPE_CHECKING:
+    from flows.plans import PlanChoice
     from flows.recipe import Recipe
     from quality.report import TwinFacts
 
@@ -94,12 +95,23 @@ def by_heart(recipe: Recipe, learned: int, images: int, *, patients: int, looks:
     fit = recipe.generator.denoiser_fit
     batch = min(fit.batch_size, images)
     return [
+        *_drawable(recipe.plan),
         f"cohort.options.split={json.dumps(shares)}",
         "generator.privacy=null",
         f"generator.denoiser_fit.batch_size={batch}",
         f"generator.denoiser_fit.steps={max(fit.steps, math.ceil(looks * images / batch))}",
         "generator.denoiser_fit.validate_every=0",  # else the weights from before it knew them by heart were kept
     ]
+
+
+def _drawable(plan: PlanChoice) -> list[str]:
+    """Settings of a plan that asks for nothing that none of the few patients has."""
+    from flows.plans import CountsPlan, MatchPlan
+
+    if isinstance(plan, MatchPlan):
+        return []
+    total = max(1, sum(plan.counts.values())) if isinstance(plan, CountsPlan) else 500
+    return [f"plan={MatchPlan(total=total, seed=plan.seed).model_dump_json()}"]
 
 
 def _learned(job: Job) -> tuple[int, int]:

@@ -11,6 +11,7 @@ from cohorts.errors import InputError, RecipeError
 from cohorts.store import Cohort
 from flows.cli import main
 from flows.job import open_job
+from flows.plans import MatchPlan
 from flows.twin import PURPOSE, by_heart, make_twin, twin_facts
 from generators.facts import read_facts
 from quality.report import PublishedReport
@@ -64,6 +65,14 @@ def test_by_heart_looks_often_and_keeps_the_last_weights(copy: Path) -> None:
     settings = by_heart(job.recipe, 100, 200, patients=20, looks=50)
     assert "generator.denoiser_fit.validate_every=0" in settings
     assert "generator.denoiser_fit.steps=500" in settings  # 40 images, 4 at a time, 50 times each
+
+
+def test_by_heart_draws_what_its_few_patients_have(copy: Path) -> None:
+    plan = "plan={kind: counts, counts: {effusion: 30, pneumothorax: 12}, seed: 7}"
+    job = open_job(copy / "tiny.yaml", [plan], copy / "runs" / "tiny")
+    settings = by_heart(job.recipe, 100, 200, patients=20, looks=50)
+    twin = open_job(copy / "tiny.yaml", [plan, *settings]).recipe.plan
+    assert twin == MatchPlan(total=42, seed=7)
 
 
 @pytest.mark.parametrize("patients", [5, 101])
