@@ -34,8 +34,8 @@ from generators.config import SamplerConfig
 from generators.generate import draw, resolved
 from generators.reproducible import reproducible
 from generators.sampler import noise_of
+from quality.fidelity.frechet import frechet_distance
 from quality.filters import FilterBank
-from quality.frechet import frechet_distance
 
 
 class Peer:

@@ -36,7 +36,8 @@ from generators.generate import draw, resolved
 from generators.train import train_generator
 from learning.randomness import derive_seed
 from quality.features import FeatureNetwork, filter_bank
-from quality.frechet import frechet_distance, frechet_refusal, kernel_distance, kernel_refusal
+from quality.fidelity.frechet import frechet_distance, frechet_refusal
+from quality.fidelity.kernel import kernel_distance, kernel_refusal
 
 SEARCH_FILE = "search.json"
 SEARCHED = ("generator", "sampler")
@@ -117,6 +118,7 @@ class Judge:
         if refusal is not None:
             raise UnsupportedClaim(f"the {split} split is too small to choose by: {refusal.partition(';')[0]}")
         self.real = self._features(network_images(cohort, rows, preprocess))
+        self.patients = cohort.patients(rows)
         few = frechet_refusal(len(rows), self.network.num_features) is not None
         self.measure: Literal["frechet", "kernel"] = "kernel" if few else "frechet"
 
@@ -156,9 +158,7 @@ class Judge:
     def _between(self, features: Array) -> float:
         if self.measure == "frechet":
             return frechet_distance(features, self.real)
-        size = min(len(features), len(self.real))
-        blocks = [features[start : start + size] for start in range(0, len(features) - size + 1, size)]
-        return float(np.mean([kernel_distance(block, self.real[:size]) for block in blocks]))
+        return kernel_distance(features, self.real, second_owners=self.patients).value
 
     def _features(self, images: Array) -> Array:
         return self.network.features(images).astype(np.float64)

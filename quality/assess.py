@@ -22,7 +22,7 @@ from cohorts.store import Cohort
 from quality.config import AssessConfig
 from quality.estimate import Estimate
 from quality.features import NetworkRun, check_names, cross_fitted, encoder, filter_bank, simulated
-from quality.fidelity import ImageSets, RunScores, estimates_of, score_run
+from quality.fidelity.scores import ImageSets, RunScores, Shown, estimates_of, score_run
 from quality.material import Material, Probes
 from quality.parts import Context, CopyScores, Estimates, LabelScores, copy_part, diversity_part, label_part, mask_part
 from quality.privacy_part import MembershipScores, membership_part
@@ -247,6 +247,7 @@ class _Assessment:
                 patients=material.patients["test"],
                 test_class=material.targets.classes("test") if material.asked_class is not None else None,
                 synthetic_class=material.asked_class,
+                shown=self.shown(),
             )
             rng = self.context.rng("halves", name, number)
             return score_run(self.run(name, number), images, draws=config.draws, rng=rng)
@@ -254,6 +255,19 @@ class _Assessment:
         settings = {"network": name, "number": number, "draws": config.draws}
         settings |= {"classifier": config.classifier.model_dump()} if name in TRAINED else {}
         return self.part("fidelity", settings, RunScores, make, WEIGHTS.get(name, 2))
+
+    def shown(self) -> tuple[Shown, ...]:
+        """The labels that synthetic images were asked to show, with the images of either side."""
+        material = self.material
+        if material.targets.source != "labels":
+            return ()
+        sides = (material.targets.values["test"], material.asked)
+        columns = [tuple(side[:, place] == 1 for side in sides) for place in range(len(material.targets.names))]
+        return tuple(
+            Shown(name, test, synthetic)
+            for name, (test, synthetic) in zip(material.targets.names, columns, strict=True)
+            if test.any() and synthetic.any()
+        )
 
 
 def _verdict(copies: CopySummary | None, attacked: MembershipSummary | None) -> tuple[Verdict, tuple[str, ...]]:

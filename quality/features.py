@@ -26,8 +26,8 @@ from learning.devices import resolve_device
 from learning.randomness import derive_seed
 from quality.classifier import SmallCNN, fit_classifier, middle_slices, predict, weights_digest
 from quality.config import ClassifierConfig
+from quality.fidelity.frechet import IMAGES_PER_FEATURE
 from quality.filters import VERSION, FilterBank
-from quality.frechet import IMAGES_PER_FEATURE
 from quality.quality_report import NetworkFacts
 from quality.stages import stage
 from quality.targets import Targets, held_out_score

@@ -129,6 +129,12 @@ TERMS = {
         "Heusel et al. 2017 (FID)",
         "distance",
     ),
+    "frechet_infinite": Term(
+        "Fréchet distance, without bias",
+        "Extrapolated to infinitely many images from the distance at this n and at half of it; near 0 when nothing "
+        "differs, and it may fall below.",
+        "Chong and Forsyth 2020",
+    ),
     "frechet_random_halves": Term(
         "Fréchet distance, any label mix",
         "The Fréchet distance when the label counts of the compared halves are left to chance; their luck raises the "
@@ -177,6 +183,12 @@ TERMS = {
         "Coverage",
         "Share of real images with a synthetic one in their neighbourhood; less moved by outliers than recall.",
         "Naeem et al. 2020",
+        "coverage",
+    ),
+    "vendi": Term(
+        "Vendi score",
+        "How many different images the set amounts to, out of how alike its features are; near the floor is best.",
+        "Friedman and Dieng 2023",
         "coverage",
     ),
     "mask_dice": Term(

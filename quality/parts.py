@@ -14,9 +14,9 @@ from learning.randomness import derive_seed
 from quality.agreement import agreement
 from quality.classifier import fit_classifier, predict
 from quality.config import AssessConfig
-from quality.diversity import diversity
 from quality.estimate import Estimate
 from quality.features import FeatureNetwork
+from quality.fidelity.diversity import diversity
 from quality.material import Material
 from quality.privacy.search import CopySearch, RealImages, Screened, screen
 from quality.quality_report import CopySummary, LabelAgreement, NearestPair, UtilityScore

@@ -77,7 +77,7 @@ def test_every_score_carries_n_and_floor_or_says_why_not(report: QualityReport) 
     for estimate in report.estimates:
         if estimate.value is None:
             assert estimate.refused
-        elif "over" not in estimate.name:
+        elif "over" not in estimate.name and estimate.name != "frechet_infinite":
             assert estimate.floor is not None, estimate.name
             assert estimate.n_real
             assert estimate.n_synthetic
@@ -85,10 +85,14 @@ def test_every_score_carries_n_and_floor_or_says_why_not(report: QualityReport) 
         "frechet", "frechet_random_halves", "kernel", "precision", "recall", "density", "coverage", "ms_ssim",
         "frechet_reconstruction", "frechet_over_floor", "frechet_over_reconstruction",
     }  # fmt: skip
-    kernel = report.find("kernel", network="cross_fitted")
-    assert kernel.interval is None
-    assert kernel.spread is not None
-    assert "range over draws" in kernel.method
+    for name in ("frechet", "frechet_over_floor", "frechet_infinite", "kernel", "recall", "vendi"):
+        for network in ("cross_fitted", "filters"):
+            found = report.find(name, network=network)
+            assert found.interval is not None, (name, network)
+            assert found.value is not None
+            assert found.interval[0] <= found.value < found.interval[1]
+            assert "interval:" in found.method
+    assert report.find("kernel", network="filters", label="rings").value is not None
     assert len([n for n in report.networks if n.name == "cross_fitted"]) == 2
     assert {score.trained_on for score in report.utility} == {"real", "synthetic", "real_and_synthetic", "metadata"}
 

@@ -126,8 +126,8 @@ def test_all_scores_of_held_out_images_at_full_size(real_data: Path, tmp_path: P
     )
     ratio = found.find("frechet_over_floor", network="cross_fitted")
     assert ratio.value is not None
-    assert ratio.spread is not None
-    assert 0.6 < ratio.spread[0] <= ratio.value <= ratio.spread[1] < 1.6
+    assert ratio.interval is not None
+    assert 0.6 < ratio.interval[0] <= ratio.value <= ratio.interval[1] < 1.6
     assert {facts.held_out_measure for facts in found.networks if facts.name == "cross_fitted"} == {"accuracy"}
     assert all((facts.held_out_score or 1) > 0.97 for facts in found.networks)
     trained = {s.trained_on: s.estimate.value for s in found.utility if s.estimate.label is None}

@@ -7,7 +7,7 @@ from torchmetrics.functional.image import multiscale_structural_similarity_index
 
 from cohorts.errors import UnsupportedClaim
 from cohorts.records import Array
-from quality.diversity import PAPER_BETAS, disjoint_pairs, diversity, pair_similarities, scales_that_fit
+from quality.fidelity.diversity import PAPER_BETAS, disjoint_pairs, diversity, pair_similarities, scales_that_fit
 
 
 def textures(n: int, side: int, rng: np.random.Generator) -> Array:

@@ -4,15 +4,18 @@ from math import prod
 
 import numpy as np
 import pytest
+from prdc import compute_prdc
+from vendi_score import vendi
 
 from cohorts.errors import UnsupportedClaim
-from quality.manifold import manifold_scores, neighbour_radii
+from quality.fidelity.manifold import manifold_scores, neighbour_radii
+from quality.fidelity.vendi import vendi_score
 
 
 def test_radius_is_the_distance_to_the_kth_other_point() -> None:
     line = np.array([[0.0], [1.0], [3.0], [7.0]])
-    assert neighbour_radii(line, 1).tolist() == [1, 1, 2, 4]
-    assert neighbour_radii(line, 2).tolist() == [3, 2, 3, 6]
+    assert neighbour_radii(line, 1).tolist() == [[1, 1, 2, 4]]
+    assert neighbour_radii(line, 1, 2).tolist() == [[1, 1, 2, 4], [3, 2, 3, 6]]
     with pytest.raises(UnsupportedClaim, match="4 images have no 4 neighbours"):
         neighbour_radii(line, 4)
 
@@ -49,3 +52,23 @@ def test_a_lost_mode_costs_recall_and_coverage_and_noise_costs_precision_and_den
     assert lost.precision > 0.9 * floor.precision
     assert blurry.precision < 0.5 * floor.precision
     assert blurry.density < 0.5 * floor.density
+
+
+@pytest.mark.parametrize(("n", "m", "d"), [(200, 150, 8), (2500, 5000, 4), (400, 400, 64)])
+def test_scores_equal_those_of_the_package_of_their_authors(n: int, m: int, d: int) -> None:
+    rng = np.random.default_rng(2)
+    real, fake = np.maximum(rng.standard_normal((n, d)), -1) + 5, rng.standard_normal((m, d)) * 1.1 + 5
+    found = manifold_scores(real, fake)
+    narrow, wide = (compute_prdc(real, fake, nearest_k=k) for k in (3, 5))
+    assert (found.precision, found.recall) == (narrow["precision"], narrow["recall"])
+    assert found.density == pytest.approx(wide["density"], rel=1e-12)
+    assert found.coverage == wide["coverage"]
+
+
+def test_vendi_score_equals_that_of_the_package_of_its_authors() -> None:
+    rng = np.random.default_rng(3)
+    for total, size in ((300, 20), (3000, 50)):
+        features = np.maximum(rng.standard_normal((total, size)), 0) @ rng.standard_normal((size, size))
+        assert vendi_score(features) == pytest.approx(vendi.score_dual(features, normalize=True), rel=1e-6)
+    assert vendi_score(np.ones((10, 4))) == pytest.approx(1, abs=1e-9)
+    assert vendi_score(np.eye(6)) == pytest.approx(6, rel=1e-12)

@@ -1,0 +1,113 @@
+"""All scores of features against features: over repeated halves of the real patients, with floor, ceiling, intervals.
+
+Every draw halves the real patients. Either half is compared with as many synthetic images (the score), with the other
+half (the floor: real against real) and with the other half's reconstructions (the ceiling). A score is the mean over
+all draws; its interval is not the range over draws, which are drawn from the same patients, but comes from the
+influence that every patient and every synthetic image has on that mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from quality.fidelity.draw_means import DrawMeans, Joined
+from quality.fidelity.frechet_scores import frechet_scores
+from quality.fidelity.half_samples import half_sampled_scores
+from quality.fidelity.halves import Halves
+from quality.fidelity.kernel import SMALLEST_PATIENTS, kernel_distance, kernel_refusal
+from quality.fidelity.score import FoldFeatures, Part, Score, smallest_half
+from quality.fidelity.table import Rows, Table
+
+
+def compare(folds: Sequence[FoldFeatures], *, draws: int, rng: np.random.Generator) -> list[Score]:
+    """All scores of one network run.
+
+    Where labels exclude each other, halves and synthetic images have equal counts of every label: otherwise the luck of
+    label counts is most of the floor, and hides a blur. The plain halves are reported beside it. The kernel distance
+    takes all images at once: it is unbiased at any n.
+
+    Args:
+        folds: features by fold; the folds' patients differ, the synthetic images are the same.
+        draws: how often patients are halved.
+        rng: source of the draws.
+    """
+    synthetic_seed = int(rng.integers(2**63))
+    matched = folds[0].strata is not None
+    halves = [fold.halves(draws, rng, synthetic_seed, matched=matched) for fold in folds]
+    plain = halves
+    if matched:
+        plain = [fold.halves(draws, rng, synthetic_seed, matched=False) for fold in folds]
+    found = list(frechet_scores("frechet", folds, halves, rng))
+    if matched:
+        found += frechet_scores("frechet_random_halves", folds, plain, rng)
+    found += half_sampled_scores(folds, halves, rng)
+    found.append(kernel_score(folds, plain))
+    return found
+
+
+def compare_label(
+    label: str, folds: Sequence[FoldFeatures], *, draws: int, rng: np.random.Generator
+) -> Iterator[Score]:
+    """The scores of images that show one label: the kernel distance, and whatever else their number supports.
+
+    Args:
+        label: its name.
+        folds: features of the images that show it.
+        draws: how often patients are halved.
+        rng: source of the draws.
+    """
+    synthetic_seed = int(rng.integers(2**63))
+    halves = [fold.halves(draws, rng, synthetic_seed, matched=False) for fold in folds]
+    scores = [
+        kernel_score(folds, halves),
+        *frechet_scores("frechet", folds, halves, rng),
+        *half_sampled_scores(folds, halves, rng),
+    ]
+    for score in scores:
+        if score.refused is None or score.name == "kernel":
+            yield score.model_copy(update={"label": label})
+
+
+def kernel_score(folds: Sequence[FoldFeatures], halves: Sequence[Sequence[Halves]]) -> Score:
+    """All images at once; the floor is the range over halves, whose expectation is zero."""
+    counts = [min(len(fold.real), len(fold.synthetic)) for fold in folds]
+    n_real, n_synthetic = min(len(fold.real) for fold in folds), len(folds[0].synthetic)
+    why = kernel_refusal(min(counts)) or kernel_refusal(smallest_half(halves))
+    if why is not None or min(len(np.unique(fold.patients)) for fold in folds) < 2 * SMALLEST_PATIENTS:
+        why = why or "images of too few patients; look at the images and the label agreement instead"
+        return Score(name="kernel", n_synthetic=n_synthetic, n_real=n_real, refused=why)
+    means, quadratic = [], 0.0
+    floor, rebuilt = [], []
+    for fold, draws in zip(folds, halves, strict=True):
+        found = kernel_distance(fold.synthetic, fold.real, second_owners=fold.patients)
+        mean = DrawMeans(fold, 1)
+        every = np.arange(len(fold.real)), np.arange(len(fold.synthetic))
+        mean.add(0, found.value, ("synthetic", every[1], found.first), ("real", every[0], found.second))
+        means.append(mean)
+        quadratic += found.quadratic / len(folds) ** 2
+        floor += [_kernel_of_halves(fold, fold.real, half) for half in draws]
+        if fold.rebuilt is not None:
+            rebuilt += [_kernel_of_halves(fold, fold.rebuilt, half) for half in draws]
+    part = Joined.of(means).part("kernel")
+    return Score(
+        name="kernel",
+        n_synthetic=n_synthetic,
+        n_real=n_real,
+        synthetic=part.model_copy(update={"quadratic": quadratic, "draws": None}),
+        floor=_over_draws(floor),
+        reconstruction=_over_draws(rebuilt) if rebuilt else None,
+    )
+
+
+def _kernel_of_halves(fold: FoldFeatures, candidates: Table, half: Halves) -> float:
+    """Kernel distance of one half of the candidates, which are real images in some form, to the other real half."""
+    first, second = half.first, half.second
+    return kernel_distance(
+        Rows(candidates, first), Rows(fold.real, second), fold.patients[first], fold.patients[second]
+    ).value
+
+
+def _over_draws(values: Sequence[float]) -> Part:
+    return Part(value=float(np.mean(values)), draws=(min(values), max(values)))

@@ -1,0 +1,213 @@
+"""Fréchet distance between sets of features, with the influence of every image on it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from cohorts.records import Array
+from quality.estimate import Interval
+from quality.fidelity.halves import owner_half
+from quality.fidelity.table import Rows, Table, blocks, mean_of
+from quality.influence import Variance, by_owner, corrected, log_interval, quadratic_share, variance_of
+
+SMALLEST_N = 50
+IMAGES_PER_FEATURE = 2
+NEGLIGIBLE = 1e-12  # of the largest eigenvalue: below it, a direction has no extent
+
+
+@dataclass(frozen=True)
+class Gaussian:
+    """The Gaussian that fits a set of features.
+
+    Attributes:
+        mean: ``(d,)``, float64.
+        covariance: ``(d, d)``, unbiased.
+    """
+
+    mean: Array
+    covariance: Array
+
+    @classmethod
+    def of(cls, features_ND: Table) -> Gaussian:
+        """Fit features, block by block."""
+        mean = mean_of(features_ND)
+        scatter = np.zeros((len(mean), len(mean)))
+        for _, block in blocks(features_ND):
+            centred = block - mean
+            scatter += centred.T @ centred
+        return cls(mean, scatter / (len(features_ND) - 1))
+
+    @cached_property
+    def _spectrum(self) -> tuple[Array, Array]:
+        values, vectors = np.linalg.eigh(self.covariance)
+        return np.sqrt(values.clip(0)), vectors
+
+    @cached_property
+    def root(self) -> Array:
+        """Symmetric square root of the covariance."""
+        values, vectors = self._spectrum
+        found: Array = (vectors * values) @ vectors.T
+        return found
+
+    @cached_property
+    def inverse_root(self) -> Array:
+        """Its pseudo-inverse."""
+        values, vectors = self._spectrum
+        found: Array = (vectors * _inverse(values)) @ vectors.T
+        return found
+
+
+def _inverse(values: Array) -> Array:
+    kept = values > np.sqrt(NEGLIGIBLE) * values.max(initial=0.0)
+    return np.where(kept, 1 / np.where(kept, values, 1), 0.0)
+
+
+@dataclass(frozen=True)
+class Transport:
+    """The map that carries one Gaussian to another at the least cost, and what it costs.
+
+    Its derivative is what every image adds: where C is the covariance of a set and T the (symmetric) map to the other,
+    the distance changes with C by ``I - T`` (Dowson and Landau 1982; Rippl, Munk, Sturm 2016).
+
+    Attributes:
+        value: squared Fréchet (2-Wasserstein) distance.
+        from_candidate: map of the candidate to the reference, ``(d, d)``.
+        from_reference: map of the reference to the candidate.
+    """
+
+    value: float
+    from_candidate: Array
+    from_reference: Array
+
+
+def squared_distance(candidate: Gaussian, reference: Gaussian) -> float:
+    """Squared Fréchet distance of two Gaussians (Dowson and Landau 1982), by symmetric eigenvalues."""
+    product = reference.root @ candidate.covariance @ reference.root
+    return _distance(candidate, reference, np.linalg.eigvalsh(product))
+
+
+def _distance(candidate: Gaussian, reference: Gaussian, product_eigenvalues: Array) -> float:
+    apart = float(((candidate.mean - reference.mean) ** 2).sum())
+    traces = float(np.trace(candidate.covariance) + np.trace(reference.covariance))
+    return apart + traces - 2 * float(np.sqrt(product_eigenvalues.clip(0)).sum())
+
+
+def transport(candidate: Gaussian, reference: Gaussian) -> Transport:
+    """Distance and maps between two Gaussians."""
+    values, vectors = np.linalg.eigh(reference.root @ candidate.covariance @ reference.root)
+    roots = np.sqrt(values.clip(0))
+    forth = reference.inverse_root @ ((vectors * roots) @ vectors.T) @ reference.inverse_root
+    back = reference.root @ ((vectors * _inverse(roots)) @ vectors.T) @ reference.root
+    return Transport(_distance(candidate, reference, values), from_candidate=back, from_reference=forth)
+
+
+@dataclass(frozen=True)
+class Influenced:
+    """A score and what each image adds to its deviation.
+
+    Attributes:
+        value: the score.
+        candidate: ``(n,)``; sums to zero.
+        reference: ``(m,)``; sums to zero.
+    """
+
+    value: float
+    candidate: Array
+    reference: Array
+
+    def variance(self, candidate_owners: Array, reference_owners: Array) -> Variance:
+        """Variance of the score when patients of either side are independent."""
+        return variance_of(by_owner(self.candidate, candidate_owners), by_owner(self.reference, reference_owners))
+
+
+def frechet_distance(candidate_ND: Table, reference_MD: Table) -> float:
+    """Squared Fréchet (2-Wasserstein) distance of the Gaussians that fit two sets of features (Heusel et al. 2017).
+
+    Biased upwards by about ``trace(covariance) / n``: compare only values at equal n.
+
+    Args:
+        candidate_ND: features, one row per image.
+        reference_MD: features of the other set.
+    """
+    return squared_distance(Gaussian.of(candidate_ND), Gaussian.of(reference_MD))
+
+
+def influenced_distance(
+    candidate_ND: Table, reference_MD: Table, gaussians: tuple[Gaussian, Gaussian] | None = None
+) -> Influenced:
+    """The Fréchet distance with the influence of every image.
+
+    Args:
+        candidate_ND: features, one row per image.
+        reference_MD: features of the other set.
+        gaussians: that fit them, where they are known already.
+    """
+    candidate, reference = gaussians or (Gaussian.of(candidate_ND), Gaussian.of(reference_MD))
+    maps = transport(candidate, reference)
+    apart = candidate.mean - reference.mean
+    return Influenced(
+        maps.value,
+        _influence(candidate_ND, candidate, apart, maps.from_candidate),
+        _influence(reference_MD, reference, -apart, maps.from_reference),
+    )
+
+
+def _influence(features_ND: Table, own: Gaussian, apart: Array, to_other: Array) -> Array:
+    """``2 (x-μ)·(μ-μ') + (x-μ)ᵀ(I-T)(x-μ)``, centred, over n."""
+    bend = np.eye(len(own.mean)) - to_other
+    parts = []
+    for _, block in blocks(features_ND):
+        centred = block - own.mean
+        parts.append(2 * centred @ apart + np.einsum("nd,nd->n", centred @ bend, centred))
+    found = np.concatenate(parts)
+    centred_N: Array = (found - found.mean()) / len(found)
+    return centred_N
+
+
+def frechet_interval(
+    candidate_ND: Table,
+    reference_MD: Table,
+    candidate_owners: Sequence[str] | Array,
+    reference_owners: Sequence[str] | Array,
+    *,
+    rng: np.random.Generator,
+    splits: int = 2,
+) -> tuple[float, Interval | None]:
+    """The Fréchet distance and a 95 % interval of its expectation at this n.
+
+    Args:
+        candidate_ND: features, one row per image.
+        reference_MD: features of the other set.
+        candidate_owners: patient of each row (for synthetic images, each its own).
+        reference_owners: the same of the other set.
+        rng: source of the halves by which the part of second order is told.
+        splits: how many pairs of halves.
+    """
+    sides = (candidate_ND, reference_MD)
+    owners = (np.asarray(candidate_owners), np.asarray(reference_owners))
+    whole = influenced_distance(*sides)
+    variance = whole.variance(*owners)
+    halves = []
+    for _ in range(splits):
+        masks = [owner_half(names, rng) for names in owners]
+        for taken in (masks, [~mask for mask in masks]):
+            rows = [np.flatnonzero(mask) for mask in taken]
+            part = influenced_distance(Rows(sides[0], rows[0]), Rows(sides[1], rows[1]))
+            halves.append(part.variance(*(names[row] for names, row in zip(owners, rows, strict=True))).value)
+    found = corrected(variance, quadratic_share(variance.value, halves))
+    return whole.value, log_interval(whole.value, found)
+
+
+def frechet_refusal(total_images: int, num_features: int) -> str | None:
+    """Why a Fréchet distance at this n is refused, ``None`` when it is supported.
+
+    A covariance of d features has d(d+1)/2 numbers; below about 2 d images it is too poor to be compared.
+    """
+    needed = max(SMALLEST_N, IMAGES_PER_FEATURE * num_features)
+    if total_images >= needed:
+        return None
+    return f"{total_images} images cannot support a covariance of {num_features} features (≥ {needed}): read kernel"

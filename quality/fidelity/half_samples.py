@@ -1,0 +1,130 @@
+"""Scores of neighbourhoods and of variety over halves of the patients, with intervals by repeated half-samples."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from cohorts.records import Array
+from quality.fidelity.frechet import SMALLEST_N
+from quality.fidelity.halves import Halves
+from quality.fidelity.manifold import ManifoldScores, manifold_scores
+from quality.fidelity.score import LEAST_KEPT, FoldFeatures, Part, Score, refused, smallest_half
+from quality.fidelity.table import Rows, Table, blocks, mean_of
+from quality.fidelity.vendi import vendi_score
+from quality.influence import MOST_FREEDOM
+
+LOCAL = (*ManifoldScores._fields, "vendi")
+SHARES = ("precision", "recall", "coverage")
+
+
+def half_sampled_scores(
+    folds: Sequence[FoldFeatures], halves: Sequence[Sequence[Halves]], rng: np.random.Generator
+) -> list[Score]:
+    """Precision, recall, density, coverage, and the Vendi score: the interval is that of repeated half-samples.
+
+    Neighbourhoods jump, so influences do not help. The two halves of a draw share no image, and differ as two samples
+    of half the size do: a quarter of their squared difference is the variance of their mean (McCarthy 1969).
+    """
+    size = smallest_half(halves)
+    if not all(half.disjoint for draws in halves for half in draws):
+        size = min(size, len(folds[0].synthetic) // 2)
+    if size < SMALLEST_N:
+        return refused(LOCAL, size, f"{size} images are too few for neighbourhoods (≥ {SMALLEST_N}): read kernel")
+    asked, floor, rebuilt = [], [], []
+    for fold, draws in zip(folds, halves, strict=True):
+        trimmed = [_trimmed(half, size, len(fold.synthetic), rng) for half in draws]
+        asked.append([[_local(fold, h.second, fold.synthetic, h.for_second) for h in _ways(half)] for half in trimmed])
+        floor.append([[_local(fold, h.second, fold.real, h.first) for h in _ways(half)] for half in trimmed])
+        if fold.rebuilt is not None:
+            again = fold.rebuilt
+            rebuilt.append([[_local(fold, h.second, again, h.first) for h in _ways(half)] for half in trimmed])
+    return [
+        Score(
+            name=name,
+            n_synthetic=size,
+            n_real=size,
+            synthetic=_half_sampled(asked, place),
+            floor=_over_halves(floor, place),
+            reconstruction=_over_halves(rebuilt, place) if rebuilt else None,
+        )
+        for place, name in enumerate(LOCAL)
+    ]
+
+
+def _ways(half: Halves) -> tuple[Halves, Halves]:
+    return half, half.turned()
+
+
+def _local(fold: FoldFeatures, rows: Array, candidates: Table, chosen: Array) -> tuple[float, ...]:
+    """The scores of some candidates beside some real images, in the order of :data:`LOCAL`."""
+    real, fake = Rows(fold.real, rows), Rows(candidates, chosen)
+    center, scale = _standard(real)
+    return (*manifold_scores(real, fake), vendi_score(Standardised(fake, center, scale)))
+
+
+def _trimmed(half: Halves, size: int, total_synthetic: int, rng: np.random.Generator) -> Halves:
+    """The same with ``size`` images a side, and no synthetic image in both."""
+    first, second = (rng.permutation(rows)[:size] for rows in (half.first, half.second))
+    if half.disjoint:
+        return Halves(first, second, half.for_first[:size], half.for_second[:size])
+    order = rng.permutation(total_synthetic)
+    return Halves(first, second, order[:size], order[size : 2 * size])
+
+
+Values = Sequence[Sequence[Sequence[tuple[float, ...]]]]  # fold, draw, half, score
+
+
+def _over_halves(values: Values, place: int) -> Part:
+    """Mean and range of one score over folds, draws and halves."""
+    table = np.array(values)[..., place]
+    return Part(value=float(table.mean()), draws=(float(table.min()), float(table.max())))
+
+
+def _half_sampled(values: Values, place: int) -> Part:
+    """The same with a variance out of pairs of halves.
+
+    Their squared differences hold the chance of one draw, of which a mean over draws has less.
+    """
+    by_half = np.array(values)[..., place].mean(axis=0)  # folds of a draw share their synthetic images
+    draws = len(by_half)
+    once = float((np.diff(by_half, axis=1) ** 2).mean() / 4)
+    chance = float(by_half.mean(axis=1).var(ddof=1)) * (1 - 1 / draws)
+    left = max(once - chance, LEAST_KEPT * once)
+    noise = once**2 / draws + chance**2 / (draws - 1)
+    facts = {
+        "variance": left,
+        "freedom": max(2.0, left**2 / noise) if noise > 0 else MOST_FREEDOM,
+        "scale": "share" if LOCAL[place] in SHARES else "plain",
+    }
+    return _over_halves(values, place).model_copy(update=facts)
+
+
+def _standard(table: Table) -> tuple[Array, Array]:
+    center = mean_of(table)
+    squares = sum((((block - center) ** 2).sum(axis=0) for _, block in blocks(table)), np.zeros_like(center))
+    deviation = np.sqrt(squares / len(table))
+    return center, np.where(deviation > 0, deviation, 1.0)
+
+
+@dataclass(frozen=True)
+class Standardised:
+    """A table whose columns have been put where those of some real images have mean 0 and deviation 1."""
+
+    table: Table
+    center: Array
+    scale: Array
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """``(n, d)``."""
+        return self.table.shape
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def __getitem__(self, rows: slice) -> Array:
+        found: Array = (np.asarray(self.table[rows], dtype=np.float64) - self.center) / self.scale
+        return found

@@ -1,0 +1,93 @@
+"""Repeated patient-disjoint halves of real images, each with as many synthetic ones: they give a score its floor."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from cohorts.records import Array
+
+
+@dataclass(frozen=True)
+class Halves:
+    """One draw: two patient-disjoint sets of equally many images, as row numbers, and synthetic images for either.
+
+    Attributes:
+        first: images of one half of the patients.
+        second: images of the other half.
+        for_first: as many synthetic images, to be compared with ``first``.
+        for_second: the same for ``second``; none of ``for_first`` where there are enough.
+    """
+
+    first: Array
+    second: Array
+    for_first: Array
+    for_second: Array
+
+    @property
+    def disjoint(self) -> bool:
+        """Whether no synthetic image occurs twice."""
+        return not np.intersect1d(self.for_first, self.for_second).size
+
+    def turned(self) -> Halves:
+        """The same with the halves exchanged."""
+        return Halves(self.second, self.first, self.for_second, self.for_first)
+
+
+def draw_halves(
+    patients: Sequence[str] | Array,
+    total_synthetic: int,
+    *,
+    draws: int,
+    rng: np.random.Generator,
+    synthetic_rng: np.random.Generator,
+    strata: Array | None = None,
+    synthetic_strata: Array | None = None,
+) -> list[Halves]:
+    """Random patient-disjoint halves of real images, each with as many synthetic images.
+
+    Args:
+        patients: patient of each real image.
+        total_synthetic: synthetic images to draw from, without replacement in one half.
+        draws: how many.
+        rng: source of the draws of patients.
+        synthetic_rng: source of the draws of synthetic images: folds that give equal ones can be averaged draw by draw.
+        strata: class of each real image; then each class is halved on its own, both halves keep equal class counts and
+            so do the synthetic images. Without it, chance decides the class counts of a half.
+        synthetic_strata: class of each synthetic image; needed with ``strata``.
+
+    Returns:
+        The draws; sizes are trimmed to what the smaller half and the synthetic images allow.
+    """
+    names, every = np.asarray(patients), np.arange(total_synthetic)
+    real_groups, synthetic_groups = [np.arange(len(names))], [every]
+    if strata is not None and synthetic_strata is not None:
+        values = np.unique(strata)
+        real_groups = [np.flatnonzero(strata == value) for value in values]
+        synthetic_groups = [np.flatnonzero(synthetic_strata == value) for value in values]
+    found = []
+    for _ in range(draws):
+        side = owner_half(names, rng)
+        parts: list[tuple[Array, Array, Array, Array]] = []
+        for real, fake in zip(real_groups, synthetic_groups, strict=True):
+            # Patients get a side once per draw, in an order that balances images; a class can lean to one side.
+            left, right = rng.permutation(real[side[real]]), rng.permutation(real[~side[real]])
+            size = min(len(left), len(right), len(fake))
+            order, again = synthetic_rng.permutation(fake), synthetic_rng.permutation(fake)
+            other = order[size : 2 * size] if 2 * size <= len(fake) else again[:size]
+            parts.append((left[:size], right[:size], order[:size], other))
+        found.append(Halves(*(np.concatenate(column) for column in zip(*parts, strict=True))))
+    return found
+
+
+def owner_half(owners: Array, rng: np.random.Generator) -> Array:
+    """True for the rows of a random set of patients that holds half of the rows, or one patient more."""
+    names, owner, counts = np.unique(owners, return_inverse=True, return_counts=True)
+    order = rng.permutation(len(names))
+    taken = np.cumsum(counts[order]) - counts[order] < len(owners) / 2
+    chosen = np.zeros(len(names), dtype=bool)
+    chosen[order[taken]] = True
+    sides: Array = chosen[owner]
+    return sides

@@ -1,0 +1,122 @@
+"""One score over folds and draws: its parts, their intervals, and the features that it is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from cohorts.records import Array, Frozen
+from quality.estimate import Interval
+from quality.fidelity.halves import Halves, draw_halves
+from quality.fidelity.kernel import kernel_interval
+from quality.fidelity.table import Rows, Table
+from quality.influence import Variance, log_interval, plain_interval
+
+Scale = Literal["log", "plain", "share", "kernel"]
+LEAST_KEPT = 0.1  # of a variance, when the chance of draws is taken off
+
+
+class Part(Frozen):
+    """One number with what its interval is made of.
+
+    Attributes:
+        value: mean over draws and folds.
+        variance: out of influences; on the logarithmic scale that of the value itself, not of its logarithm.
+        freedom: degrees of freedom of the variance.
+        quadratic: part of second order, for the kernel distance.
+        scale: on which scale the interval is taken.
+        draws: smallest and largest value over draws and folds.
+    """
+
+    value: float
+    variance: float | None = None
+    freedom: float = 1e6
+    quadratic: float = 0.0
+    scale: Scale = "plain"
+    draws: Interval | None = None
+
+    def interval(self) -> Interval | None:
+        """95 % interval of the value's expectation; ``None`` where there is none."""
+        if self.variance is None or self.variance <= 0:
+            return None
+        variance = Variance(self.variance, self.freedom)
+        if self.scale == "log":
+            return log_interval(self.value, variance)
+        if self.scale == "kernel":
+            return kernel_interval(self.value, variance, self.quadratic)
+        low, high = plain_interval(self.value, variance)
+        return (max(low, 0.0), min(high, 1.0)) if self.scale == "share" else (low, high)
+
+
+class Score(Frozen):
+    """One score of one network run.
+
+    Attributes:
+        name: as in :data:`quality.fidelity.scores.ESTIMANDS`.
+        n_synthetic: synthetic images in one comparison, the fewest of all folds.
+        n_real: real images in one comparison.
+        label: that both sides show; ``None``: all images.
+        synthetic: synthetic images against real ones.
+        floor: real ones against those of other patients.
+        reconstruction: real ones through the autoencoder against those of other patients; ``None`` without one.
+        refused: why there is none of these.
+    """
+
+    name: str
+    n_synthetic: int
+    n_real: int
+    label: str | None = None
+    synthetic: Part | None = None
+    floor: Part | None = None
+    reconstruction: Part | None = None
+    refused: str | None = None
+
+
+@dataclass(frozen=True)
+class FoldFeatures:
+    """What one fold's network makes of the images.
+
+    Attributes:
+        real: features of the real images that it may score, ``(n, d)``.
+        synthetic: of all synthetic images, ``(m, d)``.
+        rebuilt: of the real images through the autoencoder, in the same order; ``None`` without one.
+        patients: patient of each real image.
+        strata: class of each real image, where halves are to have equal class counts; else ``None``.
+        synthetic_strata: class of each synthetic image.
+    """
+
+    real: Table
+    synthetic: Table
+    rebuilt: Table | None
+    patients: Array
+    strata: Array | None = None
+    synthetic_strata: Array | None = None
+
+    def restricted(self, real: Array, synthetic: Array) -> FoldFeatures:
+        """Some real and some synthetic rows, without strata or reconstructions."""
+        return FoldFeatures(Rows(self.real, real), Rows(self.synthetic, synthetic), None, self.patients[real])
+
+    def halves(self, draws: int, rng: np.random.Generator, synthetic_seed: int, *, matched: bool) -> list[Halves]:
+        """Draws of halves; the synthetic ones depend on the seed alone."""
+        return draw_halves(
+            self.patients,
+            len(self.synthetic),
+            draws=draws,
+            rng=rng,
+            synthetic_rng=np.random.default_rng(synthetic_seed),
+            strata=self.strata if matched else None,
+            synthetic_strata=self.synthetic_strata if matched else None,
+        )
+
+
+def smallest_half(halves: Sequence[Sequence[Halves]]) -> int:
+    """Images in the smallest half of all folds and draws."""
+    return min((len(half.first) for draws in halves for half in draws), default=0)
+
+
+def refused(names: Sequence[str], size: int, why: str) -> list[Score]:
+    """Scores that the number of images does not support."""
+    return [Score(name=name, n_synthetic=size, n_real=size, refused=why) for name in names]

@@ -1,0 +1,219 @@
+"""Scores of feature networks as estimates: features once per image, then everything from features."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from cohorts.records import Array, Frozen
+from quality.estimate import Estimate
+from quality.features import Fold, NetworkRun
+from quality.fidelity.comparison import compare, compare_label
+from quality.fidelity.score import FoldFeatures, Part, Score
+from quality.quality_report import NetworkFacts
+
+Better = Literal["lower", "higher", "near_floor"]
+
+AT_N = "its expectation at this n"
+ESTIMANDS = {
+    "frechet": f"squared Fréchet distance to real test patients in feature space, {AT_N}",
+    "frechet_random_halves": f"squared Fréchet distance to real test patients, label counts left to chance, {AT_N}",
+    "frechet_infinite": "squared Fréchet distance to real test patients of infinitely many images, extrapolated",
+    "kernel": "squared maximum mean discrepancy (cubic kernel) between all synthetic images and real test patients",
+    "precision": f"share of synthetic images within the real ones' neighbourhoods (k = 3), {AT_N}",
+    "recall": f"share of real test images within the synthetic ones' neighbourhoods (k = 3), {AT_N}",
+    "density": f"real neighbourhoods (k = 5) per synthetic image, over k, {AT_N}",
+    "coverage": f"share of real test images with a synthetic one in their neighbourhood (k = 5), {AT_N}",
+    "vendi": f"how many different images the synthetic ones amount to (cosine of standardised features), {AT_N}",
+}
+RATIOS = {
+    "_over_floor": "synthetic images over the floor",
+    "_over_reconstruction": "synthetic images over reconstructions",
+    "_reconstruction_over_floor": "reconstructions over the floor",
+}
+BETTER: dict[str, Better] = {"frechet": "lower", "frechet_random_halves": "lower", "kernel": "lower"}
+BETTER |= {"frechet_infinite": "lower"}
+INFLUENCE = "influence of every patient and synthetic image"
+METHODS = {
+    "frechet": f"{INFLUENCE}, second order taken off, log scale",
+    "kernel": "U-statistic of two samples, patients as units, distances kept by their own variance",
+    "manifold": "repeated half-samples",
+}
+
+
+@dataclass(frozen=True)
+class Shown:
+    """The images that show one label.
+
+    Attributes:
+        label: its name.
+        test: true for test images that show it.
+        synthetic: true for synthetic images that were asked to.
+    """
+
+    label: str
+    test: Array
+    synthetic: Array
+
+
+@dataclass(frozen=True)
+class ImageSets:
+    """What is compared, float32 ``(N, C, *spatial)`` in -1…1.
+
+    Attributes:
+        test: real test images.
+        synthetic: synthetic images.
+        reconstruction: the test images through the autoencoder, in the same order; ``None`` without one.
+        patients: patient of each test image.
+        test_class: class of each test image where labels exclude each other, else ``None``.
+        synthetic_class: class that each synthetic image was asked to show.
+        shown: what each label is scored on by itself.
+    """
+
+    test: Array
+    synthetic: Array
+    reconstruction: Array | None
+    patients: Sequence[str]
+    test_class: Array | None
+    synthetic_class: Array | None
+    shown: tuple[Shown, ...] = ()
+
+
+class RunScores(Frozen):
+    """All scores of one network run.
+
+    Attributes:
+        facts: the network.
+        draws: how often patients were halved.
+        scores: one entry per score and label.
+    """
+
+    facts: NetworkFacts
+    draws: int
+    scores: tuple[Score, ...]
+
+
+def score_run(run: NetworkRun, images: ImageSets, *, draws: int, rng: np.random.Generator) -> RunScores:
+    """Score one network run.
+
+    Args:
+        run: networks with the test images that they may score.
+        images: what is compared.
+        draws: how often patients are halved.
+        rng: source of the draws.
+    """
+    folds = [_features(fold, images) for fold in run.folds]
+    found = compare(folds, draws=draws, rng=rng)
+    for shown in images.shown:
+        asked = np.flatnonzero(shown.synthetic)
+        parts = [
+            features.restricted(np.flatnonzero(shown.test[fold.rows]), asked)
+            for fold, features in zip(run.folds, folds, strict=True)
+        ]
+        found += compare_label(shown.label, parts, draws=draws, rng=rng)
+    return RunScores(facts=run.facts, draws=draws, scores=tuple(found))
+
+
+def _features(fold: Fold, images: ImageSets) -> FoldFeatures:
+    matched = images.test_class is not None and images.synthetic_class is not None
+    rebuilt = None
+    if images.reconstruction is not None:
+        rebuilt = fold.network.features(images.reconstruction[fold.rows])
+    return FoldFeatures(
+        real=fold.network.features(images.test[fold.rows]),
+        synthetic=fold.network.features(images.synthetic),
+        rebuilt=rebuilt,
+        patients=np.asarray(images.patients)[fold.rows],
+        strata=images.test_class[fold.rows] if matched and images.test_class is not None else None,
+        synthetic_strata=images.synthetic_class if matched else None,
+    )
+
+
+def estimates_of(runs: Sequence[RunScores], *, per_seed: bool) -> list[Estimate]:
+    """Scores of one kind of network as estimates: means over its seeds.
+
+    Args:
+        runs: runs of one network name that differ in their seed.
+        per_seed: whether this is one seed's detail, named with its seed.
+    """
+    facts = runs[0].facts
+    network = f"{facts.name}, seed {facts.seed}" if per_seed else facts.name
+    digest = facts.digest if len(runs) == 1 else None
+    found: list[Estimate] = []
+    for position in range(len(runs[0].scores)):
+        found += _estimates([run.scores[position] for run in runs], runs[0].draws, network, digest)
+    return found
+
+
+def _estimates(scores: Sequence[Score], draws: int, network: str, digest: str | None) -> Iterator[Estimate]:
+    """The score of the synthetic images, and that of the reconstructions."""
+    first = scores[0]
+    ratio = next((suffix for suffix in RATIOS if first.name.endswith(suffix)), None)
+    estimand = ESTIMANDS.get(first.name) or (
+        f"ratio of expected Fréchet distances to real test patients: {RATIOS[ratio]}" if ratio else first.name
+    )
+    common = Estimate(
+        name=first.name,
+        estimand=estimand,
+        value=None,
+        n_synthetic=min(score.n_synthetic for score in scores),
+        n_real=min(score.n_real for score in scores),
+        better="lower" if ratio else BETTER.get(first.name, "near_floor"),
+        network=network,
+        network_digest=digest,
+        label=first.label,
+    )
+    refused = next((score.refused for score in scores if score.refused is not None), None)
+    asked = _mean([score.synthetic for score in scores])
+    if refused is not None or asked is None:
+        yield common.model_copy(update={"refused": refused or "a distance of zero has no ratio"})
+        return
+    floor, rebuilt = (_mean([getattr(score, side) for score in scores]) for side in ("floor", "reconstruction"))
+    common = common.model_copy(
+        update={
+            "method": _method(first.name, draws, len(scores)),
+            "floor": None if floor is None else floor.value,
+            "floor_interval": None if floor is None else floor.interval() or floor.draws,
+        }
+    )
+    yield common.model_copy(update=_value(asked))
+    if rebuilt is not None:
+        words = f"{estimand}; of real test images through the autoencoder: no denoiser can be better"
+        yield common.model_copy(update={"name": f"{first.name}_reconstruction", "estimand": words, **_value(rebuilt)})
+
+
+def _value(part: Part) -> dict[str, object]:
+    interval = part.interval()
+    return {"value": part.value, "interval": interval, "spread": None if interval else part.draws}
+
+
+def _method(name: str, draws: int, seeds: int) -> str:
+    """How value and interval came about, in words."""
+    kind = "manifold" if name in ("precision", "recall", "density", "coverage") else name.split("_", maxsplit=1)[0]
+    halves = "all images" if name == "kernel" else f"mean over {draws} halvings of the patients, either half"
+    networks = f"; mean over {seeds} seeds of the network, errors averaged" if seeds > 1 else ""
+    return f"{halves}{networks}; interval: {METHODS.get(kind, INFLUENCE)}"
+
+
+def _mean(parts: Sequence[Part | None]) -> Part | None:
+    """The mean over seeds of a network; they see the same images, so standard errors are averaged: an upper bound."""
+    known = [part for part in parts if part is not None]
+    if len(known) < len(parts) or not known:
+        return None
+    first = known[0]
+    if len(known) == 1:
+        return first
+    variances = [part.variance for part in known if part.variance is not None]
+    ends = [bound for part in known if part.draws for bound in part.draws]
+    return first.model_copy(
+        update={
+            "value": float(np.mean([part.value for part in known])),
+            "variance": float(np.mean(np.sqrt(variances)) ** 2) if len(variances) == len(known) else None,
+            "freedom": min(part.freedom for part in known),
+            "quadratic": float(np.mean(np.sqrt([part.quadratic for part in known])) ** 2),
+            "draws": (min(ends), max(ends)) if ends else None,
+        }
+    )

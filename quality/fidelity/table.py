@@ -1,0 +1,65 @@
+"""Features that may be larger than memory: rows are gathered some thousand at a time, from a memory map if need be."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from cohorts.records import Array
+
+ROWS_PER_BLOCK = 2048
+
+
+class Table(Protocol):
+    """Rows of features: an array, a memory map, or a :class:`Rows` of either."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """``(n, d)``."""
+
+    def __len__(self) -> int:
+        """Number of rows."""
+
+    def __getitem__(self, rows: Any) -> Any:
+        """The rows of a slice."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Some rows of a table, in some order, gathered when they are looked at.
+
+    Attributes:
+        table: the table.
+        rows: row numbers.
+    """
+
+    table: Table
+    rows: Array
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """``(n, d)``."""
+        return len(self.rows), self.table.shape[1]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, rows: slice) -> Array:
+        found: Array = np.asarray(self.table[self.rows[rows]])
+        return found
+
+
+def blocks(table: Table, size: int = ROWS_PER_BLOCK) -> Iterator[tuple[slice, Array]]:
+    """Rows in float64, some thousand at a time, each block with its place."""
+    for start in range(0, len(table), size):
+        place = slice(start, min(start + size, len(table)))
+        yield place, np.asarray(table[place], dtype=np.float64)
+
+
+def mean_of(table: Table) -> Array:
+    """Mean of all rows, ``(d,)``."""
+    found: Array = sum((block.sum(axis=0) for _, block in blocks(table)), np.zeros(table.shape[1])) / len(table)
+    return found

@@ -1,0 +1,34 @@
+"""How many different images a set amounts to: the Vendi score."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from cohorts.records import Array
+from quality.fidelity.table import Table, blocks
+
+
+def vendi_score(features_ND: Table) -> float:
+    """The Vendi score with cosine similarity.
+
+    The exponential of the entropy of the eigenvalues of ``K / n`` (Friedman and Dieng 2023, definition 3.1), here of
+    the d x d matrix with the same eigenvalues: 1 when all images are alike, at most d. It grows with n: compare only
+    values at equal n.
+
+    Args:
+        features_ND: features, one row per image; rows of zeros count as they are.
+    """
+    total, size = features_ND.shape
+    second = np.zeros((size, size))
+    for _, block in blocks(features_ND):
+        unit = _unit(block)
+        second += unit.T @ unit
+    values = np.linalg.eigvalsh(second / total)
+    known = values[values > 0]
+    return float(np.exp(-(known * np.log(known)).sum()))
+
+
+def _unit(features: Array) -> Array:
+    length = np.linalg.norm(features, axis=1, keepdims=True)
+    found: Array = features / np.where(length > 0, length, 1.0)
+    return found
