@@ -11,11 +11,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,7 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.measuring import write_result
+from benchmarks.measuring import PeakMemory, write_result
 from cohorts.records import Array
 from quality.privacy.crowd import draw_subsets
 from quality.privacy.likeness import FeatureMatcher
@@ -68,32 +66,16 @@ def peer(folder: Path) -> Array:
 
 def measured(who: str, folder: Path) -> dict[str, Any]:
     """One measurement in this process; peak memory beyond what the libraries take, without pages of mapped files."""
-    before, memory = own_mib(), [0.0]
-    done = threading.Event()
-    watcher = threading.Thread(target=_watch, args=(memory, done))
-    watcher.start()
-    start, cpu = time.perf_counter(), time.process_time()
-    found = (ours if who == "ours" else peer)(folder)
-    seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
-    done.set()
-    watcher.join()
+    with PeakMemory() as memory:
+        start, cpu = time.perf_counter(), time.process_time()
+        found = (ours if who == "ours" else peer)(folder)
+        seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
     return {
         "seconds": seconds,
         "cpu_seconds": cpu,
-        "peak_mib": memory[0] - before,
+        "peak_mib": memory.peak_mib,
         "checksum": int(found.sum()),
     }
-
-
-def own_mib() -> float:
-    """Memory of this process that is not that of files."""
-    resident, shared = (int(part) for part in Path("/proc/self/statm").read_text().split()[1:3])
-    return (resident - shared) * resource.getpagesize() / 2**20
-
-
-def _watch(memory: list[float], done: threading.Event) -> None:
-    while not done.wait(0.02):
-        memory[0] = max(memory[0], own_mib())
 
 
 def apart(who: str, folder: Path) -> dict[str, Any]:

@@ -7,11 +7,13 @@ import importlib.metadata
 import json
 import os
 import platform
+import resource
 import statistics
+import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 RESULTS = Path(__file__).parent / "results"
 LIBRARIES = ("torch", "monai", "diffusers", "accelerate", "pydicom", "numpy", "zarr")
@@ -59,6 +61,32 @@ def paired_ratio(ours: Sequence[float], theirs: Sequence[float]) -> dict[str, fl
     """How many times as fast ours is, round by round (the rounds alternate, so both meet the same load)."""
     ratios = [their / our for our, their in zip(ours, theirs, strict=True)]
     return {"median": statistics.median(ratios), "low": min(ratios), "high": max(ratios)}
+
+
+class PeakMemory:
+    """Watches this process; afterwards ``peak_mib`` is what it took at most beyond what it had, mapped files aside."""
+
+    def __enter__(self) -> Self:
+        self._before = self._most = own_mib()
+        self._done = threading.Event()
+        self._watcher = threading.Thread(target=self._watch)
+        self._watcher.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self._watcher.join()
+        self.peak_mib = self._most - self._before
+
+    def _watch(self) -> None:
+        while not self._done.wait(0.02):
+            self._most = max(self._most, own_mib())
+
+
+def own_mib() -> float:
+    """Memory of this process that is not that of files."""
+    resident, shared = (int(part) for part in Path("/proc/self/statm").read_text().split()[1:3])
+    return (resident - shared) * resource.getpagesize() / 2**20
 
 
 def write_result(name: str, result: dict[str, Any]) -> Path:

@@ -21,12 +21,13 @@ from cohorts.records import SPLITS, Frozen
 from cohorts.store import Cohort
 from quality.config import AssessConfig
 from quality.estimate import Estimate
-from quality.features import NetworkRun, check_names, cross_fitted, encoder, filter_bank, simulated
+from quality.features import NetworkRun, check_names, cross_fitted, encoder, filter_bank, radiomics, simulated
 from quality.fidelity.scores import ImageSets, RunScores, Shown, estimates_of, score_run
 from quality.material import Material, Probes
 from quality.parts import Context, CopyScores, Estimates, LabelScores, copy_part, diversity_part, label_part, mask_part
 from quality.privacy_part import MembershipScores, membership_part
 from quality.quality_report import CopySummary, MembershipSummary, QualityReport, Verdict
+from quality.radiomics import LEAST_REFERENCE
 
 __all__ = ["AssessConfig", "assess"]
 
@@ -120,8 +121,9 @@ class _Assessment:
         self.material, self.config, self.progress = material, config, progress
         self.parts = work / "parts"
         self.context = Context(material, config, work / "classifiers", self.tell)
-        default = ("simulated", "filters") if material.targets.source == "none" else ("cross_fitted", "filters")
-        self.names = config.networks or default
+        trained = "simulated" if material.targets.source == "none" else "cross_fitted"
+        scaled = ("radiomics",) if len(material.rows["train"]) >= LEAST_REFERENCE else ()
+        self.names = config.networks or (trained, "filters", *scaled)
         check_names(self.names)
         self.seeds = {name: range(config.network_seeds) if name in TRAINED else range(1) for name in self.names}
         self.runs: dict[tuple[str, int], NetworkRun] = {}
@@ -233,6 +235,8 @@ class _Assessment:
             )  # fmt: skip
         if name == "filters":
             return filter_bank(total_test, config.classifier.device)
+        if name == "radiomics":
+            return radiomics(material.images["train"], total_test)
         return encoder(name, total_test, config.classifier.device)
 
     def fidelity(self, name: str, number: int) -> RunScores:
@@ -250,7 +254,7 @@ class _Assessment:
                 shown=self.shown(),
             )
             rng = self.context.rng("halves", name, number)
-            return score_run(self.run(name, number), images, draws=config.draws, rng=rng)
+            return score_run(self.run(name, number), images, draws=config.draws, rng=rng, work=self.parts)
 
         settings = {"network": name, "number": number, "draws": config.draws}
         settings |= {"classifier": config.classifier.model_dump()} if name in TRAINED else {}

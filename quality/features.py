@@ -29,6 +29,7 @@ from quality.config import ClassifierConfig
 from quality.fidelity.frechet import IMAGES_PER_FEATURE
 from quality.filters import VERSION, FilterBank
 from quality.quality_report import NetworkFacts
+from quality.radiomics import Radiomics
 from quality.stages import stage
 from quality.targets import Targets, held_out_score
 
@@ -53,10 +54,11 @@ class FeatureNetwork(Protocol):
     def num_features(self) -> int:
         """Length d of a feature vector."""
 
-    def features(self, images_NC: Array) -> Array:
+    def features(self, images_NC: Array, into: Array | None = None) -> Array:
         """Features float32 ``(N, d)`` of float32 images ``(N, C, *spatial)`` in -1…1.
 
-        Volumes are seen as their three middle slices (2.5-D), features averaged over them.
+        Volumes are seen as their three middle slices (2.5-D), features averaged over them. They are written to ``into``
+        where it is given, such as a memory map.
         """
 
 
@@ -78,11 +80,11 @@ class ModuleNetwork:
     module: nn.Module
     device: Literal["auto", "cpu", "cuda"] = "auto"
 
-    def features(self, images_NC: Array) -> Array:
+    def features(self, images_NC: Array, into: Array | None = None) -> Array:
         """As :meth:`FeatureNetwork.features`."""
         where = resolve_device(self.device)
         self.module.to(where).eval()
-        found = np.empty((len(images_NC), self.num_features), dtype=np.float32)
+        found = np.empty((len(images_NC), self.num_features), dtype=np.float32) if into is None else into
         with torch.inference_mode():
             for start in range(0, len(images_NC), IMAGES_PER_PASS):
                 batch = torch.from_numpy(images_NC[start : start + IMAGES_PER_PASS]).to(where)
@@ -291,6 +293,15 @@ def filter_bank(total_test: int, device: Literal["auto", "cpu", "cuda"]) -> Netw
     digest = json_digest([VERSION, weights_digest(bank)])
     wrapped = ModuleNetwork("filters", digest, bank.num_features, _OfViews(bank), device)
     return _everything(wrapped, total_test, "nothing: a fixed filter bank", None)
+
+
+def radiomics(train_NC: Array, total_test: int) -> NetworkRun:
+    """Radiomic features, scaled by training images.
+
+    Raises:
+        UnsupportedClaim: too few training images.
+    """
+    return _everything(Radiomics(train_NC), total_test, "mean and deviation over train; nothing is trained", None)
 
 
 def encoder(source: str, total_test: int, device: Literal["auto", "cpu", "cuda"]) -> NetworkRun:

@@ -272,6 +272,7 @@ NETWORKS = {
     "cross_fitted": "classifier cross-fitted on real patients whom it does not score",
     "simulated": "classifier fitted on simulated patients",
     "filters": "fixed filter bank",
+    "radiomics": "radiomics: grey values and texture",
 }
 RECONSTRUCTION = "_reconstruction"
 RATIOS = ("_over_floor", "_over_reconstruction")

@@ -20,6 +20,8 @@ from quality.fidelity.kernel import SMALLEST_PATIENTS, kernel_distance, kernel_r
 from quality.fidelity.score import FoldFeatures, Part, Score, smallest_half
 from quality.fidelity.table import Rows, Table
 
+LARGEST_KERNEL = 10_000  # images a side: the time grows with the square
+
 
 def compare(folds: Sequence[FoldFeatures], *, draws: int, rng: np.random.Generator) -> list[Score]:
     """All scores of one network run.
@@ -43,7 +45,7 @@ def compare(folds: Sequence[FoldFeatures], *, draws: int, rng: np.random.Generat
     if matched:
         found += frechet_scores("frechet_random_halves", folds, plain, rng)
     found += half_sampled_scores(folds, halves, rng)
-    found.append(kernel_score(folds, plain))
+    found.append(kernel_score(folds, plain, rng))
     return found
 
 
@@ -61,7 +63,7 @@ def compare_label(
     synthetic_seed = int(rng.integers(2**63))
     halves = [fold.halves(draws, rng, synthetic_seed, matched=False) for fold in folds]
     scores = [
-        kernel_score(folds, halves),
+        kernel_score(folds, halves, rng),
         *frechet_scores("frechet", folds, halves, rng),
         *half_sampled_scores(folds, halves, rng),
     ]
@@ -70,10 +72,17 @@ def compare_label(
             yield score.model_copy(update={"label": label})
 
 
-def kernel_score(folds: Sequence[FoldFeatures], halves: Sequence[Sequence[Halves]]) -> Score:
-    """All images at once; the floor is the range over halves, whose expectation is zero."""
+def kernel_score(folds: Sequence[FoldFeatures], halves: Sequence[Sequence[Halves]], rng: np.random.Generator) -> Score:
+    """All images at once, or :data:`LARGEST_KERNEL` of them; the floor is the range over halves; it is zero on average.
+
+    Args:
+        folds: features by fold.
+        halves: draws by fold, for the floor.
+        rng: chooses images where there are more.
+    """
+    asked = rng.permutation(len(folds[0].synthetic))[:LARGEST_KERNEL]
     counts = [min(len(fold.real), len(fold.synthetic)) for fold in folds]
-    n_real, n_synthetic = min(len(fold.real) for fold in folds), len(folds[0].synthetic)
+    n_real, n_synthetic = min(LARGEST_KERNEL, *(len(fold.real) for fold in folds)), len(asked)
     why = kernel_refusal(min(counts)) or kernel_refusal(smallest_half(halves))
     if why is not None or min(len(np.unique(fold.patients)) for fold in folds) < 2 * SMALLEST_PATIENTS:
         why = why or "images of too few patients; look at the images and the label agreement instead"
@@ -81,10 +90,10 @@ def kernel_score(folds: Sequence[FoldFeatures], halves: Sequence[Sequence[Halves
     means, quadratic = [], 0.0
     floor, rebuilt = [], []
     for fold, draws in zip(folds, halves, strict=True):
-        found = kernel_distance(fold.synthetic, fold.real, second_owners=fold.patients)
+        rows = rng.permutation(len(fold.real))[:LARGEST_KERNEL]
+        found = kernel_distance(Rows(fold.synthetic, asked), Rows(fold.real, rows), None, fold.patients[rows])
         mean = DrawMeans(fold, 1)
-        every = np.arange(len(fold.real)), np.arange(len(fold.synthetic))
-        mean.add(0, found.value, ("synthetic", every[1], found.first), ("real", every[0], found.second))
+        mean.add(0, found.value, ("synthetic", asked, found.first), ("real", rows, found.second))
         means.append(mean)
         quadratic += found.quadratic / len(folds) ** 2
         floor += [_kernel_of_halves(fold, fold.real, half) for half in draws]
@@ -103,7 +112,7 @@ def kernel_score(folds: Sequence[FoldFeatures], halves: Sequence[Sequence[Halves
 
 def _kernel_of_halves(fold: FoldFeatures, candidates: Table, half: Halves) -> float:
     """Kernel distance of one half of the candidates, which are real images in some form, to the other real half."""
-    first, second = half.first, half.second
+    first, second = half.first[:LARGEST_KERNEL], half.second[:LARGEST_KERNEL]
     return kernel_distance(
         Rows(candidates, first), Rows(fold.real, second), fold.patients[first], fold.patients[second]
     ).value

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from cohorts.records import Array
+from quality.estimate import Interval
 from quality.fidelity.frechet import SMALLEST_N
-from quality.fidelity.halves import Halves
+from quality.fidelity.halves import Halves, owner_half
 from quality.fidelity.manifold import ManifoldScores, manifold_scores
 from quality.fidelity.score import LEAST_KEPT, FoldFeatures, Part, Score, refused, smallest_half
 from quality.fidelity.table import Rows, Table, blocks, mean_of
@@ -17,6 +18,7 @@ from quality.fidelity.vendi import vendi_score
 from quality.influence import MOST_FREEDOM
 
 LOCAL = (*ManifoldScores._fields, "vendi")
+LARGEST_SET = 5_000  # images a side: the time grows with the square, and shares of 5,000 are known to a percent
 SHARES = ("precision", "recall", "coverage")
 
 
@@ -31,6 +33,7 @@ def half_sampled_scores(
     size = smallest_half(halves)
     if not all(half.disjoint for draws in halves for half in draws):
         size = min(size, len(folds[0].synthetic) // 2)
+    size = min(size, LARGEST_SET)
     if size < SMALLEST_N:
         return refused(LOCAL, size, f"{size} images are too few for neighbourhoods (≥ {SMALLEST_N}): read kernel")
     asked, floor, rebuilt = [], [], []
@@ -72,6 +75,43 @@ def _trimmed(half: Halves, size: int, total_synthetic: int, rng: np.random.Gener
         return Halves(first, second, half.for_first[:size], half.for_second[:size])
     order = rng.permutation(total_synthetic)
     return Halves(first, second, order[:size], order[size : 2 * size])
+
+
+def manifold_intervals(
+    real_ND: Table,
+    synthetic_MD: Table,
+    real_owners: Sequence[str] | Array,
+    *,
+    rng: np.random.Generator,
+    splits: int = 5,
+) -> dict[str, tuple[float, Interval | None]]:
+    """Precision, recall, density and coverage of two whole sets, each with a 95 % interval by repeated half-samples.
+
+    Args:
+        real_ND: features of real images.
+        synthetic_MD: features of synthetic images.
+        real_owners: patient of each real image.
+        rng: source of the halves.
+        splits: pairs of halves.
+    """
+    owners, every = np.asarray(real_owners), np.arange(len(synthetic_MD))
+    pairs = []
+    for _ in range(splits):
+        masks = [owner_half(names, rng) for names in (owners, every)]
+        pairs.append(
+            [
+                manifold_scores(
+                    Rows(real_ND, np.flatnonzero(masks[0] == side)),
+                    Rows(synthetic_MD, np.flatnonzero(masks[1] == side)),
+                )
+                for side in (True, False)
+            ]
+        )
+    found = {}
+    for place, (name, value) in enumerate(manifold_scores(real_ND, synthetic_MD)._asdict().items()):
+        part = _half_sampled([pairs], place).model_copy(update={"value": value})
+        found[name] = (value, part.interval())
+    return found
 
 
 Values = Sequence[Sequence[Sequence[tuple[float, ...]]]]  # fold, draw, half, score

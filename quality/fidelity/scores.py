@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -96,7 +98,7 @@ class RunScores(Frozen):
     scores: tuple[Score, ...]
 
 
-def score_run(run: NetworkRun, images: ImageSets, *, draws: int, rng: np.random.Generator) -> RunScores:
+def score_run(run: NetworkRun, images: ImageSets, *, draws: int, rng: np.random.Generator, work: Path) -> RunScores:
     """Score one network run.
 
     Args:
@@ -104,27 +106,37 @@ def score_run(run: NetworkRun, images: ImageSets, *, draws: int, rng: np.random.
         images: what is compared.
         draws: how often patients are halved.
         rng: source of the draws.
+        work: private folder, where features lie in memory maps for as long as this takes.
     """
-    folds = [_features(fold, images) for fold in run.folds]
-    found = compare(folds, draws=draws, rng=rng)
-    for shown in images.shown:
-        asked = np.flatnonzero(shown.synthetic)
-        parts = [
-            features.restricted(np.flatnonzero(shown.test[fold.rows]), asked)
-            for fold, features in zip(run.folds, folds, strict=True)
-        ]
-        found += compare_label(shown.label, parts, draws=draws, rng=rng)
+    work.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="features-", dir=work) as folder:
+        folds = [_features(fold, images, Path(folder) / str(number)) for number, fold in enumerate(run.folds)]
+        found = compare(folds, draws=draws, rng=rng)
+        for shown in images.shown:
+            asked = np.flatnonzero(shown.synthetic)
+            parts = [
+                features.restricted(np.flatnonzero(shown.test[fold.rows]), asked)
+                for fold, features in zip(run.folds, folds, strict=True)
+            ]
+            found += compare_label(shown.label, parts, draws=draws, rng=rng)
     return RunScores(facts=run.facts, draws=draws, scores=tuple(found))
 
 
-def _features(fold: Fold, images: ImageSets) -> FoldFeatures:
+def _features(fold: Fold, images: ImageSets, folder: Path) -> FoldFeatures:
+    folder.mkdir()
+
+    def made(name: str, images_NC: Array) -> Array:
+        shape = (len(images_NC), fold.network.num_features)
+        table = np.lib.format.open_memmap(folder / f"{name}.npy", mode="w+", dtype=np.float32, shape=shape)
+        return fold.network.features(images_NC, table)
+
     matched = images.test_class is not None and images.synthetic_class is not None
     rebuilt = None
     if images.reconstruction is not None:
-        rebuilt = fold.network.features(images.reconstruction[fold.rows])
+        rebuilt = made("rebuilt", images.reconstruction[fold.rows])
     return FoldFeatures(
-        real=fold.network.features(images.test[fold.rows]),
-        synthetic=fold.network.features(images.synthetic),
+        real=made("real", images.test[fold.rows]),
+        synthetic=made("synthetic", images.synthetic),
         rebuilt=rebuilt,
         patients=np.asarray(images.patients)[fold.rows],
         strata=images.test_class[fold.rows] if matched and images.test_class is not None else None,
