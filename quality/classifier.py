@@ -90,9 +90,7 @@ class ImageLearner(Learner):
         config: how to train.
     """
 
-    network: SmallCNN
-
-    def __init__(self, network: SmallCNN, config: ClassifierConfig) -> None:
+    def __init__(self, network: nn.Module, config: ClassifierConfig) -> None:
         super().__init__(network)
         self.config = config
 
@@ -119,8 +117,16 @@ class ImageLearner(Learner):
         return images * gain.to(images.device) + offset_grey.to(images.device)
 
 
-class _ClassifierLearner(ImageLearner):
-    def __init__(self, network: SmallCNN, exclusive: bool, config: ClassifierConfig) -> None:
+class ClassifierLearner(ImageLearner):
+    """Fits labels: one of several that exclude each other, or any number.
+
+    Args:
+        network: to fit, with one output per target.
+        exclusive: one target is present per image.
+        config: how to train.
+    """
+
+    def __init__(self, network: nn.Module, exclusive: bool, config: ClassifierConfig) -> None:
         super().__init__(network, config)
         self.exclusive = exclusive
 
@@ -172,8 +178,9 @@ def fit_classifier(
         [pixel_digest(images_NC), pixel_digest(targets_NT), exclusive, num_features, config.model_dump(), seed]
     )
     network = new_network(images_NC, num_features, targets_NT.shape[1], seed)
-    learner = _ClassifierLearner(network, exclusive, config)
-    return fit_network(learner, images_NC, targets_NT, identity, seed=seed, work=work, name=name, progress=progress)
+    learner = ClassifierLearner(network, exclusive, config)
+    fit_network(learner, images_NC, targets_NT, identity, seed=seed, work=work, name=name, progress=progress)
+    return network
 
 
 def new_network(images_NC: Array, num_features: int, num_targets: int, seed: int) -> SmallCNN:
@@ -193,12 +200,8 @@ def fit_network(
     work: Path,
     name: str,
     progress: Progress | None,
-) -> SmallCNN:
-    """Fit a learner's network to images; ``identity`` is the digest of all that decides its weights.
-
-    Returns:
-        The network, on the CPU.
-    """
+) -> None:
+    """Fit a learner's network to images, on the CPU afterwards; ``identity`` is the digest of all that decides it."""
     fit(
         learner,
         TensorBatches({"images": torch.from_numpy(images_NC), "targets": torch.from_numpy(targets_NT)}),
@@ -208,11 +211,11 @@ def fit_network(
         name=name,
         progress=progress,
     )
-    return learner.network.cpu()
+    learner.network.cpu()
 
 
 @torch.inference_mode()
-def outputs(network: SmallCNN, images_NC: Array, device: Literal["auto", "cpu", "cuda"]) -> Tensor:
+def outputs(network: nn.Module, images_NC: Array, device: Literal["auto", "cpu", "cuda"]) -> Tensor:
     """What the head says, ``(N, T)`` float64, on the CPU."""
     where = resolve_device(device)
     network.to(where).eval()
@@ -221,13 +224,18 @@ def outputs(network: SmallCNN, images_NC: Array, device: Literal["auto", "cpu", 
         for start in range(0, len(images_NC), IMAGES_PER_PASS)
     ]
     network.cpu()
-    return torch.cat(found) if found else torch.zeros((0, network.head.out_features), dtype=torch.float64)
+    return torch.cat(found) if found else torch.zeros((0, outputs_of(network)), dtype=torch.float64)
 
 
-def predict(network: SmallCNN, images_NC: Array, *, exclusive: bool, device: Literal["auto", "cpu", "cuda"]) -> Array:
+def predict(network: nn.Module, images_NC: Array, *, exclusive: bool, device: Literal["auto", "cpu", "cuda"]) -> Array:
     """Probabilities ``(N, T)`` float64: softmax over exclusive targets, sigmoid of each otherwise."""
     logits = outputs(network, images_NC, device)
     return (logits.softmax(dim=1) if exclusive else logits.sigmoid()).numpy()
+
+
+def outputs_of(network: nn.Module) -> int:
+    """How many targets a network has: the length of its last linear layer."""
+    return [layer for layer in network.modules() if isinstance(layer, nn.Linear)][-1].out_features
 
 
 def weights_digest(module: nn.Module) -> str:

@@ -174,6 +174,73 @@ class UtilityConfig(Frozen):
     least_test: Annotated[int, Field(ge=1)] = 30
 
 
+PupilNetwork = Literal["small", "resnet18", "densenet121"]
+StudyArm = Literal["real", "synthetic", "real_and_synthetic", "pretrained", "classical", "oversampled"]
+
+
+class ClassicalAugmentation(Frozen):
+    """How images are varied in the arm that synthetic images have to beat.
+
+    Attributes:
+        turn_degrees: largest turn, about every axis.
+        scale: largest change of size, as a fraction.
+        shift: largest further shift, as a fraction of the side.
+        mirror: also exchange left and right; only where they do not matter.
+        gamma: standard deviation of the logarithm of the power that grey values are raised to.
+        noise: standard deviation of noise; images lie in -1…1.
+    """
+
+    turn_degrees: Annotated[float, Field(ge=0, le=180)] = 10.0
+    scale: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    shift: Annotated[float, Field(ge=0, le=0.5)] = 0.05
+    mirror: bool = False
+    gamma: Annotated[float, Field(ge=0, le=1)] = 0.15
+    noise: Annotated[float, Field(ge=0, le=1)] = 0.03
+
+
+class StudyConfig(Frozen):
+    """How the utility study is done.
+
+    Attributes:
+        seed: everything random derives from it.
+        arms: what classifiers learn from.
+        network: the classifier: ``small`` (that of the feature networks), or MONAI's ``resnet18``, ``densenet121``.
+        classifier: how it is trained; every arm takes the same number of steps.
+        classifier_seeds: trainings of every arm.
+        ratios: synthetic images per real one, for the arms that mix them.
+        classical: how images are varied in the arm ``classical``.
+        bootstrap: samples behind the intervals of what has no formula (average precision, calibration).
+        least_train: positive training patients below which a label is refused.
+        least_test: positive test patients below which a label is refused, also in a subgroup.
+        significance: of the p values after Holm's correction over labels.
+    """
+
+    seed: Annotated[int, Field(ge=0)] = 0
+    arms: Annotated[tuple[StudyArm, ...], Field(min_length=2)] = (
+        "real",
+        "synthetic",
+        "real_and_synthetic",
+        "pretrained",
+        "classical",
+    )
+    network: PupilNetwork = "small"
+    classifier: ClassifierConfig = ClassifierConfig(steps=600)
+    classifier_seeds: Annotated[int, Field(ge=2, le=50)] = 5
+    ratios: Annotated[tuple[Annotated[float, Field(gt=0, le=100)], ...], Field(min_length=1)] = (0.5, 1.0, 2.0, 4.0)
+    classical: ClassicalAugmentation = ClassicalAugmentation()
+    bootstrap: Annotated[int, Field(ge=100)] = 200
+    least_train: Annotated[int, Field(ge=1)] = 20
+    least_test: Annotated[int, Field(ge=1)] = 30
+    significance: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
+
+    @field_validator("arms")
+    @classmethod
+    def _with_real(cls, arms: tuple[StudyArm, ...]) -> tuple[StudyArm, ...]:
+        if "real" not in arms or len(set(arms)) != len(arms):
+            raise ValueError("arms must be different and hold 'real', which the others are compared with")
+        return arms
+
+
 class AssessConfig(Frozen):
     """How images are scored.
 

@@ -28,7 +28,7 @@ from quality.pairs import PairImages, pairs_preprocess, said_attribute, said_lab
 from quality.regressor import fit_regressor, r_squared
 from quality.stages import stage
 from quality.targets import auroc
-from quality.utility import positives
+from quality.utility.check import positives
 
 Split = Literal["train", "val", "test"]
 

@@ -30,7 +30,8 @@ from quality.segmentation import (
 )
 from quality.stages import stage
 from quality.targets import Judged
-from quality.utility import Arm, Counts, metadata_guesses, metadata_table, positives, score_arm
+from quality.utility.check import Arm, Counts, positives, score_arm
+from quality.utility.metadata import metadata_guesses, metadata_table
 
 ImageArm = Literal["real", "synthetic", "real_and_synthetic"]
 

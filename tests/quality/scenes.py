@@ -47,7 +47,9 @@ def stored(image: Array) -> Array:
     return np.rint((image + 1) * 127.5).clip(0, 255).astype(np.uint8)
 
 
-def write_real(path: Path, patients: int, seed: int, *, exclusive: bool = True) -> Cohort:
+def write_real(
+    path: Path, patients: int, seed: int, *, exclusive: bool = True, fractions: SplitFractions = FRACTIONS
+) -> Cohort:
     """A real cohort; its labels are the kinds, or (not exclusive) ``bright`` and ``rings``, some of them not stated."""
     rng = np.random.default_rng(seed)
     key = IdentityKey.from_phrase("scenes")
@@ -75,7 +77,7 @@ def write_real(path: Path, patients: int, seed: int, *, exclusive: bool = True) 
                         image_id=key.pseudonym("image", f"{number}/{index}"),
                         patient=patient,
                         pixels=stored(image),
-                        split=key.split(patient, FRACTIONS),
+                        split=key.split(patient, fractions),
                         labels=labels,
                         attributes={
                             "age": 40.0 + 20 * bright + rng.normal(),

@@ -10,7 +10,8 @@ from quality.agreement import agreement
 from quality.config import UtilityConfig
 from quality.intervals import proportion_interval
 from quality.targets import Judged, held_out_score, targets_of
-from quality.utility import Arm, Counts, metadata_guesses, metadata_table, positives, score_arm
+from quality.utility.check import Arm, Counts, positives, score_arm
+from quality.utility.metadata import metadata_guesses, metadata_table
 from tests.quality.scenes import write_real
 
 LABELS = ("a", "b", "c")

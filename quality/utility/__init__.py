@@ -1,0 +1,1 @@
+"""Are synthetic images useful: classifiers that learn from them are tested on real patients."""

@@ -1,0 +1,103 @@
+"""Out of the table of a utility study: what to do, label by label. *No, it did not help* is an answer too."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from quality.utility.study_report import Advice, StudyScore, Taught
+
+MIXING = ("real_and_synthetic", "pretrained")
+
+
+def advise(scores: Sequence[StudyScore], labels: Sequence[str], significance: float) -> Iterator[Advice]:
+    """Advice on the mean over labels, then on every label.
+
+    Args:
+        scores: of the study.
+        labels: names.
+        significance: of p values after Holm's correction over labels and ratios.
+    """
+    for label in (None, *labels):
+        found = [
+            score
+            for score in scores
+            if score.estimate.label == label
+            and score.test == "test"
+            and score.measure == "AUROC"
+            and score.group is None
+        ]
+        yield _advice(label, found, significance)
+
+
+def _advice(label: str | None, found: Sequence[StudyScore], significance: float) -> Advice:
+    what = label or "all labels on average"
+    refused = next((score.estimate.refused for score in found if score.estimate.refused), None)
+    mixed = [score for score in found if score.taught.arm in MIXING and score.difference is not None]
+    if refused is not None or not mixed:
+        why = refused or "no arm added synthetic images"
+        return Advice(label=label, counsel="refused", taught=None, sentence=f"{what}: no advice, {why}.")
+    helping = [score for score in mixed if _value(score) > 0 and (score.p_holm or 0.0) < significance]
+    if helping:
+        best = max(helping, key=_value)
+        chosen = _smallest_as_good(best, helping)
+        sentence = f"{what}: {_do(chosen.taught)}: {_gain(chosen)} over real images alone{_beyond(chosen, mixed)}"
+        return Advice(
+            label=label, counsel="add", taught=chosen.taught, sentence=f"{sentence}.{_against_classical(chosen, found)}"
+        )
+    best = max(mixed, key=_value)
+    if all(_value(score) < 0 and (score.p_holm or 0.0) < significance for score in mixed):
+        sentence = f"{what}: do not add synthetic images, they harm: {_gain(best)} at best ({best.taught.words})."
+        return Advice(label=label, counsel="harm", taught=best.taught, sentence=sentence)
+    sentence = (
+        f"{what}: no, that synthetic images help was not shown: {_gain(best)} at best ({best.taught.words})."
+        f"{_against_classical(best, found)}"
+    )
+    return Advice(label=label, counsel="no gain", taught=best.taught, sentence=sentence)
+
+
+def _value(score: StudyScore) -> float:
+    return 0.0 if score.difference is None or score.difference.value is None else score.difference.value
+
+
+def _half_width(score: StudyScore) -> float:
+    interval = None if score.difference is None else score.difference.interval
+    return 0.0 if interval is None else (interval[1] - interval[0]) / 2
+
+
+def _smallest_as_good(best: StudyScore, helping: Sequence[StudyScore]) -> StudyScore:
+    """The smallest ratio of the same arm that is within one standard error of the best: more would be for nothing."""
+    near = [
+        score
+        for score in helping
+        if score.taught.arm == best.taught.arm and _value(score) >= _value(best) - _half_width(best) / 2
+    ]
+    return min(near, key=lambda score: score.taught.ratio or 0.0)
+
+
+def _do(taught: Taught) -> str:
+    times = f"about {taught.ratio:g} synthetic images per real one"
+    return f"add {times}" if taught.arm == "real_and_synthetic" else f"train on {times} first, then on the real ones"
+
+
+def _gain(score: StudyScore) -> str:
+    interval = None if score.difference is None else score.difference.interval
+    bounds = "" if interval is None else f" [{interval[0]:+.3f}, {interval[1]:+.3f}]"
+    return f"AUROC {_value(score):+.3f}{bounds}"
+
+
+def _beyond(chosen: StudyScore, mixed: Sequence[StudyScore]) -> str:
+    """What more images do, where more were tried."""
+    ratio = chosen.taught.ratio or 0.0
+    more = [score for score in mixed if score.taught.arm == chosen.taught.arm and (score.taught.ratio or 0.0) > ratio]
+    if not more:
+        return "; more were not tried"
+    return f"; it stops helping beyond ({_value(more[-1]):+.3f} at {more[-1].taught.ratio:g})"
+
+
+def _against_classical(chosen: StudyScore, found: Sequence[StudyScore]) -> str:
+    """How classical augmentation and oversampling, which cost nothing, did beside it."""
+    others = [score for score in found if score.taught.arm in {"classical", "oversampled"} and score.difference]
+    return "".join(
+        f" {'But ' if _value(other) >= _value(chosen) else ''}{other.taught.words} alone: {_gain(other)}."
+        for other in others
+    )

@@ -1,0 +1,205 @@
+"""Scores of classifiers that were trained several times, on the same test patients: means, differences, intervals.
+
+Two things are left to chance: which patients are tested, and which seeds trained classifier and generator. The variance
+of a mean over seeds is that of the patients (by influence, clustered) plus that of the seeds, with as few degrees of
+freedom as there are seeds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+from sklearn.metrics import average_precision_score
+
+from cohorts.records import Array
+from quality.auroc import Auroc, auroc_with_influence, mean_auroc
+from quality.estimate import Interval
+from quality.influence import MOST_FREEDOM, Variance, plain_interval, student_quantile
+
+CALIBRATION_BINS = 10
+
+
+@dataclass(frozen=True)
+class Guesses:
+    """What the classifiers of one arm see in the test images.
+
+    Attributes:
+        by_seed: probabilities ``(generators, seeds, n, T)``.
+        of_val: the same of the ``val`` images, where thresholds are chosen; ``None`` without any.
+    """
+
+    by_seed: Array
+    of_val: Array | None = None
+
+
+@dataclass(frozen=True)
+class Trained:
+    """AUROC of every training on the same images.
+
+    Attributes:
+        by_seed: ``[generator][seed]``.
+        patients: of each image.
+    """
+
+    by_seed: tuple[tuple[Auroc, ...], ...]
+    patients: Array
+
+    @property
+    def mean(self) -> Auroc:
+        """Over all trainings."""
+        return mean_auroc([one for row in self.by_seed for one in row])
+
+    @property
+    def values(self) -> Array:
+        """``(generators, seeds)``."""
+        return np.array([[one.value for one in row] for row in self.by_seed])
+
+    def variance(self) -> Variance:
+        """Of the mean: of patients plus of seeds."""
+        return _sum(self.mean.variance(self.patients), seed_variance(self.values))
+
+    def interval(self) -> Interval | None:
+        """95 %, on the logit scale; ``None`` for a mean of 0 or 1."""
+        value, variance = self.mean.value, self.variance()
+        if not 0 < value < 1:
+            return None
+        center = np.log(value / (1 - value))
+        half = student_quantile(variance) * np.sqrt(variance.value) / (value * (1 - value))
+        low, high = (float(1 / (1 + np.exp(-(center + side * half)))) for side in (-1, 1))
+        return low, high
+
+    def less(self, other: Trained) -> Trained:
+        """Differences, training by training: seeds are paired, and an arm without generator is the same for all."""
+        found = []
+        for generator, row in enumerate(self.by_seed):
+            beside = other.by_seed[generator % len(other.by_seed)]
+            found.append(
+                tuple(
+                    Auroc(mine.value - theirs.value, mine.influence - theirs.influence)
+                    for mine, theirs in zip(row, beside, strict=True)
+                )
+            )
+        return Trained(tuple(found), self.patients)
+
+    def plain(self) -> tuple[float, Interval, float]:
+        """A difference with its 95 % interval and the two-sided p that it is zero."""
+        value, variance = self.mean.value, self.variance()
+        if variance.value <= 0:
+            return value, (value, value), 1.0
+        p = float(2 * stats.t.sf(abs(value) / np.sqrt(variance.value), variance.freedom))
+        return value, plain_interval(value, variance), p
+
+
+def seed_variance(values_GS: Array) -> Variance:
+    """Variance of a mean over trainings that is due to their seeds.
+
+    Trainings of one generator share its luck: where generators differ by more than trainings do, as few of them count
+    as there are.
+    """
+    generators, seeds = values_GS.shape
+    total = generators * seeds
+    if total < 2:
+        return Variance(0.0, MOST_FREEDOM)
+    every = Variance(float(values_GS.var(ddof=1)) / total, total - 1)
+    if generators < 2:
+        return every
+    between = Variance(float(values_GS.mean(axis=1).var(ddof=1)) / generators, generators - 1)
+    return between if between.value > every.value else every
+
+
+def _sum(first: Variance, second: Variance) -> Variance:
+    """Sum of independent variances (Satterthwaite 1946)."""
+    value = first.value + second.value
+    noise = first.value**2 / first.freedom + second.value**2 / second.freedom
+    return Variance(value, value**2 / noise if noise > 0 else MOST_FREEDOM)
+
+
+def trained(
+    guesses: Guesses, truth_NT: Array, target: int, patients: Array, rows: Array | None = None
+) -> Trained | None:
+    """AUROC of one target for every training; ``None`` when all images that state it are alike.
+
+    Args:
+        guesses: of an arm.
+        truth_NT: 1 present, 0 absent, -1 not stated.
+        target: which.
+        patients: of each image.
+        rows: only these images.
+    """
+    chosen = np.arange(len(truth_NT)) if rows is None else rows
+    chosen = chosen[truth_NT[chosen, target] >= 0]
+    found = []
+    for per_generator in guesses.by_seed:
+        row = []
+        for one in per_generator:
+            made = auroc_with_influence(truth_NT[chosen, target], one[chosen, target])
+            if made is None:
+                return None
+            influence = np.zeros(len(truth_NT))
+            influence[chosen] = made.influence
+            row.append(Auroc(made.value, influence))
+        found.append(tuple(row))
+    return Trained(tuple(found), patients)
+
+
+def mean_over(parts: Sequence[Trained]) -> Trained:
+    """The mean over labels (or groups), training by training."""
+    first = parts[0]
+    return Trained(
+        tuple(
+            tuple(mean_auroc([part.by_seed[g][s] for part in parts]) for s in range(len(row)))
+            for g, row in enumerate(first.by_seed)
+        ),
+        first.patients,
+    )
+
+
+def right_guesses(guesses: Guesses, truth_NT: Array, patients: Array) -> Trained:
+    """Accuracy over exclusive labels, as a mean over images, for every training."""
+    classes = (truth_NT == 1).argmax(axis=1)
+    stated = (truth_NT == 1).any(axis=1)
+    found = []
+    for per_generator in guesses.by_seed:
+        row = []
+        for one in per_generator:
+            right = (one.argmax(axis=1) == classes)[stated].astype(float)
+            influence = np.zeros(len(truth_NT))
+            influence[stated] = (right - right.mean()) / len(right)
+            row.append(Auroc(float(right.mean()), influence))
+        found.append(tuple(row))
+    return Trained(tuple(found), patients)
+
+
+def average_precision(truth: Array, guess: Array) -> float | None:
+    """Area under the precision-recall curve; ``None`` when nothing is present."""
+    return float(average_precision_score(truth == 1, guess)) if (truth == 1).any() else None
+
+
+def balanced_accuracy(truth: Array, guess: Array, threshold: float) -> float | None:
+    """Mean of sensitivity and specificity; ``None`` when all are alike."""
+    positive = truth == 1
+    if not positive.any() or positive.all():
+        return None
+    return float(((guess[positive] >= threshold).mean() + (guess[~positive] < threshold).mean()) / 2)
+
+
+def best_threshold(truth: Array, guess: Array) -> float:
+    """The threshold of the largest balanced accuracy (Youden 1950); one half when all are alike."""
+    positive = truth == 1
+    if not positive.any() or positive.all():
+        return 0.5
+    candidates = np.unique(guess)
+    scores = [balanced_accuracy(truth, guess, value) or 0.0 for value in candidates]
+    return float(candidates[int(np.argmax(scores))])
+
+
+def calibration_error(truth: Array, guess: Array) -> float | None:
+    """Mean distance of probability and frequency over ten bins of equally many images (Naeini et al. 2015)."""
+    if len(truth) < CALIBRATION_BINS:
+        return None
+    order = np.argsort(guess, kind="stable")
+    bins = np.array_split(order, CALIBRATION_BINS)
+    return float(sum(len(part) * abs((truth[part] == 1).mean() - guess[part].mean()) for part in bins) / len(truth))

@@ -1,0 +1,68 @@
+"""What age, sex, view and other attributes alone predict: a classifier of images should know more."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from cohorts.records import Array
+from cohorts.store import Cohort
+from quality.targets import present_class
+
+ITERATIONS = 2000
+
+
+def metadata_table(cohort: Cohort, rows: Sequence[int]) -> Array:
+    """Attributes of rows as numbers: values as they are, categories one by one, and whether each is stated.
+
+    Returns:
+        float64 ``(n, columns)``; no column when the cohort has no attributes.
+    """
+    columns: list[Array] = []
+    for spec in cohort.schema.attributes:
+        stated = cohort.attribute(spec.name, rows)
+        if spec.kind == "categorical":
+            columns += [np.array([value == category for value in stated], float) for category in spec.categories]
+        else:
+            known = np.array([np.nan if value is None else float(value) for value in stated])
+            middle = 0.0 if spec.low is None or spec.high is None else (spec.low + spec.high) / 2
+            columns += [np.nan_to_num(known, nan=middle), np.isnan(known).astype(float)]
+    return np.stack(columns, axis=1) if columns else np.zeros((len(rows), 0))
+
+
+def metadata_guesses(train: Array, values_NT: Array, test: Array, *, exclusive: bool) -> Array | None:
+    """Probabilities of a logistic regression on metadata alone; ``None`` when there are no metadata.
+
+    Args:
+        train: metadata of training images, from :func:`metadata_table`.
+        values_NT: their labels.
+        test: metadata of test images.
+        exclusive: exactly one label is present per image.
+
+    Returns:
+        float64 ``(n, T)``; labels that cannot be learned are 0.5 throughout.
+    """
+    if not train.shape[1]:
+        return None
+    guesses = np.full((len(test), values_NT.shape[1]), 0.5)
+    if exclusive:
+        classes = present_class(values_NT)
+        if len(np.unique(classes[classes >= 0])) > 1:
+            model = _logistic().fit(train[classes >= 0], classes[classes >= 0])
+            guesses[:] = 0.0
+            guesses[:, model.classes_] = model.predict_proba(test)
+        return guesses
+    for number in range(values_NT.shape[1]):
+        stated = values_NT[:, number] >= 0
+        if len(np.unique(values_NT[stated, number])) > 1:
+            model = _logistic().fit(train[stated], values_NT[stated, number])
+            guesses[:, number] = model.predict_proba(test)[:, 1]
+    return guesses
+
+
+def _logistic() -> LogisticRegression:
+    return make_pipeline(StandardScaler(), LogisticRegression(max_iter=ITERATIONS))

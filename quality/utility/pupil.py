@@ -1,0 +1,126 @@
+"""The classifier that learns in the utility study: a standard network, trained like any other, from scratch or further.
+
+Shapes: N images, C channels, T targets.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from cohorts.folders import json_digest, pixel_digest
+from cohorts.progress import Progress
+from cohorts.records import Array
+from learning.randomness import derive_seed
+from quality.classifier import ClassifierLearner, fit_network, new_network, weights_digest
+from quality.config import ClassicalAugmentation, ClassifierConfig, PupilNetwork
+
+NUM_FEATURES = 64
+
+
+class _ClassicalLearner(ClassifierLearner):
+    """Turns, scales, shifts, mirrors and shades images as one does where they are scarce."""
+
+    def __init__(
+        self, network: nn.Module, exclusive: bool, config: ClassifierConfig, classical: ClassicalAugmentation
+    ) -> None:
+        super().__init__(network, exclusive, config)
+        self.classical = classical
+
+    def _augmented(self, images_NC: Tensor, generator: torch.Generator) -> Tensor:
+        shaded = super()._augmented(images_NC, generator)
+        grid = F.affine_grid(self._placements(images_NC, generator), list(shaded.shape), align_corners=False)
+        moved = F.grid_sample(shaded, grid.to(shaded), padding_mode="border", align_corners=False)
+        noise = torch.randn(moved.shape, generator=generator).to(moved)
+        power = torch.exp(
+            self.classical.gamma * torch.randn((len(moved), *(1,) * (moved.ndim - 1)), generator=generator)
+        )
+        bright = ((moved.clamp(-1, 1) + 1) / 2).clamp_min(1e-4) ** power.to(moved)
+        return 2 * bright - 1 + self.classical.noise * noise
+
+    def _placements(self, images_NC: Tensor, generator: torch.Generator) -> Tensor:
+        """Affine maps ``(N, D, D + 1)`` of normalised coordinates."""
+        total, axes, how = len(images_NC), images_NC.ndim - 2, self.classical
+
+        def spread(reach: float, *shape: int) -> Tensor:
+            return reach * (2 * torch.rand((total, *shape), generator=generator) - 1)
+
+        matrix = torch.eye(axes).repeat(total, 1, 1)
+        for first in range(axes):
+            for second in range(first + 1, axes):
+                angle = spread(math.radians(how.turn_degrees))
+                turn = torch.eye(axes).repeat(total, 1, 1)
+                turn[:, first, first] = turn[:, second, second] = angle.cos()
+                turn[:, first, second], turn[:, second, first] = -angle.sin(), angle.sin()
+                matrix = matrix @ turn
+        matrix = matrix * (1 + spread(how.scale))[:, None, None]
+        if how.mirror:
+            flipped = torch.rand(total, generator=generator) < 0.5
+            matrix[flipped, :, 0] *= -1  # the first normalised coordinate is the last axis: left and right
+        return torch.cat([matrix, spread(2 * how.shift, axes)[:, :, None]], dim=2)
+
+
+def new_pupil(kind: PupilNetwork, images_NC: Array, num_targets: int, seed: int) -> nn.Module:
+    """A network with fresh weights that the seed decides.
+
+    Args:
+        kind: which; the ResNet and DenseNet are MONAI's, in two or three dimensions.
+        images_NC: images like those it will see.
+        num_targets: outputs.
+        seed: of the weights.
+    """
+    if kind == "small":
+        return new_network(images_NC, NUM_FEATURES, num_targets, seed)
+    from monai.networks.nets.densenet import DenseNet121
+    from monai.networks.nets.resnet import resnet18
+
+    axes, channels = images_NC.ndim - 2, images_NC.shape[1]
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(derive_seed(seed, "classifier weights"))
+        if kind == "resnet18":
+            network: nn.Module = resnet18(spatial_dims=axes, n_input_channels=channels, num_classes=num_targets)
+        else:
+            network = DenseNet121(spatial_dims=axes, in_channels=channels, out_channels=num_targets)
+    return network
+
+
+def fit_pupil(
+    network: nn.Module,
+    images_NC: Array,
+    values_NT: Array,
+    *,
+    exclusive: bool,
+    config: ClassifierConfig,
+    seed: int,
+    work: Path,
+    name: str,
+    classical: ClassicalAugmentation | None = None,
+    progress: Progress | None = None,
+) -> None:
+    """Train a network on; the same network, images and settings give the same weights, and what is done is only loaded.
+
+    Args:
+        network: with fresh weights, or such as have learned something before.
+        images_NC: float32 ``(N, C, *spatial)`` in -1…1.
+        values_NT: int8, 1 present, 0 absent, -1 not stated (ignored).
+        exclusive: one target is present per image.
+        config: how to train.
+        seed: of order and augmentation.
+        work: folder for checkpoints; one subfolder per distinct training.
+        name: what progress calls it.
+        classical: how images are varied; ``None``: only shifted and shaded a little.
+        progress: called after every step.
+    """
+    facts = [pixel_digest(np.ascontiguousarray(images_NC)), pixel_digest(np.ascontiguousarray(values_NT)), exclusive]
+    varied: Literal["light"] | dict[str, object] = "light" if classical is None else classical.model_dump()
+    identity = json_digest([*facts, weights_digest(network), config.model_dump(), varied, seed])
+    learner = ClassifierLearner(network, exclusive, config)
+    if classical is not None:
+        learner = _ClassicalLearner(network, exclusive, config, classical)
+    fit_network(learner, images_NC, values_NT, identity, seed=seed, work=work, name=name, progress=progress)

@@ -1,0 +1,109 @@
+"""Subgroups of the test patients by sex, age, view: who is served worse, and do synthetic images widen that?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+import numpy as np
+
+from cohorts.records import Array
+from cohorts.store import Cohort
+from quality.estimate import Estimate
+from quality.utility.judging import Trained, mean_over
+from quality.utility.study_report import GroupGap, Taught
+
+ByGroup = Callable[[Taught, Array], dict[str, Trained]]
+REAL = Taught(arm="real")
+
+
+@dataclass(frozen=True)
+class Subgroup:
+    """Some of the test images.
+
+    Attributes:
+        attribute: what they have in common.
+        name: in words, such as ``sex = F``.
+        rows: positions among the test images.
+    """
+
+    attribute: str
+    name: str
+    rows: Array
+
+
+def subgroups(cohort: Cohort, test: Sequence[int], train: Sequence[int]) -> Iterator[Subgroup]:
+    """Every category of an attribute, and for numbers below and from the median of the training images.
+
+    Args:
+        cohort: a real cohort.
+        test: rows of the test images.
+        train: rows of the training images.
+    """
+    for spec in cohort.schema.attributes:
+        stated = cohort.attribute(spec.name, test)
+        if spec.kind == "categorical":
+            for category in spec.categories:
+                rows = np.array([place for place, value in enumerate(stated) if value == category], dtype=np.int64)
+                yield Subgroup(spec.name, f"{spec.name} = {category}", rows)
+            continue
+        known = [float(value) for value in cohort.attribute(spec.name, train) if value is not None]
+        if not known:
+            continue
+        middle = float(np.median(known))
+        numbers = np.array([np.nan if value is None else float(value) for value in stated])
+        unit = f" {spec.unit}" if spec.unit else ""
+        yield Subgroup(spec.name, f"{spec.name} < {middle:g}{unit}", np.flatnonzero(numbers < middle))
+        yield Subgroup(spec.name, f"{spec.name} ≥ {middle:g}{unit}", np.flatnonzero(numbers >= middle))
+
+
+def group_gaps(groups: Sequence[Subgroup], by_group: ByGroup, lessons: Sequence[Taught]) -> Iterator[GroupGap]:
+    """The gap between the groups that *real* serves best and worst, in every arm, on the labels that all support.
+
+    Args:
+        groups: in order of their attribute.
+        by_group: AUROCs by label of some rows, where these support one.
+        lessons: the arms.
+    """
+    for attribute, members in groupby(groups, key=lambda group: group.attribute):
+        some = list(members)
+        real = {group.name: by_group(REAL, group.rows) for group in some}
+        shared = [label for label in next(iter(real.values())) if all(label in found for found in real.values())]
+        if len(some) < 2 or not shared:
+            continue
+        means = {name: mean_over([found[label] for label in shared]) for name, found in real.items()}
+        order = sorted(some, key=lambda group: -means[group.name].mean.value)
+        best, worst = order[0], order[-1]
+        base = means[best.name].less(means[worst.name])
+        for taught in lessons:
+            sides = [
+                mean_over([found[label] for label in shared])
+                for found in (by_group(taught, group.rows) for group in (best, worst))
+            ]
+            gap = sides[0].less(sides[1])
+            change = None if taught == REAL else _estimate(gap.less(base), "group_gap_change", attribute)
+            widened = change is not None and change.interval is not None and change.interval[0] > 0
+            yield GroupGap(
+                taught=taught,
+                attribute=attribute,
+                better=best.name,
+                worse=worst.name,
+                gap=_estimate(gap, "group_gap", attribute),
+                change=change,
+                widened=widened,
+            )
+
+
+def _estimate(found: Trained, name: str, attribute: str) -> Estimate:
+    value, interval, _ = found.plain()
+    return Estimate(
+        name=name,
+        estimand="mean AUROC of the group that real images serve best less that of the one they serve worst"
+        + ("; less the same taught real" if name == "group_gap_change" else ""),
+        value=value,
+        interval=interval if interval[0] < interval[1] else None,
+        method="variance of patients and of seeds, Student's t",
+        better="near_floor",
+        label=attribute,
+    )
