@@ -66,6 +66,7 @@ for _command in (
     cli_pairs.counterfactual,
     cli_models.merge,
     cli_models.assess,
+    cli_models.utility,
     cli_pairs.rank,
     cli_data.export,
     cli_data.verify,

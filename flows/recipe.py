@@ -19,7 +19,7 @@ from cohorts.store import Cohort
 from flows.plans import MatchPlan, PlanChoice, absolute_plan
 from flows.recipe_file import apply_settings, expand_variables, read_tree, validate
 from generators.config import GeneratorConfig, SamplerConfig
-from quality.config import AssessConfig
+from quality.config import AssessConfig, StudyConfig
 
 SIMULATION_PHRASE = "simulated patients"
 NAME_RULE = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$"
@@ -111,6 +111,7 @@ class Recipe(Frozen):
         plan: what will be generated.
         sampler: how it is generated.
         assess: how it is scored.
+        study: how ``medphantom utility`` teaches and tests classifiers; a run does not.
     """
 
     name: Annotated[str, Field(pattern=NAME_RULE)]
@@ -120,6 +121,7 @@ class Recipe(Frozen):
     plan: PlanChoice = MatchPlan()
     sampler: SamplerConfig = SamplerConfig()
     assess: AssessConfig = AssessConfig()
+    study: StudyConfig = StudyConfig()
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from flows.plans import MatchPlan, PlanChoice, absolute_plan
 from flows.recipe import CohortChoice, PreprocessChoice, absolute_cohort, absolute_generator
 from flows.recipe_file import apply_settings, expand_variables, read_tree, validate
 from generators.config import GeneratorConfig, SamplerConfig
-from quality.config import AssessConfig
+from quality.config import AssessConfig, StudyConfig
 
 Part = TypeVar("Part", bound=Frozen)
 
@@ -50,6 +50,20 @@ class SearchPart(TrainPart):
 
     sampler: SamplerConfig = SamplerConfig()
     plan: PlanChoice = MatchPlan(total=300)
+
+
+class UtilityPart(TrainPart):
+    """What ``medphantom utility`` needs of a recipe.
+
+    Attributes:
+        preprocess: what the networks see of an image.
+        generator: the generator and how it is fitted.
+        sampler: how it is sampled.
+        study: how classifiers are taught and tested.
+    """
+
+    sampler: SamplerConfig = SamplerConfig()
+    study: StudyConfig = StudyConfig()
 
 
 class GeneratePart(Frozen):

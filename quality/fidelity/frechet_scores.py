@@ -46,7 +46,9 @@ def frechet_scores(
         name=name,
         n_synthetic=size,
         n_real=size,
-        synthetic=asked.part("log", (share / (2 - share)) ** 1.5),  # averaging over draws leaves less of the second order
+        synthetic=asked.part(
+            "log", (share / (2 - share)) ** 1.5
+        ),  # averaging over draws leaves less of the second order
         floor=floor.part("log"),
         reconstruction=None if rebuilt is None else rebuilt.part("log"),
     )

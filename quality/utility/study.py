@@ -11,13 +11,13 @@ import numpy as np
 from cohorts.errors import InputError, UnsupportedClaim
 from cohorts.preprocess import Preprocess
 from cohorts.progress import Progress
-from cohorts.records import Array
+from cohorts.records import SPLITS, Array
 from cohorts.store import Cohort
 from quality.config import StudyConfig
 from quality.estimate import Estimate
 from quality.material import Material
 from quality.ranking import holm
-from quality.targets import Targets
+from quality.targets import Targets, targets_of
 from quality.utility.advice import advise
 from quality.utility.cells import METADATA, REAL, Desk, Exam
 from quality.utility.check import Counts, positives
@@ -63,11 +63,8 @@ def run_study(
     first = materials[0]
     if first.targets.source != "labels" or not first.rows["train"]:
         raise UnsupportedClaim("a utility study needs training images with labels")
-    exams = [_exam(first, config), *(_external(first, name, one, config) for name, one in (external or {}).items())]
-    names = first.targets.names
-    if all(exams[0].counts.refusal(place, config) for place in range(len(names))):
-        why = exams[0].counts.refusal(0, config)
-        raise UnsupportedClaim(f"no label has enough patients for a utility study ({names[0]}: {why})")
+    exams = [_exam(first), *(_external(first, name, one) for name, one in (external or {}).items())]
+    _check_counts(exams[0].counts, first.targets.names, config)
     school = School(
         Examples(first.images["train"], first.targets.values["train"]),
         tuple(Examples(material.synthetic_images, material.asked) for material in materials),
@@ -79,21 +76,44 @@ def run_study(
     return _Study(materials, school, exams, config).report()
 
 
-def _exam(material: Material, config: StudyConfig) -> Exam:
+def check_study(real: Cohort, config: StudyConfig) -> None:
+    """Refuse a study before anything is trained for it.
+
+    Raises:
+        InputError: the cohort has no test patients.
+        UnsupportedClaim: no labels, or no label with enough test patients.
+    """
+    rows: dict[str, list[int]] = {split: real.rows(split) for split in SPLITS}
+    targets = targets_of(real, rows)
+    if targets.source != "labels" or not rows["train"]:
+        raise UnsupportedClaim("a utility study needs training images with labels")
+    if not rows["test"]:
+        raise InputError("the real cohort has no test patients", "ingest with a test split > 0")
+    counts = _counts(real, targets, {split: real.patients(rows[split]) for split in ("train", "test")})
+    _check_counts(counts, targets.names, config)
+
+
+def _check_counts(counts: Counts, names: Sequence[str], config: StudyConfig) -> None:
+    refusals = [counts.refusal(place, config) for place in range(len(names))]
+    if all(refusals):
+        raise UnsupportedClaim(f"no label has enough patients for a utility study ({names[0]}: {refusals[0]})")
+
+
+def _counts(real: Cohort, targets: Targets, patients: dict[str, list[str]]) -> Counts:
+    train, test = (positives(targets.values[split], np.asarray(patients[split])) for split in ("train", "test"))
+    return Counts(train, test, "patients" if real.schema.patients == "known" else "images")
+
+
+def _exam(material: Material) -> Exam:
     targets, patients = material.targets, material.patients
-    counts = Counts(
-        train=positives(targets.values["train"], np.asarray(patients["train"])),
-        test=positives(targets.values["test"], np.asarray(patients["test"])),
-        unit="patients" if material.real.schema.patients == "known" else "images",
-    )
+    counts = _counts(material.real, targets, patients)
     groups = subgroups(material.real, material.rows["test"], material.rows["train"])
     names = np.asarray(patients["test"])
     return Exam("test", material.images["test"], targets.values["test"], names, counts, tuple(groups))
 
 
-def _external(material: Material, name: str, cohort: Cohort, config: StudyConfig) -> Exam:
+def _external(material: Material, name: str, cohort: Cohort) -> Exam:
     """Another cohort, its labels in the order of ours; those that it does not know are not stated."""
-    del config
     other = Material(material.real, cohort, material.preprocess)
     if not (other.asked >= 0).any():
         raise InputError(f"the external cohort {name} shares no label with the real one", "name labels alike")

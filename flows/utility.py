@@ -1,0 +1,139 @@
+"""The utility study: generators of several seeds learn from exactly the patients that classifiers learn from.
+
+For every fraction of the training patients and every generator seed a generator is trained and draws its images; then
+:func:`quality.utility.study.run_study` teaches and tests. Whatever was finished is found again in ``<out>.work``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cohorts.errors import InputError
+from cohorts.folders import json_digest, publishing, write_json
+from cohorts.store import Cohort
+from cohorts.thin import thin
+from flows.facts import machine, versions
+from flows.plans import MatchPlan, make_plan
+from flows.progress import watcher
+from flows.settings import UtilityPart
+from flows.steps import base_facts
+from flows.verbs import refuse_existing, resumable
+
+if TYPE_CHECKING:
+    from cohorts.preprocess import Preprocess
+    from generators.config import GeneratorConfig
+    from quality.utility.study_report import StudyReport
+
+STUDY_FILE = "study.json"
+FACTS_FILE = "study_run.json"
+TABLE_FILE = "study.md"
+
+
+def fraction_folder(fraction: float) -> str:
+    """Name of the folder of a fraction."""
+    return f"fraction_{fraction:g}"
+
+
+def utility_study(
+    cohort: Cohort,
+    part: UtilityPart,
+    out: Path,
+    *,
+    fractions: Sequence[float] = (1.0,),
+    generators: int = 2,
+    external: dict[str, Cohort] | None = None,
+) -> dict[float, StudyReport]:
+    """Train, draw, teach and test, for every fraction; the same call continues after an interruption.
+
+    Args:
+        cohort: real cohort with labels.
+        part: preprocess, generator, sampler, and how the study is done.
+        out: folder to make: ``study.json`` and ``study.md`` per fraction.
+        fractions: of the training patients.
+        generators: seeds of the generator.
+        external: further cohorts to test on, by name.
+
+    Returns:
+        The report of each fraction.
+
+    Raises:
+        InputError: ``out`` exists, fractions are not different, or a generator cannot be trained so.
+        UnsupportedClaim: no label has enough patients.
+    """
+    from quality.utility.study import check_study, run_study
+
+    refuse_existing(out)
+    if generators < 1 or not fractions or len(set(fractions)) != len(fractions):
+        raise InputError(
+            f"fractions {list(fractions)} with {generators} generators make no study", "give different ones"
+        )
+    check_study(cohort, part.study)
+    preprocess = part.preprocess.for_cohort(cohort)
+    shown = watcher().stage("utility")
+
+    def run(work: Path) -> dict[float, StudyReport]:
+        found = {}
+        for fraction in fractions:
+            place = work / fraction_folder(fraction)
+            fewer = _thinned(cohort, fraction, place, part.study.seed)
+            sets = [_drawn(fewer, preprocess, part, seed, place) for seed in range(generators)]
+            found[fraction] = run_study(
+                fewer, sets, preprocess, part.study, work=place / "classifiers", external=external, progress=shown
+            )
+            watcher().note(f"utility: {fraction:g} of the training patients: {found[fraction].advice[0].sentence}")
+        _publish(found, part, out, generators)
+        return found
+
+    return resumable(out, run)
+
+
+def _thinned(cohort: Cohort, fraction: float, place: Path, seed: int) -> Cohort:
+    """The cohort with that fraction of its training patients; itself where that is all."""
+    if fraction == 1:
+        return cohort
+    folder = place / "cohort"
+    return Cohort.open(folder) if folder.is_dir() else thin(cohort, folder, fraction, seed)
+
+
+def _drawn(cohort: Cohort, preprocess: Preprocess, part: UtilityPart, seed: int, place: Path) -> Cohort:
+    """What a generator of one seed draws after it learned from a cohort: enough for the largest ratio."""
+    from generators.bundle import GeneratorBundle
+    from generators.generate import generate
+    from generators.train import train_generator
+
+    config: GeneratorConfig = part.generator.model_copy(update={"seed": part.generator.seed + seed})
+    total = round(max(1.0, *part.study.ratios) * len(cohort.rows("train")))
+    key = json_digest([cohort.digest, preprocess.model_dump(mode="json"), config.model_dump(mode="json")])[:12]
+    folder, shown = place / f"generator_{key}", watcher().stage(f"generator {seed + 1}")
+    if not (folder / "bundle").is_dir():
+        base_facts(cohort, preprocess, config, folder / "work", shown)
+        train_generator(cohort, preprocess, config, folder / "bundle", work=folder / "work", progress=shown)
+    drawn = folder / f"images_{json_digest([total, part.sampler.model_dump(mode='json')])[:12]}"
+    if drawn.is_dir():
+        return Cohort.open(drawn)
+    bundle = GeneratorBundle.load(folder / "bundle")
+    plan = make_plan(MatchPlan(total=total, seed=seed), cohort, bundle.facts.conditions, preprocess=preprocess)
+    return generate(bundle, plan, drawn, work=folder / "drawing", sampler=part.sampler, progress=shown)
+
+
+def _publish(found: dict[float, StudyReport], part: UtilityPart, out: Path, generators: int) -> None:
+    """Reports, tables and facts: all or none."""
+    from quality.utility.table import study_table
+
+    facts: dict[str, Any] = {
+        "format_version": 1,
+        "fractions": sorted(found),
+        "generators": generators,
+        "settings": part.model_dump(mode="json", exclude={"generator": {"init_from"}}),
+        "machine": machine(),
+        "versions": versions(),
+    }
+    with publishing(out) as partial:
+        for fraction, report in found.items():
+            folder = partial / fraction_folder(fraction)
+            folder.mkdir()
+            report.save(folder / STUDY_FILE)
+            (folder / TABLE_FILE).write_text(study_table(report), encoding="utf-8")
+        write_json(partial / FACTS_FILE, facts)

@@ -1,0 +1,114 @@
+"""The utility study as a command: generators of several seeds on fractions of the patients, resumable."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from cohorts.errors import InputError
+from cohorts.store import Cohort
+from cohorts.thin import thin
+from flows.cli import main
+from quality.utility.study_report import StudyReport, Taught
+from tests.generators.tiny import SIDE, make_cohort, tiny_config
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory: pytest.TempPathFactory) -> Cohort:
+    return make_cohort(tmp_path_factory.mktemp("utility") / "cohort", total=700)
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("recipe") / "recipe.yaml"
+    classifier = {"steps": 20, "batch_size": 16, "learning_rate": 0.005, "device": "cpu"}
+    study = {
+        "arms": ["real", "synthetic", "real_and_synthetic"],
+        "classifier": classifier,
+        "classifier_seeds": 2,
+        "ratios": [1.0],
+        "bootstrap": 100,
+        "least_train": 5,
+        "least_test": 5,
+    }
+    tree = {
+        "preprocess": {"size": [SIDE, SIDE]},
+        "generator": tiny_config().model_dump(mode="json", exclude_defaults=True),
+        "sampler": {"steps": 2, "device": "cpu"},
+        "study": study,
+    }
+    file.write_text(yaml.safe_dump(tree))
+    return file
+
+
+def test_a_thinned_cohort_has_fewer_training_patients_and_the_same_others(cohort: Cohort, tmp_path: Path) -> None:
+    half = thin(cohort, tmp_path / "half", 0.5, 0)
+    tenth = thin(cohort, tmp_path / "tenth", 0.1, 0)
+
+    def owners(some: Cohort, split: str) -> set[str]:
+        return set(some.patients(some.rows(split)))
+
+    whole = owners(cohort, "train")
+    assert len(owners(half, "train")) == round(0.5 * len(whole))
+    assert owners(tenth, "train") < owners(half, "train") < whole
+    for split in ("val", "gate", "test"):
+        digests = [some.manifest["digest"][some.rows(split)].to_list() for some in (cohort, half)]
+        assert digests[0] == digests[1]
+    with pytest.raises(InputError, match="leaves none"):
+        thin(cohort, tmp_path / "none", 0.0, 0)
+
+
+def test_study_of_two_fractions_is_published_and_what_was_done_is_not_done_again(
+    cohort: Cohort, recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "study"
+    command = ["utility", str(cohort.path), "--out", str(out), "--recipe", str(recipe)]
+    command += ["--fraction", "0.3", "--fraction", "1"]
+    import flows.utility as module
+
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "_publish", stopped)
+        assert main(command) == 130
+    assert not out.exists()
+    {path: path.stat().st_mtime_ns for path in out.with_name("study.work").rglob("model.safetensors")}
+    assert main(command) == 0
+    assert not out.with_name("study.work").exists()
+    assert True
+    said = capsys.readouterr().out
+    assert "of the training patients" in said
+    assert "study.md" in said
+    reports = {share: StudyReport.load(out / f"fraction_{share}" / "study.json") for share in ("0.3", "1")}
+    assert reports["0.3"].real_patients < reports["1"].real_patients
+    assert reports["0.3"].test_images == reports["1"].test_images
+    for report in reports.values():
+        assert len(report.synthetic_images) == 2
+        assert len(set(report.synthetic_digests)) == 2
+        assert min(report.synthetic_images) >= report.real_images
+        mixed = report.find(Taught(arm="real_and_synthetic", ratio=1.0), None)
+        assert len(mixed.by_seed) == 4
+        assert mixed.difference is not None
+    table = (out / "fraction_1" / "study.md").read_text()
+    assert "## Advice" in table
+    assert "| real + synthetic (1 x) |" in table
+    facts = json.loads((out / "study_run.json").read_text())
+    assert facts["fractions"] == [0.3, 1.0]
+    assert facts["settings"]["study"]["classifier_seeds"] == 2
+    assert str(tmp_path) not in (out / "study_run.json").read_text()
+    assert main(command) == 2  # it exists
+
+
+def test_a_study_that_no_count_supports_ends_before_anything_is_trained(
+    cohort: Cohort, recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "study"
+    command = ["utility", str(cohort.path), "--out", str(out), "--recipe", str(recipe)]
+    assert main([*command, "--set", "study.least_test=5000"]) == 2
+    assert "no label has enough patients" in capsys.readouterr().err
+    assert not out.with_name("study.work").exists()
+    assert main([*command, "--fraction", "1", "--fraction", "1"]) == 2
