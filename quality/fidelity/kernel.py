@@ -11,7 +11,7 @@ from cohorts.errors import UnsupportedClaim
 from cohorts.records import Array
 from quality.estimate import Interval
 from quality.fidelity.frechet import SMALLEST_N
-from quality.fidelity.table import Rows, Table
+from quality.fidelity.table import Rows, Table, release
 from quality.influence import Variance, student_quantile
 
 ROWS_PER_TILE = 1024
@@ -153,7 +153,9 @@ class _Side:
 
     def block(self, rows: slice) -> Array:
         """Features of some rows, float64."""
-        return np.asarray(self.features[rows], dtype=np.float64)
+        found = np.asarray(self.features[rows], dtype=np.float64)
+        release(self.features)
+        return found
 
     def within(self) -> tuple[float, Array, float]:
         """Mean kernel of pairs of different patients, its sum over other patients by row, and the number of pairs."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -53,10 +54,22 @@ class Rows:
 
 
 def blocks(table: Table, size: int = ROWS_PER_BLOCK) -> Iterator[tuple[slice, Array]]:
-    """Rows in float64, some thousand at a time, each block with its place."""
+    """Rows in float64, some thousand at a time, each block with its place; mapped pages are let go of in between."""
     for start in range(0, len(table), size):
         place = slice(start, min(start + size, len(table)))
-        yield place, np.asarray(table[place], dtype=np.float64)
+        block = np.asarray(table[place], dtype=np.float64)
+        release(table)
+        yield place, block
+
+
+def release(table: Table) -> None:
+    """Let go of the pages of a mapped file: the system keeps them as long as it has room, this process need not."""
+    inner = table.table if isinstance(table, Rows) else table
+    while isinstance(inner, Rows):
+        inner = inner.table
+    pages = getattr(inner, "_mmap", None)
+    if isinstance(inner, np.memmap) and isinstance(pages, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        pages.madvise(mmap.MADV_DONTNEED)
 
 
 def mean_of(table: Table) -> Array:

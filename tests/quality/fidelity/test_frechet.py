@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -125,6 +127,21 @@ def test_rows_of_a_table_are_scored_like_the_array_that_they_make() -> None:
     assert by_rows.value == pytest.approx(by_array.value, rel=1e-9)
     assert by_rows.quadratic == pytest.approx(by_array.quadratic, rel=1e-9)
     assert np.allclose(by_rows.first, by_array.first)
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").is_file(), reason="asks Linux what is resident")
+def test_features_may_lie_in_a_file_that_does_not_stay_in_memory(tmp_path: Path) -> None:
+    rng = np.random.default_rng(8)
+    table = np.lib.format.open_memmap(tmp_path / "real.npy", mode="w+", dtype=np.float32, shape=(60_000, 128))
+    for start in range(0, 60_000, 5_000):
+        table[start : start + 5_000] = rng.standard_normal((5_000, 128))
+    other = rng.standard_normal((3_000, 128))
+    expected = frechet_distance(np.array(table[::-1]), other)
+    rows = Rows(Rows(table, np.arange(60_000)), np.arange(60_000)[::-1])
+    assert frechet_distance(rows, other) == pytest.approx(expected, rel=1e-9)
+    mapped = Path("/proc/self/smaps").read_text().partition(str(tmp_path / "real.npy"))[2]
+    resident = next(int(line.split()[1]) for line in mapped.splitlines() if line.startswith("Rss:"))
+    assert resident < 10_000  # KiB, of 30 MB
 
 
 def test_interval_holds_the_expectation_and_knows_of_patients() -> None:
