@@ -70,6 +70,26 @@ viewer.addEventListener("keydown", (event) => {
 });
 viewer.addEventListener("close", () => pictures[current]?.focus());
 
+// Factual and counterfactual lie on each other: a slider takes one away from the other.
+for (const four of document.querySelectorAll("[data-compare]")) {
+  const [under, over] = [1, 2].map((place) => four.querySelectorAll("button.picture img")[place].cloneNode());
+  const layers = Object.assign(document.createElement("div"), { className: "layers" });
+  const slider = Object.assign(document.createElement("input"), { type: "range", min: 0, max: 100, value: 50 });
+  const label = Object.assign(document.createElement("label"), { className: "slide" });
+  const uncover = () => {
+    over.style.clipPath = `inset(0 ${100 - slider.value}% 0 0)`;
+    slider.setAttribute("aria-valuetext", slider.value + " % counterfactual, from the left");
+  };
+  slider.setAttribute("aria-label", "From factual to counterfactual");
+  slider.addEventListener("input", uncover);
+  uncover();
+  layers.append(under, over);
+  label.append("Factual", slider, "Counterfactual");
+  const compare = Object.assign(document.createElement("div"), { className: "compare" });
+  compare.append(layers, label);
+  four.after(compare);
+}
+
 const sharp = document.getElementById("sharp");
 sharp?.addEventListener("change", () => document.body.classList.toggle("smooth", !sharp.checked));
 
