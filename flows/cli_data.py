@@ -76,7 +76,7 @@ def ingest(
     options = {
         "format": file_format,
         "spatial_dims": spatial_dims,
-        "table": _as_given(table, {"auto", "none"}),
+        "table": as_given(table, {"auto", "none"}),
         "join": join,
         "path_column": path_column,
         "patient_column": patient_column,
@@ -84,7 +84,7 @@ def ingest(
         "label_columns": label_column or None,
         "label_separator": label_separator,
         "attributes": attribute or None,
-        "masks": _as_given(masks, {"auto", "none"}),
+        "masks": as_given(masks, {"auto", "none"}),
         "color": color,
         "strict": strict or None,
         "workers": workers,
@@ -107,7 +107,7 @@ def ingest(
     typer.echo(f"cohort: {out}   look at it with: medphantom inspect {out}")
 
 
-def _as_given(value: str | None, words: set[str]) -> str | None:
+def as_given(value: str | None, words: set[str]) -> str | None:
     """A path that may lie in the source stays as it is; one that lies here is made absolute."""
     if value is None or value in words:
         return value

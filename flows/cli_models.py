@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cohorts.errors import InputError
-from flows.cli_data import RecipeOption, Setting
+from flows.cli_data import RecipeOption, Setting, as_given
 
 if TYPE_CHECKING:
     from cohorts.store import Cohort
@@ -171,27 +171,38 @@ def merge(
 
 
 def assess(
-    real: Annotated[Path, typer.Argument(help="Real cohort.")],
-    synthetic: Annotated[Path, typer.Argument(help="Synthetic cohort, or counterfactual pairs.")],
+    real: Annotated[Path | None, typer.Argument(help="Real cohort.")] = None,
+    synthetic: Annotated[
+        Path | None, typer.Argument(help="Synthetic cohort, counterfactual pairs, or a folder of anyone's images.")
+    ] = None,
     *,
     out: Annotated[Path, typer.Option("--out", help="Folder for the reports.")],
     bundle: Annotated[Path | None, typer.Option(help="The generator, for the control of the copy search.")] = None,
     size: Annotated[int | None, typer.Option(help="Side of what the scoring networks see, without a bundle.")] = None,
+    table: Annotated[str | None, typer.Option(help="CSV, TSV or Parquet file with labels of such a folder.")] = None,
+    label_column: Annotated[list[str] | None, typer.Option(help="Its column of labels; may be repeated.")] = None,
+    real_flag: Annotated[Path | None, typer.Option("--real", help="The same as the first argument.")] = None,
+    synthetic_flag: Annotated[Path | None, typer.Option("--synthetic", help="The same as the second.")] = None,
     recipe: RecipeOption = None,
     setting: Setting = None,
 ) -> None:
-    """Score a synthetic cohort, or counterfactual pairs, against real patients, and write a report."""
+    """Score synthetic images, anyone's, or counterfactual pairs, against real patients, and write a report."""
     from cohorts.store import Cohort
     from flows import verbs
+    from flows.foreign import open_synthetic
     from flows.progress import watching
     from flows.settings import AssessPart, read_part
     from flows.summaries import score_summary
     from generators.facts import read_facts
 
-    actual = Cohort.open(real)
-    made = Cohort.open(synthetic)
-    part = read_part(AssessPart, recipe, setting or [], size_flag(size, actual.schema.spatial_dims))
+    actual = Cohort.open(_one(real, real_flag, "real"))
+    source = _one(synthetic, synthetic_flag, "synthetic")
+    foreign = {"table": as_given(table, {"auto", "none"}), "label_columns": label_column or None}
+    flags = {**size_flag(size, actual.schema.spatial_dims), "foreign": foreign}
+    part = read_part(AssessPart, recipe, setting or [], flags)
     verbs.refuse_existing(out)
+    with watching():
+        made = open_synthetic(source, verbs.work_beside(out), part.foreign)
     if made.schema.kind == "counterfactual":
         if bundle is not None or size is not None:
             raise InputError(
@@ -204,6 +215,15 @@ def assess(
         report = verbs.assess(actual, made, preprocess, part.assess, out, bundle=bundle)
     typer.echo(score_summary(report))
     typer.echo(f"report: {out / 'report.html'} (internal), {out / 'report.public.html'} (may be shared)")
+
+
+def _one(argument: Path | None, option: Path | None, name: str) -> Path:
+    """A path that was given once, by place or by name."""
+    if (argument is None) == (option is None):
+        raise InputError(
+            f"{'no' if option is None else 'two'} {name} images were given", f"give --{name} or the argument, not both"
+        )
+    return argument or option or Path()
 
 
 def _assess_pairs(real: Cohort, pairs: Cohort, config: AssessConfig, out: Path) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from cohorts.options import IngestOptions
 from cohorts.records import Frozen
 from flows.plans import MatchPlan, PlanChoice, absolute_plan
 from flows.recipe import CohortChoice, PreprocessChoice, absolute_cohort, absolute_generator
@@ -84,10 +85,12 @@ class AssessPart(Frozen):
     Attributes:
         preprocess: what the scoring networks see of an image, where no bundle says so.
         assess: how it is scored.
+        foreign: how a folder of synthetic images is read that is no cohort.
     """
 
     preprocess: PreprocessChoice = PreprocessChoice()
     assess: AssessConfig = AssessConfig()
+    foreign: IngestOptions = IngestOptions()
 
 
 def read_part(

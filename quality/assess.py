@@ -308,6 +308,9 @@ def _warnings(material: Material, runs: Sequence[RunScores]) -> Iterator[str]:
             yield f"feature network {run.facts.name} (seed {run.facts.seed}) barely learned: mean AUROC {score:.2f}"
     test_class, asked = targets.classes("test"), material.asked_class
     if test_class is not None and asked is not None:
+        missing = [name for place, name in enumerate(targets.names) if place in test_class and place not in asked]
+        if missing:
+            yield f"no synthetic image of {', '.join(missing)}: distances at equal label counts leave these out"
         total = len(targets.names)
         mix = [
             np.bincount(part[part >= 0], minlength=total) / max(1, (part >= 0).sum()) for part in (test_class, asked)

@@ -27,8 +27,9 @@ def compare(folds: Sequence[FoldFeatures], *, draws: int, rng: np.random.Generat
     """All scores of one network run.
 
     Where labels exclude each other, halves and synthetic images have equal counts of every label: otherwise the luck of
-    label counts is most of the floor, and hides a blur. The plain halves are reported beside it. The kernel distance
-    takes all images at once: it is unbiased at any n.
+    label counts is most of the floor, and hides a blur. The plain halves are reported beside it. Such halves leave out
+    what was never drawn, so neighbourhoods and variety are those of plain halves. The kernel distance takes all images
+    at once: it is unbiased at any n.
 
     Args:
         folds: features by fold; the folds' patients differ, the synthetic images are the same.
@@ -44,7 +45,7 @@ def compare(folds: Sequence[FoldFeatures], *, draws: int, rng: np.random.Generat
     found = list(frechet_scores("frechet", folds, halves, rng))
     if matched:
         found += frechet_scores("frechet_random_halves", folds, plain, rng)
-    found += half_sampled_scores(folds, halves, rng)
+    found += half_sampled_scores(folds, plain, rng)
     found.append(kernel_score(folds, plain, rng))
     return found
 
