@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from cohorts.errors import MedphantomError
-from flows import cli_data, cli_models, cli_pairs, cli_runs
+from flows import cli_data, cli_models, cli_pairs, cli_runs, cli_studies
 from flows.failure import DEBUG_VARIABLE, UnexpectedFailure, memory_ran_out
 
 STATUS_WRONG_INPUT = 2
@@ -66,7 +66,8 @@ for _command in (
     cli_pairs.counterfactual,
     cli_models.merge,
     cli_models.assess,
-    cli_models.utility,
+    cli_studies.utility,
+    cli_studies.augment,
     cli_pairs.rank,
     cli_data.export,
     cli_data.verify,

@@ -119,42 +119,6 @@ def generate(
     typer.echo(f"{len(made)} synthetic images: {out}   look at them with: medphantom inspect {out}")
 
 
-def utility(
-    cohort: Annotated[Path, typer.Argument(help="Real cohort with labels, from medphantom ingest.")],
-    *,
-    out: Annotated[Path, typer.Option("--out", help="Folder to make: the table and its JSON for every fraction.")],
-    fraction: Annotated[
-        list[float] | None, typer.Option(min=0.0, max=1.0, help="Of the training patients; may be repeated.")
-    ] = None,
-    generators: Annotated[int, typer.Option(min=1, help="Seeds of the generator.")] = 2,
-    external: Annotated[
-        list[Path] | None, typer.Option(help="Another real cohort to test on; may be repeated.")
-    ] = None,
-    size: Annotated[int | None, typer.Option(help="Side of what the networks see, in pixels.")] = None,
-    recipe: RecipeOption = None,
-    setting: Setting = None,
-) -> None:
-    """Does it help to train on synthetic images? Trains generators and classifiers. Continues after an interruption."""
-    from cohorts.store import Cohort
-    from flows.progress import watching
-    from flows.settings import UtilityPart, read_part
-    from flows.utility import fraction_folder, utility_study
-
-    real = Cohort.open(cohort)
-    part = read_part(UtilityPart, recipe, setting or [], size_flag(size, real.schema.spatial_dims))
-    outside = {path.name: Cohort.open(path) for path in external or []}
-    with watching():
-        found = utility_study(
-            real, part, out, fractions=fraction or [1.0], generators=generators, external=outside or None
-        )
-    for share, report in found.items():
-        typer.echo(f"{share:g} of the training patients ({report.real_patients}):")
-        for advice in report.advice:
-            if advice.counsel != "refused":
-                typer.echo(f"  {advice.sentence}")
-        typer.echo(f"  table: {out / fraction_folder(share) / 'study.md'}")
-
-
 def merge(
     parts: Annotated[list[Path], typer.Argument(help="Synthetic cohorts: the shards of one plan.")],
     *,

@@ -67,6 +67,20 @@ class UtilityPart(TrainPart):
     study: StudyConfig = StudyConfig()
 
 
+class AugmentPart(UtilityPart):
+    """What ``medphantom augment`` needs of a recipe.
+
+    Attributes:
+        preprocess: what the networks see of an image, where no bundle says so.
+        generator: the generator and how it is fitted, where no bundle is given.
+        sampler: how it is sampled.
+        assess: how the images are scored and searched for copies.
+        study: how classifiers are taught and tested; its arms are added to those that decide.
+    """
+
+    assess: AssessConfig = AssessConfig()
+
+
 class GeneratePart(Frozen):
     """What ``medphantom generate`` needs of a recipe.
 

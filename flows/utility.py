@@ -7,6 +7,7 @@ For every fraction of the training patients and every generator seed a generator
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ from cohorts.folders import json_digest, publishing, write_json
 from cohorts.store import Cohort
 from cohorts.thin import thin
 from flows.facts import machine, versions
-from flows.plans import MatchPlan, make_plan
+from flows.plans import MatchPlan, PlanChoice, make_plan
 from flows.progress import watcher
 from flows.settings import UtilityPart
 from flows.steps import base_facts
@@ -23,10 +24,13 @@ from flows.verbs import refuse_existing, resumable
 
 if TYPE_CHECKING:
     from cohorts.preprocess import Preprocess
-    from generators.config import GeneratorConfig
+    from cohorts.progress import Progress
+    from generators.bundle import GeneratorBundle
+    from generators.config import GeneratorConfig, SamplerConfig
     from quality.utility.study_report import StudyReport
 
 STUDY_FILE = "study.json"
+PAGE_FILE = "study.html"
 FACTS_FILE = "study_run.json"
 TABLE_FILE = "study.md"
 
@@ -100,33 +104,76 @@ def _thinned(cohort: Cohort, fraction: float, place: Path, seed: int) -> Cohort:
 def _drawn(cohort: Cohort, preprocess: Preprocess, part: UtilityPart, seed: int, place: Path) -> Cohort:
     """What a generator of one seed draws after it learned from a cohort: enough for the largest ratio."""
     from generators.bundle import GeneratorBundle
-    from generators.generate import generate
+
+    bundle = GeneratorBundle.load(trained_bundle(cohort, preprocess, part, seed, place))
+    total = round(max(1.0, *part.study.ratios) * len(cohort.rows("train")))
+    choice, shown = MatchPlan(total=total, seed=seed), watcher().stage(f"generator {seed + 1}")
+    return drawn_by(bundle, cohort, choice, part.sampler, place, shown=shown)
+
+
+def trained_bundle(cohort: Cohort, preprocess: Preprocess, part: UtilityPart, seed: int, place: Path) -> Path:
+    """A generator of one seed that learned from a cohort; what was trained in ``place`` is found again.
+
+    Args:
+        cohort: real cohort.
+        preprocess: what it sees.
+        part: how it is trained; ``seed`` is added to its own.
+        seed: 0, 1, ….
+        place: private folder.
+    """
     from generators.train import train_generator
 
     config: GeneratorConfig = part.generator.model_copy(update={"seed": part.generator.seed + seed})
-    total = round(max(1.0, *part.study.ratios) * len(cohort.rows("train")))
     key = json_digest([cohort.digest, preprocess.model_dump(mode="json"), config.model_dump(mode="json")])[:12]
     folder, shown = place / f"generator_{key}", watcher().stage(f"generator {seed + 1}")
     if not (folder / "bundle").is_dir():
         base_facts(cohort, preprocess, config, folder / "work", shown)
         train_generator(cohort, preprocess, config, folder / "bundle", work=folder / "work", progress=shown)
-    drawn = folder / f"images_{json_digest([total, part.sampler.model_dump(mode='json')])[:12]}"
-    if drawn.is_dir():
-        return Cohort.open(drawn)
-    bundle = GeneratorBundle.load(folder / "bundle")
-    plan = make_plan(MatchPlan(total=total, seed=seed), cohort, bundle.facts.conditions, preprocess=preprocess)
-    return generate(bundle, plan, drawn, work=folder / "drawing", sampler=part.sampler, progress=shown)
+    return folder / "bundle"
+
+
+def drawn_by(
+    bundle: GeneratorBundle,
+    cohort: Cohort,
+    choice: PlanChoice,
+    sampler: SamplerConfig,
+    place: Path,
+    *,
+    shown: Progress,
+) -> Cohort:
+    """What a generator draws for a plan; what was drawn in ``place`` is found again.
+
+    Args:
+        bundle: the generator.
+        cohort: real cohort, which the plan is made from.
+        choice: the plan.
+        sampler: how it is drawn.
+        place: private folder.
+        shown: told how far it is.
+    """
+    from generators.generate import generate
+
+    facts = bundle.facts
+    asked = [bundle.digest, cohort.digest, choice.model_dump(mode="json"), sampler.model_dump(mode="json")]
+    folder = place / f"images_{json_digest(asked)[:12]}"
+    if folder.is_dir():
+        return Cohort.open(folder)
+    plan = make_plan(choice, cohort, facts.conditions, preprocess=facts.preprocess)
+    return generate(bundle, plan, folder, work=folder.with_name(f"{folder.name}.work"), sampler=sampler, progress=shown)
 
 
 def _publish(found: dict[float, StudyReport], part: UtilityPart, out: Path, generators: int) -> None:
     """Reports, tables and facts: all or none."""
+    from quality.page import render_study
+    from quality.report import without_paths
     from quality.utility.table import study_table
 
+    settings = without_paths(part.model_dump(mode="json", exclude={"generator": {"init_from"}}))
     facts: dict[str, Any] = {
         "format_version": 1,
         "fractions": sorted(found),
         "generators": generators,
-        "settings": part.model_dump(mode="json", exclude={"generator": {"init_from"}}),
+        "settings": settings,
         "machine": machine(),
         "versions": versions(),
     }
@@ -136,4 +183,13 @@ def _publish(found: dict[float, StudyReport], part: UtilityPart, out: Path, gene
             folder.mkdir()
             report.save(folder / STUDY_FILE)
             (folder / TABLE_FILE).write_text(study_table(report), encoding="utf-8")
+        named = {share_words(share): report for share, report in sorted(found.items())}
+        created = datetime.now(UTC).isoformat(timespec="seconds")
+        page = render_study(named, created=created, settings=settings, facts=facts)
+        (partial / PAGE_FILE).write_text(page, encoding="utf-8")
         write_json(partial / FACTS_FILE, facts)
+
+
+def share_words(fraction: float) -> str:
+    """A share of the training patients for a reader."""
+    return "All training patients" if fraction == 1 else f"{fraction:.3g} of the training patients"

@@ -57,11 +57,13 @@ class Series:
         kind: its style: ``batches``, ``train``, ``val``, ``gap``, ``gate`` or ``control``.
         name: what it is, for the legend.
         points: SVG ``points`` of a polyline.
+        band: SVG ``points`` of a polygon, its intervals; empty: none.
     """
 
     kind: str
     name: str
     points: str
+    band: str = ""
 
 
 @dataclass(frozen=True)
@@ -172,19 +174,38 @@ class Curve:
         name: what it is.
         steps: where.
         values: what.
+        band: interval of each value; empty: none.
     """
 
     kind: str
     name: str
     steps: tuple[float, ...]
     values: tuple[float, ...] = field(default=())
+    band: tuple[Interval, ...] = ()
 
 
 def line_chart(
-    key: str, title: str, curves: Sequence[Curve], *, y_title: str, marks: Sequence[tuple[float, str]] = ()
+    key: str,
+    title: str,
+    curves: Sequence[Curve],
+    *,
+    y_title: str,
+    marks: Sequence[tuple[float, str]] = (),
+    x_title: str = "step",
+    whole: bool = True,
 ) -> Chart:
-    """A chart of curves over training steps; logarithmic where values span a wide positive range."""
-    values = [v for curve in curves for v in curve.values]
+    """A chart of curves over training steps, or over something else; logarithmic where values span much.
+
+    Args:
+        key: unique on the page.
+        title: what it shows.
+        curves: of one quantity.
+        y_title: title of the vertical axis.
+        marks: vertical lines with a text.
+        x_title: title of the horizontal axis.
+        whole: the horizontal axis counts something.
+    """
+    values = [v for curve in curves for v in (*curve.values, *(end for pair in curve.band for end in pair))]
     steps = [s for curve in curves for s in curve.steps]
     log = min(values) > 0 and max(values) / min(values) > LOG_RATIO
     low, high = _room(min(values), max(values), log=log)
@@ -193,15 +214,17 @@ def line_chart(
     series = []
     for curve in curves:
         points = " ".join(f"{x(s)},{y(v)}" for s, v in _thinned(curve))
-        series.append(Series(curve.kind, curve.name, points))
+        edge = [*zip(curve.steps, (high for _, high in curve.band), strict=False)]
+        edge += reversed([*zip(curve.steps, (low for low, _ in curve.band), strict=False)])
+        series.append(Series(curve.kind, curve.name, points, " ".join(f"{x(s)},{y(v)}" for s, v in edge)))
     ends = "; ".join(f"{curve.name} from {number(curve.values[0])} to {number(curve.values[-1])}" for curve in curves)
     return Chart(
         key=key,
         title=title,
-        description=f"{ends}, over {int(max(steps)):,} steps.",
-        x_title="step",
+        description=f"{ends}, over {x_title} {tick_text(min(steps))} to {tick_text(max(steps))}.",
+        x_title=x_title,
         y_title=y_title + (" (log scale)" if log else ""),
-        x_ticks=tuple(Tick(x(t), tick_text(t)) for t in ticks(min(steps), max(steps)) if t == round(t)),
+        x_ticks=tuple(Tick(x(t), tick_text(t)) for t in ticks(min(steps), max(steps)) if not whole or t == round(t)),
         y_ticks=tuple(Tick(y(t), tick_text(t)) for t in (log_ticks(low, high) if log else ticks(low, high))),
         series=tuple(series),
         marks=tuple(Tick(x(step), text) for step, text in marks),

@@ -175,7 +175,9 @@ class UtilityConfig(Frozen):
 
 
 PupilNetwork = Literal["small", "resnet18", "densenet121"]
-StudyArm = Literal["real", "synthetic", "real_and_synthetic", "pretrained", "classical", "oversampled"]
+StudyArm = Literal[
+    "real", "synthetic", "real_and_synthetic", "pretrained", "classical", "oversampled", "classical_and_synthetic"
+]
 
 
 class ClassicalAugmentation(Frozen):
@@ -208,7 +210,10 @@ class StudyConfig(Frozen):
         classifier: how it is trained; every arm takes the same number of steps.
         classifier_seeds: trainings of every arm.
         ratios: synthetic images per real one, for the arms that mix them.
-        classical: how images are varied in the arm ``classical``.
+        primary: labels that the question is about; Holm's correction goes over these. Empty: all.
+        oversample_to: images of each primary label in the arm ``oversampled``; null: every label as often as the most
+            frequent one.
+        classical: how images are varied in the arms ``classical`` and ``classical_and_synthetic``.
         bootstrap: samples behind the intervals of what has no formula (average precision, calibration).
         least_train: positive training patients below which a label is refused.
         least_test: positive test patients below which a label is refused, also in a subgroup.
@@ -227,6 +232,8 @@ class StudyConfig(Frozen):
     classifier: ClassifierConfig = ClassifierConfig(steps=600)
     classifier_seeds: Annotated[int, Field(ge=2, le=50)] = 5
     ratios: Annotated[tuple[Annotated[float, Field(gt=0, le=100)], ...], Field(min_length=1)] = (0.5, 1.0, 2.0, 4.0)
+    primary: tuple[str, ...] = ()
+    oversample_to: Annotated[int, Field(ge=1)] | None = None
     classical: ClassicalAugmentation = ClassicalAugmentation()
     bootstrap: Annotated[int, Field(ge=100)] = 200
     least_train: Annotated[int, Field(ge=1)] = 20

@@ -34,6 +34,9 @@ from quality.privacy_page import (
     twin_rows,
 )
 from quality.quality_report import QualityReport
+from quality.utility.augment_report import AugmentReport
+from quality.utility.study_page import signed, study_view
+from quality.utility.study_report import StudyReport
 from quality.verdict import plain_words
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -124,7 +127,14 @@ class ConfusionRow:
     cells: tuple[tuple[int, int], ...]
 
 
-def render_page(report: QualityReport, facts: Mapping[str, Any], edition: Edition) -> str:
+def render_page(
+    report: QualityReport,
+    facts: Mapping[str, Any],
+    edition: Edition,
+    *,
+    study: StudyReport | None = None,
+    answer: AugmentReport | None = None,
+) -> str:
     """One self-contained HTML page.
 
     Everything that comes from data passes through Jinja's autoescaping; styles and script are ours and are named to
@@ -134,6 +144,8 @@ def render_page(report: QualityReport, facts: Mapping[str, Any], edition: Editio
         report: the scores that this edition may show.
         facts: the run's facts as plain values, as this edition may show them.
         edition: pictures, and which edition it is.
+        study: a utility study of the set.
+        answer: whether to use the images of a scarce label.
     """
     scores = [e for e in report.estimates if not is_ratio(e.name) and not is_reconstruction(e.name)]
     return fill(
@@ -149,6 +161,8 @@ def render_page(report: QualityReport, facts: Mapping[str, Any], edition: Editio
         agreement=score_groups(report, report.agreement.per_label if report.agreement else ()),
         confusion=tuple(confusion_rows(report)),
         utility=utility_table(report),
+        study=None if study is None else study_view(study),
+        answer=answer,
         copy_scores=score_groups(report, copy_estimates(report)),
         copy_chart=copy_chart(report),
         membership_scores=score_groups(report, membership_estimates(report)),
@@ -160,6 +174,31 @@ def render_page(report: QualityReport, facts: Mapping[str, Any], edition: Editio
         refused=refused_scores(every_estimate(report)),
         glossary=glossary(every_estimate(report)),
         splits=SPLITS,
+    )
+
+
+def render_study(
+    found: Mapping[str, StudyReport],
+    *,
+    created: str,
+    settings: Mapping[str, Any],
+    facts: Mapping[str, Mapping[str, Any]],
+) -> str:
+    """A page of utility studies; it shows no picture.
+
+    Args:
+        found: share of the training patients in words → study.
+        created: when it was made, ISO 8601.
+        settings: how, without paths.
+        facts: ``machine`` and ``versions``.
+    """
+    return fill(
+        "study.html.j2",
+        views=[(share, study_view(report)) for share, report in found.items()],
+        created=created,
+        settings=tuple(flattened(settings)),
+        machine=facts["machine"],
+        versions=facts["versions"],
     )
 
 
@@ -204,6 +243,7 @@ def _environment() -> Environment:
         methods=methods,
         network=network_title,
         sentence=sentence,
+        signed=signed,
     )
     return environment
 

@@ -22,6 +22,8 @@ from quality.estimate import Estimate
 from quality.page import Edition, render_page
 from quality.pictures import Grids, draw_grids, draw_pairs
 from quality.quality_report import QualityReport, Verdict
+from quality.utility.augment_report import AugmentReport
+from quality.utility.study_report import StudyReport
 
 INTERNAL_PAGE = "report.html"
 PUBLIC_PAGE = "report.public.html"
@@ -148,6 +150,18 @@ class RunFacts(Frozen):
         )
 
 
+class UseFound(Frozen):
+    """What was found about training on the set, beyond the quick check.
+
+    Attributes:
+        study: the utility study.
+        answer: whether to use the images of a scarce label.
+    """
+
+    study: StudyReport | None = None
+    answer: AugmentReport | None = None
+
+
 class PublishedReport(Frozen):
     """The content of ``report.json``: what the public page shows, for machines.
 
@@ -155,12 +169,14 @@ class PublishedReport(Frozen):
         edition: always ``public``: no pixel, id or row of a real image, and no path.
         facts: of the run, without paths.
         quality: all scores, without the nearest pairs and without the rows of flagged images.
+        use: a utility study, where one was done.
     """
 
     format_version: Literal[1] = 1
     edition: Literal["public"] = "public"
     facts: RunFacts
     quality: QualityReport
+    use: UseFound | None = None
 
     @classmethod
     def load(cls, path: Path) -> PublishedReport:
@@ -176,7 +192,14 @@ class PublishedReport(Frozen):
 
 
 def write_report(
-    report: QualityReport, *, real: Cohort, synthetic: Cohort, preprocess: Preprocess, facts: RunFacts, out: Path
+    report: QualityReport,
+    *,
+    real: Cohort,
+    synthetic: Cohort,
+    preprocess: Preprocess,
+    facts: RunFacts,
+    out: Path,
+    use: UseFound | None = None,
 ) -> None:
     """Write ``report.html`` (internal), ``report.public.html`` and ``report.json`` into ``out``: all three or none.
 
@@ -192,6 +215,7 @@ def write_report(
         preprocess: what the scoring networks saw; pictures are drawn through it.
         facts: of the run.
         out: folder of the run; older reports in it are replaced.
+        use: what was found about training on it; both editions show it.
 
     Raises:
         InputError: the cohorts are not the ones that were scored.
@@ -200,8 +224,9 @@ def write_report(
     for cohort, digest, what in ((real, report.real_digest, "real"), (synthetic, report.synthetic_digest, "synthetic")):
         if cohort.digest != digest:
             raise InputError(f"the {what} cohort at {cohort.path} is not the one that was scored", "assess it again")
-    published = PublishedReport(facts=public_facts(facts), quality=public_quality(report))
+    published = PublishedReport(facts=public_facts(facts), quality=public_quality(report), use=use)
     volumes = real.schema.spatial_dims == 3
+    useful = use or UseFound()
     grids, reason = public_grids(report, real, synthetic, preprocess)
     pages = {
         INTERNAL_PAGE: render_page(
@@ -213,11 +238,15 @@ def write_report(
                 pairs=draw_pairs(report.nearest, real, synthetic, preprocess),
                 volumes=volumes,
             ),
+            study=useful.study,
+            answer=useful.answer,
         ),
         PUBLIC_PAGE: render_page(
             published.quality,
             published.facts.model_dump(mode="json"),
             Edition(internal=False, grids=grids, no_pictures=reason, volumes=volumes),
+            study=useful.study,
+            answer=useful.answer,
         ),
         JSON_FILE: json.dumps(
             published.model_dump(mode="json"), indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False
@@ -229,14 +258,15 @@ def write_report(
 
 def public_facts(facts: RunFacts) -> RunFacts:
     """The facts without local paths: they can name people, projects and servers."""
-    return facts.model_copy(update={"recipe": _without_paths(facts.recipe), "machine": _without_paths(facts.machine)})
+    return facts.model_copy(update={"recipe": without_paths(facts.recipe), "machine": without_paths(facts.machine)})
 
 
-def _without_paths(value: Any, name: str = "") -> Any:
+def without_paths(value: Any, name: str = "") -> Any:
+    """Nested settings, with local paths hidden: they can name people, projects and servers."""
     if isinstance(value, Mapping):
-        return {key: _without_paths(item, str(key)) for key, item in value.items()}
+        return {key: without_paths(item, str(key)) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_without_paths(item, name) for item in value]
+        return [without_paths(item, name) for item in value]
     if isinstance(value, str) and (name in PRIVATE_FIELDS or LOCAL_PATH.match(value)):
         return HIDDEN
     return value

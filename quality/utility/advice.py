@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from quality.utility.study_report import Advice, StudyScore, Taught
-
-MIXING = ("real_and_synthetic", "pretrained")
+from quality.estimate import Interval
+from quality.utility.study_report import FREE, MIXING, Advice, Beside, StudyScore, Taught
 
 
 def advise(scores: Sequence[StudyScore], labels: Sequence[str], significance: float) -> Iterator[Advice]:
@@ -14,7 +13,7 @@ def advise(scores: Sequence[StudyScore], labels: Sequence[str], significance: fl
 
     Args:
         scores: of the study.
-        labels: names.
+        labels: names of those that the question is about.
         significance: of p values after Holm's correction over labels and ratios.
     """
     for label in (None, *labels):
@@ -36,27 +35,63 @@ def _advice(label: str | None, found: Sequence[StudyScore], significance: float)
     if refused is not None or not mixed:
         why = refused or "no arm added synthetic images"
         return Advice(label=label, counsel="refused", taught=None, sentence=f"{what}: no advice, {why}.")
-    helping = [score for score in mixed if _value(score) > 0 and (score.p_holm or 0.0) < significance]
+    helping = [score for score in mixed if _value(score) > 0 and _shown(score, significance)]
     if helping:
         best = max(helping, key=_value)
         chosen = _smallest_as_good(best, helping)
+        rival = _as_good(chosen, found, significance)
+        if rival is not None:
+            sentence = (
+                f"{what}: use {rival.taught.words} instead, which needs no synthetic image: {_gain(rival)} over real "
+                f"images alone; {chosen.taught.words}: {_gain(chosen)}{_less(chosen, rival.taught)}."
+            )
+            return Advice(label=label, counsel="instead", taught=rival.taught, sentence=sentence)
         sentence = f"{what}: {_do(chosen.taught)}: {_gain(chosen)} over real images alone{_beyond(chosen, mixed)}"
         return Advice(
-            label=label, counsel="add", taught=chosen.taught, sentence=f"{sentence}.{_against_classical(chosen, found)}"
+            label=label, counsel="add", taught=chosen.taught, sentence=f"{sentence}.{_against_free(chosen, found)}"
         )
     best = max(mixed, key=_value)
-    if all(_value(score) < 0 and (score.p_holm or 0.0) < significance for score in mixed):
+    if all(_value(score) < 0 and _shown(score, significance) for score in mixed):
         sentence = f"{what}: do not add synthetic images, they harm: {_gain(best)} at best ({best.taught.words})."
         return Advice(label=label, counsel="harm", taught=best.taught, sentence=sentence)
     sentence = (
         f"{what}: no, that synthetic images help was not shown: {_gain(best)} at best ({best.taught.words})."
-        f"{_against_classical(best, found)}"
+        f"{_against_free(best, found)}"
     )
     return Advice(label=label, counsel="no gain", taught=best.taught, sentence=sentence)
 
 
 def _value(score: StudyScore) -> float:
     return 0.0 if score.difference is None or score.difference.value is None else score.difference.value
+
+
+def _shown(score: StudyScore, significance: float) -> bool:
+    """Whether its difference to *real* is not chance."""
+    return score.p_holm is not None and score.p_holm < significance
+
+
+def _as_good(chosen: StudyScore, found: Sequence[StudyScore], significance: float) -> StudyScore | None:
+    """An arm that costs nothing, helps too, and that the chosen one was not shown to beat; the best of these."""
+    beaten = {
+        other.taught
+        for other in chosen.beside
+        if other.difference.interval is not None and other.difference.interval[0] > 0
+    }
+    rivals = [
+        score
+        for score in found
+        if score.taught.arm in FREE and score.taught not in beaten and _value(score) > 0 and score.difference
+    ]
+    good = [rival for rival in rivals if _shown(rival, significance) or _value(rival) >= _value(chosen)]
+    return max(good, key=_value, default=None)
+
+
+def _less(chosen: StudyScore, free: Taught) -> str:
+    """The chosen arm less one that costs nothing."""
+    beside: Beside | None = next((other for other in chosen.beside if other.taught == free), None)
+    if beside is None or beside.difference.value is None:
+        return ""
+    return f" (this one less that: {_signed(beside.difference.value, beside.difference.interval)})"
 
 
 def _half_width(score: StudyScore) -> float:
@@ -75,14 +110,18 @@ def _smallest_as_good(best: StudyScore, helping: Sequence[StudyScore]) -> StudyS
 
 
 def _do(taught: Taught) -> str:
-    times = f"about {taught.ratio:g} synthetic images per real one"
-    return f"add {times}" if taught.arm == "real_and_synthetic" else f"train on {times} first, then on the real ones"
+    times = f"about {taught.ratio:.2g} synthetic images per real one"
+    if taught.arm == "pretrained":
+        return f"train on {times} first, then on the real ones"
+    return f"add {times}" + (", all under classical augmentation" if taught.arm == "classical_and_synthetic" else "")
 
 
 def _gain(score: StudyScore) -> str:
-    interval = None if score.difference is None else score.difference.interval
-    bounds = "" if interval is None else f" [{interval[0]:+.3f}, {interval[1]:+.3f}]"
-    return f"AUROC {_value(score):+.3f}{bounds}"
+    return f"AUROC {_signed(_value(score), None if score.difference is None else score.difference.interval)}"
+
+
+def _signed(value: float, interval: Interval | None) -> str:
+    return f"{value:+.3f}" + ("" if interval is None else f" [{interval[0]:+.3f}, {interval[1]:+.3f}]")
 
 
 def _beyond(chosen: StudyScore, mixed: Sequence[StudyScore]) -> str:
@@ -94,10 +133,11 @@ def _beyond(chosen: StudyScore, mixed: Sequence[StudyScore]) -> str:
     return f"; it stops helping beyond ({_value(more[-1]):+.3f} at {more[-1].taught.ratio:g})"
 
 
-def _against_classical(chosen: StudyScore, found: Sequence[StudyScore]) -> str:
+def _against_free(chosen: StudyScore, found: Sequence[StudyScore]) -> str:
     """How classical augmentation and oversampling, which cost nothing, did beside it."""
-    others = [score for score in found if score.taught.arm in {"classical", "oversampled"} and score.difference]
+    others = [score for score in found if score.taught.arm in FREE and score.difference]
     return "".join(
-        f" {'But ' if _value(other) >= _value(chosen) else ''}{other.taught.words} alone: {_gain(other)}."
+        f" {'But ' if _value(other) >= _value(chosen) else ''}{other.taught.words} alone: {_gain(other)}"
+        f"{_less(chosen, other.taught)}."
         for other in others
     )

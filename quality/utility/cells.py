@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -25,7 +25,7 @@ from quality.utility.judging import (
     right_guesses,
     trained,
 )
-from quality.utility.study_report import Measure, StudyScore, Taught
+from quality.utility.study_report import MIXING, Beside, Measure, StudyScore, Taught
 from quality.utility.subgroups import Subgroup
 
 REAL = Taught(arm="real")
@@ -65,6 +65,7 @@ class Desk:
         real: of those taught real.
         targets: labels.
         config: how the study is done.
+        free: guesses of the arms that cost nothing, which a mixing arm is compared with.
     """
 
     taught: Taught
@@ -73,29 +74,36 @@ class Desk:
     real: Guesses
     targets: Targets
     config: StudyConfig
+    free: Mapping[Taught, Guesses] = field(default_factory=dict)
 
     def cells(self) -> Iterator[StudyScore]:
         """AUROC over labels and by label, and accuracy over exclusive labels."""
-        exam, pairs, rows = self.exam, [], []
+        exam, scored, rows = self.exam, [], []
         for place, label in enumerate(self.targets.names):
             why = exam.counts.refusal(place, self.config)
-            mine, real = (trained(each, exam.values_NT, place, exam.patients) for each in (self.guesses, self.real))
-            if why is None and (mine is None or real is None):
+            known = [trained(each, exam.values_NT, place, exam.patients) for each in self._sides()]
+            sides = [one for one in known if one is not None]
+            if why is None and len(sides) < len(known):
                 why = "all test images that state it are alike"
-            if why is not None or mine is None or real is None:
+            if why is not None:
                 refused = self.estimate("AUROC", label, refused=why)
                 rows.append(StudyScore(taught=self.taught, test=exam.name, measure="AUROC", estimate=refused))
                 continue
-            pairs.append((mine, real))
-            rows.append(self._cell("AUROC", label, mine, real))
-        if pairs:
-            yield self._cell("AUROC", None, *(mean_over([pair[side] for pair in pairs]) for side in (0, 1)))
+            scored.append(sides)
+            rows.append(self._cell("AUROC", label, sides))
+        if scored:
+            yield self._cell("AUROC", None, [mean_over(parts) for parts in zip(*scored, strict=True)])
         if self.targets.exclusive and self.taught.arm != "metadata":
-            both = (right_guesses(each, exam.values_NT, exam.patients) for each in (self.guesses, self.real))
-            yield self._cell("accuracy", None, *both)
+            right = [right_guesses(each, exam.values_NT, exam.patients) for each in self._sides()]
+            yield self._cell("accuracy", None, right)
         yield from rows
 
-    def _cell(self, measure: Measure, label: str | None, mine: Trained, real: Trained) -> StudyScore:
+    def _sides(self) -> list[Guesses]:
+        """Of this arm, of *real*, and of those that cost nothing, where this one has to beat them."""
+        return [self.guesses, self.real, *(self.free.values() if self.taught.arm in MIXING else ())]
+
+    def _cell(self, measure: Measure, label: str | None, sides: Sequence[Trained]) -> StudyScore:
+        mine, real, *free = sides
         values = mine.values
         unit = self.exam.counts.unit
         trainings = "one fit" if self.taught.arm == "metadata" else f"mean of {values.size} trainings"
@@ -115,18 +123,27 @@ class Desk:
         if self.taught == REAL:
             return score
         apart = mine.less(real) if self.taught.arm != "metadata" else _repeated(mine, real).less(real)
+        difference, p = self._difference(measure, label, apart, REAL)
+        beside = []
+        for taught, other in zip(self.free, free, strict=False):
+            less, chance = self._difference(measure, label, mine.less(other), taught)
+            beside.append(Beside(taught=taught, difference=less, p=chance))
+        return score.model_copy(update={"difference": difference, "p": p, "beside": tuple(beside)})
+
+    def _difference(self, measure: Measure, label: str | None, apart: Trained, other: Taught) -> tuple[Estimate, float]:
+        """This arm less another, and the p that there is no difference."""
         value, interval, p = apart.plain()
-        difference = Estimate(
+        estimate = Estimate(
             name="utility_difference",
-            estimand=f"{measure} taught {self.taught.words} less that taught real, same patients and seeds",
+            estimand=f"{measure} taught {self.taught.words} less that taught {other.words}, same patients and seeds",
             value=value,
             interval=_kept(interval),
-            method=f"paired by {unit} and seed; variance of both, Student's t",
+            method=f"paired by {self.exam.counts.unit} and seed; variance of both, Student's t",
             n_real=len(self.exam.values_NT),
             better="higher",
             label=label,
         )
-        return score.model_copy(update={"difference": difference, "p": p})
+        return estimate, p
 
     def secondary(self) -> Iterator[StudyScore]:
         """Average precision, balanced accuracy, calibration: means over trainings, patients resampled."""

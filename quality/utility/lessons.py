@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,9 +17,10 @@ from quality.config import StudyConfig
 from quality.stages import stage
 from quality.utility.judging import Guesses
 from quality.utility.pupil import fit_pupil, new_pupil
-from quality.utility.study_report import Taught
+from quality.utility.study_report import MIXING, Taught
 
 MOST_COPIES = 20  # of one image, when rare labels are oversampled
+CLASSICAL = ("classical", "classical_and_synthetic")
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,7 @@ class School:
     Attributes:
         real: real training examples.
         synthetic: synthetic ones, one set per generator seed.
+        names: of the labels.
         exclusive: labels exclude each other.
         config: how the study is done.
         work: folder for checkpoints.
@@ -63,6 +65,7 @@ class School:
 
     real: Examples
     synthetic: tuple[Examples, ...]
+    names: tuple[str, ...]
     exclusive: bool
     config: StudyConfig
     work: Path
@@ -74,7 +77,7 @@ class School:
         fewest = min((len(part) for part in self.synthetic), default=0)
         fits = [ratio for ratio in self.config.ratios if round(ratio * len(self.real)) <= fewest]
         for arm in self.config.arms:
-            if arm in {"real_and_synthetic", "pretrained"}:
+            if arm in MIXING:
                 found += [Taught(arm=arm, ratio=ratio) for ratio in fits]
             elif arm != "synthetic" or fewest:
                 found.append(Taught(arm=arm))
@@ -118,7 +121,7 @@ class School:
 
     def _sets(self, taught: Taught) -> tuple[Examples | None, ...]:
         """Synthetic examples of an arm by generator; one ``None`` for an arm that takes none."""
-        return self.synthetic if taught.arm in {"synthetic", "real_and_synthetic", "pretrained"} else (None,)
+        return self.synthetic if taught.arm == "synthetic" or taught.arm in MIXING else (None,)
 
     def _trained(self, taught: Taught, synthetic: Examples | None, seed: int, progress: Progress | None) -> nn.Module:
         """One training; equal seeds start from equal weights in every arm."""
@@ -135,7 +138,7 @@ class School:
                 seed=seed,
                 work=self.work,
                 name=f"classifier on {taught.words}",
-                classical=config.classical if taught.arm == "classical" else None,
+                classical=config.classical if taught.arm in CLASSICAL else None,
                 progress=stage(progress, number, len(courses)),
             )
         return network
@@ -151,19 +154,22 @@ class School:
         chosen = synthetic.some(np.sort(rng.permutation(len(synthetic))[:wanted]))
         if taught.arm == "synthetic":
             yield chosen, steps
-        elif taught.arm == "real_and_synthetic":
-            yield real.with_more(chosen), steps
-        else:
+        elif taught.arm == "pretrained":
             yield chosen, steps - steps // 2
             yield real, steps // 2
+        else:
+            yield real.with_more(chosen), steps
 
     def _oversampled(self) -> Examples:
-        """Every image as often as its rarest label asks for: the most frequent label stays as it is."""
+        """Every image as often as its rarest label asks for: the most frequent label stays as it is.
+
+        Where a number is asked for, only primary labels are repeated, until there are as many.
+        """
         present = self.real.values_NT == 1
         counts = present.sum(axis=0)
-        wanted = np.where(counts > 0, counts.max(initial=0) / np.maximum(counts, 1), 1.0)
+        most = self.config.oversample_to or counts.max(initial=0)
+        wanted = np.where(counts > 0, most / np.maximum(counts, 1), 1.0)
+        if self.config.oversample_to is not None:
+            wanted[[name not in self.config.primary for name in self.names]] = 1.0
         copies = np.where(present, wanted[None, :], 1.0).max(axis=1).round().clip(1, MOST_COPIES).astype(int)
         return self.real.some(np.repeat(np.arange(len(self.real)), copies))
-
-
-Lookup = Callable[[Taught], Guesses]

@@ -24,7 +24,7 @@ from quality.utility.check import Counts, positives
 from quality.utility.judging import Guesses, Trained, trained
 from quality.utility.lessons import Examples, School
 from quality.utility.metadata import metadata_guesses, metadata_table
-from quality.utility.study_report import GroupGap, StudyReport, StudyScore, Taught
+from quality.utility.study_report import FREE, GroupGap, StudyReport, StudyScore, Taught
 from quality.utility.subgroups import group_gaps, subgroups
 
 
@@ -68,6 +68,7 @@ def run_study(
     school = School(
         Examples(first.images["train"], first.targets.values["train"]),
         tuple(Examples(material.synthetic_images, material.asked) for material in materials),
+        tuple(first.targets.names),
         first.targets.exclusive,
         config,
         work,
@@ -80,8 +81,8 @@ def check_study(real: Cohort, config: StudyConfig) -> None:
     """Refuse a study before anything is trained for it.
 
     Raises:
-        InputError: the cohort has no test patients.
-        UnsupportedClaim: no labels, or no label with enough test patients.
+        InputError: the cohort has no test patients, or not the label that the question is about.
+        UnsupportedClaim: no labels, or no label with enough patients, or not the one that the question is about.
     """
     rows: dict[str, list[int]] = {split: real.rows(split) for split in SPLITS}
     targets = targets_of(real, rows)
@@ -95,6 +96,12 @@ def check_study(real: Cohort, config: StudyConfig) -> None:
 
 def _check_counts(counts: Counts, names: Sequence[str], config: StudyConfig) -> None:
     refusals = [counts.refusal(place, config) for place in range(len(names))]
+    for label in config.primary:
+        if label not in names:
+            raise InputError(f"the cohort has no label {label!r}", f"it has {', '.join(names)}")
+        why = refusals[list(names).index(label)]
+        if why is not None:
+            raise UnsupportedClaim(f"whether synthetic images help {label!r} cannot be said: {why}")
     if all(refusals):
         raise UnsupportedClaim(f"no label has enough patients for a utility study ({names[0]}: {refusals[0]})")
 
@@ -154,7 +161,7 @@ class _Study:
             synthetic_images=tuple(len(part) for part in self.school.synthetic),
             scores=tuple(scores),
             gaps=gaps,
-            advice=tuple(advise(scores, self.targets.names, self.config.significance)),
+            advice=tuple(advise(scores, self.config.primary or self.targets.names, self.config.significance)),
             warnings=tuple(self.warnings(gaps)),
         )
 
@@ -193,7 +200,7 @@ class _Study:
         known = [taught for taught in self.lessons() if (taught, exam.name) in self.guesses]
         for arm in dict.fromkeys(taught.arm for taught in known):
             cells = [cell for taught in known if taught.arm == arm for cell in self.desk(taught, exam).cells()]
-            tested = [cell.p if cell.estimate.label is not None else None for cell in cells]
+            tested = [cell.p if self.asked(cell.estimate.label) else None for cell in cells]
             for cell, p in zip(cells, holm(tested), strict=True):
                 alone = cell.p if cell.estimate.label is None else p
                 yield cell.model_copy(update={"p_holm": alone})
@@ -204,7 +211,14 @@ class _Study:
     def desk(self, taught: Taught, exam: Exam) -> Desk:
         """What the cells of an arm are made of."""
         guesses, real = self.guesses[taught, exam.name], self.guesses[REAL, exam.name]
-        return Desk(taught, exam, guesses, real, self.targets, self.config)
+        free = {
+            other: found for (other, name), found in self.guesses.items() if other.arm in FREE and name == exam.name
+        }
+        return Desk(taught, exam, guesses, real, self.targets, self.config, free)
+
+    def asked(self, label: str | None) -> bool:
+        """Whether the study's question is about a label."""
+        return label is not None and label in (self.config.primary or self.targets.names)
 
     def on_synthetic(self) -> Iterator[StudyScore]:
         """Trained on real, tested on synthetic images (TRTS): a diagnostic of the labels, not of use."""

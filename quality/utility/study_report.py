@@ -14,7 +14,7 @@ from quality.config import StudyArm, StudyConfig
 from quality.estimate import Estimate
 
 Measure = Literal["AUROC", "accuracy", "average precision", "balanced accuracy", "calibration error"]
-Counsel = Literal["add", "no gain", "harm", "refused"]
+Counsel = Literal["add", "instead", "no gain", "harm", "refused"]
 ARM_WORDS: dict[StudyArm | Literal["metadata"], str] = {
     "real": "real",
     "synthetic": "synthetic alone",
@@ -22,8 +22,13 @@ ARM_WORDS: dict[StudyArm | Literal["metadata"], str] = {
     "pretrained": "synthetic, then real",
     "classical": "real + classical augmentation",
     "oversampled": "real, rare labels oversampled",
+    "classical_and_synthetic": "real + synthetic + classical augmentation",
     "metadata": "age, sex and other attributes alone",
 }
+MIXING: tuple[StudyArm, ...] = ("real_and_synthetic", "classical_and_synthetic", "pretrained")
+"""Arms that take real and synthetic images, at every ratio."""
+FREE: tuple[StudyArm, ...] = ("classical", "oversampled")
+"""Arms that cost neither a generator nor privacy: what synthetic images have to beat."""
 
 
 class Taught(Frozen):
@@ -40,7 +45,21 @@ class Taught(Frozen):
     @property
     def words(self) -> str:
         """For tables."""
-        return ARM_WORDS[self.arm] + ("" if self.ratio is None else f" ({self.ratio:g} x)")
+        return ARM_WORDS[self.arm] + ("" if self.ratio is None else f" ({self.ratio:.3g} x)")
+
+
+class Beside(Frozen):
+    """A mixing arm less one that costs nothing.
+
+    Attributes:
+        taught: the arm that costs nothing.
+        difference: on the same patients and seeds.
+        p: two-sided, that it is zero.
+    """
+
+    taught: Taught
+    difference: Estimate
+    p: float
 
 
 class StudyScore(Frozen):
@@ -55,7 +74,9 @@ class StudyScore(Frozen):
         by_seed: the values behind the mean.
         difference: the same less that of *real*, on the same patients and seeds; ``None`` for *real* itself.
         p: two-sided, that the difference is zero.
-        p_holm: after Holm's correction over labels and ratios of this arm.
+        p_holm: after Holm's correction over labels and ratios of this arm; ``None`` for labels that the question is not
+            about.
+        beside: of an arm that mixes real and synthetic images: the same less arms that cost nothing.
     """
 
     taught: Taught
@@ -67,6 +88,7 @@ class StudyScore(Frozen):
     difference: Estimate | None = None
     p: float | None = None
     p_holm: float | None = None
+    beside: tuple[Beside, ...] = ()
 
 
 class GroupGap(Frozen):

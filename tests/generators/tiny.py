@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
 
-from cohorts.records import AttributeSpec, CohortSchema, ImageRecord
+from cohorts.records import AttributeSpec, CohortSchema, ImageRecord, Provenance
 from cohorts.store import Cohort, CohortWriter
 from generators.config import AutoencoderConfig, DenoiserConfig, GeneratorConfig, SamplerConfig
 from learning.fit_config import FitConfig
@@ -90,3 +91,17 @@ def tiny_config(**changes: object) -> GeneratorConfig:
 
 
 SAMPLER = SamplerConfig(steps=5, guidance=1.5, device="cpu")
+
+
+def copied(cohort: Cohort, path: Path, label: str) -> Cohort:
+    """Training images that show a label, as a synthetic cohort."""
+    column = cohort.schema.labels.index(label)
+    rows = [row for row in cohort.rows("train") if cohort.labels([row])[0, column] == 1]
+    with CohortWriter(path, cohort.schema.model_copy(update={"kind": "synthetic", "has_text": False})) as writer:
+        for number, record in enumerate(cohort.records(rows)):
+            name = f"s{number:05d}"
+            facts = Provenance("0" * 64, "{}", number)
+            writer.add(
+                dataclasses.replace(record, image_id=name, patient=name, split="synthetic", text=None, provenance=facts)
+            )
+    return Cohort.open(path)
