@@ -1,0 +1,118 @@
+"""What a table of differences leads to, in every case: add, use what costs nothing instead, not shown, harm."""
+
+from __future__ import annotations
+
+import pytest
+
+from quality.estimate import Estimate
+from quality.quality_report import QualityReport
+from quality.utility.advice import advise
+from quality.utility.augment_report import AugmentPlan, answer
+from quality.utility.study_report import Advice, Beside, StudyArm, StudyScore, Taught
+
+PLAN = AugmentPlan(
+    label="rings", to=100, images=40, patients=30, training_images=400, planned=60, doses=(1.0,), generators=2,
+    trained=True, classifiers=35, classifier_steps=100,
+)  # fmt: skip
+
+
+def difference(value: float, half: float) -> Estimate:
+    return Estimate(
+        name="utility_difference",
+        estimand="AUROC less AUROC",
+        value=value,
+        interval=(value - half, value + half),
+        better="higher",
+        label="rings",
+    )
+
+
+def score(
+    arm: StudyArm,
+    gain: float,
+    p: float | None,
+    *,
+    ratio: float | None = None,
+    over: dict[StudyArm, tuple[float, float]] | None = None,
+) -> StudyScore:
+    beside = tuple(
+        Beside(taught=Taught(arm=other), difference=difference(*pair), p=0.5) for other, pair in (over or {}).items()
+    )
+    estimate = Estimate(name="utility", estimand="AUROC", value=0.7 + gain, better="higher", label="rings")
+    return StudyScore(
+        taught=Taught(arm=arm, ratio=ratio),
+        test="test",
+        measure="AUROC",
+        estimate=estimate,
+        difference=difference(gain, 0.02),
+        p=p,
+        p_holm=p,
+        beside=beside,
+    )
+
+
+def counsel(*scores: StudyScore) -> Advice:
+    return list(advise(scores, ["rings"], 0.05))[1]
+
+
+def test_what_helps_is_added_at_the_smallest_ratio_that_is_as_good() -> None:
+    found = counsel(
+        score("real_and_synthetic", 0.01, 0.4, ratio=0.5),
+        score("real_and_synthetic", 0.05, 0.001, ratio=1),
+        score("real_and_synthetic", 0.055, 0.001, ratio=2),
+        score("classical", 0.01, 0.3),
+    )
+    assert found.counsel == "add"
+    assert found.taught == Taught(arm="real_and_synthetic", ratio=1)
+    assert "stops helping beyond (+0.055 at 2)" in found.sentence
+    assert "real + classical augmentation alone: AUROC +0.010" in found.sentence
+
+
+def test_what_costs_nothing_is_used_instead_unless_it_is_beaten() -> None:
+    free = score("classical", 0.04, 0.01)
+    close = score("real_and_synthetic", 0.05, 0.001, ratio=1, over={"classical": (0.01, 0.03)})
+    found = counsel(close, free)
+    assert found.counsel == "instead"
+    assert found.taught == Taught(arm="classical")
+    assert "use real + classical augmentation instead" in found.sentence
+    assert "this one less that: +0.010 [-0.020, +0.040]" in found.sentence
+    beaten = score("real_and_synthetic", 0.09, 0.001, ratio=1, over={"classical": (0.05, 0.03)})
+    assert counsel(beaten, free).counsel == "add"
+    chance = score("classical", 0.04, 0.3)  # that it helps was not shown, and synthetic images gain more
+    assert counsel(close, chance).counsel == "add"
+    better = score("oversampled", 0.06, 0.3)  # not shown either, but no worse than them
+    assert counsel(close, better).counsel == "instead"
+
+
+@pytest.mark.parametrize(
+    ("gain", "p", "expected"),
+    [(0.03, 0.2, "no gain"), (0.03, None, "no gain"), (-0.05, 0.01, "harm"), (-0.05, 0.2, "no gain")],
+)
+def test_chance_is_no_gain_and_a_sure_loss_is_harm(gain: float, p: float | None, expected: str) -> None:
+    found = counsel(score("real_and_synthetic", gain, p, ratio=1))
+    assert found.counsel == expected
+    assert ("not shown" in found.sentence) == (expected == "no gain")
+
+
+def test_a_failed_gate_outranks_every_gain_and_an_open_one_keeps_images_inside(quality: QualityReport) -> None:
+    failed = quality.model_copy(update={"verdict": "fail", "verdict_reasons": ("one image repeats a patient",)})
+    found = answer(PLAN, failed, None)
+    assert found.decision == "unsafe"
+    assert "one image repeats a patient" in found.sentence
+    with pytest.raises(ValueError, match="study is missing"):
+        answer(PLAN, quality.model_copy(update={"verdict": "screened"}), None)
+
+
+@pytest.fixture
+def quality() -> QualityReport:
+    return QualityReport(
+        real_digest="0" * 64,
+        synthetic_digest="1" * 64,
+        config_digest="2" * 64,
+        seed=0,
+        real_counts={"train": 400, "test": 100},
+        synthetic_count=60,
+        estimates=(),
+        verdict="inconclusive",
+        verdict_reasons=("too few controls",),
+    )
