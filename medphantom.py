@@ -27,13 +27,18 @@ if TYPE_CHECKING:
     from cohorts.store import Cohort
     from conditioning.plan import SamplingPlan
     from generators.bundle import GeneratorBundle
+    from quality.compare import Comparison
     from quality.counterfactual_report import CounterfactualReport
     from quality.quality_report import QualityReport
     from quality.ranking import Ranking
+    from quality.utility.augment_report import AugmentReport
+    from quality.utility.study_report import StudyReport
 
 __all__ = [
     "assess",
     "assess_counterfactuals",
+    "augment",
+    "compare",
     "contact_sheet",
     "counterfactual",
     "export",
@@ -47,6 +52,7 @@ __all__ = [
     "search",
     "simulate",
     "train",
+    "utility",
     "watching",
 ]
 
@@ -407,6 +413,94 @@ def assess(
     return verbs.assess(
         actual, _opened(synthetic), preprocess, part.assess, Path(out), bundle=loaded, progress=progress
     )
+
+
+def utility(
+    cohort: Cohort | Folder,
+    out: Folder,
+    *,
+    size: int | Sequence[int] = 64,
+    fractions: Sequence[float] = (1.0,),
+    generators: int = 2,
+    external: Mapping[str, Cohort | Folder] | None = None,
+    generator: Mapping[str, Any] | None = None,
+    sampler: Mapping[str, Any] | None = None,
+    study: Mapping[str, Any] | None = None,
+) -> dict[float, StudyReport]:
+    """Does it help to train on synthetic images? Generators and classifiers learn from the same patients.
+
+    Args:
+        cohort: real cohort with labels.
+        out: folder to make: the page, and per fraction the table and its JSON.
+        size: side of what the networks see, in pixels.
+        fractions: of the training patients.
+        generators: seeds of the generator.
+        external: further real cohorts to test on, by name.
+        generator: settings of the ``generator`` section.
+        sampler: settings of the ``sampler`` section.
+        study: settings of the ``study`` section.
+
+    Returns:
+        The study of each fraction.
+    """
+    from flows.settings import UtilityPart, read_part
+    from flows.utility import utility_study
+
+    real = _opened(cohort)
+    sections = {"generator": dict(generator or {}), "sampler": dict(sampler or {}), "study": dict(study or {})}
+    part = read_part(UtilityPart, None, [], {"preprocess": {"size": _sides(real, size)}, **sections})
+    outside = {name: _opened(one) for name, one in (external or {}).items()}
+    return utility_study(real, part, Path(out), fractions=fractions, generators=generators, external=outside or None)
+
+
+def augment(
+    cohort: Cohort | Folder,
+    label: str,
+    to: int,
+    out: Folder,
+    *,
+    bundles: Sequence[Folder] = (),
+    size: int | Sequence[int] = 64,
+    generators: int = 2,
+    doses: Sequence[float] = (0.5, 1.0),
+    settings: Mapping[str, Mapping[str, Any]] | None = None,
+) -> AugmentReport:
+    """Top up a scarce label, and say whether that helps on real patients.
+
+    Args:
+        cohort: real cohort with labels.
+        label: the scarce one.
+        to: training images of it that are wanted, real and synthetic together.
+        out: folder to make: answer, report, table of the study, images.
+        bundles: generators of different seeds that learned from exactly this cohort; empty: they are trained.
+        size: side of what the networks see, where no bundle says so.
+        generators: seeds of the generator, where they are trained.
+        doses: shares of the planned images that classifiers learn from.
+        settings: sections ``generator``, ``sampler``, ``assess``, ``study`` as in a recipe.
+    """
+    from flows.augment import augment as augmented
+    from flows.augment import propose
+    from flows.settings import AugmentPart, read_part
+
+    real, paths = _opened(cohort), [Path(bundle) for bundle in bundles]
+    sections = {name: dict(section) for name, section in (settings or {}).items()}
+    part = read_part(AugmentPart, None, [], {"preprocess": {"size": _sides(real, size)}, **sections})
+    total = len(paths) or generators
+    planned = propose(real, label, to, part.study, doses=doses, generators=total, trained=not paths)
+    return augmented(real, part, planned, Path(out), bundles=paths)
+
+
+def compare(runs: Sequence[Folder], out: Folder, *, draw: bool = True) -> Comparison:
+    """Put runs side by side: scores with intervals, and images of the same prompts and seeds.
+
+    Args:
+        runs: folders of run, assess or augment.
+        out: folder to make: ``compare.html`` (internal) and ``compare.json``.
+        draw: whether generators may draw, where runs have no prompt and seed in common.
+    """
+    from flows.compare import compare_runs
+
+    return compare_runs([Path(run) for run in runs], Path(out), draw=draw)
 
 
 def export(

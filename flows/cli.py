@@ -68,6 +68,7 @@ for _command in (
     cli_models.assess,
     cli_studies.utility,
     cli_studies.augment,
+    cli_studies.compare,
     cli_pairs.rank,
     cli_data.export,
     cli_data.verify,

@@ -1,4 +1,4 @@
-"""Verbs that ask whether synthetic images help: utility, augment."""
+"""Verbs that ask whether synthetic images help, and which are better: utility, augment, compare."""
 
 from __future__ import annotations
 
@@ -106,3 +106,22 @@ def augment(
         typer.echo(f"table: {out / TABLE_FILE}")
     if found.verdict != "fail":
         typer.echo(f"images: {out / IMAGES_FOLDER}   as files: medphantom export {out / IMAGES_FOLDER} --out FOLDER")
+
+
+def compare(
+    runs: Annotated[list[Path], typer.Argument(help="Folders of run, assess or augment: two or more.")],
+    *,
+    out: Annotated[Path, typer.Option("--out", help="Folder to make: compare.html (internal) and compare.json.")],
+    draw: Annotated[
+        bool, typer.Option(help="Let generators draw, where runs have no prompt and seed in common.")
+    ] = True,
+) -> None:
+    """Put runs side by side: scores with intervals, and images of the same prompts and seeds."""
+    from flows.compare import PAGE_FILE, compare_runs
+    from flows.progress import watching
+    from flows.summaries import comparison_summary
+
+    with watching():
+        found = compare_runs(runs, out, draw=draw)
+    typer.echo(comparison_summary(found))
+    typer.echo(f"page to open: {out / PAGE_FILE} (internal)")

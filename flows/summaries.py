@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from cohorts.ingest import IngestResult
     from flows.job import Job
+    from quality.compare import Comparison
     from quality.estimate import Estimate
     from quality.quality_report import QualityReport
 
@@ -71,6 +72,27 @@ def estimate_line(estimate: Estimate, floor_name: str = "real against real") -> 
     interval = f" [{estimate.interval[0]:.4g}, {estimate.interval[1]:.4g}]" if estimate.interval else ""
     floor = f", {floor_name} {estimate.floor:.4g}" if estimate.floor is not None else ""
     return f"{name:<44} {estimate.value:.4g}{interval}{floor}"
+
+
+def comparison_summary(found: Comparison) -> str:
+    """Scores of all labels, one line each and one column a run, and which differ by more than their intervals."""
+    names = [run.name for run in found.runs]
+    rows = [["", *names, "different"], ["copy search", *(run.verdict for run in found.runs), ""]]
+    for score in found.scores:
+        if score.label is None:
+            what = score.name + (f" ({score.network})" if score.network else "")
+            pairs = "; ".join(f"{names[first]}, {names[second]}" for first, second in score.apart)
+            rows.append([what, *(_with_interval(estimate) for estimate in score.estimates), pairs])
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return "\n".join([*lines, *(f"note: {warning}" for warning in found.warnings)])
+
+
+def _with_interval(estimate: Estimate | None) -> str:
+    if estimate is None or estimate.value is None:
+        return "–"
+    interval = f" [{estimate.interval[0]:.3g}, {estimate.interval[1]:.3g}]" if estimate.interval else ""
+    return f"{estimate.value:.3g}{interval}"
 
 
 def run_summary(job: Job) -> str:

@@ -268,8 +268,21 @@ def histogram_chart(key: str, title: str, histogram: SimilarityHistogram) -> Cha
     )
 
 
-def score_bar(estimate: Estimate, ceiling: float | None = None, *, floor_name: str = "real against real") -> Bar | None:
-    """The score on an axis of its own that holds value, interval, floor and ceiling; ``None`` without a value."""
+def score_bar(
+    estimate: Estimate,
+    ceiling: float | None = None,
+    *,
+    floor_name: str = "real against real",
+    axis: Interval | None = None,
+) -> Bar | None:
+    """The score on an axis that holds value, interval, floor and ceiling; ``None`` without a value.
+
+    Args:
+        estimate: the score.
+        ceiling: what the autoencoder alone scores.
+        floor_name: what the floor is.
+        axis: ends of an axis that several scores share; by default its own.
+    """
     if estimate.value is None:
         return None
     present = [estimate.value, 0.0]
@@ -277,7 +290,7 @@ def score_bar(estimate: Estimate, ceiling: float | None = None, *, floor_name: s
     for pair in (estimate.interval, spread, estimate.floor_interval):
         present += list(pair or ())
     present += [v for v in (estimate.floor, ceiling) if v is not None]
-    low, high = min(present), max(present)
+    low, high = axis or (min(present), max(present))
     if estimate.better == "higher" and low >= 0 and high <= 1:
         high = 1.0  # a share or AUROC fills the axis at its best value
     scale = Scale(low, high, BAR_MARGIN, BAR_WIDTH - BAR_MARGIN)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+import medphantom as mp
 from cohorts.store import Cohort
 from flows.augment import ANSWER_FILE, ARMS, BUNDLE_FOLDER, IMAGES_FOLDER, propose
 from flows.cli import main
@@ -124,10 +125,12 @@ def test_given_generators_are_used_and_another_cohort_s_is_warned_of(
     assert not (out / BUNDLE_FOLDER).exists()
     assert AugmentReport.load(out / ANSWER_FILE).plan.generators == 1
     other = make_cohort(tmp_path / "other", total=480, seed=5)
-    command[5] = str(tmp_path / "third")
-    assert main(["augment", str(other.path), *command, "--dose", "1", "--set", "study.classifier.steps=4"]) == 0
+    settings = {"assess": QUICK_SCORES, "study": QUICK_STUDY, "sampler": {"steps": 2, "device": "cpu"}}
+    with mp.watching():
+        found = mp.augment(other, "dark", 200, tmp_path / "3", bundles=[bundle], doses=[1.0], settings=settings)
     said = capsys.readouterr()
     assert "did not learn from exactly these" in said.err + said.out
+    assert found == AugmentReport.load(tmp_path / "3" / ANSWER_FILE)
 
 
 def test_images_that_may_repeat_patients_are_not_handed_over_and_nothing_is_taught_from_them(

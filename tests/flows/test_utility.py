@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cohorts.errors import InputError
+import medphantom as mp
+from cohorts.errors import InputError, UnsupportedClaim
 from cohorts.store import Cohort
 from cohorts.thin import thin
 from flows.cli import main
@@ -117,3 +118,5 @@ def test_a_study_that_no_count_supports_ends_before_anything_is_trained(
     assert "no label has enough patients" in capsys.readouterr().err
     assert not out.with_name("study.work").exists()
     assert main([*command, "--fraction", "1", "--fraction", "1"]) == 2
+    with pytest.raises(UnsupportedClaim, match="no label has enough patients"):
+        mp.utility(cohort, out, size=SIDE, study={"least_test": 5000})
