@@ -19,6 +19,7 @@ from cohorts.preprocess import Preprocess
 from cohorts.progress import Progress
 from cohorts.records import SPLITS, Frozen
 from cohorts.store import Cohort
+from quality.condition_part import attribute_part, text_part
 from quality.config import AssessConfig
 from quality.estimate import Estimate
 from quality.features import NetworkRun, check_names, cross_fitted, encoder, filter_bank, radiomics, simulated
@@ -41,6 +42,8 @@ WEIGHTS = {
     "masks": 6,
     "copies": 5,
     "membership": 1,
+    "attributes": 3,
+    "texts": 1,
 }  # shares of the time
 NO_SEARCH = ("the copy search needs training images of two patients, and gate images",)
 MIX_TOLERANCE = 0.1
@@ -128,7 +131,15 @@ class _Assessment:
         self.seeds = {name: range(config.network_seeds) if name in TRAINED else range(1) for name in self.names}
         self.runs: dict[tuple[str, int], NetworkRun] = {}
         self.total_weight = sum(WEIGHTS.get(name, 2) * len(self.seeds[name]) for name in self.names)
-        parts = ["diversity", "labels", "copies", "membership", *(["masks"] if material.mask_values else [])]
+        parts = [
+            "diversity",
+            "labels",
+            "copies",
+            "membership",
+            "attributes",
+            "texts",
+            *(["masks"] if material.mask_values else []),
+        ]
         self.total_weight += sum(WEIGHTS[name] for name in parts)
         self.done_weight = self.weight = 0
 
@@ -144,6 +155,7 @@ class _Assessment:
         masks = Estimates(estimates=())
         if material.mask_values:
             masks = self.part("masks", config.segmenter.model_dump(), Estimates, lambda: mask_part(self.context))
+        more = self.conditions()
         by = self.names[0]
         copies = self.part(
             "copies",
@@ -171,6 +183,8 @@ class _Assessment:
                 *(e for runs in scored for e in estimates_of(runs, per_seed=False)),
                 *diverse.estimates,
                 *masks.estimates,
+                *labels.conditions,
+                *more,
             ),
             details=tuple(_details(scored)),
             networks=tuple(run.facts for runs in scored for run in runs),
@@ -181,6 +195,14 @@ class _Assessment:
             utility=labels.utility,
             warnings=tuple(_warnings(material, [run for runs in scored for run in runs])),
         )
+
+    def conditions(self) -> tuple[Estimate, ...]:
+        """Numbers and texts that were asked for."""
+        config = self.config
+        trainer = config.classifier.model_dump(mode="json")
+        read = self.part("attributes", trainer, Estimates, lambda: attribute_part(self.context))
+        likened = self.part("texts", config.text_encoder, Estimates, lambda: text_part(self.context))
+        return (*read.estimates, *likened.estimates)
 
     # ---- parts ----
 

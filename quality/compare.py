@@ -17,7 +17,7 @@ from quality.quality_report import QualityReport, Verdict
 from quality.report import PublishedReport
 
 Part = Literal["fidelity", "agreement", "utility", "membership"]
-ANY_SIZE = frozenset({"kernel", "frechet_infinite", "ms_ssim"})
+ANY_SIZE = frozenset({"kernel", "frechet_infinite", "ms_ssim", "clip_score", "text_match"})
 """Scores whose expectation does not depend on the number of images."""
 
 
@@ -186,7 +186,7 @@ def _rows(quality: QualityReport) -> Iterator[tuple[_Key, Estimate]]:
         if estimate.value is None:
             continue
         scorer = estimate.network
-        digest = None if scorer is None else json_digest(sorted(digests.get(scorer, ())))
+        digest = None if scorer is None else estimate.network_digest or json_digest(sorted(digests.get(scorer, ())))
         sized = part == "fidelity" and scorer is not None and estimate.name not in ANY_SIZE
         yield (
             _Key(

@@ -264,6 +264,8 @@ class AssessConfig(Frozen):
         membership: could somebody tell who was learned from, and what is recorded of them.
         utility: the utility check.
         segmenter: the segmenter that looks for masks, where both cohorts have them.
+        text_encoder: hub id or local folder of a transformers pair of image and text encoders (CLIP, SigLIP) that says
+            how alike images are to their texts; null: none.
     """
 
     seed: Annotated[int, Field(ge=0)] = 0
@@ -276,6 +278,7 @@ class AssessConfig(Frozen):
     membership: MembershipConfig = MembershipConfig()
     utility: UtilityConfig = UtilityConfig()
     segmenter: SegmenterConfig = SegmenterConfig()
+    text_encoder: str | None = None
 
     @classmethod
     def quick(cls, **overrides: object) -> AssessConfig:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from cohorts.errors import InputError
+from cohorts.records import Array
+from quality.classifier import weights_digest
 
+BATCH = 32
 CONFIG_FILES = ("config.json", "preprocessor_config.json", "model.safetensors")
 
 
@@ -28,9 +34,9 @@ class ImageEncoder(nn.Module):
 
     def forward(self, images_NCHW: Tensor) -> Tensor:
         """The encoder's own pooled output ``(N, d)``, or its first token where it has none."""
-        colour = images_NCHW if images_NCHW.shape[1] == 3 else images_NCHW[:, :1].repeat(1, 3, 1, 1)
-        bytes_NHWC = ((colour.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
-        pixels = self.processor(images=list(bytes_NHWC), return_tensors="pt", input_data_format="channels_last")
+        pixels = self.processor(
+            images=list(_bytes(images_NCHW)), return_tensors="pt", input_data_format="channels_last"
+        )
         out = self.model(pixel_values=pixels["pixel_values"].to(images_NCHW.device))
         pooled = getattr(out, "pooler_output", None)
         found: Tensor = out.last_hidden_state[:, 0] if pooled is None else pooled
@@ -71,6 +77,84 @@ def load_encoder(source: str) -> tuple[ImageEncoder, int, str]:
     if not isinstance(size, int):
         raise InputError(f"feature network {source!r} is no image encoder of one width", "choose a vision transformer")
     return ImageEncoder(model.eval(), processor), size, folder.name if local else source
+
+
+class TextImageEncoder:
+    """A transformers pair of encoders of images and texts (CLIP, SigLIP, …) on images in -1…1.
+
+    Args:
+        model: from ``AutoModel``; has ``get_image_features`` and ``get_text_features``.
+        processor: from ``AutoImageProcessor``.
+        tokenizer: from ``AutoTokenizer``; longer texts are cut.
+    """
+
+    def __init__(self, model: Any, processor: Any, tokenizer: Any) -> None:
+        self.model = model
+        self.processor = processor
+        self.tokenizer = tokenizer
+
+    @torch.inference_mode()
+    def __call__(self, images_NCHW: Array, texts: Sequence[str]) -> tuple[Array, Array]:
+        """Unit vectors of images and texts, float64 ``(n, d)`` each; volumes by their middle slice."""
+        seen, read = [], []
+        length = min(int(self.model.config.text_config.max_position_embeddings), int(self.tokenizer.model_max_length))
+        for start in range(0, len(texts), BATCH):
+            part = slice(start, start + BATCH)
+            images = torch.from_numpy(images_NCHW[part])
+            flat = images if images.ndim == 4 else images[:, :, images.shape[2] // 2]
+            pixels = self.processor(images=list(_bytes(flat)), return_tensors="pt", input_data_format="channels_last")
+            seen.append(_unit(self.model.get_image_features(pixel_values=pixels["pixel_values"])))
+            words = self.tokenizer(
+                list(texts[part]), padding="max_length", truncation=True, max_length=length, return_tensors="pt"
+            )
+            read.append(_unit(self.model.get_text_features(**words)))
+        return np.concatenate(seen), np.concatenate(read)
+
+
+def _unit(found: Any) -> Array:
+    vectors = found if isinstance(found, Tensor) else found.pooler_output
+    result: Array = functional.normalize(vectors.double(), dim=1).numpy()
+    return result
+
+
+def _bytes(images_NCHW: Tensor) -> Array:
+    """Images in -1…1 as colour bytes, channels last."""
+    colour = images_NCHW if images_NCHW.shape[1] == 3 else images_NCHW[:, :1].repeat(1, 3, 1, 1)
+    found: Array = ((colour.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+    return found
+
+
+def load_text_image_encoder(source: str) -> tuple[TextImageEncoder, str, str]:
+    """Load a pair of encoders.
+
+    Args:
+        source: folder with configuration, tokenizer, ``preprocessor_config.json`` and ``model.safetensors``, or a hub
+            id.
+
+    Returns:
+        The encoders, a name for tables, and the digest of their weights.
+
+    Raises:
+        InputError: they cannot be had, have no safetensors, or are no such pair.
+    """
+    from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
+
+    folder = Path(source).expanduser()
+    local = folder.is_dir()
+    where = str(folder) if local else source
+    try:
+        processor = AutoImageProcessor.from_pretrained(where, local_files_only=local)
+        tokenizer = AutoTokenizer.from_pretrained(where, local_files_only=local, trust_remote_code=False)
+        model = AutoModel.from_pretrained(where, local_files_only=local, use_safetensors=True, trust_remote_code=False)
+    except (OSError, ValueError, ImportError, KeyError) as error:
+        raise InputError(
+            f"text encoder {source!r} cannot be loaded ({type(error).__name__})",
+            "give a folder with config.json, the tokenizer, preprocessor_config.json and model.safetensors",
+        ) from None
+    if not (hasattr(model, "get_text_features") and hasattr(model, "get_image_features")):
+        raise InputError(f"{source!r} does not encode images and texts alike", "choose a CLIP or SigLIP model")
+    model = model.eval().requires_grad_(False)
+    return TextImageEncoder(model, processor, tokenizer), folder.name if local else source, weights_digest(model)
 
 
 class _Inception(nn.Module):

@@ -210,6 +210,43 @@ TERMS = {
         "Ravuri and Vinyals 2019 (classification accuracy score, reversed)",
         "agreement",
     ),
+    "label_calibration": Term(
+        "Calibration of label agreement",
+        "How far the probabilities of that classifier are from how often it is right about what was asked for; far "
+        "above the floor: findings are drawn too strong, too weak, or not at all.",
+        "Naeini et al. 2015",
+        "agreement",
+    ),
+    "text_findings": Term(
+        "Findings named in the text",
+        "Does a classifier trained on real images tell images whose text affirms a finding from the others?",
+        "negations after NegEx, Chapman et al. 2001",
+        "agreement",
+    ),
+    "attribute_error": Term(
+        "Error of a number asked for",
+        "How far the value (an age, say) that a regressor of real images reads is from the one that was asked for.",
+        "",
+        "agreement",
+    ),
+    "attribute_r2": Term(
+        "R² of a number asked for",
+        "How much of the differences between the values asked for can be read off the images.",
+        "",
+        "agreement",
+    ),
+    "clip_score": Term(
+        "CLIP score",
+        "Cosine of image and text in a pretrained pair of encoders, times 100; only to be read beside real images.",
+        "Hessel et al. 2021",
+        "agreement",
+    ),
+    "text_match": Term(
+        "Own text or another's",
+        "Chance that an image is more alike to its own text than images are to other texts; one half: luck.",
+        "",
+        "agreement",
+    ),
     "share_nearest_in_train": Term(
         "Share nearest to train",
         "Share of synthetic images whose nearest real neighbour is a training patient rather than a gate patient, at "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -13,6 +14,7 @@ from cohorts.records import Array, Frozen
 from learning.randomness import derive_seed
 from quality.agreement import agreement
 from quality.classifier import fit_classifier, predict
+from quality.conditions import calibration, text_findings
 from quality.config import AssessConfig
 from quality.estimate import Estimate
 from quality.features import FeatureNetwork
@@ -30,6 +32,7 @@ from quality.segmentation import (
 )
 from quality.stages import stage
 from quality.targets import Judged
+from quality.texts import findings_asked
 from quality.utility.check import Arm, Counts, positives, score_arm
 from quality.utility.metadata import metadata_guesses, metadata_table
 
@@ -46,10 +49,11 @@ class Estimates(Frozen):
 
 
 class LabelScores(Frozen):
-    """Label agreement and the utility check."""
+    """Label agreement, what else was asked for, and the utility check."""
 
     agreement: LabelAgreement | None
     utility: tuple[UtilityScore, ...]
+    conditions: tuple[Estimate, ...] = ()
 
 
 class CopyScores(Frozen):
@@ -137,7 +141,7 @@ def label_part(context: Context) -> LabelScores:
     if targets.source != "labels" or not material.rows["train"]:
         return LabelScores(agreement=None, utility=())
     real, seen = _train_arm(context, "real", material.images["train"], targets.values["train"])
-    agreed = None
+    agreed, conditions = None, tuple(_conditions(context, real.judged, seen))
     if real.judged is not None and (material.asked >= 0).any():
         own = np.arange(len(material.asked)).astype(str)
         agreed = agreement(
@@ -149,7 +153,7 @@ def label_part(context: Context) -> LabelScores:
             rng=context.rng("agreement"),
         )
     if not config.utility.enabled:
-        return LabelScores(agreement=agreed, utility=())
+        return LabelScores(agreement=agreed, utility=(), conditions=conditions)
     counts = Counts(
         train=positives(targets.values["train"], np.asarray(material.patients["train"])),
         test=positives(targets.values["test"], np.asarray(material.patients["test"])),
@@ -159,7 +163,22 @@ def label_part(context: Context) -> LabelScores:
     for arm in (*_synthetic_arms(context), real, *_metadata_arm(context)):
         rng = context.rng("utility", arm.trained_on)
         scores += score_arm(arm, targets.names, counts, exclusive=targets.exclusive, config=config.utility, rng=rng)
-    return LabelScores(agreement=agreed, utility=tuple(scores))
+    return LabelScores(agreement=agreed, utility=tuple(scores), conditions=conditions)
+
+
+def _conditions(context: Context, real: Judged | None, seen: Array) -> Iterator[Estimate]:
+    """Calibration against the labels that were asked for, and the findings that texts name."""
+    material, draws = context.material, context.config.utility.bootstrap
+    if real is None:
+        return
+    names, own = material.targets.names, np.arange(len(material.asked)).astype(str)
+    if (material.asked >= 0).any():
+        asked = Judged(material.asked, seen, own)
+        yield from calibration(names, asked=asked, real=real, bootstrap=draws, rng=context.rng("calibration"))
+    told = findings_asked(material)
+    if told is not None:
+        sides = Judged(told[0], seen, own), Judged(told[1], real.guesses_NT, real.patients)
+        yield from text_findings(names, asked=sides[0], real=sides[1], bootstrap=draws, rng=context.rng("texts"))
 
 
 def _synthetic_arms(context: Context) -> list[Arm]:

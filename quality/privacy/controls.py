@@ -35,7 +35,7 @@ class Planted:
 
 
 def plant(train: Array, config: CopyConfig, makers: Mapping[str, Maker], rng: np.random.Generator) -> Iterator[Planted]:
-    """Copies of each kind that can be made, of randomly drawn training images.
+    """Copies of each kind that can be made, of randomly drawn training images; none where none are asked for.
 
     Args:
         train: training images ``(N, C, *)``.
@@ -43,7 +43,7 @@ def plant(train: Array, config: CopyConfig, makers: Mapping[str, Maker], rng: np
         makers: what makes copies through the generator, by kind.
         rng: source of all draws.
     """
-    for kind in config.kinds:
+    for kind in config.kinds if config.controls else ():
         chosen = train[np.sort(rng.permutation(len(train))[: config.controls])]
         if kind in ALTERATIONS:
             yield Planted(kind, altered(kind, chosen, rng))
