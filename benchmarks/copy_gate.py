@@ -27,7 +27,7 @@ from generators.edits import edited
 from generators.generate import reconstruct
 from learning.randomness import derive_seed
 from quality.config import CopyConfig
-from quality.features import filter_bank
+from quality.fixed_networks import filter_bank
 from quality.material import on_stored_grid
 from quality.privacy.alterations import altered
 from quality.privacy.controls import Maker, plant

@@ -35,9 +35,10 @@ from generators.config import GeneratorConfig, SamplerConfig
 from generators.generate import draw, resolved
 from generators.train import train_generator
 from learning.randomness import derive_seed
-from quality.features import FeatureNetwork, filter_bank
+from quality.features import FeatureNetwork
 from quality.fidelity.frechet import frechet_distance, frechet_refusal
 from quality.fidelity.kernel import kernel_distance, kernel_refusal
+from quality.fixed_networks import filter_bank
 
 SEARCH_FILE = "search.json"
 SEARCHED = ("generator", "sampler")

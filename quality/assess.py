@@ -22,8 +22,9 @@ from cohorts.store import Cohort
 from quality.condition_part import attribute_part, text_part
 from quality.config import AssessConfig
 from quality.estimate import Estimate
-from quality.features import NetworkRun, check_names, cross_fitted, encoder, filter_bank, radiomics, simulated
+from quality.features import NetworkRun, check_names, cross_fitted, simulated
 from quality.fidelity.scores import ImageSets, RunScores, Shown, estimates_of, score_run
+from quality.fixed_networks import encoder, filter_bank, radiomics, volume_filters
 from quality.material import Material, Probes
 from quality.parts import Context, CopyScores, Estimates, LabelScores, copy_part, diversity_part, label_part, mask_part
 from quality.privacy_part import MembershipScores, membership_part
@@ -126,7 +127,8 @@ class _Assessment:
         self.context = Context(material, config, work / "classifiers", self.tell)
         trained = "simulated" if material.targets.source == "none" else "cross_fitted"
         scaled = ("radiomics",) if len(material.rows["train"]) >= LEAST_REFERENCE else ()
-        self.names = config.networks or (trained, "filters", *scaled)
+        whole = ("volume_filters",) if material.real.schema.spatial_dims == 3 else ()
+        self.names = config.networks or (trained, "filters", *whole, *scaled)
         check_names(self.names)
         self.seeds = {name: range(config.network_seeds) if name in TRAINED else range(1) for name in self.names}
         self.runs: dict[tuple[str, int], NetworkRun] = {}
@@ -257,6 +259,8 @@ class _Assessment:
             )  # fmt: skip
         if name == "filters":
             return filter_bank(total_test, config.classifier.device)
+        if name == "volume_filters":
+            return volume_filters(total_test, material.real.schema.spatial_dims, config.classifier.device)
         if name == "radiomics":
             return radiomics(material.images["train"], total_test)
         return encoder(name, total_test, config.classifier.device)
@@ -323,7 +327,7 @@ def _warnings(material: Material, runs: Sequence[RunScores]) -> Iterator[str]:
     if material.probes.reconstruct is None:
         yield "no autoencoder was given: distances have no ceiling, and the copy search has no positive control"
     if material.real.schema.spatial_dims == 3:
-        yield "volumes were scored by their three middle slices (copies and diversity: whole volumes)"
+        yield "volumes were scored by their three middle slices (volume_filters, copies and diversity: whole volumes)"
     for run in runs:
         score = run.facts.held_out_score
         if score is not None and run.facts.held_out_measure == "mean AUROC" and score < BARELY_LEARNED:

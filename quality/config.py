@@ -253,9 +253,10 @@ class AssessConfig(Frozen):
 
     Attributes:
         seed: everything random derives from it.
-        networks: feature networks: ``cross_fitted``, ``simulated``, ``filters``, ``radiomics``, ``inception``, or the
-            hub id or local folder of a transformers image encoder; empty: cross_fitted (simulated where a cohort has
-            neither labels nor attributes), filters, and radiomics where there are training images to scale them by.
+        networks: feature networks: ``cross_fitted``, ``simulated``, ``filters``, ``volume_filters``, ``radiomics``,
+            ``inception``, or the hub id or local folder of a transformers image encoder; empty: cross_fitted (simulated
+            where a cohort has neither labels nor attributes), filters, volume_filters for volumes, and radiomics
+            where there are training images to scale them by.
         network_seeds: how often a trained feature network is trained anew, for the range over its seeds.
         draws: how often the test patients are halved at random, behind every score and floor.
         classifier: how small classifiers are trained.

@@ -26,7 +26,8 @@ from quality.counterfactual_readings import Readers, Reading, RealImages
 from quality.counterfactual_report import CounterfactualReport
 from quality.effects import effectiveness, unrelated_kept
 from quality.estimate import Estimate
-from quality.features import FeatureNetwork, filter_bank
+from quality.features import FeatureNetwork
+from quality.fixed_networks import filter_bank
 from quality.means import Means
 from quality.pairs import PairImages, read_pairs
 

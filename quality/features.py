@@ -24,12 +24,10 @@ from cohorts.progress import Progress
 from cohorts.records import Array
 from learning.devices import resolve_device
 from learning.randomness import derive_seed
-from quality.classifier import SmallCNN, fit_classifier, middle_slices, predict, weights_digest
+from quality.classifier import SmallCNN, fit_classifier, predict, weights_digest
 from quality.config import ClassifierConfig
 from quality.fidelity.frechet import IMAGES_PER_FEATURE
-from quality.filters import VERSION, FilterBank
 from quality.quality_report import NetworkFacts
-from quality.radiomics import Radiomics
 from quality.stages import stage
 from quality.targets import Targets, held_out_score
 
@@ -117,17 +115,6 @@ class NetworkRun:
 
     facts: NetworkFacts
     folds: tuple[Fold, ...]
-
-
-class _OfViews(nn.Module):
-    """Averages a 2-D network over the 2-D views of an image or volume."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, images_NC: torch.Tensor) -> torch.Tensor:
-        return torch.stack([self.network(view) for view in middle_slices(images_NC)]).mean(dim=0)
 
 
 class _Penultimate(nn.Module):
@@ -266,7 +253,7 @@ def simulated(
         progress=stage(progress, 1, 2),
     )
     wrapped = ModuleNetwork("simulated", weights_digest(network), num_features, _Penultimate(network), config.device)
-    return _everything(wrapped, total_test, f"{SIMULATED_PATIENTS} simulated patients, seed {SIMULATED_SEED}", seed)
+    return everything(wrapped, total_test, f"{SIMULATED_PATIENTS} simulated patients, seed {SIMULATED_SEED}", seed)
 
 
 def _simulated_images(preprocess: Preprocess, progress: Progress | None) -> tuple[Array, Array]:
@@ -287,37 +274,8 @@ def _simulated_images(preprocess: Preprocess, progress: Progress | None) -> tupl
     return np.stack(images), np.array(labels, dtype=np.int8)
 
 
-def filter_bank(total_test: int, device: Literal["auto", "cpu", "cuda"]) -> NetworkRun:
-    """The fixed filter bank; nobody's images are in it."""
-    bank = FilterBank()
-    digest = json_digest([VERSION, weights_digest(bank)])
-    wrapped = ModuleNetwork("filters", digest, bank.num_features, _OfViews(bank), device)
-    return _everything(wrapped, total_test, "nothing: a fixed filter bank", None)
-
-
-def radiomics(train_NC: Array, total_test: int) -> NetworkRun:
-    """Radiomic features, scaled by training images.
-
-    Raises:
-        UnsupportedClaim: too few training images.
-    """
-    return _everything(Radiomics(train_NC), total_test, "mean and deviation over train; nothing is trained", None)
-
-
-def encoder(source: str, total_test: int, device: Literal["auto", "cpu", "cuda"]) -> NetworkRun:
-    """A pretrained image encoder by hub id or local folder, or ``inception``; never swapped for another.
-
-    Raises:
-        InputError: it cannot be had; the message says what to bring.
-    """
-    from quality.encoders import load_encoder, load_inception
-
-    module, num_features, name = load_inception() if source == "inception" else load_encoder(source)
-    wrapped = ModuleNetwork(name, weights_digest(module), num_features, _OfViews(module), device)
-    return _everything(wrapped, total_test, "its publisher's images; whether these are among them is unknown", None)
-
-
-def _everything(network: FeatureNetwork, total_test: int, fitted_on: str, seed: int | None) -> NetworkRun:
+def everything(network: FeatureNetwork, total_test: int, fitted_on: str, seed: int | None) -> NetworkRun:
+    """A run of one network that may score every test image."""
     facts = NetworkFacts(
         name=network.name,
         digest=network.digest,

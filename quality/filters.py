@@ -1,7 +1,9 @@
-"""A fixed filter bank as feature network: nothing is trained, so nobody's images are in it.
+"""Fixed filter banks as feature networks: nothing is trained, so nobody's images are in them.
 
 64 numbers an image: on each of four octaves the mean and spread of Gabor energy at six orientations and two figures of
-the band-pass residual, then the moments of the grey values and the mean grey of each quadrant.
+the band-pass residual, then the moments of the grey values and the mean grey of each quadrant. 32 numbers a volume,
+which is seen whole: on each of three octaves the mean and spread of the slope along every axis and of the band-pass
+residual, the moments, and where the bright half lies.
 """
 
 from __future__ import annotations
@@ -21,6 +23,9 @@ NUM_FEATURES = OCTAVES * (2 * ORIENTATIONS + 2) + 4 + 4
 NOISE_FLOOR = 1e-3  # of a grey range of 2: energies below it are no texture that an 8-bit image could hold
 TYPICAL = 0.03  # energy of ordinary texture: features lie around zero, as the kernel distance likes them
 VERSION = "gabor-1"
+VOLUME_VERSION = "slopes-1"
+VOLUME_OCTAVES = 3
+NUM_VOLUME_FEATURES = VOLUME_OCTAVES * 8 + 4 + 4
 
 
 def gabor_pairs() -> Tensor:
@@ -60,7 +65,7 @@ class FilterBank(nn.Module):
     def forward(self, images_NCHW: Tensor) -> Tensor:
         """Features ``(N, 64)`` of images in -1…1; colour is averaged."""
         grey = images_NCHW.mean(dim=1, keepdim=True)
-        found = [*self._moments(grey), *F.adaptive_avg_pool2d(grey, 2).flatten(1).unbind(1)]
+        found = [*_moments(grey), *F.adaptive_avg_pool2d(grey, 2).flatten(1).unbind(1)]
         level = grey
         for _ in range(OCTAVES):
             found += self._octave(level)
@@ -80,10 +85,58 @@ class FilterBank(nn.Module):
             band.std(dim=1, correction=0),
         ]
 
+
+class VolumeFilterBank(nn.Module):
+    """Multi-scale slopes along each axis and grey-value moments of whole volumes; log energies, as above."""
+
+    smooth: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.num_features = NUM_VOLUME_FEATURES
+        self.register_buffer("smooth", torch.tensor([1.0, 4.0, 6.0, 4.0, 1.0]) / 16)  # Burt and Adelson 1983
+
+    def forward(self, images_NCDHW: Tensor) -> Tensor:
+        """Features ``(N, 32)`` of volumes in -1…1; channels are averaged."""
+        grey = images_NCDHW.mean(dim=1, keepdim=True)
+        found = [*_moments(grey), *self._place(grey)]
+        level = grey
+        for _ in range(VOLUME_OCTAVES):
+            smoothed = self._smoothed(level)
+            slopes = [level.diff(dim=axis) if level.shape[axis] > 1 else torch.zeros_like(level) for axis in (2, 3, 4)]
+            for part in (*slopes, level - smoothed):
+                energy = torch.log((NOISE_FLOOR + part.abs()) / TYPICAL).flatten(1)
+                found += [energy.mean(dim=1), energy.std(dim=1, correction=0)]
+            level = smoothed[..., ::2, ::2, ::2]
+        return torch.stack(found, dim=1)
+
+    def _smoothed(self, level: Tensor) -> Tensor:
+        for axis in (2, 3, 4):
+            shape = [1, 1, 1, 1, 1]
+            shape[axis] = len(self.smooth)
+            padding = [0, 0, 0, 0, 0, 0]
+            padding[2 * (4 - axis)] = padding[2 * (4 - axis) + 1] = 2
+            level = F.conv3d(F.pad(level, padding, mode="replicate"), self.smooth.view(shape))
+        return level
+
     @staticmethod
-    def _moments(grey: Tensor) -> list[Tensor]:
-        values = grey.flatten(1)
-        mean, deviation = values.mean(dim=1), values.std(dim=1) + NOISE_FLOOR
-        standard = (values - mean[:, None]) / deviation[:, None]
-        skew, tails = (standard**3).mean(dim=1), (standard**4).mean(dim=1)
-        return [mean, torch.log(deviation), skew.sign() * torch.log1p(skew.abs()), torch.log1p(tails)]
+    def _place(grey: Tensor) -> list[Tensor]:
+        """Mean grey of the first half along each axis, and of the middle, less the mean of all."""
+        whole = grey.flatten(1).mean(dim=1)
+        halves = [
+            grey.narrow(axis, 0, max(1, grey.shape[axis] // 2)).flatten(1).mean(dim=1) - whole for axis in (2, 3, 4)
+        ]
+        middle = grey
+        for axis in (2, 3, 4):
+            side = grey.shape[axis]
+            middle = middle.narrow(axis, side // 4, max(1, side // 2))
+        return [*halves, middle.flatten(1).mean(dim=1) - whole]
+
+
+def _moments(grey: Tensor) -> list[Tensor]:
+    """Mean, logarithm of the spread, skewness and tails of the grey values of each image."""
+    values = grey.flatten(1)
+    mean, deviation = values.mean(dim=1), values.std(dim=1) + NOISE_FLOOR
+    standard = (values - mean[:, None]) / deviation[:, None]
+    skew, tails = (standard**3).mean(dim=1), (standard**4).mean(dim=1)
+    return [mean, torch.log(deviation), skew.sign() * torch.log1p(skew.abs()), torch.log1p(tails)]

@@ -309,6 +309,7 @@ NETWORKS = {
     "cross_fitted": "classifier cross-fitted on real patients whom it does not score",
     "simulated": "classifier fitted on simulated patients",
     "filters": "fixed filter bank",
+    "volume_filters": "fixed filter bank of whole volumes",
     "radiomics": "radiomics: grey values and texture",
 }
 RECONSTRUCTION = "_reconstruction"

@@ -9,7 +9,7 @@ import numpy as np
 
 from cohorts.records import Array, Frozen
 from quality.estimate import Estimate
-from quality.features import filter_bank
+from quality.fixed_networks import filter_bank
 from quality.material import Material
 from quality.parts import Context
 from quality.privacy.disclosure import Known, disclosed

@@ -14,16 +14,9 @@ from learning.randomness import derive_seed
 from quality.classifier import SmallCNN, fit_classifier, middle_slices, predict
 from quality.config import ClassifierConfig
 from quality.encoders import load_encoder
-from quality.features import (
-    check_names,
-    cross_fitted,
-    encoder,
-    features_that_fit,
-    filter_bank,
-    patient_folds,
-    simulated,
-)
-from quality.filters import NUM_FEATURES, FilterBank, gabor_pairs
+from quality.features import check_names, cross_fitted, features_that_fit, patient_folds, simulated
+from quality.filters import NUM_FEATURES, NUM_VOLUME_FEATURES, FilterBank, VolumeFilterBank, gabor_pairs
+from quality.fixed_networks import encoder, filter_bank, volume_filters
 from quality.targets import Targets, auroc
 from tests.quality.scenes import KINDS, blurred, images
 
@@ -64,6 +57,33 @@ def test_filter_network_is_the_same_everywhere_and_averages_views_of_volumes() -
     found = network.features(volume)
     by_hand = np.mean([network.features(v.numpy()) for v in middle_slices(torch.from_numpy(volume))], axis=0)
     assert found == pytest.approx(by_hand, abs=1e-5)
+
+
+def test_volume_filters_see_what_no_middle_slice_shows() -> None:
+    rng = np.random.default_rng(0)
+    some = rng.uniform(-1, 1, (40, 1, 16, 20, 24)).astype(np.float32)
+    other = some.copy()
+    other[:, :, 1:4, 1:5, 1:6] *= 0.1  # a corner without texture, off every middle slice
+    slices, whole = filter_bank(5, "cpu").folds[0].network, volume_filters(5, 3, "cpu").folds[0].network
+    assert slices.features(some) == pytest.approx(slices.features(other), abs=1e-6)
+    before, after = whole.features(some), whole.features(other)
+    assert before.shape == (40, NUM_VOLUME_FEATURES)
+    assert np.abs(before.mean(axis=0) - after.mean(axis=0)).max() > 3 * before.std(axis=0).min()
+    assert whole.digest == volume_filters(9, 3, "cpu").folds[0].network.digest
+    with pytest.raises(InputError, match="sees volumes only"):
+        volume_filters(5, 2, "cpu")
+
+
+@pytest.mark.parametrize("shape", [(4, 4, 4), (2, 16, 16), (9, 33, 20)])
+def test_volume_filters_are_finite_on_any_size_and_tell_axes_apart(shape: tuple[int, ...]) -> None:
+    bank = VolumeFilterBank()
+    volume = torch.rand((2, 2, *shape), generator=torch.Generator().manual_seed(0)) * 2 - 1
+    found = bank(volume)
+    assert found.shape == (2, NUM_VOLUME_FEATURES)
+    assert torch.isfinite(found).all()
+    waves = torch.cos(torch.arange(16) * 1.5)[:, None, None].expand(1, 1, 16, 16, 16)
+    slopes = [bank(waves.movedim(2, axis))[0, 8:14:2] for axis in (2, 3, 4)]
+    assert [int(one.argmax()) for one in slopes] == [0, 1, 2]
 
 
 def test_folds_share_no_patient_and_balance_classes() -> None:

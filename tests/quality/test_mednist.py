@@ -14,7 +14,7 @@ from cohorts.records import Array, CohortSchema, ImageRecord, Provenance
 from cohorts.store import Cohort, CohortWriter
 from quality.assess import assess
 from quality.config import AssessConfig, ClassifierConfig, CopyConfig, UtilityConfig
-from quality.features import filter_bank
+from quality.fixed_networks import filter_bank
 from quality.material import Material, Probes
 from quality.privacy.search import CopySearch, RealImages, screen
 from quality.quality_report import QualityReport

@@ -7,7 +7,7 @@ import pytest
 
 from cohorts.records import Array
 from quality.config import CopyConfig
-from quality.features import filter_bank
+from quality.fixed_networks import filter_bank
 from quality.privacy.gate import Judgement
 from quality.privacy.search import CopySearch, RealImages, screen
 from quality.quality_report import ControlKind
