@@ -11,8 +11,11 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, Request, sync_playwright
 
-from quality.report import INTERNAL_PAGE, PUBLIC_PAGE
+from quality.compare import compare
+from quality.compare_page import render_comparison
+from quality.report import INTERNAL_PAGE, JSON_FILE, PUBLIC_PAGE, PublishedReport
 from tests.quality import test_counterfactual_page, test_report
+from tests.quality.utility import test_study_page
 
 CHROMIUM = os.environ.get("MEDPHANTOM_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
 FLAGS = (
@@ -37,7 +40,18 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = test_report._write(tmp_path_factory.mktemp("browser"))[3]
     pairs = tmp_path_factory.mktemp("pairs")
     test_counterfactual_page.written(pairs)
-    return {"internal": folder / INTERNAL_PAGE, "public": folder / PUBLIC_PAGE, "pairs": pairs / "out" / INTERNAL_PAGE}
+    study, side = tmp_path_factory.mktemp("study") / "study.html", tmp_path_factory.mktemp("compare") / "compare.html"
+    study.write_text(test_study_page.page())
+    report = PublishedReport.load(folder / JSON_FILE)
+    compared = compare({"one": report, "<b>other</b>": report, "a third": report})
+    side.write_text(render_comparison(compared, (), created="2026-01-01T00:00:00+00:00", drawn=""))
+    return {
+        "internal": folder / INTERNAL_PAGE,
+        "public": folder / PUBLIC_PAGE,
+        "pairs": pairs / "out" / INTERNAL_PAGE,
+        "study": study,
+        "compare": side,
+    }
 
 
 class Visit:
@@ -62,7 +76,7 @@ class Visit:
             self.asked.append(request.url)
 
 
-@pytest.mark.parametrize("name", ["internal", "public", "pairs"])
+@pytest.mark.parametrize("name", ["internal", "public", "pairs", "study", "compare"])
 @pytest.mark.parametrize(("viewport", "scheme"), [(PHONE, "light"), (DESKTOP, "light"), (PHONE, "dark")])
 def test_pages_open_in_silence_and_fit_the_screen(
     browser: Browser, pages: dict[str, Path], name: str, viewport: dict[str, int], scheme: str

@@ -1,0 +1,72 @@
+"""A utility study with invented numbers, for its page: two labels, one of which tries to be HTML."""
+
+from __future__ import annotations
+
+from quality.config import StudyConfig
+from quality.estimate import Estimate
+from quality.utility.advice import advise
+from quality.utility.study_report import Beside, GroupGap, Measure, StudyReport, StudyScore, Taught
+
+EVIL = "<script>alert(1)</script>"
+LABELS = ("effusion", EVIL)
+TAUGHT = (
+    Taught(arm="real"),
+    *(Taught(arm="real_and_synthetic", ratio=ratio) for ratio in (0.5, 1.0, 2.0)),
+    *(Taught(arm="pretrained", ratio=ratio) for ratio in (0.5, 1.0, 2.0)),
+    Taught(arm="classical"),
+    Taught(arm="metadata"),
+)
+
+
+def made_up_study() -> StudyReport:
+    scores = [score for place, taught in enumerate(TAUGHT) for score in _of(taught, 0.6 + 0.02 * place)]
+    gap = Estimate(name="gap", estimand="a gap", value=0.05, interval=(0.01, 0.09), better="lower")
+    return StudyReport(
+        real_digest="a" * 64,
+        synthetic_digests=("b" * 64, "c" * 64),
+        config=StudyConfig(),
+        real_images=962,
+        real_patients=752,
+        test_images=337,
+        test_patients=265,
+        synthetic_images=(1924, 1924),
+        scores=tuple(scores),
+        gaps=(
+            GroupGap(taught=TAUGHT[0], attribute=EVIL, better="F", worse="M", gap=gap),
+            GroupGap(taught=TAUGHT[1], attribute=EVIL, better="F", worse="M", gap=gap, change=gap, widened=True),
+        ),
+        advice=tuple(advise(scores, LABELS, 0.05)),
+        warnings=("one generator seed",),
+    )
+
+
+def _of(taught: Taught, value: float) -> list[StudyScore]:
+    found = []
+    for number, label in enumerate((None, *LABELS, "hernia")):
+        refused = "3 test patients show it (≥ 30)" if label == "hernia" else None
+        center = None if refused else value + 0.01 * number
+        measures: tuple[Measure, ...] = ("AUROC",) if label is None else ("AUROC", "calibration error")
+        for measure in measures:
+            estimate = _estimate(center, 0.05, label, refused)
+            less = None if refused or taught.arm == "real" else _estimate(value - 0.6, 0.03, label, None)
+            beside = (Beside(taught=Taught(arm="classical"), difference=_estimate(0.01, 0.02, label, None), p=0.4),)
+            found.append(
+                StudyScore(
+                    taught=taught,
+                    test="test",
+                    measure=measure,
+                    estimate=estimate,
+                    difference=less if measure == "AUROC" else None,
+                    p=0.01 if less else None,
+                    p_holm=0.04 if less else None,
+                    beside=beside if less and taught.ratio else (),
+                )
+            )
+    return found
+
+
+def _estimate(value: float | None, half: float, label: str | None, refused: str | None) -> Estimate:
+    interval = None if value is None else (value - half, value + half)
+    return Estimate(
+        name="utility", estimand="AUROC", value=value, interval=interval, label=label, refused=refused, better="higher"
+    )
