@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-import numpy as np
 from pydantic import ValidationError
 
 from cohorts.errors import ArtifactError
@@ -19,6 +18,7 @@ from cohorts.preprocess import Preprocess
 from cohorts.progress import Progress
 from cohorts.records import SPLITS, Frozen
 from cohorts.store import Cohort
+from quality.cautions import cautions
 from quality.condition_part import attribute_part, text_part
 from quality.config import AssessConfig
 from quality.estimate import Estimate
@@ -47,8 +47,6 @@ WEIGHTS = {
     "texts": 1,
 }  # shares of the time
 NO_SEARCH = ("the copy search needs training images of two patients, and gate images",)
-MIX_TOLERANCE = 0.1
-BARELY_LEARNED = 0.6
 
 Part = TypeVar("Part", bound=Frozen)
 
@@ -195,7 +193,7 @@ class _Assessment:
             nearest=copies.nearest,
             membership=attacked.summary,
             utility=labels.utility,
-            warnings=tuple(_warnings(material, [run for runs in scored for run in runs])),
+            warnings=tuple(cautions(material, [run.facts for runs in scored for run in runs])),
         )
 
     def conditions(self) -> tuple[Estimate, ...]:
@@ -315,31 +313,3 @@ def _details(scored: Sequence[Sequence[RunScores]]) -> Iterator[Estimate]:
     for runs in scored:
         for run in runs if len(runs) > 1 else ():
             yield from estimates_of([run], per_seed=True)
-
-
-def _warnings(material: Material, runs: Sequence[RunScores]) -> Iterator[str]:
-    """What a reader must know before quoting a number."""
-    targets = material.targets
-    if material.real.schema.patients == "per_image":
-        yield "the source named no patients: images of one may lie in several splits, which flatters every score"
-    if targets.source != "labels":
-        yield f"no labels: feature networks learned {targets.source}, and there is no label agreement or utility"
-    if material.probes.reconstruct is None:
-        yield "no autoencoder was given: distances have no ceiling, and the copy search has no positive control"
-    if material.real.schema.spatial_dims == 3:
-        yield "volumes were scored by their three middle slices (volume_filters, copies and diversity: whole volumes)"
-    for run in runs:
-        score = run.facts.held_out_score
-        if score is not None and run.facts.held_out_measure == "mean AUROC" and score < BARELY_LEARNED:
-            yield f"feature network {run.facts.name} (seed {run.facts.seed}) barely learned: mean AUROC {score:.2f}"
-    test_class, asked = targets.classes("test"), material.asked_class
-    if test_class is not None and asked is not None:
-        missing = [name for place, name in enumerate(targets.names) if place in test_class and place not in asked]
-        if missing:
-            yield f"no synthetic image of {', '.join(missing)}: distances at equal label counts leave these out"
-        total = len(targets.names)
-        mix = [
-            np.bincount(part[part >= 0], minlength=total) / max(1, (part >= 0).sum()) for part in (test_class, asked)
-        ]
-        if np.abs(mix[0] - mix[1]).sum() / 2 > MIX_TOLERANCE:
-            yield "synthetic labels are mixed otherwise than real ones: read the label-matched distances"

@@ -1,0 +1,42 @@
+"""What is said before a number is quoted: that labels were asked for in other shares than patients have."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from cohorts.preprocess import Preprocess
+from cohorts.records import CohortSchema, ImageRecord, Provenance
+from cohorts.store import Cohort, CohortWriter
+from quality.cautions import cautions
+from quality.material import Material
+from tests.quality.scenes import SIDE, write_real
+
+
+def asked(path: Path, bright: float, *, stated: bool = True) -> Cohort:
+    """Forty images of which a share was asked to be bright; of rings nothing is said."""
+    rng = np.random.default_rng(0)
+    schema = CohortSchema(kind="synthetic", labels=("bright", "rings"))
+    with CohortWriter(path, schema) as writer:
+        for number in range(40):
+            labels = {"bright": number < 40 * bright if stated else None, "rings": None}
+            name = f"s{number:05d}"
+            pixels = rng.integers(0, 256, (SIDE, SIDE), dtype=np.uint8)
+            facts = Provenance("0" * 64, "{}", number)
+            writer.add(ImageRecord(name, name, pixels, "synthetic", labels=labels, provenance=facts))
+    return Cohort.open(path)
+
+
+def test_labels_in_other_shares_than_patients_have_are_named(tmp_path: Path) -> None:
+    real = write_real(tmp_path / "real", 90, 1, exclusive=False)  # four in ten are bright
+
+    def said(name: str, bright: float, *, stated: bool = True) -> list[str]:
+        material = Material(real, asked(tmp_path / name, bright, stated=stated), Preprocess(size=(SIDE, SIDE)))
+        return [caution for caution in cautions(material, ()) if "another share" in caution]
+
+    assert said("all", 1.0) == [
+        "bright: asked for in another share than real patients have; read the distances per label"
+    ]
+    assert said("alike", 0.4) == []
+    assert said("silent", 0.4, stated=False) == []
