@@ -16,7 +16,7 @@ from cohorts.folders import json_digest, publishing, write_json
 from cohorts.store import Cohort
 from cohorts.thin import thin
 from flows.facts import machine, versions
-from flows.plans import MatchPlan, PlanChoice, make_plan
+from flows.plans import MasksPlan, MatchPlan, PlanChoice, make_plan
 from flows.progress import watcher
 from flows.settings import UtilityPart
 from flows.steps import base_facts
@@ -107,7 +107,10 @@ def _drawn(cohort: Cohort, preprocess: Preprocess, part: UtilityPart, seed: int,
 
     bundle = GeneratorBundle.load(trained_bundle(cohort, preprocess, part, seed, place))
     total = round(max(1.0, *part.study.ratios) * len(cohort.rows("train")))
-    choice, shown = MatchPlan(total=total, seed=seed), watcher().stage(f"generator {seed + 1}")
+    choice: PlanChoice = MatchPlan(total=total, seed=seed)
+    if part.study.task == "segmentation":
+        choice = MasksPlan(kind="masks", total=total, seed=seed)
+    shown = watcher().stage(f"generator {seed + 1}")
     return drawn_by(bundle, cohort, choice, part.sampler, place, shown=shown)
 
 

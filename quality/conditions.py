@@ -82,7 +82,10 @@ def calibration(
 
             enough = states >= SMALLEST_SIDE and len(truth) >= CALIBRATION_BINS
             value = error(np.arange(len(truth))) if enough else None
-            interval = None if value is None else patient_bootstrap(error, side.patients, draws=bootstrap, rng=rng)
+            interval = None
+            if value is not None:
+                drawn = patient_bootstrap(error, side.patients, draws=bootstrap, rng=rng, around=value)
+                interval = None if drawn is None else (max(0.0, drawn[0]), drawn[1])
             found.append((value, interval, states))
         (value, interval, fewest), (floor, floor_interval, _) = found
         yield Estimate(
@@ -91,7 +94,7 @@ def calibration(
             "real train patients, taken for what images were asked to show; floor: its error on real test patients",
             value=value,
             interval=interval,
-            method="percentile bootstrap (real images by patient)",
+            method="bootstrap, its mean put on the value (real images by patient)",
             n_synthetic=len(sides[0].patients),
             n_real=len(sides[1].patients),
             floor=floor,

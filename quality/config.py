@@ -205,6 +205,8 @@ class StudyConfig(Frozen):
 
     Attributes:
         seed: everything random derives from it.
+        task: ``classification`` of labels, or ``segmentation`` of the structures that masks hold.
+        segmenter: how segmenters are trained; every arm takes the same number of steps.
         arms: what classifiers learn from.
         network: the classifier: ``small`` (that of the feature networks), or MONAI's ``resnet18``, ``densenet121``.
         classifier: how it is trained; every arm takes the same number of steps.
@@ -221,6 +223,8 @@ class StudyConfig(Frozen):
     """
 
     seed: Annotated[int, Field(ge=0)] = 0
+    task: Literal["classification", "segmentation"] = "classification"
+    segmenter: SegmenterConfig = SegmenterConfig()
     arms: Annotated[tuple[StudyArm, ...], Field(min_length=2)] = (
         "real",
         "synthetic",

@@ -44,7 +44,12 @@ def proportion_lower_bound(hits: int, total: int) -> float:
 
 
 def patient_bootstrap(
-    score: Callable[[Array], float | None], patients: Sequence[str] | Array, *, draws: int, rng: np.random.Generator
+    score: Callable[[Array], float | None],
+    patients: Sequence[str] | Array,
+    *,
+    draws: int,
+    rng: np.random.Generator,
+    around: float | None = None,
 ) -> Interval | None:
     """95 % percentile interval of a score when whole patients are drawn with replacement.
 
@@ -53,6 +58,8 @@ def patient_bootstrap(
         patients: patient of each row.
         draws: bootstrap samples.
         rng: source of the draws.
+        around: the value of a score that resampling makes larger or smaller by itself, such as a calibration error: the
+            mean of the draws is put there, so that the interval is one of its expectation at this number of images.
 
     Returns:
         The interval; ``None`` when more than a tenth of the draws could not be scored, or when all draws agree (a score
@@ -71,7 +78,8 @@ def patient_bootstrap(
             values.append(value)
     if len(values) < 0.9 * draws:
         return None
-    low, high = (float(bound) for bound in np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]))
+    moved = 0.0 if around is None else around - float(np.mean(values))
+    low, high = (float(bound) + moved for bound in np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]))
     return (low, high) if low < high else None
 
 

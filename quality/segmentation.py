@@ -22,7 +22,9 @@ from learning.devices import resolve_device
 from learning.fit import fit
 from learning.learner import Learner
 from learning.randomness import derive_seed
-from quality.config import SegmenterConfig
+from quality.classical import varied
+from quality.classifier import weights_digest
+from quality.config import ClassicalAugmentation, SegmenterConfig
 from quality.estimate import Estimate, Interval
 from quality.intervals import patient_bootstrap
 
@@ -52,9 +54,12 @@ class Masked:
 
 
 class _SegmenterLearner(Learner):
-    def __init__(self, network: nn.Module, config: SegmenterConfig) -> None:
+    def __init__(
+        self, network: nn.Module, config: SegmenterConfig, classical: ClassicalAugmentation | None = None
+    ) -> None:
         super().__init__(network)
         self.config = config
+        self.classical = classical
         self.criterion = DiceCELoss(to_onehot_y=True, softmax=True, include_background=True)
 
     def loss(self, batch: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
@@ -66,13 +71,41 @@ class _SegmenterLearner(Learner):
         images = images * gain.to(images) + offset.to(images)
         if self.config.mirror and bool(torch.rand((), generator=generator) < 0.5):
             images, masks = images.flip(-1), masks.flip(-1)
+        if self.classical is not None:
+            images, moved = varied(images, self.classical, generator, masks)
+            masks = masks if moved is None else moved
         return {"loss": self.criterion(_logits(self.network, images), masks)}
 
 
+def new_segmenter(images_NC: Array, total_values: int, seed: int) -> nn.Module:
+    """MONAI's residual U-Net (Kerfoot et al. 2018) with fresh weights that the seed decides."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(derive_seed(seed, "segmenter weights"))
+        network: nn.Module = UNet(
+            spatial_dims=images_NC.ndim - 2,
+            in_channels=images_NC.shape[1],
+            out_channels=total_values,
+            channels=CHANNELS,
+            strides=(2,) * (len(CHANNELS) - 1),
+            num_res_units=1,
+            norm=("instance", {"affine": True}),
+        )
+    return network
+
+
 def fit_segmenter(
-    real: Masked, total_values: int, config: SegmenterConfig, *, seed: int, work: Path, progress: Progress | None = None
+    real: Masked,
+    total_values: int,
+    config: SegmenterConfig,
+    *,
+    seed: int,
+    work: Path,
+    progress: Progress | None = None,
+    network: nn.Module | None = None,
+    classical: ClassicalAugmentation | None = None,
+    name: str = "segmenter",
 ) -> nn.Module:
-    """Train MONAI's residual U-Net (Kerfoot et al. 2018) on real images and their masks.
+    """Train a segmenter on images and their masks.
 
     Args:
         real: training images.
@@ -81,6 +114,9 @@ def fit_segmenter(
         seed: of weights, order and augmentation.
         work: folder for checkpoints; one subfolder per distinct training.
         progress: called after every step.
+        network: one that has learned something before, to train on; by default a new one.
+        classical: how images are varied besides.
+        name: what progress calls it.
 
     Returns:
         The network in evaluation mode, on the CPU.
@@ -90,28 +126,23 @@ def fit_segmenter(
     """
     if len(real) < SMALLEST_TRAIN:
         raise UnsupportedClaim(f"a segmenter needs ≥ {SMALLEST_TRAIN} training images with masks, got {len(real)}")
-    identity = json_digest([pixel_digest(real.images_NC), pixel_digest(real.masks_N), config.model_dump(), seed])
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(derive_seed(seed, "segmenter weights"))
-        network: nn.Module = UNet(
-            spatial_dims=real.images_NC.ndim - 2,
-            in_channels=real.images_NC.shape[1],
-            out_channels=total_values,
-            channels=CHANNELS,
-            strides=(2,) * (len(CHANNELS) - 1),
-            num_res_units=1,
-            norm=("instance", {"affine": True}),
-        )
+    learned = network or new_segmenter(real.images_NC, total_values, seed)
+    facts: list[object] = [pixel_digest(real.images_NC), pixel_digest(real.masks_N), config.model_dump(), seed]
+    if network is not None:
+        facts.append(weights_digest(network))
+    if classical is not None:
+        facts.append(classical.model_dump())
+    identity = json_digest(facts)
     fit(
-        _SegmenterLearner(network, config),
+        _SegmenterLearner(learned, config, classical),
         TensorBatches({"images": torch.from_numpy(real.images_NC), "masks": torch.from_numpy(real.masks_N)}),
         config.fit_config(derive_seed(seed, "segmenter fit")),
         work=work / f"segmenter-{identity[:16]}",
         identity=identity,
-        name="segmenter",
+        name=name,
         progress=progress,
     )
-    return network.cpu().eval()
+    return learned.cpu().eval()
 
 
 @torch.inference_mode()

@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from quality.estimate import Interval
-from quality.utility.study_report import FREE, MIXING, Advice, Beside, StudyScore, Taught
+from quality.utility.study_report import FREE, MIXING, Advice, Beside, Measure, StudyScore, Taught
 
 
-def advise(scores: Sequence[StudyScore], labels: Sequence[str], significance: float) -> Iterator[Advice]:
+def advise(
+    scores: Sequence[StudyScore], labels: Sequence[str], significance: float, measure: Measure = "AUROC"
+) -> Iterator[Advice]:
     """Advice on the mean over labels, then on every label.
 
     Args:
         scores: of the study.
         labels: names of those that the question is about.
         significance: of p values after Holm's correction over labels and ratios.
+        measure: that it rests on.
     """
     for label in (None, *labels):
         found = [
@@ -22,7 +25,7 @@ def advise(scores: Sequence[StudyScore], labels: Sequence[str], significance: fl
             for score in scores
             if score.estimate.label == label
             and score.test == "test"
-            and score.measure == "AUROC"
+            and score.measure == measure
             and score.group is None
         ]
         yield _advice(label, found, significance)
@@ -117,7 +120,7 @@ def _do(taught: Taught) -> str:
 
 
 def _gain(score: StudyScore) -> str:
-    return f"AUROC {_signed(_value(score), None if score.difference is None else score.difference.interval)}"
+    return f"{score.measure} {_signed(_value(score), None if score.difference is None else score.difference.interval)}"
 
 
 def _signed(value: float, interval: Interval | None) -> str:

@@ -30,7 +30,9 @@ from quality.utility.subgroups import Subgroup
 
 REAL = Taught(arm="real")
 METADATA = Taught(arm="metadata")
-SECONDARY: tuple[Measure, ...] = ("average precision", "balanced accuracy", "calibration error")
+PUPILS: dict[Measure, str] = {"Dice": "segmenter"}
+CALIBRATION: Measure = "calibration error"
+SECONDARY: tuple[Measure, ...] = ("average precision", "balanced accuracy", CALIBRATION)
 
 
 @dataclass(frozen=True)
@@ -160,15 +162,16 @@ class Desk:
             answers = Answers(exam.values_NT[rows, place], every[:, rows, place], cuts, exam.patients[rows])
             for measure in SECONDARY:
                 rng = np.random.default_rng(derive_seed(self.config.seed, measure, label, self.taught.words, exam.name))
+                drawn = "bootstrap (its mean put on the value)" if measure == CALIBRATION else "percentile bootstrap"
                 value, interval = answers.score(measure, self.config.bootstrap, rng)
                 estimate = self.estimate(
                     measure,
                     label,
                     value=value,
                     interval=interval,
-                    method=f"mean of {len(every)} trainings; percentile bootstrap of test {exam.counts.unit}",
+                    method=f"mean of {len(every)} trainings; {drawn} of test {exam.counts.unit}",
                     n_real=len(rows),
-                    better="lower" if measure == "calibration error" else "higher",
+                    better="lower" if measure == CALIBRATION else "higher",
                 )
                 yield StudyScore(taught=self.taught, test=exam.name, measure=measure, estimate=estimate)
 
@@ -178,7 +181,7 @@ class Desk:
         return Estimate.model_validate(
             {
                 "name": "utility",
-                "estimand": f"{measure} on {where} of a classifier taught {self.taught.words}",
+                "estimand": f"{measure} on {where} of a {PUPILS.get(measure, 'classifier')} taught {self.taught.words}",
                 "value": None,
                 "better": "higher",
                 "label": label,
@@ -215,8 +218,10 @@ class Answers:
             known = [value for value in values if value is not None]
             return float(np.mean(known)) if len(known) == len(values) else None
 
-        every = np.arange(len(self.truth))
-        return mean(every), patient_bootstrap(mean, self.patients, draws=bootstrap, rng=rng)
+        value = mean(np.arange(len(self.truth)))
+        around = value if measure == CALIBRATION else None
+        drawn = patient_bootstrap(mean, self.patients, draws=bootstrap, rng=rng, around=around)
+        return value, None if drawn is None else (max(0.0, drawn[0]), drawn[1])
 
 
 def _measured(measure: Measure, truth: Array, guess: Array, cut: float) -> float | None:

@@ -49,6 +49,30 @@ class Examples:
         )
 
 
+def lessons_of(config: StudyConfig, real: int, synthetic: Sequence[int]) -> tuple[Taught, ...]:
+    """The arms, and those that mix at every ratio that the synthetic images suffice for.
+
+    Args:
+        config: how the study is done.
+        real: number of real examples.
+        synthetic: number of synthetic ones of each generator.
+    """
+    found: list[Taught] = []
+    fewest = min(synthetic, default=0)
+    fits = [ratio for ratio in config.ratios if round(ratio * real) <= fewest]
+    for arm in config.arms:
+        if arm in MIXING:
+            found += [Taught(arm=arm, ratio=ratio) for ratio in fits]
+        elif arm != "synthetic" or fewest:
+            found.append(Taught(arm=arm))
+    return tuple(found)
+
+
+def takes_synthetic(taught: Taught) -> bool:
+    """Whether an arm takes synthetic images."""
+    return taught.arm == "synthetic" or taught.arm in MIXING
+
+
 @dataclass(frozen=True)
 class School:
     """All that trainings need.
@@ -73,15 +97,7 @@ class School:
 
     def lessons(self) -> tuple[Taught, ...]:
         """The arms, and those that mix at every ratio that the synthetic images suffice for."""
-        found: list[Taught] = []
-        fewest = min((len(part) for part in self.synthetic), default=0)
-        fits = [ratio for ratio in self.config.ratios if round(ratio * len(self.real)) <= fewest]
-        for arm in self.config.arms:
-            if arm in MIXING:
-                found += [Taught(arm=arm, ratio=ratio) for ratio in fits]
-            elif arm != "synthetic" or fewest:
-                found.append(Taught(arm=arm))
-        return tuple(found)
+        return lessons_of(self.config, len(self.real), [len(part) for part in self.synthetic])
 
     def left_out(self) -> tuple[float, ...]:
         """Ratios that there are too few synthetic images for."""
@@ -121,7 +137,7 @@ class School:
 
     def _sets(self, taught: Taught) -> tuple[Examples | None, ...]:
         """Synthetic examples of an arm by generator; one ``None`` for an arm that takes none."""
-        return self.synthetic if taught.arm == "synthetic" or taught.arm in MIXING else (None,)
+        return self.synthetic if takes_synthetic(taught) else (None,)
 
     def _trained(self, taught: Taught, synthetic: Examples | None, seed: int, progress: Progress | None) -> nn.Module:
         """One training; equal seeds start from equal weights in every arm."""

@@ -5,19 +5,18 @@ Shapes: N images, C channels, T targets.
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from cohorts.folders import json_digest, pixel_digest
 from cohorts.progress import Progress
 from cohorts.records import Array
 from learning.randomness import derive_seed
+from quality.classical import varied
 from quality.classifier import ClassifierLearner, fit_network, new_network, weights_digest
 from quality.config import ClassicalAugmentation, ClassifierConfig, PupilNetwork
 
@@ -34,36 +33,7 @@ class _ClassicalLearner(ClassifierLearner):
         self.classical = classical
 
     def _augmented(self, images_NC: Tensor, generator: torch.Generator) -> Tensor:
-        shaded = super()._augmented(images_NC, generator)
-        grid = F.affine_grid(self._placements(images_NC, generator), list(shaded.shape), align_corners=False)
-        moved = F.grid_sample(shaded, grid.to(shaded), padding_mode="border", align_corners=False)
-        noise = torch.randn(moved.shape, generator=generator).to(moved)
-        power = torch.exp(
-            self.classical.gamma * torch.randn((len(moved), *(1,) * (moved.ndim - 1)), generator=generator)
-        )
-        bright = ((moved.clamp(-1, 1) + 1) / 2).clamp_min(1e-4) ** power.to(moved)
-        return 2 * bright - 1 + self.classical.noise * noise
-
-    def _placements(self, images_NC: Tensor, generator: torch.Generator) -> Tensor:
-        """Affine maps ``(N, D, D + 1)`` of normalised coordinates."""
-        total, axes, how = len(images_NC), images_NC.ndim - 2, self.classical
-
-        def spread(reach: float, *shape: int) -> Tensor:
-            return reach * (2 * torch.rand((total, *shape), generator=generator) - 1)
-
-        matrix = torch.eye(axes).repeat(total, 1, 1)
-        for first in range(axes):
-            for second in range(first + 1, axes):
-                angle = spread(math.radians(how.turn_degrees))
-                turn = torch.eye(axes).repeat(total, 1, 1)
-                turn[:, first, first] = turn[:, second, second] = angle.cos()
-                turn[:, first, second], turn[:, second, first] = -angle.sin(), angle.sin()
-                matrix = matrix @ turn
-        matrix = matrix * (1 + spread(how.scale))[:, None, None]
-        if how.mirror:
-            flipped = torch.rand(total, generator=generator) < 0.5
-            matrix[flipped, :, 0] *= -1  # the first normalised coordinate is the last axis: left and right
-        return torch.cat([matrix, spread(2 * how.shift, axes)[:, :, None]], dim=2)
+        return varied(super()._augmented(images_NC, generator), self.classical, generator)[0]
 
 
 def new_pupil(kind: PupilNetwork, images_NC: Array, num_targets: int, seed: int) -> nn.Module:

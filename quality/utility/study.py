@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Sized
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar, Protocol
 
 import numpy as np
 
@@ -24,7 +25,7 @@ from quality.utility.check import Counts, positives
 from quality.utility.judging import Guesses, Trained, trained
 from quality.utility.lessons import Examples, School
 from quality.utility.metadata import metadata_guesses, metadata_table
-from quality.utility.study_report import FREE, GroupGap, StudyReport, StudyScore, Taught
+from quality.utility.study_report import FREE, GroupGap, Measure, StudyReport, StudyScore, Taught
 from quality.utility.subgroups import group_gaps, subgroups
 
 
@@ -55,6 +56,10 @@ def run_study(
         InputError: no synthetic cohort, or cohorts that cannot be compared.
         UnsupportedClaim: no labels, or no label with enough patients.
     """
+    if config.task == "segmentation":
+        from quality.utility.mask_study import run_mask_study
+
+        return run_mask_study(real, synthetic, preprocess, config, work=work, external=external, progress=progress)
     if not synthetic:
         raise InputError("a utility study needs synthetic images", "generate some first")
     materials = [Material(real, cohort, preprocess) for cohort in synthetic]
@@ -64,7 +69,7 @@ def run_study(
     if first.targets.source != "labels" or not first.rows["train"]:
         raise UnsupportedClaim("a utility study needs training images with labels")
     exams = [_exam(first), *(_external(first, name, one) for name, one in (external or {}).items())]
-    _check_counts(exams[0].counts, first.targets.names, config)
+    check_counts(exams[0].counts, first.targets.names, config)
     school = School(
         Examples(first.images["train"], first.targets.values["train"]),
         tuple(Examples(material.synthetic_images, material.asked) for material in materials),
@@ -74,7 +79,7 @@ def run_study(
         work,
         progress,
     )
-    return _Study(materials, school, exams, config).report()
+    return Study(materials, school, exams, config).report()
 
 
 def check_study(real: Cohort, config: StudyConfig) -> None:
@@ -84,6 +89,11 @@ def check_study(real: Cohort, config: StudyConfig) -> None:
         InputError: the cohort has no test patients, or not the label that the question is about.
         UnsupportedClaim: no labels, or no label with enough patients, or not the one that the question is about.
     """
+    if config.task == "segmentation":
+        from quality.utility.mask_study import check_mask_study
+
+        check_mask_study(real, config)
+        return
     rows: dict[str, list[int]] = {split: real.rows(split) for split in SPLITS}
     targets = targets_of(real, rows)
     if targets.source != "labels" or not rows["train"]:
@@ -91,10 +101,16 @@ def check_study(real: Cohort, config: StudyConfig) -> None:
     if not rows["test"]:
         raise InputError("the real cohort has no test patients", "ingest with a test split > 0")
     counts = _counts(real, targets, {split: real.patients(rows[split]) for split in ("train", "test")})
-    _check_counts(counts, targets.names, config)
+    check_counts(counts, targets.names, config)
 
 
-def _check_counts(counts: Counts, names: Sequence[str], config: StudyConfig) -> None:
+def check_counts(counts: Counts, names: Sequence[str], config: StudyConfig) -> None:
+    """Refuse a study that no label, or not the one that the question is about, has enough patients for.
+
+    Raises:
+        InputError: the question is about a label that there is none of.
+        UnsupportedClaim: too few patients.
+    """
     refusals = [counts.refusal(place, config) for place in range(len(names))]
     for label in config.primary:
         if label not in names:
@@ -131,25 +147,56 @@ def _external(material: Material, name: str, cohort: Cohort) -> Exam:
     return Exam(name, other.synthetic_images, other.asked, owners, counts)
 
 
+class Classroom(Protocol):
+    """What a study needs to know of its trainings."""
+
+    @property
+    def real(self) -> Sized:
+        """Real training examples."""
+
+    @property
+    def synthetic(self) -> Sequence[Sized]:
+        """Synthetic ones, one set per generator seed."""
+
+    def lessons(self) -> tuple[Taught, ...]:
+        """The arms, with their ratios."""
+
+    def left_out(self) -> tuple[float, ...]:
+        """Ratios that there are too few synthetic images for."""
+
+
 @dataclass
-class _Study:
+class Study:
+    """A study of classifiers; what is particular to them can be replaced.
+
+    Attributes:
+        materials: real and synthetic images, one per generator seed.
+        school: teaches.
+        exams: test sets; the first is that of the real cohort.
+        config: how.
+        guesses: what was seen, by arm and test set.
+    """
+
     materials: list[Material]
-    school: School
+    school: Classroom
     exams: list[Exam]
     config: StudyConfig
     guesses: dict[tuple[Taught, str], Guesses] = field(default_factory=dict)
+    measure: ClassVar[Measure] = "AUROC"
 
     @property
     def targets(self) -> Targets:
+        """What is learned."""
         return self.materials[0].targets
 
     def report(self) -> StudyReport:
+        """Everything."""
         self.learn()
         scores = [score for exam in self.exams for score in self.scores(exam)]
         scores += self.on_synthetic()
         test = self.exams[0]
         gaps = tuple(group_gaps(test.groups, self.by_group, [t for t in self.lessons() if t.arm != "metadata"]))
-        first = self.materials[0]
+        first, asked = self.materials[0], self.config.primary or self.targets.names
         return StudyReport(
             real_digest=first.real.digest,
             synthetic_digests=tuple(material.synthetic.digest for material in self.materials),
@@ -161,7 +208,7 @@ class _Study:
             synthetic_images=tuple(len(part) for part in self.school.synthetic),
             scores=tuple(scores),
             gaps=gaps,
-            advice=tuple(advise(scores, self.config.primary or self.targets.names, self.config.significance)),
+            advice=tuple(advise(scores, asked, self.config.significance, self.measure)),
             warnings=tuple(self.warnings(gaps)),
         )
 
@@ -172,14 +219,17 @@ class _Study:
 
     def learn(self) -> None:
         """All trainings; what every classifier sees in the test, val and synthetic images is kept."""
+        school = self.school
+        if not isinstance(school, School):
+            raise TypeError("classifiers are taught by a School")
         val = self.materials[0].images["val"]
         looked = [exam.images_NC for exam in self.exams]
         done = 0
-        for taught in self.school.lessons():
+        for taught in school.lessons():
             sets = [*looked, *([val] if len(val) else [])]
             if taught == REAL:
                 sets += [material.synthetic_images for material in self.materials]
-            found = self.school.teach(taught, sets, done)
+            found = school.teach(taught, sets, done)
             done += found[0].by_seed.shape[0] * self.config.classifier_seeds
             of_val = found[len(looked)].by_seed if len(val) else None
             for exam, made in zip(self.exams, found, strict=False):

@@ -10,6 +10,7 @@ from quality.estimate import Estimate
 from quality.utility.study_report import ARM_WORDS, MIXING, Counsel, StudyReport, StudyScore
 
 MOST_CHARTS = 6
+MAIN = (("test", "AUROC"), ("test", "Dice"))
 STYLES = dict(zip(MIXING, ("train", "val", "gap"), strict=True))
 COUNSEL_WORDS: dict[Counsel, str] = {
     "add": "yes",
@@ -100,7 +101,7 @@ def study_view(report: StudyReport) -> StudyView:
 
 def _tables(report: StudyReport) -> Iterator[StudyTable]:
     keys = dict.fromkeys((score.test, score.measure) for score in report.scores)
-    for test, measure in sorted(keys, key=lambda key: key != ("test", "AUROC")):
+    for test, measure in sorted(keys, key=lambda key: key not in MAIN):
         rows: dict[str | None, list[StudyRow]] = {}
         for score in report.scores:
             if (score.test, score.measure) == (test, measure) and score.estimate.value is not None:
@@ -108,7 +109,7 @@ def _tables(report: StudyReport) -> Iterator[StudyTable]:
         if rows:
             where = {"test": "real test patients", "synthetic": "synthetic images (taught real)"}.get(test, test)
             labels = tuple((label, tuple(some)) for label, some in rows.items())
-            yield StudyTable(f"{measure} on {where}", (test, measure) == ("test", "AUROC"), labels)
+            yield StudyTable(f"{measure} on {where}", (test, measure) in MAIN, labels)
 
 
 def _row(score: StudyScore) -> StudyRow:
@@ -119,7 +120,7 @@ def _row(score: StudyScore) -> StudyRow:
 
 def _charts(report: StudyReport) -> Iterator[Chart]:
     """Gain over *real* against the ratio, where several were tried."""
-    asked = [score for score in report.scores if (score.test, score.measure, score.group) == ("test", "AUROC", None)]
+    asked = [score for score in report.scores if (score.test, score.measure) in MAIN and not score.group]
     for place, label in enumerate((None, *[one.label for one in report.advice if one.label is not None])):
         curves = []
         for arm in MIXING:
@@ -133,7 +134,7 @@ def _charts(report: StudyReport) -> Iterator[Chart]:
                 f"study-{place}",
                 title,
                 curves,
-                y_title="AUROC less that of real images alone",
+                y_title=f"{asked[0].measure} less that of real images alone",
                 x_title="synthetic images per real one",
                 whole=False,
             )

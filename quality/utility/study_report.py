@@ -13,7 +13,7 @@ from cohorts.records import Frozen
 from quality.config import StudyArm, StudyConfig
 from quality.estimate import Estimate
 
-Measure = Literal["AUROC", "accuracy", "average precision", "balanced accuracy", "calibration error"]
+Measure = Literal["AUROC", "Dice", "accuracy", "average precision", "balanced accuracy", "calibration error"]
 Counsel = Literal["add", "instead", "no gain", "harm", "refused"]
 ARM_WORDS: dict[StudyArm | Literal["metadata"], str] = {
     "real": "real",

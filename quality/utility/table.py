@@ -17,13 +17,16 @@ def study_table(report: StudyReport) -> str:
 
 def _lines(report: StudyReport) -> Iterator[str]:
     config = report.config
+    pupil = f"classifier ({config.network}, {config.classifier.steps}"
+    if config.task == "segmentation":
+        pupil = f"segmenter (U-Net, {config.segmenter.steps}"
     synthetic = ", ".join(f"{total:,}" for total in report.synthetic_images)
     yield "# Utility study"
     yield ""
     yield (
         f"Learned from {report.real_images:,} real images of {report.real_patients:,} patients and from {synthetic} "
-        f"synthetic ones ({len(report.synthetic_images)} generator seeds); {config.classifier_seeds} classifier seeds "
-        f"({config.network}, {config.classifier.steps} steps in every arm); tested on {report.test_images:,} images of "
+        f"synthetic ones ({len(report.synthetic_images)} generator seeds); {config.classifier_seeds} seeds of a "
+        f"{pupil} steps in every arm); tested on {report.test_images:,} images of "
         f"{report.test_patients:,} patients. Intervals are 95 %, over patients and seeds."
     )
     yield ""

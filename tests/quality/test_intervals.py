@@ -6,8 +6,10 @@ from scipy import stats
 from sklearn.metrics import roc_auc_score
 
 from cohorts.errors import UnsupportedClaim
+from cohorts.records import Array
 from quality.intervals import mean_interval, patient_bootstrap, proportion_interval
 from quality.targets import auroc
+from quality.utility.judging import calibration_error
 
 
 @pytest.mark.parametrize(("hits", "total"), [(0, 10), (7, 10), (597, 600), (600, 600)])
@@ -64,3 +66,26 @@ def test_bootstrap_of_a_score_that_draws_cannot_support_is_withheld() -> None:
     assert patient_bootstrap(lambda rows: 1.0, ["a", "b"], draws=20, rng=rng) is None  # no width, no promise
     assert mean_interval(np.array([1.0])) is None
     assert mean_interval(np.array([1.0, 3.0])) == pytest.approx(stats.t.interval(0.95, 1, loc=2, scale=1), rel=1e-9)
+
+
+def test_an_interval_of_a_calibration_error_holds_its_expectation() -> None:
+    """Resampling makes a calibration error larger: the percentile interval misses the value that it belongs to."""
+    values = []
+    draws = [np.random.default_rng(seed) for seed in range(60)]
+    for rng in draws:
+        guess = rng.uniform(0.05, 0.95, 200)
+        truth = (rng.uniform(size=200) < guess).astype(np.int8)
+
+        def error(rows: Array, truth: Array = truth, guess: Array = guess) -> float | None:
+            return calibration_error(truth[rows], guess[rows])
+
+        owners = np.arange(200).astype(str)
+        value = error(np.arange(200)) or 0.0
+        pairs = [patient_bootstrap(error, owners, draws=150, rng=rng, around=around) for around in (value, None)]
+        values.append((value, *pairs))
+    expected = np.mean([value for value, _, _ in values])
+    covered = sum(pair is not None and pair[0] <= expected <= pair[1] for _, pair, _ in values)
+    plain = sum(pair is not None and pair[0] <= expected <= pair[1] for _, _, pair in values)
+    assert covered >= 54
+    assert plain < covered
+    assert all(pair is not None and pair[0] <= value <= pair[1] for value, pair, _ in values)

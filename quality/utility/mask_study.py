@@ -1,0 +1,305 @@
+"""The utility study of segmentation: the same U-Net taught in several ways, its Dice on real test patients."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+from torch import nn
+
+from cohorts.errors import InputError, UnsupportedClaim
+from cohorts.preprocess import Preprocess
+from cohorts.progress import Progress
+from cohorts.records import SPLITS, Array
+from cohorts.store import Cohort
+from learning.randomness import derive_seed
+from quality.auroc import Auroc
+from quality.config import SegmenterConfig, StudyConfig
+from quality.material import Material
+from quality.segmentation import Masked, dice_table, fit_segmenter, segment
+from quality.stages import stage
+from quality.targets import Targets
+from quality.utility.cells import Desk, Exam
+from quality.utility.check import Counts, positives
+from quality.utility.judging import Guesses, Trained, mean_over
+from quality.utility.lessons import CLASSICAL, lessons_of, takes_synthetic
+from quality.utility.study import Study, check_counts
+from quality.utility.study_report import Measure, StudyReport, StudyScore, Taught
+from quality.utility.subgroups import subgroups
+
+
+def run_mask_study(
+    real: Cohort,
+    synthetic: Sequence[Cohort],
+    preprocess: Preprocess,
+    config: StudyConfig,
+    *,
+    work: Path,
+    external: dict[str, Cohort] | None = None,
+    progress: Progress | None = None,
+) -> StudyReport:
+    """As :func:`quality.utility.study.run_study`, of structures that masks hold.
+
+    Raises:
+        InputError: no synthetic cohort, no masks, or an external cohort (which this study does not take).
+        UnsupportedClaim: no structure with enough patients.
+    """
+    if not synthetic:
+        raise InputError("a utility study needs synthetic images", "generate some first")
+    if external:
+        raise InputError("a study of segmentation takes no external cohort", "leave --external out")
+    materials = [Material(real, cohort, preprocess) for cohort in synthetic]
+    for material in materials:
+        material.check()
+    first = materials[0]
+    parts = {split: first.masked(real, first.rows[split], first.images[split]) for split in ("train", "test")}
+    made = tuple(
+        material.masked(material.synthetic, range(len(material.synthetic)), material.synthetic_images)
+        for material in materials
+    )
+    if not all(len(part) for part in (*parts.values(), *made)):
+        raise InputError(
+            "a study of segmentation needs masks of training, test and synthetic images", "plan with masks"
+        )
+    names = tuple(real.schema.mask_values[value] for value in first.mask_values if value)
+    exam = _exam(first, parts, names)
+    check_counts(exam.counts, names, config)
+    school = MaskSchool(parts["train"], made, 1 + len(names), config, work, progress)
+    return MaskStudy(materials, school, [exam], config, {}, parts["test"], names).report()
+
+
+def check_mask_study(real: Cohort, config: StudyConfig) -> None:
+    """As :func:`quality.utility.study.check_study`, of structures that masks hold.
+
+    Raises:
+        InputError: no test patients.
+        UnsupportedClaim: no masks, or no structure with enough patients.
+    """
+    values = [value for value in sorted(real.schema.mask_values) if value]
+    if not values:
+        raise UnsupportedClaim("a study of segmentation needs masks")
+    if not real.rows("test"):
+        raise InputError("the real cohort has no test patients", "ingest with a test split > 0")
+    found = {}
+    for split in ("train", "test"):
+        rows = real.rows(split)
+        held = [np.zeros(len(values), np.int8) if m is None else _holds(m, values) for m in real.masks(rows)]
+        found[split] = positives(np.array(held).reshape(-1, len(values)), np.asarray(real.patients(rows)))
+    counts = Counts(found["train"], found["test"], "patients" if real.schema.patients == "known" else "images")
+    check_counts(counts, [real.schema.mask_values[value] for value in values], config)
+
+
+def _holds(mask: Array, values: Sequence[int]) -> Array:
+    return np.array([(mask == value).any() for value in values], dtype=np.int8)
+
+
+def _exam(material: Material, parts: dict[str, Masked], names: Sequence[str]) -> Exam:
+    """What test masks hold; image by image, so that every arm is scored on the same ones."""
+    holds = {
+        split: np.array([_holds(mask, range(1, 1 + len(names))) for mask in part.masks_N])
+        for split, part in parts.items()
+    }
+    owners = {split: np.asarray(part.patients) for split, part in parts.items()}
+    unit = "patients" if material.real.schema.patients == "known" else "images"
+    train, test = (positives(holds[split], owners[split]) for split in ("train", "test"))
+    counts = Counts(train, test, unit)
+    with_mask = [mask is not None for mask in material.real.masks(material.rows["test"])]
+    rows = [row for row, known in zip(material.rows["test"], with_mask, strict=True) if known]
+    groups = subgroups(material.real, rows, material.rows["train"])
+    return Exam("test", parts["test"].images_NC, holds["test"], owners["test"], counts, tuple(groups))
+
+
+@dataclass(frozen=True)
+class MaskSchool:
+    """All that trainings of segmenters need.
+
+    Attributes:
+        real: real training images with masks.
+        synthetic: synthetic ones, one set per generator seed.
+        total_values: that a mask may hold, background included.
+        config: how the study is done.
+        work: folder for checkpoints.
+        progress: told how far a training is.
+    """
+
+    real: Masked
+    synthetic: tuple[Masked, ...]
+    total_values: int
+    config: StudyConfig
+    work: Path
+    progress: Progress | None = None
+
+    def lessons(self) -> tuple[Taught, ...]:
+        """The arms; no structure is oversampled."""
+        known = lessons_of(self.config, len(self.real), [len(part) for part in self.synthetic])
+        return tuple(taught for taught in known if taught.arm != "oversampled")
+
+    def left_out(self) -> tuple[float, ...]:
+        """Ratios that there are too few synthetic images for."""
+        tried = {taught.ratio for taught in self.lessons()}
+        return tuple(ratio for ratio in self.config.ratios if ratio not in tried)
+
+    def teach(self, taught: Taught, test: Masked, done: int, total: int) -> Guesses:
+        """Train the segmenters of one arm; their Dice with the test masks, ``(generators, seeds, n, structures)``."""
+        found = []
+        for synthetic in self.synthetic if takes_synthetic(taught) else (None,):
+            row = []
+            for number in range(self.config.classifier_seeds):
+                seed = derive_seed(self.config.seed, "utility", number)
+                network = self._trained(taught, synthetic, seed, stage(self.progress, done, total))
+                done += 1
+                seen = segment(network, test.images_NC, self.config.segmenter)
+                row.append(dice_table(seen, test.masks_N, self.total_values))
+            found.append(row)
+        return Guesses(np.array(found))
+
+    def _trained(self, taught: Taught, synthetic: Masked | None, seed: int, progress: Progress | None) -> nn.Module:
+        network: nn.Module | None = None
+        courses = list(self._courses(taught, synthetic, seed))
+        for number, (examples, steps) in enumerate(courses):
+            config: SegmenterConfig = self.config.segmenter.model_copy(update={"steps": steps})
+            network = fit_segmenter(
+                examples,
+                self.total_values,
+                config,
+                seed=seed,
+                work=self.work,
+                network=network,
+                classical=self.config.classical if taught.arm in CLASSICAL else None,
+                name=f"segmenter on {taught.words}",
+                progress=stage(progress, number, len(courses)),
+            )
+        if network is None:
+            raise ValueError("no course")
+        return network
+
+    def _courses(self, taught: Taught, synthetic: Masked | None, seed: int) -> Iterator[tuple[Masked, int]]:
+        """What is learned from one after the other, and for how many steps; their sum is the same for every arm."""
+        steps, real = self.config.segmenter.steps, self.real
+        if synthetic is None:
+            yield real, steps
+            return
+        wanted = len(real) if taught.ratio is None else round(taught.ratio * len(real))
+        rng = np.random.default_rng(derive_seed(seed, "synthetic rows"))
+        chosen = _some(synthetic, np.sort(rng.permutation(len(synthetic))[:wanted]))
+        if taught.arm == "synthetic":
+            yield chosen, steps
+        elif taught.arm == "pretrained":
+            yield chosen, steps - steps // 2
+            yield real, steps // 2
+        else:
+            yield _joined(real, chosen), steps
+
+
+def _some(part: Masked, rows: Array) -> Masked:
+    return Masked(part.images_NC[rows], part.masks_N[rows], [part.patients[row] for row in rows])
+
+
+def _joined(first: Masked, second: Masked) -> Masked:
+    return Masked(
+        np.concatenate([first.images_NC, second.images_NC]),
+        np.concatenate([first.masks_N, second.masks_N]),
+        [*first.patients, *second.patients],
+    )
+
+
+class MaskDesk(Desk):
+    """Cells of Dice: over structures, and by structure."""
+
+    def cells(self) -> Iterator[StudyScore]:
+        """As of classifiers."""
+        scored, rows = [], []
+        for place, label in enumerate(self.targets.names):
+            why = self.exam.counts.refusal(place, self.config)
+            if why is not None:
+                refused = self.estimate("Dice", label, refused=why)
+                rows.append(StudyScore(taught=self.taught, test=self.exam.name, measure="Dice", estimate=refused))
+                continue
+            sides = [dice_of(each, self.exam, place) for each in self._sides()]
+            scored.append(sides)
+            rows.append(self._cell("Dice", label, sides))
+        if scored:
+            yield self._cell("Dice", None, [mean_over(parts) for parts in zip(*scored, strict=True)])
+        yield from rows
+
+    def secondary(self) -> Iterator[StudyScore]:
+        """None."""
+        yield from ()
+
+
+def dice_of(guesses: Guesses, exam: Exam, place: int, rows: Array | None = None) -> Trained:
+    """Mean Dice of one structure over the test images that hold it, for every training.
+
+    Args:
+        guesses: Dice tables of an arm.
+        exam: which images hold it.
+        place: number of the structure.
+        rows: only these images.
+    """
+    chosen = np.arange(len(exam.values_NT)) if rows is None else rows
+    chosen = chosen[exam.values_NT[chosen, place] == 1]
+    found = []
+    for per_generator in guesses.by_seed:
+        row = []
+        for one in per_generator:
+            values = one[chosen, place]
+            influence = np.zeros(len(exam.values_NT))
+            influence[chosen] = (values - values.mean()) / len(values)
+            row.append(Auroc(float(values.mean()), influence))
+        found.append(tuple(row))
+    return Trained(tuple(found), exam.patients)
+
+
+@dataclass
+class MaskStudy(Study):
+    """The study of segmenters.
+
+    Attributes:
+        test: images and masks that they are tested on.
+        names: of the structures.
+    """
+
+    test: Masked | None = None
+    names: tuple[str, ...] = ()
+    measure: ClassVar[Measure] = "Dice"
+
+    @property
+    def targets(self) -> Targets:
+        """Structures, as labels that do not exclude each other."""
+        empty = np.zeros((0, len(self.names)), dtype=np.int8)
+        return Targets(self.names, False, dict.fromkeys(SPLITS, empty), "labels")
+
+    def learn(self) -> None:
+        """All trainings."""
+        school, test = self.school, self.test
+        if not isinstance(school, MaskSchool) or test is None:
+            raise TypeError("segmenters are taught by a MaskSchool and tested on masks")
+        lessons = school.lessons()
+        sizes = [len(school.synthetic) if takes_synthetic(taught) else 1 for taught in lessons]
+        total = sum(sizes) * self.config.classifier_seeds
+        done = 0
+        for taught, size in zip(lessons, sizes, strict=True):
+            self.guesses[taught, "test"] = school.teach(taught, test, done, total)
+            done += size * self.config.classifier_seeds
+
+    def desk(self, taught: Taught, exam: Exam) -> Desk:
+        """What the cells of an arm are made of."""
+        plain = super().desk(taught, exam)
+        return MaskDesk(plain.taught, exam, plain.guesses, plain.real, self.targets, self.config, plain.free)
+
+    def on_synthetic(self) -> Iterator[StudyScore]:
+        """None: what a mask was asked for is judged by mask agreement."""
+        yield from ()
+
+    def by_group(self, taught: Taught, rows: Array) -> dict[str, Trained]:
+        """Dice of every structure that a subgroup of the test patients has enough of."""
+        exam, found = self.exams[0], {}
+        for place, label in enumerate(self.names):
+            shown = rows[exam.values_NT[rows, place] == 1]
+            enough = len(np.unique(exam.patients[shown])) >= self.config.least_test
+            if enough and exam.counts.refusal(place, self.config) is None:
+                found[label] = dice_of(self.guesses[taught, "test"], exam, place, rows)
+        return found
