@@ -120,3 +120,25 @@ def test_a_study_that_no_count_supports_ends_before_anything_is_trained(
     assert main([*command, "--fraction", "1", "--fraction", "1"]) == 2
     with pytest.raises(UnsupportedClaim, match="no label has enough patients"):
         mp.utility(cohort, out, size=SIDE, study={"least_test": 5000})
+
+
+def test_segmenters_learn_from_images_that_were_drawn_for_masks(
+    recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cohort, out = make_cohort(tmp_path / "cohort", total=160), tmp_path / "study"
+    settings = [
+        "generator.conditioning.mask={}",
+        "study.task=segmentation",
+        "study.segmenter={steps: 4, batch_size: 4, device: cpu}",
+        "study.arms=[real, real_and_synthetic]",
+        "study.ratios=[0.5]",
+    ]
+    command = ["utility", str(cohort.path), "--out", str(out), "--recipe", str(recipe), "--generators", "1"]
+    assert main([*command, *(word for setting in settings for word in ("--set", setting))]) == 0
+    assert "Dice" in capsys.readouterr().out
+    report = StudyReport.load(out / "fraction_1" / "study.json")
+    assert {score.measure for score in report.scores} == {"Dice"}
+    assert report.find(Taught(arm="real_and_synthetic", ratio=0.5), "disc", measure="Dice").estimate.value is not None
+    page = (out / "study.html").read_text()
+    assert "Dice on real test patients" in page
+    assert "A segmenter (U-Net, 4 optimiser steps in every arm)" in page
