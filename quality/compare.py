@@ -186,7 +186,8 @@ def _rows(quality: QualityReport) -> Iterator[tuple[_Key, Estimate]]:
         if estimate.value is None:
             continue
         scorer = estimate.network
-        digest = None if scorer is None else estimate.network_digest or json_digest(sorted(digests.get(scorer, ())))
+        known = digests.get(scorer or "")
+        digest = estimate.network_digest if known is None else json_digest(sorted(known))
         sized = part == "fidelity" and scorer is not None and estimate.name not in ANY_SIZE
         yield (
             _Key(

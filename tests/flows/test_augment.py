@@ -15,7 +15,7 @@ from quality.config import ClassifierConfig, StudyConfig
 from quality.report import PublishedReport
 from quality.utility.augment_report import AugmentPlan, AugmentReport
 from quality.utility.study_report import StudyReport, Taught
-from tests.generators.tiny import SIDE, make_cohort, tiny_config
+from tests.generators.tiny import SIDE, make_cohort, quick_generator
 
 QUICK_STUDY = {
     "classifier": {"steps": 20, "batch_size": 16, "learning_rate": 0.005, "device": "cpu"},
@@ -43,7 +43,7 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("recipe") / "recipe.yaml"
     tree = {
         "preprocess": {"size": [SIDE, SIDE]},
-        "generator": tiny_config().model_dump(mode="json", exclude_defaults=True),
+        "generator": quick_generator(),
         "sampler": {"steps": 2, "device": "cpu"},
         "assess": QUICK_SCORES,
         "study": QUICK_STUDY,

@@ -14,7 +14,7 @@ from cohorts.store import Cohort
 from cohorts.thin import thin
 from flows.cli import main
 from quality.utility.study_report import StudyReport, Taught
-from tests.generators.tiny import SIDE, make_cohort, tiny_config
+from tests.generators.tiny import SIDE, make_cohort, quick_generator
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,7 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
     }
     tree = {
         "preprocess": {"size": [SIDE, SIDE]},
-        "generator": tiny_config().model_dump(mode="json", exclude_defaults=True),
+        "generator": quick_generator(),
         "sampler": {"steps": 2, "device": "cpu"},
         "study": study,
     }

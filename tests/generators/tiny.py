@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -88,6 +89,14 @@ def tiny_config(**changes: object) -> GeneratorConfig:
         threads=1,
     )
     return GeneratorConfig.model_validate({**config.model_dump(), **changes})
+
+
+def quick_generator() -> dict[str, Any]:
+    """The same as a section of a recipe, with fits too short to learn: for tests of what is around."""
+    found = tiny_config().model_dump(mode="json", exclude_defaults=True)
+    for name, steps in (("autoencoder_fit", 20), ("denoiser_fit", 30)):
+        found[name] |= {"steps": steps, "validate_every": steps, "checkpoint_every": steps}
+    return found
 
 
 SAMPLER = SamplerConfig(steps=5, guidance=1.5, device="cpu")
