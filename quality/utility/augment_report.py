@@ -21,7 +21,7 @@ HEADLINES: dict[Decision, str] = {
     "instead": "No, something that costs nothing does as well",
     "no": "No, that they help was not shown",
     "harm": "No, they harm",
-    "unsafe": "No, they may repeat patients",
+    "unsafe": "No, they may give patients away",
 }
 
 
@@ -148,7 +148,7 @@ def answer(plan: AugmentPlan, quality: QualityReport, study: StudyReport | None)
 
 def _decide(plan: AugmentPlan, quality: QualityReport, study: StudyReport | None) -> tuple[Decision, str]:
     if quality.verdict == "fail":
-        return "unsafe", f"{plan.label}: do not use the images, the copy search failed: {quality.verdict_reasons[0]}."
+        return "unsafe", f"{plan.label}: do not use the images, the privacy gate failed: {quality.verdict_reasons[0]}."
     if study is None:
         raise ValueError("the study is missing")
     advice = next(one for one in study.advice if one.label == plan.label)
