@@ -7,13 +7,13 @@ READY  := $(VENV)/.ready
 export DO_NOT_TRACK := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 
-.PHONY: demo test test-slow lint types contracts check schema clean help
+.PHONY: demo test test-slow lint types contracts written check schema clean help
 
 help:
 	@echo "make demo       simulated patients -> trained generator -> scored synthetic set, with a report"
 	@echo "make test       the tests (real_data tests run when MEDPHANTOM_REAL_DATA is set)"
 	@echo "make test-slow  trials of many minutes"
-	@echo "make check      lint, types and import contracts"
+	@echo "make check      lint, types, import contracts and the committed schema"
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11")'
@@ -46,7 +46,11 @@ types: $(READY)
 contracts: $(READY)
 	@$(BIN)/lint-imports
 
-check: lint types contracts
+written: $(READY)
+	@$(BIN)/medphantom schema | cmp --silent - docs/formats/recipe.schema.json \
+		|| { echo "docs/formats/recipe.schema.json is not what the recipes say: run make schema"; exit 1; }
+
+check: lint types contracts written
 
 schema: $(READY)
 	@$(BIN)/medphantom schema > docs/formats/recipe.schema.json
