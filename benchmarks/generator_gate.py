@@ -1,12 +1,17 @@
 """The copy gate on whole generators: honest ones, each trained from a seed of its own, and one that learned by heart.
 
 The honest ones are fine-tuned from a public base to most patients; the other one is a twin of theirs that learned some
-sixty images a thousand times each. What each draws is searched for copies of what it learned from. Settings are those
-of ``examples/finetune_scarce.yaml`` but for what stands below. Run by hand, an hour on two cores; what was trained is
-kept in ``--work``, and the same command continues::
+sixty images a thousand times each. What each draws is searched for copies of what it learned from, and its patients
+are attacked by membership. Settings are those of ``examples/finetune_scarce.yaml`` but for what stands below. Run by
+hand, an hour on two cores; what was trained is kept in ``--work``, and the same command continues::
 
     medphantom run examples/mednist_base.yaml
     python -m benchmarks.generator_gate --seeds 5
+
+Whoever falls into ``train`` is decided by the phrase from which pseudonyms are made. Honest generators of several
+divisions tell what they disclose from what the luck of one division looks like::
+
+    python -m benchmarks.generator_gate --seeds 1 --honest --phrase "another division" --work runs/another_division
 """
 
 from __future__ import annotations
@@ -33,7 +38,10 @@ from generators.bundle import GeneratorBundle
 from generators.generate import generate
 from generators.train import train_generator
 from quality.assess import screen_copies
+from quality.material import Material
+from quality.parts import Context
 from quality.pictures import flatten
+from quality.privacy_part import membership_part
 from quality.quality_report import CopySummary
 
 RECIPE = Path(__file__).parents[1] / "examples" / "finetune_scarce.yaml"
@@ -73,9 +81,12 @@ def arms(options: argparse.Namespace) -> Iterator[Arm]:
         *(f"generator.denoiser_fit.{name}={value}" for name, value in fit.items()),
         f"plan.total={options.images}",
         *(() if options.base is None else (f"generator.init_from={options.base.resolve()}",)),
+        *(() if options.phrase is None else (f"cohort.public_phrase={options.phrase}",)),
     )
     honest = [Arm(f"honest_{seed}", seed, options.work / "cohort", settings) for seed in range(options.seeds)]
     yield from honest
+    if options.honest:
+        return
     cohort = cohort_of(honest[0].recipe, honest[0].cohort)
     rows = cohort.rows("train")
     learned = len(set(cohort.patients(rows)))
@@ -89,7 +100,7 @@ def cohort_of(recipe: Recipe, path: Path) -> Cohort:
 
 
 def judged(arm: Arm, options: argparse.Namespace) -> tuple[CopySummary, dict[str, Any]]:
-    """Train, draw, search; and say how many images it learned from."""
+    """Train, draw, search, attack; and say how many images it learned from."""
     recipe, folder = arm.recipe, options.work / arm.name
     cohort = cohort_of(recipe, arm.cohort)
     preprocess = recipe.preprocess.for_cohort(cohort)
@@ -108,7 +119,18 @@ def judged(arm: Arm, options: argparse.Namespace) -> tuple[CopySummary, dict[str
     drawn = network_images(synthetic, synthetic.rows()[:SHOWN], preprocess)
     picture(drawn).save(folder / "drawn.png")
     sizes = {f"{split}_images": len(cohort.rows(split)) for split in ("train", "gate")}
-    return summary, {**sizes, "steps": recipe.generator.denoiser_fit.steps, "seed": arm.seed}
+    material = Material(cohort, synthetic, preprocess)
+    membership = membership_part(Context(material, recipe.assess, folder / "screen", lambda *_: None)).summary
+    if membership is None:
+        raise RuntimeError("too few patients to attack")
+    attacked = {
+        "membership_reasons": list(membership.reasons),
+        "membership_blind": [membership.blind.value, *(membership.blind.interval or ())],
+        "membership": {
+            found.attack: [found.auroc.value, *(found.auroc.interval or ())] for found in membership.results
+        },
+    }
+    return summary, {**sizes, "steps": recipe.generator.denoiser_fit.steps, "seed": arm.seed, **attacked}
 
 
 def picture(images: np.ndarray) -> Image.Image:
@@ -139,6 +161,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--base", type=Path, help="bundle; by default that of the recipe")
     parser.add_argument("--seeds", type=int, default=5, help="honest generators")
+    parser.add_argument("--honest", action="store_true", help="only those")
+    parser.add_argument("--phrase", help="of the division of patients; by default that of the recipe")
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--looks", type=int, default=1000, help="at each image that is learned by heart")
     parser.add_argument("--images", type=int, default=400)
@@ -149,7 +173,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for arm in arms(options):
             summary, sizes = judged(arm, options)
             found[arm.name] = {**sizes, **facts_of(summary)}
-            print(f"{arm.name}: {summary.verdict}: {summary.reasons[0]}", flush=True)
+            print(f"{arm.name}: copies {summary.verdict}: {summary.reasons[0]}")
+            for name, (value, low, high) in sizes["membership"].items():
+                print(f"  membership by {name}: {value:.3f} [{low:.3f}, {high:.3f}]", flush=True)
     settings = {key: value for key, value in vars(options).items() if key not in {"base", "work"}}
     print(write_result("generator_gate", {"settings": settings, "generators": found}))
 

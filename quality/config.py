@@ -150,11 +150,15 @@ class MembershipConfig(Frozen):
         images: images at most of each split.
         weights: also attack the weights of the generator, by its loss and by proximal initialization: where they are to
             be shared.
+        limit: area under the ROC curve above which the whole interval of an attack must lie for it to have succeeded,
+            unless a guarantee allows more. One half, by default: anything that is not luck. With thousands of patients
+            that is a leak too small to tell anyone by, and more may be tolerated, in writing.
     """
 
     enabled: bool = True
     images: Annotated[int, Field(ge=50)] = 2000
     weights: bool = False
+    limit: Annotated[float, Field(ge=0.5, lt=1)] = 0.5
 
 
 class UtilityConfig(Frozen):

@@ -181,7 +181,10 @@ class AttackResult(Frozen):
         tpr: share of training patients found at few false alarms, for the shares that the number of patients supports.
         curve: the ROC curve, thinned: (false alarms, found).
         bound: AUROC that no attack exceeds by the formal guarantee; ``None``: there is none.
-        flagged: whether the interval of ``auroc`` lies above the bound, or above one half where there is none.
+        limit: AUROC above which its interval lies where the attack succeeded.
+        limited_by: what sets that: the ``recipe`` (one half unless it says otherwise), the formal ``guarantee``, or the
+            ``patients``, who differ by themselves.
+        flagged: whether it succeeded.
     """
 
     attack: str
@@ -190,6 +193,8 @@ class AttackResult(Frozen):
     tpr: tuple[Estimate, ...]
     curve: tuple[tuple[float, float], ...]
     bound: float | None
+    limit: float
+    limited_by: Literal["recipe", "guarantee", "patients"]
     flagged: bool
 
 
@@ -198,7 +203,8 @@ class MembershipSummary(Frozen):
 
     Attributes:
         results: of each attack.
-        blind: the same without the generator; where its interval misses one half, no attack shows anything.
+        blind: the same without the generator; where its interval misses one half, members and others differ by
+            themselves, and an attack must exceed that.
         disclosure: gain over other patients in guessing what is recorded, per label and attribute.
         reasons: attacks on the images that succeeded, one sentence each; they fail the set.
         weights_reasons: attacks on the weights that succeeded; they speak against sharing those.
@@ -251,7 +257,7 @@ class QualityReport(Frozen):
         warnings: what a reader must know before quoting a number.
     """
 
-    format_version: Literal[2] = 2
+    format_version: Literal[3] = 3
     real_digest: str
     synthetic_digest: str
     config_digest: str

@@ -170,6 +170,8 @@ def _report(
                         tpr=(_estimate("membership_tpr", value=None, interval=None, refused=EVIL),),
                         curve=((0.0, 0.0), (0.4, 0.5), (1.0, 1.0)),
                         bound=0.7,
+                        limit=0.7,
+                        limited_by="guarantee",
                         flagged=False,
                     ),
                 ),

@@ -63,50 +63,96 @@ def test_a_patient_counts_once_however_many_images() -> None:
     assert patients.others.tolist() == [0.0]
 
 
-def sets(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Features of members, others, reference, and of honest synthetic images."""
+def sets(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Features of members, others, and of honest synthetic images."""
     centers = rng.standard_normal((40, 16)) * 3
     return tuple(  # type: ignore[return-value]
         (centers[rng.integers(40, size=total)] + rng.standard_normal((total, 16))).astype(np.float32)
-        for total in (150, 150, 80, 300)
+        for total in (150, 150, 300)
     )
 
 
-def result_of(members: np.ndarray, others: np.ndarray, reference: np.ndarray, synthetic: np.ndarray, **more: object):  # type: ignore[no-untyped-def]
+def result_of(members: np.ndarray, others: np.ndarray, synthetic: np.ndarray, **more: object):  # type: ignore[no-untyped-def]
     real = np.concatenate([members, others])
     member = np.arange(len(real)) < len(members)
-    scores = nearness(real, synthetic, reference)
-    patients = Patients.of(scores, [f"p{i}" for i in range(len(real))], member)
-    given = {"bound": None, "blind": BLIND, **more}
+    names = [f"p{i}" for i in range(len(real))]
+    patients = Patients.of(nearness(real, synthetic, names), names, member)
+    given = {"bound": None, "blind": BLIND, "tolerated": 0.5, **more}
     return attack_result("nearness", "images", patients, rng=np.random.default_rng(0), **given)  # type: ignore[arg-type]
 
 
 def test_a_generator_that_repeats_its_patients_is_told_and_an_honest_one_is_not() -> None:
     rng = np.random.default_rng(3)
-    members, others, reference, synthetic = sets(rng)
-    honest = result_of(members, others, reference, synthetic)
+    members, others, synthetic = sets(rng)
+    honest = result_of(members, others, synthetic)
     assert not honest.flagged
     assert list(reasons([honest])) == []
     copies = members[rng.integers(150, size=300)] + 0.7 * rng.standard_normal((300, 16)).astype(np.float32)
-    told = result_of(members, others, reference, copies)
+    told = result_of(members, others, copies)
     assert told.flagged
     assert told.auroc.value > 0.6
     assert "training patients are told from others" in next(reasons([told]))
     assert [one.label for one in told.tpr] == [f"nearness, {share} false alarms" for share in ("0.1", "0.01", "0.001")]
     assert told.curve[0] == (0.0, 0.0)
     assert told.curve[-1] == (1.0, 1.0)
-    assert not result_of(members, others, reference, copies, bound=0.99).flagged  # a guarantee allows for it
-    assert not result_of(members, others, reference, copies, blind=(0.6, 0.7)).flagged  # members differ by themselves
+    assert not result_of(members, others, copies, bound=0.99).flagged  # a guarantee allows for it
+    assert told.auroc.interval is not None
+    above = told.auroc.interval[0] + 0.01
+    tolerated = result_of(members, others, copies, tolerated=above)
+    assert not tolerated.flagged
+    assert (tolerated.limit, tolerated.limited_by) == (above, "recipe")
+    differ = result_of(members, others, copies, blind=(above - 0.1, above))  # members differ by themselves
+    assert not differ.flagged
+    assert differ.limited_by == "patients"
+    assert not result_of(members, others, copies, blind=(1 - above, 0.49)).flagged  # in whichever direction
+
+
+def test_an_attack_that_exceeds_what_patients_differ_by_is_flagged_all_the_same() -> None:
+    rng = np.random.default_rng(9)
+    members, others, _ = sets(rng)
+    copies = members[rng.integers(150, size=300)] + 0.1 * rng.standard_normal((300, 16)).astype(np.float32)
+    told = result_of(members, others, copies, blind=(0.52, 0.6))
+    assert told.limit == pytest.approx(0.6)
+    assert told.flagged
+    assert "above 0.600, by which they differ without any generator" in next(reasons([told]))
+
+
+def test_what_is_near_is_asked_of_other_patients_only() -> None:
+    rng = np.random.default_rng(7)
+    members, others, synthetic = sets(rng)
+    real = np.concatenate([members, others])
+    names = [f"p{i}" for i in range(len(real))]
+    alone = nearness(real, synthetic, names)
+    beside = nearness(np.concatenate([real, real[:1]]), synthetic, [*names, "p0"])  # the same image of one once more
+    assert beside[0] == pytest.approx(alone[0], abs=0.02)
+    assert beside[-1] == pytest.approx(beside[0], abs=1e-6)
+    another = nearness(np.concatenate([real, real[:1]]), synthetic, [*names, "another"])
+    assert another[0] < alone[0] - 0.02  # there it is somebody else's
+
+
+def test_patients_divided_by_chance_are_seldom_told() -> None:
+    rng = np.random.default_rng(8)
+    members, others, synthetic = sets(rng)
+    real = np.concatenate([members, others])
+    names = [f"p{i}" for i in range(len(real))]
+    scores = nearness(real, synthetic, names)
+    flagged = 0
+    for _ in range(400):
+        learned = rng.permutation(len(real))[:200]
+        low, _ = auroc(Patients(scores[learned], np.delete(scores, learned)))[1]
+        flagged += low > 0.5
+    assert flagged / 400 < 0.05  # .025 are meant
 
 
 def test_a_generator_whose_images_all_look_a_little_different_is_told_as_well() -> None:
     rng = np.random.default_rng(3)
-    members, others, reference, _ = sets(rng)
+    members, others, _ = sets(rng)
     copies = members[rng.integers(150, size=300)] + 0.7 * rng.standard_normal((300, 16)).astype(np.float32)
     beside = copies + 40 * np.ones(16, np.float32)  # darker, softer: every feature of every image is off
     real = np.concatenate([members, others])
-    np.testing.assert_allclose(nearness(real, beside, reference), nearness(real, copies, reference), atol=1e-3)
-    assert result_of(members, others, reference, beside).flagged
+    names = [f"p{i}" for i in range(len(real))]
+    np.testing.assert_allclose(nearness(real, beside, names), nearness(real, copies, names), atol=1e-3)
+    assert result_of(members, others, beside).flagged
 
 
 def test_the_blind_baseline_sees_a_shift_and_nothing_else() -> None:
