@@ -100,7 +100,7 @@ def augment(
     with watching():
         found = augmented(real, part, plan, out, bundles=bundles, external=outside or None)
     typer.echo(f"{found.headline}. {found.sentence}")
-    typer.echo(f"copy search: {found.verdict}")
+    typer.echo(f"privacy gate: {found.verdict}")
     typer.echo(f"report: {out / 'report.html'} (internal), {out / 'report.public.html'} (may be shared)")
     if found.study:
         typer.echo(f"table: {out / TABLE_FILE}")

@@ -126,7 +126,7 @@ def artifact_progress(stage: Stage) -> Progress:
 def publish_scores(report: QualityReport) -> None:
     """Scores as a table and the verdict as text: numbers and names, never an image or its id."""
     create_table_artifact(table=[_row(estimate) for estimate in report.estimates], key="scores", description="Scores")
-    lines = [f"# Verdict of the copy search: {report.verdict}", ""]
+    lines = [f"# Verdict of the privacy gate: {report.verdict}", ""]
     lines += [f"- {_plain(reason)}" for reason in report.verdict_reasons]
     lines += [f"- Warning: {_plain(warning)}" for warning in report.warnings]
     create_markdown_artifact("\n".join(lines), key="verdict", description="Verdict")

@@ -58,7 +58,7 @@ def rejection_summary(result: IngestResult) -> str:
 
 def score_summary(report: QualityReport) -> str:
     """The verdict and the headline scores, each with interval and floor."""
-    lines = [f"copy search: {report.verdict}"]
+    lines = [f"privacy gate: {report.verdict}"]
     lines += [f"  {reason}" for reason in report.verdict_reasons]
     return "\n".join([*lines, *[estimate_line(estimate) for estimate in report.estimates if estimate.label is None]])
 
@@ -77,7 +77,7 @@ def estimate_line(estimate: Estimate, floor_name: str = "real against real") -> 
 def comparison_summary(found: Comparison) -> str:
     """Scores of all labels, one line each and one column a run, and which differ by more than their intervals."""
     names = [run.name for run in found.runs]
-    rows = [["", *names, "different"], ["copy search", *(run.verdict for run in found.runs), ""]]
+    rows = [["", *names, "different"], ["privacy gate", *(run.verdict for run in found.runs), ""]]
     for score in found.scores:
         if score.label is None:
             what = score.name + (f" ({score.network})" if score.network else "")

@@ -11,12 +11,16 @@ from quality.glossary import network_title
 from quality.quality_report import QualityReport
 
 HEADLINES = {
-    "fail": "Do not share: this set may repeat its patients",
+    "fail": "Do not share: this set may give its patients away",
     "screened": "No copy found, by a search that finds planted ones",
     "inconclusive": "Unknown whether this set repeats its patients",
 }
 MEANINGS = {
     "fail": "The copy search found single images, or the set as a whole, too like the training patients.",
+    "told": (
+        "The copy search found no image too like a training patient, but from the synthetic images training patients "
+        "are told from others: who has a patient's image may learn that this patient was among them."
+    ),
     "screened": (
         "The copy search found planted copies of every core kind and nothing else like them. That is evidence for this "
         "search and the kinds of copies that it covers, not a guarantee: other attacks may still succeed."
@@ -65,7 +69,7 @@ def plain_words(report: QualityReport) -> PlainWords:
     """Say what the scores support, no more."""
     return PlainWords(
         headline=HEADLINES[report.verdict],
-        meaning=MEANINGS[report.verdict],
+        meaning=MEANINGS[_cause(report)],
         realism=tuple(_realism(report)) or (REFUSED if report.estimates else NOT_MEASURED,),
         utility=tuple(_utility(report)) or (REFUSED if report.utility else NOT_MEASURED,),
         uses=USES[report.verdict],
@@ -75,6 +79,13 @@ def plain_words(report: QualityReport) -> PlainWords:
             "Diagnosis, or a statement about any real patient.",
         ),
     )
+
+
+def _cause(report: QualityReport) -> str:
+    """The verdict, or ``told`` where attacks on membership alone fail the set."""
+    attacked = report.membership is not None and bool(report.membership.reasons)
+    searched = report.copies is not None and report.copies.verdict == "fail"
+    return "told" if report.verdict == "fail" and attacked and not searched else report.verdict
 
 
 def _realism(report: QualityReport) -> Iterator[str]:

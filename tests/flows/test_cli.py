@@ -83,7 +83,7 @@ def test_from_files_to_files_verb_by_verb(
     capsys.readouterr()
     assert main(["assess", "cohort", str(run / "synthetic"), "--out", "report", "--bundle", "bundle", *recipe]) == 0
     said = capsys.readouterr().out
-    assert "copy search: " in said
+    assert "privacy gate: " in said
     assert "report.public.html" in said
     assert PublishedReport.load(copy / "report" / "report.json").quality.synthetic_count == 24
 

@@ -16,7 +16,7 @@ from quality.page import (
     sentence,
     utility_table,
 )
-from quality.quality_report import LabelAgreement, QualityReport, UtilityScore, Verdict
+from quality.quality_report import LabelAgreement, MembershipSummary, QualityReport, UtilityScore, Verdict
 from quality.verdict import plain_words
 
 
@@ -47,6 +47,20 @@ def test_only_a_screened_set_may_be_proposed_for_sharing() -> None:
     assert any("proposal to share" in use for use in screened.uses)
     assert any("anonymity" in use for use in screened.not_uses)
     assert "guarantee" in screened.meaning
+
+
+def test_a_set_that_fails_by_membership_alone_is_not_said_to_hold_copies() -> None:
+    told = MembershipSummary(
+        results=(),
+        blind=_estimate("membership_blind", 0.5),
+        disclosure=(),
+        reasons=("by nearness training patients are told from others",),
+        weights_reasons=(),
+        gaps=(),
+    )
+    assert "told from others" in plain_words(_report("fail", membership=told)).meaning
+    assert "too like the training patients" in plain_words(_report("fail")).meaning
+    assert "told from others" not in plain_words(_report("screened", membership=told)).meaning
 
 
 def test_realism_is_told_relative_to_floor_and_autoencoder() -> None:
