@@ -3,8 +3,8 @@
 The peer is what one would write with torchmetrics, ``prdc`` and a percentile bootstrap of images: its scores once, and
 once more for every resample. Resamples all take the same time, so a few are timed and multiplied (``--timed``).
 Features are random with a common part, float32 as networks give them, on disk; each side runs in a process of its own,
-so that its memory is its own. ``--large`` measures ours alone at 100,000 x 768, over halves as a report does. Run by
-hand::
+so that its memory is its own. ``--large`` measures ours alone at 100,000 x 768, over halves as a report does, into a
+result of its own. Run by hand::
 
     python -m benchmarks.fidelity_speed --images 10000 --features 2048
 """
@@ -130,10 +130,26 @@ def apart(*arguments: str) -> dict[str, Any]:
     return found
 
 
+def beside_the_peer(images: int, total_features: int, timed: int) -> dict[str, Any]:
+    """Ours, the peer, and how much faster ours is."""
+    result: dict[str, Any] = {"settings": {"images": images, "features": total_features, "timed": timed}}
+    with tempfile.TemporaryDirectory() as folder:
+        for seed, name in enumerate(NAMES):
+            features(Path(folder) / f"{name}.npy", images, total_features, seed)
+        for who in ("ours", "peer"):
+            result[who] = apart("--measure", who, "--folder", folder, "--timed", str(timed))
+            print(who, result[who], flush=True)
+    scores = ("frechet", "kernel", "neighbourhoods")
+    total = {who: sum(result[who]["seconds"][name] for name in scores) for who in ("ours", "peer")}
+    times = {name: result["peer"]["seconds"][name] / result["ours"]["seconds"][name] for name in scores}
+    result["times_faster"] = {**times, "together": total["peer"] / total["ours"]}
+    return result
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, print, write the result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=10_000)
+    parser.add_argument("--images", type=int, default=10_000, help="of the comparison, 0 for none")
     parser.add_argument("--features", type=int, default=2048)
     parser.add_argument("--timed", type=int, default=2, help="resamples of the peer that are timed")
     parser.add_argument("--large", type=int, default=100_000, help="images of the large trial, 0 for none")
@@ -146,25 +162,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if given.measure is not None:
         print(json.dumps(measured(given.measure, given.folder, given.timed)))
         return
-    result: dict[str, Any] = {"settings": {"images": given.images, "features": given.features, "timed": given.timed}}
-    with tempfile.TemporaryDirectory() as folder:
-        for seed, name in enumerate(NAMES):
-            features(Path(folder) / f"{name}.npy", given.images, given.features, seed)
-        for who in ("ours", "peer"):
-            result[who] = apart("--measure", who, "--folder", folder, "--timed", str(given.timed))
-            print(who, result[who], flush=True)
-    scores = ("frechet", "kernel", "neighbourhoods")
-    total = {who: sum(result[who]["seconds"][name] for name in scores) for who in ("ours", "peer")}
-    result["times_faster"] = {
-        name: result["peer"]["seconds"][name] / result["ours"]["seconds"][name] for name in scores
-    }
-    result["times_faster"]["together"] = total["peer"] / total["ours"]
+    if given.images:
+        write_result("fidelity_speed", beside_the_peer(given.images, given.features, given.timed))
     if given.large:
         with tempfile.TemporaryDirectory() as folder:
             for seed, name in enumerate(NAMES):
                 features(Path(folder) / f"{name}.npy", given.large, 768, seed)
-            result["large"] = apart("--measure", "large", "--folder", folder)
-    write_result("fidelity_speed", result)
+            found = apart("--measure", "large", "--folder", folder)
+        write_result("fidelity_memory", {"settings": {"images": given.large, "features": 768}, "large": found})
 
 
 if __name__ == "__main__":

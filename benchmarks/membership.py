@@ -6,6 +6,10 @@ pair::
 
     python -m benchmarks.membership runs/private_1/cohort=runs/private_1/synthetic \
         runs/generator_gate/cohort=runs/division_b/honest_0/synthetic
+
+``--divisions N`` divides the patients of the first cohort anew N times: some are released as they are, and are as good
+as synthetic images of nobody here; the others become members and others by chance, and the attack has nothing to find.
+The share of divisions in which it is flagged all the same is its rate of false alarms.
 """
 
 from __future__ import annotations
@@ -15,13 +19,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from benchmarks.measuring import write_result
-from cohorts.preprocess import Preprocess
+from cohorts.preprocess import Preprocess, network_images
 from cohorts.store import Cohort
 from quality.config import AssessConfig
 from quality.estimate import Estimate
+from quality.fixed_networks import filter_bank
+from quality.intervals import proportion_interval
 from quality.material import Material
 from quality.parts import Context
+from quality.privacy.membership import Patients, auroc, nearness
 from quality.privacy_part import membership_part
 
 
@@ -47,10 +56,40 @@ def attacked(real: Path, synthetic: Path, size: int) -> dict[str, Any]:
     }
 
 
+def false_alarms(path: Path, size: int, divisions: int) -> dict[str, Any]:
+    """In how many random divisions of patients, of whom no generator learned, the attack is flagged."""
+    cohort = Cohort.open(path)
+    rows = cohort.rows()
+    bank = filter_bank(len(rows), "cpu").folds[0].network
+    preprocess = Preprocess(size=(size, size))
+    features = np.concatenate(
+        [bank.features(network_images(cohort, rows[at : at + 256], preprocess)) for at in range(0, len(rows), 256)]
+    )
+    patients = np.asarray(cohort.patients(rows))
+    names, rng = np.unique(patients), np.random.default_rng(0)
+    flagged, values = 0, []
+    for _ in range(divisions):
+        order = rng.permutation(names)
+        released, members = order[: len(names) // 4], order[len(names) // 4 : 3 * len(names) // 4]
+        out = np.isin(patients, released)
+        whose = [str(name) for name in patients[~out]]
+        scores = nearness(features[~out], features[out], whose)
+        value, (low, _) = auroc(Patients.of(scores, whose, np.isin(patients[~out], members)))
+        values.append(value)
+        flagged += low > AssessConfig().membership.limit
+    low, high = proportion_interval(flagged, divisions, "exact")
+    print(
+        f"{flagged} of {divisions} divisions flagged: {flagged / divisions:.3f} [{low:.3f}, {high:.3f}]; AUROC "
+        f"{np.mean(values):.3f}, from division to division ±{np.std(values, ddof=1):.3f}"
+    )
+    return {"divisions": divisions, "flagged": flagged, "interval": [low, high], "auroc": values}
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Attack, print, write the result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("pairs", nargs="+", metavar="COHORT=SYNTHETIC")
+    parser.add_argument("--divisions", type=int, default=0, help="of the patients of the first cohort, by chance")
     parser.add_argument("--size", type=int, default=64, help="side of what is compared")
     options = parser.parse_args(arguments)
     found = {}
@@ -64,7 +103,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
             f"blind {blind:.3f} [{blind_low:.3f}, {blind_high:.3f}]{', flagged' if facts['flagged'] else ''}",
             flush=True,
         )
-    print(write_result("membership", {"pairs": found}))
+    chance = {}
+    if options.divisions:
+        chance = false_alarms(Path(options.pairs[0].partition("=")[0]), options.size, options.divisions)
+    print(write_result("membership", {"pairs": found, "by_chance": chance}))
 
 
 if __name__ == "__main__":

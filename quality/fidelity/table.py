@@ -12,6 +12,7 @@ import numpy as np
 from cohorts.records import Array
 
 ROWS_PER_BLOCK = 2048
+ROWS_PER_GATHERING = 512
 
 
 class Table(Protocol):
@@ -49,7 +50,14 @@ class Rows:
         return len(self.rows)
 
     def __getitem__(self, rows: slice) -> Array:
-        found: Array = np.asarray(self.table[self.rows[rows]])
+        chosen = self.rows[rows]
+        if not isinstance(self.table, np.memmap):
+            return np.asarray(self.table[chosen])
+        found = np.empty((len(chosen), self.shape[1]), self.table.dtype)
+        for start in range(0, len(chosen), ROWS_PER_GATHERING):  # around each row the system maps a dozen others
+            part = slice(start, start + ROWS_PER_GATHERING)
+            found[part] = self.table[chosen[part]]
+            release(self.table)
         return found
 
 
