@@ -65,7 +65,7 @@ def test_a_run_on_the_embedded_server(copy: Path, environment: dict[str, str]) -
     assert [row["value"] for row in scores if isinstance(row["value"], float)] == [
         estimate["value"] for estimate in report["estimates"] if estimate["refused"] is None
     ]
-    assert "Verdict of the copy search" in artifacts["verdict"]
+    assert "Verdict of the privacy gate" in artifacts["verdict"]
     assert max(len(str(data)) for data in artifacts.values()) < 100_000  # no picture hides in there
     assert not [path for path in (home / "storage").rglob("*") if path.is_file()]
 
