@@ -26,6 +26,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.measuring import write_result
+from benchmarks.membership import attacked, words_of
 from cohorts.preprocess import network_images
 from cohorts.store import Cohort
 from flows.plans import make_plan
@@ -38,10 +39,7 @@ from generators.bundle import GeneratorBundle
 from generators.generate import generate
 from generators.train import train_generator
 from quality.assess import screen_copies
-from quality.material import Material
-from quality.parts import Context
 from quality.pictures import flatten
-from quality.privacy_part import membership_part
 from quality.quality_report import CopySummary
 
 RECIPE = Path(__file__).parents[1] / "examples" / "finetune_scarce.yaml"
@@ -100,7 +98,7 @@ def cohort_of(recipe: Recipe, path: Path) -> Cohort:
 
 
 def judged(arm: Arm, options: argparse.Namespace) -> tuple[CopySummary, dict[str, Any]]:
-    """Train, draw, search, attack; and say how many images it learned from."""
+    """Train, draw, search; and what it learned from, and what membership reaches."""
     recipe, folder = arm.recipe, options.work / arm.name
     cohort = cohort_of(recipe, arm.cohort)
     preprocess = recipe.preprocess.for_cohort(cohort)
@@ -119,18 +117,9 @@ def judged(arm: Arm, options: argparse.Namespace) -> tuple[CopySummary, dict[str
     drawn = network_images(synthetic, synthetic.rows()[:SHOWN], preprocess)
     picture(drawn).save(folder / "drawn.png")
     sizes = {f"{split}_images": len(cohort.rows(split)) for split in ("train", "gate")}
-    material = Material(cohort, synthetic, preprocess)
-    membership = membership_part(Context(material, recipe.assess, folder / "screen", lambda *_: None)).summary
-    if membership is None:
-        raise RuntimeError("too few patients to attack")
-    attacked = {
-        "membership_reasons": list(membership.reasons),
-        "membership_blind": [membership.blind.value, *(membership.blind.interval or ())],
-        "membership": {
-            found.attack: [found.auroc.value, *(found.auroc.interval or ())] for found in membership.results
-        },
-    }
-    return summary, {**sizes, "steps": recipe.generator.denoiser_fit.steps, "seed": arm.seed, **attacked}
+    membership = attacked(cohort, synthetic, preprocess, recipe.assess)
+    steps = recipe.generator.denoiser_fit.steps
+    return summary, {**sizes, "steps": steps, "seed": arm.seed, "membership": membership}
 
 
 def picture(images: np.ndarray) -> Image.Image:
@@ -171,11 +160,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     found: dict[str, Any] = {}
     with watching():
         for arm in arms(options):
-            summary, sizes = judged(arm, options)
-            found[arm.name] = {**sizes, **facts_of(summary)}
+            summary, facts = judged(arm, options)
+            found[arm.name] = {**facts, **facts_of(summary)}
             print(f"{arm.name}: copies {summary.verdict}: {summary.reasons[0]}")
-            for name, (value, low, high) in sizes["membership"].items():
-                print(f"  membership by {name}: {value:.3f} [{low:.3f}, {high:.3f}]", flush=True)
+            print(f"  membership from the images: {words_of(facts['membership'])}", flush=True)
     settings = {key: value for key, value in vars(options).items() if key not in {"base", "work"}}
     print(write_result("generator_gate", {"settings": settings, "generators": found}))
 

@@ -39,14 +39,13 @@ def figures(estimate: Estimate) -> list[float | None]:
     return [estimate.value, *(estimate.interval or ())]
 
 
-def attacked(real: Path, synthetic: Path, size: int) -> dict[str, Any]:
-    """What the attacks reach."""
-    cohort = Cohort.open(real)
-    material = Material(cohort, Cohort.open(synthetic), Preprocess(size=(size, size)))
-    summary = membership_part(Context(material, AssessConfig(), synthetic, lambda *_: None)).summary
+def attacked(real: Cohort, synthetic: Cohort, preprocess: Preprocess, config: AssessConfig) -> dict[str, Any]:
+    """What the attack on the images reaches."""
+    material = Material(real, synthetic, preprocess)
+    summary = membership_part(Context(material, config, synthetic.path, lambda *_: None)).summary
     if summary is None:
-        raise RuntimeError(f"{real} has too few patients")
-    (result,) = summary.results
+        raise RuntimeError(f"{real.path} has too few patients")
+    result = next(found for found in summary.results if found.target == "images")
     return {
         "auroc": figures(result.auroc),
         "blind": figures(summary.blind),
@@ -54,6 +53,15 @@ def attacked(real: Path, synthetic: Path, size: int) -> dict[str, Any]:
         "members": result.auroc.n_synthetic,
         "others": result.auroc.n_real,
     }
+
+
+def words_of(facts: dict[str, Any]) -> str:
+    """What :func:`attacked` found, on a line."""
+    (value, low, high), (blind, blind_low, blind_high) = facts["auroc"], facts["blind"]
+    return (
+        f"{value:.3f} [{low:.3f}, {high:.3f}] of {facts['members']} and {facts['others']} patients, "
+        f"blind {blind:.3f} [{blind_low:.3f}, {blind_high:.3f}]{', flagged' if facts['flagged'] else ''}"
+    )
 
 
 def false_alarms(path: Path, size: int, divisions: int) -> dict[str, Any]:
@@ -95,14 +103,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     found = {}
     for pair in options.pairs:
         real, _, synthetic = pair.partition("=")
-        found[pair] = facts = attacked(Path(real), Path(synthetic), options.size)
-        value, low, high = facts["auroc"]
-        blind, blind_low, blind_high = facts["blind"]
-        print(
-            f"{pair}: {value:.3f} [{low:.3f}, {high:.3f}] of {facts['members']} and {facts['others']} patients, "
-            f"blind {blind:.3f} [{blind_low:.3f}, {blind_high:.3f}]{', flagged' if facts['flagged'] else ''}",
-            flush=True,
-        )
+        size = Preprocess(size=(options.size, options.size))
+        found[pair] = attacked(Cohort.open(real), Cohort.open(synthetic), size, AssessConfig())
+        print(f"{pair}: {words_of(found[pair])}", flush=True)
     chance = {}
     if options.divisions:
         chance = false_alarms(Path(options.pairs[0].partition("=")[0]), options.size, options.divisions)

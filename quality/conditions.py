@@ -84,8 +84,7 @@ def calibration(
             value = error(np.arange(len(truth))) if enough else None
             interval = None
             if value is not None:
-                drawn = patient_bootstrap(error, side.patients, draws=bootstrap, rng=rng, around=value)
-                interval = None if drawn is None else (max(0.0, drawn[0]), drawn[1])
+                interval = patient_bootstrap(error, side.patients, draws=bootstrap, rng=rng, around=value)
             found.append((value, interval, states))
         (value, interval, fewest), (floor, floor_interval, _) = found
         yield Estimate(

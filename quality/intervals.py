@@ -60,6 +60,7 @@ def patient_bootstrap(
         rng: source of the draws.
         around: the value of a score that resampling makes larger or smaller by itself, such as a calibration error: the
             mean of the draws is put there, so that the interval is one of its expectation at this number of images.
+            Such scores are never negative, and neither is the interval.
 
     Returns:
         The interval; ``None`` when more than a tenth of the draws could not be scored, or when all draws agree (a score
@@ -80,6 +81,8 @@ def patient_bootstrap(
         return None
     moved = 0.0 if around is None else around - float(np.mean(values))
     low, high = (float(bound) + moved for bound in np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]))
+    if around is not None:
+        low = max(0.0, low)
     return (low, high) if low < high else None
 
 

@@ -203,7 +203,7 @@ class MembershipSummary(Frozen):
 
     Attributes:
         results: of each attack.
-        blind: the same without the generator; where its interval misses one half, members and others differ by
+        blind: the same without the generator; where its interval lies above one half, members and others differ by
             themselves, and an attack must exceed that.
         disclosure: gain over other patients in guessing what is recorded, per label and attribute.
         reasons: attacks on the images that succeeded, one sentence each; they fail the set.

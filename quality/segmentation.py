@@ -52,6 +52,18 @@ class Masked:
     def __len__(self) -> int:
         return len(self.images_NC)
 
+    def some(self, rows: Array) -> Masked:
+        """Only these rows, with repeats."""
+        return Masked(self.images_NC[rows], self.masks_N[rows], [self.patients[row] for row in rows])
+
+    def with_more(self, other: Masked) -> Masked:
+        """These, then the others."""
+        return Masked(
+            np.concatenate([self.images_NC, other.images_NC]),
+            np.concatenate([self.masks_N, other.masks_N]),
+            [*self.patients, *other.patients],
+        )
+
 
 class _SegmenterLearner(Learner):
     def __init__(

@@ -163,12 +163,13 @@ def attack_result(
 
 
 def blind_limit(blind: Interval) -> float:
-    """AUROC by which members and others may differ by themselves: one half where the blind interval holds it.
+    """AUROC by which members and others may differ by themselves: the upper end of a blind interval above one half.
 
-    Otherwise the end of that interval that is farther from one half, in whichever direction they differ.
+    One half where the interval reaches it. A baseline below one half is no difference: where there is none to learn,
+    what a cross-validated classifier learned in some folds is the other way round in the one that was left out.
     """
     low, high = blind
-    return 0.5 if low <= 0.5 <= high else 0.5 + max(abs(low - 0.5), abs(high - 0.5))
+    return high if low > 0.5 else 0.5
 
 
 def _curve(patients: Patients, points: int = 60) -> tuple[tuple[float, float], ...]:

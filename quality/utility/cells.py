@@ -220,8 +220,7 @@ class Answers:
 
         value = mean(np.arange(len(self.truth)))
         around = value if measure == CALIBRATION else None
-        drawn = patient_bootstrap(mean, self.patients, draws=bootstrap, rng=rng, around=around)
-        return value, None if drawn is None else (max(0.0, drawn[0]), drawn[1])
+        return value, patient_bootstrap(mean, self.patients, draws=bootstrap, rng=rng, around=around)
 
 
 def _measured(measure: Measure, truth: Array, guess: Array, cut: float) -> float | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Generic, Protocol, Self, TypeVar
 
 import numpy as np
 from torch import nn
@@ -49,55 +50,51 @@ class Examples:
         )
 
 
-def lessons_of(config: StudyConfig, real: int, synthetic: Sequence[int]) -> tuple[Taught, ...]:
-    """The arms, and those that mix at every ratio that the synthetic images suffice for.
+class Part(Protocol):
+    """Examples that some rows can be taken of, and others be added to."""
 
-    Args:
-        config: how the study is done.
-        real: number of real examples.
-        synthetic: number of synthetic ones of each generator.
-    """
-    found: list[Taught] = []
-    fewest = min(synthetic, default=0)
-    fits = [ratio for ratio in config.ratios if round(ratio * real) <= fewest]
-    for arm in config.arms:
-        if arm in MIXING:
-            found += [Taught(arm=arm, ratio=ratio) for ratio in fits]
-        elif arm != "synthetic" or fewest:
-            found.append(Taught(arm=arm))
-    return tuple(found)
+    def __len__(self) -> int:
+        """Number of examples."""
+
+    def some(self, rows: Array) -> Self:
+        """Only these rows, with repeats."""
+
+    def with_more(self, other: Self) -> Self:
+        """These, then the others."""
 
 
-def takes_synthetic(taught: Taught) -> bool:
-    """Whether an arm takes synthetic images."""
-    return taught.arm == "synthetic" or taught.arm in MIXING
+P = TypeVar("P", bound=Part)
 
 
 @dataclass(frozen=True)
-class School:
-    """All that trainings need.
+class School(Generic[P]):
+    """What every arm learns from, and for how long; how is up to the kind of network.
 
     Attributes:
         real: real training examples.
         synthetic: synthetic ones, one set per generator seed.
-        names: of the labels.
-        exclusive: labels exclude each other.
         config: how the study is done.
         work: folder for checkpoints.
         progress: told how far a training is.
     """
 
-    real: Examples
-    synthetic: tuple[Examples, ...]
-    names: tuple[str, ...]
-    exclusive: bool
+    real: P
+    synthetic: tuple[P, ...]
     config: StudyConfig
     work: Path
-    progress: Progress | None = None
+    progress: Progress | None
 
     def lessons(self) -> tuple[Taught, ...]:
         """The arms, and those that mix at every ratio that the synthetic images suffice for."""
-        return lessons_of(self.config, len(self.real), [len(part) for part in self.synthetic])
+        found: list[Taught] = []
+        fewest = min((len(part) for part in self.synthetic), default=0)
+        fits = [ratio for ratio in self.config.ratios if round(ratio * len(self.real)) <= fewest]
+        for arm in self.config.arms:
+            if arm in MIXING:
+                found += [Taught(arm=arm, ratio=ratio) for ratio in fits]
+            elif arm != "synthetic" or fewest:
+                found.append(Taught(arm=arm))
+        return tuple(found)
 
     def left_out(self) -> tuple[float, ...]:
         """Ratios that there are too few synthetic images for."""
@@ -105,8 +102,50 @@ class School:
         return tuple(ratio for ratio in self.config.ratios if ratio not in tried)
 
     def trainings(self) -> int:
-        """How many classifiers are trained."""
-        return sum(len(self._sets(taught)) for taught in self.lessons()) * self.config.classifier_seeds
+        """How many networks are trained."""
+        return sum(len(self.sets(taught)) for taught in self.lessons()) * self.config.classifier_seeds
+
+    def sets(self, taught: Taught) -> tuple[P | None, ...]:
+        """Synthetic examples of an arm by generator; one ``None`` for an arm that takes none."""
+        return self.synthetic if taught.arm == "synthetic" or taught.arm in MIXING else (None,)
+
+    def seed(self, number: int) -> int:
+        """Of a training; equal ones start from equal weights in every arm."""
+        return derive_seed(self.config.seed, "utility", number)
+
+    def courses(self, taught: Taught, synthetic: P | None, seed: int, steps: int) -> Iterator[tuple[P, int]]:
+        """What is learned from one after the other, and for how many steps; their sum is the same for every arm."""
+        real = self.real
+        if synthetic is None:
+            yield (self.oversampled() if taught.arm == "oversampled" else real), steps
+            return
+        wanted = len(real) if taught.ratio is None else round(taught.ratio * len(real))
+        rng = np.random.default_rng(derive_seed(seed, "synthetic rows"))
+        chosen = synthetic.some(np.sort(rng.permutation(len(synthetic))[:wanted]))
+        if taught.arm == "synthetic":
+            yield chosen, steps
+        elif taught.arm == "pretrained":
+            yield chosen, steps - steps // 2
+            yield real, steps // 2
+        else:
+            yield real.with_more(chosen), steps
+
+    def oversampled(self) -> P:
+        """Real examples with the rare ones repeated."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class LabelSchool(School[Examples]):
+    """Trainings of classifiers.
+
+    Attributes:
+        names: of the labels.
+        exclusive: labels exclude each other.
+    """
+
+    names: tuple[str, ...]
+    exclusive: bool
 
     def teach(self, taught: Taught, looked_at: Sequence[Array], done: int = 0) -> list[Guesses]:
         """Train the classifiers of one arm, and let them look at images.
@@ -122,10 +161,10 @@ class School:
         config = self.config
         seen: list[list[list[Array]]] = [[] for _ in looked_at]
         total = self.trainings()
-        for synthetic in self._sets(taught):
+        for synthetic in self.sets(taught):
             rows: list[list[Array]] = [[] for _ in looked_at]
             for number in range(config.classifier_seeds):
-                seed = derive_seed(config.seed, "utility", number)
+                seed = self.seed(number)
                 network = self._trained(taught, synthetic, seed, stage(self.progress, done, total))
                 done += 1
                 for place, images in enumerate(looked_at):
@@ -135,15 +174,11 @@ class School:
                 seen[place].append(made)
         return [Guesses(np.array(made)) for made in seen]
 
-    def _sets(self, taught: Taught) -> tuple[Examples | None, ...]:
-        """Synthetic examples of an arm by generator; one ``None`` for an arm that takes none."""
-        return self.synthetic if takes_synthetic(taught) else (None,)
-
     def _trained(self, taught: Taught, synthetic: Examples | None, seed: int, progress: Progress | None) -> nn.Module:
-        """One training; equal seeds start from equal weights in every arm."""
+        """One training."""
         config, real = self.config, self.real
         network = new_pupil(config.network, real.images_NC, real.values_NT.shape[1], seed)
-        courses = list(self._courses(taught, synthetic, seed))
+        courses = list(self.courses(taught, synthetic, seed, config.classifier.steps))
         for number, (examples, steps) in enumerate(courses):
             fit_pupil(
                 network,
@@ -159,24 +194,7 @@ class School:
             )
         return network
 
-    def _courses(self, taught: Taught, synthetic: Examples | None, seed: int) -> Iterator[tuple[Examples, int]]:
-        """What is learned from one after the other, and for how many steps; their sum is the same for every arm."""
-        steps, real = self.config.classifier.steps, self.real
-        if synthetic is None:
-            yield (self._oversampled() if taught.arm == "oversampled" else real), steps
-            return
-        wanted = len(real) if taught.ratio is None else round(taught.ratio * len(real))
-        rng = np.random.default_rng(derive_seed(seed, "synthetic rows"))
-        chosen = synthetic.some(np.sort(rng.permutation(len(synthetic))[:wanted]))
-        if taught.arm == "synthetic":
-            yield chosen, steps
-        elif taught.arm == "pretrained":
-            yield chosen, steps - steps // 2
-            yield real, steps // 2
-        else:
-            yield real.with_more(chosen), steps
-
-    def _oversampled(self) -> Examples:
+    def oversampled(self) -> Examples:
         """Every image as often as its rarest label asks for: the most frequent label stays as it is.
 
         Where a number is asked for, only primary labels are repeated, until there are as many.

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 from torch import nn
@@ -15,19 +14,18 @@ from cohorts.preprocess import Preprocess
 from cohorts.progress import Progress
 from cohorts.records import SPLITS, Array
 from cohorts.store import Cohort
-from learning.randomness import derive_seed
 from quality.auroc import Auroc
 from quality.config import SegmenterConfig, StudyConfig
 from quality.material import Material
 from quality.segmentation import Masked, dice_table, fit_segmenter, segment
 from quality.stages import stage
 from quality.targets import Targets
+from quality.utility.base_study import Study, check_counts
 from quality.utility.cells import Desk, Exam
 from quality.utility.check import Counts, positives
 from quality.utility.judging import Guesses, Trained, mean_over
-from quality.utility.lessons import CLASSICAL, lessons_of, takes_synthetic
-from quality.utility.study import Study, check_counts
-from quality.utility.study_report import Measure, StudyReport, StudyScore, Taught
+from quality.utility.lessons import CLASSICAL, School
+from quality.utility.study_report import StudyReport, StudyScore, Taught
 from quality.utility.subgroups import subgroups
 
 
@@ -67,8 +65,8 @@ def run_mask_study(
     names = tuple(real.schema.mask_values[value] for value in first.mask_values if value)
     exam = _exam(first, parts, names)
     check_counts(exam.counts, names, config)
-    school = MaskSchool(parts["train"], made, 1 + len(names), config, work, progress)
-    return MaskStudy(materials, school, [exam], config, {}, parts["test"], names).report()
+    school = MaskSchool(parts["train"], made, config, work, progress, 1 + len(names))
+    return MaskStudy(materials, [exam], config, school, parts["test"], names).report()
 
 
 def check_mask_study(real: Cohort, config: StudyConfig) -> None:
@@ -113,43 +111,26 @@ def _exam(material: Material, parts: dict[str, Masked], names: Sequence[str]) ->
 
 
 @dataclass(frozen=True)
-class MaskSchool:
-    """All that trainings of segmenters need.
+class MaskSchool(School[Masked]):
+    """Trainings of segmenters.
 
     Attributes:
-        real: real training images with masks.
-        synthetic: synthetic ones, one set per generator seed.
         total_values: that a mask may hold, background included.
-        config: how the study is done.
-        work: folder for checkpoints.
-        progress: told how far a training is.
     """
 
-    real: Masked
-    synthetic: tuple[Masked, ...]
     total_values: int
-    config: StudyConfig
-    work: Path
-    progress: Progress | None = None
 
     def lessons(self) -> tuple[Taught, ...]:
         """The arms; no structure is oversampled."""
-        known = lessons_of(self.config, len(self.real), [len(part) for part in self.synthetic])
-        return tuple(taught for taught in known if taught.arm != "oversampled")
+        return tuple(taught for taught in super().lessons() if taught.arm != "oversampled")
 
-    def left_out(self) -> tuple[float, ...]:
-        """Ratios that there are too few synthetic images for."""
-        tried = {taught.ratio for taught in self.lessons()}
-        return tuple(ratio for ratio in self.config.ratios if ratio not in tried)
-
-    def teach(self, taught: Taught, test: Masked, done: int, total: int) -> Guesses:
+    def teach(self, taught: Taught, test: Masked, done: int) -> Guesses:
         """Train the segmenters of one arm; their Dice with the test masks, ``(generators, seeds, n, structures)``."""
-        found = []
-        for synthetic in self.synthetic if takes_synthetic(taught) else (None,):
+        found, total = [], self.trainings()
+        for synthetic in self.sets(taught):
             row = []
             for number in range(self.config.classifier_seeds):
-                seed = derive_seed(self.config.seed, "utility", number)
-                network = self._trained(taught, synthetic, seed, stage(self.progress, done, total))
+                network = self._trained(taught, synthetic, self.seed(number), stage(self.progress, done, total))
                 done += 1
                 seen = segment(network, test.images_NC, self.config.segmenter)
                 row.append(dice_table(seen, test.masks_N, self.total_values))
@@ -158,7 +139,7 @@ class MaskSchool:
 
     def _trained(self, taught: Taught, synthetic: Masked | None, seed: int, progress: Progress | None) -> nn.Module:
         network: nn.Module | None = None
-        courses = list(self._courses(taught, synthetic, seed))
+        courses = list(self.courses(taught, synthetic, seed, self.config.segmenter.steps))
         for number, (examples, steps) in enumerate(courses):
             config: SegmenterConfig = self.config.segmenter.model_copy(update={"steps": steps})
             network = fit_segmenter(
@@ -175,35 +156,6 @@ class MaskSchool:
         if network is None:
             raise ValueError("no course")
         return network
-
-    def _courses(self, taught: Taught, synthetic: Masked | None, seed: int) -> Iterator[tuple[Masked, int]]:
-        """What is learned from one after the other, and for how many steps; their sum is the same for every arm."""
-        steps, real = self.config.segmenter.steps, self.real
-        if synthetic is None:
-            yield real, steps
-            return
-        wanted = len(real) if taught.ratio is None else round(taught.ratio * len(real))
-        rng = np.random.default_rng(derive_seed(seed, "synthetic rows"))
-        chosen = _some(synthetic, np.sort(rng.permutation(len(synthetic))[:wanted]))
-        if taught.arm == "synthetic":
-            yield chosen, steps
-        elif taught.arm == "pretrained":
-            yield chosen, steps - steps // 2
-            yield real, steps // 2
-        else:
-            yield _joined(real, chosen), steps
-
-
-def _some(part: Masked, rows: Array) -> Masked:
-    return Masked(part.images_NC[rows], part.masks_N[rows], [part.patients[row] for row in rows])
-
-
-def _joined(first: Masked, second: Masked) -> Masked:
-    return Masked(
-        np.concatenate([first.images_NC, second.images_NC]),
-        np.concatenate([first.masks_N, second.masks_N]),
-        [*first.patients, *second.patients],
-    )
 
 
 class MaskDesk(Desk):
@@ -258,13 +210,14 @@ class MaskStudy(Study):
     """The study of segmenters.
 
     Attributes:
+        school: teaches.
         test: images and masks that they are tested on.
         names: of the structures.
     """
 
-    test: Masked | None = None
-    names: tuple[str, ...] = ()
-    measure: ClassVar[Measure] = "Dice"
+    school: MaskSchool
+    test: Masked
+    names: tuple[str, ...]
 
     @property
     def targets(self) -> Targets:
@@ -274,25 +227,15 @@ class MaskStudy(Study):
 
     def learn(self) -> None:
         """All trainings."""
-        school, test = self.school, self.test
-        if not isinstance(school, MaskSchool) or test is None:
-            raise TypeError("segmenters are taught by a MaskSchool and tested on masks")
-        lessons = school.lessons()
-        sizes = [len(school.synthetic) if takes_synthetic(taught) else 1 for taught in lessons]
-        total = sum(sizes) * self.config.classifier_seeds
         done = 0
-        for taught, size in zip(lessons, sizes, strict=True):
-            self.guesses[taught, "test"] = school.teach(taught, test, done, total)
-            done += size * self.config.classifier_seeds
+        for taught in self.school.lessons():
+            self.guesses[taught, "test"] = found = self.school.teach(taught, self.test, done)
+            done += found.by_seed.shape[0] * self.config.classifier_seeds
 
     def desk(self, taught: Taught, exam: Exam) -> Desk:
         """What the cells of an arm are made of."""
         plain = super().desk(taught, exam)
         return MaskDesk(plain.taught, exam, plain.guesses, plain.real, self.targets, self.config, plain.free)
-
-    def on_synthetic(self) -> Iterator[StudyScore]:
-        """None: what a mask was asked for is judged by mask agreement."""
-        yield from ()
 
     def by_group(self, taught: Taught, rows: Array) -> dict[str, Trained]:
         """Dice of every structure that a subgroup of the test patients has enough of."""

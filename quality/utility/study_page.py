@@ -7,10 +7,9 @@ from dataclasses import dataclass
 
 from quality.charts import Bar, Chart, Curve, line_chart, number, score_bar
 from quality.estimate import Estimate
-from quality.utility.study_report import ARM_WORDS, MIXING, Counsel, StudyReport, StudyScore
+from quality.utility.study_report import ARM_WORDS, MEASURES, MIXING, Counsel, StudyReport, StudyScore
 
 MOST_CHARTS = 6
-MAIN = (("test", "AUROC"), ("test", "Dice"))
 STYLES = dict(zip(MIXING, ("train", "val", "gap"), strict=True))
 COUNSEL_WORDS: dict[Counsel, str] = {
     "add": "yes",
@@ -100,8 +99,9 @@ def study_view(report: StudyReport) -> StudyView:
 
 
 def _tables(report: StudyReport) -> Iterator[StudyTable]:
+    main = ("test", MEASURES[report.config.task])
     keys = dict.fromkeys((score.test, score.measure) for score in report.scores)
-    for test, measure in sorted(keys, key=lambda key: key not in MAIN):
+    for test, measure in sorted(keys, key=lambda key: key != main):
         rows: dict[str | None, list[StudyRow]] = {}
         for score in report.scores:
             if (score.test, score.measure) == (test, measure) and score.estimate.value is not None:
@@ -109,7 +109,7 @@ def _tables(report: StudyReport) -> Iterator[StudyTable]:
         if rows:
             where = {"test": "real test patients", "synthetic": "synthetic images (taught real)"}.get(test, test)
             labels = tuple((label, tuple(some)) for label, some in rows.items())
-            yield StudyTable(f"{measure} on {where}", (test, measure) in MAIN, labels)
+            yield StudyTable(f"{measure} on {where}", (test, measure) == main, labels)
 
 
 def _row(score: StudyScore) -> StudyRow:
@@ -120,7 +120,8 @@ def _row(score: StudyScore) -> StudyRow:
 
 def _charts(report: StudyReport) -> Iterator[Chart]:
     """Gain over *real* against the ratio, where several were tried."""
-    asked = [score for score in report.scores if (score.test, score.measure) in MAIN and not score.group]
+    measure = MEASURES[report.config.task]
+    asked = [score for score in report.scores if (score.test, score.measure, score.group) == ("test", measure, None)]
     for place, label in enumerate((None, *[one.label for one in report.advice if one.label is not None])):
         curves = []
         for arm in MIXING:
@@ -134,7 +135,7 @@ def _charts(report: StudyReport) -> Iterator[Chart]:
                 f"study-{place}",
                 title,
                 curves,
-                y_title=f"{asked[0].measure} less that of real images alone",
+                y_title=f"{measure} less that of real images alone",
                 x_title="synthetic images per real one",
                 whole=False,
             )

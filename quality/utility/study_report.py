@@ -14,6 +14,7 @@ from quality.config import StudyArm, StudyConfig
 from quality.estimate import Estimate
 
 Measure = Literal["AUROC", "Dice", "accuracy", "average precision", "balanced accuracy", "calibration error"]
+MEASURES: dict[Literal["classification", "segmentation"], Measure] = {"classification": "AUROC", "segmentation": "Dice"}
 Counsel = Literal["add", "instead", "no gain", "harm", "refused"]
 ARM_WORDS: dict[StudyArm | Literal["metadata"], str] = {
     "real": "real",

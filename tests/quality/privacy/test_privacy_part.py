@@ -1,0 +1,25 @@
+"""Attacks on single patients, as an assessment asks for them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cohorts.preprocess import Preprocess
+from quality.config import AssessConfig, MembershipConfig
+from quality.material import Material
+from quality.parts import Context
+from quality.privacy_part import membership_part
+from tests.generators.tiny import SIDE, make_cohort
+
+
+def test_the_limit_of_the_recipe_reaches_the_attacks(tmp_path: Path) -> None:
+    cohort = make_cohort(tmp_path / "cohort", total=160)
+    material = Material(cohort, cohort, Preprocess(size=(SIDE, SIDE)))
+    for limit in (0.5, 0.8):
+        config = AssessConfig(membership=MembershipConfig(limit=limit))
+        summary = membership_part(Context(material, config, tmp_path / "work", lambda *_: None)).summary
+        assert summary is not None
+        (result,) = summary.results
+        assert result.limit == limit
+        assert result.limited_by == "recipe"
+        assert not result.flagged  # images of members and of others alike
