@@ -7,6 +7,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import re
 import resource
 import statistics
 import threading
@@ -44,11 +45,20 @@ def versions() -> dict[str, str]:
     return {name: importlib.metadata.version(name) for name in LIBRARIES}
 
 
+def now() -> float:
+    """The clock, in seconds, after everything that was asked of an accelerator is done."""
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
 def seconds(work: Callable[[], object]) -> float:
     """Wall-clock seconds of one call."""
-    started = time.perf_counter()
+    started = now()
     work()
-    return time.perf_counter() - started
+    return now() - started
 
 
 def rate(total: int, times: Sequence[float]) -> dict[str, float]:
@@ -90,11 +100,13 @@ def own_mib() -> float:
 
 
 def write_result(name: str, result: dict[str, Any]) -> Path:
-    """Write ``results/<name>-<date>.json`` with machine and versions, and print it."""
+    """Write ``results/<name>-<date>[-<accelerator>].json`` with machine and versions, and print it."""
     today = dt.datetime.now(tz=dt.UTC).date().isoformat()
     content = {"benchmark": name, "date": today, "machine": machine(), "versions": versions(), **result}
     RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{name}-{today}.json"
+    card = content["machine"]["accelerator"]
+    where = f"-{re.sub('[^a-z0-9]+', '-', card.lower())}" if card else ""
+    path = RESULTS / f"{name}-{today}{where}.json"
     text = json.dumps(content, indent=2)
     path.write_text(text + "\n", encoding="utf-8")
     print(text)

@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import statistics
 import tempfile
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -20,7 +19,7 @@ from typing import Any, Literal
 import torch
 from torch.nn import functional as F
 
-from benchmarks.measuring import write_result
+from benchmarks.measuring import now, write_result
 from benchmarks.training_speed import LABELS, networks
 from conditioning.encoder import Conditions
 from generators.config import FineTuning, GeneratorConfig
@@ -50,7 +49,7 @@ class Steps:
     def __call__(self, done: int, total: int, what: str = "") -> None:
         """As :class:`cohorts.progress.Progress`."""
         del done, total, what
-        self.moments.append(time.perf_counter())
+        self.moments.append(now())
 
     def seconds(self) -> float:
         """Median time of a step."""

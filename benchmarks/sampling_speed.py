@@ -12,17 +12,16 @@ trained on::
 from __future__ import annotations
 
 import argparse
-import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from monai.inferers import LatentDiffusionInferer
 from monai.networks.schedulers import DDPMScheduler
 
-from benchmarks.measuring import paired_ratio, rate, write_result
+from benchmarks.measuring import now, paired_ratio, rate, write_result
 from benchmarks.peer import PeerAutoencoder, PeerDenoiser
 from cohorts.preprocess import network_images
 from cohorts.records import Array
@@ -34,6 +33,7 @@ from generators.config import SamplerConfig
 from generators.generate import draw, resolved
 from generators.reproducible import reproducible
 from generators.sampler import noise_of
+from learning.devices import resolve_device
 from quality.fidelity.frechet import frechet_distance
 from quality.filters import FilterBank
 
@@ -41,10 +41,10 @@ from quality.filters import FilterBank
 class Peer:
     """MONAI's sampling loop with its 1000-step scheduler, unguided."""
 
-    def __init__(self, bundle: GeneratorBundle, steps: int) -> None:
+    def __init__(self, bundle: GeneratorBundle, steps: int, device: str) -> None:
         if bundle.facts.objective.kind != "flow" or bundle.facts.objective.shift != 1:
             raise SystemExit("the peer's time table is written for the unshifted flow objective")
-        self.bundle = bundle
+        self.bundle, self.device = bundle.to(device), device
         self.scheduler = DDPMScheduler(
             num_train_timesteps=steps,
             schedule="scaled_linear_beta",
@@ -55,13 +55,13 @@ class Peer:
         self.scheduler.set_timesteps(steps)
         self.inferer = LatentDiffusionInferer(self.scheduler)
         self.autoencoder = PeerAutoencoder(bundle.autoencoder, bundle.facts.latent_scaling)
-        self.denoiser = PeerDenoiser(bundle.denoiser, self.scheduler.alphas_cumprod)
+        self.denoiser = PeerDenoiser(bundle.denoiser, self.scheduler.alphas_cumprod.to(device))
 
     def draw(self, images: Sequence[PlannedImage]) -> Array:
         """Network images (n, C, *size) of a micro-batch, from the noise that ours start from."""
         facts = self.bundle.facts
-        conditions = encode_prompts(facts.conditions, [image.prompt for image in images])
-        noise = noise_of([image.seed for image in images], facts.latent_shape)
+        conditions = encode_prompts(facts.conditions, [image.prompt for image in images]).to(self.device)
+        noise = noise_of([image.seed for image in images], facts.latent_shape).to(self.device)
         with reproducible(facts.threads), torch.inference_mode():
             drawn = self.inferer.sample(
                 input_noise=noise,
@@ -70,7 +70,7 @@ class Peer:
                 conditioning=self.denoiser.tokens(conditions),
                 verbose=False,
             )
-        return drawn.clamp(-1, 1).numpy()
+        return drawn.clamp(-1, 1).cpu().numpy()
 
 
 def main() -> None:
@@ -83,6 +83,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, nargs="+", default=[10, 20, 40])
     parser.add_argument("--repeats", type=int, default=5, help="further seeds of ours, for the noise of the distance")
     parser.add_argument("--peer-steps", type=int, default=1000)
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     arguments = parser.parse_args()
     torch.manual_seed(0)
     bundle, cohort = GeneratorBundle.load(arguments.bundle), Cohort.open(arguments.cohort)
@@ -94,6 +95,7 @@ def main() -> None:
         rounds=arguments.rounds,
         repeats=arguments.repeats,
         peer_steps=arguments.peer_steps,
+        device=resolve_device(arguments.device),
     )
     write_result("sampling_speed", result)
 
@@ -107,10 +109,11 @@ def measure(
     rounds: int,
     repeats: int,
     peer_steps: int,
+    device: Literal["cpu", "cuda"],
 ) -> dict[str, Any]:
     """Alternate rounds of both, then compare what they drew with the test split."""
-    ours = {count: Ours(bundle, count) for count in steps}
-    peer = Peer(bundle, peer_steps)
+    ours = {count: Ours(bundle, count, device) for count in steps}
+    peer = Peer(bundle, peer_steps, device)
     plans = [plan_match(cohort, per_round * rounds, seed=s, schema=bundle.facts.conditions) for s in range(1 + repeats)]
     names = [*(str(count) for count in steps), "monai"]
     draws = [*(one.draw for one in ours.values()), peer.draw]
@@ -121,9 +124,9 @@ def measure(
     for start in range(0, len(plans[0]), per_round):
         batches = [plans[0].images[at : at + size] for at in range(start, start + per_round, size)]
         for name, draw_batch in zip(names, draws, strict=True):
-            began = time.perf_counter()
+            began = now()
             drawn[name] += [draw_batch(batch) for batch in batches]
-            times[name].append(time.perf_counter() - began)
+            times[name].append(now() - began)
         print(f"{start + per_round} of {len(plans[0])} images:", {name: round(times[name][-1], 1) for name in names})
     distance = Distance(cohort, bundle, len(plans[0]))
     again = {
@@ -157,9 +160,9 @@ def measure(
 class Ours:
     """Our sampler at one number of steps, unguided."""
 
-    def __init__(self, bundle: GeneratorBundle, steps: int) -> None:
+    def __init__(self, bundle: GeneratorBundle, steps: int, device: Literal["cpu", "cuda"]) -> None:
         self.bundle = bundle
-        self.settings = resolved(bundle, SamplerConfig(steps=steps, guidance=1.0, device="cpu"))
+        self.settings = resolved(bundle, SamplerConfig(steps=steps, guidance=1.0, device=device))
 
     def draw(self, images: Sequence[PlannedImage]) -> Array:
         """Network images (n, C, *size) of a micro-batch."""

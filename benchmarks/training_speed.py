@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -22,7 +21,7 @@ from monai.inferers import LatentDiffusionInferer
 from monai.networks.schedulers import DDPMScheduler
 from torch.nn import functional as F
 
-from benchmarks.measuring import paired_ratio, rate, write_result
+from benchmarks.measuring import now, paired_ratio, rate, write_result
 from benchmarks.peer import PeerAutoencoder, PeerDenoiser
 from conditioning.conditioner import Conditioner
 from conditioning.encoder import Conditions
@@ -100,6 +99,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--steps-per-round", type=int, default=8)
     parser.add_argument("--precision", choices=("auto", "fp32", "bf16"), default="auto")
+    parser.add_argument("--name", default="", help="ending of the result file's name")
     arguments = parser.parse_args()
     config = GeneratorConfig()
     steps = arguments.steps_per_round * (arguments.rounds + 1)  # the first round warms up
@@ -115,7 +115,7 @@ def main() -> None:
     )
     config = config.model_copy(update={"denoiser_fit": fitting})
     result = measure(config, arguments.size, arguments.images, arguments.rounds, arguments.steps_per_round)
-    write_result("training_speed", result)
+    write_result(f"training_speed{arguments.name}", result)
 
 
 def measure(config: GeneratorConfig, size: int, total: int, rounds: int, per_round: int) -> dict[str, Any]:
@@ -128,9 +128,9 @@ def measure(config: GeneratorConfig, size: int, total: int, rounds: int, per_rou
     conditions = Conditions(F.one_hot(torch.arange(total) % len(LABELS), len(LABELS)), empty, empty.long())
     autoencoder, denoiser = networks(config, (size, size))
     autoencoder.to(resolve_device(config.denoiser_fit.device))
-    started = time.perf_counter()
+    started = now()
     latents = encode_all(autoencoder, images.half().numpy())
-    encoding = time.perf_counter() - started
+    encoding = now() - started
     scaling = balanced_scaling(autoencoder, latents, config.latent_balance, 0)
     ours: Literal["fp32", "bf16"] = resolve_precision(
         config.denoiser_fit.precision, resolve_device(config.denoiser_fit.device)
@@ -163,20 +163,20 @@ class Turns:
     def __init__(self, peers: dict[str, PeerLoop], per_round: int) -> None:
         self.peers, self.per_round = peers, per_round
         self.times: dict[str, list[float]] = {"ours": [], **{name: [] for name in peers}}
-        self.since = time.perf_counter()
+        self.since = now()
 
     def __call__(self, done: int, total: int, what: str = "") -> None:
         """As :class:`cohorts.progress.Progress`."""
         del total, what
         if done % self.per_round:
             return
-        self.times["ours"].append(time.perf_counter() - self.since)
+        self.times["ours"].append(now() - self.since)
         for name, peer in self.peers.items():
-            began = time.perf_counter()
+            began = now()
             for _ in range(self.per_round):
                 peer.step()
-            self.times[name].append(time.perf_counter() - began)
-        self.since = time.perf_counter()
+            self.times[name].append(now() - began)
+        self.since = now()
 
 
 def networks(config: GeneratorConfig, size: Sequence[int]) -> tuple[Autoencoder, Denoiser]:
