@@ -72,6 +72,7 @@ class Reason(StrEnum):
     NOT_AN_IMAGE = "not_an_image"  # a file of no known image format (text, archive, DICOMDIR)
     NO_PIXELS = "no_pixels"  # a DICOM object without an image: plan, structure set, report
     UNDECODABLE = "undecodable"  # pixel data is broken or its codec is not installed
+    TRUNCATED = "truncated"  # the file ends before its pixels do: it was cut off while it was written or copied
     UNSUPPORTED_PIXELS = "unsupported_pixels"  # a pixel format outside the declared support
     COLOR = "color"  # a colour image while color="reject"
     TOO_SMALL = "too_small"

@@ -1,15 +1,51 @@
-"""When two names mean the same: case, spaces and punctuation do not tell findings or columns apart."""
+"""When two names, or two identifiers, mean the same: said once, for headers, tables, folders and look-ups.
+
+Names of findings and columns are compared without case, spaces and punctuation, in any script. Identifiers of
+patients are compared as they are written, but for what a spreadsheet or an export changes about them.
+"""
 
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Collection, Iterable
 
+_WHOLE_NUMBER = re.compile(r"([0-9]+)\.0+")  # what a float column makes of an identifier
+_KEPT = {
+    "L",
+    "M",
+    "N",
+}  # letters, the marks that complete them in many scripts, and numbers (Unicode categories)
+
 
 def plain_name(name: str) -> str:
-    """Letters and digits, lower case."""
-    return re.sub(r"[^a-z0-9]", "", name.lower())
+    """Letters, marks and digits of any script, case folded, in Unicode's compatibility composition.
+
+    Example:
+        >>> plain_name("Pleural_Effusion") == plain_name("pleural effusion")
+        True
+        >>> plain_name("肺炎")
+        '肺炎'
+    """
+    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
+    return "".join(sign for sign in folded if unicodedata.category(sign)[0] in _KEPT)
+
+
+def plain_id(text: str) -> str:
+    """An identifier without what tools change about it: Unicode form, invisible signs, spaces around, ``.0``.
+
+    Case and leading zeros stay, since they may tell people apart.
+
+    Example:
+        >>> plain_id(" 17.0 "), plain_id("007"), plain_id("A  12")
+        ('17', '007', 'A 12')
+    """
+    composed = unicodedata.normalize("NFKC", text)
+    visible = "".join(sign for sign in composed if unicodedata.category(sign) not in {"Cf", "Cc"} or sign in "\t\n\r")
+    spaced = " ".join(visible.split())
+    number = _WHOLE_NUMBER.fullmatch(spaced)
+    return number[1] if number else spaced
 
 
 def counterparts(mine: Collection[str], theirs: Iterable[str]) -> dict[str, str]:
