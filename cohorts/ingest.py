@@ -20,8 +20,9 @@ from cohorts.readers import npz
 from cohorts.readers.common import Kind
 from cohorts.readers.tasks import FileHead, ReadJob, ReadResult, Refusal, ScanJob, finish, read, scan
 from cohorts.source import batches_of, walk
-from cohorts.store import Cohort, CohortWriter
+from cohorts.store import Cohort
 from cohorts.workers import Batch, Crashed, Workers, usable_cores
+from cohorts.writer import CohortWriter
 
 FILES_PER_SCAN = 32
 FILES_PER_READ = 16

@@ -18,8 +18,8 @@ from cohorts.options import IngestOptions
 from cohorts.private import PrivateFolder
 from cohorts.readers.tasks import ReadResult, ReadyImage, Refusal
 from cohorts.records import ImageRecord
-from cohorts.store import CohortWriter
 from cohorts.table import RowContent
+from cohorts.writer import CohortWriter
 
 
 @dataclass

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from cohorts.errors import InputError
-from cohorts.store import Cohort, CohortWriter
+from cohorts.store import Cohort
+from cohorts.writer import CohortWriter
 
 
 def thin(cohort: Cohort, out: Path, fraction: float, seed: int) -> Cohort:

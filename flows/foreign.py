@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from cohorts.identity import IdentityKey
+from cohorts.manifest import SCHEMA_FILE
 from cohorts.options import IngestOptions
 from cohorts.progress import Progress
-from cohorts.store import SCHEMA_FILE, Cohort
+from cohorts.store import Cohort
 
 PHRASE = "synthetic images of somebody else"  # nobody is behind them: the same names everywhere
 

@@ -9,10 +9,11 @@ import numpy as np
 
 from cohorts.errors import InputError, ResourceError
 from cohorts.folders import inside, no_space_becomes_one_line
+from cohorts.manifest import SCHEMA_FILE
 from cohorts.overview import contact_sheet, overview
 from cohorts.preprocess import Preprocess
 from cohorts.records import SYNTHETIC_SPLIT
-from cohorts.store import SCHEMA_FILE, Cohort
+from cohorts.store import Cohort
 from flows.artifact import STAGES_FILE, RunFolder, artifact_mark
 from flows.recipe import PreprocessChoice
 from flows.summaries import cohort_summary, frame_text

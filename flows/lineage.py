@@ -18,9 +18,10 @@ from cohorts.errors import InputError, MedphantomError
 from cohorts.export import FACTS_FILE as EXPORT_FILE
 from cohorts.folders import DIGEST_FILE, read_json
 from cohorts.identity import IdentityKey
+from cohorts.manifest import SCHEMA_FILE
 from cohorts.private import LINKS_FILE, printable, private_path
 from cohorts.records import SPLITS
-from cohorts.store import SCHEMA_FILE, Cohort
+from cohorts.store import Cohort
 from flows.artifact import REPORT_JSON
 from generators.facts import FACTS_FILE, BundleFacts, read_facts
 from generators.training_data import training_digest

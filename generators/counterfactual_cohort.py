@@ -16,7 +16,8 @@ from cohorts.errors import InputError
 from cohorts.pairs import ROLE, ROLES, Role, pair_id
 from cohorts.progress import Progress
 from cohorts.records import Array, AttributeSpec, CohortSchema, ImageRecord, Provenance
-from cohorts.store import Cohort, CohortWriter
+from cohorts.store import Cohort
+from cohorts.writer import CohortWriter
 from conditioning.conditioner import row_prompts
 from conditioning.prompt import Intervention, Prompt
 from generators.bundle import GeneratorBundle

@@ -21,7 +21,8 @@ from cohorts.errors import CohortError, InputError, MedphantomError
 from cohorts.folders import json_digest, no_space_becomes_one_line, pixel_digest
 from cohorts.progress import Progress
 from cohorts.records import SYNTHETIC_SPLIT, Array, CohortSchema, ImageRecord, Provenance
-from cohorts.store import Cohort, CohortWriter
+from cohorts.store import Cohort
+from cohorts.writer import CohortWriter
 from conditioning.guidance import guided
 from conditioning.plan import PlannedImage, SamplingPlan
 from conditioning.prompt import Prompt

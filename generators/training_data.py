@@ -20,10 +20,11 @@ from torch import Tensor
 
 from cohorts.errors import ArtifactError, InputError
 from cohorts.folders import canonical_json, json_digest, publishing, read_digest, write_digest
+from cohorts.manifest import STORAGE_COLUMNS
 from cohorts.preprocess import Preprocess, network_images
 from cohorts.progress import Progress
 from cohorts.records import ATTRIBUTE_PREFIX, LABEL_PREFIX, Array, AttributeSpec
-from cohorts.store import STORAGE_COLUMNS, Cohort
+from cohorts.store import Cohort
 from conditioning.prompt import ConditionSchema
 
 SMALLEST_TRAIN = 8

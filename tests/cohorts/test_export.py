@@ -16,7 +16,8 @@ from cohorts.errors import InputError
 from cohorts.export import export_cohort, folder_names, stored_values
 from cohorts.folders import read_json
 from cohorts.records import Array, AttributeSpec, CohortSchema, ImageRecord, Provenance, Voi
-from cohorts.store import Cohort, CohortWriter
+from cohorts.store import Cohort
+from cohorts.writer import CohortWriter
 from tests.cohorts.files import names_in, structure, take_in
 
 

@@ -10,7 +10,8 @@ import polars as pl
 from cohorts.overview import contact_sheet, overview, source_view
 from cohorts.preprocess import Preprocess, Window
 from cohorts.records import AttributeSpec, CohortSchema, ImageRecord, Voi
-from cohorts.store import Cohort, CohortWriter
+from cohorts.store import Cohort
+from cohorts.writer import CohortWriter
 from tests.cohorts.files import structure
 
 

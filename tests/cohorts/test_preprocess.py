@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from cohorts.errors import InputError
 from cohorts.preprocess import Percentile, Preprocess, Window, fit_to_size, network_images
 from cohorts.records import CohortSchema, ImageRecord
-from cohorts.store import Cohort, CohortWriter
+from cohorts.store import Cohort
+from cohorts.writer import CohortWriter
 from tests.cohorts.files import structure
 
 

@@ -15,7 +15,8 @@ from hypothesis.extra import numpy as hnp
 from cohorts.errors import CohortError, InputError
 from cohorts.folders import read_json, write_json
 from cohorts.records import AttributeSpec, CohortSchema, ImageRecord, Provenance, Voi
-from cohorts.store import Cohort, CohortWriter
+from cohorts.store import Cohort
+from cohorts.writer import CohortWriter
 from tests.cohorts.files import names_in, structure
 
 SCHEMA = CohortSchema(

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from cohorts.records import AttributeSpec, CohortSchema, ImageRecord
-from cohorts.store import Cohort, CohortWriter
+from cohorts.store import Cohort
+from cohorts.writer import CohortWriter
 from conditioning.prompt import ConditionSchema
 
 SCHEMA = CohortSchema(

@@ -14,7 +14,8 @@ from cohorts.errors import BundleError, InputError, PromptError
 from cohorts.folders import pixel_digest
 from cohorts.preprocess import Preprocess
 from cohorts.records import CohortSchema, ImageRecord
-from cohorts.store import Cohort, CohortWriter
+from cohorts.store import Cohort
+from cohorts.writer import CohortWriter
 from conditioning.conditioner import Conditioner, encoder_sizes, learn_conditioner, open_conditioner
 from conditioning.config import ConditioningConfig, MaskConfig, TextConfig
 from conditioning.encoder import ConditionEncoder

@@ -14,7 +14,8 @@ from scipy import stats
 
 from cohorts.errors import InputError, PromptError
 from cohorts.records import AttributeSpec, CohortSchema, ImageRecord
-from cohorts.store import Cohort, CohortWriter
+from cohorts.store import Cohort
+from cohorts.writer import CohortWriter
 from conditioning.plan import PlannedImage, SamplingPlan, plan_balance, plan_counts, plan_match, plan_prompts
 from conditioning.prompt import ConditionSchema, Prompt
 from conditioning.training_rows import Smoothed

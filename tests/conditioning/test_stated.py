@@ -10,7 +10,8 @@ import pytest
 from cohorts.errors import InputError, PromptError
 from cohorts.preprocess import Preprocess
 from cohorts.records import AttributeSpec, CohortSchema, ImageRecord
-from cohorts.store import Cohort, CohortWriter
+from cohorts.store import Cohort
+from cohorts.writer import CohortWriter
 from conditioning.conditioner import row_prompts
 from conditioning.encoder import Conditions
 from conditioning.plan import plan_match

@@ -10,7 +10,8 @@ import pytest
 from cohorts.errors import InputError
 from cohorts.preprocess import Preprocess
 from cohorts.records import CohortSchema, ImageRecord
-from cohorts.store import Cohort, CohortWriter
+from cohorts.store import Cohort
+from cohorts.writer import CohortWriter
 from flows import base_check
 from flows.base_check import accept_base, check_base
 from flows.calibration import calibrate

@@ -14,7 +14,8 @@ from safetensors.torch import load_file
 from cohorts.errors import BundleError, InputError
 from cohorts.preprocess import Preprocess
 from cohorts.records import CohortSchema
-from cohorts.store import Cohort, CohortWriter
+from cohorts.store import Cohort
+from cohorts.writer import CohortWriter
 from conditioning.prompt import Prompt
 from generators.base import open_base
 from generators.bundle import GeneratorBundle

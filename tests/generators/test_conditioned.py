@@ -12,7 +12,8 @@ from cohorts.errors import BundleError, InputError, PromptError
 from cohorts.folders import pixel_digest
 from cohorts.preprocess import Preprocess
 from cohorts.records import Array, CohortSchema, ImageRecord
-from cohorts.store import Cohort, CohortWriter
+from cohorts.store import Cohort
+from cohorts.writer import CohortWriter
 from conditioning.plan import SamplingPlan, masks_of, plan_prompts
 from conditioning.plan_masks import plan_masks
 from conditioning.prompt import Prompt

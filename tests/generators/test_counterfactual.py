@@ -12,7 +12,8 @@ from cohorts.errors import InputError, PromptError
 from cohorts.pairs import ROLES, pair_id, pair_rows
 from cohorts.preprocess import Preprocess
 from cohorts.records import Array, CohortSchema, ImageRecord
-from cohorts.store import Cohort, CohortWriter
+from cohorts.store import Cohort
+from cohorts.writer import CohortWriter
 from conditioning.conditioner import row_prompts
 from conditioning.prompt import Intervention, Prompt
 from generators.bundle import GeneratorBundle

@@ -14,7 +14,8 @@ import pytest
 from cohorts.errors import InputError, MedphantomError
 from cohorts.preprocess import Preprocess
 from cohorts.records import CohortSchema, ImageRecord
-from cohorts.store import Cohort, CohortWriter
+from cohorts.store import Cohort
+from cohorts.writer import CohortWriter
 from generators.bundle import GeneratorBundle
 from generators.config import GeneratorConfig
 from generators.train import train_generator

@@ -11,7 +11,8 @@ import pytest
 from cohorts.export import export_cohort
 from cohorts.preprocess import Preprocess
 from cohorts.records import CohortSchema, ImageRecord
-from cohorts.store import Cohort, CohortWriter
+from cohorts.store import Cohort
+from cohorts.writer import CohortWriter
 from conditioning.plan import plan_counts
 from conditioning.plan_table import plan_table
 from conditioning.prompt import Intervention

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from cohorts.records import AttributeSpec, CohortSchema, ImageRecord, Provenance
-from cohorts.store import Cohort, CohortWriter
+from cohorts.store import Cohort
+from cohorts.writer import CohortWriter
 from generators.config import AutoencoderConfig, DenoiserConfig, GeneratorConfig, SamplerConfig
 from learning.fit_config import FitConfig
 

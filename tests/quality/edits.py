@@ -15,7 +15,8 @@ from cohorts.phantom.population import simulate
 from cohorts.phantom.render import render
 from cohorts.preprocess import Preprocess
 from cohorts.records import Array, AttributeSpec, CohortSchema, ImageRecord, Provenance
-from cohorts.store import Cohort, CohortWriter
+from cohorts.store import Cohort
+from cohorts.writer import CohortWriter
 
 SIDE = 40
 LABELS = ("effusion", "pneumothorax")

@@ -8,7 +8,8 @@ import numpy as np
 
 from cohorts.identity import IdentityKey, SplitFractions
 from cohorts.records import Array, AttributeSpec, CohortSchema, ImageRecord, Provenance
-from cohorts.store import Cohort, CohortWriter
+from cohorts.store import Cohort
+from cohorts.writer import CohortWriter
 
 KINDS = ("rings", "stripes", "patches")
 SIDE = 32

@@ -11,7 +11,8 @@ import pytest
 from cohorts.errors import ArtifactError, InputError, UnsupportedClaim
 from cohorts.preprocess import Percentile, Preprocess
 from cohorts.records import Array, CohortSchema, ImageRecord
-from cohorts.store import Cohort, CohortWriter
+from cohorts.store import Cohort
+from cohorts.writer import CohortWriter
 from quality.assess import assess
 from quality.config import AssessConfig, ClassifierConfig, CopyConfig, UtilityConfig
 from quality.material import Material, Probes

@@ -8,7 +8,8 @@ import numpy as np
 
 from cohorts.preprocess import Preprocess
 from cohorts.records import CohortSchema, ImageRecord, Provenance
-from cohorts.store import Cohort, CohortWriter
+from cohorts.store import Cohort
+from cohorts.writer import CohortWriter
 from quality.cautions import cautions
 from quality.material import Material
 from tests.quality.scenes import SIDE, write_real

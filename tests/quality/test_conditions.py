@@ -12,7 +12,8 @@ from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTextConf
 from cohorts.errors import InputError
 from cohorts.preprocess import Preprocess
 from cohorts.records import Array, AttributeSpec, CohortSchema, ImageRecord, Provenance
-from cohorts.store import Cohort, CohortWriter
+from cohorts.store import Cohort
+from cohorts.writer import CohortWriter
 from conditioning.tokens import train_tokenizer
 from quality.assess import assess
 from quality.config import AssessConfig

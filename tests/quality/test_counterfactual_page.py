@@ -16,7 +16,8 @@ from cohorts.errors import ArtifactError, InputError
 from cohorts.pairs import ROLE, ROLES, pair_id
 from cohorts.preprocess import Preprocess
 from cohorts.records import AttributeSpec, CohortSchema, ImageRecord, Provenance
-from cohorts.store import Cohort, CohortWriter
+from cohorts.store import Cohort
+from cohorts.writer import CohortWriter
 from quality.config import AssessConfig, ClassifierConfig
 from quality.counterfactual import assess_counterfactuals
 from quality.counterfactual_page import PublishedCounterfactuals, write_counterfactual_report

@@ -11,7 +11,8 @@ from PIL import Image
 from cohorts.identity import IdentityKey, SplitFractions
 from cohorts.preprocess import Preprocess
 from cohorts.records import Array, CohortSchema, ImageRecord, Provenance
-from cohorts.store import Cohort, CohortWriter
+from cohorts.store import Cohort
+from cohorts.writer import CohortWriter
 from quality.assess import assess
 from quality.config import AssessConfig, ClassifierConfig, CopyConfig, UtilityConfig
 from quality.fixed_networks import filter_bank

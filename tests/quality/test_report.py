@@ -15,7 +15,8 @@ from PIL import Image
 from cohorts.errors import ArtifactError, InputError, ResourceError
 from cohorts.preprocess import Percentile, Preprocess, network_images
 from cohorts.records import SPLITS, Array, AttributeSpec, CohortSchema, ImageRecord, Provenance
-from cohorts.store import Cohort, CohortWriter
+from cohorts.store import Cohort
+from cohorts.writer import CohortWriter
 from quality import report as report_module
 from quality.charts import histogram_chart, log_ticks, number, score_bar, ticks
 from quality.estimate import Estimate

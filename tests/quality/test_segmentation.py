@@ -10,7 +10,8 @@ import pytest
 from cohorts.errors import UnsupportedClaim
 from cohorts.preprocess import Preprocess
 from cohorts.records import CohortSchema, ImageRecord, Provenance
-from cohorts.store import Cohort, CohortWriter
+from cohorts.store import Cohort
+from cohorts.writer import CohortWriter
 from quality.assess import assess
 from quality.config import AssessConfig, ClassifierConfig, SegmenterConfig
 from quality.segmentation import Masked, dice_table, fit_segmenter, mask_agreement, segment

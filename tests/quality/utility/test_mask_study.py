@@ -10,7 +10,8 @@ import pytest
 from cohorts.errors import InputError, UnsupportedClaim
 from cohorts.preprocess import Preprocess
 from cohorts.records import CohortSchema, ImageRecord, Provenance
-from cohorts.store import Cohort, CohortWriter
+from cohorts.store import Cohort
+from cohorts.writer import CohortWriter
 from quality.config import SegmenterConfig, StudyConfig
 from quality.utility.study import check_study, run_study
 from quality.utility.study_report import StudyReport, Taught

@@ -1,0 +1,241 @@
+"""Writes a cohort: rows as they come, arrays in chunks, and the digest last, which publishes it."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import zarr
+from zarr.codecs import BloscCodec
+
+from cohorts.errors import InputError
+from cohorts.folders import pixel_digest, publishing, write_digest, write_json
+from cohorts.manifest import ARRAYS_FOLDER, MANIFEST_FILE, SCHEMA_FILE, cohort_digest, manifest_schema, row_hash
+from cohorts.records import ATTRIBUTE_PREFIX, LABEL_PREFIX, Array, AttributeSpec, CohortSchema, ImageRecord
+
+CHUNK_BYTES = 2**20
+LARGEST_CHUNK = 2**25  # a volume larger than this lies in several
+ROWS_PER_FLUSH = 1024
+BUFFERED_BYTES = 64 * 2**20
+
+
+class CohortWriter(AbstractContextManager["CohortWriter"]):
+    """Writes a cohort row by row with flat memory; leaving the block publishes it, an exception leaves nothing.
+
+    Attribute ranges (of the training split) and categories are filled in on publishing.
+
+    Args:
+        path: the folder to make; it must not exist, or be empty.
+        schema: labels and attributes of the rows.
+    """
+
+    def __init__(self, path: str | Path, schema: CohortSchema) -> None:
+        self._path = Path(path)
+        self._schema = schema
+        self._publishing = publishing(self._path)
+        self._row_schema = manifest_schema(schema)
+        self._rows: list[dict[str, Any]] = []
+        self._row_hashes: list[bytes] = []
+        self._ids: set[str] = set()
+        self._groups: dict[str, _GroupWriter] = {}
+        self._buffered = 0
+        self._ranges: dict[str, tuple[float, float]] = {}
+        self._categories: dict[str, set[str]] = {spec.name: set(spec.categories) for spec in schema.attributes}
+
+    def __enter__(self) -> Self:
+        self._folder = self._publishing.__enter__()
+        self._parquet = pq.ParquetWriter(self._folder / MANIFEST_FILE, self._row_schema, compression="zstd")
+        return self
+
+    def __len__(self) -> int:
+        return len(self._row_hashes)
+
+    def describe(self, **changes: Any) -> None:
+        """Change what the schema says of the cohort as a whole, when that is known only after reading it.
+
+        Args:
+            changes: fields of :class:`CohortSchema` other than those that name columns, e.g. ``mask_values``.
+        """
+        fixed = {"labels", "attributes", "spatial_dims", "kind"} & set(changes)
+        if fixed:
+            raise InputError(f"{min(fixed)} cannot change once a cohort is being written", "give it at the start")
+        self._schema = CohortSchema.model_validate({**self._schema.model_dump(), **changes})
+
+    def add(self, record: ImageRecord, *, digest: str | None = None) -> None:
+        """Add one image.
+
+        Args:
+            record: the image.
+            digest: its :func:`~cohorts.folders.pixel_digest`, where the caller has it already.
+
+        Raises:
+            InputError: its id was added before, or it names a label or attribute that the schema has not.
+        """
+        if record.image_id in self._ids:
+            raise InputError(f"image id {record.image_id} was added twice", "give every image its own id")
+        unknown = set(record.labels) - set(self._schema.labels)
+        unknown |= set(record.attributes) - {spec.name for spec in self._schema.attributes}
+        if unknown:
+            raise InputError(f"unknown label or attribute {min(unknown)!r}", "add it to the cohort's schema")
+        if len(record.spatial_shape) != self._schema.spatial_dims:
+            raise InputError(
+                f"an image has {len(record.spatial_shape)} spatial axes, expected {self._schema.spatial_dims}",
+                "a cohort holds images or volumes, not both",
+            )
+        self._ids.add(record.image_id)
+        row = self._row(record, digest or pixel_digest(record.pixels))
+        self._note_attributes(record)
+        self._rows.append(row)
+        self._row_hashes.append(row_hash(row))
+        if len(self._rows) >= ROWS_PER_FLUSH:
+            self._flush_rows()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None:
+                self._flush_rows()
+                for group in self._groups.values():
+                    group.close()
+            self._parquet.close()
+            if kind is None:
+                schema = self._schema.model_copy(update={"attributes": self._final_attributes()})
+                write_json(self._folder / SCHEMA_FILE, schema.model_dump(mode="json"))
+                write_digest(self._folder, cohort_digest(schema, self._row_hashes), total_images=len(self._row_hashes))
+        except BaseException as late:
+            self._publishing.__exit__(type(late), late, late.__traceback__)
+            raise
+        self._publishing.__exit__(kind, error, traceback)
+
+    def _row(self, record: ImageRecord, digest: str) -> dict[str, Any]:
+        group, index = self._store(record.pixels)
+        mask_group, mask_index = (None, None) if record.mask is None else self._store(record.mask)
+        row: dict[str, Any] = {
+            "image_id": record.image_id,
+            "patient": record.patient,
+            "study": record.study,
+            "split": record.split,
+            "group": group,
+            "index": index,
+            "digest": digest,
+            "channels": record.channels,
+            "inverted": record.inverted,
+            "shape": [int(size) for size in record.pixels.shape],
+            "spacing_mm": None if record.spacing_mm is None else [float(v) for v in record.spacing_mm],
+            "affine": None if record.affine is None else [float(v) for v in record.affine],
+            "modality": record.modality,
+            "voi_center": None if record.voi is None else float(record.voi.center),
+            "voi_width": None if record.voi is None else float(record.voi.width),
+            "text": record.text,
+            "mask_group": mask_group,
+            "mask_index": mask_index,
+            "mask_digest": None if record.mask is None else pixel_digest(record.mask),
+            "near_duplicate_of": record.near_duplicate_of,
+            "bundle_digest": None,
+            "prompt_json": None,
+            "seed": None,
+        }
+        if record.provenance is not None:
+            row["bundle_digest"] = record.provenance.bundle_digest
+            row["prompt_json"] = record.provenance.prompt_json
+            row["seed"] = record.provenance.seed
+        for name in self._schema.labels:
+            row[LABEL_PREFIX + name] = record.labels.get(name)
+        for spec in self._schema.attributes:
+            value = record.attributes.get(spec.name)
+            if value is not None and spec.kind == "continuous":
+                value = float(value)
+            row[ATTRIBUTE_PREFIX + spec.name] = value
+        return row
+
+    def _store(self, array: Array) -> tuple[str, int]:
+        shape = "x".join(str(size) for size in array.shape)
+        name = f"{shape}_{array.dtype.name}"
+        if name not in self._groups:
+            self._groups[name] = _GroupWriter(self._folder / ARRAYS_FOLDER / name, array.shape, array.dtype)
+        self._buffered += self._groups[name].append(array)
+        if self._buffered > BUFFERED_BYTES:
+            self._flush_arrays()
+        return name, self._groups[name].length - 1
+
+    def _note_attributes(self, record: ImageRecord) -> None:
+        for name, value in record.attributes.items():
+            if isinstance(value, str):
+                self._categories[name].add(value)
+            elif value is not None and record.split in {"train", "synthetic"}:
+                low, high = self._ranges.get(name, (float(value), float(value)))
+                self._ranges[name] = (min(low, float(value)), max(high, float(value)))
+
+    def _final_attributes(self) -> tuple[AttributeSpec, ...]:
+        final = []
+        for spec in self._schema.attributes:
+            if spec.kind == "categorical":
+                final.append(spec.model_copy(update={"categories": tuple(sorted(self._categories[spec.name]))}))
+            else:
+                low, high = self._ranges.get(spec.name, (spec.low, spec.high))
+                final.append(spec.model_copy(update={"low": low, "high": high}))
+        return tuple(final)
+
+    def _flush_rows(self) -> None:
+        if self._rows:
+            self._parquet.write_table(pa.Table.from_pylist(self._rows, schema=self._row_schema))
+            self._rows.clear()
+
+    def _flush_arrays(self) -> None:
+        for group in self._groups.values():
+            group.flush()
+        self._buffered = 0
+
+
+class _GroupWriter:
+    """Appends arrays of one shape and dtype to one Zarr array, a chunk at a time."""
+
+    def __init__(self, path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        item_bytes = max(1, int(np.prod(shape)) * dtype.itemsize)
+        self._rows_per_chunk = int(np.clip(CHUNK_BYTES // item_bytes, 1, 512))
+        planes = shape[0] if item_bytes <= LARGEST_CHUNK else max(1, shape[0] * LARGEST_CHUNK // item_bytes)
+        self._array = zarr.create_array(
+            path,
+            shape=(0, *shape),
+            chunks=(self._rows_per_chunk, planes, *shape[1:]),
+            dtype=dtype.newbyteorder("="),
+            # half the time of Zarr's default, and a tenth to a quarter smaller on radiographs and 16-bit slices
+            compressors=BloscCodec(cname="zstd", clevel=1, shuffle="bitshuffle"),
+            zarr_format=3,
+        )
+        self._pending: list[Array] = []
+        self._written = 0
+        self.length = 0
+
+    def append(self, array: Array) -> int:
+        """Take one array; returns the bytes that wait to be written because of it."""
+        self._pending.append(array)
+        self.length += 1
+        if len(self._pending) == self._rows_per_chunk:
+            waiting = sum(item.nbytes for item in self._pending[:-1])
+            self.flush()
+            return -waiting
+        return int(array.nbytes)
+
+    def flush(self) -> None:
+        """Write what waits."""
+        if not self._pending:
+            return
+        end = self._written + len(self._pending)
+        if end > self._array.shape[0]:  # doubled, since each change of length rewrites the metadata
+            self._array.resize((max(end, 2 * self._array.shape[0]), *self._array.shape[1:]))
+        self._array[self._written : end] = np.stack(self._pending)
+        self._written = end
+        self._pending = []
+
+    def close(self) -> None:
+        """Write what waits and give the array its final length."""
+        self.flush()
+        if self._array.shape[0] != self._written:
+            self._array.resize((self._written, *self._array.shape[1:]))
