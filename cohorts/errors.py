@@ -86,6 +86,7 @@ class Reason(StrEnum):
     NO_MASK = "no_mask"
     MASK_MISMATCH = "mask_mismatch"  # mask of another shape or with non-integer values
     ORPHAN_MASK = "orphan_mask"  # a mask that belongs to no image
+    SPLIT_CONFLICT = "split_conflict"  # its patient lies on several sides of the source's own division
     GEOMETRY = "geometry"  # slices that do not form one regular volume
     OUTSIDE_SOURCE = "outside_source"  # a path or link that leaves the source folder
     PICKLE = "pickle"  # a file that would have to be unpickled

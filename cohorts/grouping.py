@@ -14,6 +14,7 @@ from cohorts.readers.common import ReadOptions
 from cohorts.readers.dicom_geometry import find_stacks
 from cohorts.readers.npz import NpzHead
 from cohorts.readers.tasks import FileHead, ReadJob, Refusal
+from cohorts.records import Split
 from cohorts.source import Refused, common_folder
 from cohorts.table_join import FileKey
 
@@ -30,6 +31,11 @@ class Planned:
         row: row of the table.
         label: class by folder.
         mask: path of the mask, relative to the plan's mask root.
+        patient: normalised patient id out of table, path or header; empty where nothing names one.
+        patient_source: which of these named it.
+        study: normalised study id of the table.
+        case: what several files of one examination share, such as the channels of nnU-Net.
+        split: the split that the source gives it.
     """
 
     paths: tuple[str, ...]
@@ -39,6 +45,11 @@ class Planned:
     row: int | None = None
     label: str | None = None
     mask: str | None = None
+    patient: str = ""
+    patient_source: str = ""
+    study: str = ""
+    case: str = ""
+    split: Split | None = None
 
     @property
     def weight_bytes(self) -> int:
@@ -51,9 +62,9 @@ class Planned:
         folder = common_folder(self.paths) if len(self.paths) > 1 else None
         paths = ((folder,) if folder and folder != "." else ()) + self.paths
         if dicom is None:
-            return FileKey(paths)
+            return FileKey(paths, (), self.patient)
         uids = (dicom.series, dicom.sop) if len(self.paths) > 1 else (dicom.sop, dicom.series)
-        return FileKey(paths, tuple(uid for uid in uids if uid), dicom.patient)
+        return FileKey(paths, tuple(uid for uid in uids if uid), self.patient or dicom.patient)
 
     def job(self, root: Path, mask_root: Path, options: ReadOptions) -> ReadJob:
         """The work order for a reader."""

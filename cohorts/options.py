@@ -13,8 +13,10 @@ from cohorts.records import NAME_PATTERN, Frozen
 
 Format = Literal["auto", "dicom", "nifti", "picture", "npz"]
 AttributeKind = Literal["auto", "continuous", "categorical"]
+NearDuplicatePolicy = Literal["together", "drop", "mark", "off"]
 _KINDS = {"auto", "continuous", "categorical"}
 
+FOLDER_MEANINGS = ("ask", "classes", "patients", "classes/patients", "patients/classes", "ignore")
 WITHOUT_EFFECT_ON_RESULT = ("workers", "strict", "seconds_per_file")
 
 
@@ -47,8 +49,11 @@ class IngestOptions(Frozen):
         mask_column: column of paths of masks, relative to the source.
         attributes: columns of attributes, each ``name`` or ``name:continuous`` or ``name:categorical``; ``None``
             detects age, sex and view.
-        labels_from_folders: the first folder below the source that is no split name is the class; ``auto``: for
-            pictures without table that lie in two or more such folders.
+        folders: what the folders of the images are, from the first one that they do not share: ``classes`` (public
+            labels), ``patients``, both, one inside the other, as ``classes/patients`` or ``patients/classes``, or
+            ``ignore``; ``ask`` stops where nothing else names the patients of images that lie in several folders.
+            Folders that name a split (``train``, ``test`` …) are not counted, and ``sub-<label>`` is a patient as in
+            BIDS.
         patient_pattern: regular expression whose first group, searched in the relative path, is the patient id.
         masks: folder of masks, paired with the images by relative path or file name; ``auto`` takes a folder
             ``labels`` or ``masks`` beside ``images``, ``none`` takes none. A relative path is looked for in the source
@@ -60,12 +65,25 @@ class IngestOptions(Frozen):
         frames: multi-frame and multi-page files among images, and the fourth axis of NIfTI files: ``split`` into
             images, or ``reject``.
         duplicates: ``reject`` later images with the same pixels, or ``keep`` them.
-        near_duplicates: look for images that nearly repeat an earlier one.
+        near_duplicates: images that nearly repeat others: where patients are unknown, ``together`` puts connected ones
+            into one split; ``drop`` leaves the later ones out; ``mark`` only notes them; ``off`` does not look. In any
+            case but ``off``, images outside ``train`` that repeat a training image of another patient are kept apart
+            in the split ``left_out``, which nothing learns from or is scored on.
         min_side: smallest side of an image, in pixels; of a volume, its smallest in-plane side.
         min_slices: smallest number of slices of a volume.
         max_image_mib: largest decoded size of one file (or series) in MiB; a larger one is rejected, whatever its size
             on disk.
         split: expected share of patients per split.
+        source_splits: whether a division that the source has itself (folders ``train`` / ``val`` / ``test``, a column
+            ``split``, the parts of an archive) is kept: ``use``, ``ignore``, or ``auto``: where it is unmistakable.
+            What it lacks of our four splits is carved from its training patients by keyed hash.
+        split_conflicts: patients that the source puts on several sides: ``move`` takes them to the most held-out of
+            these (test, gate, val), ``refuse`` leaves their images out.
+        min_patients: a label or category that fewer patients share enters no vocabulary, since it could point to one
+            of them, unless ``labels`` or ``categories`` name it; 1: all enter.
+        labels: labels that enter the vocabulary however few patients share them.
+        categories: attribute → categories that enter the vocabulary however few patients share them.
+        follow_links: read links that leave the source folder, as into a cache of downloads.
         strict: stop at the first rejected file.
         workers: processes that decode; ``None``: one per usable core; 0: decode in this process.
         seconds_per_file: time after which a decoder is taken to hang.
@@ -89,7 +107,7 @@ class IngestOptions(Frozen):
     text_column: str = ""
     mask_column: str = ""
     attributes: tuple[str, ...] | None = None
-    labels_from_folders: bool | Literal["auto"] = "auto"
+    folders: str = "ask"
     patient_pattern: str = ""
     masks: Path | Literal["auto", "none"] = "auto"
     mask_required: bool = True
@@ -98,11 +116,17 @@ class IngestOptions(Frozen):
     color: Literal["grey", "keep", "reject"] = "grey"
     frames: Literal["split", "reject"] = "split"
     duplicates: Literal["reject", "keep"] = "reject"
-    near_duplicates: bool = True
+    near_duplicates: NearDuplicatePolicy = "together"
     min_side: Annotated[int, Field(ge=1)] = 8
     min_slices: Annotated[int, Field(ge=2)] = 4
     max_image_mib: Annotated[int, Field(ge=1)] = 2048
     split: SplitFractions = SplitFractions()
+    source_splits: Literal["auto", "use", "ignore"] = "auto"
+    split_conflicts: Literal["move", "refuse"] = "move"
+    min_patients: Annotated[int, Field(ge=1)] = 5
+    labels: tuple[str, ...] = ()
+    categories: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    follow_links: bool = False
     strict: bool = False
     workers: Annotated[int, Field(ge=0, le=256)] | None = None
     seconds_per_file: Annotated[int, Field(ge=1)] = 600
@@ -116,6 +140,13 @@ class IngestOptions(Frozen):
                 raise ValueError(f"an attribute must be name, name:continuous or name:categorical, got {entry!r}")
         return attributes
 
+    @field_validator("folders")
+    @classmethod
+    def _folders_have_a_meaning(cls, folders: str) -> str:
+        if folders not in FOLDER_MEANINGS:
+            raise ValueError(f"folders must be one of {', '.join(FOLDER_MEANINGS)}, got {folders!r}")
+        return folders
+
     @field_validator("patient_pattern")
     @classmethod
     def _pattern_has_a_group(cls, pattern: str) -> str:
@@ -126,6 +157,11 @@ class IngestOptions(Frozen):
         if pattern and groups < 1:
             raise ValueError("patient_pattern must have a group for the patient id, e.g. (patient[0-9]+)/")
         return pattern
+
+    def folder_level(self, meaning: Literal["classes", "patients"]) -> int | None:
+        """Which folder level has this meaning, from 0; ``None``: none has."""
+        levels = self.folders.split("/")
+        return levels.index(meaning) if meaning in levels else None
 
     @property
     def attribute_kinds(self) -> dict[str, AttributeKind] | None:

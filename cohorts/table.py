@@ -57,6 +57,7 @@ class RowContent:
     attributes: dict[str, float | str | None] = field(default_factory=dict)
     patient: str = ""
     study: str = ""
+    split: str = ""
     text: str | None = None
 
 

@@ -35,5 +35,5 @@ def open_synthetic(path: Path, work: Path, options: IngestOptions, progress: Pro
     out = work / "synthetic"
     if out.is_dir():
         return Cohort.open(out)
-    kept = options.model_copy(update={"duplicates": "keep", "near_duplicates": False})
+    kept = options.model_copy(update={"duplicates": "keep", "near_duplicates": "off"})
     return ingest(path, out, kept, IdentityKey.from_phrase(PHRASE), progress).cohort

@@ -19,6 +19,7 @@ from cohorts.export import FACTS_FILE as EXPORT_FILE
 from cohorts.folders import DIGEST_FILE, read_json
 from cohorts.identity import IdentityKey
 from cohorts.manifest import SCHEMA_FILE
+from cohorts.naming import plain_id
 from cohorts.private import LINKS_FILE, printable, private_path
 from cohorts.records import SPLITS
 from cohorts.store import Cohort
@@ -90,7 +91,7 @@ def lineage(patient: str, folders: Sequence[Path], key: IdentityKey | None = Non
     Raises:
         InputError: no patient is given, a folder does not exist, or nothing of ours lies there.
     """
-    if not patient.strip():
+    if not plain_id(patient):
         raise InputError("no patient was named", "give --patient ID, or --patient - and the id on standard input")
     places = _Places()
     for folder in folders:
@@ -99,7 +100,7 @@ def lineage(patient: str, folders: Sequence[Path], key: IdentityKey | None = Non
         _look(folder, places)
     if not len(places) and not places.broken:
         raise InputError("no cohort, bundle, export or report lies there", "name the folders that hold them")
-    return _Trail(patient.strip(), key, places).followed()
+    return _Trail(plain_id(patient), key, places).followed()
 
 
 def _look(root: Path, places: _Places) -> None:

@@ -129,8 +129,11 @@ def names_in(folder: Path) -> list[str]:
 
 
 def take_in(source: Path, out: Path, **options: Any) -> IngestResult:
-    """Ingest in this process (fast) with the tests' key, and hold the books to account."""
-    result = ingest(source, out, IngestOptions(**{"workers": 0, **options}), KEY)
+    """Ingest in this process (fast) with the tests' key, and hold the books to account.
+
+    Tests have few patients: unless they say otherwise, one is enough to share a label.
+    """
+    result = ingest(source, out, IngestOptions(**{"workers": 0, "min_patients": 1, **options}), KEY)
     assert result.total_files == result.accepted_files + sum(result.rejected.values()) + result.used_files
     return result
 

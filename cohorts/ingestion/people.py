@@ -1,0 +1,145 @@
+"""Whose each image is, out of table, path or header, written alike; and on which side the source puts them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import PurePosixPath
+
+from cohorts.errors import InputError, Reason, UnreadableImage
+from cohorts.grouping import Planned
+from cohorts.ingestion.folder_names import FolderNames, ask
+from cohorts.ingestion.layout import Layout
+from cohorts.ingestion.mask_places import CHANNEL_ENDING
+from cohorts.ingestion.plan import Plan
+from cohorts.ingestion.splits import Division
+from cohorts.naming import plain_id
+from cohorts.options import IngestOptions
+from cohorts.readers.tasks import Refusal
+from cohorts.records import SPLITS, Split
+from cohorts.table_join import stem
+
+
+def name_by_path(plan: Plan, names: FolderNames, layout: Layout, options: IngestOptions) -> None:
+    """Write patient ids that paths or headers name into the planned images: pattern, folder, BIDS subject, header."""
+    level = options.folder_level("patients")
+    pattern = re.compile(options.patient_pattern) if options.patient_pattern else None
+    for number, image in enumerate(plan.images):
+        candidates = (
+            ("patient_pattern", _first_group(pattern, image.paths[0])),
+            ("folder", "" if level is None else names.at(number, level)),
+            ("BIDS subject", f"sub-{names.subjects[number]}" if names.all_subjects else ""),
+            ("DICOM header", image.head.dicom.patient if image.head.dicom is not None else ""),
+        )
+        found = next(((source, plain_id(text)) for source, text in candidates if plain_id(text)), ("", ""))
+        image.patient_source, image.patient = found
+        image.split = names.splits[number]
+        if layout.dataset is not None:
+            image.case = CHANNEL_ENDING.sub("", PurePosixPath(stem(image.paths[0])).name)
+
+
+def _first_group(pattern: re.Pattern[str] | None, path: str) -> str:
+    match = pattern.search(path) if pattern is not None else None
+    return (match[1] or "") if match else ""
+
+
+def name_by_table(plan: Plan) -> None:
+    """Let the table's patients and splits take precedence; an image whose row does not parse is refused."""
+    if plan.table is None:
+        return
+    plan.keep(lambda image: _take_row(plan, image))
+
+
+def _take_row(plan: Plan, image: Planned) -> Refusal | None:
+    if plan.table is None or image.row is None:
+        return None
+    try:
+        content = plan.table.content(image.row)
+    except UnreadableImage as error:
+        return Refusal(error.reason, error.detail)
+    if plain_id(content.patient):
+        image.patient_source, image.patient = "the table", plain_id(content.patient)
+    image.study = plain_id(content.study)
+    image.split = next((split for split in SPLITS if split == content.split), image.split)
+    return None
+
+
+def require_patients(plan: Plan, names: FolderNames, options: IngestOptions) -> None:
+    """Stop where images of unknown patients lie in several folders and nobody said what these are.
+
+    Raises:
+        InputError: shows both readings, and the option for each.
+    """
+    if options.folders != "ask" or not names.ambiguous or all(image.patient for image in plan.images):
+        return
+    raise ask(names, labels_known=plan.table is not None and bool(plan.table.labels))
+
+
+def identity_of(image: Planned, part: int | None = None) -> str:
+    """What stands for the patient: the id, else the study, the series or the case, else the file.
+
+    Args:
+        image: planned image.
+        part: row of an archive, each of which is an image of its own; pages and frames of a file are not.
+    """
+    if image.patient:
+        return image.patient
+    dicom = image.head.dicom
+    study = image.study or (dicom.study if dicom is not None else "")
+    if study:
+        return f"study\0{study}"
+    if dicom is not None and dicom.series:
+        return f"series\0{dicom.series}"
+    if image.case:
+        return f"case\0{image.case}"
+    return f"image\0{image.paths[0]}\0{'' if part is None else part}"
+
+
+def divide(plan: Plan, options: IngestOptions) -> Division:
+    """How the source divides its patients, where that counts.
+
+    Raises:
+        InputError: the division was asked for and there is none.
+    """
+    if options.source_splits == "ignore":
+        return Division()
+    stated = [(identity_of(image), image.split) for image in plan.images if image.split is not None]
+    unmistakable = _unmistakable([split for _, split in stated], len(plan.images))
+    if options.source_splits == "auto" and not unmistakable:
+        if stated and len({split for _, split in stated}) > 1:
+            plan.warnings.append(
+                f"{len(stated)} of {len(plan.images)} images lie in a split of the source, which is not kept since "
+                "others lie in none; set source_splits to use or ignore"
+            )
+        return Division()
+    if not stated:
+        raise InputError("the source divides its images into no splits", "leave source_splits at auto")
+    return _settled(plan, Division.of(stated, exact=plan.exact_splits), options)
+
+
+def divide_archive(parts: Mapping[str, int], options: IngestOptions) -> Division:
+    """How the parts of an archive divide its rows; each of them is told its part."""
+    named = frozenset(split for split in SPLITS if parts.get(split))
+    if options.source_splits == "ignore" or (options.source_splits == "auto" and not {"train"} < named):
+        return Division()
+    return Division(theirs=named)
+
+
+def _unmistakable(splits: list[Split], total: int) -> bool:
+    return len(splits) == total and "train" in splits and len(set(splits)) > 1
+
+
+def _settled(plan: Plan, division: Division, options: IngestOptions) -> Division:
+    if division.on_both_sides:
+        both = len(division.on_both_sides)
+        if options.split_conflicts == "refuse":
+            plan.keep(lambda image: _on_both_sides if identity_of(image) in division.on_both_sides else None)
+            plan.warnings.append(f"{both} patients lie in several splits of the source; their images were left out")
+        else:
+            plan.warnings.append(
+                f"{both} patients lie in several splits of the source; all their images went to the most held-out one"
+            )
+    return division
+
+
+_on_both_sides = Refusal(Reason.SPLIT_CONFLICT, "its patient lies in several splits of the source")

@@ -1,0 +1,138 @@
+"""Who a patient is: never a guess, never two people in one, the same person however a tool wrote the id."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import polars as pl
+import pytest
+import tifffile
+
+from cohorts.errors import InputError
+from cohorts.naming import plain_id
+from tests.cohorts.files import KEY, structure, take_in, write_dicom, write_png
+
+NAMES = ("MEIER_ANNA", "SCHMIDT_JAN", "WEBER_LEA")
+
+
+def folders_of_people(source: Path, images: int = 4) -> Path:
+    for place, name in enumerate(NAMES):
+        for number in range(images):
+            write_png(source / name / f"{number}.png", structure(10 * place + number))
+    return source
+
+
+def test_folders_are_never_guessed_to_be_classes_or_patients(tmp_path: Path) -> None:
+    source = folders_of_people(tmp_path / "s")
+    with pytest.raises(
+        InputError, match="12 images lie in 3 folders, and nothing says whether these are classes or"
+    ) as e:
+        take_in(source, tmp_path / "c")
+    assert "folders=classes (3 public labels)" in str(e.value)
+    assert "folders=patients (3 patients, no labels)" in str(e.value)
+    assert not any(name in str(e.value) for name in NAMES)
+    assert not (tmp_path / "c").exists()
+
+
+def test_folders_that_are_patients_stay_in_one_split_and_name_nothing_public(tmp_path: Path) -> None:
+    result = take_in(folders_of_people(tmp_path / "s"), tmp_path / "c", folders="patients")
+    cohort = result.cohort
+    assert cohort.schema.patients == "known"
+    assert cohort.schema.labels == ()
+    assert set(cohort.manifest["patient"]) == {KEY.pseudonym("patient", name) for name in NAMES}
+    assert cohort.manifest.group_by("patient").agg(pl.col("split").n_unique())["split"].to_list() == [1, 1, 1]
+    published = b"".join(path.read_bytes() for path in sorted((tmp_path / "c").rglob("*")) if path.is_file())
+    assert not any(part.encode() in published for name in NAMES for part in name.split("_"))
+
+
+def test_classes_and_patients_may_lie_in_each_other(tmp_path: Path) -> None:
+    for number in range(12):
+        write_png(
+            tmp_path / "s" / ("sick", "well")[number % 2] / f"p{number // 4}" / f"{number}.png", structure(number)
+        )
+    cohort = take_in(tmp_path / "s", tmp_path / "c", folders="classes/patients").cohort
+    assert cohort.schema.labels == ("sick", "well")
+    assert cohort.manifest["patient"].n_unique() == 3
+
+
+def test_folder_classes_and_a_patient_table_are_combined(tmp_path: Path) -> None:
+    lines = ["file,patient_id"]
+    for number in range(12):
+        name = f"{('sick', 'well')[number % 2]}/{number}.png"
+        write_png(tmp_path / "s" / name, structure(number))
+        lines.append(f"{name},{number // 3}")
+    (tmp_path / "s" / "patients.csv").write_text("\n".join(lines) + "\n")
+    cohort = take_in(tmp_path / "s", tmp_path / "c", folders="classes").cohort
+    assert cohort.schema.labels == ("sick", "well")
+    assert cohort.schema.patients == "known"
+    assert cohort.manifest["patient"].n_unique() == 4
+
+
+def test_one_file_is_one_patient(tmp_path: Path) -> None:
+    frames = np.stack([structure(number, (12, 10, 9), "int16", 900) for number in range(8)], axis=-1)
+    (tmp_path / "n").mkdir()
+    nib.save(nib.Nifti1Image(frames, np.eye(4)), tmp_path / "n" / "perfusion.nii.gz")
+    cohort = take_in(tmp_path / "n", tmp_path / "c", spatial_dims=3).cohort
+    assert len(cohort) == 8
+    assert cohort.manifest["patient"].n_unique() == cohort.manifest["split"].n_unique() == 1
+    assert cohort.schema.patients == "per_image"
+
+    (tmp_path / "t").mkdir()
+    pages = np.stack([structure(100 + number) for number in range(6)])
+    tifffile.imwrite(tmp_path / "t" / "a.tif", pages, photometric="minisblack")
+    cohort = take_in(tmp_path / "t", tmp_path / "d", spatial_dims=2).cohort
+    assert len(cohort) == 6
+    assert cohort.manifest["patient"].n_unique() == cohort.manifest["split"].n_unique() == 1
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("1", "1.0"),
+        (" 7 ", "7"),
+        ("Ａ１", "A1"),
+        ("e\u0301", "é"),
+        ("A\u200b1", "A1"),
+        ("A  1", "A 1"),
+        ("12", "12.00"),
+    ],
+)
+def test_ids_that_tools_wrote_otherwise_are_equal(one: str, other: str) -> None:
+    assert plain_id(one) == plain_id(other)
+
+
+@pytest.mark.parametrize(("one", "other"), [("1", "01"), ("a1", "A1"), ("1.5", "15"), ("1.0.2", "1.2"), ("-1", "1")])
+def test_ids_that_differ_stay_apart(one: str, other: str) -> None:
+    assert plain_id(one) != plain_id(other)
+
+
+def test_headers_and_tables_name_the_same_patient(tmp_path: Path) -> None:
+    for number in range(4):
+        write_dicom(
+            tmp_path / "s" / f"{number}.dcm", structure(number, dtype="uint16", high=999), PatientID=f" {number} "
+        )
+    (tmp_path / "s" / "t.csv").write_text("patient_id,label\n" + "".join(f"{n}.0,x\n" for n in range(4)))
+    cohort = take_in(tmp_path / "s", tmp_path / "c", table="t.csv", join="patient", labels=("x",)).cohort
+    assert set(cohort.manifest["patient"]) == {KEY.pseudonym("patient", str(n)) for n in range(4)}
+
+
+def test_bids_subjects_are_patients(tmp_path: Path) -> None:
+    for subject in ("01", "02", "03"):
+        for session in ("ses-1", "ses-2"):
+            folder = tmp_path / "s" / f"sub-{subject}" / session / "anat"
+            folder.mkdir(parents=True)
+            volume = structure(int(subject) * 10 + int(session[-1]), (16, 12, 11), "int16", 900)
+            nib.save(nib.Nifti1Image(volume, np.eye(4)), folder / f"sub-{subject}_{session}_T1w.nii.gz")
+            mask = (volume > 500).astype(np.uint8)
+            nib.save(nib.Nifti1Image(mask, np.eye(4)), folder / f"sub-{subject}_{session}_dseg.nii.gz")
+    (tmp_path / "s" / "participants.tsv").write_text(
+        "participant_id\tage\tsex\nsub-01\t40\tF\nsub-02\t50\tM\nsub-03\t60\tF\n"
+    )
+    result = take_in(tmp_path / "s", tmp_path / "c")
+    cohort = result.cohort
+    assert cohort.schema.patients == "known"
+    assert (len(cohort), cohort.manifest["patient"].n_unique()) == (6, 3)
+    assert cohort.schema.mask_values == {0: "background", 1: "1"}
+    assert sorted(set(cohort.attribute("age"))) == [40, 50, 60]
