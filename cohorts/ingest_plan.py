@@ -248,21 +248,30 @@ def _named_columns(options: IngestOptions) -> list[str]:
 
 def _take_fitting_table(plan: Plan, layout: Layout, options: IngestOptions) -> None:
     fitting: list[tuple[str, Table]] = []
-    problem: InputError | None = None
+    unreadable: InputError | None = None
+    unjoined: InputError | None = None
     for path in layout.tables:
         try:
             table = Table.read(plan.root / path, options)
+        except InputError as error:
+            unreadable = error
+            continue
+        try:
             if table.bind([image.key() for image in _without_masks_of(table, plan.images)]) >= TABLE_FITS:
                 fitting.append((path, table))
         except InputError as error:
-            problem = error
+            unjoined = error
     if len(fitting) > 1:
         raise InputError(f"{len(fitting)} tables at the top of {plan.root} fit the images", "name one with table")
     if fitting:
         _mark_used(plan, fitting[0][0], "table")
         plan.table = fitting[0][1]
-    elif problem is not None and any(_named_columns(options)):
-        raise problem
+    elif unreadable is not None:  # it may be the one that names the patients
+        raise InputError(unreadable.what, f"{unreadable.remedy}, or read the images alone with table: none")
+    elif unjoined is not None and any(_named_columns(options)):
+        raise unjoined
+    elif unjoined is not None and plan.images:
+        plan.warnings.append(f"a table at the top of the source was not used: {unjoined}")
     elif layout.tables and plan.images:
         plan.warnings.append("a table at the top of the source fits too few images and was not used; name it to use it")
 

@@ -41,8 +41,11 @@ def plain_id(text: str) -> str:
         >>> plain_id(" 17.0 "), plain_id("007"), plain_id("A  12")
         ('17', '007', 'A 12')
     """
-    composed = unicodedata.normalize("NFKC", text)
-    visible = "".join(sign for sign in composed if unicodedata.category(sign) not in {"Cf", "Cc"} or sign in "\t\n\r")
+    visible = text
+    if not (text.isascii() and text.isprintable()):  # most are, and are asked for often
+        composed = unicodedata.normalize("NFKC", text)
+        kept = (sign for sign in composed if unicodedata.category(sign) not in {"Cf", "Cc"} or sign in "\t\n\r")
+        visible = "".join(kept)
     spaced = " ".join(visible.split())
     number = _WHOLE_NUMBER.fullmatch(spaced)
     return number[1] if number else spaced
