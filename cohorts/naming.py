@@ -11,6 +11,16 @@ import unicodedata
 from collections import Counter
 from collections.abc import Collection, Iterable
 
+from cohorts.records import Split
+
+SPLIT_WORDS: dict[str, Split] = {
+    "train": "train", "training": "train", "tr": "train", "imagestr": "train",
+    "val": "val", "valid": "val", "validation": "val", "dev": "val",
+    "gate": "gate",
+    "test": "test", "testing": "test", "ts": "test", "holdout": "test", "imagests": "test",
+}  # fmt: skip
+"""Names of folders, files and cells, case folded, that say which split an image is in; ``imagesTr`` is nnU-Net's."""
+
 _WHOLE_NUMBER = re.compile(r"([0-9]+)\.0+")  # what a float column makes of an identifier
 _KEPT = {
     "L",
@@ -41,8 +51,11 @@ def plain_id(text: str) -> str:
         >>> plain_id(" 17.0 "), plain_id("007"), plain_id("A  12")
         ('17', '007', 'A 12')
     """
-    composed = unicodedata.normalize("NFKC", text)
-    visible = "".join(sign for sign in composed if unicodedata.category(sign) not in {"Cf", "Cc"} or sign in "\t\n\r")
+    visible = text
+    if not (text.isascii() and text.isprintable()):  # most are, and are asked for often
+        composed = unicodedata.normalize("NFKC", text)
+        kept = (sign for sign in composed if unicodedata.category(sign) not in {"Cf", "Cc"} or sign in "\t\n\r")
+        visible = "".join(kept)
     spaced = " ".join(visible.split())
     number = _WHOLE_NUMBER.fullmatch(spaced)
     return number[1] if number else spaced

@@ -15,6 +15,16 @@ Format = Literal["auto", "dicom", "nifti", "picture", "npz"]
 AttributeKind = Literal["auto", "continuous", "categorical"]
 NearDuplicatePolicy = Literal["together", "drop", "mark", "off"]
 _KINDS = {"auto", "continuous", "categorical"}
+NO_FINDING = (
+    "No Finding", "No Findings", "No abnormality", "Normal", "Norm", "Unremarkable",
+    "Normalbefund", "Unauffällig", "Ohne Befund",
+    "Normale", "Sans anomalie", "Sin hallazgos", "Sem achados",
+    "норма", "без патологии",
+    "φυσιολογικό",
+    "正常", "未见异常", "無異常", "异常なし", "異常なし", "所見なし",
+    "정상",
+)  # fmt: skip
+"""Words that state the absence of every label, compared without case, spaces and punctuation."""
 
 FOLDER_MEANINGS = ("ask", "classes", "patients", "classes/patients", "patients/classes", "ignore")
 WITHOUT_EFFECT_ON_RESULT = ("workers", "strict", "seconds_per_file")
@@ -41,8 +51,10 @@ class IngestOptions(Frozen):
         uid_column: column of SOPInstanceUIDs or SeriesInstanceUIDs.
         label_columns: one column whose cells list findings, or several columns (one per label) of 1 / 0 / -1 / empty.
         label_names: names of the numbered labels of a ``.npz``, in order.
-        label_separator: separates the findings of a cell.
-        no_finding: cell values (or column names) that state the absence of every label.
+        label_separator: separates the findings of a cell; ``auto``: ``|``, else ``;``, else a comma where
+            its parts recur.
+        no_finding: cell values (or column names) that state the absence of every label. Among classes, and
+            as names of columns, the defaults count only as far as they say *no finding*: *normal* is a class there.
         uncertain: what -1 in a label column means: ``missing`` (not stated), ``present`` or ``absent``.
         exclusive: exactly one label is present per image (a class); ``auto``: when every labelled image has one.
         text_column: column of reports or captions; never detected, since text may name a patient.
@@ -87,6 +99,11 @@ class IngestOptions(Frozen):
         strict: stop at the first rejected file.
         workers: processes that decode; ``None``: one per usable core; 0: decode in this process.
         seconds_per_file: time after which a decoder is taken to hang.
+        table_encoding: encoding of a CSV or TSV file, as Python names it (``cp1252``, ``gb18030``, ``cp932`` …);
+            ``auto``: by its byte order mark, else UTF-8, and refused otherwise.
+        split_column: column of the split that each image has already; ``""``: looked for.
+        max_age: ages above it become ``max_age + 1`` years, and ages below two years become completed years (89 is
+            what HIPAA's safe harbour asks for); ``None``: ages are kept.
     """
 
     format: Format = "auto"
@@ -100,8 +117,8 @@ class IngestOptions(Frozen):
     uid_column: str = ""
     label_columns: tuple[str, ...] = ()
     label_names: tuple[str, ...] = ()
-    label_separator: Annotated[str, Field(min_length=1)] = "|"
-    no_finding: tuple[str, ...] = ("No Finding", "No finding", "no finding", "no_finding", "No_Finding")
+    label_separator: str = "auto"
+    no_finding: tuple[str, ...] = NO_FINDING
     uncertain: Literal["missing", "present", "absent"] = "missing"
     exclusive: bool | Literal["auto"] = "auto"
     text_column: str = ""
@@ -130,6 +147,19 @@ class IngestOptions(Frozen):
     strict: bool = False
     workers: Annotated[int, Field(ge=0, le=256)] | None = None
     seconds_per_file: Annotated[int, Field(ge=1)] = 600
+    table_encoding: str = "auto"
+    split_column: str = ""
+    max_age: Annotated[int, Field(ge=2, lt=120)] | None = None
+
+    @field_validator("table_encoding")
+    @classmethod
+    def _encoding_is_known(cls, encoding: str) -> str:
+        try:
+            if encoding != "auto":
+                "".encode(encoding)
+        except (LookupError, UnicodeError):
+            raise ValueError(f"table_encoding must be auto or a text encoding of Python, got {encoding!r}") from None
+        return encoding
 
     @field_validator("attributes")
     @classmethod

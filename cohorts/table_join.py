@@ -6,11 +6,13 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from cohorts.errors import Reason, UnreadableImage
+from cohorts.naming import plain_id
 
 AMBIGUOUS, NONE = -1, -2
+WHOLE, END, NAME, ID = "whole path", "end of the path", "file name", "identifier"
 SUFFIXES = {".dcm", ".dicom", ".png", ".jpg", ".jpeg", ".tif", ".tiff", ".nii", ".gz"}
 
 
@@ -29,8 +31,24 @@ class FileKey:
     patient: str = ""
 
 
+class Fit(NamedTuple):
+    """A row that fits a file.
+
+    Attributes:
+        row: its number, or ``AMBIGUOUS`` or ``NONE``.
+        weak: other files may fit as well.
+        way: what is equal.
+    """
+
+    row: int
+    weak: bool
+    way: str
+
+
 class RowIndex:
     """Finds rows by one kind of key.
+
+    Paths and identifiers are compared without what tools change about them (:func:`~cohorts.naming.plain_id`).
 
     A path fits when it is equal to the file's, when one of the two is the end of the other, or when the file names
     alone are equal, provided that no two rows and no two files share a name; all of it again without suffixes.
@@ -43,27 +61,31 @@ class RowIndex:
 
     def __init__(self, kind: Literal["path", "uid", "patient"], cells: Sequence[Any], keys: Sequence[FileKey]) -> None:
         self.kind = kind
-        texts = ["" if cell is None else str(cell).strip() for cell in cells]
+        texts = ["" if cell is None else plain_id(str(cell)) for cell in cells]
         self._ids: dict[str, int] = {}
         self._paths: list[_PathIndex] = []
+        self._unlike: set[str] = set()
         if kind == "path":
-            paths = [_tidy(text) for text in texts]
-            own = [path for key in keys for path in key.paths]
+            paths = [tidy(text) for text in texts]
+            own = [tidy(path) for key in keys for path in key.paths]
+            self._unlike = _unlike([path for key in keys for path in key.paths])
             self._paths = [_PathIndex(paths, own), _PathIndex([stem(p) for p in paths], [stem(p) for p in own])]
             return
         for row, text in enumerate(texts):
             _note(self._ids, text, row)
         self._ids.pop("", None)
 
-    def candidates(self, key: FileKey) -> Iterator[tuple[int, bool]]:
-        """Rows that fit, the surest first, each with whether other files may fit as well."""
+    def candidates(self, key: FileKey) -> Iterator[Fit]:
+        """Rows that fit, the surest first."""
         if self.kind == "path":
-            for path in key.paths:
+            for path in map(tidy, key.paths):
+                if path in self._unlike:
+                    yield Fit(AMBIGUOUS, weak=True, way=WHOLE)
                 for index, own in zip(self._paths, (path, stem(path)), strict=True):
                     yield from index.candidates(own)
         else:
             for name in (key.patient,) if self.kind == "patient" else key.uids:
-                yield self._ids.get(name, NONE), False
+                yield Fit(self._ids.get(plain_id(name), NONE), weak=False, way=ID)
 
 
 class _PathIndex:
@@ -84,12 +106,12 @@ class _PathIndex:
         identify = AMBIGUOUS not in names.values() and max(of_files.values(), default=0) == 1
         self._names = names if identify else {}
 
-    def candidates(self, path: str) -> Iterator[tuple[int, bool]]:
-        yield self._whole.get(path, NONE), False
-        yield self._ends.get(path, NONE), False  # the table's paths start above the source
+    def candidates(self, path: str) -> Iterator[Fit]:
+        yield Fit(self._whole.get(path, NONE), weak=False, way=WHOLE)
+        yield Fit(self._ends.get(path, NONE), weak=False, way=END)  # the table's paths start above the source
         for end in _ends(path):
-            yield self._whole.get(end, NONE), True  # the table's paths start below the source
-        yield self._names.get(PurePosixPath(path).name, NONE), True
+            yield Fit(self._whole.get(end, NONE), weak=True, way=END)  # the table's paths start below the source
+        yield Fit(self._names.get(PurePosixPath(path).name, NONE), weak=True, way=NAME)
 
 
 class Join:
@@ -101,22 +123,25 @@ class Join:
     """
 
     def __init__(self, index: RowIndex, keys: Sequence[FileKey]) -> None:
-        self._rows = [_first_fit(index, key) for key in keys]
-        weak = Counter(row for row, by_end in self._rows if by_end and row >= 0)
-        strong = {row for row, by_end in self._rows if not by_end and row >= 0}
-        for number, (row, by_end) in enumerate(self._rows):
-            if by_end and row >= 0 and (weak[row] > 1 or row in strong):
-                self._rows[number] = (AMBIGUOUS, True)  # several files have that name
+        self._fits = [_first_fit(index, key) for key in keys]
+        weak = Counter(fit.row for fit in self._fits if fit.weak and fit.row >= 0)
+        strong = {fit.row for fit in self._fits if not fit.weak and fit.row >= 0}
+        for number, fit in enumerate(self._fits):
+            if fit.weak and fit.row >= 0 and (weak[fit.row] > 1 or fit.row in strong):
+                self._fits[number] = fit._replace(row=AMBIGUOUS)  # several files have that name
+
+    def ways(self) -> Counter[str]:
+        """Files that have a row, by what of them is equal."""
+        return Counter(fit.way for fit in self._fits if fit.row >= 0)
+
+    def rows(self) -> set[int]:
+        """Rows that have a file."""
+        return {fit.row for fit in self._fits if fit.row >= 0}
 
     @property
     def total_matched(self) -> int:
         """Files that have a row."""
-        return sum(row >= 0 for row, _ in self._rows)
-
-    @property
-    def total_rows_used(self) -> int:
-        """Rows that have a file."""
-        return len({row for row, _ in self._rows if row >= 0})
+        return sum(fit.row >= 0 for fit in self._fits)
 
     def row_of(self, number: int) -> int:
         """Row of the file with this number.
@@ -124,7 +149,7 @@ class Join:
         Raises:
             UnreadableImage: there is none, or several.
         """
-        row = self._rows[number][0]
+        row = self._fits[number].row
         if row == AMBIGUOUS:
             raise UnreadableImage(Reason.AMBIGUOUS_TABLE_ROW, "several rows or files share its name or id")
         if row < 0:
@@ -140,22 +165,26 @@ def stem(path: str) -> str:
     return str(pure)
 
 
-def _first_fit(index: RowIndex, key: FileKey) -> tuple[int, bool]:
-    for row, by_end in index.candidates(key):
-        if row >= AMBIGUOUS:
-            return row, by_end
-    return NONE, False
+def tidy(path: str) -> str:
+    """A path with forward slashes, comparable with another one."""
+    parts = [part for part in plain_id(path).replace("\\", "/").split("/") if part not in {"", "."}]
+    return "/".join(parts)
+
+
+def _unlike(paths: Sequence[str]) -> set[str]:
+    """Tidy paths that different paths have."""
+    different = set(paths)
+    return {path for path, total in Counter(map(tidy, different)).items() if total > 1}
+
+
+def _first_fit(index: RowIndex, key: FileKey) -> Fit:
+    return next((fit for fit in index.candidates(key) if fit.row >= AMBIGUOUS), Fit(NONE, weak=False, way=""))
 
 
 def _note(rows: dict[str, int], key: str, row: int) -> None:
     known = rows.setdefault(key, row)
     if known != row:
         rows[key] = AMBIGUOUS
-
-
-def _tidy(path: str) -> str:
-    parts = [part for part in path.replace("\\", "/").split("/") if part not in {"", "."}]
-    return "/".join(parts)
 
 
 def _ends(path: str) -> Iterator[str]:

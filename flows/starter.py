@@ -109,8 +109,6 @@ def _looked(place: Path, chosen: dict[str, Any], ask: Ask | None, progress: Prog
         if meaning:
             chosen["folders"] = meaning
             findings = look_at(place, validate(IngestOptions, chosen, "init"), progress)
-    if len(findings.tables) == 1:
-        chosen.setdefault("table", findings.tables[0])
     return findings
 
 

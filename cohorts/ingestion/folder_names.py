@@ -8,23 +8,8 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from cohorts.errors import InputError
+from cohorts.naming import SPLIT_WORDS
 from cohorts.records import Split
-
-SPLIT_WORDS: dict[str, Split] = {
-    "train": "train",
-    "training": "train",
-    "imagestr": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "dev": "val",
-    "gate": "gate",
-    "holdout": "gate",
-    "test": "test",
-    "testing": "test",
-    "imagests": "test",
-}
-"""Names of folders and cells that say which split an image belongs to; ``imagesTr`` and ``imagesTs`` are nnU-Net's."""
 
 _SUBJECT = re.compile(r"sub-([A-Za-z0-9]+)")  # BIDS 1.10, "Entities"
 

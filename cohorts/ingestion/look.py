@@ -10,7 +10,7 @@ from cohorts.ingestion.folder_names import folder_names
 from cohorts.ingestion.people import divide, divide_archive, name_by_table
 from cohorts.ingestion.planning import begin_plan, read_paths
 from cohorts.ingestion.scanning import lay_out_source, make_workers, scan_heads, source_root
-from cohorts.ingestion.tables import fitting_tables, use_table
+from cohorts.ingestion.tables import find_tables, use_table
 from cohorts.options import IngestOptions
 from cohorts.progress import Progress
 from cohorts.records import SPLITS
@@ -68,8 +68,9 @@ def look(source: str | Path, options: IngestOptions | None = None, progress: Pro
     read_paths(plan, usable, layout, options)
     found = Findings(len(plan.images), plan.schema.spatial_dims, masks=len(layout.masks) + len(layout.beside))
     if options.table == "auto":
-        fitting, problems = fitting_tables(plan, layout, options)
-        found.tables = tuple(path for path, _ in fitting)
+        candidates = find_tables(plan, layout, options)
+        found.tables = tuple(candidate.names[0] for candidate in candidates.fitting)
+        problems = [*candidates.unreadable, *candidates.unjoined]
         found.table_problems = tuple(str(problem) for problem in problems)
     if len(found.tables) > 1:
         return found  # somebody has to choose first

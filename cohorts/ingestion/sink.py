@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from cohorts.ages import settled_age
 from cohorts.duplicates import NearDuplicates
 from cohorts.errors import InputError, Reason, UnreadableImage
 from cohorts.grouping import Planned
@@ -189,6 +190,8 @@ class Sink:
     def _attributes(self, planned: Planned, content: RowContent) -> dict[str, float | str | None]:
         dicom, names = planned.head.dicom, {spec.name for spec in self.plan.schema.attributes}
         attributes = {name: value for name, value in (dicom.attributes if dicom else {}).items() if name in names}
+        if isinstance(age := attributes.get("age"), float):
+            attributes["age"] = settled_age(age, self.options)
         return attributes | {name: value for name, value in content.attributes.items() if value is not None}
 
     def _labels(self, planned: Planned, ready: ReadyImage, content: RowContent) -> dict[str, bool | None]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
 
 from cohorts.errors import InputError, Reason, UnreadableImage
 from cohorts.grouping import Planned
 from cohorts.ingestion.layout import Layout
 from cohorts.ingestion.plan import Plan
+from cohorts.naming import SPLIT_WORDS
 from cohorts.options import IngestOptions
 from cohorts.readers.tasks import Refusal
 from cohorts.source import find_path
@@ -35,36 +37,78 @@ def use_table(plan: Plan, layout: Layout, options: IngestOptions) -> None:
     _join_rows(plan, plan.table)
 
 
-def fitting_tables(
-    plan: Plan, layout: Layout, options: IngestOptions
-) -> tuple[list[tuple[str, Table]], list[InputError]]:
-    """Tables at the top of the source of which most images have a row, and what is wrong with the unreadable ones."""
-    fitting: list[tuple[str, Table]] = []
-    problems: list[InputError] = []
-    for path in layout.tables:
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A table at the top of the source of which most images have a row.
+
+    Attributes:
+        names: its file, or one file per split.
+        table: joined to the images.
+    """
+
+    names: tuple[str, ...]
+    table: Table
+
+
+@dataclass(slots=True)
+class Candidates:
+    """What the tables at the top of a source are.
+
+    Attributes:
+        fitting: those that fit.
+        unreadable: why others could not be read.
+        unjoined: why others have nothing to join by.
+    """
+
+    fitting: list[Candidate] = field(default_factory=list)
+    unreadable: list[InputError] = field(default_factory=list)
+    unjoined: list[InputError] = field(default_factory=list)
+
+
+def find_tables(plan: Plan, layout: Layout, options: IngestOptions) -> Candidates:
+    """Look at the tables at the top of the source; files named like splits are parts of one table."""
+    found = Candidates()
+    waiting = _parts(layout.tables)
+    for names in waiting:
         try:
-            table = Table.read(plan.root / path, options)
-            if table.bind([image.key() for image in _without_masks_of(table, plan.images)]) >= TABLE_FITS:
-                fitting.append((path, table))
+            table = Table.read_parts([plan.root / name for name in names], options)
         except InputError as error:
-            problems.append(error)
-    return fitting, problems
+            if len(names) > 1:
+                waiting += [(name,) for name in names]  # of other columns: each for itself
+            else:
+                found.unreadable.append(error)
+            continue
+        try:
+            if table.bind([image.key() for image in _without_masks_of(table, plan.images)]) >= TABLE_FITS:
+                found.fitting.append(Candidate(names, table))
+        except InputError as error:
+            found.unjoined.append(error)
+    return found
+
+
+def _parts(tables: Sequence[str]) -> list[tuple[str, ...]]:
+    parts = tuple(name for name in tables if PurePosixPath(name).stem.lower() in SPLIT_WORDS)
+    return [*((parts,) if parts else ()), *((name,) for name in tables if name not in parts)]
 
 
 def _take_fitting_table(plan: Plan, layout: Layout, options: IngestOptions) -> None:
-    fitting, problems = fitting_tables(plan, layout, options)
-    if len(fitting) > 1:
-        names = ", ".join(path for path, _ in fitting)
+    found = find_tables(plan, layout, options)
+    if len(found.fitting) > 1:
+        names = ", ".join(candidate.names[0] for candidate in found.fitting)
         raise InputError(
-            f"{len(fitting)} tables at the top of {plan.root} fit the images: {names}", "name one with table"
+            f"{len(found.fitting)} tables at the top of {plan.root} fit the images: {names}", "name one with table"
         )
-    if fitting:
-        plan.use(fitting[0][0], "table")
-        plan.table = fitting[0][1]
-    elif problems and any(_named_columns(options)):
-        raise problems[-1]
-    elif problems:
-        plan.warnings.append(f"a table at the top of the source was not used: {problems[0]}")
+    if found.fitting:
+        for name in found.fitting[0].names:
+            plan.use(name, "table")
+        plan.table = found.fitting[0].table
+    elif found.unreadable:  # it may be the one that names the patients
+        problem = found.unreadable[-1]
+        raise InputError(problem.what, f"{problem.remedy}, or read the images alone with table: none")
+    elif found.unjoined and any(_named_columns(options)):
+        raise found.unjoined[-1]
+    elif found.unjoined and plan.images:
+        plan.warnings.append(f"a table at the top of the source was not used: {found.unjoined[0]}")
     elif layout.tables and plan.images:
         plan.warnings.append("a table at the top of the source fits too few images and was not used; name it to use it")
 

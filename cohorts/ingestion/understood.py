@@ -15,9 +15,15 @@ if TYPE_CHECKING:
 
 def understood(plan: Plan, sink: Sink) -> tuple[str, ...]:
     """Lines for the end of ingestion: table, patients, labels, attributes, masks, splits, files left out."""
-    table = [] if plan.table is None else plan.table.understood()
-    lines = [*plan.understood, *table, _patients(plan), *_labels(plan, sink), *_attributes(plan, sink), *_masks(plan)]
-    return (*lines, _splits(plan, sink), *_left_out(sink))
+    lines = [*plan.understood, *_table(plan), _patients(plan), *_labels(plan, sink), *_attributes(plan, sink)]
+    return (*lines, *_masks(plan), _splits(plan, sink), *_left_out(sink))
+
+
+def _table(plan: Plan) -> list[str]:
+    if plan.table is None:
+        return []
+    said = [line for line in plan.table.understood() if not line.startswith(("labels: none", "attributes:"))]
+    return said + plan.table.remarks()
 
 
 def _patients(plan: Plan) -> str:

@@ -119,12 +119,15 @@ def test_text_is_taken_only_when_named(tmp_path: Path) -> None:
     assert sorted(cohort.manifest["text"].to_list(), key=str) == ["Clear.", None]
 
 
-def test_rows_that_do_not_parse_and_files_without_row_are_refused_and_spare_rows_counted(tmp_path: Path) -> None:
+def test_a_bad_cell_costs_the_cell_files_without_row_are_refused_and_spare_rows_counted(tmp_path: Path) -> None:
     pictures(tmp_path / "s", *[f"{n}.png" for n in range(12)])
     rows = "".join(f"{n}.png,{40 + n},1\n" for n in range(9))
-    csv(tmp_path / "s" / "t.csv", f"image,age,sick\n{rows}9.png,old,1\n10.png,50,perhaps\n99.png,50,1\n")
-    result = take_in(tmp_path / "s", tmp_path / "c", label_columns=("sick", "sick"))
-    assert rejections(result) == {"9.png": "bad_table_row", "10.png": "bad_table_row", "11.png": "no_table_row"}
+    csv(tmp_path / "s" / "t.csv", f"image,age,sick\n{rows}9.png,old,0\n10.png,50,perhaps\n99.png,50,1\n")
+    result = take_in(tmp_path / "s", tmp_path / "c", label_columns=("sick",))
+    assert rejections(result) == {"11.png": "no_table_row"}
+    assert labels_by_path(result)["10.png"] == {"sick": None}
+    assert labels_by_path(result)["9.png"] == {"sick": False}
+    assert result.cohort.attribute("age").count(None) == 1
     assert "1 of 12 table rows belong to no image that was found" in result.warnings
 
 
@@ -214,8 +217,9 @@ def test_a_column_of_sentences_is_no_label_column(tmp_path: Path) -> None:
     pictures(tmp_path / "s", "a.png")
     rows = "".join(f"{n}.png,finding{n}\n" for n in range(600))
     csv(tmp_path / "s" / "t.csv", f"image,label\na.png,x\n{rows}")
-    with pytest.raises(InputError, match="601 different labels, at most 512"):
-        take_in(tmp_path / "s", tmp_path / "c", table="t.csv")
+    with pytest.raises(InputError, match=r"column 'label' .* 601 different labels, at most 512"):
+        take_in(tmp_path / "s", tmp_path / "c", table="t.csv", label_columns=("label",))
+    assert take_in(tmp_path / "s", tmp_path / "c", table="t.csv").cohort.schema.labels == ()
 
 
 def rows_of(cells: list[str], paths: list[str]) -> list[int | str]:
