@@ -25,7 +25,7 @@ UNCERTAIN_CELLS = {"-1", "-1.0", "-1,0"}
 CLEAR_SHARE = 0.9  # a column is of one kind when this share of its cells are; the others are reported
 SPLIT_WORDS = {
     "train": "train", "training": "train", "tr": "train",
-    "val": "val", "valid": "val", "validation": "val", "dev": "val",
+    "val": "val", "valid": "val", "validate": "val", "validation": "val", "dev": "val",
     "gate": "gate",
     "test": "test", "testing": "test", "ts": "test", "holdout": "test",
 }  # fmt: skip
