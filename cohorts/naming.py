@@ -15,7 +15,7 @@ from cohorts.records import Split
 
 SPLIT_WORDS: dict[str, Split] = {
     "train": "train", "training": "train", "tr": "train", "imagestr": "train",
-    "val": "val", "valid": "val", "validation": "val", "dev": "val",
+    "val": "val", "valid": "val", "validate": "val", "validation": "val", "dev": "val",
     "gate": "gate",
     "test": "test", "testing": "test", "ts": "test", "holdout": "test", "imagests": "test",
 }  # fmt: skip

@@ -21,7 +21,7 @@ NO_FINDING = (
     "Normale", "Sans anomalie", "Sin hallazgos", "Sem achados",
     "норма", "без патологии",
     "φυσιολογικό",
-    "正常", "未见异常", "無異常", "异常なし", "異常なし", "所見なし",
+    "正常", "未见异常", "無異常", "異常なし", "所見なし",
     "정상",
 )  # fmt: skip
 """Words that state the absence of every label, compared without case, spaces and punctuation."""

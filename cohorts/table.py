@@ -10,6 +10,7 @@ import os
 from collections import Counter
 from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Literal
 
@@ -142,9 +143,15 @@ class Table:
         if self._labels.form == "columns" and len(self._labels.columns) > len(self.labels):
             return False  # one of them states that there is none
         together = (united([self._labels.of(row) for row in rows]) for rows in self._groups.values())
-        kinds = (kind for source in (self._labels.kinds(), together) for kind in source)
-        stated = [kind for kind in kinds if any(value is not None for value in kind.values())]
-        return bool(stated) and all(list(kind.values()).count(False) == len(kind) - 1 for kind in stated)
+        any_stated = False
+        for kind in chain(self._labels.kinds(), together):
+            values = list(kind.values())
+            if values.count(None) == len(values):
+                continue
+            any_stated = True
+            if (values.count(True), values.count(False)) != (1, len(values) - 1):
+                return False
+        return any_stated
 
     def bind(self, keys: Sequence[FileKey]) -> float:
         """Join the rows to these files; returns the share of files that have a row.

@@ -110,6 +110,9 @@ def _attribute(
         remarks.append(f"column {column!r} {why}: it is not used")
         return None
     spelt = one_spelling({cell: count for cell, count in counts.items() if plain_name(cell) not in UNKNOWN})
+    merged = len(spelt) - len(set(spelt.values()))
+    if merged:
+        remarks.append(f"column {column!r}: {merged} values differ from another one only in case or spaces")
     spec = AttributeSpec(name=name, kind="categorical")
     return Attribute(spec, column, dict(spelt), cells)
 

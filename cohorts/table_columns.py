@@ -111,9 +111,11 @@ class Columns:
 
     def counts(self, column: str) -> Counter[str]:
         """Rows per different text, without the empty one."""
-        found = Counter(self.cells(column))
+        found: Counter[str] = Counter()
+        for cell, total in self.frame[column].drop_nulls().value_counts().iter_rows():
+            found[stated_text(cell)] += total
         found.pop("", None)
-        return found
+        return Counter(dict(sorted(found.items())))
 
     def ids(self, role: str) -> list[str]:
         """Identifiers of a role, comparable with those of files; empty where a row has none, or one that is spoilt."""
