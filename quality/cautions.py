@@ -29,6 +29,8 @@ def cautions(material: Material, networks: Sequence[NetworkFacts]) -> Iterator[s
         yield "no autoencoder was given: distances have no ceiling, and the copy search has no positive control"
     if material.real.schema.spatial_dims == 3:
         yield "volumes were scored by their three middle slices (volume_filters, copies and diversity: whole volumes)"
+    if material.reading.rule in {"full range", "stated"}:
+        yield f"synthetic images are stored otherwise than real ones; they were read {material.reading.sentence}"
     for network in networks:
         score = network.held_out_score
         if score is not None and network.held_out_measure == "mean AUROC" and score < BARELY_LEARNED:
