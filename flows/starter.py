@@ -78,7 +78,7 @@ def write_starter(
         What has to be confirmed in the recipe before it runs.
 
     Raises:
-        InputError: the file exists, or the source cannot be looked at.
+        InputError: the file exists.
         RecipeError: name or source cannot stand in a recipe.
     """
     if file.exists():
@@ -88,11 +88,15 @@ def write_starter(
         raise RecipeError(f"{file.parent} is no folder", "make it first")
     chosen = dict(options or {})
     place = file.parent / Path(source).expanduser()
-    findings = _looked(place, chosen, ask, progress) if place.exists() else None
+    findings, problems = None, []
+    try:
+        findings = _looked(place, chosen, ask, progress)
+    except InputError as error:  # the images may come later
+        problems = [f"cohort.source was not looked at: {error}"]
     text = starter(source, name, findings, chosen)
     with no_space_becomes_one_line(file):
         file.write_text(text, encoding="utf-8")
-    return [] if findings is None else _open_questions(findings, chosen)
+    return problems if findings is None else _open_questions(findings, chosen)
 
 
 def _looked(place: Path, chosen: dict[str, Any], ask: Ask | None, progress: Progress | None) -> Findings:

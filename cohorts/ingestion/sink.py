@@ -262,6 +262,8 @@ class Sink:
                 f"{self._other_labels} exact duplicates carry other labels than the first copy; "
                 "medphantom inspect --rejected names them"
             )
+        if self.options.near_duplicates == "off":
+            self.warnings.append("near duplicates were not looked for: images may judge what learned from their twin")
         if self.left_out:
             self.warnings.append(
                 f"{self.left_out} images outside train nearly repeat a training image of another patient; nothing "

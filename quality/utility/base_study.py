@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cohorts.errors import InputError, UnsupportedClaim
+from cohorts.overview import left_out_sentence
 from cohorts.records import Array
 from quality.config import StudyConfig
 from quality.material import Material
@@ -136,6 +137,8 @@ class Study(ABC):
             yield f"there are too few synthetic images for {ratio:g} per real one, which was left out"
         if self.materials[0].real.schema.patients == "per_image":
             yield "the source named no patients: images of one may lie in training and test, which flatters every arm"
+        if (left_out := left_out_sentence(self.materials[0].real)) is not None:
+            yield left_out
         for gap in gaps:
             if gap.widened:
                 yield f"{gap.taught.words}: the gap between groups of {gap.attribute} is wider than with real images"
