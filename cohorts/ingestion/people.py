@@ -64,6 +64,15 @@ def _take_row(plan: Plan, image: Planned) -> Refusal | None:
     return None
 
 
+def alike_ids(plan: Plan) -> str | None:
+    """A warning of ids that differ by case or leading zeros only: a tool may have changed one person into two."""
+    ids = {image.patient for image in plan.images} - {""}
+    alike = len(ids) - len({name.casefold().lstrip("0") or "0" for name in ids})
+    if not alike:
+        return None
+    return f"{alike} patient ids differ from another by case or leading zeros only; they count as different patients"
+
+
 def require_patients(plan: Plan, names: FolderNames, options: IngestOptions) -> None:
     """Stop where images of unknown patients lie in several folders and nobody said what these are.
 

@@ -13,7 +13,7 @@ from cohorts.grouping import choose_spatial_dims, group_files
 from cohorts.ingestion.folder_names import FolderNames, folder_names
 from cohorts.ingestion.layout import Layout
 from cohorts.ingestion.masks import use_masks
-from cohorts.ingestion.people import divide, divide_archive, name_by_path, name_by_table, require_patients
+from cohorts.ingestion.people import alike_ids, divide, divide_archive, name_by_path, name_by_table, require_patients
 from cohorts.ingestion.plan import Plan
 from cohorts.ingestion.tables import use_table
 from cohorts.options import IngestOptions
@@ -53,6 +53,8 @@ def make_plan(layout: Layout, heads: Sequence[FileHead], options: IngestOptions)
     name_by_table(plan)
     names = folder_names([image.paths[0] for image in plan.images])
     require_patients(plan, names, options)
+    if (alike := alike_ids(plan)) is not None:
+        plan.warnings.append(alike)
     labels = _folder_labels(plan, names, options)
     use_masks(plan, layout, options)
     plan.division = divide(plan, options)

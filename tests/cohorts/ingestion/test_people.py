@@ -108,6 +108,14 @@ def test_ids_that_differ_stay_apart(one: str, other: str) -> None:
     assert plain_id(one) != plain_id(other)
 
 
+def test_ids_that_are_nearly_equal_are_told(tmp_path: Path) -> None:
+    for number, name in enumerate(("P7", "p7", "08", "8", "x")):
+        write_dicom(tmp_path / "s" / f"{number}.dcm", structure(number, dtype="uint16", high=999), PatientID=name)
+    result = take_in(tmp_path / "s", tmp_path / "c")
+    assert result.cohort.manifest["patient"].n_unique() == 5
+    assert any("2 patient ids differ from another by case or leading zeros only" in line for line in result.warnings)
+
+
 def test_headers_and_tables_name_the_same_patient(tmp_path: Path) -> None:
     for number in range(4):
         write_dicom(
