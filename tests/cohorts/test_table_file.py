@@ -86,6 +86,13 @@ def test_separators_are_told_outside_quotes(tmp_path: Path, separator: str) -> N
     assert len(table) == 2
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_lines_end_as_any_system_ends_them(tmp_path: Path, end: str) -> None:
+    table = read(tmp_path / "t.csv", end.join(["image,label", "a.png,x", 'b.png,"y', 'z"']), label_columns=())
+    assert len(table) == 2
+    assert table.content(0).labels == {}  # a name with a line break makes the column no labels
+
+
 def test_excel_names_its_separator_in_a_first_line(tmp_path: Path) -> None:
     assert read(tmp_path / "t.csv", "\ufeffsep=;\r\nimage;label\r\na.png;x\r\n").labels == ("x",)
 
@@ -111,6 +118,7 @@ def test_padded_and_empty_names_and_repeated_columns(tmp_path: Path) -> None:
         read(tmp_path / "t.csv", "image,label,label\na.png,x,y\n")
     with pytest.raises(InputError, match="the columns 'Age' and 'age', which are one name"):
         read(tmp_path / "t.csv", "image,Age,age\na.png,1,2\n")
+    assert read(tmp_path / "t.csv", "image,Age,age\na.png,1,1\n").content(0).attributes == {"age": 1.0}
     assert read(tmp_path / "t.csv", "image,note,note,label\na.png,1,2,x\n").labels == ("x",)  # nobody asks for notes
 
 
