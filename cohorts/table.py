@@ -193,7 +193,7 @@ class Table:
         assert self._join is not None  # noqa: S101 - bind() comes first
         row = self._join.row_of(number)
         if row in self._contradicting:
-            raise UnreadableImage(Reason.AMBIGUOUS_TABLE_ROW, self._contradicting[row])
+            raise UnreadableImage(Reason.BAD_TABLE_ROW, self._contradicting[row])
         return row
 
     def total_unmatched(self) -> int:

@@ -96,7 +96,7 @@ class Columns:
             return self._only(clean)
         for name in usual:
             fitting = [column for column in names if plain_name(column) == plain_name(name)]
-            if len(fitting) > 1:
+            if any(not self.frame[column].equals(self.frame[fitting[0]]) for column in fitting[1:]):
                 named = " and ".join(map(repr, fitting[:2]))
                 raise InputError(f"{self.path} has the columns {named}, which are one name", "rename one of them")
             if fitting:

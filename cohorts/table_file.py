@@ -247,8 +247,8 @@ def _check_header(path: Path, names: Sequence[str], known: Collection[str]) -> N
 
 
 def _as_text(column: pl.Series) -> pl.Series:
-    if column.dtype == pl.List(pl.String):
-        lists = [None if cell is None else json.dumps(list(cell)) for cell in column.to_list()]
+    if isinstance(column.dtype, pl.List) and column.dtype.inner in {pl.String, pl.Categorical, pl.Enum}:
+        lists = [None if cell is None else json.dumps(list(cell), default=str) for cell in column.to_list()]
         return pl.Series(column.name, lists, dtype=pl.String)
     if column.dtype.is_float():
         return pl.Series(column.name, list(_whole(column)), dtype=pl.String)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 from typing import Any, Literal, NamedTuple
 
 from cohorts.errors import Reason, UnreadableImage
@@ -101,8 +100,8 @@ class _PathIndex:
             _note(self._whole, path, row)
             for end in _ends(path):
                 _note(self._ends, end, row)
-            _note(names, PurePosixPath(path).name, row)
-        of_files = Counter(PurePosixPath(path).name for path in files)
+            _note(names, _name(path), row)
+        of_files = Counter(_name(path) for path in files)
         identify = AMBIGUOUS not in names.values() and max(of_files.values(), default=0) == 1
         self._names = names if identify else {}
 
@@ -111,7 +110,7 @@ class _PathIndex:
         yield Fit(self._ends.get(path, NONE), weak=False, way=END)  # the table's paths start above the source
         for end in _ends(path):
             yield Fit(self._whole.get(end, NONE), weak=True, way=END)  # the table's paths start below the source
-        yield Fit(self._names.get(PurePosixPath(path).name, NONE), weak=True, way=NAME)
+        yield Fit(self._names.get(_name(path), NONE), weak=True, way=NAME)
 
 
 class Join:
@@ -159,10 +158,12 @@ class Join:
 
 def stem(path: str) -> str:
     """A path without the suffixes of image formats (``scan.1.nii.gz`` → ``scan.1``)."""
-    pure = PurePosixPath(path)
-    while pure.suffix.lower() in SUFFIXES:
-        pure = pure.with_suffix("")
-    return str(pure)
+    folder, slash, name = path.rpartition("/")
+    while True:
+        rest, _, suffix = name.rpartition(".")
+        if not rest or f".{suffix.lower()}" not in SUFFIXES:
+            return f"{folder}{slash}{name}"
+        name = rest
 
 
 def tidy(path: str) -> str:
@@ -185,6 +186,10 @@ def _note(rows: dict[str, int], key: str, row: int) -> None:
     known = rows.setdefault(key, row)
     if known != row:
         rows[key] = AMBIGUOUS
+
+
+def _name(path: str) -> str:
+    return path.rpartition("/")[2]
 
 
 def _ends(path: str) -> Iterator[str]:

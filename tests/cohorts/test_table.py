@@ -248,6 +248,10 @@ def rows_of(cells: list[str], paths: list[str]) -> list[int | str]:
         (["p1/s/v.png", "p2/s/v.png"], ["p1/s/v.png", "p9/s/v.png"], [0, "no_table_row"]),  # names do not identify
         (["a.png"], ["b.png"], ["no_table_row"]),
         (["1.png"], ["11.png"], ["no_table_row"]),  # not by the end of a name
+        (["old/a", "", ""], ["new/a.png"], [0]),  # rows without a path are nobody's
+        (["c/e\u0301.png"], ["x/é.png"], [0]),  # two forms of one letter
+        (["17.0"], ["17.dcm"], [0]),  # a number that a column of numbers made longer
+        (["x  1.png"], ["x 1.png", "x  1.png"], ["ambiguous_table_row"] * 2),  # two files that are read as one
     ],
 )
 def test_which_row_belongs_to_which_path(cells: list[str], paths: list[str], expected: list[int | str]) -> None:

@@ -96,8 +96,8 @@ def test_ids_are_compared_without_what_tools_change_about_them(tmp_path: Path) -
 
 
 def test_an_id_that_a_spreadsheet_has_rounded_makes_nobody_the_same_patient(tmp_path: Path) -> None:
-    table = read(tmp_path / "t.csv", "image,patient\na.png,1.23457E+11\nb.png,1.23457E+11\nc.png,8\n")
-    assert [table.content(row).patient for row in range(3)] == ["", "", "8"]
+    table = read(tmp_path / "t.csv", "image,patient\na.png,1.23457E+11\nb.png,1E+11\nc.png,8\nd.png,2E5\n")
+    assert [table.content(row).patient for row in range(4)] == ["", "", "8", "2E5"]
     assert any("column 'patient': 2 identifiers are rounded numbers" in remark for remark in table.remarks())
 
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from pathlib import Path
 
 import polars as pl
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from cohorts.errors import InputError
@@ -86,6 +90,13 @@ def test_separators_are_told_outside_quotes(tmp_path: Path, separator: str) -> N
     assert len(table) == 2
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_lines_end_as_any_system_ends_them(tmp_path: Path, end: str) -> None:
+    table = read(tmp_path / "t.csv", end.join(["image,label", "a.png,x", 'b.png,"y', 'z"']), label_columns=())
+    assert len(table) == 2
+    assert table.content(0).labels == {}  # a name with a line break makes the column no labels
+
+
 def test_excel_names_its_separator_in_a_first_line(tmp_path: Path) -> None:
     assert read(tmp_path / "t.csv", "\ufeffsep=;\r\nimage;label\r\na.png;x\r\n").labels == ("x",)
 
@@ -111,6 +122,7 @@ def test_padded_and_empty_names_and_repeated_columns(tmp_path: Path) -> None:
         read(tmp_path / "t.csv", "image,label,label\na.png,x,y\n")
     with pytest.raises(InputError, match="the columns 'Age' and 'age', which are one name"):
         read(tmp_path / "t.csv", "image,Age,age\na.png,1,2\n")
+    assert read(tmp_path / "t.csv", "image,Age,age\na.png,1,1\n").content(0).attributes == {"age": 1.0}
     assert read(tmp_path / "t.csv", "image,note,note,label\na.png,1,2,x\n").labels == ("x",)  # nobody asks for notes
 
 
@@ -153,3 +165,27 @@ def test_messages_repeat_no_cell(tmp_path: Path) -> None:
         with pytest.raises(InputError) as raised:
             read(tmp_path / "t.csv", content)
         assert name not in str(raised.value)
+
+
+CELLS = st.sampled_from(
+    ["1", "0", "-1", "", "x", "['a', 'b']", "[", "['", "a|b", "a, b", "45,5", ">89", "1E+11", "肺炎"]
+)
+
+
+@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.lists(CELLS | st.text(max_size=12), min_size=4, max_size=4), max_size=6), st.binary(max_size=30))
+def test_any_bytes_are_a_table_or_refused_in_one_line(tmp_path: Path, rows: list[list[str]], noise: bytes) -> None:
+    written = io.StringIO()
+    csv.writer(written).writerows([["image", "label", "age", "flag"], *rows])
+    for content in (written.getvalue().encode(errors="replace"), written.getvalue().encode(errors="replace") + noise):
+        said: list[str] = []
+        try:
+            table = read(tmp_path / "t.csv", content)
+        except InputError as error:
+            said = [str(error)]
+        else:
+            said = [*table.remarks(), *table.understood()]
+            assert all(set(table.content(row).labels) == set(table.labels) for row in range(len(table)))
+            assert table.exclusive in {True, False}
+        assert said
+        assert "\n" not in "".join(said)

@@ -166,7 +166,7 @@ def test_rows_of_one_image_are_united(tmp_path: Path) -> None:
     assert b.labels == {"edema": False, "mass": True, "x": False}
     assert c.attributes == {"age": None}
     assert table.remarks() == ["column 'age': rows of 1 images contradict each other and are not stated"]
-    with pytest.raises(UnreadableImage, match="ambiguous_table_row: its rows name different patients"):
+    with pytest.raises(UnreadableImage, match="bad_table_row: its rows name different patients"):
         table.row_of(3)
     assert table.total_unmatched() == 0
     assert not table.exclusive
