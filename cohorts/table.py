@@ -213,6 +213,13 @@ class Table:
             split=self._stated(self._splits, rows),
         )
 
+    def who(self, row: int) -> tuple[str, str, str]:
+        """Patient, study and split of the image of a row; empty where none is stated."""
+        rows = self._groups.get(row, (row,))
+        columns = (self._ids["patient"], self._ids["study"], self._splits)
+        patient, study, split = (self._stated(column, rows) for column in columns)
+        return patient, study, split
+
     def restrict(self, labels: Collection[str], categories: Mapping[str, Collection[str]]) -> None:
         """Forget labels and categories, in the vocabulary and in what rows say.
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from pathlib import PurePosixPath
 
-from cohorts.errors import InputError, Reason, UnreadableImage
+from cohorts.errors import InputError, Reason
 from cohorts.grouping import Planned
 from cohorts.ingestion.folder_names import FolderNames, ask
 from cohorts.ingestion.layout import Layout
@@ -44,24 +44,14 @@ def _first_group(pattern: re.Pattern[str] | None, path: str) -> str:
 
 
 def name_by_table(plan: Plan) -> None:
-    """Let the table's patients and splits take precedence; an image whose row does not parse is refused."""
-    if plan.table is None:
-        return
-    plan.keep(lambda image: _take_row(plan, image))
-
-
-def _take_row(plan: Plan, image: Planned) -> Refusal | None:
-    if plan.table is None or image.row is None:
-        return None
-    try:
-        content = plan.table.content(image.row)
-    except UnreadableImage as error:
-        return Refusal(error.reason, error.detail)
-    if plain_id(content.patient):
-        image.patient_source, image.patient = "the table", plain_id(content.patient)
-    image.study = plain_id(content.study)
-    image.split = next((split for split in SPLITS if split == content.split), image.split)
-    return None
+    """Let the table's patients, studies and splits take precedence."""
+    for image in plan.images:
+        if plan.table is None or image.row is None:
+            continue
+        patient, image.study, split = plan.table.who(image.row)
+        if patient:
+            image.patient_source, image.patient = "the table", patient
+        image.split = next((known for known in SPLITS if known == split), image.split)
 
 
 def alike_ids(plan: Plan) -> str | None:
