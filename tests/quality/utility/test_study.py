@@ -53,6 +53,9 @@ def report(real: Cohort, tmp_path_factory: pytest.TempPathFactory, work: Path) -
 
 
 def test_every_arm_is_taught_and_compared_on_the_same_patients(report: StudyReport) -> None:
+    assert {name: one.rule for name, one in report.readings.items()} == {
+        "real": "window", "synthetic 1": "stored", "synthetic 2": "stored", "elsewhere": "window",
+    }  # fmt: skip
     taught = list(dict.fromkeys(score.taught for score in report.scores))
     words = [one.words for one in taught]
     assert words == [
