@@ -106,7 +106,7 @@ def _external(material: Material, name: str, cohort: Cohort) -> Exam:
     unit = "patients" if cohort.schema.patients == "known" else "images"
     train = positives(material.targets.values["train"], np.asarray(material.patients["train"]))
     counts = Counts(train=train, test=positives(other.asked, owners), unit=unit)
-    return Exam(name, other.synthetic_images, other.asked, owners, counts)
+    return Exam(name, other.synthetic_images, other.asked, owners, counts, reading=other.reading)
 
 
 @dataclass

@@ -150,7 +150,7 @@ def assessed(real: Cohort, theirs: Path, out: Path, *more: str) -> int:
 
 
 def test_the_same_pictures_in_16_bits_score_alike_and_every_copy_is_flagged(tmp_path: Path) -> None:
-    real = write_real(tmp_path / "real", 330, 0)
+    real = write_real(tmp_path / "real", 200, 0)
     copies = real.pixels(real.rows("train")[:55])
     reports = []
     for name, factor, dtype in (("eight", 1, np.uint8), ("sixteen", 257, np.uint16)):
