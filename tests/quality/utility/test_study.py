@@ -10,7 +10,8 @@ from cohorts.errors import ArtifactError, InputError, UnsupportedClaim
 from cohorts.identity import SplitFractions
 from cohorts.preprocess import Preprocess
 from cohorts.records import Array
-from cohorts.store import Cohort, CohortWriter
+from cohorts.store import Cohort
+from cohorts.writer import CohortWriter
 from quality.config import ClassifierConfig, StudyConfig
 from quality.utility.study import run_study
 from quality.utility.study_report import StudyReport, Taught
