@@ -113,7 +113,7 @@ def divide(plan: Plan, options: IngestOptions) -> Division:
         return Division()
     if not stated:
         raise InputError("the source divides its images into no splits", "leave source_splits at auto")
-    return _settled(plan, Division.of(stated, exact=plan.exact_splits), options)
+    return _settled(plan, Division.of(stated, exact=plan.is_export), options)
 
 
 def divide_archive(parts: Mapping[str, int], options: IngestOptions) -> Division:

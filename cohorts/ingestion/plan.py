@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from cohorts.exported import ValueMapping
 from cohorts.grouping import Planned
 from cohorts.ingestion.splits import Division
 from cohorts.readers.common import ReadOptions
@@ -32,7 +33,8 @@ class Plan:
         table: the label table.
         archive: the ``.npz`` that is the source, and its path.
         division: how the source divides its patients, where that is kept.
-        exact_splits: the source is an export of ours, whose splits are all there.
+        is_export: the source is an export of ours, whose splits and vocabulary are all there.
+        values: of an export, what the values of each file stand for: slope and intercept.
         mask_values: names of the integers of the masks, where the source has some.
         modality: DICOM modality code that the source names for all its images.
         warnings: what the user should know.
@@ -50,7 +52,8 @@ class Plan:
     table: Table | None = None
     archive: tuple[str, NpzHead] | None = None
     division: Division = field(default_factory=Division)
-    exact_splits: bool = False
+    is_export: bool = False
+    values: ValueMapping | None = None
     mask_values: dict[int, str] = field(default_factory=dict)
     modality: str | None = None
     warnings: list[str] = field(default_factory=list)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
 
 from cohorts.errors import InputError, Reason
+from cohorts.exported import export_facts, value_mapping
 from cohorts.grouping import choose_spatial_dims, group_files
 from cohorts.ingestion.folder_names import FolderNames, folder_names
 from cohorts.ingestion.layout import Layout
@@ -23,7 +23,6 @@ from cohorts.readers.tasks import FileHead, Refusal
 from cohorts.records import AttributeSpec, CohortSchema
 from cohorts.table import UNITS
 
-EXPORT_FILE = "export.json"  # cohorts.export.FACTS_FILE
 HEADER_ATTRIBUTES: dict[str, Literal["continuous", "categorical"]] = {
     "age": "continuous",
     "sex": "categorical",
@@ -75,7 +74,7 @@ def begin_plan(layout: Layout, heads: Sequence[FileHead], options: IngestOptions
     if layout.dataset is not None:
         plan.use("dataset.json", "dataset.json of nnU-Net")
         plan.mask_values, plan.modality = layout.dataset.mask_values, layout.dataset.modality
-    plan.exact_splits = _is_our_export(layout)
+    plan.is_export, plan.values = export_facts(layout.root) is not None, value_mapping(layout.root)
     return plan, usable
 
 
@@ -91,15 +90,6 @@ def read_paths(plan: Plan, usable: Sequence[FileHead], layout: Layout, options: 
     names = folder_names([image.paths[0] for image in plan.images])
     name_by_path(plan, names, layout, options)
     return names
-
-
-def _is_our_export(layout: Layout) -> bool:
-    file = layout.root / EXPORT_FILE
-    try:
-        said = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
-    except (OSError, ValueError, RecursionError):
-        return False
-    return isinstance(said, dict) and {"cohort_digest", "total_images"} <= set(said)
 
 
 def _archive(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,8 @@ import numpy as np
 from cohorts.ages import settled_age
 from cohorts.duplicates import NearDuplicates
 from cohorts.errors import InputError, Reason, UnreadableImage
+from cohorts.exported import source_values
+from cohorts.folders import pixel_digest
 from cohorts.grouping import Planned
 from cohorts.identity import IdentityKey
 from cohorts.ingestion.people import identity_of
@@ -97,7 +99,16 @@ class Sink:
             self.refuse(planned.paths, Refusal(error.reason, error.detail))
             return
         for ready in result.images:
-            self._add(planned, ready, content)
+            self._add(planned, self._with_source_values(planned, ready), content)
+
+    def _with_source_values(self, planned: Planned, ready: ReadyImage) -> ReadyImage:
+        """Of an export of ours: the values that it was made from."""
+        mapping = (self.plan.values or {}).get(planned.paths[0])
+        if mapping is None or mapping == (1, 0):
+            return ready
+        ready.image.pixels = source_values(ready.image.pixels, *mapping)
+        ready.image.inverted = mapping[0] < 0
+        return replace(ready, digest=pixel_digest(ready.image.pixels))
 
     def _add(self, planned: Planned, ready: ReadyImage, content: RowContent) -> None:
         labels = self._labels(planned, ready, content)
@@ -226,10 +237,10 @@ class Sink:
         changed = {row.image_id: split for row, split in zip(self._rows, splits, strict=True) if split != row.split}
         table = self.plan.table
         named: set[str] = {*self.options.labels, *self.options.label_columns, *self.options.label_names}
-        if self.plan.exact_splits and table is not None:
+        if self.plan.is_export and table is not None:
             named |= set(table.labels)  # an export of ours: its vocabulary was looked at before
         self.rare_labels = self._sharers.rare_labels(self.plan.schema.labels, named)
-        categories = {} if self.plan.exact_splits else self._sharers.rare_categories(self.options.categories)
+        categories = {} if self.plan.is_export else self._sharers.rare_categories(self.options.categories)
         self.rare_categories = {name: len(values) for name, values in categories.items()}
         self.left_out = splits.count(LEFT_OUT_SPLIT)
         if changed or self.rare_labels or categories:
