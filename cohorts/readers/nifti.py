@@ -12,7 +12,14 @@ import numpy as np
 
 from cohorts.errors import Reason, UnreadableImage
 from cohorts.readers import nifti_header
-from cohorts.readers.common import NOT_A_FILES_FAULT, DecodedImage, ReadOptions, narrowest, require_size
+from cohorts.readers.common import (
+    EXACT_IN_DOUBLE,
+    NOT_A_FILES_FAULT,
+    DecodedImage,
+    ReadOptions,
+    narrowest,
+    require_size,
+)
 from cohorts.readers.nifti_header import is_nifti
 from cohorts.records import Array
 
@@ -20,7 +27,6 @@ __all__ = ["gunzipped_head", "is_nifti", "read_mask", "read_shape", "read_volume
 
 GZIP_MAGIC = b"\x1f\x8b"
 HEAD_BYTES = 4096  # of a compressed file: more than its first 540 bytes need
-EXACT_IN_DOUBLE = 2**53
 LARGEST_ITEM = 8  # bytes: 128-bit floats depend on the machine
 VOLUME_AXES = 3
 
