@@ -121,7 +121,7 @@ def _raw_bytes(width: int, height: int, pixel_bits: int, interlace: int) -> int:
 def _require_rows(packed: bytes, needed: int) -> None:
     inflate = zlib.decompressobj()
     try:
-        found = len(inflate.decompress(packed, needed))
+        found = len(inflate.decompress(packed, max(1, needed)))  # 0 would mean no limit
         inflate.decompress(inflate.unconsumed_tail, 1)  # on to the checksum
     except zlib.error:
         raise UnreadableImage(Reason.UNDECODABLE, "compressed rows that are damaged") from None

@@ -98,7 +98,7 @@ def _segment(page: Any, place: int, size: int, needed: int) -> bytes:
         data = REVERSED_BITS[np.frombuffer(data, np.uint8)].tobytes()
     if page.compression in DEFLATED:
         try:
-            data = zlib.decompressobj().decompress(data, needed)
+            data = zlib.decompressobj().decompress(data, max(1, needed))  # 0 would mean no limit
         except zlib.error:
             raise UnreadableImage(Reason.UNDECODABLE, "compressed strips that are damaged") from None
     elif page.compression in UNPACKED_BY_LIBTIFF:

@@ -324,3 +324,8 @@ def test_a_mask_keeps_its_numbers_in_every_depth_and_palette(tmp_path: Path) -> 
     table = pl.read_parquet(result.private_folder / "rejections.parquet")
     assert dict(zip(table["path"], table["reason"], strict=True)) == {"images/white.png": "mask_mismatch"}
     assert all(mask is not None and np.array_equal(mask, numbers) for mask in result.cohort.masks([0, 1]))
+
+
+def test_files_of_slide_scanners_may_picture_a_label(tmp_path: Path) -> None:
+    found = refused(tmp_path, written(RGB, photometric="rgb", description="Aperio Image Library v11", metadata=None))
+    assert (found[0], "whole-slide" in found[1]) == ("unsupported_pixels", True)
