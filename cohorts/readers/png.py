@@ -17,6 +17,7 @@ from cohorts.readers.picture_values import ORIENTATION_TAG, Page, known_orientat
 from cohorts.records import Array
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
+FIRST_CHUNK = b"\0\0\0\x0dIHDR"
 GREY, RGB, PALETTE, GREY_ALPHA, RGB_ALPHA = 0, 2, 3, 4, 6
 CHANNELS = {GREY: 1, RGB: 3, PALETTE: 1, GREY_ALPHA: 2, RGB_ALPHA: 4}
 ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
@@ -78,7 +79,11 @@ def checked(data: bytes, options: ReadOptions) -> PngFacts:
         elif kind == b"acTL" and body[:4] != b"\0\0\0\x01":
             raise UnreadableImage(Reason.UNSUPPORTED_PIXELS, "an animated PNG: save its frames as pictures")
         ended = ended or kind == b"IEND"
+    if not head:
+        raise UnreadableImage(Reason.TRUNCATED, "a PNG that ends behind its signature")
     width, height, bits, color_type, _, _, interlace = struct.unpack(">IIBBBBB", head)
+    if color_type not in CHANNELS:
+        raise UnreadableImage(Reason.UNDECODABLE, "a PNG colour type that the standard does not define")
     if bits == 16 and color_type != GREY:
         raise UnreadableImage(Reason.UNSUPPORTED_PIXELS, "a 16-bit PNG with colour or alpha would lose 8 bits")
     require_size(width * height * CHANNELS[color_type] * 2, options)
@@ -92,10 +97,14 @@ def checked(data: bytes, options: ReadOptions) -> PngFacts:
 
 def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
     place = len(SIGNATURE)
+    if not FIRST_CHUNK.startswith(data[place : place + len(FIRST_CHUNK)]):
+        raise UnreadableImage(Reason.UNDECODABLE, "a PNG that does not begin with its header")
     while place < len(data):
         if place + 12 > len(data):
             raise UnreadableImage(Reason.TRUNCATED, "a PNG that ends within a chunk")
         length, kind = struct.unpack_from(">I4s", data, place)
+        if not kind.isalpha():
+            raise UnreadableImage(Reason.UNDECODABLE, "a PNG chunk without a name")
         if place + 12 + length > len(data):
             raise UnreadableImage(Reason.TRUNCATED, "a PNG that ends within a chunk")
         body = data[place + 8 : place + 8 + length]

@@ -230,3 +230,8 @@ def test_a_mask_in_jpeg_is_refused(tmp_path: Path) -> None:
     write_png(tmp_path / "s" / "masks" / "a.png", (GREY > 99).astype(np.uint8))
     (tmp_path / "s" / "masks" / "b.jpg").write_bytes(jpeg((GREY > 99).astype(np.uint8)))
     assert rejections(take_in(tmp_path / "s", tmp_path / "c")) == {"images/b.png": "mask_mismatch"}
+
+
+@pytest.mark.parametrize("data", [PNG_HEAD + b" broken", PNG_HEAD + chunk(b"IDAT", b""), png(GREY, color_type=5)])
+def test_what_only_begins_like_a_png_is_undecodable(tmp_path: Path, data: bytes) -> None:
+    assert refused(tmp_path, data)[0] == "undecodable"
