@@ -84,8 +84,8 @@ def test_pictures_that_would_lose_values_or_are_broken_are_refused(tmp_path: Pat
     result = take_in(source, tmp_path / "c")
     assert rejections(result) == {
         "bomb.png": "too_large",
-        "cut.jpg": "undecodable",
-        "cut.png": "undecodable",
+        "cut.jpg": "truncated",
+        "cut.png": "truncated",
         "rgb16.png": "unsupported_pixels",
         "small.png": "too_small",
     }
