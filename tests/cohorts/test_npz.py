@@ -122,7 +122,7 @@ def rows(tmp_path: Path, **arrays: Array) -> list[DecodedImage]:
     """What the reader itself gives, images and parts."""
     np.savez(tmp_path / "a.npz", allow_pickle=False, **arrays)
     options = ReadOptions(
-        2, "keep", split_frames=True, min_side=8, min_slices=4, max_bytes=2**20, near_duplicates=False
+        2, "keep", split_frames=True, min_side=8, min_slices=4, max_bytes=2**20, near_duplicates="off"
     )
     head = read_head(tmp_path / "a.npz")
     return list(read_rows(tmp_path / "a.npz", head, replace(options, spatial_dims=head.spatial_dims)))

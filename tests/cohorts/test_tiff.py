@@ -60,7 +60,7 @@ def pillow_tiff(pixels: Array, compression: str, **how: Any) -> bytes:
 def only(tmp_path: Path, data: bytes, **options: Any) -> Array:
     (tmp_path / "s").mkdir(exist_ok=True)
     (tmp_path / "s" / "a").write_bytes(data)
-    result = take_in(tmp_path / "s", tmp_path / "c", near_duplicates=False, **options)
+    result = take_in(tmp_path / "s", tmp_path / "c", near_duplicates="off", **options)
     ((_, (image,)),) = images_by_path(result).items()
     return image
 
