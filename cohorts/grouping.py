@@ -11,7 +11,7 @@ from typing import Literal
 from cohorts.errors import InputError, Reason
 from cohorts.options import IngestOptions
 from cohorts.readers.common import ReadOptions
-from cohorts.readers.dicom_geometry import find_stacks
+from cohorts.readers.dicom_stacks import find_stacks
 from cohorts.readers.npz import NpzHead
 from cohorts.readers.tasks import FileHead, ReadJob, Refusal
 from cohorts.source import Refused, common_folder
