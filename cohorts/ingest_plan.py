@@ -136,8 +136,9 @@ def make_plan(layout: Layout, heads: Sequence[FileHead], options: IngestOptions)
         (head.path, Refusal(Reason.UNSUPPORTED_PIXELS, "an archive of images among files: ingest it alone"))
         for head in others
     ]
-    plan.images = group_files([head for head in usable if head.kind != "npz"], dims, options, plan.refused)
-    plan.images.sort(key=lambda image: image.paths[0])
+    images = [head for head in usable if head.kind != "npz"]
+    plan.images = group_files(images, dims, options, plan.refused, layout.root)
+    plan.images.sort(key=lambda image: image.order)
     _use_table(plan, layout, options)
     _use_masks(plan, layout, options)
     plan.schema = _schema(plan, options)

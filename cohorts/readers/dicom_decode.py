@@ -35,7 +35,7 @@ DECODERS: tuple[tuple[set[uid.UID], tuple[str, ...]], ...] = (
 )
 """Pydicom's plugins for each family of transfer syntaxes, in the order in which they are tried.
 
-Pillow is not among them: it scales what has neither 8 nor 16 bits, and transforms colours by itself. Nor is pydicom's own
+Pillow is not among them: it scales what has neither 8 nor 16 bits, and transforms colours by itself. Nor is pydicom's
 RLE decoder, which drops what a broken segment holds too much. Lossy JPEG goes to GDCM directly
 (:func:`_lossy_jpeg_frame`), since pydicom's plugins refuse 12 bits.
 """

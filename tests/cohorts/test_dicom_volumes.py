@@ -149,7 +149,7 @@ def test_localizers_short_stacks_and_slices_without_position_are_refused(tmp_pat
     assert dict(details.iter_rows()) == {
         "a localizer": 6,
         "a stack of 3 slices, at least 4 are needed": 3,
-        "a slice without position, orientation, spacing or series": 1,
+        "a slice without position, orientation or spacing": 1,
     }
 
 
