@@ -64,7 +64,7 @@ def test_two_patients_with_all_identifiers_and_positions_alike_are_told_apart(tm
 def test_one_patient_written_in_two_ways_is_one_volume(tmp_path: Path) -> None:
     volume, places, unicode = volume_of(1), positions(), {"SpecificCharacterSet": "ISO_IR 192"}
     write_series(tmp_path / "s", volume[:3], places[:3], names=list("abc"), PatientID="17 ", **unicode)
-    full_width = {"PatientID": "１７", "ImageComments": "x"}  # noqa: RUF001 - a Japanese keyboard's digits
+    full_width = {"PatientID": "１７", "ImageComments": "x"}  # digits of another width
     write_series(tmp_path / "s", volume[3:], places[3:], names=list("def"), **full_width, **unicode)
     result, found = volumes(tmp_path / "s", tmp_path / "c")
     assert found == [volume.tobytes()]
