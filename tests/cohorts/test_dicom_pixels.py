@@ -64,11 +64,12 @@ def test_only_the_valid_bits_are_values(tmp_path: Path, high: int, signed: bool)
 
 
 def test_overlays_in_and_beside_the_pixels_are_left_out(tmp_path: Path) -> None:
-    planes = {"OverlayRows": 32, "OverlayColumns": 32, "OverlayBitsAllocated": 16, "OverlayBitPosition": 12}
     ds = dicom_dataset(grey() | 0x1000, **TWELVE)
-    for offset, value in ((0x10, 32), (0x11, 32), (0x100, 16), (0x102, 12)):
-        ds.add_new((0x6000, offset), "US", value)
-    assert len(planes) == 4
+    for element, value in ((0x10, 32), (0x11, 32), (0x100, 16), (0x102, 12)):  # in bit 12 of the pixels, PS3.5 8.1.2
+        ds.add_new((0x6000, element), "US", value)
+    for element, value in ((0x10, 32), (0x11, 32), (0x100, 1), (0x102, 0)):  # and in a plane of its own
+        ds.add_new((0x6002, element), "US", value)
+    ds.add_new((0x6002, 0x3000), "OW", bytes(128))
     ds.save_as(tmp_path / "a", enforce_file_format=True)
     assert np.array_equal(dicom.read_images(tmp_path / "a", OPTIONS)[0].pixels, grey())
 
