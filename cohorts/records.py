@@ -97,7 +97,7 @@ class CohortSchema(Frozen):
 
 @dataclass(frozen=True, slots=True)
 class Voi:
-    """A linear VOI window (PS3.3 C.11.2.1.2), in output units of the modality LUT; other functions are turned into one."""
+    """A linear VOI window (PS3.3 C.11.2.1.2), in output units of the modality LUT; others are turned into one."""
 
     center: float
     width: float

@@ -68,7 +68,13 @@ STACK_RANKS = ("TriggerTime", "AcquisitionTime", "ContentTime", "InstanceNumber"
 """What may differ within a volume, yet orders the slices at each position in turn."""
 
 _ENCODING = ("SOPClassUID", "Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "BitsAllocated")
-_HEAD_TAGS = [*HEADER_ALLOW_LIST, *STACK_TRAITS, *STACK_RANKS, *_ENCODING, "SharedFunctionalGroupsSequence"]
+_BEFORE_PIXELS = (
+    *("PatientID", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "FrameOfReferenceUID"),
+    *("Modality", "PatientAge", "PatientSex", "ViewPosition", "BodyPartExamined"),
+    *("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing", "EstimatedRadiographicMagnificationFactor"),
+    *("ImagePositionPatient", "ImageOrientationPatient", "GridFrameOffsetVector", "SharedFunctionalGroupsSequence"),
+)
+_HEAD_TAGS = [*_BEFORE_PIXELS, *STACK_TRAITS, *STACK_RANKS, *_ENCODING]
 
 SEGMENTATION_CLASSES = {"1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7"}
 _AGE = re.compile(r"(\d{1,3})([DWMY])")  # VR AS, PS3.5 6.2
