@@ -26,6 +26,7 @@ DIRECTORY_CLASS = "1.2.840.10008.1.3.10"
 PIXEL_KEYWORDS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 _ASCII_VRS = {"AS", "CS", "DA", "DS", "IS", "TM", "UI"}  # their values are plain text (PS3.5 6.2)
 _META_STARTS = 132  # after the preamble and its four letters (PS3.10 7.1)
+_LARGEST_PROBED = 2**30  # larger files are not read whole only to say why they hold no image
 _CUT_OFF = "the file ends before its data set does"
 
 
@@ -83,6 +84,8 @@ def is_cut_off(path: Path) -> bool:
     open sequence or open pixel data swallows it. A file cut exactly between two elements cannot be told from a shorter
     one. Deflated files are told by their compressed stream instead.
     """
+    if path.stat().st_size > _LARGEST_PROBED:
+        return False
     data = path.read_bytes()
     try:
         if _meta_information_ends(data):
