@@ -100,7 +100,7 @@ class CohortSchema(Frozen):
 
 @dataclass(frozen=True, slots=True)
 class Voi:
-    """A VOI LUT window as the DICOM header states it (PS3.3 C.11.2), in output units of the modality LUT."""
+    """A linear VOI window (PS3.3 C.11.2.1.2), in output units of the modality LUT; others are turned into one."""
 
     center: float
     width: float

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import PurePosixPath
 
@@ -36,6 +37,25 @@ def name_by_path(plan: Plan, names: FolderNames, layout: Layout, options: Ingest
         image.split = names.splits[number]
         if layout.dataset is not None:
             image.case = CHANNEL_ENDING.sub("", PurePosixPath(stem(image.paths[0])).name)
+
+
+def name_by_study(plan: Plan) -> None:
+    """Give DICOM images that name nobody the patient whom the rest of their study names, when it is one person."""
+    named: dict[str, set[str]] = defaultdict(set)
+    for image in plan.images:
+        if image.head.dicom is not None and image.head.dicom.study and image.patient:
+            named[image.head.dicom.study].add(image.patient)
+    for image in plan.images:
+        dicom = image.head.dicom
+        if not image.patient and dicom is not None and len(found := named.get(dicom.study, set())) == 1:
+            image.patient_source, image.patient = "DICOM study", next(iter(found))
+    several = {study for study, patients in named.items() if len(patients) > 1}
+    nobody = Refusal(Reason.GEOMETRY, "names no patient, and its study names several")
+    plan.keep(lambda image: nobody if not image.patient and _study_of(image) in several else None)
+
+
+def _study_of(image: Planned) -> str:
+    return image.head.dicom.study if image.head.dicom is not None else ""
 
 
 def _first_group(pattern: re.Pattern[str] | None, path: str) -> str:

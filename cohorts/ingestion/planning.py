@@ -13,7 +13,15 @@ from cohorts.grouping import choose_spatial_dims, group_files
 from cohorts.ingestion.folder_names import FolderNames, folder_names
 from cohorts.ingestion.layout import Layout
 from cohorts.ingestion.masks import use_masks
-from cohorts.ingestion.people import alike_ids, divide, divide_archive, name_by_path, name_by_table, require_patients
+from cohorts.ingestion.people import (
+    alike_ids,
+    divide,
+    divide_archive,
+    name_by_path,
+    name_by_study,
+    name_by_table,
+    require_patients,
+)
 from cohorts.ingestion.plan import Plan
 from cohorts.ingestion.tables import use_table
 from cohorts.options import IngestOptions
@@ -49,7 +57,11 @@ def make_plan(layout: Layout, heads: Sequence[FileHead], options: IngestOptions)
         return plan
     names = read_paths(plan, usable, layout, options)
     use_table(plan, layout, options)
+    if (values := plan.values) is not None:
+        unlisted = Refusal(Reason.NO_TABLE_ROW, "the export's table does not say what its values stand for")
+        plan.keep(lambda image: None if image.paths[0] in values else unlisted)
     name_by_table(plan)
+    name_by_study(plan)
     names = folder_names([image.paths[0] for image in plan.images])
     require_patients(plan, names, options)
     if (alike := alike_ids(plan)) is not None:
@@ -83,10 +95,9 @@ def read_paths(plan: Plan, usable: Sequence[FileHead], layout: Layout, options: 
     archives = [head for head in usable if head.kind == "npz"]
     aside = Refusal(Reason.UNSUPPORTED_PIXELS, "an archive of images among files: ingest it alone")
     plan.refused += [(head.path, aside) for head in archives]
-    plan.images = group_files(
-        [head for head in usable if head.kind != "npz"], plan.schema.spatial_dims, options, plan.refused
-    )
-    plan.images.sort(key=lambda image: image.paths[0])
+    images = [head for head in usable if head.kind != "npz"]
+    plan.images = group_files(images, plan.schema.spatial_dims, options, plan.refused, layout.root)
+    plan.images.sort(key=lambda image: image.order)
     names = folder_names([image.paths[0] for image in plan.images])
     name_by_path(plan, names, layout, options)
     return names

@@ -72,6 +72,13 @@ def _attributes(plan: Plan, sink: Sink) -> list[str]:
     lines = []
     if plan.schema.attributes:
         lines.append("attributes: " + ", ".join(f"{spec.name} ({spec.kind})" for spec in plan.schema.attributes))
+    unknown = Counter(
+        keyword for image in plan.images if image.head.dicom is not None for keyword in image.head.dicom.unknown_codes
+    )
+    lines += [
+        f"header {keyword}: {total} images hold no defined term of the standard, which is not stated"
+        for keyword, total in sorted(unknown.items())
+    ]
     for name, total in sorted(sink.rare_categories.items()):
         lines.append(
             f"attribute {name}: {total} categories are shared by fewer than {sink.options.min_patients} patients each "

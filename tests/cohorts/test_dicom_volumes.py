@@ -9,7 +9,8 @@ import polars as pl
 import pytest
 
 from cohorts.errors import InputError
-from cohorts.readers.dicom_geometry import Plane, find_stacks
+from cohorts.readers.dicom_geometry import Plane
+from cohorts.readers.dicom_stacks import find_stacks
 from cohorts.records import Array, ImageRecord
 from tests.cohorts.files import AXIAL, item, reasons, sequence, structure, take_in, uid, write_dicom, write_series
 
@@ -148,7 +149,7 @@ def test_localizers_short_stacks_and_slices_without_position_are_refused(tmp_pat
     assert dict(details.iter_rows()) == {
         "a localizer": 6,
         "a stack of 3 slices, at least 4 are needed": 3,
-        "a slice without position, orientation, spacing or series": 1,
+        "a slice without position, orientation or spacing": 1,
     }
 
 
@@ -158,7 +159,7 @@ def test_a_slice_that_cannot_be_decoded_refuses_its_volume_and_no_other(tmp_path
     cut = tmp_path / "s" / "bad" / "002.dcm"
     cut.write_bytes(cut.read_bytes()[:-100])
     result = take_in(tmp_path / "s", tmp_path / "c", spatial_dims=3)
-    assert (result.accepted, reasons(result)) == (1, {"undecodable": 6})
+    assert (result.accepted, reasons(result)) == (1, {"truncated": 6})
 
 
 def test_dimensions_are_detected(tmp_path: Path) -> None:

@@ -65,6 +65,7 @@ class Trial:
         self.cohort = folder / "cohort"
         options = ["--set", "cohort.options.split={train: 0.2, val: 0.1, gate: 0.1, test: 0.6}"]
         command = ["ingest", str(folder / "real"), "--out", str(self.cohort), "--public-phrase", "foreign", *options]
+        command += ["--folders", "classes"]
         assert main(command) == 0
 
     def scored(self, name: str, images: dict[str, list[Array]]) -> QualityReport:

@@ -238,6 +238,7 @@ def test_public_layouts_need_no_option_but_what_init_asks(
     source.mkdir()
     answers, check = build(source)
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "identity.key").write_text("2b" * 32 + "\n")  # a fixed key: the same splits every time
     monkeypatch.setenv("MEDPHANTOM_KEY_FILE", str(tmp_path / "identity.key"))
     if answers:  # without them, init says what it wants to know, and the run stops there
         assert main(["init", "open.yaml", "--source", "source"]) == 0
