@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cohorts.errors import InputError, Reason, UnreadableImage
-from cohorts.grouping import Planned
 from cohorts.identity import IdentityKey
+from cohorts.ingestion.grouping import Planned
 from cohorts.ingestion.plan import Plan
 from cohorts.ingestion.planning import make_plan
 from cohorts.ingestion.scanning import lay_out_source, make_workers, scan_heads, source_root

@@ -10,8 +10,8 @@ from typing import Any
 
 from cohorts.errors import InputError
 from cohorts.ingestion.mask_places import beside_images, in_mask_folders, is_image_name, loose_bids_masks
+from cohorts.ingestion.source import Refused, find_path, table_candidates
 from cohorts.options import IngestOptions
-from cohorts.source import Refused, find_path, table_candidates
 
 DATASET_FILE = "dataset.json"
 LARGEST_DATASET_FILE = 2**20

@@ -7,13 +7,13 @@ from pathlib import Path
 
 from cohorts.errors import InputError, Reason, UnreadableImage
 from cohorts.folders import inside
-from cohorts.grouping import Planned
+from cohorts.ingestion.grouping import Planned
 from cohorts.ingestion.layout import Layout
 from cohorts.ingestion.mask_places import image_key, pair_masks
 from cohorts.ingestion.plan import Plan
 from cohorts.options import IngestOptions
 from cohorts.readers.tasks import Refusal, sniff
-from cohorts.table_join import FileKey
+from cohorts.tables.join import FileKey
 
 
 def use_masks(plan: Plan, layout: Layout, options: IngestOptions) -> None:

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from pathlib import PurePosixPath
 
 from cohorts.errors import InputError, Reason
-from cohorts.grouping import Planned
 from cohorts.ingestion.folder_names import FolderNames, ask
+from cohorts.ingestion.grouping import Planned
 from cohorts.ingestion.layout import Layout
 from cohorts.ingestion.mask_places import CHANNEL_ENDING
 from cohorts.ingestion.plan import Plan
@@ -18,7 +18,7 @@ from cohorts.naming import plain_id
 from cohorts.options import IngestOptions
 from cohorts.readers.tasks import Refusal
 from cohorts.records import SPLITS, Split
-from cohorts.table_join import stem
+from cohorts.tables.join import stem
 
 
 def name_by_path(plan: Plan, names: FolderNames, layout: Layout, options: IngestOptions) -> None:

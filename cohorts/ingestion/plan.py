@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cohorts.exported import ValueMapping
-from cohorts.grouping import Planned
+from cohorts.ingestion.grouping import Planned
+from cohorts.ingestion.source import Refused
 from cohorts.ingestion.splits import Division
 from cohorts.readers.common import ReadOptions
 from cohorts.readers.npz import NpzHead
 from cohorts.readers.tasks import Refusal
 from cohorts.records import CohortSchema
-from cohorts.source import Refused
-from cohorts.table import Table
+from cohorts.tables.table import Table
 
 
 @dataclass(slots=True)

@@ -9,8 +9,8 @@ from typing import Literal
 
 from cohorts.errors import InputError, Reason
 from cohorts.exported import export_facts, value_mapping
-from cohorts.grouping import choose_spatial_dims, group_files
 from cohorts.ingestion.folder_names import FolderNames, folder_names
+from cohorts.ingestion.grouping import choose_spatial_dims, group_files
 from cohorts.ingestion.layout import Layout
 from cohorts.ingestion.masks import use_masks
 from cohorts.ingestion.people import (
@@ -29,7 +29,7 @@ from cohorts.readers.common import ReadOptions
 from cohorts.readers.npz import NpzHead
 from cohorts.readers.tasks import FileHead, Refusal
 from cohorts.records import AttributeSpec, CohortSchema
-from cohorts.table import UNITS
+from cohorts.tables.table import UNITS
 
 HEADER_ATTRIBUTES: dict[str, Literal["continuous", "categorical"]] = {
     "age": "continuous",

@@ -6,11 +6,11 @@ from pathlib import Path
 
 from cohorts.errors import InputError, Reason
 from cohorts.ingestion.layout import Layout, lay_out
+from cohorts.ingestion.source import batches_of, walk
 from cohorts.options import IngestOptions
 from cohorts.progress import Progress
 from cohorts.readers.common import Kind
 from cohorts.readers.tasks import FileHead, Refusal, ScanJob, scan
-from cohorts.source import batches_of, walk
 from cohorts.workers import Batch, Crashed, Workers, usable_cores
 
 FILES_PER_SCAN = 32

@@ -9,13 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
-from cohorts.ages import settled_age
 from cohorts.duplicates import NearDuplicates
 from cohorts.errors import InputError, Reason, UnreadableImage
 from cohorts.exported import source_values
 from cohorts.folders import pixel_digest
-from cohorts.grouping import Planned
 from cohorts.identity import IdentityKey
+from cohorts.ingestion.grouping import Planned
 from cohorts.ingestion.people import identity_of
 from cohorts.ingestion.plan import Plan
 from cohorts.ingestion.repeats import Repeats
@@ -24,7 +23,8 @@ from cohorts.options import IngestOptions
 from cohorts.private import PrivateFolder
 from cohorts.readers.tasks import ReadResult, ReadyImage, Refusal
 from cohorts.records import LEFT_OUT_SPLIT, SPLITS, ImageRecord, Split
-from cohorts.table import RowContent
+from cohorts.tables.ages import settled_age
+from cohorts.tables.table import RowContent
 from cohorts.writer import CohortWriter
 
 

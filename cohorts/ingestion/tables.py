@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from cohorts.errors import InputError, Reason, UnreadableImage
-from cohorts.grouping import Planned
+from cohorts.ingestion.grouping import Planned
 from cohorts.ingestion.layout import Layout
 from cohorts.ingestion.plan import Plan
+from cohorts.ingestion.source import find_path
 from cohorts.naming import SPLIT_WORDS
 from cohorts.options import IngestOptions
 from cohorts.readers.tasks import Refusal
-from cohorts.source import find_path
-from cohorts.table import Table
+from cohorts.tables.table import Table
 
 TABLE_FITS = 0.5  # share of files that must have a row before a table is taken unasked
 

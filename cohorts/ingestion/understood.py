@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from cohorts.grouping import Planned
+from cohorts.ingestion.grouping import Planned
 from cohorts.ingestion.plan import Plan
 from cohorts.records import SPLITS
 

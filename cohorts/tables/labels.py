@@ -11,11 +11,10 @@ from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 
 from cohorts.errors import InputError
-from cohorts.label_forms import CellLabels, ColumnLabels, Form, Labels, NoLabels
 from cohorts.naming import plain_id, plain_name
 from cohorts.options import IngestOptions
 from cohorts.records import LABEL_PREFIX
-from cohorts.table_cells import (
+from cohorts.tables.cells import (
     CLEAR_SHARE,
     STATED,
     WORDS,
@@ -29,7 +28,8 @@ from cohorts.table_cells import (
     one_spelling,
     stated_text,
 )
-from cohorts.table_columns import NEVER_LABELS, USUAL_NAMES, Columns
+from cohorts.tables.columns import NEVER_LABELS, USUAL_NAMES, Columns
+from cohorts.tables.label_forms import CellLabels, ColumnLabels, Form, Labels, NoLabels
 
 MANY_LABELS, MANY_NUMBERED = 512, 64
 SURE_OF_NOTHING = {plain_name(name) for name in ("No Finding", "No Findings")}

@@ -14,9 +14,9 @@ from pydantic import ValidationError
 
 from cohorts.errors import InputError
 from cohorts.options import IngestOptions
-from cohorts.table import Table
+from cohorts.tables.table import Table
 from tests.cohorts.files import structure, take_in, write_png
-from tests.cohorts.tables import present, read
+from tests.cohorts.tables.written import present, read
 
 SCRIPTS = "image,label\na.png,肺炎\nb.png,结节\nc.png,Затемнение\nd.png,Πνευμονία\ne.png,Épanchement\n"
 LABELS = {"肺炎", "结节", "Затемнение", "Πνευμονία", "Épanchement"}

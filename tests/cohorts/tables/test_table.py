@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 from cohorts.errors import InputError
-from cohorts.table_join import FileKey, Join, RowIndex
+from cohorts.tables.join import FileKey, Join, RowIndex
 from tests.cohorts.files import reasons, rejections, structure, take_in, uid, write_dicom, write_png
 
 

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Literal
 
 from cohorts.errors import InputError, Reason
+from cohorts.ingestion.series import forget_spoilt_identifiers, is_slice, pixel_digests, series_volumes
+from cohorts.ingestion.source import Refused, common_folder
 from cohorts.options import IngestOptions
 from cohorts.readers.common import ReadOptions
 from cohorts.readers.npz import NpzHead
 from cohorts.readers.tasks import FileHead, ReadJob, Refusal
 from cohorts.records import Split
-from cohorts.series import forget_spoilt_identifiers, is_slice, pixel_digests, series_volumes
-from cohorts.source import Refused, common_folder
-from cohorts.table_join import FileKey
+from cohorts.tables.join import FileKey
 
 
 @dataclass(slots=True)

@@ -18,12 +18,12 @@ from cohorts.errors import InputError, Reason, UnreadableImage
 from cohorts.naming import SPLIT_WORDS, plain_id
 from cohorts.options import IngestOptions
 from cohorts.records import AttributeSpec
-from cohorts.table_attributes import UNITS, find_attributes
-from cohorts.table_columns import USUAL_ATTRIBUTES, USUAL_NAMES, Columns
-from cohorts.table_file import TableFile, read_parts, read_table
-from cohorts.table_join import FileKey, Join, RowIndex, tidy
-from cohorts.table_labels import find_labels
-from cohorts.table_rows import Groups, agreed, unite_rows, united
+from cohorts.tables.attributes import UNITS, find_attributes
+from cohorts.tables.columns import USUAL_ATTRIBUTES, USUAL_NAMES, Columns
+from cohorts.tables.file import TableFile, read_parts, read_table
+from cohorts.tables.join import FileKey, Join, RowIndex, tidy
+from cohorts.tables.labels import find_labels
+from cohorts.tables.rows import Groups, agreed, unite_rows, united
 
 __all__ = ["UNITS", "USUAL_ATTRIBUTES", "USUAL_NAMES", "RowContent", "Table"]
 
@@ -113,7 +113,7 @@ class Table:
 
     @classmethod
     def read_parts(cls, paths: Sequence[Path], options: IngestOptions) -> Table:
-        """Read a table that lies in one file per split; see :func:`~cohorts.table_file.read_parts`.
+        """Read a table that lies in one file per split; see :func:`~cohorts.tables.file.read_parts`.
 
         Raises:
             InputError: as of :meth:`read`, or the files have other columns.

@@ -9,10 +9,10 @@ import polars as pl
 from cohorts.export import export_cohort
 from cohorts.options import IngestOptions
 from cohorts.records import SPLITS
-from cohorts.table import Table
-from cohorts.table_join import FileKey
+from cohorts.tables.join import FileKey
+from cohorts.tables.table import Table
 from tests.cohorts.files import structure, take_in, uid, write_dicom, write_png
-from tests.cohorts.tables import contents, joined, present
+from tests.cohorts.tables.written import contents, joined, present
 
 
 def test_nih_chest_x_ray(tmp_path: Path) -> None:

@@ -6,14 +6,14 @@ from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from cohorts.ages import OLDEST_YEARS, age_of_text, settled_age, youngest_of_open_age
 from cohorts.errors import InputError
 from cohorts.naming import plain_name
 from cohorts.options import IngestOptions
 from cohorts.records import ATTRIBUTE_PREFIX, AttributeSpec
-from cohorts.table_cells import CLEAR_SHARE, comma_is_decimal, no_name, number_of, one_spelling
-from cohorts.table_columns import USUAL_ATTRIBUTES, Columns
-from cohorts.table_file import clean_name
+from cohorts.tables.ages import OLDEST_YEARS, age_of_text, settled_age, youngest_of_open_age
+from cohorts.tables.cells import CLEAR_SHARE, comma_is_decimal, no_name, number_of, one_spelling
+from cohorts.tables.columns import USUAL_ATTRIBUTES, Columns
+from cohorts.tables.file import clean_name
 
 UNITS = {"age": "years"}
 MANY_CATEGORIES = 256

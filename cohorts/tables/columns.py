@@ -9,8 +9,8 @@ from pathlib import Path
 from cohorts.errors import InputError
 from cohorts.naming import SPLIT_WORDS, plain_id, plain_name
 from cohorts.options import IngestOptions
-from cohorts.table_cells import is_rounded_id, stated_text
-from cohorts.table_file import TableFile, clean_name
+from cohorts.tables.cells import is_rounded_id, stated_text
+from cohorts.tables.file import TableFile, clean_name
 
 USUAL_NAMES: dict[str, tuple[str, ...]] = {
     "path": (

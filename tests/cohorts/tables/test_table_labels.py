@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from cohorts.errors import InputError, UnreadableImage
-from cohorts.table_join import FileKey
+from cohorts.tables.join import FileKey
 from tests.cohorts.files import structure, take_in, uid, write_png
-from tests.cohorts.tables import contents, joined, present, read
+from tests.cohorts.tables.written import contents, joined, present, read
 
 
 def labelled(path: Path, cells: list[str], header: str = "label", **options: object) -> list[dict[str, bool | None]]:

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from cohorts.options import IngestOptions
-from cohorts.table import RowContent, Table
-from cohorts.table_join import FileKey
+from cohorts.tables.join import FileKey
+from cohorts.tables.table import RowContent, Table
 
 
 def read(path: Path, content: str | bytes, **options: Any) -> Table:
