@@ -11,7 +11,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Collection, Iterable
 
-from cohorts.records import Split
+from cohorts.records import LEFT_OUT_SPLIT, Split
 
 SPLIT_WORDS: dict[str, Split] = {
     "train": "train", "training": "train", "tr": "train", "imagestr": "train",
@@ -20,6 +20,9 @@ SPLIT_WORDS: dict[str, Split] = {
     "test": "test", "testing": "test", "ts": "test", "holdout": "test", "imagests": "test",
 }  # fmt: skip
 """Names of folders, files and cells, case folded, that say which split an image is in; ``imagesTr`` is nnU-Net's."""
+
+CELL_SPLITS: dict[str, str] = {**SPLIT_WORDS, LEFT_OUT_SPLIT: LEFT_OUT_SPLIT}
+"""The same for cells, with what our own exports write of images in no split."""
 
 _WHOLE_NUMBER = re.compile(r"([0-9]+)\.0+")  # what a float column makes of an identifier
 _KEPT = {

@@ -75,6 +75,7 @@ class CohortWriter(AbstractContextManager["CohortWriter"]):
         splits: Mapping[str, str] | None = None,
         without_labels: Collection[str] = (),
         without_categories: Mapping[str, Collection[str]] | None = None,
+        without_modalities: Collection[str] = (),
     ) -> None:
         """Change rows that were added, when what decides about them is known only after the last one.
 
@@ -86,8 +87,10 @@ class CohortWriter(AbstractContextManager["CohortWriter"]):
                 them states none.
             without_categories: categorical attribute → values that become *not stated*; an attribute that keeps none
                 is left out.
+            without_modalities: modalities that become *not stated*.
         """
-        self._settled = _Settled(dict(splits or {}), set(without_labels), dict(without_categories or {}))
+        categories = dict(without_categories or {})
+        self._settled = _Settled(dict(splits or {}), set(without_labels), categories, set(without_modalities))
 
     def add(self, record: ImageRecord, *, digest: str | None = None) -> None:
         """Add one image.
@@ -251,6 +254,7 @@ class _Settled:
     splits: dict[str, str]
     labels: set[str]
     categories: dict[str, Collection[str]]
+    modalities: set[str]
 
     def schema(self, schema: CohortSchema, categories: Mapping[str, Collection[str]]) -> CohortSchema:
         """The schema without what left it."""
@@ -268,6 +272,7 @@ class _Settled:
         """A row with these columns."""
         lost_its_class = exclusive and any(row[LABEL_PREFIX + name] for name in self.labels)
         kept = {name: row[name] for name in columns}
+        kept["modality"] = None if row["modality"] in self.modalities else row["modality"]
         kept["split"] = self.splits.get(row["image_id"], row["split"])
         for name in columns:
             if name.startswith(LABEL_PREFIX) and lost_its_class:

@@ -35,6 +35,7 @@ class Planned:
         study: normalised study id of the table.
         case: what several files of one examination share, such as the channels of nnU-Net.
         split: the split that the source gives it.
+        left_out: an export of ours says that it is in none.
         order: what images are sorted by: a path, then the number of the volume in its series; by default its own path.
     """
 
@@ -50,6 +51,7 @@ class Planned:
     study: str = ""
     case: str = ""
     split: Split | None = None
+    left_out: bool = False
     order: tuple[str, int] = ("", 0)
 
     def __post_init__(self) -> None:

@@ -7,7 +7,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cohorts.ingestion.folder_names import folder_names
-from cohorts.ingestion.people import divide, divide_archive, name_by_study, name_by_table
+from cohorts.ingestion.people import (
+    divide,
+    divide_archive,
+    name_by_study,
+    name_by_table,
+    settle_headers,
+    tell_issuers_apart,
+)
 from cohorts.ingestion.planning import begin_plan, read_paths
 from cohorts.ingestion.scanning import lay_out_source, make_workers, scan_heads, source_root
 from cohorts.ingestion.tables import find_tables, use_table
@@ -76,6 +83,8 @@ def look(source: str | Path, options: IngestOptions | None = None, progress: Pro
         return found  # somebody has to choose first
     use_table(plan, layout, options)
     name_by_table(plan)
+    tell_issuers_apart(plan)
+    settle_headers(plan)
     name_by_study(plan)
     found.total_images = len(plan.images)
     found.labels = 0 if plan.table is None else len(plan.table.labels)

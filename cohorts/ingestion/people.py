@@ -17,8 +17,10 @@ from cohorts.ingestion.splits import Division
 from cohorts.naming import plain_id
 from cohorts.options import IngestOptions
 from cohorts.readers.tasks import Refusal
-from cohorts.records import SPLITS, Split
+from cohorts.records import LEFT_OUT_SPLIT, SPLITS, Split
 from cohorts.tables.join import stem
+
+HEADER = "DICOM header"
 
 
 def name_by_path(plan: Plan, names: FolderNames, layout: Layout, options: IngestOptions) -> None:
@@ -30,13 +32,51 @@ def name_by_path(plan: Plan, names: FolderNames, layout: Layout, options: Ingest
             ("patient_pattern", _first_group(pattern, image.paths[0])),
             ("folder", "" if level is None else names.at(number, level)),
             ("BIDS subject", f"sub-{names.subjects[number]}" if names.all_subjects else ""),
-            ("DICOM header", image.head.dicom.patient if image.head.dicom is not None else ""),
+            (HEADER, image.head.dicom.patient if image.head.dicom is not None else ""),
         )
         found = next(((source, plain_id(text)) for source, text in candidates if plain_id(text)), ("", ""))
         image.patient_source, image.patient = found
         image.split = names.splits[number]
         if layout.dataset is not None:
             image.case = CHANNEL_ENDING.sub("", PurePosixPath(stem(image.paths[0])).name)
+
+
+def settle_headers(plan: Plan) -> None:
+    """Let images that a table leaves unnamed follow what it calls their header's patient, and tell where they differ.
+
+    A header id that the table, a folder or a pattern gives to several patients may be a placeholder, or one person
+    under several names: nobody is merged, and a warning says so.
+    """
+    renamed: dict[str, set[str]] = defaultdict(set)
+    for image in plan.images:
+        if image.patient and image.patient_source != HEADER and (header := _header_id(image)):
+            renamed[header].add(image.patient)
+    for image in plan.images:
+        names = renamed.get(_header_id(image), set()) if image.patient_source == HEADER else set()
+        if len(names) == 1:
+            image.patient_source, image.patient = "the table's name of the DICOM header's patient", next(iter(names))
+    several = sum(len(names) > 1 for names in renamed.values())
+    if several:
+        plan.warnings.append(
+            f"{several} patient ids of DICOM headers are several patients by table, folder or pattern, which count; "
+            "if a header is right, one person may lie in several splits"
+        )
+
+
+def _header_id(image: Planned) -> str:
+    return image.head.dicom.patient if image.head.dicom is not None else ""
+
+
+def tell_issuers_apart(plan: Plan) -> None:
+    """Give patients of one id under several issuers (DICOM PS3.3 C.7.1.1, IssuerOfPatientID) names of their own."""
+    issuers: dict[str, set[str]] = defaultdict(set)
+    for image in plan.images:
+        if image.head.dicom is not None and image.head.dicom.issuer:
+            issuers[image.head.dicom.patient].add(image.head.dicom.issuer)
+    for image in plan.images:
+        dicom = image.head.dicom
+        if dicom is not None and image.patient_source == HEADER and len(issuers.get(dicom.patient, ())) > 1:
+            image.patient = f"{dicom.patient} of {dicom.issuer}"
 
 
 def name_by_study(plan: Plan) -> None:
@@ -72,6 +112,7 @@ def name_by_table(plan: Plan) -> None:
         if patient:
             image.patient_source, image.patient = "the table", patient
         image.split = next((known for known in SPLITS if known == split), image.split)
+        image.left_out = split == LEFT_OUT_SPLIT
 
 
 def alike_ids(plan: Plan) -> str | None:
@@ -123,7 +164,8 @@ def divide(plan: Plan, options: IngestOptions) -> Division:
     if options.source_splits == "ignore":
         return Division()
     stated = [(identity_of(image), image.split) for image in plan.images if image.split is not None]
-    unmistakable = _unmistakable([split for _, split in stated], len(plan.images))
+    in_splits = sum(not image.left_out for image in plan.images)
+    unmistakable = _unmistakable([split for _, split in stated], in_splits)
     if options.source_splits == "auto" and not unmistakable:
         if stated and len({split for _, split in stated}) > 1:
             plan.warnings.append(

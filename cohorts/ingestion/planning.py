@@ -21,6 +21,8 @@ from cohorts.ingestion.people import (
     name_by_study,
     name_by_table,
     require_patients,
+    settle_headers,
+    tell_issuers_apart,
 )
 from cohorts.ingestion.plan import Plan
 from cohorts.ingestion.tables import use_table
@@ -61,6 +63,8 @@ def make_plan(layout: Layout, heads: Sequence[FileHead], options: IngestOptions)
         unlisted = Refusal(Reason.NO_TABLE_ROW, "the export's table does not say what its values stand for")
         plan.keep(lambda image: None if image.paths[0] in values else unlisted)
     name_by_table(plan)
+    tell_issuers_apart(plan)
+    settle_headers(plan)
     name_by_study(plan)
     names = folder_names([image.paths[0] for image in plan.images])
     require_patients(plan, names, options)

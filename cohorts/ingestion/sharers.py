@@ -31,6 +31,17 @@ class Sharers:
             if len(known) < self.minimum:
                 known.add(patient)
 
+    def note_values(self, patient: str, attribute: str, values: Iterable[str]) -> None:
+        """Take an image that has several values of one thing, such as the numbers of its mask."""
+        for value in values:
+            known = self._patients[attribute, value]
+            if len(known) < self.minimum:
+                known.add(patient)
+
+    def is_rare(self, attribute: str, value: str) -> bool:
+        """Whether too few patients share a value."""
+        return self._few(attribute, value)
+
     def rare_labels(self, labels: Iterable[str], named: Collection[str]) -> list[str]:
         """Labels that too few patients share and nobody named."""
         return [name for name in labels if name not in named and self._few("", name)]
@@ -42,6 +53,10 @@ class Sharers:
             if attribute and value not in named.get(attribute, ()) and self._few(attribute, value):
                 rare[attribute].append(value)
         return {name: sorted(values) for name, values in rare.items()}
+
+    def total_of(self, attribute: str) -> int:
+        """How many categories of an attribute occurred."""
+        return sum(name == attribute for name, _ in self._patients)
 
     def _few(self, attribute: str, value: str) -> bool:
         return len(self._patients.get((attribute, value), ())) < self.minimum

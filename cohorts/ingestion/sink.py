@@ -27,16 +27,22 @@ from cohorts.tables.ages import settled_age
 from cohorts.tables.table import RowContent
 from cohorts.writer import CohortWriter
 
+MODALITY, MASK = "\0modality", "\0mask"  # no attribute can be called so
+
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """What later decisions need of a row that was written; ``identity`` is empty where its patient is known."""
+    """What later decisions need of a row that was written; ``identity`` is empty where its patient is known.
+
+    ``left_out``: an export of ours says so.
+    """
 
     image_id: str
     patient: str
     split: Split
     given: Split | None
     identity: str
+    left_out: bool
 
 
 @dataclass
@@ -164,15 +170,18 @@ class Sink:
         split = self.plan.division.split(identity, self.key, self.options.split, given)
         attributes = self._attributes(planned, content)
         if image.mask is not None:
-            self._mask_values |= {int(value) for value in np.unique(image.mask)}
+            values = {int(value) for value in np.unique(image.mask)}
+            self._mask_values |= values
+            self._sharers.note_values(patient, MASK, map(str, values))
         self._has_text |= content.text is not None
         for path in planned.paths:
             self.accepted.add(path)
             self.private.link(
                 path, "image", image_id=image_id, frame=image.frame, patient_id=planned.patient, patient=patient
             )
-        self._sharers.note(patient, labels, attributes)
-        self._rows.append(_Row(image_id, patient, split, given, "" if planned.patient else identity))
+        modality = (dicom.modality if dicom is not None else None) or self.options.modality or self.plan.modality
+        self._sharers.note(patient, labels, {**attributes, MODALITY: modality})
+        self._rows.append(_Row(image_id, patient, split, given, "" if planned.patient else identity, planned.left_out))
         record = ImageRecord(
             image_id=image_id,
             patient=patient,
@@ -183,7 +192,7 @@ class Sink:
             inverted=image.inverted,
             spacing_mm=image.spacing_mm,
             affine=image.affine,
-            modality=(dicom.modality if dicom is not None else None) or self.options.modality or self.plan.modality,
+            modality=modality,
             labels=labels,
             attributes=attributes,
             text=content.text,
@@ -220,7 +229,9 @@ class Sink:
             counts = Counter(self._refused.values())
             summary = ", ".join(f"{total} {reason.value}" for reason, total in sorted(counts.items()))
             raise InputError(f"no image of {source} could be taken: {summary or 'nothing to read'}", "check the source")
-        given_names = self.plan.mask_values | self.options.mask_values
+        found = {v: name for v, name in self.plan.mask_values.items() if not self._sharers.is_rare(MASK, str(v))}
+        self.rare_masks = len(self._mask_values & set(self.plan.mask_values) - set(found))
+        given_names = found | self.options.mask_values
         names = {value: given_names.get(value, str(value)) for value in sorted(self._mask_values)}
         if 0 in names and 0 not in given_names:
             names[0] = "background"
@@ -241,20 +252,32 @@ class Sink:
             named |= set(table.labels)  # an export of ours: its vocabulary was looked at before
         self.rare_labels = self._sharers.rare_labels(self.plan.schema.labels, named)
         categories = {} if self.plan.is_export else self._sharers.rare_categories(self.options.categories)
-        self.rare_categories = {name: len(values) for name, values in categories.items()}
+        categories.pop(MASK, None)  # numbers of masks stay, their names do not
+        modalities = self._rare_modalities(categories)
+        self.rare_categories = {name: len(values) for name, values in {**categories, **modalities}.items()}
         self.left_out = splits.count(LEFT_OUT_SPLIT)
-        if changed or self.rare_labels or categories:
-            self.writer.settle(splits=changed, without_labels=self.rare_labels, without_categories=categories)
+        if changed or self.rare_labels or categories or modalities:
+            self.writer.settle(
+                splits=changed,
+                without_labels=self.rare_labels,
+                without_categories=categories,
+                without_modalities=modalities.get("modality", ()),
+            )
+
+    def _rare_modalities(self, categories: dict[str, list[str]]) -> dict[str, list[str]]:
+        """Take the modality out of the rare categories: one that all images have points to nobody."""
+        rare = categories.pop(MODALITY, [])
+        return {"modality": rare} if rare and self._sharers.total_of(MODALITY) > 1 else {}
 
     def _final_splits(self) -> list[str]:
-        splits: list[str] = [row.split for row in self._rows]
+        splits: list[str] = [LEFT_OUT_SPLIT if row.left_out else row.split for row in self._rows]
         if self._near is None and self.options.duplicates == "reject":
             return splits
         if self.options.near_duplicates == "together":
             groups = self._repeats.groups([(row.given or "") if row.identity else None for row in self._rows])
             for number, first in enumerate(groups):
                 row = self._rows[first]
-                if first != number:
+                if first != number and not self._rows[number].left_out:
                     splits[number] = self.plan.division.split(row.identity, self.key, self.options.split, row.given)
         for number in self._repeats.left_out(splits, [row.patient for row in self._rows]):
             splits[number] = LEFT_OUT_SPLIT

@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from cohorts.errors import InputError, Reason
 from cohorts.readers.tasks import Refusal
 
-TABLE_SUFFIXES = {".csv", ".tsv", ".parquet", ".pq"}
+TABLE_SUFFIXES = {".csv", ".tsv", ".tab", ".parquet", ".pq", ".xlsx", ".xls", ".ods"}
 
 Refused = tuple[str, Refusal]
 

@@ -10,7 +10,7 @@ from cohorts.errors import InputError, Reason, UnreadableImage
 from cohorts.ingestion.grouping import Planned
 from cohorts.ingestion.layout import Layout
 from cohorts.ingestion.plan import Plan
-from cohorts.ingestion.source import find_path
+from cohorts.ingestion.source import TABLE_SUFFIXES, find_path
 from cohorts.naming import SPLIT_WORDS
 from cohorts.options import IngestOptions
 from cohorts.readers.tasks import Refusal
@@ -68,6 +68,11 @@ class Candidates:
 def find_tables(plan: Plan, layout: Layout, options: IngestOptions) -> Candidates:
     """Look at the tables at the top of the source; files named like splits are parts of one table."""
     found = Candidates()
+    for path, refusal in layout.refused:
+        if "/" not in path and PurePosixPath(path).suffix.lower() in TABLE_SUFFIXES:
+            found.unreadable.append(
+                InputError(f"a table at the top of {plan.root} is {refusal.detail}", "copy it there")
+            )
     waiting = _parts(layout.tables)
     for names in waiting:
         try:

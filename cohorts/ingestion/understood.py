@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def understood(plan: Plan, sink: Sink) -> tuple[str, ...]:
     """Lines for the end of ingestion: table, patients, labels, attributes, masks, splits, files left out."""
     lines = [*plan.understood, *_table(plan), _patients(plan), *_labels(plan, sink), *_attributes(plan, sink)]
-    return (*lines, *_masks(plan), _splits(plan, sink), *_left_out(sink))
+    return (*lines, *_masks(plan, sink), _splits(plan, sink), *_left_out(sink))
 
 
 def _table(plan: Plan) -> list[str]:
@@ -50,7 +50,7 @@ def _labels(plan: Plan, sink: Sink) -> list[str]:
     else:
         source = "folders"
     if not total:
-        return [f"labels: none; {_why_none(plan)}"]
+        return [f"labels: none; {_why_none(plan, sink)}"]
     line = f"labels: {total - rare} of {total} from {source}"
     if rare:
         line += (
@@ -60,9 +60,11 @@ def _labels(plan: Plan, sink: Sink) -> list[str]:
     return [line]
 
 
-def _why_none(plan: Plan) -> str:
+def _why_none(plan: Plan, sink: Sink) -> str:
     if plan.table is not None:
         return "the table has no column that lists or states labels (label_columns names one)"
+    if any(meaning == "classes" for meaning in sink.options.folders.split("/")):
+        return "all images lie in one folder, which is no class"
     if any("table" in warning for warning in plan.warnings):
         return "no table was used, and folders were not said to be classes"
     return "there is no table, and folders were not said to be classes"
@@ -76,7 +78,7 @@ def _attributes(plan: Plan, sink: Sink) -> list[str]:
         keyword for image in plan.images if image.head.dicom is not None for keyword in image.head.dicom.unknown_codes
     )
     lines += [
-        f"header {keyword}: {total} images hold no defined term of the standard, which is not stated"
+        f"header {keyword}: {total} images hold no value that the standard defines, and are not stated there"
         for keyword, total in sorted(unknown.items())
     ]
     for name, total in sorted(sink.rare_categories.items()):
@@ -87,9 +89,13 @@ def _attributes(plan: Plan, sink: Sink) -> list[str]:
     return lines
 
 
-def _masks(plan: Plan) -> list[str]:
+def _masks(plan: Plan, sink: Sink) -> list[str]:
     total = sum(image.mask is not None for image in plan.images)
-    return [f"masks: of {total} images"] if total else []
+    line = f"masks: of {total} images"
+    if sink.rare_masks:
+        few = sink.options.min_patients
+        line += f"; names of {sink.rare_masks} values that fewer than {few} patients share are left to mask_values"
+    return [line] if total else []
 
 
 def _splits(plan: Plan, sink: Sink) -> str:

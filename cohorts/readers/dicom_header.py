@@ -17,6 +17,7 @@ from cohorts.readers.dicom_terms import DEFINED_TERMS, defined_term
 
 HEADER_ALLOW_LIST: dict[str, str] = {
     "PatientID": "keyed pseudonym and split; itself only in the private folder",
+    "IssuerOfPatientID": "tells patients of one id apart; not stored",
     "StudyInstanceUID": "keyed pseudonym, and grouping into volumes",
     "SeriesInstanceUID": "grouping into volumes and joining a table; not stored",
     "SOPInstanceUID": "joining a table; not stored",
@@ -76,6 +77,7 @@ _BEFORE_PIXELS = (
 )
 _HEAD_TAGS = [*_BEFORE_PIXELS, *STACK_TRAITS, *STACK_RANKS, *_ENCODING]
 
+OLDEST_YEARS = 120  # an age beyond is none
 SEGMENTATION_CLASSES = {"1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7"}
 _AGE = re.compile(r"(\d{1,3})([DWMY])")  # VR AS, PS3.5 6.2
 _YEARS = {"D": 1 / 365.25, "W": 7 / 365.25, "M": 1 / 12, "Y": 1.0}
@@ -99,7 +101,8 @@ class DicomHead:
         localizer: whether ImageType says so.
         frame_positions: whether frames have positions of their own.
         instance: InstanceNumber; 0 when there is none.
-        unknown_codes: keywords of coded elements whose value is no defined term, and was dropped.
+        unknown_codes: keywords of elements whose value is no defined term, or no age, and was dropped.
+        issuer: IssuerOfPatientID, as ``patient``.
     """
 
     patient: str
@@ -116,6 +119,7 @@ class DicomHead:
     instance: int
     frame_of_reference: str = ""
     unknown_codes: tuple[str, ...] = ()
+    issuer: str = ""
 
 
 def read_head(path: Path) -> DicomHead:
@@ -136,6 +140,8 @@ def read_head(path: Path) -> DicomHead:
         sample_bytes = max(1, integer_of(ds, "BitsAllocated") // 8)
         image_type = [str(value).upper() for value in values_of(ds, "ImageType")]
         codes = {keyword: defined_term(keyword, text_of(ds, keyword)) for keyword in DEFINED_TERMS}
+        age = _age(ds)
+        read: dict[str, float | str | None] = {**codes, "PatientAge": age}
         return DicomHead(
             patient=plain_id(text_of(ds, "PatientID")),
             study=text_of(ds, "StudyInstanceUID"),
@@ -144,14 +150,20 @@ def read_head(path: Path) -> DicomHead:
             modality=codes["Modality"],
             frames=frames,
             decoded_bytes=rows * columns * samples * sample_bytes * frames,
-            attributes=_attributes(ds, codes),
+            attributes=_attributes(age, codes),
             plane=plane_of(ds, (rows, columns)),
             localizer="LOCALIZER" in image_type,
             frame_positions="SharedFunctionalGroupsSequence" in ds or "GridFrameOffsetVector" in ds,
             instance=integer_of(ds, "InstanceNumber"),
             frame_of_reference=text_of(ds, "FrameOfReferenceUID"),
-            unknown_codes=tuple(keyword for keyword, term in codes.items() if term is None and text_of(ds, keyword)),
+            unknown_codes=tuple(keyword for keyword, term in read.items() if term is None and text_of(ds, keyword)),
+            issuer=plain_id(text_of(ds, "IssuerOfPatientID")),
         )
+
+
+def _age(ds: pydicom.Dataset) -> float | None:
+    found = years(text_of(ds, "PatientAge"))
+    return found if found is None or found <= OLDEST_YEARS else None
 
 
 def years(age: str) -> float | None:
@@ -211,9 +223,9 @@ def spacing_of(ds: pydicom.Dataset) -> tuple[float, ...] | None:
     return tuple(spacing) if spacing is not None and min(spacing) > 0 else None
 
 
-def _attributes(ds: pydicom.Dataset, codes: dict[str, str | None]) -> dict[str, float | str | None]:
+def _attributes(age: float | None, codes: dict[str, str | None]) -> dict[str, float | str | None]:
     found: dict[str, float | str | None] = {
-        "age": years(text_of(ds, "PatientAge")),
+        "age": age,
         "sex": codes["PatientSex"],
         "view": codes["ViewPosition"],
         "body_part": codes["BodyPartExamined"],

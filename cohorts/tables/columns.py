@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from cohorts.errors import InputError
-from cohorts.naming import SPLIT_WORDS, plain_id, plain_name
+from cohorts.naming import CELL_SPLITS, plain_id, plain_name
 from cohorts.options import IngestOptions
 from cohorts.tables.cells import is_rounded_id, stated_text
 from cohorts.tables.file import TableFile, clean_name
@@ -160,7 +160,7 @@ class Columns:
         if column is None:
             return
         words = self.counts(column)
-        strange = sum(count for word, count in words.items() if word.casefold() not in SPLIT_WORDS)
+        strange = sum(count for word, count in words.items() if word.casefold() not in CELL_SPLITS)
         if strange and options.split_column:
             raise InputError(f"column {column!r} of {self.path} has {strange} cells that name no split",
                              "write train, val, gate or test")  # fmt: skip

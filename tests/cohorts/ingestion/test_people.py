@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import nibabel as nib
@@ -144,3 +145,53 @@ def test_bids_subjects_are_patients(tmp_path: Path) -> None:
     assert (len(cohort), cohort.manifest["patient"].n_unique()) == (6, 3)
     assert cohort.schema.mask_values == {0: "background", 1: "1"}
     assert sorted(set(cohort.attribute("age"))) == [40, 50, 60]
+
+
+def test_an_image_that_the_table_does_not_name_follows_its_header(tmp_path: Path) -> None:
+    lines = ["image,patient_id,diagnosis"]
+    for number in range(12):
+        pixels = structure(number, dtype="uint16", high=999)
+        write_dicom(tmp_path / "s" / f"{number}.dcm", pixels, PatientID=f"ID{number // 2}")
+        lines.append(f"{number}.dcm,{f'T{number // 2}' if number % 2 else ''},a")  # merged cells of a spreadsheet
+    (tmp_path / "s" / "t.csv").write_text("\n".join(lines) + "\n")
+    cohort = take_in(tmp_path / "s", tmp_path / "c").cohort
+    assert set(cohort.manifest["patient"]) == {KEY.pseudonym("patient", f"T{n}") for n in range(6)}
+
+
+def test_a_header_that_is_several_patients_of_the_table_is_told(tmp_path: Path) -> None:
+    lines = ["image,patient_id,diagnosis"]
+    for number in range(6):
+        pixels = structure(number, dtype="uint16", high=999)
+        write_dicom(tmp_path / "s" / f"{number}.dcm", pixels, PatientID="SAME" if number < 4 else f"H{number}")
+        lines.append(f"{number}.dcm,T{number},a")
+    (tmp_path / "s" / "t.csv").write_text("\n".join(lines) + "\n")
+    result = take_in(tmp_path / "s", tmp_path / "c")
+    assert any("1 patient ids of DICOM headers are several patients by table" in line for line in result.warnings)
+
+
+def test_one_id_under_two_issuers_is_two_people(tmp_path: Path) -> None:
+    for number in range(4):
+        pixels = structure(number, dtype="uint16", high=999)
+        issuer = ("Clinic A", "Clinic B")[number // 2]
+        write_dicom(tmp_path / "s" / f"{number}.dcm", pixels, PatientID="1", IssuerOfPatientID=issuer)
+    result = take_in(tmp_path / "s", tmp_path / "c")
+    assert result.cohort.manifest["patient"].n_unique() == 2
+
+
+def test_an_image_without_id_belongs_to_the_one_patient_of_its_study_or_to_nobody(tmp_path: Path) -> None:
+    for number, patient in enumerate(("A", "", "B", "C", "")):
+        study = "1.2.3" if number < 2 else "1.2.4"
+        pixels = structure(number, dtype="uint16", high=999)
+        write_dicom(tmp_path / "s" / f"{number}.dcm", pixels, PatientID=patient, StudyInstanceUID=study)
+    result = take_in(tmp_path / "s", tmp_path / "c")
+    assert len(result.cohort) == 4
+    assert result.cohort.manifest["patient"].to_list().count(KEY.pseudonym("patient", "A")) == 2
+    assert {reason.value: n for reason, n in result.rejected.items()} == {"geometry": 1}
+
+
+def test_names_that_are_no_utf8_are_names(tmp_path: Path) -> None:
+    for number in range(3):
+        write_png(tmp_path / "s" / f"{number}.png", structure(number))
+    odd = os.fsencode(tmp_path / "s") + b"/M\xfcller.png"
+    (tmp_path / "s" / "0.png").rename(os.fsdecode(odd))
+    assert len(take_in(tmp_path / "s", tmp_path / "c").cohort) == 3

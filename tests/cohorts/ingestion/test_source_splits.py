@@ -101,3 +101,14 @@ def test_export_and_ingestion_keep_every_split(tmp_path: Path) -> None:
         assert split_of[pixels.tobytes()] == split
     assert again.cohort.schema.patients == "known"
     assert len(images_by_path(again)) == 60
+
+
+def test_export_and_ingestion_keep_what_is_in_no_split(tmp_path: Path) -> None:
+    for number in range(40):
+        write_png(tmp_path / "s" / f"{number:02d}.png", structure(number // 2, high=240) + np.uint8(4 * (number % 2)))
+    first = take_in(tmp_path / "s", tmp_path / "c", near_duplicates="mark")
+    assert "left_out" in first.cohort.manifest["split"].to_list()
+    export_cohort(first.cohort, tmp_path / "x")
+    again = take_in(tmp_path / "x", tmp_path / "d", near_duplicates="mark")
+    digests = [dict(c.manifest.select("digest", "split").iter_rows()) for c in (first.cohort, again.cohort)]
+    assert digests[0] == digests[1]

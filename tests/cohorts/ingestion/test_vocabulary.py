@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import warnings
 from pathlib import Path
 
+import nibabel as nib
+import numpy as np
 import polars as pl
 import pytest
 
@@ -141,3 +145,36 @@ def test_folders_that_are_patients_are_exported_nowhere(tmp_path: Path) -> None:
     written = everything_written(tmp_path / "c") + everything_written(tmp_path / "x")
     assert not any(name.lower() in written.lower() for name in PLANTED)
     assert KEY.pseudonym("patient", f"{PLANTED[0]}_ANNA") in written
+
+
+def test_a_rare_modality_and_the_name_of_a_rare_mask_value_are_not_published(tmp_path: Path) -> None:
+    for number in range(12):
+        pixels = structure(number, dtype="uint16", high=999)
+        write_dicom(tmp_path / "s" / f"{number}.dcm", pixels, PatientID=f"p{number}", Modality="DX" if number else "PX")
+    assert set(take_in(tmp_path / "s", tmp_path / "c", min_patients=5).cohort.manifest["modality"]) == {"DX", None}
+
+    for folder in ("imagesTr", "labelsTr"):
+        (tmp_path / "n" / folder).mkdir(parents=True)
+    for number in range(10):
+        volume = structure(number, (12, 11, 10), "int16", 900)
+        mask = (volume > 450).astype(np.uint8)
+        mask[0, 0, 0] = 2 if number == 0 else 0
+        nib.save(nib.Nifti1Image(volume, np.eye(4)), tmp_path / "n" / "imagesTr" / f"c{number}_0000.nii.gz")
+        nib.save(nib.Nifti1Image(mask, np.eye(4)), tmp_path / "n" / "labelsTr" / f"c{number}.nii.gz")
+    facts = {"channel_names": {"0": "CT"}, "labels": {"background": 0, "tumour": 1, "Wolpertinger": 2}}
+    (tmp_path / "n" / "dataset.json").write_text(json.dumps(facts))
+    result = take_in(tmp_path / "n", tmp_path / "d", min_patients=5)
+    assert result.cohort.schema.mask_values == {0: "background", 1: "tumour", 2: "2"}
+    assert any("names of 1 values that fewer than 5 patients share" in line for line in result.understood)
+    assert "Wolpertinger" not in everything_written(tmp_path / "d")
+
+
+def test_an_age_that_is_none_is_counted(tmp_path: Path) -> None:
+    for number, age in enumerate(("45", "411Y", "050Y", "", "061Y")):
+        pixels = structure(number, dtype="uint16", high=999)
+        with warnings.catch_warnings():  # pydicom warns of what it writes
+            warnings.simplefilter("ignore")
+            write_dicom(tmp_path / "s" / f"{number}.dcm", pixels, PatientID=f"p{number}", PatientAge=age)
+    result = take_in(tmp_path / "s", tmp_path / "c")
+    assert sorted(result.cohort.attribute("age"), key=str) == [50.0, 61.0, None, None, None]
+    assert any(line.startswith("header PatientAge: 2 images hold no value") for line in result.understood)
