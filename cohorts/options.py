@@ -26,7 +26,8 @@ NO_FINDING = (
 )  # fmt: skip
 """Words that state the absence of every label, compared without case, spaces and punctuation."""
 
-FOLDER_MEANINGS = ("ask", "classes", "patients", "classes/patients", "patients/classes", "ignore")
+FOLDER_MEANINGS = ("classes", "patients", "classes/patients", "patients/classes")
+_FOLDERS = re.compile(r"ask|ignore|(-/)*(classes|patients|classes/(-/)*patients|patients/(-/)*classes)")
 WITHOUT_EFFECT_ON_RESULT = ("workers", "strict", "seconds_per_file")
 
 
@@ -61,11 +62,11 @@ class IngestOptions(Frozen):
         mask_column: column of paths of masks, relative to the source.
         attributes: columns of attributes, each ``name`` or ``name:continuous`` or ``name:categorical``; ``None``
             detects age, sex and view.
-        folders: what the folders of the images are, from the first one that they do not share: ``classes`` (public
-            labels), ``patients``, both, one inside the other, as ``classes/patients`` or ``patients/classes``, or
-            ``ignore``; ``ask`` stops where nothing else names the patients of images that lie in several folders.
-            Folders that name a split (``train``, ``test`` …) are not counted, and ``sub-<label>`` is a patient as in
-            BIDS.
+        folders: what the folders of the images are, from the source downwards: ``classes`` (public labels),
+            ``patients``, both, one inside the other, as ``classes/patients`` or ``patients/classes``, with ``-`` for a
+            level that means nothing (``-/classes``), or ``ignore``; ``ask`` stops where nothing else names the
+            patients of images that lie in several folders. Folders that name a split (``train``, ``test`` …) are not
+            counted, and ``sub-<label>`` is a patient as in BIDS.
         patient_pattern: regular expression whose first group, searched in the relative path, is the patient id.
         masks: folder of masks, paired with the images by relative path or file name; ``auto`` takes a folder
             ``labels`` or ``masks`` beside ``images``, ``none`` takes none. A relative path is looked for in the source
@@ -170,11 +171,17 @@ class IngestOptions(Frozen):
                 raise ValueError(f"an attribute must be name, name:continuous or name:categorical, got {entry!r}")
         return attributes
 
+    @field_validator("near_duplicates", mode="before")
+    @classmethod
+    def _off_is_a_word(cls, policy: Any) -> Any:
+        return {False: "off", True: "together"}[policy] if isinstance(policy, bool) else policy  # YAML 1.1 reads off
+
     @field_validator("folders")
     @classmethod
     def _folders_have_a_meaning(cls, folders: str) -> str:
-        if folders not in FOLDER_MEANINGS:
-            raise ValueError(f"folders must be one of {', '.join(FOLDER_MEANINGS)}, got {folders!r}")
+        if not _FOLDERS.fullmatch(folders):
+            known = ", ".join(FOLDER_MEANINGS)
+            raise ValueError(f"folders must be ask, ignore, or {known}, with -/ for each level above, got {folders!r}")
         return folders
 
     @field_validator("patient_pattern")

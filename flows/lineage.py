@@ -143,8 +143,10 @@ class _Trail:
             if cohort.schema.kind == "synthetic":
                 continue
             names = self._pseudonyms(cohort)
-            rows = cohort.manifest.filter(pl.col("patient").is_in(list(names)))
+            images = self._images(cohort)
+            rows = cohort.manifest.filter(pl.col("patient").is_in(list(names)) | pl.col("image_id").is_in(images))
             if rows.is_empty():
+                self._cannot_tell(cohort)
                 continue
             self.held.add(cohort.digest)
             counts = dict(rows.group_by("split").len().iter_rows())
@@ -174,6 +176,23 @@ class _Trail:
         elif self.key is None and cohort.schema.kind == "real" and self.patient not in set(cohort.patients()):
             self.untold.append(f"{cohort.path}: its private folder is not beside it; give the key of its pseudonyms")
         return names
+
+    def _images(self, cohort: Cohort) -> list[str]:
+        """Images that a file of the patient became, or that it repeats."""
+        links = private_path(cohort.path) / LINKS_FILE
+        if not links.is_file():
+            return []
+        own = pl.read_parquet(links).filter(pl.col("patient_id") == printable(self.patient))
+        return own["image_id"].drop_nulls().to_list()
+
+    def _cannot_tell(self, cohort: Cohort) -> None:
+        """Note where that nothing was found means nothing."""
+        if cohort.schema.kind != "real":
+            return
+        if cohort.schema.patients == "per_image":
+            self.untold.append(f"{cohort.path}: some of its images name no patient, so that any may be this one's")
+        elif self.key is not None and not (private_path(cohort.path) / LINKS_FILE).is_file():
+            self.untold.append(f"{cohort.path}: its private folder is not beside it, and its key may be another one")
 
     def bundles(self) -> Iterator[Trace]:
         waiting, found = list(self.places.bundles), True

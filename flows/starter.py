@@ -108,7 +108,7 @@ def _looked(place: Path, chosen: dict[str, Any], ask: Ask | None, progress: Prog
             chosen["table"] = table
             findings = look_at(place, validate(IngestOptions, chosen, "init"), progress)
     if ask is not None and findings.folders:
-        answers = [meaning for meaning in FOLDER_MEANINGS if meaning != "ask"]
+        answers = [*(findings.above + meaning for meaning in FOLDER_MEANINGS), "ignore"]
         meaning = ask(f"The images lie in {findings.folders} folders. What are these?", answers)
         if meaning:
             chosen["folders"] = meaning
@@ -122,8 +122,8 @@ def _open_questions(findings: Findings, chosen: dict[str, Any]) -> list[str]:
         questions.append(f"cohort.options.table: {len(findings.tables)} tables fit: {', '.join(findings.tables)}")
     if findings.folders and chosen.get("folders", "ask") == "ask":
         questions.append(
-            f"cohort.options.folders: {findings.folders} folders are classes ({findings.folders} public labels), "
-            f"or patients ({findings.folders} patients, no labels)?"
+            f"cohort.options.folders: {findings.folders} folders are {findings.above}classes "
+            f"({findings.folders} public labels), or {findings.above}patients ({findings.folders} patients, no labels)?"
         )
     return questions
 

@@ -12,6 +12,8 @@ from cohorts.naming import SPLIT_WORDS
 from cohorts.records import Split
 
 _SUBJECT = re.compile(r"sub-([A-Za-z0-9]+)")  # BIDS 1.10, "Entities"
+FOLDER_SPLITS = {word: split for word, split in SPLIT_WORDS.items() if word not in {"tr", "ts", "dev"}}
+"""Words of a split that a folder may have; the short ones may as well be somebody's initials."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +21,7 @@ class FolderNames:
     """The folders of each image, told apart.
 
     Attributes:
-        levels: per image the names of its folders below what all share, split folders aside.
+        levels: per image the names of its folders below the source, split folders aside.
         splits: per image the split that a folder names, if one does.
         subjects: per image the subject that its folders name as BIDS does (``sub-<label>``), if they do.
     """
@@ -29,19 +31,19 @@ class FolderNames:
     subjects: tuple[str | None, ...]
 
     @property
-    def ambiguous(self) -> bool:
-        """Whether images lie in several folders that may be classes as well as patients."""
-        return self.total_first > 1
+    def open_level(self) -> int | None:
+        """The first level, from 0, at which images lie in several folders; these may be classes as well as patients."""
+        depth = max((len(names) for names in self.levels), default=0)
+        return next((level for level in range(depth) if self.total_at(level) > 1), None)
 
     @property
-    def all_subjects(self) -> bool:
-        """Whether every image names its subject as BIDS does."""
-        return bool(self.subjects) and None not in self.subjects
+    def subjects_count(self) -> bool:
+        """Whether most images name their subject as BIDS does."""
+        return 2 * sum(subject is not None for subject in self.subjects) > len(self.subjects)
 
-    @property
-    def total_first(self) -> int:
-        """How many folders there are at the first level."""
-        return len({names[0] for names in self.levels if names})
+    def total_at(self, level: int) -> int:
+        """How many folders there are at a level."""
+        return len({names[level] for names in self.levels if len(names) > level})
 
     def at(self, number: int, level: int) -> str:
         """Folder of an image at a level; empty when it lies higher."""
@@ -57,31 +59,27 @@ def folder_names(paths: Sequence[str]) -> FolderNames:
     """
     parents = [PurePosixPath(path).parts[:-1] for path in paths]
     splits = [
-        next((SPLIT_WORDS[part.lower()] for part in parts if part.lower() in SPLIT_WORDS), None) for parts in parents
+        next((FOLDER_SPLITS[part.lower()] for part in parts if part.lower() in FOLDER_SPLITS), None)
+        for parts in parents
     ]
-    levels = [tuple(part for part in parts if part.lower() not in SPLIT_WORDS) for parts in parents]
-    shared = 0
-    for level in zip(*levels, strict=False):
-        if len(set(level)) > 1:
-            break
-        shared += 1
-    if levels and all(len(names) == shared for names in levels):
-        levels = [()] * len(levels)  # one folder holds everything
+    levels = [tuple(part for part in parts if part.lower() not in FOLDER_SPLITS) for parts in parents]
     subjects = [next((match[1] for part in parts if (match := _SUBJECT.fullmatch(part))), None) for parts in parents]
-    return FolderNames(tuple(names[shared:] for names in levels), tuple(splits), tuple(subjects))
+    return FolderNames(tuple(levels), tuple(splits), tuple(subjects))
 
 
 def ask(names: FolderNames, *, labels_known: bool) -> InputError:
     """The line that shows both readings and the option for each; it names no folder, since one may be a name."""
-    total, images = names.total_first, len(names.levels)
+    level = names.open_level or 0
+    total, images, above = names.total_at(level), len(names.levels), "-/" * level
     where = f"{images} images lie in {total} folders, and nothing says whether these are"
     if labels_known:
         return InputError(
             f"{where} patients",
-            f"set cohort.options.folders=patients ({total} patients), or folders=ignore (every file its own patient)",
+            f"set cohort.options.folders={above}patients ({total} patients), or folders=ignore (every file its own "
+            "patient)",
         )
     return InputError(
         f"{where} classes or patients",
-        f"set cohort.options.folders=classes ({total} public labels), folders=patients ({total} patients, no labels), "
-        "classes/patients (one inside the other), or ignore",
+        f"set cohort.options.folders={above}classes ({total} public labels), folders={above}patients "
+        f"({total} patients, no labels), {above}classes/patients (one inside the other), or ignore",
     )

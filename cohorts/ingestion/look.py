@@ -33,6 +33,7 @@ class Findings:
         tables: tables at its top that fit its images; with several, somebody has to choose.
         table_problems: why tables could not be read.
         folders: folders at the first level that may be classes or patients, where nothing else decides; else 0.
+        above: what stands for the folders above those, in ``IngestOptions.folders``.
         patients_by: how many images have their patient from where; ``""``: from nowhere.
         labels: number of labels that the table names.
         splits: images per split of the source, where it is divided unmistakably.
@@ -44,6 +45,7 @@ class Findings:
     tables: tuple[str, ...] = ()
     table_problems: tuple[str, ...] = ()
     folders: int = 0
+    above: str = ""
     patients_by: dict[str, int] = field(default_factory=dict)
     labels: int = 0
     splits: tuple[str, ...] = ()
@@ -90,8 +92,8 @@ def look(source: str | Path, options: IngestOptions | None = None, progress: Pro
     found.labels = 0 if plan.table is None else len(plan.table.labels)
     found.patients_by = dict(Counter(image.patient_source for image in plan.images))
     names = folder_names([image.paths[0] for image in plan.images])
-    if options.folders == "ask" and names.ambiguous and found.patients_by.get(""):
-        found.folders = names.total_first
+    if options.folders == "ask" and names.open_level is not None and found.patients_by.get(""):
+        found.folders, found.above = names.total_at(names.open_level), "-/" * names.open_level
     found.splits = _in_order(divide(plan, options).theirs)
     return found
 

@@ -17,7 +17,7 @@ from cohorts.ingestion.splits import Division
 from cohorts.naming import plain_id
 from cohorts.options import IngestOptions
 from cohorts.readers.tasks import Refusal
-from cohorts.records import LEFT_OUT_SPLIT, SPLITS, Split
+from cohorts.records import LEFT_OUT_SPLIT, SPLITS
 from cohorts.tables.join import stem
 
 HEADER = "DICOM header"
@@ -31,7 +31,7 @@ def name_by_path(plan: Plan, names: FolderNames, layout: Layout, options: Ingest
         candidates = (
             ("patient_pattern", _first_group(pattern, image.paths[0])),
             ("folder", "" if level is None else names.at(number, level)),
-            ("BIDS subject", f"sub-{names.subjects[number]}" if names.all_subjects else ""),
+            ("BIDS subject", _subject(names, number)),
             (HEADER, image.head.dicom.patient if image.head.dicom is not None else ""),
         )
         found = next(((source, plain_id(text)) for source, text in candidates if plain_id(text)), ("", ""))
@@ -98,6 +98,11 @@ def _study_of(image: Planned) -> str:
     return image.head.dicom.study if image.head.dicom is not None else ""
 
 
+def _subject(names: FolderNames, number: int) -> str:
+    subject = names.subjects[number]
+    return f"sub-{subject}" if subject is not None and names.subjects_count else ""
+
+
 def _first_group(pattern: re.Pattern[str] | None, path: str) -> str:
     match = pattern.search(path) if pattern is not None else None
     return (match[1] or "") if match else ""
@@ -105,14 +110,18 @@ def _first_group(pattern: re.Pattern[str] | None, path: str) -> str:
 
 def name_by_table(plan: Plan) -> None:
     """Let the table's patients, studies and splits take precedence."""
+    contradicting = 0
     for image in plan.images:
         if plan.table is None or image.row is None:
             continue
         patient, image.study, split = plan.table.who(image.row)
+        contradicting += bool(split) and image.split is not None and image.split != split
         if patient:
             image.patient_source, image.patient = "the table", patient
         image.split = next((known for known in SPLITS if known == split), image.split)
         image.left_out = split == LEFT_OUT_SPLIT
+    if contradicting:
+        plan.warnings.append(f"{contradicting} images lie in folders of another split than the table says; it counts")
 
 
 def alike_ids(plan: Plan) -> str | None:
@@ -130,7 +139,7 @@ def require_patients(plan: Plan, names: FolderNames, options: IngestOptions) -> 
     Raises:
         InputError: shows both readings, and the option for each.
     """
-    if options.folders != "ask" or not names.ambiguous or all(image.patient for image in plan.images):
+    if options.folders != "ask" or names.open_level is None or all(image.patient for image in plan.images):
         return
     raise ask(names, labels_known=plan.table is not None and bool(plan.table.labels))
 
@@ -164,8 +173,7 @@ def divide(plan: Plan, options: IngestOptions) -> Division:
     if options.source_splits == "ignore":
         return Division()
     stated = [(identity_of(image), image.split) for image in plan.images if image.split is not None]
-    in_splits = sum(not image.left_out for image in plan.images)
-    unmistakable = _unmistakable([split for _, split in stated], in_splits)
+    unmistakable = bool(stated) and len(stated) == sum(not image.left_out for image in plan.images)
     if options.source_splits == "auto" and not unmistakable:
         if stated and len({split for _, split in stated}) > 1:
             plan.warnings.append(
@@ -175,19 +183,16 @@ def divide(plan: Plan, options: IngestOptions) -> Division:
         return Division()
     if not stated:
         raise InputError("the source divides its images into no splits", "leave source_splits at auto")
-    return _settled(plan, Division.of(stated, exact=plan.is_export), options)
+    division = Division.of(stated, exact=plan.is_export)
+    if "train" not in division.theirs:
+        plan.warnings.append("the source puts no image into train; source_splits=ignore divides its images anew")
+    return _settled(plan, division, options)
 
 
 def divide_archive(parts: Mapping[str, int], options: IngestOptions) -> Division:
     """How the parts of an archive divide its rows; each of them is told its part."""
     named = frozenset(split for split in SPLITS if parts.get(split))
-    if options.source_splits == "ignore" or (options.source_splits == "auto" and not {"train"} < named):
-        return Division()
-    return Division(theirs=named)
-
-
-def _unmistakable(splits: list[Split], total: int) -> bool:
-    return len(splits) == total and "train" in splits and len(set(splits)) > 1
+    return Division() if options.source_splits == "ignore" else Division(theirs=named)
 
 
 def _settled(plan: Plan, division: Division, options: IngestOptions) -> Division:

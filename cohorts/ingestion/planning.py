@@ -161,6 +161,8 @@ def _folder_labels(plan: Plan, names: FolderNames, options: IngestOptions) -> tu
     if plan.table is not None and plan.table.labels:
         plan.warnings.append("folders are classes, but the table names labels: the table's are taken")
         return (), False
+    if names.total_at(level) < 2:
+        return (), False
     for number, image in enumerate(plan.images):
         image.label = names.at(number, level) or None
     found = tuple(sorted({image.label for image in plan.images if image.label is not None}))

@@ -28,11 +28,12 @@ class Repeats:
         self.pairs += [(self.total_images, number) for number in earlier]
         self.total_images += 1
 
-    def groups(self, sides: Sequence[str | None]) -> list[int]:
+    def groups(self, sides: Sequence[str | None], owners: Sequence[str]) -> list[int]:
         """For each image the first image of its group of connected near duplicates.
 
         Args:
             sides: images are connected where these are equal; ``None``: a group of its own.
+            owners: images of one owner (the frames of a file, the channels of a case) are connected in any case.
         """
         first = list(range(self.total_images))
 
@@ -42,7 +43,9 @@ class Repeats:
                 number = first[number]
             return number
 
-        for later, earlier in self.pairs:
+        firsts: dict[str, int] = {}
+        same_owner = [(number, firsts.setdefault(owner, number)) for number, owner in enumerate(owners) if owner]
+        for later, earlier in [*same_owner, *self.pairs]:
             if sides[later] is not None and sides[later] == sides[earlier]:
                 one, other = sorted((root(later), root(earlier)))
                 first[other] = one

@@ -75,7 +75,7 @@ class Sink:
         self._repeats = Repeats()
         self._sharers = Sharers(self.options.min_patients)
         self._labels_of_first: dict[int, int] = {}
-        self._other_labels = 0
+        self._other_labels = self._other_patients = 0
         self._mask_values: set[int] = set()
         self._has_text = False
 
@@ -144,10 +144,20 @@ class Sink:
         """Whether an image with the pixels of an earlier one is left out; contradicting labels are named."""
         differ = self._labels_of_first.get(first) != _mark(labels)
         self._other_labels += differ
+        self._other_patients += bool(planned.patient) and self._rows[first].patient != self._pseudonym(planned)
         self.exact_duplicates += self.options.duplicates == "reject"
         if self.options.duplicates != "reject":
             return False
         detail = "the same pixels as an image before" + (", under other labels" if differ else "")
+        for path in planned.paths:
+            self.private.link(
+                path,
+                "duplicate",
+                image_id=self._rows[first].image_id,
+                frame=ready.image.frame,
+                patient_id=planned.patient,
+                patient=self._pseudonym(planned),
+            )
         self.refuse(planned.paths, Refusal(Reason.DUPLICATE, detail, ready.image.frame))
         return True
 
@@ -202,8 +212,13 @@ class Sink:
         )
         self.writer.add(record, digest=ready.digest)
 
+    def _pseudonym(self, planned: Planned) -> str:
+        return self.key.pseudonym("patient", identity_of(planned))
+
     def _given(self, planned: Planned, frame: int | None) -> Split | None:
-        """The split that the source gives an image."""
+        """The split that the source gives an image, where its division is kept."""
+        if not self.plan.division.theirs:
+            return None
         name = self._parts[frame or 0] if self._parts else planned.split
         return next((split for split in SPLITS if split == name), None)
 
@@ -274,14 +289,18 @@ class Sink:
         if self._near is None and self.options.duplicates == "reject":
             return splits
         if self.options.near_duplicates == "together":
-            groups = self._repeats.groups([(row.given or "") if row.identity else None for row in self._rows])
-            for number, first in enumerate(groups):
+            sides = [self._side(row) if row.identity else None for row in self._rows]
+            for number, first in enumerate(self._repeats.groups(sides, [row.identity for row in self._rows])):
                 row = self._rows[first]
                 if first != number and not self._rows[number].left_out:
                     splits[number] = self.plan.division.split(row.identity, self.key, self.options.split, row.given)
         for number in self._repeats.left_out(splits, [row.patient for row in self._rows]):
             splits[number] = LEFT_OUT_SPLIT
         return splits
+
+    def _side(self, row: _Row) -> str:
+        """The side of the source's division that an image of an unknown patient is on."""
+        return self.plan.division.of_patient.get(row.identity) or row.given or ""
 
     def _warn(self, without_patient: int) -> None:
         total = len(self._rows)
@@ -293,8 +312,13 @@ class Sink:
             )
         if self._other_labels:
             self.warnings.append(
-                f"{self._other_labels} exact duplicates carry other labels than the first copy; "
-                "medphantom inspect --rejected names them"
+                f"{self._other_labels} exact duplicates carry other labels than the first copy"
+                + ("; medphantom inspect --rejected names them" if self.options.duplicates == "reject" else "")
+            )
+        if self._other_patients:
+            self.warnings.append(
+                f"{self._other_patients} exact duplicates are of another patient than the first copy: "
+                "one person under two ids, or a picture in two folders"
             )
         if self.options.near_duplicates == "off":
             self.warnings.append("near duplicates were not looked for: images may judge what learned from their twin")

@@ -70,7 +70,14 @@ STACK_RANKS = ("TriggerTime", "AcquisitionTime", "ContentTime", "InstanceNumber"
 
 _ENCODING = ("SOPClassUID", "Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "BitsAllocated")
 _BEFORE_PIXELS = (
-    *("PatientID", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "FrameOfReferenceUID"),
+    *(
+        "PatientID",
+        "IssuerOfPatientID",
+        "StudyInstanceUID",
+        "SeriesInstanceUID",
+        "SOPInstanceUID",
+        "FrameOfReferenceUID",
+    ),
     *("Modality", "PatientAge", "PatientSex", "ViewPosition", "BodyPartExamined"),
     *("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing", "EstimatedRadiographicMagnificationFactor"),
     *("ImagePositionPatient", "ImageOrientationPatient", "GridFrameOffsetVector", "SharedFunctionalGroupsSequence"),

@@ -48,6 +48,36 @@ def test_folders_that_are_patients_stay_in_one_split_and_name_nothing_public(tmp
     assert not any(part.encode() in published for name in NAMES for part in name.split("_"))
 
 
+def test_patients_below_a_single_class_are_no_labels(tmp_path: Path) -> None:
+    for place, name in enumerate(NAMES):
+        for number in range(6):
+            write_png(tmp_path / "s" / "pneumonia" / name / f"{number}.png", structure(10 * place + number))
+    for folders in ("classes/patients", "classes"):
+        cohort = take_in(tmp_path / "s", tmp_path / folders.replace("/", "_"), folders=folders).cohort
+        assert cohort.schema.labels == ()
+    both = take_in(tmp_path / "s", tmp_path / "b", folders="-/patients").cohort
+    assert both.manifest["patient"].n_unique() == 3
+    with pytest.raises(InputError, match=r"folders=-/classes \(3 public labels\), folders=-/patients"):
+        take_in(tmp_path / "s", tmp_path / "c")
+
+
+def test_levels_of_folders_do_not_depend_on_what_else_is_there(tmp_path: Path) -> None:
+    for number in range(16):
+        write_png(tmp_path / "s" / "siteA" / f"P{number // 2}" / f"{number}.png", structure(number))
+    before = take_in(tmp_path / "s", tmp_path / "a", folders="-/patients").cohort
+    write_png(tmp_path / "s" / "siteB" / "P9" / "x.png", structure(99))
+    after = take_in(tmp_path / "s", tmp_path / "b", folders="-/patients").cohort
+    known = dict(after.manifest.select("image_id", "split").iter_rows())
+    assert all(known[image] == split for image, split in before.manifest.select("image_id", "split").iter_rows())
+
+
+def test_one_stray_file_does_not_answer_the_question(tmp_path: Path) -> None:
+    folders_of_people(tmp_path / "s" / "all")
+    write_png(tmp_path / "s" / "overview.png", structure(500))
+    with pytest.raises(InputError, match="lie in 3 folders"):
+        take_in(tmp_path / "s", tmp_path / "c")
+
+
 def test_classes_and_patients_may_lie_in_each_other(tmp_path: Path) -> None:
     for number in range(12):
         write_png(

@@ -62,6 +62,25 @@ def test_a_column_and_the_parts_of_an_archive_count_as_well(tmp_path: Path) -> N
     assert set(ignored.manifest["split"].to_list()[30:]) != {"test"}
 
 
+def test_images_that_are_all_held_out_stay_held_out(tmp_path: Path) -> None:
+    result = take_in(divided(tmp_path / "s", {"test": 20}), tmp_path / "c")
+    assert set(result.cohort.manifest["split"]) == {"test"}
+    assert any("puts no image into train" in warning for warning in result.warnings)
+    result = take_in(divided(tmp_path / "t", {"val": 10, "test": 10}), tmp_path / "d")
+    assert set(result.cohort.manifest["split"]) == {"val", "test"}
+    np.savez(tmp_path / "a.npz", val_images=np.stack([structure(n) for n in range(12)]))
+    assert set(take_in(tmp_path / "a.npz", tmp_path / "e").cohort.manifest["split"]) == {"val"}
+
+
+def test_a_folder_and_a_column_that_differ_are_told(tmp_path: Path) -> None:
+    divided(tmp_path / "s", {"train": 10, "test": 5})
+    lines = ["image,split", *(f"train/train{n}.png,{'test' if n < 2 else 'train'}" for n in range(10))]
+    lines += [f"test/test{n}.png,test" for n in range(5)]
+    (tmp_path / "s" / "t.csv").write_text("\n".join(lines) + "\n")
+    result = take_in(tmp_path / "s", tmp_path / "c")
+    assert any("2 images lie in folders of another split than the table says" in line for line in result.warnings)
+
+
 def test_a_patient_on_both_sides_goes_to_the_held_out_one_or_is_refused(tmp_path: Path) -> None:
     for number in range(20):
         write_png(tmp_path / "s" / "train" / f"p{number}_a.png", structure(number))
