@@ -13,10 +13,9 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from cohorts.naming import plain_id
+from cohorts.naming import MISSING_CELLS, comparable, plain_id
 from cohorts.records import NAME_PATTERN
 
-MISSING_CELLS = {"", "na", "n/a", "nan", "nat", "null", "none", "<na>", "#n/a", "#value!", "#ref!", "-", "--", "?", "."}
 STATED = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False, "1,0": True, "0,0": False}
 WORDS = {"y": True, "n": False, "t": True, "f": False, "positive": True, "negative": False, "present": True,
          "absent": False}  # fmt: skip
@@ -162,13 +161,13 @@ def list_separator(cells: Iterable[str]) -> str:
 
 
 def folded(name: str) -> str:
-    """A name without case, compatibility forms and doubled spaces: spellings of one label or category.
+    """A name without case, width of signs and doubled spaces: spellings of one label or category.
 
     Example:
         >>> folded("Pleural  Effusion") == folded("pleural effusion"), folded("HER2+") == folded("HER2-")
         (True, False)
     """
-    return " ".join(unicodedata.normalize("NFKC", name).casefold().split())
+    return " ".join(unicodedata.normalize("NFC", comparable(name).casefold()).split())
 
 
 def no_name(text: str) -> str:

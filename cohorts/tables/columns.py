@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from cohorts.errors import InputError
-from cohorts.naming import SPLIT_WORDS, plain_id, plain_name
+from cohorts.naming import SPLIT_WORDS, is_nobody, plain_id, plain_name, plain_text
 from cohorts.options import IngestOptions
 from cohorts.tables.cells import is_rounded_id, stated_text
 from cohorts.tables.file import TableFile, clean_name
@@ -103,6 +103,17 @@ class Columns:
                 return self._only(fitting[0])
         return None
 
+    def refuse_if_identifying(self, column: str, remedy: str) -> None:
+        """Nothing is published out of the column that says which patient, study or file a row is of.
+
+        Raises:
+            InputError: the column has that role.
+        """
+        for role in ("patient", "study", "uid", "path", "mask"):
+            if self.roles[role] == column:
+                what = f"column {column!r} of {self.path} is the column of {role}, which is never published"
+                raise InputError(what, remedy)
+
     def cells(self, column: str) -> list[str]:
         """What each row states, as text; empty where it states nothing."""
         series = self.frame[column]
@@ -127,7 +138,13 @@ class Columns:
         if rounded:
             note = f"column {column!r}: {rounded} identifiers are rounded numbers (1.2E+11) and are not used"
             self.remarks += [note] if note not in self.remarks else []
-        plain = {cell: "" if role != "path" and is_rounded_id(cell) else plain_id(cell) for cell in set(cells)}
+        if role == "path":  # a file may be called 1.0, and the join settles whether it is 1
+            return [plain_text(cell) for cell in cells]
+        nobody = sum(bool(cell) and is_nobody(cell) for cell in cells)
+        if nobody:
+            note = f"column {column!r}: {nobody} cells say unknown or the like and name nobody"
+            self.remarks += [note] if note not in self.remarks else []
+        plain = {cell: "" if is_rounded_id(cell) or is_nobody(cell) else plain_id(cell) for cell in set(cells)}
         return [plain[cell] for cell in cells]
 
     def raw(self, role: str) -> list[str]:
