@@ -14,6 +14,7 @@ from cohorts.errors import InputError
 from cohorts.naming import plain_id, plain_name
 from cohorts.options import IngestOptions
 from cohorts.records import LABEL_PREFIX
+from cohorts.tables.age_names import says_age, says_birth
 from cohorts.tables.cells import (
     CLEAR_SHARE,
     STATED,
@@ -52,11 +53,15 @@ def find_labels(columns: Columns, taken: Collection[str], options: IngestOptions
     """
     if options.label_columns:
         names = list(dict.fromkeys(str(columns.find("labels", name, ())) for name in options.label_columns))
+        for name in names:
+            _refuse(columns, name, options)
         if len(names) == 1 and len(options.label_columns) == 1 and not names[0].startswith(LABEL_PREFIX):
             return _of_one_column(columns, names[0], options, remarks, named=True)
         return _of_columns(columns, names, options, remarks)
     prefixed = [name for name in columns.frame.columns if name.startswith(LABEL_PREFIX)]
     if prefixed:
+        for name in prefixed:
+            _refuse(columns, name, options)
         return _of_columns(columns, prefixed, options, remarks)
     for usual in USUAL_NAMES["labels"]:
         found = columns.find("labels", "", (usual,))
@@ -66,6 +71,18 @@ def find_labels(columns: Columns, taken: Collection[str], options: IngestOptions
         if labels.names:
             return labels
     return _one_hot(columns, taken, options, remarks)
+
+
+def _refuse(columns: Columns, column: str, options: IngestOptions) -> None:
+    """Identifiers are no labels, and where ages are capped, ages are none."""
+    columns.refuse_if_identifying(column, "name another column with label_columns")
+    if options.max_age is not None and _tells_age(column):
+        what = f"column {column!r} of {columns.path} says ages, which max_age caps, and they are no labels"
+        raise InputError(what, "ask for it as a continuous attribute, or leave max_age out")
+
+
+def _tells_age(column: str) -> bool:
+    return says_age(column) or says_birth(column)
 
 
 def states_nothing(options: IngestOptions, *, of_classes: bool = False) -> Callable[[str], bool]:
@@ -210,6 +227,8 @@ def _one_hot(columns: Columns, taken: Collection[str], options: IngestOptions, r
     for name in columns.frame.columns:
         if name in taken or plain_name(name) in NEVER_LABELS or _no_label_name(name) or name.startswith("(unnamed"):
             continue
+        if options.max_age is not None and _tells_age(name):
+            continue  # it may be of the oldest
         if plain_name(name) in {plain_name(usual) for role in USUAL_NAMES.values() for usual in role}:
             continue
         counts = columns.counts(name)
