@@ -21,6 +21,7 @@ from cohorts.tables.cells import (
     WORDS,
     flag,
     folded,
+    is_broken_list,
     is_uncertain,
     list_separator,
     listed,
@@ -34,6 +35,8 @@ from cohorts.tables.label_forms import CellLabels, ColumnLabels, Form, Labels, N
 
 MANY_LABELS, MANY_NUMBERED = 512, 64
 SURE_OF_NOTHING = {plain_name(name) for name in ("No Finding", "No Findings")}
+NO_FINDINGS = {plain_name(name) for name in ("Support Devices", "Support Device")}
+"""What may be present where there is no finding: in CheXpert devices are no pathology (Irvin et al. 2019)."""
 _INTEGER = re.compile(r"-?[0-9]+")
 _UNREADABLE_LIST = "hold a list that cannot be read"
 
@@ -142,6 +145,10 @@ def _of_names(
     _count(remarks, column, unreadable, _UNREADABLE_LIST)
     form: Form = "lists" if any(len(entries) != 1 for entries in parts.values()) else "names"
     nothing = states_nothing(options, of_classes=form == "names")
+    torn = [cell for cell, entries in parts.items() if _contradict(entries, nothing)]
+    for cell in torn:
+        del parts[cell]
+    _count(remarks, column, sum(counts[cell] for cell in torn), "name a finding beside 'no finding'")
     often: Counter[str] = Counter()
     for cell, entries in parts.items():
         for entry in entries:
@@ -162,6 +169,12 @@ def _of_names(
     return CellLabels(column, columns.cells(column), present, sorted(set(spelling.values())), form)
 
 
+def _contradict(entries: Sequence[str], nothing: Callable[[str], bool]) -> bool:
+    return any(map(nothing, entries)) and not all(
+        nothing(entry) or plain_name(entry) in NO_FINDINGS for entry in entries
+    )
+
+
 def _all_numbers(names: Collection[str]) -> bool:
     for name in names:
         try:
@@ -180,7 +193,7 @@ def _parts(counts: Counter[str], options: IngestOptions) -> tuple[dict[str, list
     parts: dict[str, list[str]] = {}
     unreadable = 0
     for cell, entries in lists.items():
-        if entries is None and cell[0] == "[" and cell[-1] == "]":
+        if entries is None and is_broken_list(cell):
             unreadable += counts[cell]
             continue
         given = entries if entries is not None else cell.split(separator) if separator else [cell]
@@ -208,12 +221,17 @@ def _of_columns(columns: Columns, names: Sequence[str], options: IngestOptions, 
         cells[name] = columns.cells(name)
     nothing = states_nothing(options, of_classes=True)
     without = [name for name in names if len(names) > 1 and nothing(name.removeprefix(LABEL_PREFIX))]
-    return ColumnLabels(
+    labels = ColumnLabels(
         cells,
         without,
         lambda cell: policy if is_uncertain(cell) else flag(cell, words),
         "columns" if len(names) > 1 else "flag",
+        {name for name in names if plain_name(name.removeprefix(LABEL_PREFIX)) in NO_FINDINGS},
     )
+    if torn := labels.total_contradicting():
+        named = " and ".join(map(repr, without))
+        remarks.append(f"{torn} rows state a finding beside {named}: none of their labels is stated")
+    return labels
 
 
 def _no_label_name(column: str) -> str:
