@@ -70,6 +70,7 @@ class Columns:
         self.path = path
         self.frame = table.frame
         self._repeated = table.repeated
+        self._unreadable = table.unreadable
         self.roles: dict[str, str | None] = {
             role: self.find(role, getattr(options, f"{role}_column"), USUAL_NAMES.get(role, ()))
             for role in ("path", "patient", "study", "uid", "text", "mask", "split")
@@ -77,13 +78,15 @@ class Columns:
         self.remarks: list[str] = []
         if table.short_rows:
             self.remarks.append(f"{table.short_rows} rows end before the header does: their last cells are empty")
+        for column, kind in table.unreadable.items():
+            self.remarks.append(f"column {column!r}: cells of the type {kind} cannot be read, it is not used")
         self._splits(options)
 
     def find(self, role: str, wanted: str, usual: Iterable[str]) -> str | None:
         """The column that an option names, else the first usual one; ``None`` when there is none.
 
         Raises:
-            InputError: the named column does not exist, or two columns have the name.
+            InputError: the named column does not exist or has a type that cannot be read, or two columns have the name.
         """
         names = self.frame.columns
         if wanted:
@@ -93,9 +96,12 @@ class Columns:
                     f"{self.path} has no column {wanted!r}, it has {', '.join(names[:20])}",
                     f"name the column of {role} as the table does",
                 )
-            return self._only(clean)
+            return self._readable(self._only(clean))
         for name in usual:
             fitting = [column for column in names if plain_name(column) == plain_name(name)]
+            if role in {"patient", "split"}:  # to overlook whose images they are would cost more than to stop
+                fitting = [self._readable(column) for column in fitting]
+            fitting = [column for column in fitting if column not in self._unreadable]
             if any(not self.frame[column].equals(self.frame[fitting[0]]) for column in fitting[1:]):
                 named = " and ".join(map(repr, fitting[:2]))
                 raise InputError(f"{self.path} has the columns {named}, which are one name", "rename one of them")
@@ -165,6 +171,14 @@ class Columns:
         rest = [name for name in self.frame.columns if name not in used]
         boxes = [name for name in rest if self.has_boxes and plain_name(name) in BOX_COLUMNS]
         return boxes, [name for name in rest if name not in boxes]
+
+    def _readable(self, column: str) -> str:
+        if column in self._unreadable:
+            raise InputError(
+                f"column {column!r} of {self.path} has the type {self._unreadable[column]}, which cannot be read",
+                "write its cells as text or numbers",
+            )
+        return column
 
     def _only(self, column: str) -> str:
         if column in self._repeated:
