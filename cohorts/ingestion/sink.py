@@ -225,6 +225,7 @@ class Sink:
     def _attributes(self, planned: Planned, content: RowContent) -> dict[str, float | str | None]:
         dicom, names = planned.head.dicom, {spec.name for spec in self.plan.schema.attributes}
         attributes = {name: value for name, value in (dicom.attributes if dicom else {}).items() if name in names}
+        attributes = {name: value for name, value in attributes.items() if name not in content.unread}
         if isinstance(age := attributes.get("age"), float):
             attributes["age"] = settled_age(age, self.options)
         return attributes | {name: value for name, value in content.attributes.items() if value is not None}

@@ -5,13 +5,25 @@ from __future__ import annotations
 import math
 import re
 
+from cohorts.naming import plain_id
 from cohorts.options import IngestOptions
 from cohorts.readers.dicom_header import years
+from cohorts.tables.age_names import UNIT_WORDS
 
 OLDEST_YEARS = 120
 ROUNDED_BELOW_YEARS = 2
-_AT_LEAST = re.compile(r"(?:>=|≥)\s*([0-9]{1,3})|([0-9]{1,3})\s*\+")
-_ABOVE = re.compile(r">\s*([0-9]{1,3})")
+_AT_LEAST = re.compile(
+    r"(?:(?:>=|≥|=>|at least|from|ab|mindestens)\s*([0-9]{1,3})"
+    r"|([0-9]{1,3})\s*(?:\+|(?:and|or|und|oder|&)\s*(?:older|over|above|more|up|älter|mehr|darüber)))"
+)
+_ABOVE = re.compile(r"(?:>|over|above|older than|more than|über|älter als|mehr als)\s*([0-9]{1,3})")
+_RANGE = re.compile(r"[\[(]?\s*[0-9]{1,3}(\.[0-9]+)?\s*(?:-|–|—|~|,|to|bis|until|à|a)\s*[0-9]{1,3}(\.[0-9]+)?\s*[\])]")
+_BARE_RANGE = re.compile(r"[0-9]{1,3}\s*(?:-|–|—|‐|‑|−|~|/|\.\.+|to|bis|until|à)\s*[0-9]{1,3}")
+_YEARS_IN = {word: length for length, words in UNIT_WORDS.items() for word in words}
+_UNIT = re.compile(
+    rf"(?P<number>.*?[0-9+)\]])\s*-?(?P<unit>{'|'.join(sorted(map(re.escape, _YEARS_IN), key=len, reverse=True))})"
+    r"\.?\s*(?P<rest>old|alt|of age|and older|or older|and over|or over|und älter|oder älter)?"
+)
 _SHORT_DICOM_AGE = re.compile(r"[0-9]{1,2}[DWMY]", re.IGNORECASE)
 
 
@@ -49,14 +61,43 @@ def age_of_text(text: str) -> float | None:
     return years(text.strip().zfill(4)) if _SHORT_DICOM_AGE.fullmatch(text.strip()) else years(text)
 
 
+def number_and_unit(text: str) -> tuple[str, float] | None:
+    """The number of an age that is written with its unit, and the unit's length in years; ``None`` without a unit.
+
+    Example:
+        >>> number_and_unit("45 years"), number_and_unit("97,5 J."), number_and_unit("45")
+        (('45', 1.0), ('97,5', 1.0), None)
+    """
+    match = _UNIT.fullmatch(plain_id(text).casefold())
+    if match is None:
+        return None
+    rest = match["rest"] or ""
+    older = f" {rest}" if rest.endswith(("older", "over", "älter")) else ""
+    return match["number"].strip() + older, _YEARS_IN[match["unit"]]
+
+
+def is_range_of_ages(text: str) -> bool:
+    """Whether a text states a range, which is no age.
+
+    Example:
+        >>> is_range_of_ages("90-100"), is_range_of_ages("[80, 90)"), is_range_of_ages("90")
+        (True, True, False)
+    """
+    number, _ = number_and_unit(text) or (plain_id(text).casefold(), 1.0)
+    return _RANGE.fullmatch(number) is not None or _BARE_RANGE.fullmatch(number) is not None
+
+
 def youngest_of_open_age(text: str) -> int | None:
     """The youngest age in years that an open statement allows, ``None`` when the text is none.
 
     Example:
-        >>> youngest_of_open_age("90+"), youngest_of_open_age(">89"), youngest_of_open_age("90")
+        >>> youngest_of_open_age("90+"), youngest_of_open_age(">89 years"), youngest_of_open_age("90")
         (90, 90, None)
     """
-    if match := _AT_LEAST.fullmatch(text):
+    number, length = number_and_unit(text) or (plain_id(text).casefold(), 1.0)
+    if length != 1.0:
+        return None
+    if match := _AT_LEAST.fullmatch(number):
         return int(match[1] or match[2])
-    match = _ABOVE.fullmatch(text)
+    match = _ABOVE.fullmatch(number)
     return None if match is None else int(match[1]) + 1

@@ -13,10 +13,9 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from cohorts.naming import plain_id
+from cohorts.naming import MISSING_CELLS, comparable, plain_id
 from cohorts.records import NAME_PATTERN
 
-MISSING_CELLS = {"", "na", "n/a", "nan", "nat", "null", "none", "<na>", "#n/a", "#value!", "#ref!", "-", "--", "?", "."}
 STATED = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False, "1,0": True, "0,0": False}
 WORDS = {"y": True, "n": False, "t": True, "f": False, "positive": True, "negative": False, "present": True,
          "absent": False}  # fmt: skip
@@ -29,6 +28,8 @@ _GROUPED_DOT = re.compile(r"[+-]?[1-9][0-9]{0,2}(\.[0-9]{3})+")
 _GROUPED_COMMA = re.compile(r"[+-]?[1-9][0-9]{0,2}(,[0-9]{3})+")
 _GROUPED = re.compile(r"[+-]?[0-9]{1,3}([,. '’][0-9]{3})+([.,][0-9]+)?")
 _ROUNDED_ID = re.compile(r"[0-9]([.,][0-9]+)?[eE]\+[0-9]{2,}|[0-9][.,][0-9]+[eE][0-9]{2,}")
+_BEGUN_LIST = re.compile(r"[\[({]\s*['\"]|(?:\w+\.)?(?:array|list|tuple|set|frozenset|index|series)\(", re.IGNORECASE)
+_ENDED_LIST = re.compile(r"[^\[]*['\"]\s*\]")
 _BRACKETS = {"[": "]", "(": ")", "{": "}"}
 NO_NUMBER = "hold no number"
 THOUSANDS = "hold a number that may have a thousands separator"
@@ -116,6 +117,19 @@ def listed(cell: str) -> list[str] | None:
     return None
 
 
+def is_broken_list(cell: str) -> bool:
+    """Whether a cell that :func:`listed` cannot read begins or ends like a list: cut off, or of a form that is unknown.
+
+    Example:
+        >>> is_broken_list("['A', 'B'"), is_broken_list("array(['A'], dtype=object)"), is_broken_list("[left] mass")
+        (True, True, False)
+    """
+    if _BEGUN_LIST.match(cell) or _ENDED_LIST.fullmatch(cell):
+        return True
+    inside, closed, _ = cell[1:].partition("]")
+    return cell.startswith("[") and (not closed or "," in inside or cell.endswith("]"))
+
+
 def _tokens(cell: str) -> list[str] | None:
     found: list[str] = []
     quoted = False
@@ -141,7 +155,9 @@ def _unquoted(cell: str) -> list[str] | None:
     """Entries of ``[a, b c]``, whose words no quotes hold together."""
     if "'" in cell or '"' in cell or cell[0] != "[":
         return None
-    parts = (stated_text(part) for part in cell[1:-1].split(","))
+    parts = [stated_text(part) for part in cell[1:-1].split(",")]
+    if any(part.endswith(("...", "…")) for part in parts):
+        return None  # whoever printed the list left some of it out
     return [part for part in parts if part]
 
 
@@ -162,13 +178,13 @@ def list_separator(cells: Iterable[str]) -> str:
 
 
 def folded(name: str) -> str:
-    """A name without case, compatibility forms and doubled spaces: spellings of one label or category.
+    """A name without case, width of signs and doubled spaces: spellings of one label or category.
 
     Example:
         >>> folded("Pleural  Effusion") == folded("pleural effusion"), folded("HER2+") == folded("HER2-")
         (True, False)
     """
-    return " ".join(unicodedata.normalize("NFKC", name).casefold().split())
+    return " ".join(unicodedata.normalize("NFC", comparable(name).casefold()).split())
 
 
 def no_name(text: str) -> str:

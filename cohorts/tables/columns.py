@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from cohorts.errors import InputError
-from cohorts.naming import CELL_SPLITS, plain_id, plain_name
+from cohorts.naming import CELL_SPLITS, is_nobody, plain_id, plain_name, plain_text
 from cohorts.options import IngestOptions
 from cohorts.tables.cells import is_rounded_id, stated_text
 from cohorts.tables.file import TableFile, clean_name
@@ -70,6 +70,7 @@ class Columns:
         self.path = path
         self.frame = table.frame
         self._repeated = table.repeated
+        self._unreadable = table.unreadable
         self.roles: dict[str, str | None] = {
             role: self.find(role, getattr(options, f"{role}_column"), USUAL_NAMES.get(role, ()))
             for role in ("path", "patient", "study", "uid", "text", "mask", "split")
@@ -77,13 +78,15 @@ class Columns:
         self.remarks: list[str] = []
         if table.short_rows:
             self.remarks.append(f"{table.short_rows} rows end before the header does: their last cells are empty")
+        for column, kind in table.unreadable.items():
+            self.remarks.append(f"column {column!r}: cells of the type {kind} cannot be read, it is not used")
         self._splits(options)
 
     def find(self, role: str, wanted: str, usual: Iterable[str]) -> str | None:
         """The column that an option names, else the first usual one; ``None`` when there is none.
 
         Raises:
-            InputError: the named column does not exist, or two columns have the name.
+            InputError: the named column does not exist or has a type that cannot be read, or two columns have the name.
         """
         names = self.frame.columns
         if wanted:
@@ -93,15 +96,29 @@ class Columns:
                     f"{self.path} has no column {wanted!r}, it has {', '.join(names[:20])}",
                     f"name the column of {role} as the table does",
                 )
-            return self._only(clean)
+            return self._readable(self._only(clean))
         for name in usual:
             fitting = [column for column in names if plain_name(column) == plain_name(name)]
+            if role in {"patient", "split"}:  # to overlook whose images they are would cost more than to stop
+                fitting = [self._readable(column) for column in fitting]
+            fitting = [column for column in fitting if column not in self._unreadable]
             if any(not self.frame[column].equals(self.frame[fitting[0]]) for column in fitting[1:]):
                 named = " and ".join(map(repr, fitting[:2]))
                 raise InputError(f"{self.path} has the columns {named}, which are one name", "rename one of them")
             if fitting:
                 return self._only(fitting[0])
         return None
+
+    def refuse_if_identifying(self, column: str, remedy: str) -> None:
+        """Nothing is published out of the column that says which patient, study or file a row is of.
+
+        Raises:
+            InputError: the column has that role.
+        """
+        for role in ("patient", "study", "uid", "path", "mask"):
+            if self.roles[role] == column:
+                what = f"column {column!r} of {self.path} is the column of {role}, which is never published"
+                raise InputError(what, remedy)
 
     def cells(self, column: str) -> list[str]:
         """What each row states, as text; empty where it states nothing."""
@@ -127,7 +144,13 @@ class Columns:
         if rounded:
             note = f"column {column!r}: {rounded} identifiers are rounded numbers (1.2E+11) and are not used"
             self.remarks += [note] if note not in self.remarks else []
-        plain = {cell: "" if role != "path" and is_rounded_id(cell) else plain_id(cell) for cell in set(cells)}
+        if role == "path":  # a file may be called 1.0, and the join settles whether it is 1
+            return [plain_text(cell) for cell in cells]
+        nobody = sum(bool(cell) and is_nobody(cell) for cell in cells)
+        if nobody:
+            note = f"column {column!r}: {nobody} cells say unknown or the like and name nobody"
+            self.remarks += [note] if note not in self.remarks else []
+        plain = {cell: "" if is_rounded_id(cell) or is_nobody(cell) else plain_id(cell) for cell in set(cells)}
         return [plain[cell] for cell in cells]
 
     def raw(self, role: str) -> list[str]:
@@ -149,6 +172,14 @@ class Columns:
         boxes = [name for name in rest if self.has_boxes and plain_name(name) in BOX_COLUMNS]
         return boxes, [name for name in rest if name not in boxes]
 
+    def _readable(self, column: str) -> str:
+        if column in self._unreadable:
+            raise InputError(
+                f"column {column!r} of {self.path} has the type {self._unreadable[column]}, which cannot be read",
+                "write its cells as text or numbers",
+            )
+        return column
+
     def _only(self, column: str) -> str:
         if column in self._repeated:
             raise InputError(f"{self.path} has several columns {column!r} with different cells", "rename or drop one")
@@ -164,5 +195,8 @@ class Columns:
         if strange and options.split_column:
             raise InputError(f"column {column!r} of {self.path} has {strange} cells that name no split",
                              "write train, val, gate or test")  # fmt: skip
+        total = sum(words.values())
+        if strange and 2 * strange < total:
+            self.remarks.append(f"column {column!r}: {strange} of {total} cells name no split: it is not used as one")
         if strange or not words:
             self.roles["split"] = None

@@ -9,8 +9,8 @@ import json
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
@@ -52,12 +52,15 @@ class TableFile:
         form: format, encoding and separator, for people.
         repeated: names that several columns of different content have; only the first of them keeps it.
         short_rows: rows that end before the header does; their last cells are empty.
+        unreadable: columns whose type has no text, such as durations and structures, and that type; their cells are
+            empty.
     """
 
     frame: pl.DataFrame
     form: str
     repeated: frozenset[str] = frozenset()
     short_rows: int = 0
+    unreadable: Mapping[str, str] = field(default_factory=dict)
 
 
 def read_table(path: Path, encoding: str = "auto", known: Collection[str] = ()) -> TableFile:
@@ -116,7 +119,8 @@ def read_parts(paths: Sequence[Path], encoding: str = "auto", known: Collection[
         for path, file in zip(paths, files, strict=True)
     ]
     repeated = frozenset(name for file in files for name in file.repeated)
-    return TableFile(pl.concat(frames), files[0].form, repeated, sum(file.short_rows for file in files))
+    unreadable = {name: kind for file in files for name, kind in file.unreadable.items()}
+    return TableFile(pl.concat(frames), files[0].form, repeated, sum(file.short_rows for file in files), unreadable)
 
 
 def clean_name(name: str) -> str:
@@ -149,6 +153,7 @@ def _decoded(path: Path, data: bytes, encoding: str) -> tuple[str, str]:
 def _from_text(path: Path, text: str, encoding: str, known: Collection[str]) -> TableFile:
     hint = _HINT.match(text)
     text = text[hint.end() :] if hint else text
+    _check_title(path, text, hint[1] if hint else "", known)
     separator = hint[1] if hint else _separator(path, text, known)
     rows = _filled_rows(text, separator)
     try:
@@ -165,6 +170,26 @@ def _from_text(path: Path, text: str, encoding: str, known: Collection[str]) -> 
     named, repeated = _named(frame, header)
     shown = {"\t": "tabs"}.get(separator, separator)
     return TableFile(named, f"{encoding}, separated by {shown}", repeated, short)
+
+
+def _check_title(path: Path, text: str, separator: str, known: Collection[str]) -> None:
+    """A title above the column names, which may name anybody, is neither read as them nor repeated."""
+    for each in separator or SEPARATORS:
+        try:
+            rows = list(islice(_filled_rows(text, each), SAMPLE_ROWS))
+        except csv.Error:
+            continue
+        filled = [[cell for cell in row if cell.strip()] for row in rows]
+        names = [sum(plain_name(cell) in known for cell in row) for row in filled]
+        if not rows:
+            continue
+        more = max(1, names[0])
+        header = any(total > more and len(filled[0]) < len(row) for row, total in zip(filled, names, strict=True))
+        alone = not names[0] and len(filled[0]) == 1 < len(rows[0]) and any(len(row) > 1 for row in filled)
+        if header or alone:
+            raise InputError(
+                f"{path} begins with a line that is no line of column names", "delete the lines above these"
+            )
 
 
 def _filled_rows(text: str, separator: str) -> Iterator[list[str]]:
@@ -209,12 +234,26 @@ def _separator(path: Path, text: str, known: Collection[str]) -> str:
 
 def _from_parquet(path: Path) -> TableFile:
     try:
-        frame = pl.read_parquet(path)
-        frame = frame.select(_as_text(frame[name]) for name in frame.columns)
+        schema = pl.read_parquet_schema(path)
     except (OSError, pl.exceptions.PolarsError):
         raise InputError(f"{path} cannot be read as Parquet", "write the file again") from None
-    named, repeated = _named(frame, frame.columns)
-    return TableFile(named, "Parquet", repeated)
+    columns: list[pl.Series | None] = []
+    for name in schema:  # one by one, since a type that cannot be read would cost the whole table
+        try:
+            columns.append(_as_text(pl.read_parquet(path, columns=[name])[name]))
+        except pl.exceptions.InvalidOperationError:
+            columns.append(None)
+        except (OSError, pl.exceptions.PolarsError):
+            raise InputError(f"{path} cannot be read as Parquet", "write the file again") from None
+    height = next((len(column) for column in columns if column is not None), 0)
+    texts = [
+        pl.Series(name, [None] * height, dtype=pl.String) if column is None else column
+        for name, column in zip(schema, columns, strict=True)
+    ]
+    types = zip(schema.items(), columns, strict=True)
+    unreadable = {clean_name(name): str(kind) for (name, kind), column in types if column is None}
+    named, repeated = _named(pl.DataFrame(texts), list(schema))
+    return TableFile(named, "Parquet", repeated, unreadable=unreadable)
 
 
 def _named(frame: pl.DataFrame, header: Sequence[str]) -> tuple[pl.DataFrame, frozenset[str]]:
@@ -246,14 +285,15 @@ def _check_header(path: Path, names: Sequence[str], known: Collection[str]) -> N
         raise InputError(f"{path} has no line of column names", "write the names of its columns into the first line")
 
 
-def _as_text(column: pl.Series) -> pl.Series:
+def _as_text(column: pl.Series) -> pl.Series | None:
+    """A column as text; ``None`` when its type has none."""
     if isinstance(column.dtype, pl.List) and column.dtype.inner in {pl.String, pl.Categorical, pl.Enum}:
         lists = [None if cell is None else json.dumps(list(cell), default=str) for cell in column.to_list()]
         return pl.Series(column.name, lists, dtype=pl.String)
     if column.dtype.is_float():
         return pl.Series(column.name, list(_whole(column)), dtype=pl.String)
-    if column.dtype.is_nested() or column.dtype in {pl.Binary, pl.Object}:
-        return pl.Series(column.name, [None] * len(column), dtype=pl.String)
+    if column.dtype.is_nested() or column.dtype in {pl.Binary, pl.Object, pl.Duration}:
+        return None
     return column.cast(pl.String)
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 from cohorts.errors import Reason, UnreadableImage
-from cohorts.naming import plain_id
+from cohorts.naming import plain_id, plain_text
 
 AMBIGUOUS, NONE = -1, -2
 WHOLE, END, NAME, ID = "whole path", "end of the path", "file name", "identifier"
@@ -50,7 +50,8 @@ class RowIndex:
     Paths and identifiers are compared without what tools change about them (:func:`~cohorts.naming.plain_id`).
 
     A path fits when it is equal to the file's, when one of the two is the end of the other, or when the file names
-    alone are equal, provided that no two rows and no two files share a name; all of it again without suffixes.
+    alone are equal, provided that no two rows and no two files share a name; all of it again without suffixes, first as
+    the names are written, then with ``1.0`` as the ``1`` that it may have been.
 
     Args:
         kind: what the column holds.
@@ -60,7 +61,7 @@ class RowIndex:
 
     def __init__(self, kind: Literal["path", "uid", "patient"], cells: Sequence[Any], keys: Sequence[FileKey]) -> None:
         self.kind = kind
-        texts = ["" if cell is None else plain_id(str(cell)) for cell in cells]
+        texts = ["" if cell is None else str(cell) for cell in cells]
         self._ids: dict[str, int] = {}
         self._paths: list[_PathIndex] = []
         self._unlike: set[str] = set()
@@ -68,8 +69,9 @@ class RowIndex:
             paths = [tidy(text) for text in texts]
             own = [tidy(path) for key in keys for path in key.paths]
             self._unlike = _unlike([path for key in keys for path in key.paths])
-            self._paths = [_PathIndex(paths, own), _PathIndex([stem(p) for p in paths], [stem(p) for p in own])]
+            self._paths = [_PathIndex(list(map(form, paths)), list(map(form, own))) for form in _FORMS]
             return
+        texts = [plain_id(text) for text in texts]
         for row, text in enumerate(texts):
             _note(self._ids, text, row)
         self._ids.pop("", None)
@@ -80,8 +82,9 @@ class RowIndex:
             for path in map(tidy, key.paths):
                 if path in self._unlike:
                     yield Fit(AMBIGUOUS, weak=True, way=WHOLE)
-                for index, own in zip(self._paths, (path, stem(path)), strict=True):
-                    yield from index.candidates(own)
+                for index, form in zip(self._paths, _FORMS, strict=True):
+                    for fit in index.candidates(form(path)):
+                        yield fit._replace(weak=True) if form is _numbered else fit  # 1.0 may be another file than 1
         else:
             for name in (key.patient,) if self.kind == "patient" else key.uids:
                 yield Fit(self._ids.get(plain_id(name), NONE), weak=False, way=ID)
@@ -137,6 +140,10 @@ class Join:
         """Rows that have a file."""
         return {fit.row for fit in self._fits if fit.row >= 0}
 
+    def total_with(self, rows: Container[int]) -> int:
+        """Files that have one of these rows."""
+        return sum(fit.row in rows for fit in self._fits)
+
     @property
     def total_matched(self) -> int:
         """Files that have a row."""
@@ -168,8 +175,17 @@ def stem(path: str) -> str:
 
 def tidy(path: str) -> str:
     """A path with forward slashes, comparable with another one."""
-    parts = [part for part in plain_id(path).replace("\\", "/").split("/") if part not in {"", "."}]
+    parts = [part for part in plain_text(path).replace("\\", "/").split("/") if part not in {"", "."}]
     return "/".join(parts)
+
+
+def _numbered(path: str) -> str:
+    """A path without suffixes whose name is no longer than the number that it is (``17.0`` → ``17``)."""
+    folder, slash, name = stem(path).rpartition("/")
+    return f"{folder}{slash}{plain_id(name)}"
+
+
+_FORMS: tuple[Callable[[str], str], ...] = (str, stem, _numbered)
 
 
 def _unlike(paths: Sequence[str]) -> set[str]:

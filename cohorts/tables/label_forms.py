@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Literal, Protocol
 
@@ -30,6 +31,9 @@ class Labels(Protocol):
     def of(self, row: int) -> Stated:
         """What a row states about each label."""
 
+    def cells(self) -> Mapping[str, Sequence[str]]:
+        """Column → text of each row."""
+
     def kinds(self) -> Iterable[Stated]:
         """What different rows state, each at least once."""
 
@@ -48,6 +52,10 @@ class NoLabels:
     def of(self, row: int) -> Stated:
         """Nothing."""
         del row
+        return {}
+
+    def cells(self) -> Mapping[str, Sequence[str]]:
+        """Nothing."""
         return {}
 
     def kinds(self) -> Iterable[Stated]:
@@ -84,6 +92,10 @@ class CellLabels:
         """What a row states about each label."""
         return self._stated(self._cells[row])
 
+    def cells(self) -> Mapping[str, Sequence[str]]:
+        """Its column → text of each row."""
+        return {self.columns[0]: self._cells}
+
     def kinds(self) -> Iterable[Stated]:
         """What different cells state."""
         return (self._stated(cell) for cell in self._present)
@@ -105,6 +117,8 @@ class ColumnLabels:
         nothing: columns that state, where they are 1, that what is not stated is absent.
         meaning: text of a cell → what it states.
         form: one column (``flag``) or several (``columns``).
+        beside: columns that may be 1 beside those of nothing. A row in which any other is contradicts itself, and
+            states nothing.
     """
 
     named = True
@@ -115,8 +129,10 @@ class ColumnLabels:
         nothing: Collection[str],
         meaning: Callable[[str], bool | None],
         form: Form,
+        beside: Collection[str] = (),
     ) -> None:
         self.columns = tuple(cells)
+        self._findings = tuple(name for name in cells if name not in {*nothing, *beside})
         self.form = form
         self._column_of = {name.removeprefix(LABEL_PREFIX): name for name in cells if name not in nothing}
         self.names = tuple(self._column_of)
@@ -129,6 +145,10 @@ class ColumnLabels:
         """What a row states about each label."""
         return self._stated([column[row] for column in self._cells.values()])
 
+    def cells(self) -> Mapping[str, Sequence[str]]:
+        """Column → text of each row."""
+        return self._cells
+
     def kinds(self) -> Iterable[Stated]:
         """What different rows state."""
         return (self._stated(cells) for cells in set(zip(*self._cells.values(), strict=True)))
@@ -137,8 +157,23 @@ class ColumnLabels:
         """Forget all other labels."""
         self.names = tuple(name for name in self.names if name in names)
 
+    def total_contradicting(self) -> int:
+        """Rows that state a finding beside nothing."""
+        if not self._nothing:
+            return 0
+        rows = Counter(zip(*self._cells.values(), strict=True))
+        return sum(total for cells, total in rows.items() if self._contradict(self._values(cells)))
+
+    def _values(self, cells: Sequence[str]) -> Stated:
+        return dict(zip(self._cells, map(self._meaning.__getitem__, cells), strict=True))
+
+    def _contradict(self, values: Stated) -> bool:
+        return any(values[name] for name in self._nothing) and any(values[name] for name in self._findings)
+
     def _stated(self, cells: Sequence[str]) -> Stated:
-        values = dict(zip(self._cells, map(self._meaning.__getitem__, cells), strict=True))
+        values = self._values(cells)
+        if self._contradict(values):
+            return dict.fromkeys(self.names)
         stated = {name: values[self._column_of[name]] for name in self.names}
         if any(values[column] is True for column in self._nothing):
             return {name: False if value is None else value for name, value in stated.items()}

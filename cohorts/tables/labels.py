@@ -14,12 +14,14 @@ from cohorts.errors import InputError
 from cohorts.naming import plain_id, plain_name
 from cohorts.options import IngestOptions
 from cohorts.records import LABEL_PREFIX
+from cohorts.tables.age_names import says_age, says_birth
 from cohorts.tables.cells import (
     CLEAR_SHARE,
     STATED,
     WORDS,
     flag,
     folded,
+    is_broken_list,
     is_uncertain,
     list_separator,
     listed,
@@ -33,6 +35,8 @@ from cohorts.tables.label_forms import CellLabels, ColumnLabels, Form, Labels, N
 
 MANY_LABELS, MANY_NUMBERED = 512, 64
 SURE_OF_NOTHING = {plain_name(name) for name in ("No Finding", "No Findings")}
+NO_FINDINGS = {plain_name(name) for name in ("Support Devices", "Support Device")}
+"""What may be present where there is no finding: in CheXpert devices are no pathology (Irvin et al. 2019)."""
 _INTEGER = re.compile(r"-?[0-9]+")
 _UNREADABLE_LIST = "hold a list that cannot be read"
 
@@ -52,11 +56,15 @@ def find_labels(columns: Columns, taken: Collection[str], options: IngestOptions
     """
     if options.label_columns:
         names = list(dict.fromkeys(str(columns.find("labels", name, ())) for name in options.label_columns))
+        for name in names:
+            _refuse(columns, name, options)
         if len(names) == 1 and len(options.label_columns) == 1 and not names[0].startswith(LABEL_PREFIX):
             return _of_one_column(columns, names[0], options, remarks, named=True)
         return _of_columns(columns, names, options, remarks)
     prefixed = [name for name in columns.frame.columns if name.startswith(LABEL_PREFIX)]
     if prefixed:
+        for name in prefixed:
+            _refuse(columns, name, options)
         return _of_columns(columns, prefixed, options, remarks)
     for usual in USUAL_NAMES["labels"]:
         found = columns.find("labels", "", (usual,))
@@ -66,6 +74,18 @@ def find_labels(columns: Columns, taken: Collection[str], options: IngestOptions
         if labels.names:
             return labels
     return _one_hot(columns, taken, options, remarks)
+
+
+def _refuse(columns: Columns, column: str, options: IngestOptions) -> None:
+    """Identifiers are no labels, and where ages are capped, ages are none."""
+    columns.refuse_if_identifying(column, "name another column with label_columns")
+    if options.max_age is not None and _tells_age(column):
+        what = f"column {column!r} of {columns.path} says ages, which max_age caps, and they are no labels"
+        raise InputError(what, "ask for it as a continuous attribute, or leave max_age out")
+
+
+def _tells_age(column: str) -> bool:
+    return says_age(column) or says_birth(column)
 
 
 def states_nothing(options: IngestOptions, *, of_classes: bool = False) -> Callable[[str], bool]:
@@ -125,6 +145,10 @@ def _of_names(
     _count(remarks, column, unreadable, _UNREADABLE_LIST)
     form: Form = "lists" if any(len(entries) != 1 for entries in parts.values()) else "names"
     nothing = states_nothing(options, of_classes=form == "names")
+    torn = [cell for cell, entries in parts.items() if _contradict(entries, nothing)]
+    for cell in torn:
+        del parts[cell]
+    _count(remarks, column, sum(counts[cell] for cell in torn), "name a finding beside 'no finding'")
     often: Counter[str] = Counter()
     for cell, entries in parts.items():
         for entry in entries:
@@ -145,6 +169,12 @@ def _of_names(
     return CellLabels(column, columns.cells(column), present, sorted(set(spelling.values())), form)
 
 
+def _contradict(entries: Sequence[str], nothing: Callable[[str], bool]) -> bool:
+    return any(map(nothing, entries)) and not all(
+        nothing(entry) or plain_name(entry) in NO_FINDINGS for entry in entries
+    )
+
+
 def _all_numbers(names: Collection[str]) -> bool:
     for name in names:
         try:
@@ -163,7 +193,7 @@ def _parts(counts: Counter[str], options: IngestOptions) -> tuple[dict[str, list
     parts: dict[str, list[str]] = {}
     unreadable = 0
     for cell, entries in lists.items():
-        if entries is None and cell[0] == "[" and cell[-1] == "]":
+        if entries is None and is_broken_list(cell):
             unreadable += counts[cell]
             continue
         given = entries if entries is not None else cell.split(separator) if separator else [cell]
@@ -191,12 +221,17 @@ def _of_columns(columns: Columns, names: Sequence[str], options: IngestOptions, 
         cells[name] = columns.cells(name)
     nothing = states_nothing(options, of_classes=True)
     without = [name for name in names if len(names) > 1 and nothing(name.removeprefix(LABEL_PREFIX))]
-    return ColumnLabels(
+    labels = ColumnLabels(
         cells,
         without,
         lambda cell: policy if is_uncertain(cell) else flag(cell, words),
         "columns" if len(names) > 1 else "flag",
+        {name for name in names if plain_name(name.removeprefix(LABEL_PREFIX)) in NO_FINDINGS},
     )
+    if torn := labels.total_contradicting():
+        named = " and ".join(map(repr, without))
+        remarks.append(f"{torn} rows state a finding beside {named}: none of their labels is stated")
+    return labels
 
 
 def _no_label_name(column: str) -> str:
@@ -210,6 +245,8 @@ def _one_hot(columns: Columns, taken: Collection[str], options: IngestOptions, r
     for name in columns.frame.columns:
         if name in taken or plain_name(name) in NEVER_LABELS or _no_label_name(name) or name.startswith("(unnamed"):
             continue
+        if options.max_age is not None and _tells_age(name):
+            continue  # it may be of the oldest
         if plain_name(name) in {plain_name(usual) for role in USUAL_NAMES.values() for usual in role}:
             continue
         counts = columns.counts(name)

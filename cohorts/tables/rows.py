@@ -3,28 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 Groups = dict[int, tuple[int, ...]]
 """First row of an image → all of its rows, where there are several."""
 
 
-def unite_rows(
-    names: Sequence[str], may_unite: Callable[[str], bool], row: Callable[[int], Hashable]
-) -> tuple[list[str], Groups]:
+class United(NamedTuple):
+    """Rows by what they are of.
+
+    Attributes:
+        names: the names, empty for all but the first row of each.
+        groups: the rows of each name that has several, which are united.
+        torn: the same of rows that may not be united, and contradict each other.
+    """
+
+    names: list[str]
+    groups: Groups
+    torn: Groups
+
+
+def unite_rows(names: Sequence[str], may_unite: Callable[[str], bool], row: Callable[[int], Hashable]) -> United:
     """Rows that have one name become one, where they may or where they say the same.
 
     Args:
-        names: what identifies the image of each row; empty: nothing.
+        names: what identifies the image, or the patient, of each row; empty: nothing.
         may_unite: whether rows of this name are of one image for certain.
-        row: all that a row says.
-
-    Returns:
-        The names, empty for all but the first row of an image; and the rows of each image that has several.
+        row: what a row says that cannot be left out where another row of its name says something else.
 
     Example:
         >>> unite_rows(["a", "b", "a"], lambda name: True, lambda row: row)
-        (['a', 'b', ''], {0: (0, 2)})
+        United(names=['a', 'b', ''], groups={0: (0, 2)}, torn={})
     """
     rows_of: dict[str, list[int]] = {}
     for number, name in enumerate(names):
@@ -32,13 +41,15 @@ def unite_rows(
             rows_of.setdefault(name, []).append(number)
     left = list(names)
     groups: Groups = {}
+    torn: Groups = {}
     for name, rows in rows_of.items():
-        if len(rows) == 1 or not (may_unite(name) or len({row(number) for number in rows}) == 1):
+        if len(rows) == 1:
             continue
-        groups[rows[0]] = tuple(rows)
+        may = may_unite(name) or len({row(number) for number in rows}) == 1
+        (groups if may else torn)[rows[0]] = tuple(rows)
         for number in rows[1:]:
             left[number] = ""
-    return left, groups
+    return United(left, groups, torn)
 
 
 def united(rows: Sequence[dict[str, bool | None]]) -> dict[str, bool | None]:

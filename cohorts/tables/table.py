@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Collection, Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -23,7 +23,7 @@ from cohorts.tables.columns import USUAL_ATTRIBUTES, USUAL_NAMES, Columns
 from cohorts.tables.file import TableFile, read_parts, read_table
 from cohorts.tables.join import FileKey, Join, RowIndex, tidy
 from cohorts.tables.labels import find_labels
-from cohorts.tables.rows import Groups, agreed, unite_rows, united
+from cohorts.tables.rows import Groups, United, agreed, unite_rows, united
 
 __all__ = ["UNITS", "USUAL_ATTRIBUTES", "USUAL_NAMES", "RowContent", "Table"]
 
@@ -45,6 +45,7 @@ class RowContent:
     Attributes:
         labels: name → present, absent or not stated.
         attributes: name → value; ``None`` is not stated.
+        unread: attributes of which a cell says something that was not taken, so that no header may speak for it.
         patient: id, as :func:`~cohorts.naming.plain_id` has it; empty when none is stated.
         study: the same of the study.
         text: report or caption.
@@ -53,6 +54,7 @@ class RowContent:
 
     labels: dict[str, bool | None] = field(default_factory=dict)
     attributes: dict[str, float | str | None] = field(default_factory=dict)
+    unread: frozenset[str] = frozenset()
     patient: str = ""
     study: str = ""
     text: str | None = None
@@ -100,7 +102,9 @@ class Table:
         self._way: _Way | None = None
         self._total_files = 0
         self._groups: Groups = {}
-        self._contradicting: dict[int, str] = {}
+        self._torn: Groups = {}
+        self._refused: dict[int, tuple[Reason, str]] = {}
+        self._vocabulary = frozenset(self._labels.names)
 
     @classmethod
     def read(cls, path: Path, options: IngestOptions) -> Table:
@@ -157,7 +161,8 @@ class Table:
         """Join the rows to these files; returns the share of files that have a row.
 
         Rows of one image are united: identical ones count once, a label that any row states is present. Rows of one
-        patient are united only when they are the same, or boxes.
+        patient are united when they agree in labels, mask and split, or are boxes; a file whose patient's rows
+        contradict each other in these has rows, of which none is taken.
 
         Raises:
             InputError: the wanted join lacks its column.
@@ -171,16 +176,17 @@ class Table:
                 f"{self.path} has no column of {what} to join by, it has {names}",
                 "name it with path_column, uid_column or patient_column",
             )
-        best: tuple[Join, _Way, Groups] | None = None
+        tried = []
         for way in ways:
-            cells, groups = self._united(way, keys)
-            join = Join(RowIndex(way.kind, cells, keys), keys)
-            if best is None or join.total_matched > best[0].total_matched:  # the first of equals
-                best = (join, way, groups)
-        assert best is not None  # noqa: S101 - there is a way
-        self._join, self._way, groups = best
-        self._groups = {row: rows for row, rows in groups.items() if row in self._join.rows()}
-        self._contradicting = {row: why for row, rows in self._groups.items() if (why := self._contradiction(rows))}
+            rows = self._united(way, keys)
+            join = Join(RowIndex(way.kind, rows.names, keys), keys)
+            usable = join.total_matched - join.total_with(rows.torn)
+            tried.append(((usable, join.total_matched), join, way, rows))
+        _, self._join, self._way, rows = max(tried, key=lambda each: each[0])  # the first of equals
+        joined = self._join.rows()
+        self._groups = {row: each for row, each in rows.groups.items() if row in joined}
+        self._torn = {row: each for row, each in rows.torn.items() if row in joined}
+        self._refused = self._refusals()
         self._total_files = len(keys)
         return self._join.total_matched / max(1, len(keys))
 
@@ -188,18 +194,31 @@ class Table:
         """Row of the file with this number in :meth:`bind`'s list.
 
         Raises:
-            UnreadableImage: there is none, or several, or they name different patients or masks.
+            UnreadableImage: there is none, or several that contradict each other, or name different patients or masks.
         """
         assert self._join is not None  # noqa: S101 - bind() comes first
         row = self._join.row_of(number)
-        if row in self._contradicting:
-            raise UnreadableImage(Reason.BAD_TABLE_ROW, self._contradicting[row])
+        if row in self._refused:
+            raise UnreadableImage(*self._refused[row])
         return row
+
+    def contradicted(self) -> str:
+        """One line about the files whose rows contradict each other, so that none is taken; empty without any."""
+        if not self._torn:
+            return ""
+        whose = "patients" if self._way is not None and self._way.role == "patient" else "series"
+        where = _columns(column for rows in self._torn.values() for column in self._differing(rows))
+        return f"rows of {len(self._torn)} {whose} contradict each other in {where}: their images are refused"
+
+    def unknown_labels(self, options: IngestOptions) -> int:
+        """How many names in the option ``labels`` this table has no label for; 0 where it has no labels at all."""
+        return len(set(options.labels) - self._vocabulary) if self._vocabulary else 0
 
     def total_unmatched(self) -> int:
         """Rows that belong to no file."""
         used = set() if self._join is None else self._join.rows()
-        return len(self) - sum(len(self._groups.get(row, (row,))) for row in used)
+        several = {**self._groups, **self._torn}
+        return len(self) - sum(len(several.get(row, (row,))) for row in used)
 
     def content(self, row: int) -> RowContent:
         """What the table says of the image of a row, out of all of that image's rows."""
@@ -207,6 +226,7 @@ class Table:
         return RowContent(
             labels=united([self._labels.of(each) for each in rows]),
             attributes={found.spec.name: agreed(found.of(each) for each in rows)[0] for found in self._found},
+            unread=frozenset(found.spec.name for found in self._found if any(found.is_unread(each) for each in rows)),
             patient=self._stated(self._ids["patient"], rows),
             study=self._stated(self._ids["study"], rows),
             text=self._stated(self._raw["text"], rows) or None,
@@ -244,7 +264,10 @@ class Table:
 
     def remarks(self) -> list[str]:
         """What of the table was not believed, column by column, in words that repeat no cell."""
-        return [*self._columns.remarks, *self._remarks, *self._disagreements()]
+        said = [*self._columns.remarks, *self._remarks, *self._disagreements(), self.contradicted()]
+        if unknown := self.unknown_labels(self._options):
+            said.append(f"labels names {unknown} labels that the table does not have")
+        return [line for line in said if line]
 
     def understood(self) -> list[str]:
         """What the table was taken for, in lines for people; they name columns, and no cell."""
@@ -288,7 +311,7 @@ class Table:
         by_name = _Way("path", "patient")  # files that are named by patient, where no column names files
         return [way for way in fitting if way != by_name or roles["path"] is None]
 
-    def _united(self, way: _Way, keys: Sequence[FileKey]) -> tuple[list[str], Groups]:
+    def _united(self, way: _Way, keys: Sequence[FileKey]) -> United:
         names = [tidy(name) for name in self._ids[way.role]] if way.kind == "path" else self._ids[way.role]
         own = {plain_id(key.uids[0]) for key in keys if key.uids} if way.kind == "uid" else set()
         boxes = self._columns.has_boxes
@@ -296,13 +319,28 @@ class Table:
         def of_one_image(name: str) -> bool:
             return boxes or way.role == "path" or name in own
 
-        return unite_rows(names, of_one_image, self._whole_row)
+        return unite_rows(names, of_one_image, self._deciding)
 
-    def _whole_row(self, row: int) -> Hashable:
+    def _deciding(self, row: int) -> Hashable:
+        """What rows of one patient must agree in; a cell about which they do not is not stated otherwise."""
         labels = tuple(self._labels.of(row).values())
-        ids = tuple(cells[row] for role, cells in self._ids.items() if role != "path")
-        raw = tuple(cells[row] for cells in self._raw.values())
-        return (labels, tuple(found.of(row) for found in self._found), ids, raw, self._splits[row])
+        return (labels, self._ids["patient"][row], self._raw["mask"][row], self._splits[row])
+
+    def _differing(self, rows: Sequence[int]) -> list[str]:
+        """The columns in which rows that must agree do not."""
+        columns = dict(self._labels.cells())
+        for role, cells in (("patient", self._ids["patient"]), ("mask", self._raw["mask"]), ("split", self._splits)):
+            columns |= {} if self._columns.roles[role] is None else {str(self._columns.roles[role]): cells}
+        return [name for name, cells in columns.items() if len({cells[row] for row in rows}) > 1]
+
+    def _refusals(self) -> dict[int, tuple[Reason, str]]:
+        """First row of each image that is refused for what its rows say, and why."""
+        named = {row: why for row, rows in self._groups.items() if (why := self._contradiction(rows))}
+        refused = {row: (Reason.BAD_TABLE_ROW, why) for row, why in named.items()}
+        for row, rows in self._torn.items():
+            where = _columns(self._differing(rows))
+            refused[row] = (Reason.AMBIGUOUS_TABLE_ROW, f"its rows contradict each other in {where}")
+        return refused
 
     def _contradiction(self, rows: Sequence[int]) -> str:
         """Why an image with these rows is refused; empty when it is not."""
@@ -326,3 +364,9 @@ class Table:
     @staticmethod
     def _stated(cells: Sequence[str], rows: Sequence[int]) -> str:
         return agreed(cells[row] for row in rows)[0] or ""
+
+
+def _columns(names: Iterable[str]) -> str:
+    """``column 'a'``, ``columns 'a', 'b'``."""
+    different = list(dict.fromkeys(names))
+    return f"column{'s' * (len(different) > 1)} {', '.join(map(repr, different[:SHOWN_COLUMNS]))}"

@@ -251,6 +251,12 @@ def rows_of(cells: list[str], paths: list[str]) -> list[int | str]:
         (["old/a", "", ""], ["new/a.png"], [0]),  # rows without a path are nobody's
         (["c/e\u0301.png"], ["x/é.png"], [0]),  # two forms of one letter
         (["17.0"], ["17.dcm"], [0]),  # a number that a column of numbers made longer
+        (["1.0"], ["1.0.png"], [0]),  # and a file that is called so
+        (["1", "1.0"], ["x/1.png", "x/1.0.png"], [0, 1]),
+        (["1.0"], ["1.png", "1.0.png"], ["ambiguous_table_row", 0]),  # as it is written; the other one may be it too
+        (["1"], ["x/1.0.png"], [0]),
+        (["1.0", "1"], ["1.00.png"], ["ambiguous_table_row"]),
+        (["p1/2.0"], ["p1/2.0.nii.gz"], [0]),
         (["x  1.png"], ["x 1.png", "x  1.png"], ["ambiguous_table_row"] * 2),  # two files that are read as one
     ],
 )

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
+from datetime import timedelta
 from pathlib import Path
 
 import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -14,6 +17,7 @@ from pydantic import ValidationError
 
 from cohorts.errors import InputError
 from cohorts.options import IngestOptions
+from cohorts.tables.join import FileKey
 from cohorts.tables.table import Table
 from tests.cohorts.files import structure, take_in, write_png
 from tests.cohorts.tables.written import present, read
@@ -151,6 +155,69 @@ def test_parquet_is_told_by_content_and_its_floats_are_the_ids_they_were(tmp_pat
     table = Table.read(tmp_path / "t.csv", IngestOptions())
     assert [table.content(row).patient for row in range(3)] == ["7", "", "8"]
     assert [table.content(row).labels for row in range(3)] == [{"x": True}, {"x": None}, {"x": None}]
+
+
+STRANGE = {
+    "duration": pl.Series([timedelta(seconds=3), timedelta(seconds=5)]),
+    "struct": pl.Series([{"bytes": 1, "path": "a"}, {"bytes": 2, "path": "b"}]),
+    "list": pl.Series([[1, 2], [3]]),
+    "binary": pl.Series([b"a", b"b"]),
+}
+
+
+@pytest.mark.parametrize("kind", STRANGE)
+def test_a_parquet_column_of_a_type_that_has_no_text_costs_itself_alone(tmp_path: Path, kind: str) -> None:
+    columns = {"image": ["a", "b"], "label": ["x", "y"]}
+    pl.DataFrame({**columns, "extra": STRANGE[kind]}).write_parquet(tmp_path / "t.parquet")
+    table = Table.read(tmp_path / "t.parquet", IngestOptions())
+    assert (table.labels, present(table, 1)) == (("x", "y"), {"y"})
+    [remark] = table.remarks()
+    assert remark.startswith("column 'extra': cells of the type ")
+    for options in ({"attributes": ("extra",)}, {"label_columns": ("extra",)}, {"patient_column": "extra"}):
+        with pytest.raises(InputError, match=r"column 'extra' of .* has the type .*, which cannot be read") as raised:
+            Table.read(tmp_path / "t.parquet", IngestOptions(**options))
+        assert str(STRANGE[kind].dtype) in str(raised.value)
+    pl.DataFrame({**columns, "patient": STRANGE[kind]}).write_parquet(tmp_path / "t.parquet")
+    with pytest.raises(InputError, match="column 'patient'"):  # else nobody would be known
+        Table.read(tmp_path / "t.parquet", IngestOptions())
+
+
+def test_a_parquet_type_that_the_reader_does_not_know_costs_its_column_alone(tmp_path: Path) -> None:
+    amounts = pa.array([1, 2], pa.decimal256(50, 2))
+    pq.write_table(pa.table({"amount": amounts, "image": ["a", "b"], "label": ["x", "y"]}), tmp_path / "t.parquet")
+    assert Table.read(tmp_path / "t.parquet", IngestOptions()).labels == ("x", "y")
+
+
+def test_a_corrupt_parquet_file_is_refused_as_such(tmp_path: Path) -> None:
+    pl.DataFrame({"image": ["a"] * 999, "label": ["x"] * 999}).write_parquet(tmp_path / "t.parquet")
+    whole = (tmp_path / "t.parquet").read_bytes()
+    for content in (whole[:-20], whole[:4] + b"\xff" * 60 + whole[64:]):
+        with pytest.raises(InputError, match="cannot be read as Parquet"):
+            read(tmp_path / "t.parquet", content)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "Klinik Geheimname;;\nimage;patient;label\na.png;1;x\n",
+        "Klinik Geheimname\nimage;patient;label\na.png;1;x\n",
+        "Klinik Geheimname;;\n;;\nStand: Mai;;\nimage;patient;label\na.png;1;x\n",
+        "Geheimname;Abteilung;\nimage;patient;label\na.png;1;x\n",
+        "Klinik Geheimname,,\nBild,Nummer,Befund\na.png,1,x\n",
+        "sep=;\nKlinik Geheimname;;\nimage;patient;label\na.png;1;x\n",
+        '"Klinik\nGeheimname"\timage\t\nimage\tpatient\tlabel\na.png\t1\tx\n',
+    ],
+)
+def test_a_title_above_the_column_names_is_refused_and_not_repeated(tmp_path: Path, content: str) -> None:
+    with pytest.raises(InputError) as raised:
+        read(tmp_path / "t.csv", content).bind([FileKey(("a.png",))])
+    assert "Geheimname" not in str(raised.value)
+
+
+def test_a_header_with_unnamed_columns_is_no_title(tmp_path: Path) -> None:
+    assert read(tmp_path / "t.csv", ",label\n0,x\n1,y\n").labels == ("x", "y")
+    assert read(tmp_path / "t.csv", "image,label,,\na.png,x,1,2\nb.png,y,1,2\n").labels == ("x", "y")
+    assert len(read(tmp_path / "t.csv", "Bild,Befund\nimage,label\n", path_column="Bild")) == 1
 
 
 def test_messages_repeat_no_cell(tmp_path: Path) -> None:

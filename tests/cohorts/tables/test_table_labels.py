@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from cohorts.errors import InputError, UnreadableImage
+from cohorts.options import IngestOptions
 from cohorts.tables.join import FileKey
-from tests.cohorts.files import structure, take_in, uid, write_png
+from tests.cohorts.files import structure, take_in, uid, write_dicom, write_png
 from tests.cohorts.tables.written import contents, joined, present, read
 
 
@@ -94,6 +95,57 @@ def test_a_list_that_cannot_be_read_states_nothing_and_is_counted(tmp_path: Path
     assert labelled(tmp_path, ["['Crohn's', 'A']", "['A']"]) == [{"A": None}, {"A": True}]
     remarks = read(tmp_path / "t.csv", (tmp_path / "t.csv").read_bytes()).remarks()
     assert remarks == ["column 'label': 1 cells hold a list that cannot be read and are not stated"]
+
+
+@pytest.mark.parametrize("cell", [
+    "['A', 'B'", "['A', 'B", "[A, B", "array(['A'], dtype=object)", "np.array(['A', 'B'])",
+    "Index(['A'], dtype='object')", "{'A': 1}", "('A', 'B'", "'A', 'B']", "['A' 'B' ... 'Z']", "[A, B, ...]",
+])  # fmt: skip
+def test_a_cell_that_begins_like_a_list_and_cannot_be_read_is_no_label(tmp_path: Path, cell: str) -> None:
+    rows = labelled(tmp_path, [cell.replace('"', '""'), "['A', 'B']", "['B']"])
+    assert rows == [{"A": None, "B": None}, {"A": True, "B": True}, {"A": False, "B": True}]
+    remarks = read(tmp_path / "t.csv", (tmp_path / "t.csv").read_bytes()).remarks()
+    assert remarks == ["column 'label': 1 cells hold a list that cannot be read and are not stated"]
+
+
+def test_brackets_in_a_name_begin_no_list(tmp_path: Path) -> None:
+    names = {"[left] mass", "(left) mass", "mass (a 'node')", "array of nodules", "set"}
+    assert set(labelled(tmp_path, sorted(names))[0]) == names
+
+
+def test_a_finding_beside_no_finding_in_one_cell_states_nothing_and_is_counted(tmp_path: Path) -> None:
+    cells = ["No Finding|Pneumonia", "Pneumonia", "No Finding", "No Finding|Support Devices", "No Finding|normal"]
+    assert labelled(tmp_path, cells) == [
+        {"Pneumonia": None, "Support Devices": None},
+        {"Pneumonia": True, "Support Devices": False},
+        {"Pneumonia": False, "Support Devices": False},
+        {"Pneumonia": False, "Support Devices": True},  # in CheXpert devices are no finding
+        {"Pneumonia": False, "Support Devices": False},
+    ]
+    remarks = read(tmp_path / "t.csv", (tmp_path / "t.csv").read_bytes()).remarks()
+    assert remarks == ["column 'label': 1 cells name a finding beside 'no finding' and are not stated"]
+
+
+def test_a_finding_beside_no_finding_in_one_row_states_nothing_and_is_counted(tmp_path: Path) -> None:
+    header = "image,No Finding,Pneumonia,Edema,Support Devices\n"
+    table = read(tmp_path / "t.csv", f"{header}a.png,1,1,0,0\nb.png,1,,0,1\nc.png,0,1,,\nd.png,1,-1,,\n")
+    assert [table.content(row).labels for row in range(4)] == [
+        {"Pneumonia": None, "Edema": None, "Support Devices": None},
+        {"Pneumonia": False, "Edema": False, "Support Devices": True},
+        {"Pneumonia": True, "Edema": None, "Support Devices": None},
+        {"Pneumonia": False, "Edema": False, "Support Devices": False},
+    ]
+    assert table.remarks() == ["1 rows state a finding beside 'No Finding': none of their labels is stated"]
+
+
+def test_a_name_in_labels_that_the_table_does_not_have_is_counted(tmp_path: Path) -> None:
+    rows = "image,label\na.png,edema\nb.png,mass\n"
+    table = read(tmp_path / "t.csv", rows, labels=("edema", "Masss", "Effusoin"))
+    assert table.remarks() == ["labels names 2 labels that the table does not have"]
+    table.restrict(["edema"], {})
+    assert table.unknown_labels(IngestOptions(labels=("mass", "nodule"))) == 1
+    assert read(tmp_path / "t.csv", rows, labels=("edema", "mass")).remarks() == []
+    assert read(tmp_path / "t.csv", "image,age\na.png,5\n", labels=("edema",)).remarks() == []  # folders may have it
 
 
 def test_spellings_of_a_label_are_one_label_and_signs_tell_labels_apart(tmp_path: Path) -> None:
@@ -182,6 +234,43 @@ def test_rows_of_one_patient_are_not_united_unless_they_are_the_same_or_boxes(tm
     boxes = "patient,x,y,width,height,label\nP1,1,2,3,4,mass\nP1,5,6,7,8,edema\nP2,1,2,3,4,mass\n"
     table = joined(tmp_path / "t.csv", boxes, files)
     assert present(table, table.row_of(0)) == {"mass", "edema"}
+
+
+def test_visits_of_one_patient_are_united_where_they_agree_in_labels(tmp_path: Path) -> None:
+    files = [FileKey((f"{n}.dcm",), (uid(n),), f"P{n}") for n in range(3)]
+    rows = "patient_id,age,study,label\nP0,50,1,mass\nP0,51,2,mass\nP1,40,3,edema\nP2,60,4,mass\nP2,61,5,edema\n"
+    table = read(tmp_path / "t.csv", rows)
+    assert table.bind(files) == 1.0  # every file has rows
+    assert table.total_unmatched() == 0
+    two, one = contents(table, 2)
+    assert (two.labels, two.attributes, two.study) == ({"edema": False, "mass": True}, {"age": None}, "")
+    assert (one.attributes, one.study) == ({"age": 40.0}, "3")
+    with pytest.raises(UnreadableImage, match="ambiguous_table_row: its rows contradict each other in column 'label'"):
+        table.row_of(2)
+    assert table.contradicted() == (
+        "rows of 1 patients contradict each other in column 'label': their images are refused"
+    )
+    assert set(table.remarks()) == {
+        "column 'age': rows of 1 images contradict each other and are not stated",
+        "column 'study': rows of 1 images contradict each other and are not stated",
+        table.contradicted(),
+    }
+    assert joined(tmp_path / "t.csv", "patient_id,label\nP0,mass\n", files).contradicted() == ""
+
+
+def test_patients_who_all_contradict_themselves_are_told_so_and_not_that_nothing_fits(tmp_path: Path) -> None:
+    for number in range(2):
+        write_dicom(
+            tmp_path / "s" / f"{number}.dcm", structure(number), PatientID=f"P{number}", SOPInstanceUID=uid(number)
+        )
+    rows = "".join(f"P{n},A,{label}\nP{n},B,{label}\n" for n, label in enumerate("xy"))
+    (tmp_path / "s" / "t.csv").write_text(f"patient_id,grade,label\n{rows}")
+    result = take_in(tmp_path / "s", tmp_path / "c", attributes=("grade",))
+    assert (result.accepted, result.cohort.attribute("grade")) == (2, [None, None])
+    (tmp_path / "s" / "t.csv").write_text("patient_id,label\nP0,x\nP0,y\nP1,x\nP1,y\n")
+    for table in ("auto", "t.csv"):
+        with pytest.raises(InputError, match="could be taken: 2 ambiguous_table_row"):
+            take_in(tmp_path / "s", tmp_path / "d", table=table)
 
 
 def test_rows_of_a_series_are_united_for_its_volume_and_not_for_its_slices(tmp_path: Path) -> None:
