@@ -272,3 +272,14 @@ def test_a_table_of_other_images_is_not_used_unasked(tmp_path: Path) -> None:
     assert result.cohort.schema.labels == ()
     assert any("fits too few images and was not used" in warning for warning in result.warnings)
     assert reasons(take_in(tmp_path / "s", tmp_path / "d", table="t.csv")) == {"no_table_row": 2}
+
+
+def test_a_header_does_not_speak_where_the_table_hid_something(tmp_path: Path) -> None:
+    lines = ["image,patient_id,age"]
+    for number in range(8):
+        pixels = structure(number, dtype="uint16", high=999)
+        write_dicom(tmp_path / "s" / f"{number}.dcm", pixels, PatientID=f"p{number}", PatientAge="095Y")
+        lines.append(f"{number}.dcm,p{number},{'>89' if number < 4 else '' if number < 6 else 60}")
+    csv(tmp_path / "s" / "t.csv", "\n".join(lines) + "\n")
+    ages = take_in(tmp_path / "s", tmp_path / "c").cohort.attribute("age")
+    assert sorted(ages, key=str) == [60.0, 60.0, 95.0, 95.0, None, None, None, None]
