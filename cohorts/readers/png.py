@@ -13,7 +13,15 @@ from PIL import Image
 
 from cohorts.errors import Reason, UnreadableImage
 from cohorts.readers.common import ReadOptions, require_size
-from cohorts.readers.picture_values import ORIENTATION_TAG, Page, known_orientation, on_black, turned
+from cohorts.readers.picture_values import (
+    ORIENTATION_TAG,
+    Page,
+    known_orientation,
+    on_black,
+    opaque_numbers,
+    require_opaque,
+    turned,
+)
 from cohorts.records import Array
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -52,13 +60,15 @@ def read(data: bytes, options: ReadOptions) -> Page:
 
 
 def read_numbers(data: bytes, options: ReadOptions) -> Page:
-    """The numbers of a mask as they are stored: palette indices, and samples of few bits without spreading them."""
+    """The numbers of a mask as they are stored: palette indices, and samples of few bits without spreading them.
+
+    Raises:
+        UnreadableImage: as :func:`read`, and where a class is transparent.
+    """
     facts = checked(data, options)
     with _opened(data) as image:
         orientation = known_orientation(image.getexif().get(ORIENTATION_TAG))
-        values = np.asarray(image) if facts.color_type == PALETTE else _values(image, facts)
-    if facts.color_type == GREY and facts.bits < 8:
-        values = values // (255 // (2**facts.bits - 1))
+        values = _numbers(image, facts)
     return Page(turned(values, orientation), orientation=orientation)
 
 
@@ -148,13 +158,35 @@ def _values(image: Image.Image, facts: PngFacts) -> Array:
     if facts.color_type in {GREY_ALPHA, RGB_ALPHA}:
         return on_black(np.asarray(image))
     values = np.asarray(image.convert("L") if image.mode == "1" else image)
+    hidden = _hidden(values, facts)
+    return values if hidden is None else np.where(hidden, 0, values).astype(values.dtype)
+
+
+def _numbers(image: Image.Image, facts: PngFacts) -> Array:
+    """Samples or palette indices as they are stored; how opaque the colours of a palette are is a matter of display."""
+    if facts.color_type == PALETTE:
+        return np.asarray(image)
+    if facts.color_type in {GREY_ALPHA, RGB_ALPHA}:
+        return opaque_numbers(np.asarray(image))
+    values = np.asarray(image.convert("L") if image.mode == "1" else image)
+    hidden = _hidden(values, facts)
+    if hidden is not None:
+        require_opaque(values, ~hidden)
+    return values // _spread(facts)
+
+
+def _hidden(values: Array, facts: PngFacts) -> Array | None:
+    """Which pixels tRNS makes transparent, ``(H, W)`` or ``(H, W, 1)``; ``None`` without it."""
     if facts.transparent is None:
-        return values
-    spread = 255 // (2**facts.bits - 1) if facts.bits < 8 else 1
-    hidden = values == np.array(facts.transparent if facts.color_type == RGB else facts.transparent[0]) * spread
+        return None
     if facts.color_type == RGB:
-        hidden = hidden.all(axis=-1, keepdims=True)
-    return np.where(hidden, 0, values).astype(values.dtype)
+        return np.asarray((values == np.array(facts.transparent)).all(axis=-1, keepdims=True))
+    return np.asarray(values == facts.transparent[0] * _spread(facts))
+
+
+def _spread(facts: PngFacts) -> int:
+    """By what Pillow multiplies grey samples of few bits, so that white is 255."""
+    return 255 // (2**facts.bits - 1) if facts.color_type == GREY and facts.bits < 8 else 1
 
 
 def _colors(image: Image.Image) -> Array:

@@ -19,6 +19,7 @@ from cohorts.readers.picture_values import (
     known_orientation,
     native,
     on_black,
+    opaque_numbers,
     turned,
     widened,
 )
@@ -103,6 +104,8 @@ def _page(page: Any, path: Path, *, numbers: bool) -> Page:
     tag = page.tags.get(ORIENTATION_TAG)
     orientation = known_orientation(None if tag is None else int(tag.value))
     inverted = photometric == _PHOTOMETRIC.MINISWHITE
+    if numbers and page.compression == tifffile.COMPRESSION.JPEG:
+        raise UnreadableImage(Reason.MASK_MISMATCH, "a mask in JPEG, which blurs class numbers")
     if page.compression in BY_PILLOW:
         return Page(_by_pillow(page, path, numbers=numbers), inverted, orientation)  # Pillow has turned it
     values = native(tiff_bytes.stored_samples(page))
@@ -147,8 +150,12 @@ def _meant(page: Any, samples: Array, *, numbers: bool) -> Array:
     if page.photometric == _PHOTOMETRIC.PALETTE:
         return values if numbers else _through_palette(values, np.asarray(page.colormap))
     if page.photometric == _PHOTOMETRIC.SEPARATED:
+        if numbers:
+            raise UnreadableImage(Reason.MASK_MISMATCH, "a mask in inks: store class numbers as grey values")
         return _from_inks(page, values)
     if page.samplesperpixel > COLOR_SAMPLES[page.photometric]:
+        if numbers:
+            return opaque_numbers(values)
         associated = page.extrasamples[0] == tifffile.EXTRASAMPLE.ASSOCALPHA  # colours are on black already
         return first_or_rgb(values[..., :-1]) if associated else on_black(values)
     if page.bitspersample < 8 and not numbers:
