@@ -7,6 +7,7 @@ what is refused and what is ignored is listed in ``docs/formats/sources.md``.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pydicom
@@ -23,6 +24,15 @@ PADDING = {
     "DoubleFloatPixelData": ("DoubleFloatPixelPaddingValue", "DoubleFloatPixelPaddingRangeLimit"),
 }
 
+DOSE_CLASS = "1.2.840.10008.5.1.4.1.1.481.2"
+MEANINGS = {
+    "Units": "their units",  # of PET, PS3.3 C.8.9.1
+    "DoseUnits": "their units of dose",  # PS3.3 C.8.8.3
+    "DoseType": "their type of dose",
+    "RescaleType": "the type of their rescale",
+}
+"""Elements that say what values are, which slices of one volume have in common, and how a refusal calls them."""
+
 
 def is_inverted(ds: pydicom.Dataset) -> bool:
     """Whether small values are bright (PS3.3 C.7.6.3.1.2)."""
@@ -32,7 +42,8 @@ def is_inverted(ds: pydicom.Dataset) -> bool:
 def modality_values(stored: Array, ds: pydicom.Dataset, frame: int) -> Array:
     """The output of the modality LUT, exactly, in the narrowest dtype that loses nothing (PS3.3 C.11.1).
 
-    Enhanced objects carry the rescale of each frame in their functional groups (PS3.3 C.7.6.16.2.9).
+    Enhanced objects carry the rescale of each frame in their functional groups (PS3.3 C.7.6.16.2.9); the values of a
+    dose grid are multiplied by DoseGridScaling instead (PS3.3 C.8.8.3).
 
     Args:
         stored: one plane of stored values.
@@ -45,6 +56,13 @@ def modality_values(stored: Array, ds: pydicom.Dataset, frame: int) -> Array:
     native = stored.astype(stored.dtype.newbyteorder("="), copy=False)
     table = ds.get("ModalityLUTSequence")
     linear = rescale_of(ds, frame)
+    dose = dose_scaling(ds)
+    if dose is not None:
+        if table or linear not in {None, (1.0, 0.0)}:
+            raise UnreadableImage(
+                Reason.UNSUPPORTED_PIXELS, "a dose grid scaling and a modality LUT or rescale beside it"
+            )
+        return native if dose == 1 else _rescaled(native, dose, 0.0)
     if table:
         if linear not in {None, (1.0, 0.0)}:
             raise UnreadableImage(Reason.UNSUPPORTED_PIXELS, "a modality LUT and a rescale beside it")
@@ -63,17 +81,85 @@ def rescale_of(ds: pydicom.Dataset, frame: int) -> tuple[float, float] | None:
         UnreadableImage: one is there without the other, one is empty or no number, or the slope is zero: nothing says
             what the values mean.
     """
-    source: pydicom.Dataset | None = ds
-    if "RescaleSlope" not in ds and "RescaleIntercept" not in ds:
-        source = functional_group(ds, frame, "PixelValueTransformationSequence")
+    source = _rescale_source(ds, frame)
     if source is None:
         return None
     slope, intercept = (numbers_of(source, keyword, 1) for keyword in ("RescaleSlope", "RescaleIntercept"))
     if slope is None or intercept is None:
-        raise UnreadableImage(Reason.UNSUPPORTED_PIXELS, "a rescale whose slope or intercept is missing or empty")
+        stated = all(values_of(source, keyword) for keyword in ("RescaleSlope", "RescaleIntercept"))
+        problem = "no single finite number" if stated else "missing or empty"
+        raise UnreadableImage(Reason.UNSUPPORTED_PIXELS, f"a rescale whose slope or intercept is {problem}")
     if slope[0] == 0:
         raise UnreadableImage(Reason.UNSUPPORTED_PIXELS, "a rescale whose slope is zero")
     return slope[0], intercept[0]
+
+
+def _rescale_source(ds: pydicom.Dataset, frame: int) -> pydicom.Dataset | None:
+    if "RescaleSlope" in ds or "RescaleIntercept" in ds:
+        return ds
+    return functional_group(ds, frame, "PixelValueTransformationSequence")
+
+
+def dose_scaling(ds: pydicom.Dataset) -> float | None:
+    """DoseGridScaling, by which stored values are multiplied to become doses; ``None`` where there is no dose.
+
+    Raises:
+        UnreadableImage: a dose without it, or with one that is empty, zero or no number: its values mean nothing.
+    """
+    dose = code_of(ds, "Modality") == "RTDOSE" or str(ds.get("SOPClassUID", "")) == DOSE_CLASS
+    if not dose and "DoseGridScaling" not in ds:
+        return None
+    scaling = numbers_of(ds, "DoseGridScaling", 1)
+    if scaling is None or scaling[0] == 0:
+        problem = "is zero or no finite number" if values_of(ds, "DoseGridScaling") else "is missing or empty"
+        raise UnreadableImage(Reason.UNSUPPORTED_PIXELS, f"a dose grid whose scaling {problem}")
+    return scaling[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Meaning:
+    """What a header says that the values of one plane are.
+
+    Attributes:
+        transform: ``rescale``, ``identity`` (a rescale that changes nothing), ``table`` or empty.
+        stated: the elements of :data:`MEANINGS`, in their order; ``()`` for one that is not stated.
+    """
+
+    transform: str
+    stated: tuple[tuple[str, ...], ...]
+
+
+def meaning_of(ds: pydicom.Dataset, frame: int) -> Meaning:
+    """What the values of a plane are: how they came from stored ones, and in which units.
+
+    Raises:
+        UnreadableImage: as :func:`rescale_of`.
+    """
+    linear, source = rescale_of(ds, frame), _rescale_source(ds, frame) or ds
+    transform = "" if linear is None else "identity" if linear == (1.0, 0.0) else "rescale"
+    stated = (values_of(source if keyword == "RescaleType" else ds, keyword) for keyword in MEANINGS)
+    return Meaning(
+        "table" if ds.get("ModalityLUTSequence") else transform,
+        tuple(tuple(str(value).strip().upper() for value in values) for values in stated),
+    )
+
+
+def require_one_meaning(meanings: Sequence[Meaning]) -> None:
+    """Refuse planes of one volume whose values do not mean the same: one volume has one scale.
+
+    Different slopes are none of that: PET rescales each slice by its own. Nor is a rescale that changes nothing beside
+    none at all.
+
+    Raises:
+        UnreadableImage: some are rescaled and others are not, or they differ in an element of :data:`MEANINGS`.
+    """
+    transforms = {meaning.transform for meaning in meanings}
+    if len(transforms - {"identity"}) > 1:
+        detail = "some slices have a rescale or modality LUT, others none or the other one"
+        raise UnreadableImage(Reason.GEOMETRY, detail)
+    for number, called in enumerate(MEANINGS.values()):
+        if len({meaning.stated[number] for meaning in meanings}) > 1:
+            raise UnreadableImage(Reason.GEOMETRY, f"slices of one series differ in {called}, or some do not state it")
 
 
 def _rescaled(native: Array, slope: float, intercept: float) -> Array:
