@@ -68,6 +68,8 @@ def _read(path: Path, options: ReadOptions, *, numbers: bool) -> list[Page]:
         if len(tiff.pages) < listed or not listed:
             raise UnreadableImage(Reason.UNDECODABLE, "a TIFF directory that cannot be read")
         pages = list(tiff.pages)  # before the series are asked for, which may leave pages without their own tags
+        if any(not page.imagewidth or not page.imagelength for page in pages):
+            raise UnreadableImage(Reason.UNDECODABLE, "a TIFF page without rows or columns")
         _require_plain_pages(tiff, pages, options)
         kept = [page for page in pages if not page.is_reduced]
         if not kept:
@@ -93,6 +95,9 @@ def _require_plain_pages(tiff: Any, pages: list[Any], options: ReadOptions) -> N
             raise UnreadableImage(Reason.UNSUPPORTED_PIXELS, "pages that are channels of one image, not RGB")
         if sizes.get("T", 1) > 1 and options.spatial_dims == 3:
             raise UnreadableImage(Reason.GEOMETRY, "pages that are times, not slices")
+        lengths = zip(series.axes, series.shape, strict=True)
+        if options.spatial_dims == 3 and sum(length > 1 and axis not in "YXS" for axis, length in lengths) > 1:
+            raise UnreadableImage(Reason.GEOMETRY, "pages along several axes, of which not all can be slices")
         total += int(np.prod(series.shape, dtype=object))
     if total > held:
         raise UnreadableImage(Reason.UNSUPPORTED_PIXELS, "more images than the directories of the TIFF list")

@@ -121,6 +121,28 @@ def test_irregular_series_are_refused_with_the_reason(tmp_path: Path, drop: list
     assert details[0].startswith(detail)
 
 
+@pytest.mark.parametrize("odd", [2, 5])
+@pytest.mark.parametrize("kind", ["size", "spacing"])
+def test_slices_of_another_size_are_not_missing(tmp_path: Path, odd: int, kind: str) -> None:
+    positions = stack_positions(6)
+    rest = [number for number in range(6) if number != odd]
+    series = {"SeriesInstanceUID": uid("unlike")}
+    write_series(tmp_path / "s" / "a", volume_of(1)[rest], positions[rest], **series)
+    other = structure(9, (1, 32, 20), "int16", 1000) if kind == "size" else volume_of(1)[[odd]]
+    how = {"spacing": (0.8, 0.6) if kind == "size" else (1.6, 1.2)}
+    write_series(tmp_path / "s" / "b", other, positions[[odd]], **how, **series)  # type: ignore[arg-type]
+    kept = [0, 1, 3, 4, 5]
+    write_series(tmp_path / "s" / "gap", volume_of(2)[kept], positions[kept], PatientID="P2")
+    write_series(tmp_path / "s" / "good", volume_of(3), positions, PatientID="P3")
+    result = take_in(tmp_path / "s", tmp_path / "c", spatial_dims=3, near_duplicates="off")
+    table = pl.read_parquet(result.private_folder / "rejections.parquet")
+    said = dict(zip(table["path"], table["detail"], strict=True))
+    assert "differ in size or pixel spacing" in said["b/000.dcm"]
+    assert ("a/000.dcm" in said) == (odd == 2)
+    assert "differ in size or pixel spacing" in said.get("a/000.dcm", said["b/000.dcm"])
+    assert "slices are missing" in said["gap/000.dcm"]
+
+
 def test_two_echoes_of_one_series_become_two_volumes(tmp_path: Path) -> None:
     first, second = volume_of(1), volume_of(2)
     for echo, volume in ((1, first), (2, second)):

@@ -293,3 +293,22 @@ def test_a_mask_in_jpeg_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("data", [PNG_HEAD + b" broken", PNG_HEAD + chunk(b"IDAT", b""), png(GREY, color_type=5)])
 def test_what_only_begins_like_a_png_is_undecodable(tmp_path: Path, data: bytes) -> None:
     assert refused(tmp_path, data)[0] == "undecodable"
+
+
+@pytest.mark.parametrize("entries", [3, 4])
+def test_every_palette_index_has_a_colour(tmp_path: Path, entries: int) -> None:
+    palette = chunk(b"PLTE", bytes(range(10, 10 + 3 * entries)))
+    data = png(CLASSES, color_type=3, before=palette)
+    if entries == 4:
+        assert only(tmp_path, data).shape == (32, 32)
+    else:
+        assert refused(tmp_path, data) == ("undecodable", "a PNG with palette indices beyond its palette")
+
+
+def test_pictures_without_rows_say_so(tmp_path: Path) -> None:
+    empty = png(GREY[:0], width=32)
+    assert refused(tmp_path, empty) == ("undecodable", "a PNG without rows or columns")
+    (tmp_path / "jpeg").mkdir()
+    encoded = jpeg()
+    at = encoded.find(b"\xff\xc0") + 5
+    assert "no rows or columns" in refused(tmp_path / "jpeg", encoded[:at] + b"\0\0" + encoded[at + 2 :])[1]
