@@ -32,15 +32,13 @@ from cohorts.readers.dicom_file import (
 )
 from cohorts.readers.dicom_geometry import Plane, slice_normal
 from cohorts.readers.dicom_header import make_plane, plane_of, rank_of, spacing_of, trait_of
+from cohorts.readers.dicom_meaning import Meaning, meaning_of, require_one_meaning
 from cohorts.readers.dicom_stacks import find_stacks
 from cohorts.readers.dicom_values import (
-    Meaning,
     is_inverted,
-    meaning_of,
     modality_values,
     padding_of,
     palette_colors,
-    require_one_meaning,
     voi_of,
     without_padding,
 )

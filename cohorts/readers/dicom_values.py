@@ -7,7 +7,6 @@ what is refused and what is ignored is listed in ``docs/formats/sources.md``.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import pydicom
@@ -25,13 +24,6 @@ PADDING = {
 }
 
 DOSE_CLASS = "1.2.840.10008.5.1.4.1.1.481.2"
-MEANINGS = {
-    "Units": "their units",  # of PET, PS3.3 C.8.9.1
-    "DoseUnits": "their units of dose",  # PS3.3 C.8.8.3
-    "DoseType": "their type of dose",
-    "RescaleType": "the type of their rescale",
-}
-"""Elements that say what values are, which slices of one volume have in common, and how a refusal calls them."""
 
 
 def is_inverted(ds: pydicom.Dataset) -> bool:
@@ -81,7 +73,7 @@ def rescale_of(ds: pydicom.Dataset, frame: int) -> tuple[float, float] | None:
         UnreadableImage: one is there without the other, one is empty or no number, or the slope is zero: nothing says
             what the values mean.
     """
-    source = _rescale_source(ds, frame)
+    source = rescale_source(ds, frame)
     if source is None:
         return None
     slope, intercept = (numbers_of(source, keyword, 1) for keyword in ("RescaleSlope", "RescaleIntercept"))
@@ -94,7 +86,8 @@ def rescale_of(ds: pydicom.Dataset, frame: int) -> tuple[float, float] | None:
     return slope[0], intercept[0]
 
 
-def _rescale_source(ds: pydicom.Dataset, frame: int) -> pydicom.Dataset | None:
+def rescale_source(ds: pydicom.Dataset, frame: int) -> pydicom.Dataset | None:
+    """The data set that holds the rescale of a frame: the whole one, else a functional group; ``None`` without any."""
     if "RescaleSlope" in ds or "RescaleIntercept" in ds:
         return ds
     return functional_group(ds, frame, "PixelValueTransformationSequence")
@@ -114,52 +107,6 @@ def dose_scaling(ds: pydicom.Dataset) -> float | None:
         problem = "is zero or no finite number" if values_of(ds, "DoseGridScaling") else "is missing or empty"
         raise UnreadableImage(Reason.UNSUPPORTED_PIXELS, f"a dose grid whose scaling {problem}")
     return scaling[0]
-
-
-@dataclass(frozen=True, slots=True)
-class Meaning:
-    """What a header says that the values of one plane are.
-
-    Attributes:
-        transform: ``rescale``, ``identity`` (a rescale that changes nothing), ``table`` or empty.
-        stated: the elements of :data:`MEANINGS`, in their order; ``()`` for one that is not stated.
-    """
-
-    transform: str
-    stated: tuple[tuple[str, ...], ...]
-
-
-def meaning_of(ds: pydicom.Dataset, frame: int) -> Meaning:
-    """What the values of a plane are: how they came from stored ones, and in which units.
-
-    Raises:
-        UnreadableImage: as :func:`rescale_of`.
-    """
-    linear, source = rescale_of(ds, frame), _rescale_source(ds, frame) or ds
-    transform = "" if linear is None else "identity" if linear == (1.0, 0.0) else "rescale"
-    stated = (values_of(source if keyword == "RescaleType" else ds, keyword) for keyword in MEANINGS)
-    return Meaning(
-        "table" if ds.get("ModalityLUTSequence") else transform,
-        tuple(tuple(str(value).strip().upper() for value in values) for values in stated),
-    )
-
-
-def require_one_meaning(meanings: Sequence[Meaning]) -> None:
-    """Refuse planes of one volume whose values do not mean the same: one volume has one scale.
-
-    Different slopes are none of that: PET rescales each slice by its own. Nor is a rescale that changes nothing beside
-    none at all.
-
-    Raises:
-        UnreadableImage: some are rescaled and others are not, or they differ in an element of :data:`MEANINGS`.
-    """
-    transforms = {meaning.transform for meaning in meanings}
-    if len(transforms - {"identity"}) > 1:
-        detail = "some slices have a rescale or modality LUT, others none or the other one"
-        raise UnreadableImage(Reason.GEOMETRY, detail)
-    for number, called in enumerate(MEANINGS.values()):
-        if len({meaning.stated[number] for meaning in meanings}) > 1:
-            raise UnreadableImage(Reason.GEOMETRY, f"slices of one series differ in {called}, or some do not state it")
 
 
 def _rescaled(native: Array, slope: float, intercept: float) -> Array:
