@@ -1,4 +1,4 @@
-"""What the values of a plane mean by its header (transform, units, type): the planes of one volume have to agree on it."""
+"""What a header says that values mean (transform, units, type): the planes of one volume have to agree on it."""
 
 from __future__ import annotations
 
