@@ -32,6 +32,7 @@ from cohorts.readers.dicom_file import (
 )
 from cohorts.readers.dicom_geometry import Plane, slice_normal
 from cohorts.readers.dicom_header import make_plane, plane_of, rank_of, spacing_of, trait_of
+from cohorts.readers.dicom_meaning import Meaning, meaning_of, require_one_meaning
 from cohorts.readers.dicom_stacks import find_stacks
 from cohorts.readers.dicom_values import (
     is_inverted,
@@ -106,8 +107,13 @@ def read_series(paths: Sequence[Path], options: ReadOptions) -> DecodedImage:
                 voi = voi_of(ds, 0)
     planes = [plane for part in slices for plane in part.planes]
     inverted = {part.inverted for part in slices}
-    if len(inverted) > 1 or len({plane.shape for plane in planes}) > 1:
+    if (
+        len(inverted) > 1
+        or len({plane.shape for plane in planes}) > 1
+        or len({not part.meanings for part in slices}) > 1
+    ):
         raise UnreadableImage(Reason.GEOMETRY, "slices of one series differ in size or photometric interpretation")
+    require_one_meaning([meaning for part in slices for meaning in part.meanings])
     padding = [mask for part in slices for mask in part.padding]
     pixels = stack_exactly(without_padding(planes, padding, inverted=slices[0].inverted))
     return DecodedImage(pixels=pixels, inverted=slices[0].inverted, voi=voi)
@@ -129,6 +135,7 @@ def read_volumes(path: Path, options: ReadOptions) -> tuple[list[DecodedImage], 
         volumes = []
         for number, stack in enumerate(stacks):
             chosen = [decoded.planes[i] for i in stack.order]
+            require_one_meaning([decoded.meanings[i] for i in stack.order] if decoded.meanings else [])
             padding = [decoded.padding[i] for i in stack.order]
             volumes.append(
                 DecodedImage(
@@ -152,12 +159,14 @@ class _Decoded:
         padding: which pixels of each the header declares as padding.
         channels: 1, or 3 in colour.
         inverted: whether small values are bright.
+        meanings: what the header says that the values of each are; none of colour.
     """
 
     planes: list[Array]
     padding: list[Array | None]
     channels: int
     inverted: bool
+    meanings: list[Meaning]
 
 
 def _decode(ds: pydicom.Dataset, path: Path, options: ReadOptions, *, volume: bool) -> _Decoded:
@@ -173,7 +182,9 @@ def _decode(ds: pydicom.Dataset, path: Path, options: ReadOptions, *, volume: bo
         inverted = is_inverted(ds)
         if cells.ndim == 3 and code_of(ds, "PhotometricInterpretation") != "PALETTE COLOR":
             planes = [modality_values(stored[i], ds, i) for i in range(frames)]
-            return _Decoded(planes, [padding_of(cells[i], stored[i], ds) for i in range(frames)], 1, inverted)
+            padding = [padding_of(cells[i], stored[i], ds) for i in range(frames)]
+            meanings = [meaning_of(ds, i) for i in range(frames)] if volume else []
+            return _Decoded(planes, padding, 1, inverted, meanings)
         colors = stored if cells.ndim == 4 else palette_colors(stored, ds)
     except (UnreadableImage, *NOT_A_FILES_FAULT):
         raise
@@ -181,7 +192,7 @@ def _decode(ds: pydicom.Dataset, path: Path, options: ReadOptions, *, volume: bo
         detail = f"pixel data cannot be decoded ({type(error).__name__})"
         raise UnreadableImage(Reason.UNDECODABLE, detail) from None
     settled = [settle_color(plane, options, volume=volume) for plane in colors]
-    return _Decoded([pixels for pixels, _ in settled], [None] * frames, settled[0][1], inverted)
+    return _Decoded([pixels for pixels, _ in settled], [None] * frames, settled[0][1], inverted, [])
 
 
 def _frame_planes(ds: pydicom.Dataset) -> list[Plane]:

@@ -14,7 +14,7 @@ from pydicom.pixels import convert_color_space, get_decoder
 
 from cohorts.errors import Reason, UnreadableImage
 from cohorts.readers.common import NOT_A_FILES_FAULT
-from cohorts.readers.dicom_codestream import ends_whole, has_component_transform, jpeg_facts
+from cohorts.readers.dicom_codestream import ends_whole, has_component_transform, jpeg_2000_facts, jpeg_facts
 from cohorts.readers.dicom_file import PIXEL_KEYWORDS, code_of, integer_of
 from cohorts.records import Array
 
@@ -84,7 +84,8 @@ def valid_bits(cells: Array, ds: pydicom.Dataset) -> Array:
     What lies beyond them is padding, overlays that PS3.5 retired, or rubbish.
 
     Raises:
-        UnreadableImage: the valid bits of a compressed image do not start at bit 0.
+        UnreadableImage: the valid bits of a compressed image do not start at bit 0, or its codestream holds values of
+            more bits than the header declares: one of the two is wrong, and nothing says which.
     """
     allocated, stored = integer_of(ds, "BitsAllocated"), integer_of(ds, "BitsStored")
     high = integer_of(ds, "HighBit")
@@ -100,6 +101,11 @@ def valid_bits(cells: Array, ds: pydicom.Dataset) -> Array:
     width = 8 * native.dtype.itemsize
     np.left_shift(native, width - 1 - high, out=native)
     np.right_shift(native, width - stored, out=native)  # keeps the sign of signed values
+    if syntax in JPEG_FAMILY:
+        coded = cells.astype(cells.dtype.newbyteorder("="), copy=False)
+        unsigned = coded.view(f"u{coded.dtype.itemsize}") < 2**stored  # a negative value may lack its sign bits
+        if not (unsigned | (coded == native)).all():
+            raise UnreadableImage(Reason.UNSUPPORTED_PIXELS, "a codestream of more bits than the header declares")
     return native
 
 
@@ -131,9 +137,23 @@ def _encoded_frames(ds: pydicom.Dataset, frames: int, syntax: uid.UID) -> list[b
         raise UnreadableImage(Reason.TRUNCATED, "fewer frames than the header declares")
     if len(encoded) > frames:
         raise UnreadableImage(Reason.UNSUPPORTED_PIXELS, "more frames than the header declares")
-    if syntax in JPEG_FAMILY and not all(map(ends_whole, encoded)):
-        raise UnreadableImage(Reason.TRUNCATED, "compressed pixels without their end marker")
+    if syntax in JPEG_FAMILY:
+        if not all(map(ends_whole, encoded)):
+            raise UnreadableImage(Reason.TRUNCATED, "compressed pixels without their end marker")
+        _require_agreement(ds, encoded, syntax)
     return encoded
+
+
+def _require_agreement(ds: pydicom.Dataset, encoded: Sequence[bytes], syntax: uid.UID) -> None:
+    """Refuse codestreams of another size than the header says: decoders would give its pixels in other rows.
+
+    Bits are compared by values (:func:`valid_bits`): encoders that write 16 for any image of two bytes are common.
+    """
+    declared = (integer_of(ds, "Rows"), integer_of(ds, "Columns"))
+    for frame in encoded:
+        facts = jpeg_2000_facts(frame) if syntax in JPEG_2000 | HTJ2K else jpeg_facts(frame)
+        if facts.precision and facts.size != declared and facts.size[0]:
+            raise UnreadableImage(Reason.UNSUPPORTED_PIXELS, "a codestream of another size than the header declares")
 
 
 def _decoded(ds: pydicom.Dataset, encoded: Sequence[bytes], syntax: uid.UID) -> Array:

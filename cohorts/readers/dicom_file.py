@@ -167,6 +167,15 @@ def text_of(ds: pydicom.Dataset, keyword: str) -> str:
     return str(values[0]).strip() if values else ""
 
 
+def whole_text_of(ds: pydicom.Dataset, keyword: str) -> str:
+    r"""An identifier with everything that was written, also behind a backslash; empty when there is none.
+
+    The standard parts values by a backslash and allows one value (PS3.5 6.2, 6.4); tools that write ``HOSP\1`` mean
+    all of it, and its first part alone would make one patient of a hospital.
+    """
+    return "\\".join(str(value).strip() for value in values_of(ds, keyword)).strip()
+
+
 def code_of(ds: pydicom.Dataset, keyword: str) -> str:
     """The first value of a code string: upper case, without the spaces around that VR CS allows (PS3.5 6.2)."""
     return text_of(ds, keyword).upper()

@@ -11,7 +11,16 @@ import pydicom
 
 from cohorts.errors import Reason, UnreadableImage
 from cohorts.naming import plain_id
-from cohorts.readers.dicom_file import integer_of, no_pixels, numbers_of, open_dicom, quietly, text_of, values_of
+from cohorts.readers.dicom_file import (
+    integer_of,
+    no_pixels,
+    numbers_of,
+    open_dicom,
+    quietly,
+    text_of,
+    values_of,
+    whole_text_of,
+)
 from cohorts.readers.dicom_geometry import Plane
 from cohorts.readers.dicom_terms import DEFINED_TERMS, defined_term
 
@@ -39,6 +48,11 @@ HEADER_ALLOW_LIST: dict[str, str] = {
     "ImagePositionPatient": "order of slices and affine",
     "ImageOrientationPatient": "order of slices and affine",
     "GridFrameOffsetVector": "positions of the frames of a dose grid",
+    "DoseGridScaling": "makes doses of the values of a dose grid",
+    "Units": "refuses volumes whose slices differ in it",
+    "RescaleType": "refuses volumes whose slices differ in it",
+    "DoseUnits": "refuses volumes whose slices differ in it",
+    "DoseType": "refuses volumes whose slices differ in it",
     "PhotometricInterpretation": "whether small values are bright",
     "PresentationLUTShape": "refuses images whose header contradicts itself about that",
     "BurnedInAnnotation": "refuses images that show who the patient is",
@@ -150,10 +164,10 @@ def read_head(path: Path) -> DicomHead:
         age = _age(ds)
         read: dict[str, float | str | None] = {**codes, "PatientAge": age}
         return DicomHead(
-            patient=plain_id(text_of(ds, "PatientID")),
-            study=text_of(ds, "StudyInstanceUID"),
-            series=text_of(ds, "SeriesInstanceUID"),
-            sop=text_of(ds, "SOPInstanceUID"),
+            patient=plain_id(whole_text_of(ds, "PatientID")),
+            study=whole_text_of(ds, "StudyInstanceUID"),
+            series=whole_text_of(ds, "SeriesInstanceUID"),
+            sop=whole_text_of(ds, "SOPInstanceUID"),
             modality=codes["Modality"],
             frames=frames,
             decoded_bytes=rows * columns * samples * sample_bytes * frames,
@@ -162,9 +176,9 @@ def read_head(path: Path) -> DicomHead:
             localizer="LOCALIZER" in image_type,
             frame_positions="SharedFunctionalGroupsSequence" in ds or "GridFrameOffsetVector" in ds,
             instance=integer_of(ds, "InstanceNumber"),
-            frame_of_reference=text_of(ds, "FrameOfReferenceUID"),
+            frame_of_reference=whole_text_of(ds, "FrameOfReferenceUID"),
             unknown_codes=tuple(keyword for keyword, term in read.items() if term is None and text_of(ds, keyword)),
-            issuer=plain_id(text_of(ds, "IssuerOfPatientID")),
+            issuer=plain_id(whole_text_of(ds, "IssuerOfPatientID")),
         )
 
 

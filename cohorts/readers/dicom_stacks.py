@@ -17,6 +17,7 @@ SAME_PLACE_MM = 0.01
 SAME_DIRECTION = 1e-3
 IRREGULAR_SHARE = 0.05  # of the slice distance; acquisition software rounds positions
 TRAITS_TOGETHER = 3  # as b-value, direction and echo: more at once would tell any slices apart
+UNLIKE = "slices at the places of one volume differ in size or pixel spacing"
 REPEATED = "several slices at one position; no header tells them apart"
 
 
@@ -53,7 +54,8 @@ def find_stacks(planes: Sequence[Plane], min_slices: int) -> tuple[list[Stack], 
     """
     stacks: list[Stack] = []
     leftovers: list[Leftover] = []
-    for group in _parallel_groups(planes):
+    groups = _parallel_groups(planes)
+    for group in groups:
         try:
             parts = _split_repeated_positions(planes, group)
         except UnreadableImage as error:
@@ -63,7 +65,8 @@ def find_stacks(planes: Sequence[Plane], min_slices: int) -> tuple[list[Stack], 
             try:
                 stacks.append(_regular_stack(planes, part, min_slices))
             except UnreadableImage as error:
-                leftovers.append(Leftover(tuple(part), error.detail))
+                alike = not any(other is not group and _fill_gaps(planes, part, other) for other in groups)
+                leftovers.append(Leftover(tuple(part), error.detail if alike else UNLIKE))
     return stacks, leftovers
 
 
@@ -83,6 +86,21 @@ def _parallel_groups(planes: Sequence[Plane]) -> list[list[int]]:
         else:
             groups.append([index])
     return groups
+
+
+def _fill_gaps(planes: Sequence[Plane], part: Sequence[int], other: Sequence[int]) -> bool:
+    """Whether planes of another size or spacing lie where those of a part that is no volume are missing.
+
+    Both run along one direction, neither ends before the other begins, and no place holds a plane of both.
+    """
+    directions = [planes[group[0]].orientation for group in (part, other)]
+    if np.abs(np.subtract(directions[0], directions[1])).max() >= SAME_DIRECTION:
+        return False
+    normal = slice_normal(directions[0])
+    ours, theirs = (np.sort([np.dot(planes[i].position, normal) for i in group]) for group in (part, other))
+    apart = np.abs(ours[:, np.newaxis] - theirs).min()
+    reach = 1.5 * float(np.median(np.diff(max(ours, theirs, key=len)))) if max(len(ours), len(theirs)) > 1 else 0.0
+    return bool(apart > SAME_PLACE_MM and ours[0] <= theirs[-1] + reach and theirs[0] <= ours[-1] + reach)
 
 
 def _split_repeated_positions(planes: Sequence[Plane], group: Sequence[int]) -> list[list[int]]:

@@ -23,6 +23,8 @@ PADDING = {
     "DoubleFloatPixelData": ("DoubleFloatPixelPaddingValue", "DoubleFloatPixelPaddingRangeLimit"),
 }
 
+DOSE_CLASS = "1.2.840.10008.5.1.4.1.1.481.2"
+
 
 def is_inverted(ds: pydicom.Dataset) -> bool:
     """Whether small values are bright (PS3.3 C.7.6.3.1.2)."""
@@ -32,7 +34,8 @@ def is_inverted(ds: pydicom.Dataset) -> bool:
 def modality_values(stored: Array, ds: pydicom.Dataset, frame: int) -> Array:
     """The output of the modality LUT, exactly, in the narrowest dtype that loses nothing (PS3.3 C.11.1).
 
-    Enhanced objects carry the rescale of each frame in their functional groups (PS3.3 C.7.6.16.2.9).
+    Enhanced objects carry the rescale of each frame in their functional groups (PS3.3 C.7.6.16.2.9); the values of a
+    dose grid are multiplied by DoseGridScaling instead (PS3.3 C.8.8.3).
 
     Args:
         stored: one plane of stored values.
@@ -45,6 +48,13 @@ def modality_values(stored: Array, ds: pydicom.Dataset, frame: int) -> Array:
     native = stored.astype(stored.dtype.newbyteorder("="), copy=False)
     table = ds.get("ModalityLUTSequence")
     linear = rescale_of(ds, frame)
+    dose = dose_scaling(ds)
+    if dose is not None:
+        if table or linear not in {None, (1.0, 0.0)}:
+            raise UnreadableImage(
+                Reason.UNSUPPORTED_PIXELS, "a dose grid scaling and a modality LUT or rescale beside it"
+            )
+        return native if dose == 1 else _rescaled(native, dose, 0.0)
     if table:
         if linear not in {None, (1.0, 0.0)}:
             raise UnreadableImage(Reason.UNSUPPORTED_PIXELS, "a modality LUT and a rescale beside it")
@@ -63,17 +73,40 @@ def rescale_of(ds: pydicom.Dataset, frame: int) -> tuple[float, float] | None:
         UnreadableImage: one is there without the other, one is empty or no number, or the slope is zero: nothing says
             what the values mean.
     """
-    source: pydicom.Dataset | None = ds
-    if "RescaleSlope" not in ds and "RescaleIntercept" not in ds:
-        source = functional_group(ds, frame, "PixelValueTransformationSequence")
+    source = rescale_source(ds, frame)
     if source is None:
         return None
     slope, intercept = (numbers_of(source, keyword, 1) for keyword in ("RescaleSlope", "RescaleIntercept"))
     if slope is None or intercept is None:
-        raise UnreadableImage(Reason.UNSUPPORTED_PIXELS, "a rescale whose slope or intercept is missing or empty")
+        stated = all(values_of(source, keyword) for keyword in ("RescaleSlope", "RescaleIntercept"))
+        problem = "no single finite number" if stated else "missing or empty"
+        raise UnreadableImage(Reason.UNSUPPORTED_PIXELS, f"a rescale whose slope or intercept is {problem}")
     if slope[0] == 0:
         raise UnreadableImage(Reason.UNSUPPORTED_PIXELS, "a rescale whose slope is zero")
     return slope[0], intercept[0]
+
+
+def rescale_source(ds: pydicom.Dataset, frame: int) -> pydicom.Dataset | None:
+    """The data set that holds the rescale of a frame: the whole one, else a functional group; ``None`` without any."""
+    if "RescaleSlope" in ds or "RescaleIntercept" in ds:
+        return ds
+    return functional_group(ds, frame, "PixelValueTransformationSequence")
+
+
+def dose_scaling(ds: pydicom.Dataset) -> float | None:
+    """DoseGridScaling, by which stored values are multiplied to become doses; ``None`` where there is no dose.
+
+    Raises:
+        UnreadableImage: a dose without it, or with one that is empty, zero or no number: its values mean nothing.
+    """
+    dose = code_of(ds, "Modality") == "RTDOSE" or str(ds.get("SOPClassUID", "")) == DOSE_CLASS
+    if not dose and "DoseGridScaling" not in ds:
+        return None
+    scaling = numbers_of(ds, "DoseGridScaling", 1)
+    if scaling is None or scaling[0] == 0:
+        problem = "is zero or no finite number" if values_of(ds, "DoseGridScaling") else "is missing or empty"
+        raise UnreadableImage(Reason.UNSUPPORTED_PIXELS, f"a dose grid whose scaling {problem}")
+    return scaling[0]
 
 
 def _rescaled(native: Array, slope: float, intercept: float) -> Array:

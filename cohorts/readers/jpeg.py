@@ -54,6 +54,8 @@ def read(data: bytes, options: ReadOptions) -> Page:
     if facts.components not in {1, 3, 4} or (facts.components == 4 and not facts.adobe):
         # with an Adobe marker, inks are stored inverted; without, nothing says so
         raise UnreadableImage(Reason.UNSUPPORTED_PIXELS, f"a JPEG of {facts.components} components of unknown meaning")
+    if not all(facts.size):
+        raise UnreadableImage(Reason.UNSUPPORTED_PIXELS, "a JPEG whose frame header tells no rows or columns")
     require_size(facts.size[0] * facts.size[1] * facts.components * 2, options)
     with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
         _require_one(image)

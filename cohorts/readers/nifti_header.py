@@ -83,7 +83,9 @@ def _require_layout(header: Any) -> None:
     if int(header["bitpix"]) not in {0, 8 * dtype.itemsize}:
         raise UnreadableImage(Reason.BROKEN, "bitpix contradicts datatype")
     offset = float(header["vox_offset"])
-    if offset != 0 and (not np.isfinite(offset) or offset % 1 or offset < header.single_vox_offset):
+    if not np.isfinite(offset) or offset % 1:
+        raise UnreadableImage(Reason.BROKEN, "vox_offset is no whole number")
+    if offset != 0 and offset < header.single_vox_offset:
         raise UnreadableImage(Reason.BROKEN, "vox_offset points into the header")
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from cohorts.errors import Reason, UnreadableImage
 from cohorts.readers.common import narrowest
 from cohorts.records import Array
 
@@ -63,9 +64,40 @@ def first_or_rgb(values: Array) -> Array:
 def on_black(values: Array) -> Array:
     """Apply the last channel as opacity over black; opaque pictures keep their values."""
     color, alpha = first_or_rgb(values[..., :-1]), values[..., -1]
-    full = np.iinfo(values.dtype).max if values.dtype.kind in "iu" else 1.0
+    full = _opaque(values)
     if (alpha == full).all():
         return np.ascontiguousarray(color)
     opacity = alpha.astype(np.float64) / full
     mixed = color * (opacity if color.ndim == 2 else opacity[..., np.newaxis])
     return (np.rint(mixed) if values.dtype.kind in "iu" else mixed).astype(values.dtype)
+
+
+def opaque_numbers(values: Array) -> Array:
+    """The numbers of a mask beside the last channel, which is opacity: as they are stored, never multiplied by it.
+
+    Where a number is 0 opacity may be anything: 0 on black is 0, and a clear background is how many tools draw.
+
+    Raises:
+        UnreadableImage: a class is not fully opaque, so that nothing says whether its number was meant.
+    """
+    numbers, alpha = values[..., :-1], values[..., -1:]
+    require_opaque(numbers, alpha == _opaque(values))
+    return np.ascontiguousarray(first_or_rgb(numbers))
+
+
+def require_opaque(numbers: Array, opaque: Array) -> None:
+    """Refuse a mask in which a number other than 0 is not opaque.
+
+    Args:
+        numbers: any shape.
+        opaque: which of them are; broadcast to that shape.
+
+    Raises:
+        UnreadableImage: as said.
+    """
+    if ((numbers != 0) & ~opaque).any():
+        raise UnreadableImage(Reason.MASK_MISMATCH, "a mask with transparent classes: save it without transparency")
+
+
+def _opaque(values: Array) -> float:
+    return float(np.iinfo(values.dtype).max) if values.dtype.kind in "iu" else 1.0

@@ -13,7 +13,15 @@ from PIL import Image
 
 from cohorts.errors import Reason, UnreadableImage
 from cohorts.readers.common import ReadOptions, require_size
-from cohorts.readers.picture_values import ORIENTATION_TAG, Page, known_orientation, on_black, turned
+from cohorts.readers.picture_values import (
+    ORIENTATION_TAG,
+    Page,
+    known_orientation,
+    on_black,
+    opaque_numbers,
+    require_opaque,
+    turned,
+)
 from cohorts.records import Array
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -32,11 +40,13 @@ class PngFacts:
         bits: bits per sample.
         color_type: as in IHDR.
         transparent: tRNS of a grey or RGB picture: the sample values that are fully transparent.
+        colors: entries of the palette; 0 without one.
     """
 
     bits: int
     color_type: int
     transparent: tuple[int, ...] | None
+    colors: int
 
 
 def read(data: bytes, options: ReadOptions) -> Page:
@@ -52,13 +62,15 @@ def read(data: bytes, options: ReadOptions) -> Page:
 
 
 def read_numbers(data: bytes, options: ReadOptions) -> Page:
-    """The numbers of a mask as they are stored: palette indices, and samples of few bits without spreading them."""
+    """The numbers of a mask as they are stored: palette indices, and samples of few bits without spreading them.
+
+    Raises:
+        UnreadableImage: as :func:`read`, and where a class is transparent.
+    """
     facts = checked(data, options)
     with _opened(data) as image:
         orientation = known_orientation(image.getexif().get(ORIENTATION_TAG))
-        values = np.asarray(image) if facts.color_type == PALETTE else _values(image, facts)
-    if facts.color_type == GREY and facts.bits < 8:
-        values = values // (255 // (2**facts.bits - 1))
+        values = _numbers(image, facts)
     return Page(turned(values, orientation), orientation=orientation)
 
 
@@ -68,12 +80,14 @@ def checked(data: bytes, options: ReadOptions) -> PngFacts:
     Raises:
         UnreadableImage: otherwise, or when decoding it would lose values.
     """
-    head, packed, transparency, ended = b"", bytearray(), b"", False
+    head, packed, transparency, colors, ended = b"", bytearray(), b"", 0, False
     for kind, body in _chunks(data):
         if kind == b"IHDR":
             head = body
         elif kind == b"IDAT":
             packed += body
+        elif kind == b"PLTE":
+            colors = len(body) // 3
         elif kind == b"tRNS":
             transparency = body
         elif kind == b"acTL" and body[:4] != b"\0\0\0\x01":
@@ -84,6 +98,8 @@ def checked(data: bytes, options: ReadOptions) -> PngFacts:
     width, height, bits, color_type, _, _, interlace = struct.unpack(">IIBBBBB", head)
     if color_type not in CHANNELS:
         raise UnreadableImage(Reason.UNDECODABLE, "a PNG colour type that the standard does not define")
+    if not width or not height:
+        raise UnreadableImage(Reason.UNDECODABLE, "a PNG without rows or columns")
     if bits == 16 and color_type != GREY:
         raise UnreadableImage(Reason.UNSUPPORTED_PIXELS, "a 16-bit PNG with colour or alpha would lose 8 bits")
     require_size(width * height * CHANNELS[color_type] * 2, options)
@@ -92,7 +108,7 @@ def checked(data: bytes, options: ReadOptions) -> PngFacts:
     _require_rows(bytes(packed), _raw_bytes(width, height, bits * CHANNELS[color_type], interlace))
     entries = struct.unpack(f">{len(transparency) // 2}H", transparency[: len(transparency) // 2 * 2])
     named = color_type in {GREY, RGB} and len(entries) == CHANNELS[color_type]
-    return PngFacts(bits, color_type, tuple(entry % 2**bits for entry in entries) if named else None)
+    return PngFacts(bits, color_type, tuple(entry % 2**bits for entry in entries) if named else None, colors)
 
 
 def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
@@ -144,17 +160,48 @@ def _opened(data: bytes) -> Image.Image:
 
 def _values(image: Image.Image, facts: PngFacts) -> Array:
     if facts.color_type == PALETTE:
+        _indices(image, facts)
         return _colors(image)
     if facts.color_type in {GREY_ALPHA, RGB_ALPHA}:
         return on_black(np.asarray(image))
     values = np.asarray(image.convert("L") if image.mode == "1" else image)
+    hidden = _hidden(values, facts)
+    return values if hidden is None else np.where(hidden, 0, values).astype(values.dtype)
+
+
+def _numbers(image: Image.Image, facts: PngFacts) -> Array:
+    """Samples or palette indices as they are stored; how opaque the colours of a palette are is a matter of display."""
+    if facts.color_type == PALETTE:
+        return _indices(image, facts)
+    if facts.color_type in {GREY_ALPHA, RGB_ALPHA}:
+        return opaque_numbers(np.asarray(image))
+    values = np.asarray(image.convert("L") if image.mode == "1" else image)
+    hidden = _hidden(values, facts)
+    if hidden is not None:
+        require_opaque(values, ~hidden)
+    return values // _spread(facts)
+
+
+def _indices(image: Image.Image, facts: PngFacts) -> Array:
+    """Palette indices, each of which has its colour (W3C PNG 11.2.2); Pillow would make the others up."""
+    indices = np.asarray(image)
+    if indices.max() >= facts.colors:
+        raise UnreadableImage(Reason.UNDECODABLE, "a PNG with palette indices beyond its palette")
+    return indices
+
+
+def _hidden(values: Array, facts: PngFacts) -> Array | None:
+    """Which pixels tRNS makes transparent, ``(H, W)`` or ``(H, W, 1)``; ``None`` without it."""
     if facts.transparent is None:
-        return values
-    spread = 255 // (2**facts.bits - 1) if facts.bits < 8 else 1
-    hidden = values == np.array(facts.transparent if facts.color_type == RGB else facts.transparent[0]) * spread
+        return None
     if facts.color_type == RGB:
-        hidden = hidden.all(axis=-1, keepdims=True)
-    return np.where(hidden, 0, values).astype(values.dtype)
+        return np.asarray((values == np.array(facts.transparent)).all(axis=-1, keepdims=True))
+    return np.asarray(values == facts.transparent[0] * _spread(facts))
+
+
+def _spread(facts: PngFacts) -> int:
+    """By what Pillow multiplies grey samples of few bits, so that white is 255."""
+    return 255 // (2**facts.bits - 1) if facts.color_type == GREY and facts.bits < 8 else 1
 
 
 def _colors(image: Image.Image) -> Array:

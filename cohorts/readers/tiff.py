@@ -19,6 +19,7 @@ from cohorts.readers.picture_values import (
     known_orientation,
     native,
     on_black,
+    opaque_numbers,
     turned,
     widened,
 )
@@ -67,6 +68,8 @@ def _read(path: Path, options: ReadOptions, *, numbers: bool) -> list[Page]:
         if len(tiff.pages) < listed or not listed:
             raise UnreadableImage(Reason.UNDECODABLE, "a TIFF directory that cannot be read")
         pages = list(tiff.pages)  # before the series are asked for, which may leave pages without their own tags
+        if any(not page.imagewidth or not page.imagelength for page in pages):
+            raise UnreadableImage(Reason.UNDECODABLE, "a TIFF page without rows or columns")
         _require_plain_pages(tiff, pages, options)
         kept = [page for page in pages if not page.is_reduced]
         if not kept:
@@ -92,6 +95,9 @@ def _require_plain_pages(tiff: Any, pages: list[Any], options: ReadOptions) -> N
             raise UnreadableImage(Reason.UNSUPPORTED_PIXELS, "pages that are channels of one image, not RGB")
         if sizes.get("T", 1) > 1 and options.spatial_dims == 3:
             raise UnreadableImage(Reason.GEOMETRY, "pages that are times, not slices")
+        lengths = zip(series.axes, series.shape, strict=True)
+        if options.spatial_dims == 3 and sum(length > 1 and axis not in "YXS" for axis, length in lengths) > 1:
+            raise UnreadableImage(Reason.GEOMETRY, "pages along several axes, of which not all can be slices")
         total += int(np.prod(series.shape, dtype=object))
     if total > held:
         raise UnreadableImage(Reason.UNSUPPORTED_PIXELS, "more images than the directories of the TIFF list")
@@ -103,6 +109,8 @@ def _page(page: Any, path: Path, *, numbers: bool) -> Page:
     tag = page.tags.get(ORIENTATION_TAG)
     orientation = known_orientation(None if tag is None else int(tag.value))
     inverted = photometric == _PHOTOMETRIC.MINISWHITE
+    if numbers and page.compression == tifffile.COMPRESSION.JPEG:
+        raise UnreadableImage(Reason.MASK_MISMATCH, "a mask in JPEG, which blurs class numbers")
     if page.compression in BY_PILLOW:
         return Page(_by_pillow(page, path, numbers=numbers), inverted, orientation)  # Pillow has turned it
     values = native(tiff_bytes.stored_samples(page))
@@ -147,8 +155,12 @@ def _meant(page: Any, samples: Array, *, numbers: bool) -> Array:
     if page.photometric == _PHOTOMETRIC.PALETTE:
         return values if numbers else _through_palette(values, np.asarray(page.colormap))
     if page.photometric == _PHOTOMETRIC.SEPARATED:
+        if numbers:
+            raise UnreadableImage(Reason.MASK_MISMATCH, "a mask in inks: store class numbers as grey values")
         return _from_inks(page, values)
     if page.samplesperpixel > COLOR_SAMPLES[page.photometric]:
+        if numbers:
+            return opaque_numbers(values)
         associated = page.extrasamples[0] == tifffile.EXTRASAMPLE.ASSOCALPHA  # colours are on black already
         return first_or_rgb(values[..., :-1]) if associated else on_black(values)
     if page.bitspersample < 8 and not numbers:

@@ -175,6 +175,8 @@ def expected_pixels(path: Path) -> Array:
     if groups and "PixelValueTransformationSequence" in groups[0] and "RescaleSlope" not in ds:
         source = groups[0].PixelValueTransformationSequence[0]
     values = pydicom.pixels.apply_modality_lut(raw, source)
+    if "DoseGridScaling" in ds:  # pydicom leaves it to its caller
+        values = values.astype(float) * float(ds.DoseGridScaling)
     if "PixelPaddingValue" in ds:
         padding = raw == ds.PixelPaddingValue
         values = np.where(padding, values[~padding].min(initial=values.max()), values)

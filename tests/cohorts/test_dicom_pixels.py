@@ -20,6 +20,7 @@ from pydicom.uid import (
     JPEG2000Lossless,
     JPEGBaseline8Bit,
     JPEGExtended12Bit,
+    JPEGLSLossless,
     RLELossless,
 )
 
@@ -353,6 +354,33 @@ def test_jpeg_of_12_bits_is_exact_whatever_process_its_header_names(
         dicom.read_images(tmp_path / "b", OPTIONS)
 
 
+@pytest.mark.parametrize("syntax", [JPEG2000Lossless, JPEGLSLossless, JPEGBaseline8Bit])
+def test_a_codestream_that_the_header_contradicts_is_refused(tmp_path: Path, syntax: pydicom.uid.UID) -> None:
+    flat = syntax == JPEGBaseline8Bit
+    values = structure(1, (40, 48), dtype="uint8" if flat else "uint16", high=250 if flat else 4000)
+    ds = dicom_dataset(values, **({} if flat else TWELVE))
+    if flat:
+        ds.file_meta.TransferSyntaxUID = syntax
+        ds.PixelData = encapsulate([jpeg(values)])
+        ds["PixelData"].VR, ds["PixelData"].is_undefined_length = "OB", True
+    else:
+        ds.compress(syntax)
+    ds.save_as(tmp_path / "good", enforce_file_format=True)
+    assert dicom.read_images(tmp_path / "good", OPTIONS)[0].pixels.shape == (40, 48)
+    for name, changed in {
+        "other bits" if flat else "more bits": {"BitsStored": ds.BitsStored - 2, "HighBit": ds.BitsStored - 3},
+        "another size": {"Rows": 36},
+        "another size than": {"Columns": 64, "Rows": 30},  # as many pixels
+    }.items():
+        other = pydicom.dcmread(tmp_path / "good")
+        for keyword, value in changed.items():
+            setattr(other, keyword, value)
+        other.save_as(tmp_path / "other", enforce_file_format=True)
+        with pytest.raises(UnreadableImage, match=f"a codestream of {name}") as error:
+            dicom.read_images(tmp_path / "other", OPTIONS)
+        assert error.value.reason.value == "unsupported_pixels"
+
+
 def jpeg(rgb: Array, **how: Any) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(rgb).save(buffer, "JPEG", quality=95, **how)
@@ -392,6 +420,11 @@ def test_colours_of_jpeg_2000_that_the_header_contradicts_are_refused(tmp_path: 
     ds.save_as(tmp_path / "b", enforce_file_format=True)
     with pytest.raises(UnreadableImage, match="codestream contradicts"):
         dicom.read_images(tmp_path / "b", OPTIONS)
+
+
+def test_a_slope_that_is_no_finite_number_is_not_called_empty(tmp_path: Path) -> None:
+    found = refusal_of(tmp_path / "a", grey(), RescaleSlope="1E+400", RescaleIntercept="0")
+    assert "no single finite number" in found
 
 
 def test_two_sources_of_one_rescale_per_frame_are_checked_too(tmp_path: Path) -> None:

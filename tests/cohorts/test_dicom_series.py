@@ -61,6 +61,19 @@ def test_two_patients_with_all_identifiers_and_positions_alike_are_told_apart(tm
     assert sorted(found) == sorted(volume_of(number).tobytes() for number in (0, 1))
 
 
+def test_an_id_with_a_backslash_is_whole(tmp_path: Path) -> None:
+    for number, patient in enumerate(("HOSP\\1", "HOSP\\2", "HOSP\\1")):
+        write_dicom(tmp_path / "s" / f"{number}.dcm", structure(number, dtype="uint16", high=999), PatientID=patient)
+    result = take_in(tmp_path / "s", tmp_path / "c")
+    ids = patient_of_path(result)
+    assert ids["0.dcm"] == ids["2.dcm"] == "HOSP\\1"
+    assert ids["1.dcm"] == "HOSP\\2"
+    for number, issuer in enumerate(("Clinic\\A", "Clinic\\B")):
+        pixels = structure(number, dtype="uint16", high=999)
+        write_dicom(tmp_path / "t" / f"{number}.dcm", pixels, PatientID="1", IssuerOfPatientID=issuer)
+    assert take_in(tmp_path / "t", tmp_path / "d").cohort.manifest["patient"].n_unique() == 2
+
+
 def test_one_patient_written_in_two_ways_is_one_volume(tmp_path: Path) -> None:
     volume, places, unicode = volume_of(1), positions(), {"SpecificCharacterSet": "ISO_IR 192"}
     write_series(tmp_path / "s", volume[:3], places[:3], names=list("abc"), PatientID="17 ", **unicode)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+import tifffile
 from PIL import Image, ImageOps
 
 from cohorts.records import Array
@@ -224,6 +225,63 @@ def test_a_mask_lies_as_its_picture_or_is_refused(tmp_path: Path) -> None:
     assert np.array_equal(found, np.rot90(mask, -1))
 
 
+def mask_of(folder: Path, data: bytes, suffix: str = "png") -> Array | str:
+    """What a mask file gives beside a picture of its size: its numbers, else the reason why it is refused."""
+    write_png(folder / "s" / "images" / "a.png", structure(11))
+    write_png(folder / "s" / "images" / "b.png", structure(12))
+    write_png(folder / "s" / "masks" / "b.png", (CLASSES > 1).astype(np.uint8))
+    (folder / "s" / "masks" / f"a.{suffix}").write_bytes(data)
+    result = take_in(folder / "s", folder / "c")
+    refused_paths = rejections(result)
+    if refused_paths:
+        return refused_paths["images/a.png"]
+    (row,) = [row for row, found in enumerate(result.cohort.records()) if np.array_equal(found.pixels, structure(11))]
+    mask = result.cohort.masks([row])[0]
+    assert mask is not None
+    return mask
+
+
+CLASSES = structure(8, high=3)
+CLEAR_BACKGROUND = np.where(CLASSES == 0, 0, 255).astype(np.uint8)
+CLEAR_CLASS = np.where(CLASSES == 3, 100, 255).astype(np.uint8)
+CLEAR = [np.full_like(CLASSES, 128), CLEAR_CLASS, np.full_like(CLASSES, 254)]
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("alpha", [np.full_like(CLASSES, 255), CLEAR_BACKGROUND, *CLEAR])
+def test_opacity_never_changes_the_numbers_of_a_mask(tmp_path: Path, channels: int, alpha: Array) -> None:
+    samples = np.stack([*[CLASSES] * channels, alpha], axis=-1)
+    tags = {"extrasamples": ["unassalpha"], "metadata": None, "planarconfig": "contig"}
+    stream = io.BytesIO()
+    tifffile.imwrite(stream, samples, photometric="minisblack" if channels == 1 else "rgb", **tags)
+    data = {
+        "png": png(samples.reshape(32, -1), width=32, color_type=4 if channels == 1 else 6),
+        "tif": stream.getvalue(),
+    }
+    for suffix, encoded in data.items():
+        found = mask_of(tmp_path / suffix, encoded, suffix)
+        if any(alpha is clear for clear in CLEAR):
+            assert found == "mask_mismatch"
+        else:
+            assert np.array_equal(found, CLASSES)
+
+
+@pytest.mark.parametrize("depth", [2, 8])
+@pytest.mark.parametrize("hidden", [0, 2])
+def test_a_transparent_number_is_no_class(tmp_path: Path, depth: int, hidden: int) -> None:
+    bits = np.unpackbits(CLASSES[..., None], axis=-1)[..., 8 - depth :]
+    rows = np.packbits(bits.reshape(32, -1), axis=-1)
+    found = mask_of(tmp_path, png(rows, depth=depth, width=32, before=chunk(b"tRNS", struct.pack(">H", hidden))))
+    assert found == "mask_mismatch" if hidden else np.array_equal(found, CLASSES)
+
+
+def test_a_mask_of_inks_or_in_jpeg_within_a_tiff_is_refused(tmp_path: Path) -> None:
+    for name, mode, how in (("inks", "CMYK", "raw"), ("blurred", "L", "jpeg")):
+        stream = io.BytesIO()
+        Image.fromarray(CLASSES).convert(mode).save(stream, "TIFF", compression=how)
+        assert mask_of(tmp_path / name, stream.getvalue(), "tif") == "mask_mismatch"
+
+
 def test_a_mask_in_jpeg_is_refused(tmp_path: Path) -> None:
     for name in ("a", "b"):
         write_png(tmp_path / "s" / "images" / f"{name}.png", structure(ord(name)))
@@ -235,3 +293,22 @@ def test_a_mask_in_jpeg_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("data", [PNG_HEAD + b" broken", PNG_HEAD + chunk(b"IDAT", b""), png(GREY, color_type=5)])
 def test_what_only_begins_like_a_png_is_undecodable(tmp_path: Path, data: bytes) -> None:
     assert refused(tmp_path, data)[0] == "undecodable"
+
+
+@pytest.mark.parametrize("entries", [3, 4])
+def test_every_palette_index_has_a_colour(tmp_path: Path, entries: int) -> None:
+    palette = chunk(b"PLTE", bytes(range(10, 10 + 3 * entries)))
+    data = png(CLASSES, color_type=3, before=palette)
+    if entries == 4:
+        assert only(tmp_path, data).shape == (32, 32)
+    else:
+        assert refused(tmp_path, data) == ("undecodable", "a PNG with palette indices beyond its palette")
+
+
+def test_pictures_without_rows_say_so(tmp_path: Path) -> None:
+    empty = png(GREY[:0], width=32)
+    assert refused(tmp_path, empty) == ("undecodable", "a PNG without rows or columns")
+    (tmp_path / "jpeg").mkdir()
+    encoded = jpeg()
+    at = encoded.find(b"\xff\xc0") + 5
+    assert "no rows or columns" in refused(tmp_path / "jpeg", encoded[:at] + b"\0\0" + encoded[at + 2 :])[1]

@@ -256,6 +256,23 @@ def test_times_are_images_but_no_slices(tmp_path: Path) -> None:
     assert np.array_equal(np.stack(images_by_path(take_in(tmp_path / "s", tmp_path / "c"))["a"]), stack)
 
 
+def test_axes_of_unknown_meaning_are_not_all_slices(tmp_path: Path) -> None:
+    volumes = structure(5, (2, 6, 16, 16))
+    for name in "431":
+        (tmp_path / name).mkdir()
+    detail = refused(tmp_path / "4", written(volumes, photometric="minisblack"), spatial_dims=3)
+    assert detail == ("geometry", "pages along several axes, of which not all can be slices")
+    one = written(volumes[0], photometric="minisblack")
+    assert np.array_equal(only(tmp_path / "3", one, spatial_dims=3), volumes[0])
+    single = written(volumes[:1], photometric="minisblack")
+    assert np.array_equal(only(tmp_path / "1", single, spatial_dims=3), volumes[0])
+
+
+def test_a_page_without_columns_says_so(tmp_path: Path) -> None:
+    found = refused(tmp_path, raw(GREY.tobytes(), tags_of(32, 0, 8)))
+    assert found == ("undecodable", "a TIFF page without rows or columns")
+
+
 def test_slices_of_a_hyperstack_are_slices(tmp_path: Path) -> None:
     stack = np.stack([structure(seed) for seed in range(20, 26)])
     data = written(stack, imagej=True, metadata={"axes": "ZYX"})
