@@ -10,6 +10,7 @@ from cohorts.ingestion.folder_names import folder_names
 from cohorts.ingestion.people import (
     divide,
     divide_archive,
+    folders_matter,
     name_by_study,
     name_by_table,
     settle_headers,
@@ -92,7 +93,7 @@ def look(source: str | Path, options: IngestOptions | None = None, progress: Pro
     found.labels = 0 if plan.table is None else len(plan.table.labels)
     found.patients_by = dict(Counter(image.patient_source for image in plan.images))
     names = folder_names([image.paths[0] for image in plan.images])
-    if options.folders == "ask" and names.open_level is not None and found.patients_by.get(""):
+    if options.folders == "ask" and names.open_level is not None and folders_matter(plan):
         found.folders, found.above = names.total_at(names.open_level), "-/" * names.open_level
     found.splits = _in_order(divide(plan, options).theirs)
     return found

@@ -139,9 +139,18 @@ def require_patients(plan: Plan, names: FolderNames, options: IngestOptions) -> 
     Raises:
         InputError: shows both readings, and the option for each.
     """
-    if options.folders != "ask" or names.open_level is None or all(image.patient for image in plan.images):
+    if options.folders != "ask" or names.open_level is None or not folders_matter(plan):
         return
     raise ask(names, labels_known=plan.table is not None and bool(plan.table.labels))
+
+
+def folders_matter(plan: Plan) -> bool:
+    """Whether folders may name patients: some image that has no header is nobody's, or most images are.
+
+    A few DICOM files without an id among many that have one do not stop the others; study or series stand for them.
+    """
+    unknown = [image for image in plan.images if not image.patient]
+    return any(image.head.dicom is None for image in unknown) or 2 * len(unknown) > len(plan.images)
 
 
 def identity_of(image: Planned, part: int | None = None) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pydicom
 
 from cohorts.errors import Reason, UnreadableImage
-from cohorts.naming import plain_id
+from cohorts.naming import is_nobody, plain_id
 from cohorts.readers.dicom_file import (
     integer_of,
     no_pixels,
@@ -164,7 +164,7 @@ def read_head(path: Path) -> DicomHead:
         age = _age(ds)
         read: dict[str, float | str | None] = {**codes, "PatientAge": age}
         return DicomHead(
-            patient=plain_id(whole_text_of(ds, "PatientID")),
+            patient=_named(plain_id(whole_text_of(ds, "PatientID"))),
             study=whole_text_of(ds, "StudyInstanceUID"),
             series=whole_text_of(ds, "SeriesInstanceUID"),
             sop=whole_text_of(ds, "SOPInstanceUID"),
@@ -180,6 +180,11 @@ def read_head(path: Path) -> DicomHead:
             unknown_codes=tuple(keyword for keyword, term in read.items() if term is None and text_of(ds, keyword)),
             issuer=plain_id(whole_text_of(ds, "IssuerOfPatientID")),
         )
+
+
+def _named(patient: str) -> str:
+    """An id, or nothing where it is a word that stands for nobody."""
+    return "" if is_nobody(patient) else patient
 
 
 def _age(ds: pydicom.Dataset) -> float | None:

@@ -225,3 +225,13 @@ def test_names_that_are_no_utf8_are_names(tmp_path: Path) -> None:
     odd = os.fsencode(tmp_path / "s") + b"/M\xfcller.png"
     (tmp_path / "s" / "0.png").rename(os.fsdecode(odd))
     assert len(take_in(tmp_path / "s", tmp_path / "c").cohort) == 3
+
+
+@pytest.mark.parametrize("word", ["ANONYMOUS", "unknown", "N/A", "-"])
+def test_a_word_for_nobody_in_a_header_is_nobody(tmp_path: Path, word: str) -> None:
+    for number in range(6):
+        pixels = structure(number, dtype="uint16", high=999)
+        write_dicom(tmp_path / "s" / f"{number}.dcm", pixels, PatientID=word, StudyInstanceUID=f"1.2.{number}")
+    cohort = take_in(tmp_path / "s", tmp_path / "c").cohort
+    assert cohort.schema.patients == "per_image"
+    assert cohort.manifest["patient"].n_unique() == 6
