@@ -6,7 +6,6 @@ while recompressed (JPEG quality 30), resized, brightened, blurred or noisy copi
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
@@ -22,6 +21,7 @@ HASH_BITS = 256
 # Charikar 2002: a bit of a random-projection hash differs with probability angle / pi. At a correlation of .96 that is
 # .090, so 37 of 256 bits lie three standard deviations above the mean: 1 in 1000 near duplicates is missed.
 MOST_DIFFERENT_BITS = 37
+MOST_NEIGHBOURS = 64  # of one image: a thousand pictures of one scene must not become a million pairs
 
 
 def thumbnail(pixels: Array, channels: int = 1, *, inverted: bool = False) -> Array:
@@ -55,16 +55,8 @@ def similarity(one: Array, others: Array) -> Array:
     return correlation
 
 
-@dataclass(frozen=True, slots=True)
-class Near:
-    """The most similar earlier image."""
-
-    number: int
-    correlation: float
-
-
 class NearDuplicates:
-    """Finds, for each image in turn, the earlier one that it nearly repeats.
+    """Finds, for each image in turn, the earlier ones that it nearly repeats.
 
     Holds 290 bytes per image (a thumbnail and its hash); a search compares hashes, then correlates what remains.
     """
@@ -75,14 +67,14 @@ class NearDuplicates:
         self._hashes = np.empty((HASH_BITS // 64, 1024), dtype=np.uint64)
         self._total = 0
 
-    def add(self, thumb: Array) -> Near | None:
-        """Take the next image; the earlier one that it nearly repeats, if any.
+    def add(self, thumb: Array) -> list[int]:
+        """Take the next image, and say what :meth:`similar` says of it.
 
         Args:
             thumb: its :func:`thumbnail`.
         """
         bits = _hash(thumb)
-        near = self._nearest(thumb, bits) if thumb.any() else None
+        near = self._similar(thumb, bits) if thumb.any() else []
         if self._total == len(self._thumbnails):
             self._thumbnails = np.concatenate([self._thumbnails, np.empty_like(self._thumbnails)])
             self._hashes = np.concatenate([self._hashes, np.empty_like(self._hashes)], axis=1)
@@ -91,18 +83,20 @@ class NearDuplicates:
         self._total += 1
         return near
 
-    def _nearest(self, thumb: Array, bits: Array) -> Near | None:
+    def similar(self, thumb: Array) -> list[int]:
+        """Numbers of the images so far that an image nearly repeats, the most similar first."""
+        return self._similar(thumb, _hash(thumb)) if thumb.any() else []
+
+    def _similar(self, thumb: Array, bits: Array) -> list[int]:
         differing = np.zeros(self._total, dtype=np.uint16)
         for word, mine in zip(self._hashes, bits, strict=True):
             differing += np.bitwise_count(word[: self._total] ^ mine)
         candidates = np.flatnonzero(differing <= MOST_DIFFERENT_BITS)
         if not candidates.size:
-            return None
+            return []
         correlation = similarity(thumb, self._thumbnails[candidates])
-        best = int(np.argmax(correlation))
-        if correlation[best] < NEAR_CORRELATION:
-            return None
-        return Near(int(candidates[best]), float(correlation[best]))
+        order = np.argsort(-correlation, kind="stable")
+        return [int(candidates[place]) for place in order[:MOST_NEIGHBOURS] if correlation[place] >= NEAR_CORRELATION]
 
 
 @cache

@@ -82,10 +82,11 @@ class Reason(StrEnum):
     DUPLICATE = "duplicate"  # the same pixels as an image taken before
     NO_TABLE_ROW = "no_table_row"  # the label table has no row for it
     AMBIGUOUS_TABLE_ROW = "ambiguous_table_row"
-    BAD_TABLE_ROW = "bad_table_row"  # a cell that does not parse
+    BAD_TABLE_ROW = "bad_table_row"  # its rows name different patients or masks
     NO_MASK = "no_mask"
     MASK_MISMATCH = "mask_mismatch"  # mask of another shape or with non-integer values
     ORPHAN_MASK = "orphan_mask"  # a mask that belongs to no image
+    SPLIT_CONFLICT = "split_conflict"  # its patient lies on several sides of the source's own division
     GEOMETRY = "geometry"  # slices that do not form one regular volume
     OUTSIDE_SOURCE = "outside_source"  # a path or link that leaves the source folder
     PICKLE = "pickle"  # a file that would have to be unpickled

@@ -17,6 +17,7 @@ from cohorts.errors import InputError
 from cohorts.folders import publishing, write_json
 from cohorts.overview import display_range
 from cohorts.progress import Progress
+from cohorts.readers.common import EXACT_IN_DOUBLE, narrowest
 from cohorts.records import ATTRIBUTE_PREFIX, LABEL_PREFIX, Array, ImageRecord
 from cohorts.store import Cohort
 
@@ -24,6 +25,7 @@ METADATA_FILE = "metadata.csv"
 FACTS_FILE = "export.json"
 IMAGES, MASKS = "images", "masks"
 INT16_OFFSET = 32768
+NIFTI1_LONGEST = 32767  # its axes are counted in 16 bits; NIfTI-2 counts in 64
 RESERVED_NAMES = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(10))}
 MAPPING_NOTE = "source value = value_slope * stored value + value_intercept; exact: no value was rounded or clipped"
 
@@ -124,11 +126,13 @@ def stored_values(record: ImageRecord, values: Values = "source") -> Stored:
     if pixels.dtype.kind not in "iu" or high - base > 65535:
         return _scaled(pixels, *((high, low) if record.inverted else (low, high)), np.dtype(np.uint16))
     dtype = np.uint8 if pixels.dtype == np.uint8 else np.uint16
-    shifted = pixels.astype(np.int64) - base
+    wide = pixels if pixels.dtype.itemsize == 8 else pixels.astype(np.int64)
+    shifted = wide - wide.dtype.type(base)
+    held = abs(base) + 65535 <= EXACT_IN_DOUBLE  # the mapping back is told and calculated in double precision
     if not record.inverted:
-        return Stored(shifted.astype(dtype), 1.0, float(base), exact=True)
+        return Stored(shifted.astype(dtype), 1.0, float(base), exact=held)
     top = _top(high) if pixels.dtype.kind == "u" and base == 0 else 65535
-    return Stored((top - shifted).astype(dtype), -1.0, float(base + top), exact=True)
+    return Stored((wide.dtype.type(top) - shifted).astype(dtype), -1.0, float(base + top), exact=held)
 
 
 def folder_names(labels: Iterable[str]) -> dict[str, str]:
@@ -210,19 +214,29 @@ def _write_nifti(path: Path, record: ImageRecord, values: Array) -> str:
     """Write the axes reversed, ``(D, H, W)`` to NIfTI's ``(i, j, k)``, as the reader turns them back."""
     path.parent.mkdir(exist_ok=True)
     file = path.with_name(f"{path.name}.nii.gz")
-    turned = values.T if values.ndim == 3 else values.T[..., np.newaxis]
-    if turned.dtype == np.int64:
-        turned = turned.astype(np.float64)
+    turned = _as_nifti_holds_it(values.T if values.ndim == 3 else values.T[..., np.newaxis])
     affine = None
     if record.affine is not None:
         affine = np.reshape(record.affine, (4, 4))[:, [2, 1, 0, 3]]
-    image = nib.Nifti1Image(np.asfortranarray(turned), affine)
+    kind = nib.Nifti1Image if max(turned.shape) <= NIFTI1_LONGEST else nib.Nifti2Image
+    image = kind(np.asfortranarray(turned), affine, dtype=turned.dtype)  # 64 bits have to be asked for
     if record.affine is None and record.spacing_mm is not None:
         zooms = tuple(reversed(record.spacing_mm))
         image.header.set_zooms(zooms if len(zooms) == 3 else (*zooms, 1.0))
     image.header.set_xyzt_units("mm")
     nib.save(image, file)
     return file.name
+
+
+def _as_nifti_holds_it(values: Array) -> Array:
+    """The same values in a dtype that NIfTI has (nifti1.h): half precision becomes single.
+
+    Whole numbers of 64 bits, which few tools read, take the narrowest type that holds each of them; those beyond 2**53
+    stay as they are.
+    """
+    if values.dtype == np.float16:
+        return values.astype(np.float32)
+    return narrowest(values) if values.dtype.kind in "iu" and values.dtype.itemsize == 8 else values
 
 
 def _turned(record: ImageRecord) -> Stored:
@@ -232,8 +246,10 @@ def _turned(record: ImageRecord) -> Stored:
         return Stored(pixels, 1.0, 0.0, exact=True)
     if pixels.dtype.kind == "f":
         return Stored(-pixels, -1.0, 0.0, exact=True)
-    top = _top(pixels.max().item()) if pixels.dtype.kind == "u" else -1
-    return Stored((top - pixels.astype(np.int64)).astype(pixels.dtype), -1.0, float(top), exact=True)
+    if pixels.dtype.kind == "i":
+        return Stored(np.invert(pixels), -1.0, -1.0, exact=True)  # -1 - x, within the same type
+    top = _top(pixels.max().item())
+    return Stored(pixels.dtype.type(top) - pixels, -1.0, float(top), exact=float(top) == top)
 
 
 def _top(largest: int) -> int:

@@ -112,4 +112,4 @@ class IdentityKey:
         return SPLITS[-1] if fractions.test > 0 else SPLITS[0]
 
     def _digest(self, kind: str, value: str) -> bytes:
-        return hmac.new(self.secret, f"{kind}\0{value}".encode(), hashlib.sha256).digest()
+        return hmac.new(self.secret, f"{kind}\0{value}".encode("utf-8", "surrogatepass"), hashlib.sha256).digest()

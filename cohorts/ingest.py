@@ -2,34 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 from cohorts.errors import InputError, Reason, UnreadableImage
-from cohorts.grouping import Planned
 from cohorts.identity import IdentityKey
-from cohorts.ingest_plan import Plan, lay_out, make_plan
-from cohorts.ingest_sink import Sink
+from cohorts.ingestion.grouping import Planned
+from cohorts.ingestion.plan import Plan
+from cohorts.ingestion.planning import make_plan
+from cohorts.ingestion.scanning import lay_out_source, make_workers, scan_heads, source_root
+from cohorts.ingestion.sink import Sink
+from cohorts.ingestion.understood import understood
 from cohorts.options import IngestOptions
 from cohorts.overview import cohort_warnings
 from cohorts.private import PrivateFolder, private_path
 from cohorts.progress import Progress
 from cohorts.readers import npz
-from cohorts.readers.common import Kind
-from cohorts.readers.tasks import FileHead, ReadJob, ReadResult, Refusal, ScanJob, finish, read, scan
-from cohorts.source import batches_of, walk
+from cohorts.readers.tasks import FileHead, ReadJob, ReadResult, Refusal, finish, read
 from cohorts.store import Cohort
-from cohorts.workers import Batch, Crashed, Workers, usable_cores
+from cohorts.workers import Batch, Crashed, Workers
 from cohorts.writer import CohortWriter
 
-FILES_PER_SCAN = 32
 FILES_PER_READ = 16
 BYTES_PER_READ = 2**20
-MEMORY_PER_IMAGE = 6  # a decoder and a LUT need several copies of an image
-MEMORY_BESIDE = 4 * 2**30
-ALL_KINDS: tuple[Kind, ...] = ("dicom", "nifti", "picture", "npz")
 
 
 @dataclass(frozen=True)
@@ -45,6 +42,7 @@ class IngestResult:
         rejected_frames: frames refused in files that gave other images.
         exact_duplicates: images (or frames) dropped since their pixels were in the cohort already.
         near_duplicates: images that nearly repeat an earlier one; they are kept and say so.
+        understood: lines that say how the source was read: table and join, patients, labels, splits, what was left out.
         warnings: what the user should know, without anything from an image or header.
         private_folder: where rejections and links are listed; it must not be shared.
     """
@@ -57,6 +55,7 @@ class IngestResult:
     rejected_frames: int
     exact_duplicates: int
     near_duplicates: int
+    understood: tuple[str, ...]
     warnings: tuple[str, ...]
     private_folder: Path
 
@@ -91,17 +90,11 @@ def ingest(
     """
     options = options or IngestOptions()
     key = key or IdentityKey.load_or_create()
-    root, only = _root(Path(source), Path(out))
-    files, refused = ([only], []) if only else walk(root, options.exclude)
-    if not files and not refused:
-        raise InputError(
-            f"{source} holds no files", "give a folder of DICOM, NIfTI, PNG, JPEG or TIFF files, or a .npz"
-        )
-    layout = lay_out(root, files, refused, options)
-    workers = usable_cores() if options.workers is None else options.workers
-    memory = MEMORY_BESIDE + MEMORY_PER_IMAGE * options.max_image_mib * 2**20
-    with Workers(workers, seconds_per_job=options.seconds_per_file, memory_bytes=memory) as pool:
-        plan = make_plan(layout, _scan(pool, root, layout.images, options, progress), options)
+    root, only = source_root(Path(source))
+    _refuse_inside(Path(source), root, Path(out), only)
+    layout = lay_out_source(Path(source), root, only, options)
+    with make_workers(options) as pool:
+        plan = make_plan(layout, scan_heads(pool, layout, options, progress), options)
         with ExitStack() as stack:
             private = stack.enter_context(PrivateFolder(private_path(Path(out))))
             sink = Sink(plan, options, key, stack.enter_context(CohortWriter(out, plan.schema)), private)
@@ -110,37 +103,10 @@ def ingest(
     return _result(Path(out), plan, sink)
 
 
-def _root(source: Path, out: Path) -> tuple[Path, str | None]:
-    """Source folder, and the one file to read when the source is a file."""
-    if not source.exists():
-        raise InputError(f"{source} does not exist", "check the path of the source")
-    root = source.resolve()
-    if root.is_file():
-        return root.parent, root.name
-    for path in (out.resolve(), private_path(out.resolve())):
+def _refuse_inside(source: Path, root: Path, out: Path, only: str | None) -> None:
+    for path in () if only else (out.resolve(), private_path(out.resolve())):
         if path.is_relative_to(root):
             raise InputError(f"{out} lies inside the source {source}", "choose an --out outside of it")
-    return root, None
-
-
-def _scan(
-    pool: Workers, root: Path, paths: Sequence[str], options: IngestOptions, progress: Progress | None
-) -> list[FileHead]:
-    kinds = ALL_KINDS if options.format == "auto" else (options.format,)
-    batches = (
-        Batch(tuple(ScanJob(str(root), path, kinds) for path in part)) for part in batches_of(paths, FILES_PER_SCAN)
-    )
-    heads: list[FileHead] = []
-    for batch, results in pool.map(scan, batches):
-        for job, result in zip(batch.jobs, results, strict=True):
-            heads.append(_crash_head(job.path) if isinstance(result, Crashed) else result)
-        if progress is not None:
-            progress(len(heads), len(paths), "looking at files")
-    return heads
-
-
-def _crash_head(path: str) -> FileHead:
-    return FileHead(path, refusal=Refusal(Reason.CRASHED, "looking at it ended the process"))
 
 
 def _fill(sink: Sink, plan: Plan, pool: Workers, progress: Progress | None) -> None:
@@ -165,6 +131,7 @@ def _result(out: Path, plan: Plan, sink: Sink) -> IngestResult:
         rejected_frames=sink.rejected_frames(),
         exact_duplicates=sink.exact_duplicates,
         near_duplicates=sink.near_duplicates,
+        understood=understood(plan, sink),
         warnings=(*sink.warnings, *cohort_warnings(cohort)),
         private_folder=private_path(out),
     )

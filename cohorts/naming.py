@@ -11,6 +11,36 @@ import unicodedata
 from collections import Counter
 from collections.abc import Collection, Iterable
 
+from cohorts.records import LEFT_OUT_SPLIT, Split
+
+SPLIT_WORDS: dict[str, Split] = {
+    "train": "train", "training": "train", "tr": "train", "imagestr": "train",
+    "val": "val", "valid": "val", "validate": "val", "validation": "val", "dev": "val",
+    "gate": "gate",
+    "test": "test", "testing": "test", "ts": "test", "holdout": "test", "imagests": "test",
+}  # fmt: skip
+"""Names of folders, files and cells, case folded, that say which split an image is in; ``imagesTr`` is nnU-Net's."""
+
+CELL_SPLITS: dict[str, str] = {**SPLIT_WORDS, LEFT_OUT_SPLIT: LEFT_OUT_SPLIT}
+"""The same for cells, with what our own exports write of images in no split."""
+
+MISSING_CELLS = frozenset({
+    "", "na", "n/a", "n.a.", "n. a.", "k.a.", "k. a.", "keine angabe", "nan", "nat", "null", "none", "<na>", "-", "--",
+    "?", ".", "#n/a", "#na", "#nv", "#value!", "#wert!", "#valeur!", "#valor!", "#valore!", "#ref!", "#bezug!",
+    "#name?", "#nombre?", "#nom?", "#num!", "#zahl!", "#div/0!", "#null!", "#null", "#calc!", "#spill!",
+    "#getting_data",
+})  # fmt: skip
+"""Cells, case folded, that state nothing in any column: empty ones, and the errors that spreadsheets write."""
+
+UNNAMED = frozenset({
+    "unknown", "unk", "unknown patient", "not known", "not available", "not applicable", "not stated", "unspecified",
+    "missing", "undefined", "unbekannt", "unbek.", "nicht bekannt", "nicht angegeben", "inconnu", "inconnue",
+    "desconocido", "desconocida", "desconhecido", "sconosciuto", "onbekend", "okänd", "nieznany", "неизвестно",
+    "неизвестен", "неизвестный", "н/д", "不明", "未知", "不详", "不詳", "미상", "anonymous", "anonymized",
+    "anonymised", "anonymisiert", "anonym", "anon", "anonymous patient",
+})  # fmt: skip
+"""Words, case folded, that stand where the name of somebody should, and name nobody."""
+
 _WHOLE_NUMBER = re.compile(r"([0-9]+)\.0+")  # what a float column makes of an identifier
 _KEPT = {
     "L",
@@ -19,8 +49,28 @@ _KEPT = {
 }  # letters, the marks that complete them in many scripts, and numbers (Unicode categories)
 
 
+_WIDTHS = {
+    code: chr(int(form.split()[1], 16))
+    for code in (0x3000, *range(0xFF00, 0xFFF0))
+    if (form := unicodedata.decomposition(chr(code))).startswith(("<wide>", "<narrow>"))
+}
+"""Full-width and half-width forms (Unicode Standard Annex 11) and the signs that they are forms of."""
+
+
+def comparable(text: str) -> str:
+    """A text in Unicode's canonical composition (NFC, Unicode Standard Annex 15), full and half width made alike.
+
+    The compatibility composition (NFKC) would go further and make ``10²`` and ``102`` one text.
+
+    Example:
+        >>> comparable("Ａ１"), comparable("ｶﾞ"), comparable("10²")
+        ('A1', 'ガ', '10²')
+    """
+    return text if text.isascii() else unicodedata.normalize("NFC", text.translate(_WIDTHS))
+
+
 def plain_name(name: str) -> str:
-    """Letters, marks and digits of any script, case folded, in Unicode's compatibility composition.
+    """Letters, marks and digits of any script, case folded, in the form of :func:`comparable`.
 
     Example:
         >>> plain_name("Pleural_Effusion") == plain_name("pleural effusion")
@@ -28,8 +78,22 @@ def plain_name(name: str) -> str:
         >>> plain_name("肺炎")
         '肺炎'
     """
-    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
+    folded = unicodedata.normalize("NFC", comparable(name).casefold())
     return "".join(sign for sign in folded if unicodedata.category(sign)[0] in _KEPT)
+
+
+def plain_text(text: str) -> str:
+    """A text without what nobody sees: Unicode form, invisible signs, spaces around and doubled ones.
+
+    Example:
+        >>> plain_text(" 17.0 "), plain_text("A  12")
+        ('17.0', 'A 12')
+    """
+    visible = text
+    if not (text.isascii() and text.isprintable()):  # most are, and are asked for often
+        kept = (sign for sign in comparable(text) if unicodedata.category(sign) not in {"Cf", "Cc"} or sign in "\t\n\r")
+        visible = "".join(kept)
+    return " ".join(visible.split())
 
 
 def plain_id(text: str) -> str:
@@ -41,11 +105,20 @@ def plain_id(text: str) -> str:
         >>> plain_id(" 17.0 "), plain_id("007"), plain_id("A  12")
         ('17', '007', 'A 12')
     """
-    composed = unicodedata.normalize("NFKC", text)
-    visible = "".join(sign for sign in composed if unicodedata.category(sign) not in {"Cf", "Cc"} or sign in "\t\n\r")
-    spaced = " ".join(visible.split())
+    spaced = plain_text(text)
     number = _WHOLE_NUMBER.fullmatch(spaced)
     return number[1] if number else spaced
+
+
+def is_nobody(text: str) -> bool:
+    """Whether what stands for a person names nobody: nothing, a word for *unknown*, or a spreadsheet's error.
+
+    Example:
+        >>> is_nobody(" Unbekannt "), is_nobody("#REF!"), is_nobody("007")
+        (True, True, False)
+    """
+    word = plain_text(text).casefold()
+    return word in MISSING_CELLS or word in UNNAMED
 
 
 def counterparts(mine: Collection[str], theirs: Iterable[str]) -> dict[str, str]:

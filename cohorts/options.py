@@ -13,8 +13,21 @@ from cohorts.records import NAME_PATTERN, Frozen
 
 Format = Literal["auto", "dicom", "nifti", "picture", "npz"]
 AttributeKind = Literal["auto", "continuous", "categorical"]
+NearDuplicatePolicy = Literal["together", "drop", "mark", "off"]
 _KINDS = {"auto", "continuous", "categorical"}
+NO_FINDING = (
+    "No Finding", "No Findings", "No abnormality", "Normal", "Norm", "Unremarkable",
+    "Normalbefund", "Unauffällig", "Ohne Befund",
+    "Normale", "Sans anomalie", "Sin hallazgos", "Sem achados",
+    "норма", "без патологии",
+    "φυσιολογικό",
+    "正常", "未见异常", "無異常", "異常なし", "所見なし",
+    "정상",
+)  # fmt: skip
+"""Words that state the absence of every label, compared without case, spaces and punctuation."""
 
+FOLDER_MEANINGS = ("classes", "patients", "classes/patients", "patients/classes")
+_FOLDERS = re.compile(r"ask|ignore|(-/)*(classes|patients|classes/(-/)*patients|patients/(-/)*classes)")
 WITHOUT_EFFECT_ON_RESULT = ("workers", "strict", "seconds_per_file")
 
 
@@ -39,16 +52,21 @@ class IngestOptions(Frozen):
         uid_column: column of SOPInstanceUIDs or SeriesInstanceUIDs.
         label_columns: one column whose cells list findings, or several columns (one per label) of 1 / 0 / -1 / empty.
         label_names: names of the numbered labels of a ``.npz``, in order.
-        label_separator: separates the findings of a cell.
-        no_finding: cell values (or column names) that state the absence of every label.
+        label_separator: separates the findings of a cell; ``auto``: ``|``, else ``;``, else a comma where
+            its parts recur.
+        no_finding: cell values (or column names) that state the absence of every label. Among classes, and
+            as names of columns, the defaults count only as far as they say *no finding*: *normal* is a class there.
         uncertain: what -1 in a label column means: ``missing`` (not stated), ``present`` or ``absent``.
         exclusive: exactly one label is present per image (a class); ``auto``: when every labelled image has one.
         text_column: column of reports or captions; never detected, since text may name a patient.
         mask_column: column of paths of masks, relative to the source.
         attributes: columns of attributes, each ``name`` or ``name:continuous`` or ``name:categorical``; ``None``
             detects age, sex and view.
-        labels_from_folders: the first folder below the source that is no split name is the class; ``auto``: for
-            pictures without table that lie in two or more such folders.
+        folders: what the folders of the images are, from the source downwards: ``classes`` (public labels),
+            ``patients``, both, one inside the other, as ``classes/patients`` or ``patients/classes``, with ``-`` for a
+            level that means nothing (``-/classes``), or ``ignore``; ``ask`` stops where nothing else names the
+            patients of images that lie in several folders. Folders that name a split (``train``, ``test`` …) are not
+            counted, and ``sub-<label>`` is a patient as in BIDS.
         patient_pattern: regular expression whose first group, searched in the relative path, is the patient id.
         masks: folder of masks, paired with the images by relative path or file name; ``auto`` takes a folder
             ``labels`` or ``masks`` beside ``images``, ``none`` takes none. A relative path is looked for in the source
@@ -60,15 +78,33 @@ class IngestOptions(Frozen):
         frames: multi-frame and multi-page files among images, and the fourth axis of NIfTI files: ``split`` into
             images, or ``reject``.
         duplicates: ``reject`` later images with the same pixels, or ``keep`` them.
-        near_duplicates: look for images that nearly repeat an earlier one.
+        near_duplicates: images that nearly repeat others: where patients are unknown, ``together`` puts connected ones
+            into one split; ``drop`` leaves the later ones out; ``mark`` only notes them; ``off`` does not look. In any
+            case but ``off``, images outside ``train`` that repeat a training image of another patient are kept apart
+            in the split ``left_out``, which nothing learns from or is scored on.
         min_side: smallest side of an image, in pixels; of a volume, its smallest in-plane side.
         min_slices: smallest number of slices of a volume.
         max_image_mib: largest decoded size of one file (or series) in MiB; a larger one is rejected, whatever its size
             on disk.
         split: expected share of patients per split.
+        source_splits: whether a division that the source has itself (folders ``train`` / ``val`` / ``test``, a column
+            ``split``, the parts of an archive) is kept: ``use``, ``ignore``, or ``auto``: where it is unmistakable.
+            What it lacks of our four splits is carved from its training patients by keyed hash.
+        split_conflicts: patients that the source puts on several sides: ``move`` takes them to the most held-out of
+            these (test, gate, val), ``refuse`` leaves their images out.
+        min_patients: a label or category that fewer patients share enters no vocabulary, since it could point to one
+            of them, unless ``labels`` or ``categories`` name it; 1: all enter.
+        labels: labels that enter the vocabulary however few patients share them.
+        categories: attribute → categories that enter the vocabulary however few patients share them.
+        follow_links: read links that leave the source folder, as into a cache of downloads.
         strict: stop at the first rejected file.
         workers: processes that decode; ``None``: one per usable core; 0: decode in this process.
         seconds_per_file: time after which a decoder is taken to hang.
+        table_encoding: encoding of a CSV or TSV file, as Python names it (``cp1252``, ``gb18030``, ``cp932`` …);
+            ``auto``: by its byte order mark, else UTF-8, and refused otherwise.
+        split_column: column of the split that each image has already; ``""``: looked for.
+        max_age: ages above it become ``max_age + 1`` years, and ages below two years become completed years (89 is
+            what HIPAA's safe harbour asks for); ``None``: ages are kept.
     """
 
     format: Format = "auto"
@@ -82,14 +118,14 @@ class IngestOptions(Frozen):
     uid_column: str = ""
     label_columns: tuple[str, ...] = ()
     label_names: tuple[str, ...] = ()
-    label_separator: Annotated[str, Field(min_length=1)] = "|"
-    no_finding: tuple[str, ...] = ("No Finding", "No finding", "no finding", "no_finding", "No_Finding")
+    label_separator: str = "auto"
+    no_finding: tuple[str, ...] = NO_FINDING
     uncertain: Literal["missing", "present", "absent"] = "missing"
     exclusive: bool | Literal["auto"] = "auto"
     text_column: str = ""
     mask_column: str = ""
     attributes: tuple[str, ...] | None = None
-    labels_from_folders: bool | Literal["auto"] = "auto"
+    folders: str = "ask"
     patient_pattern: str = ""
     masks: Path | Literal["auto", "none"] = "auto"
     mask_required: bool = True
@@ -98,14 +134,33 @@ class IngestOptions(Frozen):
     color: Literal["grey", "keep", "reject"] = "grey"
     frames: Literal["split", "reject"] = "split"
     duplicates: Literal["reject", "keep"] = "reject"
-    near_duplicates: bool = True
+    near_duplicates: NearDuplicatePolicy = "together"
     min_side: Annotated[int, Field(ge=1)] = 8
     min_slices: Annotated[int, Field(ge=2)] = 4
     max_image_mib: Annotated[int, Field(ge=1)] = 2048
     split: SplitFractions = SplitFractions()
+    source_splits: Literal["auto", "use", "ignore"] = "auto"
+    split_conflicts: Literal["move", "refuse"] = "move"
+    min_patients: Annotated[int, Field(ge=1)] = 5
+    labels: tuple[str, ...] = ()
+    categories: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    follow_links: bool = False
     strict: bool = False
     workers: Annotated[int, Field(ge=0, le=256)] | None = None
     seconds_per_file: Annotated[int, Field(ge=1)] = 600
+    table_encoding: str = "auto"
+    split_column: str = ""
+    max_age: Annotated[int, Field(ge=2, lt=120)] | None = None
+
+    @field_validator("table_encoding")
+    @classmethod
+    def _encoding_is_known(cls, encoding: str) -> str:
+        try:
+            if encoding != "auto":
+                "".encode(encoding)
+        except (LookupError, UnicodeError):
+            raise ValueError(f"table_encoding must be auto or a text encoding of Python, got {encoding!r}") from None
+        return encoding
 
     @field_validator("attributes")
     @classmethod
@@ -115,6 +170,19 @@ class IngestOptions(Frozen):
             if not NAME_PATTERN.fullmatch(name) or (kind or "auto") not in _KINDS:
                 raise ValueError(f"an attribute must be name, name:continuous or name:categorical, got {entry!r}")
         return attributes
+
+    @field_validator("near_duplicates", mode="before")
+    @classmethod
+    def _off_is_a_word(cls, policy: Any) -> Any:
+        return {False: "off", True: "together"}[policy] if isinstance(policy, bool) else policy  # YAML 1.1 reads off
+
+    @field_validator("folders")
+    @classmethod
+    def _folders_have_a_meaning(cls, folders: str) -> str:
+        if not _FOLDERS.fullmatch(folders):
+            known = ", ".join(FOLDER_MEANINGS)
+            raise ValueError(f"folders must be ask, ignore, or {known}, with -/ for each level above, got {folders!r}")
+        return folders
 
     @field_validator("patient_pattern")
     @classmethod
@@ -126,6 +194,11 @@ class IngestOptions(Frozen):
         if pattern and groups < 1:
             raise ValueError("patient_pattern must have a group for the patient id, e.g. (patient[0-9]+)/")
         return pattern
+
+    def folder_level(self, meaning: Literal["classes", "patients"]) -> int | None:
+        """Which folder level has this meaning, from 0; ``None``: none has."""
+        levels = self.folders.split("/")
+        return levels.index(meaning) if meaning in levels else None
 
     @property
     def attribute_kinds(self) -> dict[str, AttributeKind] | None:

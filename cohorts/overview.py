@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw
 
 from cohorts.preprocess import Preprocess
 from cohorts.readers.common import luminance
-from cohorts.records import ATTRIBUTE_PREFIX, LABEL_PREFIX, SPLITS, Array, ImageRecord
+from cohorts.records import ATTRIBUTE_PREFIX, LABEL_PREFIX, LEFT_OUT_SPLIT, SPLITS, Array, ImageRecord
 from cohorts.store import Cohort
 
 GAP, CAPTION = 4, 12
@@ -58,6 +58,17 @@ def cohort_warnings(cohort: Cohort) -> tuple[str, ...]:
     if cohort.schema.kind != "real":
         return ()
     return (*_split_warnings(cohort), *_rare_label_warnings(cohort), *_near_duplicate_warnings(cohort))
+
+
+def left_out_sentence(cohort: Cohort) -> str | None:
+    """How many real images nothing learns from and nothing is scored on, and why; ``None``: no image is left out."""
+    total = len(cohort.rows(LEFT_OUT_SPLIT)) if cohort.schema.kind == "real" else 0
+    if not total:
+        return None
+    return (
+        f"{total} real images outside train nearly repeat a training image of another patient and were left out of "
+        "every score, of the copy search and of utility"
+    )
 
 
 def contact_sheet(

@@ -15,6 +15,9 @@ Array = npt.NDArray[Any]
 Split = Literal["train", "val", "gate", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
 SYNTHETIC_SPLIT = "synthetic"
+LEFT_OUT_SPLIT = (
+    "left_out"  # real images that nearly repeat a training image: nothing learns from them or is scored on them
+)
 
 LABEL_PREFIX = "label:"
 ATTRIBUTE_PREFIX = "attr:"
@@ -97,7 +100,7 @@ class CohortSchema(Frozen):
 
 @dataclass(frozen=True, slots=True)
 class Voi:
-    """A VOI LUT window as the DICOM header states it (PS3.3 C.11.2), in output units of the modality LUT."""
+    """A linear VOI window (PS3.3 C.11.2.1.2), in output units of the modality LUT; others are turned into one."""
 
     center: float
     width: float
@@ -132,7 +135,7 @@ class ImageRecord:
         text: a report or caption, where there is one.
         mask: integer segmentation of the spatial shape of ``pixels``.
         voi: window for display, kept as metadata and never applied here.
-        split: one of :data:`SPLITS`, or ``synthetic``.
+        split: one of :data:`SPLITS`, or ``left_out`` (it nearly repeats a training image), or ``synthetic``.
         near_duplicate_of: ``image_id`` of an earlier image that this one nearly repeats.
         provenance: synthetic rows only.
     """

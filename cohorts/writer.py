@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -46,6 +48,7 @@ class CohortWriter(AbstractContextManager["CohortWriter"]):
         self._buffered = 0
         self._ranges: dict[str, tuple[float, float]] = {}
         self._categories: dict[str, set[str]] = {spec.name: set(spec.categories) for spec in schema.attributes}
+        self._settled: _Settled | None = None
 
     def __enter__(self) -> Self:
         self._folder = self._publishing.__enter__()
@@ -65,6 +68,29 @@ class CohortWriter(AbstractContextManager["CohortWriter"]):
         if fixed:
             raise InputError(f"{min(fixed)} cannot change once a cohort is being written", "give it at the start")
         self._schema = CohortSchema.model_validate({**self._schema.model_dump(), **changes})
+
+    def settle(
+        self,
+        *,
+        splits: Mapping[str, str] | None = None,
+        without_labels: Collection[str] = (),
+        without_categories: Mapping[str, Collection[str]] | None = None,
+        without_modalities: Collection[str] = (),
+    ) -> None:
+        """Change rows that were added, when what decides about them is known only after the last one.
+
+        The rows are written again on publishing; arrays are not touched.
+
+        Args:
+            splits: image id → its split.
+            without_labels: labels that leave the vocabulary; where labels exclude each other, an image that had one of
+                them states none.
+            without_categories: categorical attribute → values that become *not stated*; an attribute that keeps none
+                is left out.
+            without_modalities: modalities that become *not stated*.
+        """
+        categories = dict(without_categories or {})
+        self._settled = _Settled(dict(splits or {}), set(without_labels), categories, set(without_modalities))
 
     def add(self, record: ImageRecord, *, digest: str | None = None) -> None:
         """Add one image.
@@ -105,6 +131,8 @@ class CohortWriter(AbstractContextManager["CohortWriter"]):
                     group.close()
             self._parquet.close()
             if kind is None:
+                if self._settled is not None:
+                    self._write_again(self._settled)
                 schema = self._schema.model_copy(update={"attributes": self._final_attributes()})
                 write_json(self._folder / SCHEMA_FILE, schema.model_dump(mode="json"))
                 write_digest(self._folder, cohort_digest(schema, self._row_hashes), total_images=len(self._row_hashes))
@@ -112,6 +140,26 @@ class CohortWriter(AbstractContextManager["CohortWriter"]):
             self._publishing.__exit__(type(late), late, late.__traceback__)
             raise
         self._publishing.__exit__(kind, error, traceback)
+
+    def _write_again(self, settled: _Settled) -> None:
+        path = self._folder / MANIFEST_FILE
+        self._categories = {
+            name: {value for value in values if value not in settled.categories.get(name, ())}
+            for name, values in self._categories.items()
+        }
+        exclusive = self._schema.exclusive
+        self._schema = settled.schema(self._schema, self._categories)
+        self._ranges, self._row_hashes = {}, []
+        columns = manifest_schema(self._schema)
+        again = path.with_name(f"{path.name}.again")
+        with pq.ParquetWriter(again, columns, compression="zstd") as writer:
+            for rows in _batches(path):
+                kept = [settled.row(row, columns.names, exclusive=exclusive) for row in rows]
+                for row in kept:
+                    self._note_ranges(row["split"], _attributes_of(row))
+                    self._row_hashes.append(row_hash(row))
+                writer.write_table(pa.Table.from_pylist(kept, schema=columns))
+        again.replace(path)
 
     def _row(self, record: ImageRecord, digest: str) -> dict[str, Any]:
         group, index = self._store(record.pixels)
@@ -168,7 +216,13 @@ class CohortWriter(AbstractContextManager["CohortWriter"]):
         for name, value in record.attributes.items():
             if isinstance(value, str):
                 self._categories[name].add(value)
-            elif value is not None and record.split in {"train", "synthetic"}:
+        self._note_ranges(record.split, record.attributes)
+
+    def _note_ranges(self, split: str, attributes: Mapping[str, Any]) -> None:
+        if split not in {"train", "synthetic"}:
+            return
+        for name, value in attributes.items():
+            if value is not None and not isinstance(value, str):
                 low, high = self._ranges.get(name, (float(value), float(value)))
                 self._ranges[name] = (min(low, float(value)), max(high, float(value)))
 
@@ -191,6 +245,55 @@ class CohortWriter(AbstractContextManager["CohortWriter"]):
         for group in self._groups.values():
             group.flush()
         self._buffered = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Settled:
+    """What changes about rows that were written already; fields as of :meth:`CohortWriter.settle`."""
+
+    splits: dict[str, str]
+    labels: set[str]
+    categories: dict[str, Collection[str]]
+    modalities: set[str]
+
+    def schema(self, schema: CohortSchema, categories: Mapping[str, Collection[str]]) -> CohortSchema:
+        """The schema without what left it."""
+        labels = tuple(name for name in schema.labels if name not in self.labels)
+        emptied = {name for name in self.categories if not categories[name]}
+        return schema.model_copy(
+            update={
+                "labels": labels,
+                "exclusive": schema.exclusive and len(labels) > 1,
+                "attributes": tuple(spec for spec in schema.attributes if spec.name not in emptied),
+            }
+        )
+
+    def row(self, row: dict[str, Any], columns: Sequence[str], *, exclusive: bool) -> dict[str, Any]:
+        """A row with these columns."""
+        lost_its_class = exclusive and any(row[LABEL_PREFIX + name] for name in self.labels)
+        kept = {name: row[name] for name in columns}
+        kept["modality"] = None if row["modality"] in self.modalities else row["modality"]
+        kept["split"] = self.splits.get(row["image_id"], row["split"])
+        for name in columns:
+            if name.startswith(LABEL_PREFIX) and lost_its_class:
+                kept[name] = None
+        for name, values in self.categories.items():
+            column = ATTRIBUTE_PREFIX + name
+            if column in kept and kept[column] in values:
+                kept[column] = None
+        return kept
+
+
+def _batches(path: Path) -> Iterator[list[dict[str, Any]]]:
+    with pq.ParquetFile(path) as file:
+        for batch in file.iter_batches(batch_size=ROWS_PER_FLUSH):
+            yield batch.to_pylist()
+
+
+def _attributes_of(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name.removeprefix(ATTRIBUTE_PREFIX): value for name, value in row.items() if name.startswith(ATTRIBUTE_PREFIX)
+    }
 
 
 class _GroupWriter:

@@ -139,7 +139,7 @@ def _mask(folder: Path, name: str, where: str) -> Array:
         if lower.endswith((".nii", ".nii.gz")):
             mask: Array = nifti.read_mask(path, MASK_READING)[0]
         else:
-            mask = picture.read_mask(path, MASK_READING)
+            mask = picture.read_mask(path, MASK_READING)[0]
     except (OSError, MedphantomError):
         raise InputError(f"{where}: its mask cannot be read", "give a NIfTI file or a grey picture") from None
     whole = np.rint(mask)

@@ -14,8 +14,11 @@ from cohorts.errors import InputError
 from conditioning.prompt import TextSchema
 from conditioning.text_encoder import TextBank
 from conditioning.tokens import TokenizedTexts
+from conditioning.weights import load_whole
 
 CLIP_KINDS = {"clip", "clip_text_model"}
+STEM = "model"  # of transformers' files of weights
+UNREAD = ("pooler.",)  # summaries of a text: only its tokens are read
 
 
 class PretrainedReader:
@@ -33,7 +36,7 @@ class PretrainedReader:
 
     def __init__(self, source: str, tokens: int | None) -> None:
         self.source = source
-        self._tokenizer, self._network = self._load()
+        self._tokenizer, self._network, self.file = self._load()
         config = self._network.config
         self.tokens = int(self._tokenizer.model_max_length) if tokens is None else tokens
         takes = getattr(config, "max_position_embeddings", self.tokens)
@@ -93,7 +96,7 @@ class PretrainedReader:
         self._numbers[text] = len(self.bank)
         self.bank.add(hidden, batch["attention_mask"].bool())
 
-    def _load(self) -> tuple[Any, Any]:
+    def _load(self) -> tuple[Any, Any, str]:
         return _load(self.source)
 
 
@@ -131,19 +134,16 @@ class PipelineReader(PretrainedReader):
         self._numbers[text] = len(self.bank)
         self.bank.add(self.features(text).unsqueeze(0), torch.ones(1, self.tokens, dtype=torch.bool))
 
-    def _load(self) -> tuple[Any, Any]:
+    def _load(self) -> tuple[Any, Any, str]:
         source = self.source
         tokenizer = _opened(
             f"tokenizer of {source}", source, lambda: CLIPTokenizer.from_pretrained(source, subfolder="tokenizer")
         )
-        network = _opened(
-            f"text encoder of {source}",
-            source,
-            lambda: CLIPTextModel.from_pretrained(
-                source, subfolder="text_encoder", use_safetensors=True, dtype=torch.float32
-            ),
+        what = f"text encoder of {source}"
+        network, file = load_whole(
+            source, "text_encoder", STEM, what, _reading(CLIPTextModel, source, "text_encoder"), superfluous=True
         )
-        return tokenizer, network.eval().requires_grad_(False)
+        return tokenizer, network.eval().requires_grad_(False), file
 
 
 def open_reader(schema: TextSchema) -> PretrainedReader:
@@ -161,19 +161,36 @@ def open_reader(schema: TextSchema) -> PretrainedReader:
     return reader
 
 
-def _load(source: str) -> tuple[Any, Any]:
-    """Tokenizer and network; nothing is ever unpickled, and no code of a repository is run."""
+def _load(source: str) -> tuple[Any, Any, str]:
+    """Tokenizer, network and its file; nothing is ever unpickled, and no code of a repository is run."""
 
-    def both() -> tuple[Any, Any]:
+    def described() -> tuple[Any, Any]:
         config = AutoConfig.from_pretrained(source, trust_remote_code=False)
-        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
-        kind = CLIPTextModel if config.model_type in CLIP_KINDS else AutoModel
-        return tokenizer, kind.from_pretrained(
-            source, trust_remote_code=False, use_safetensors=True, dtype=torch.float32
-        )
+        return AutoTokenizer.from_pretrained(source, trust_remote_code=False), config
 
-    tokenizer, network = _opened(f"text encoder {source}", source, both)
-    return tokenizer, network.eval().requires_grad_(False)
+    what = f"text encoder {source}"
+    tokenizer, config = _opened(what, source, described)
+    kind = CLIPTextModel if config.model_type in CLIP_KINDS else AutoModel
+    network, file = load_whole(source, "", STEM, what, _reading(kind, source, ""), spare=UNREAD, superfluous=True)
+    return tokenizer, network.eval().requires_grad_(False), file
+
+
+def _reading(kind: Any, source: str, subfolder: str) -> Callable[[str | None], tuple[Any, dict[str, Any]]]:
+    """Reads a variant of the weights, and what the library says of it."""
+
+    def read(variant: str | None) -> tuple[Any, dict[str, Any]]:
+        found: tuple[Any, dict[str, Any]] = kind.from_pretrained(
+            source,
+            subfolder=subfolder,
+            trust_remote_code=False,
+            use_safetensors=True,
+            dtype=torch.float32,
+            variant=variant,
+            output_loading_info=True,
+        )
+        return found
+
+    return read
 
 
 def _opened(what: str, source: str, read: Callable[[], Any]) -> Any:

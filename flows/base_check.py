@@ -57,6 +57,8 @@ def check_base(
     if summary is not None:
         write_json(kept, summary.model_dump(mode="json"))
     judged = accept_base(summary, base.source)
+    if base.files:
+        watcher().note(f"train: weights of the base: {', '.join(base.files)}")
     watcher().note(f"train: base {judged.verdict}: {judged.reasons[0]} ({DRAWN} images of the base's own)")
     return judged
 

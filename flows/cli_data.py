@@ -56,6 +56,9 @@ def ingest(
         list[str] | None, typer.Option(help="Column of an attribute, NAME or NAME:categorical; may be repeated.")
     ] = None,
     masks: Annotated[str | None, typer.Option(help="Folder of masks.")] = None,
+    folders: Annotated[
+        str | None, typer.Option(help="What folders are: classes, patients, classes/patients or ignore.")
+    ] = None,
     color: Annotated[str | None, typer.Option(help="Colour images: grey, keep or reject.")] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Stop at the first rejected file.")] = False,
     workers: Annotated[int | None, typer.Option(help="Processes that decode; 0: none beside this one.")] = None,
@@ -85,6 +88,7 @@ def ingest(
         "label_separator": label_separator,
         "attributes": attribute or None,
         "masks": as_given(masks, {"auto", "none"}),
+        "folders": folders,
         "color": color,
         "strict": strict or None,
         "workers": workers,
@@ -102,6 +106,8 @@ def ingest(
             view.note(f"warning: {warning}")
     from flows.summaries import cohort_summary, rejection_summary
 
+    for line in result.understood:
+        typer.echo(line)
     typer.echo(cohort_summary(result.cohort))
     typer.echo(rejection_summary(result))
     typer.echo(f"cohort: {out}   look at it with: medphantom inspect {out}")
@@ -125,13 +131,20 @@ def inspect(
     images: Annotated[int, typer.Option(min=1, max=400, help="Images on the sheet.")] = 24,
     split: Annotated[str | None, typer.Option(help="Only images of this split.")] = None,
     seed: Annotated[int, typer.Option(help="Which images are drawn.")] = 0,
+    rejected: Annotated[
+        bool, typer.Option("--rejected", help="List the files that were not taken, and why: names of private files.")
+    ] = False,
     recipe: RecipeOption = None,
     setting: Setting = None,
 ) -> None:
-    """Counts per split, and a contact sheet of images beside what a network will see of them."""
-    from flows.inspection import inspect_cohort
+    """Counts per split, and a contact sheet of images beside what a network will see of them; or what was not taken."""
+    from flows.inspection import inspect_cohort, rejected_files
     from flows.settings import TrainPart, read_part
 
+    if rejected:
+        for line in rejected_files(cohort):
+            typer.echo(line)
+        return
     part = read_part(TrainPart, recipe, setting or [])
     sheet = out or cohort.with_name(f"{cohort.name}.sheet.png")
     for line in inspect_cohort(cohort, sheet, part.preprocess, size=size, images=images, split=split, seed=seed):

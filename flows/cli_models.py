@@ -145,6 +145,13 @@ def assess(
     size: Annotated[int | None, typer.Option(help="Side of what the scoring networks see, without a bundle.")] = None,
     table: Annotated[str | None, typer.Option(help="CSV, TSV or Parquet file with labels of such a folder.")] = None,
     label_column: Annotated[list[str] | None, typer.Option(help="Its column of labels; may be repeated.")] = None,
+    synthetic_range: Annotated[
+        tuple[float, float] | None,
+        typer.Option(
+            metavar="LOW HIGH",
+            help="Real values that the ends of the synthetic number format stand for (0 and 255 of 8 bits).",
+        ),
+    ] = None,
     real_flag: Annotated[Path | None, typer.Option("--real", help="The same as the first argument.")] = None,
     synthetic_flag: Annotated[Path | None, typer.Option("--synthetic", help="The same as the second.")] = None,
     recipe: RecipeOption = None,
@@ -163,6 +170,7 @@ def assess(
     source = _one(synthetic, synthetic_flag, "synthetic")
     foreign = {"table": as_given(table, {"auto", "none"}), "label_columns": label_column or None}
     flags = {**size_flag(size, actual.schema.spatial_dims), "foreign": foreign}
+    flags["assess"] = {"synthetic_range": synthetic_range}
     part = read_part(AssessPart, recipe, setting or [], flags)
     verbs.refuse_existing(out)
     with watching():

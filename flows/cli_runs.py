@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -27,12 +28,38 @@ def init(
     *,
     source: Annotated[str, typer.Option(help="Folder of the images, as the recipe will name it.")] = "images",
     name: Annotated[str | None, typer.Option(help="Name of the run; by default that of the file.")] = None,
+    folders: Annotated[
+        str | None, typer.Option(help="What folders are: classes, patients, classes/patients or ignore.")
+    ] = None,
+    table: Annotated[str | None, typer.Option(help="The table of labels, where several would do.")] = None,
 ) -> None:
-    """Write a commented recipe to start from."""
+    """Look at a source and write a commented recipe to start from; asks what the source does not say."""
+    from flows.progress import watching
     from flows.starter import write_starter
 
-    write_starter(file, source=source, name=name or file.stem)
+    options = {key: value for key, value in (("folders", folders), ("table", table)) if value is not None}
+    with watching() as view:
+        questions = write_starter(
+            file,
+            source=source,
+            name=name or file.stem,
+            options=options,
+            ask=_ask if sys.stdin.isatty() else None,
+            progress=view.stage("init"),
+        )
+    for question in questions:
+        typer.echo(f"confirm {question}")
     typer.echo(f"{file}: look through it, then: medphantom run {file}")
+
+
+def _ask(question: str, answers: Sequence[str]) -> str:
+    """Ask at the terminal until one of the answers is given; an empty line leaves it to the recipe."""
+    while True:
+        answer = str(
+            typer.prompt(f"{question} ({', '.join(answers)}; empty: decide later)", default="", show_default=False)
+        )
+        if not answer or answer in answers:
+            return answer
 
 
 def run(
@@ -40,12 +67,34 @@ def run(
     *,
     setting: Setting = None,
     out: OutOption = None,
+    until: Annotated[
+        Literal["ingest", "train", "generate", "assess", "report"] | None,
+        typer.Option(help="Stop after this stage; a later run goes on from there."),
+    ] = None,
     no_prefect: Annotated[bool, typer.Option("--no-prefect", help="Run without Prefect.")] = False,
 ) -> None:
     """The whole job: read, train, generate, score, report. What is current is reused."""
     from flows.job import open_job
 
-    run_recipe(open_job(recipe, setting or [], out), prefect=not no_prefect)
+    job = open_job(recipe, setting or [], out)
+    if until is None or until == "report":
+        run_recipe(job, prefect=not no_prefect)
+    else:
+        run_part(job, until)
+
+
+def run_part(job: Job, until: Stage) -> None:
+    """Run the stages up to one, without Prefect, and say where its result lies."""
+    from flows.progress import watching
+    from flows.steps import run_stage
+
+    refs: Refs = {}
+    with watching() as view, job.locked():
+        stages = job.stages()
+        for stage in stages[: stages.index(until) + 1]:
+            refs[stage] = run_stage(stage, job, refs)
+        view.note(f"stopped after {until}; the same command without --until goes on")
+    typer.echo(f"{until}: {refs[until].path}")
 
 
 def twin(

@@ -179,16 +179,17 @@ def _anew(run: _Run, asked: Sequence[tuple[str, int]], folder: Path) -> Cohort:
 def _drawn(run: _Run, images: Cohort, rows: Sequence[int]) -> Iterator[Picture]:
     """Pictures of rows as the run's networks saw them."""
     from cohorts.preprocess import Preprocess
+    from cohorts.scale import reading_of
     from generators.facts import read_facts
-    from quality.material import synthetic_preprocess
     from quality.pictures import Drawer
 
     if run.bundle is not None:
         preprocess = read_facts(run.bundle)[0].preprocess
     else:
         shape = images.manifest["shape"].to_list()[0]
-        preprocess = Preprocess(size=tuple(shape[-images.schema.spatial_dims :]))
-    drawer = Drawer(images, synthetic_preprocess(images, preprocess))
+        preprocess = Preprocess.for_cohort(images, shape[: images.schema.spatial_dims])
+    scored = None if images is not run.images else run.report.quality.readings.get("synthetic")
+    drawer = Drawer(images, (scored or reading_of(images, preprocess)).of(preprocess))
     for row in rows:
         words = _words(Prompt.from_json(images.manifest["prompt_json"][row]))
         caption = f"{run.name}: row {row}, seed {images.manifest['seed'][row]}. {words}"

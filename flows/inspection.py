@@ -6,12 +6,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 
 from cohorts.errors import InputError, ResourceError
 from cohorts.folders import inside, no_space_becomes_one_line
 from cohorts.manifest import SCHEMA_FILE
 from cohorts.overview import contact_sheet, overview
 from cohorts.preprocess import Preprocess
+from cohorts.private import REJECTIONS_FILE, private_path
 from cohorts.records import SYNTHETIC_SPLIT
 from cohorts.store import Cohort
 from flows.artifact import STAGES_FILE, RunFolder, artifact_mark
@@ -69,6 +71,25 @@ def inspect_cohort(
     }
     real = private.get(cohort.schema.kind, "")
     yield f"contact sheet: {sheet} (left: source, right: network{real})"
+
+
+def rejected_files(folder: Path) -> Iterator[str]:
+    """The files that were not taken into a cohort, one line each: reason, file, frame where one is meant, detail.
+
+    Raises:
+        InputError: the private folder is not beside the cohort.
+    """
+    file = private_path(folder) / REJECTIONS_FILE
+    if not file.is_file():
+        raise InputError(
+            f"{private_path(folder)} is not beside {folder}",
+            "look where the images were ingested: it stays with its owner",
+        )
+    table = pl.read_parquet(file).sort("reason", "path")
+    for path, frame, reason, detail in table.select("path", "frame", "reason", "detail").iter_rows():
+        shown = "".join(sign if sign.isprintable() else "?" for sign in path)
+        yield f"{reason:20s} {shown}{'' if frame is None else f', frame {frame}'}: {detail}"
+    yield f"{len(table)} files or frames were not taken; these names are private"
 
 
 def _preprocess(cohort: Cohort, choice: PreprocessChoice) -> Preprocess:

@@ -19,6 +19,7 @@ from cohorts.export import FACTS_FILE as EXPORT_FILE
 from cohorts.folders import DIGEST_FILE, read_json
 from cohorts.identity import IdentityKey
 from cohorts.manifest import SCHEMA_FILE
+from cohorts.naming import plain_id
 from cohorts.private import LINKS_FILE, printable, private_path
 from cohorts.records import SPLITS
 from cohorts.store import Cohort
@@ -90,7 +91,7 @@ def lineage(patient: str, folders: Sequence[Path], key: IdentityKey | None = Non
     Raises:
         InputError: no patient is given, a folder does not exist, or nothing of ours lies there.
     """
-    if not patient.strip():
+    if not plain_id(patient):
         raise InputError("no patient was named", "give --patient ID, or --patient - and the id on standard input")
     places = _Places()
     for folder in folders:
@@ -99,7 +100,7 @@ def lineage(patient: str, folders: Sequence[Path], key: IdentityKey | None = Non
         _look(folder, places)
     if not len(places) and not places.broken:
         raise InputError("no cohort, bundle, export or report lies there", "name the folders that hold them")
-    return _Trail(patient.strip(), key, places).followed()
+    return _Trail(plain_id(patient), key, places).followed()
 
 
 def _look(root: Path, places: _Places) -> None:
@@ -142,8 +143,10 @@ class _Trail:
             if cohort.schema.kind == "synthetic":
                 continue
             names = self._pseudonyms(cohort)
-            rows = cohort.manifest.filter(pl.col("patient").is_in(list(names)))
+            images = self._images(cohort)
+            rows = cohort.manifest.filter(pl.col("patient").is_in(list(names)) | pl.col("image_id").is_in(images))
             if rows.is_empty():
+                self._cannot_tell(cohort)
                 continue
             self.held.add(cohort.digest)
             counts = dict(rows.group_by("split").len().iter_rows())
@@ -173,6 +176,23 @@ class _Trail:
         elif self.key is None and cohort.schema.kind == "real" and self.patient not in set(cohort.patients()):
             self.untold.append(f"{cohort.path}: its private folder is not beside it; give the key of its pseudonyms")
         return names
+
+    def _images(self, cohort: Cohort) -> list[str]:
+        """Images that a file of the patient became, or that it repeats."""
+        links = private_path(cohort.path) / LINKS_FILE
+        if not links.is_file():
+            return []
+        own = pl.read_parquet(links).filter(pl.col("patient_id") == printable(self.patient))
+        return own["image_id"].drop_nulls().to_list()
+
+    def _cannot_tell(self, cohort: Cohort) -> None:
+        """Note where that nothing was found means nothing."""
+        if cohort.schema.kind != "real":
+            return
+        if cohort.schema.patients == "per_image":
+            self.untold.append(f"{cohort.path}: some of its images name no patient, so that any may be this one's")
+        elif self.key is not None and not (private_path(cohort.path) / LINKS_FILE).is_file():
+            self.untold.append(f"{cohort.path}: its private folder is not beside it, and its key may be another one")
 
     def bundles(self) -> Iterator[Trace]:
         waiting, found = list(self.places.bundles), True

@@ -42,6 +42,8 @@ def assess_pairs(
     from quality.report import RunFacts
 
     refuse_existing(out)
+    if config.synthetic_range is not None:
+        raise InputError("counterfactual pairs say themselves what their values stand for", "leave synthetic_range out")
     shown = progress or watcher().stage("assess")
 
     def run(work: Path) -> CounterfactualReport:

@@ -55,16 +55,25 @@ class CohortChoice(Frozen):
 
     @property
     def reading(self) -> IngestOptions:
-        """How the source is read: factors that a simulation writes are attributes, unless the options name any."""
-        if self.simulate is None or not self.simulate.factors or self.options.attributes is not None:
+        """How the source is read.
+
+        Factors that a simulation writes are attributes, unless the options name any; and rare labels of simulated
+        patients point to nobody, so that they stay in the vocabulary, unless the options say otherwise.
+        """
+        if self.simulate is None:
             return self.options
+        options = self.options
+        if "min_patients" not in options.model_fields_set:
+            options = options.model_copy(update={"min_patients": 1})
+        if not self.simulate.factors or options.attributes is not None:
+            return options
         usual = (
             "age:continuous",
             "sex:categorical",
             *(("view:categorical",) if self.simulate.spatial_dims == 2 else ()),
         )
         columns = (f"{name}:continuous" for name in self.simulate.factor_columns)
-        return self.options.model_copy(update={"attributes": (*usual, *columns)})
+        return options.model_copy(update={"attributes": (*usual, *columns)})
 
     def identity_key(self) -> IdentityKey:
         """The key of pseudonyms and splits."""

@@ -129,12 +129,15 @@ def _ingest(job: Job, refs: Refs, out: Path, work: Path, progress: Progress) -> 
     choice = job.recipe.cohort
     source = choice.source or Path(refs["phantom"].path)
     result = ingest(source, out, choice.reading, choice.identity_key(), progress)
+    for line in result.understood:
+        watcher().note(f"ingest: {line}")
     for warning in result.warnings:
-        watcher().note(f"ingest: {warning}")
+        watcher().note(f"ingest: warning: {warning}")
     return {
         "images": len(result.cohort),
         "per_split": dict(Counter(result.cohort.manifest["split"].to_list())),
         "rejected": {str(reason): count for reason, count in result.rejected.items()},
+        "understood": list(result.understood),
         "warnings": list(result.warnings),
     }
 

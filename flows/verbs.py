@@ -181,14 +181,19 @@ def assess(
     Raises:
         InputError: the cohorts cannot be compared, or ``out`` exists.
     """
+    from cohorts.scale import check_same_scale
     from flows.probes import probes_of
     from flows.steps import training_curves
+    from generators.training_data import training_digest
     from quality.assess import assess as score
     from quality.report import RunFacts, write_report
 
     refuse_existing(out)
     shown = progress or watcher().stage("assess")
     loaded = None if bundle is None else load_bundle(bundle)
+    if loaded is not None and training_digest(real) != loaded.facts.training_digest:
+        remedy = "leave the bundle out, or give the cohort that it learned from"
+        check_same_scale(real, preprocess, called="real images", remedy=remedy)
     probes = None if loaded is None else probes_of(loaded)
     digests = {"ingest": real.digest, "generate": synthetic.digest}
 

@@ -37,6 +37,10 @@ class Base(Protocol):
         """Folder or hub id, as it was given."""
 
     @property
+    def files(self) -> tuple[str, ...]:
+        """That weights were read from, where a network may have several."""
+
+    @property
     def digest(self) -> str:
         """Of weights and configuration."""
 
@@ -91,6 +95,7 @@ class NetworkBase:
     codec: Autoencoder
     old: Denoiser
     pipeline: None = None
+    files: tuple[str, ...] = ()
 
     @property
     def context_dim(self) -> int:
@@ -173,6 +178,11 @@ def open_base(source: str, tuning: FineTuning | None = None) -> Base:
         BundleError: a damaged bundle, or one that itself only changes another base.
     """
     folder = Path(source)
+    if folder.is_file():
+        raise InputError(
+            f"base {source} is one file, a base is a folder",
+            "convert a single checkpoint: StableDiffusionPipeline.from_single_file(…).save_pretrained(…)",
+        )
     if folder.is_absolute() and not folder.is_dir():
         raise InputError(f"base {source} does not exist", "make the base first, or give a hub id")
     if (folder / DIGEST_FILE).is_file():

@@ -16,6 +16,7 @@ from cohorts.errors import InputError
 from cohorts.pairs import ROLE, ROLES, Role, pair_id
 from cohorts.progress import Progress
 from cohorts.records import Array, AttributeSpec, CohortSchema, ImageRecord, Provenance
+from cohorts.scale import check_same_scale
 from cohorts.store import Cohort
 from cohorts.writer import CohortWriter
 from conditioning.conditioner import row_prompts
@@ -23,6 +24,7 @@ from conditioning.prompt import Intervention, Prompt
 from generators.bundle import GeneratorBundle
 from generators.config import CounterfactualConfig
 from generators.counterfactual import Counterfactuals, counterfactual_images
+from generators.training_data import training_digest
 
 
 def changed_rows(bundle: GeneratorBundle, cohort: Cohort, rows: Sequence[int], intervention: Intervention) -> list[int]:
@@ -72,11 +74,15 @@ def publish_counterfactuals(
         progress: told the number of images.
 
     Raises:
-        InputError: ``out`` exists, there are no rows, or the generator reads nothing to intervene on.
+        InputError: ``out`` exists, there are no rows, the generator reads nothing to intervene on, or it learned from
+            images with values on another scale.
         PromptError: an intervention on what the generator never saw.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out} exists already", "choose another --out, or remove it first")
+    if training_digest(cohort) != bundle.facts.training_digest:
+        remedy = "ingest images with values in the unit of those that it learned from"
+        check_same_scale(cohort, bundle.facts.preprocess, called="images of this cohort", remedy=remedy)
     ids = cohort.manifest["image_id"].gather(list(rows)).to_list()
     actions = [intervention.drawn(config.seed, image_id) for image_id in ids]
     made = counterfactual_images(bundle, cohort, rows, actions, config, progress=progress)

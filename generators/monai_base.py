@@ -19,6 +19,7 @@ from typing import Any, Literal
 
 import torch
 from monai.networks.nets import AutoencoderKL, DiffusionModelUNet
+from monai.networks.schedulers import DDIMScheduler, DDPMScheduler, PNDMScheduler
 from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -38,6 +39,15 @@ WEIGHTS = (".safetensors", ".pt", ".pth")
 CONTEXT_DIM = 64
 RENAMED = {"num_channels": "channels", "use_checkpointing": "use_checkpoint"}  # since monai-generative
 SCHEDULES = {"linear_beta": "linear", "scaled_linear_beta": "scaled_linear"}
+SCHEDULERS: dict[str, Any] = {kind.__name__: kind for kind in (DDPMScheduler, DDIMScheduler, PNDMScheduler)}
+OTHER_PATHS = {"RFlowScheduler"}  # rectified flow, over time steps that MONAI may transform by the size of the image
+FIRST_BETA, LAST_BETA = 1e-4, 0.02  # defaults of both schedules, in MONAI and monai-generative alike
+PASSED_ON = {
+    "num_train_timesteps": "steps",
+    "beta_start": "start",
+    "beta_end": "end",
+    "prediction_type": "prediction",
+}
 LAYOUT = "a MONAI base needs configs/*.json with an AutoencoderKL, a DiffusionModelUNet and a scheduler, and models/"
 
 
@@ -108,7 +118,7 @@ class MonaiParts:
 
     def _definition(self, class_names: tuple[str, ...]) -> dict[str, Any]:
         for value in self._config.values():
-            if isinstance(value, dict) and str(value.get("_target_", "")).rpartition(".")[2] in class_names:
+            if _target(value) in class_names:
                 return {key: self._literal(key, item) for key, item in value.items() if not key.startswith("_")}
         raise InputError(f"{self.source} defines no {class_names[0]} in configs/", LAYOUT)
 
@@ -132,22 +142,41 @@ class MonaiParts:
         return given
 
     def _table(self) -> NoiseTable:
-        found = self._definition(("DDPMScheduler", "DDIMScheduler", "PNDMScheduler"))
-        schedule = found.get("schedule", "linear_beta")
+        """The levels of the scheduler; a missing field has the default of its class."""
+        kinds = {_target(value) for value in self._config.values()}
+        others = sorted(kinds & OTHER_PATHS)
+        if others:
+            raise InputError(
+                f"base {self.source} has the scheduler {others[0]}, another noise path than a table",
+                "use a base with a DDPM, DDIM or PNDM scheduler",
+            )
+        named = sorted(kinds & set(SCHEDULERS)) or [next(iter(SCHEDULERS))]
+        tables = {self._table_of(name, self._definition((name,))) for name in named}
+        if len(tables) > 1:
+            raise InputError(
+                f"base {self.source} has schedulers of different noise levels", "leave that of the training in configs/"
+            )
+        return tables.pop()
+
+    def _table_of(self, name: str, found: dict[str, Any]) -> NoiseTable:
+        parameters = inspect.signature(SCHEDULERS[name].__init__).parameters
+        values: dict[str, Any] = {"beta_start": FIRST_BETA, "beta_end": LAST_BETA}
+        values |= {key: one.default for key, one in parameters.items() if key not in {"self", "schedule_args"}}
+        unknown = sorted(key for key in found if key not in values)
+        if unknown:
+            raise InputError(
+                f"base {self.source}: {unknown[0][:60]!r} of its {name} is no part of a table of noise levels",
+                "write schedule, beta_start and beta_end, as MONAI names them",
+            )
+        values |= found
+        schedule = values["schedule"]
         if schedule not in SCHEDULES:
             raise InputError(
                 f"base {self.source} has the noise schedule {schedule!r}", f"known are {', '.join(SCHEDULES)}"
             )
-        names = {
-            "num_train_timesteps": "steps",
-            "beta_start": "start",
-            "beta_end": "end",
-            "prediction_type": "prediction",
-        }
-        defaults = {"num_train_timesteps": 1000, "beta_start": 1e-4, "beta_end": 0.02, "prediction_type": "epsilon"}
         try:
             return NoiseTable(
-                schedule=SCHEDULES[schedule], **{mine: found.get(name, defaults[name]) for name, mine in names.items()}
+                schedule=SCHEDULES[schedule], **{mine: values[theirs] for theirs, mine in PASSED_ON.items()}
             )
         except ValidationError as error:
             field = ".".join(str(part) for part in error.errors()[0]["loc"])
@@ -187,23 +216,49 @@ class MonaiParts:
             tensors = {key.removeprefix("module."): value for key, value in state.items() if isinstance(value, Tensor)}
             if tensors and _fill(net, tensors):
                 return
+        if not states:
+            kinds = sorted({path.suffix for path in (self._folder / "models").glob("*") if path.is_file()})
+            said = f" ({', '.join(kinds)} is not read)" if kinds else ""
+            raise InputError(
+                f"{self.source}/models holds no weights{said}",
+                f"bring the state dict of the {what} as {', '.join(WEIGHTS)}",
+            )
         raise InputError(f"no file in {self.source}/models fits the {what} that configs/ define", LAYOUT)
 
 
+def _target(value: Any) -> str:
+    """Class that a definition names, without its module."""
+    return str(value.get("_target_", "")).rpartition(".")[2] if isinstance(value, dict) else ""
+
+
 def _fill(net: Any, tensors: dict[str, Tensor]) -> bool:
-    """Load a state dict of MONAI's networks or of monai-generative's; whether it fits."""
+    """Load a state dict of MONAI's networks or of monai-generative's; whether it fits, weight by weight."""
     try:
         net.load_state_dict(tensors)
     except RuntimeError:
         old = dict(tensors)
+        _forget(net)  # MONAI's import leaves what a file lacks as it was: drawn at random
         try:
             with contextlib.redirect_stdout(io.StringIO()):
                 net.load_old_state_dict(old)
         except (KeyError, RuntimeError, AttributeError):
             return False
+        if any(".proj_attn." not in name for name in old) or not _known(net):
+            return False
         if isinstance(net, AutoencoderKL):
             _unapply_projection(net, tensors)
     return True
+
+
+@torch.no_grad()
+def _forget(net: nn.Module) -> None:
+    for tensor in net.state_dict().values():
+        if tensor.is_floating_point():
+            tensor.fill_(float("nan"))
+
+
+def _known(net: nn.Module) -> bool:
+    return not any(bool(tensor.isnan().any()) for tensor in net.state_dict().values() if tensor.is_floating_point())
 
 
 @torch.no_grad()

@@ -7,13 +7,12 @@ A base is a folder or hub id in diffusers' layout (``unet/ vae/ text_encoder/ to
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
-from pydantic import ValidationError
 from torch import Tensor, nn
 
 from cohorts.errors import InputError
@@ -23,13 +22,15 @@ from conditioning.config import EncoderSizes
 from conditioning.encoder import Conditions
 from conditioning.pretrained_text import PipelineReader
 from conditioning.prompt import ConditionSchema
-from generators.config import NoiseTable, Objective
+from conditioning.weights import load_whole
+from generators.config import Objective
 from generators.facts import LatentScaling
+from generators.noise_tables import table_of
 from generators.objective import level_of
 
 RGB = 3
 FITTING = "use a text-to-image model of the Stable Diffusion 1.x or 2.x class"
-PASSED_ON = {"beta_schedule": "schedule", "beta_start": "start", "beta_end": "end", "prediction_type": "prediction"}
+STEM = "diffusion_pytorch_model"  # of diffusers' files of weights
 
 
 class StableAutoencoder(nn.Module):
@@ -105,17 +106,22 @@ class StableBase:
     Args:
         source: folder or hub id.
 
+    Attributes:
+        files: that weights were read from: of several variants of one network, full precision goes before ``fp16``.
+
     Raises:
-        InputError: it cannot be had, holds pickled weights only, or is of another class.
+        InputError: it cannot be had, holds pickled weights only, lacks a weight, or is of another class.
     """
 
     kind: Literal["stable_diffusion"] = "stable_diffusion"
 
     def __init__(self, source: str) -> None:
         self.source = source
+        self.files: tuple[str, ...] = ()
         self.unet: Any = self._part("unet", UNet2DConditionModel)
         self.vae: Any = self._part("vae", AutoencoderKL)
         self.reader = PipelineReader(source)
+        self.files = (*self.files, f"text_encoder/{self.reader.file}")
         self.objective = self._objective()
         self._check()
         self.digest = self._digest()  # before anything of it learns
@@ -180,32 +186,30 @@ class StableBase:
         return self.denoiser(Conditioner(schema, self.reader), EncoderSizes(dim=self.context_dim), seed=0)
 
     def _part(self, name: str, kind: Any) -> Any:
-        return self._opened(
-            name,
-            lambda: kind.from_pretrained(self.source, subfolder=name, use_safetensors=True, torch_dtype=torch.float32),
-        )
+        def read(variant: str | None) -> tuple[Any, dict[str, Any]]:
+            found: tuple[Any, dict[str, Any]] = kind.from_pretrained(
+                self.source,
+                subfolder=name,
+                use_safetensors=True,
+                torch_dtype=torch.float32,
+                variant=variant,
+                output_loading_info=True,
+            )
+            return found
 
-    def _opened(self, name: str, read: Callable[[], Any]) -> Any:
-        try:
-            return read()
-        except (OSError, ValueError, KeyError, TypeError, RuntimeError):
-            remedy = f"the folder must hold {name}/ in diffusers' layout, with safetensors"
-            if not Path(self.source).is_dir():
-                remedy = "give a folder in diffusers' layout with safetensors, or connect to the hub"
-            raise InputError(f"{name} of base {self.source} cannot be had", remedy) from None
+        network, file = load_whole(self.source, name, STEM, f"{name} of base {self.source}", read)
+        self.files = (*self.files, f"{name}/{file}")
+        return network
 
     def _objective(self) -> Objective:
-        config: Mapping[str, Any] = self._opened(
-            "scheduler", lambda: DDPMScheduler.load_config(self.source, subfolder="scheduler")
-        )
-        if config.get("trained_betas") is not None or config.get("rescale_betas_zero_snr"):
-            raise InputError(f"base {self.source} has noise levels of its own making", FITTING)
-        table = {mine: config[theirs] for theirs, mine in PASSED_ON.items() if theirs in config}
         try:
-            levels = NoiseTable(steps=config.get("num_train_timesteps", 1000), **table)
-        except ValidationError:
-            raise InputError(f"base {self.source} has a scheduler of another kind", FITTING) from None
-        return Objective(kind="ddpm", table=levels, times="uniform")
+            config: Mapping[str, Any] = DDPMScheduler.load_config(self.source, subfolder="scheduler")
+        except (OSError, ValueError, KeyError, TypeError):
+            remedy = "give a folder in diffusers' layout with safetensors, or connect to the hub"
+            if Path(self.source).is_dir():
+                remedy = "bring scheduler/scheduler_config.json of this base"
+            raise InputError(f"scheduler of base {self.source} cannot be had", remedy) from None
+        return Objective(kind="ddpm", table=table_of(config, self.source), times="uniform")
 
     def _check(self) -> None:
         """Refuse networks whose channels do not fit each other."""

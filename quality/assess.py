@@ -17,6 +17,7 @@ from cohorts.folders import json_digest, read_json, write_json
 from cohorts.preprocess import Preprocess
 from cohorts.progress import Progress
 from cohorts.records import SPLITS, Frozen
+from cohorts.scale import own_reading
 from cohorts.store import Cohort
 from quality.cautions import cautions
 from quality.condition_part import attribute_part, text_part
@@ -77,7 +78,7 @@ def assess(
         InputError: the cohorts cannot be compared, or a feature network cannot be had.
         UnsupportedClaim: a feature network that was asked for has nothing to learn from.
     """
-    material = Material(real, synthetic, preprocess, probes or Probes())
+    material = Material(real, synthetic, preprocess, probes or Probes(), config.synthetic_range)
     material.check()
     return _Assessment(material, config, work, progress).report()
 
@@ -109,7 +110,7 @@ def screen_copies(
     Raises:
         InputError: the cohorts cannot be compared.
     """
-    material = Material(real, synthetic, preprocess, probes or Probes())
+    material = Material(real, synthetic, preprocess, probes or Probes(), config.synthetic_range)
     material.check()
     context = Context(material, config, work, progress or (lambda *_: None))
     bank = filter_bank(len(material.rows["test"]), config.classifier.device).folds[0].network
@@ -174,6 +175,7 @@ class _Assessment:
             synthetic_digest=material.synthetic.digest,
             config_digest=json_digest([material.preprocess.model_dump(mode="json"), config.model_dump(mode="json")]),
             seed=config.seed,
+            readings={"real": own_reading(material.real, material.preprocess), "synthetic": material.reading},
             real_counts={split: len(material.rows[split]) for split in SPLITS},
             real_patients={split: len(set(material.patients[split])) for split in SPLITS} if known else {},
             synthetic_count=len(material.synthetic),

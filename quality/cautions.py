@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from cohorts.overview import left_out_sentence
 from quality.material import Material
 from quality.quality_report import NetworkFacts
 
@@ -23,12 +24,16 @@ def cautions(material: Material, networks: Sequence[NetworkFacts]) -> Iterator[s
     targets = material.targets
     if material.real.schema.patients == "per_image":
         yield "the source named no patients: images of one may lie in several splits, which flatters every score"
+    if (left_out := left_out_sentence(material.real)) is not None:
+        yield left_out
     if targets.source != "labels":
         yield f"no labels: feature networks learned {targets.source}, and there is no label agreement or utility"
     if material.probes.reconstruct is None:
         yield "no autoencoder was given: distances have no ceiling, and the copy search has no positive control"
     if material.real.schema.spatial_dims == 3:
         yield "volumes were scored by their three middle slices (volume_filters, copies and diversity: whole volumes)"
+    if material.reading.rule in {"full range", "stated"}:
+        yield f"synthetic images are stored otherwise than real ones; they were read {material.reading.sentence}"
     for network in networks:
         score = network.held_out_score
         if score is not None and network.held_out_measure == "mean AUROC" and score < BARELY_LEARNED:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
@@ -273,6 +274,9 @@ class AssessConfig(Frozen):
         membership: could somebody tell who was learned from, and what is recorded of them.
         utility: the utility check.
         segmenter: the segmenter that looks for masks, where both cohorts have them.
+        synthetic_range: real source values, such as Hounsfield units, that the smallest and largest number of the
+            synthetic images' format stand for (0 and 255 of 8 bits, 0 and 65535 of 16, -32768 and 32767 of signed 16;
+            of floats, 0 and 1): only where that is not known otherwise. Null: found out, or refused.
         text_encoder: hub id or local folder of a transformers pair of image and text encoders (CLIP, SigLIP) that says
             how alike images are to their texts; null: none.
     """
@@ -287,7 +291,15 @@ class AssessConfig(Frozen):
     membership: MembershipConfig = MembershipConfig()
     utility: UtilityConfig = UtilityConfig()
     segmenter: SegmenterConfig = SegmenterConfig()
+    synthetic_range: tuple[float, float] | None = None
     text_encoder: str | None = None
+
+    @field_validator("synthetic_range")
+    @classmethod
+    def _ordered(cls, ends: tuple[float, float] | None) -> tuple[float, float] | None:
+        if ends is not None and not (math.isfinite(ends[0]) and math.isfinite(ends[1]) and ends[0] < ends[1]):
+            raise ValueError(f"synthetic_range must be two finite numbers, low < high, got {ends[0]:g}, {ends[1]:g}")
+        return ends
 
     @classmethod
     def quick(cls, **overrides: object) -> AssessConfig:

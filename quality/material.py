@@ -11,8 +11,9 @@ import numpy as np
 
 from cohorts.errors import InputError
 from cohorts.folders import pixel_digest
-from cohorts.preprocess import Percentile, Preprocess, Window, network_images
+from cohorts.preprocess import Preprocess, Window, network_images
 from cohorts.records import SPLITS, Array
+from cohorts.scale import OPTION, Reading, reading_of
 from cohorts.store import Cohort
 from quality.config import EDITED, RECONSTRUCTED
 from quality.segmentation import Masked
@@ -53,18 +54,25 @@ class Material:
         synthetic: the synthetic one.
         preprocess: what networks see.
         probes: what of the generator may be called.
+        stated_range: source values that the ends of the synthetic images' number format stand for, where that was said.
+        called: what the synthetic images are in a message.
+        remedy: what to do where they are not on one scale with the real ones.
     """
 
     real: Cohort
     synthetic: Cohort
     preprocess: Preprocess
     probes: Probes = Probes()
+    stated_range: tuple[float, float] | None = None
+    called: str = "synthetic images"
+    remedy: str = OPTION
 
     def check(self) -> None:
         """Refuse what cannot be compared.
 
         Raises:
-            InputError: no test or synthetic images, counterfactuals, or cohorts of different dimensions.
+            InputError: no test or synthetic images, counterfactuals, cohorts of different dimensions, or values that
+                cannot be brought to one scale.
         """
         if self.synthetic.schema.kind == "counterfactual":
             raise InputError(
@@ -80,6 +88,19 @@ class Material:
             raise InputError(
                 f"real, synthetic and preprocess differ in spatial axes ({sorted(dims)})", "score like with like"
             )
+        _ = self.reading
+
+    @cached_property
+    def reading(self) -> Reading:
+        """How the values of the synthetic images are read; raises InputError where they fit nothing real."""
+        return reading_of(
+            self.synthetic,
+            self.preprocess,
+            reference=self.real,
+            stated=self.stated_range,
+            called=self.called,
+            remedy=self.remedy,
+        )
 
     @cached_property
     def rows(self) -> dict[str, list[int]]:
@@ -101,7 +122,7 @@ class Material:
     @cached_property
     def synthetic_images(self) -> Array:
         """All synthetic images, float32 ``(n, C, *size)``."""
-        reading = synthetic_preprocess(self.synthetic, self.preprocess)
+        reading = self.reading.of(self.preprocess)
         return self.on_grid(network_images(self.synthetic, range(len(self.synthetic)), reading))
 
     @cached_property
@@ -138,6 +159,7 @@ class Material:
         """Digest of what is compared; of the autoencoder by what it makes of two images."""
         digest = hashlib.sha256(f"{self.real.digest}{self.synthetic.digest}".encode())
         digest.update(self.preprocess.model_dump_json().encode())
+        digest.update(self.reading.model_dump_json().encode())
         if self.probes.reconstruct is not None:
             probe = self._real_images(self.rows["test"][:2])
             digest.update(pixel_digest(np.round(self.probes.reconstruct(probe), 3)).encode())
@@ -209,23 +231,3 @@ def on_stored_grid(images_NC: Array, preprocess: Preprocess) -> Array:
     span = float(intensity.high - intensity.low) if isinstance(intensity, Window) else float(limits.max - limits.min)
     rounded: Array = np.rint((images_NC + 1) / 2 * span) / span * 2 - 1
     return rounded.astype(np.float32)
-
-
-def synthetic_preprocess(synthetic: Cohort, preprocess: Preprocess) -> Preprocess:
-    """How synthetic images are read: what is ours as it was stored, other people's as real ones."""
-    stored = {str(group).rsplit("_", 1)[-1] for group in synthetic.manifest["group"].unique()}
-    ours = synthetic.schema.kind == "synthetic" and stored == {preprocess.stored_dtype}
-    return stored_preprocess(preprocess) if ours else preprocess
-
-
-def stored_preprocess(preprocess: Preprocess) -> Preprocess:
-    """How images are read that :meth:`Preprocess.undo` stored.
-
-    Where it spread them over the full range of their dtype, they come back from that range; percentiles of each image
-    would stretch them once more.
-    """
-    if not isinstance(preprocess.intensity, Percentile):
-        return preprocess
-    dtype = np.dtype(preprocess.stored_dtype)
-    low, high = (0.0, 1.0) if dtype.kind == "f" else (float(np.iinfo(dtype).min), float(np.iinfo(dtype).max))
-    return preprocess.model_copy(update={"intensity": Window(low=low, high=high)})

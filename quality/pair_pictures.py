@@ -9,9 +9,9 @@ import numpy as np
 from cohorts.pairs import PairRows, Role, pair_rows
 from cohorts.preprocess import Preprocess, network_images
 from cohorts.records import Array
+from cohorts.scale import stored_preprocess
 from cohorts.store import Cohort
 from quality.charts import number
-from quality.material import stored_preprocess
 from quality.pairs import pairs_preprocess, said_attribute, said_labels, source_rows
 from quality.pictures import DRAWN_SIDE, PAIR_SIDE, Picture, flatten, laid_out, png_uri, shrink
 

@@ -13,8 +13,9 @@ from cohorts.errors import InputError
 from cohorts.pairs import PairRows, Role, pair_rows
 from cohorts.preprocess import Preprocess, network_images
 from cohorts.records import Array
+from cohorts.scale import stored_preprocess
 from cohorts.store import Cohort
-from quality.material import on_stored_grid, stored_preprocess
+from quality.material import on_stored_grid
 
 IMAGE_ROLES: tuple[Role, ...] = ("factual", "counterfactual", "reversed", "reconstruction")
 

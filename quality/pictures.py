@@ -12,8 +12,8 @@ from PIL import Image
 
 from cohorts.preprocess import Preprocess, network_images
 from cohorts.records import ATTRIBUTE_PREFIX, LABEL_PREFIX, Array
+from cohorts.scale import Reading, reading_of
 from cohorts.store import Cohort
-from quality.material import synthetic_preprocess
 from quality.quality_report import NearestPair
 from quality.selection import NONE_PRESENT, choose
 
@@ -178,6 +178,7 @@ def draw_grids(
     with_real: bool,
     hidden: frozenset[int] = frozenset(),
     budget_bytes: int = BUDGET_BYTES,
+    reading: Reading | None = None,
 ) -> Grids:
     """Real beside synthetic images per label, as many and as large as the budget of the page allows.
 
@@ -188,8 +189,10 @@ def draw_grids(
         with_real: whether real images may be drawn; without, no pixel of them is read.
         hidden: synthetic rows that must not be shown.
         budget_bytes: of all data URIs together.
+        reading: how the values of the synthetic images were read; ``None``: found out.
     """
-    made = Drawer(synthetic, synthetic_preprocess(synthetic, preprocess))
+    reading = reading or reading_of(synthetic, preprocess, reference=real)
+    made = Drawer(synthetic, reading.of(preprocess))
     taken = Drawer(real, preprocess)
     for per_label, longest_side in PLANS:
         chosen, left_out = choose(real, synthetic, per_label=per_label, hidden=hidden)
@@ -213,7 +216,11 @@ def draw_grids(
 
 
 def draw_pairs(
-    pairs: Sequence[NearestPair], real: Cohort, synthetic: Cohort, preprocess: Preprocess
+    pairs: Sequence[NearestPair],
+    real: Cohort,
+    synthetic: Cohort,
+    preprocess: Preprocess,
+    reading: Reading | None = None,
 ) -> tuple[PairPictures, ...]:
     """The first :data:`PAIRS` pairs as pictures.
 
@@ -222,9 +229,11 @@ def draw_pairs(
         real: holds the train and gate rows.
         synthetic: holds the synthetic rows.
         preprocess: what the networks see.
+        reading: how the values of the synthetic images were read; ``None``: found out.
     """
     shown = list(pairs[:PAIRS])
-    made = Drawer(synthetic, synthetic_preprocess(synthetic, preprocess))
+    reading = reading or reading_of(synthetic, preprocess, reference=real)
+    made = Drawer(synthetic, reading.of(preprocess))
     taken = Drawer(real, preprocess)
     made.bytes_of([pair.synthetic_row for pair in shown], PAIR_SIDE)
     taken.bytes_of([row for pair in shown for row in (pair.train_row, pair.gate_row)], PAIR_SIDE)

@@ -10,6 +10,7 @@ from pydantic import Field, ValidationError
 from cohorts.errors import ArtifactError
 from cohorts.folders import read_json, write_json
 from cohorts.records import Frozen
+from cohorts.scale import Reading
 from quality.estimate import Estimate
 
 Verdict = Literal["fail", "screened", "inconclusive"]
@@ -240,6 +241,7 @@ class QualityReport(Frozen):
         synthetic_digest: digest of the synthetic cohort.
         config_digest: digest of preprocess and configuration.
         seed: run seed of the assessment.
+        readings: ``real`` and ``synthetic``: how the values of either cohort were read.
         real_counts: images per split of the real cohort.
         real_patients: patients per split; empty when the source named no patients.
         synthetic_count: synthetic images.
@@ -262,6 +264,7 @@ class QualityReport(Frozen):
     synthetic_digest: str
     config_digest: str
     seed: int
+    readings: dict[str, Reading] = Field(default_factory=dict)
     real_counts: dict[str, int] = Field(default_factory=dict)
     real_patients: dict[str, int] = Field(default_factory=dict)
     synthetic_count: int

@@ -226,6 +226,7 @@ def write_report(
             raise InputError(f"the {what} cohort at {cohort.path} is not the one that was scored", "assess it again")
     published = PublishedReport(facts=public_facts(facts), quality=public_quality(report), use=use)
     volumes = real.schema.spatial_dims == 3
+    reading = report.readings.get("synthetic")
     useful = use or UseFound()
     grids, reason = public_grids(report, real, synthetic, preprocess)
     pages = {
@@ -234,8 +235,8 @@ def write_report(
             facts.model_dump(mode="json"),
             Edition(
                 internal=True,
-                grids=draw_grids(real, synthetic, preprocess, with_real=True),
-                pairs=draw_pairs(report.nearest, real, synthetic, preprocess),
+                grids=draw_grids(real, synthetic, preprocess, with_real=True, reading=reading),
+                pairs=draw_pairs(report.nearest, real, synthetic, preprocess, reading),
                 volumes=volumes,
             ),
             study=useful.study,
@@ -295,7 +296,8 @@ def public_grids(
     repeated = {row for row, digest in enumerate(synthetic.manifest["digest"].to_list()) if digest in real_digests}
     near = {pair.synthetic_row for pair in report.nearest if pair.flagged}
     hidden = frozenset(repeated | near | set(report.copies.flagged_rows))
-    return draw_grids(real, synthetic, preprocess, with_real=False, hidden=hidden), ""
+    reading = report.readings.get("synthetic")
+    return draw_grids(real, synthetic, preprocess, with_real=False, hidden=hidden, reading=reading), ""
 
 
 def write_together(folder: Path, files: Mapping[str, str]) -> None:

@@ -18,6 +18,7 @@ LUMINANCE_PER_MILLE = (299, 587, 114)  # ITU-R BT.601
 INTEGER_DTYPES = ("int16", "uint16", "int32", "uint32")
 
 HALF_A_VOXEL = 0.5
+EXACT_IN_DOUBLE = 2**53
 
 NOT_A_FILES_FAULT = (KeyboardInterrupt, SystemExit, MemoryError)
 """What must pass when a reader catches everything else: codecs in Rust raise panics that are no ``Exception``."""
@@ -45,6 +46,8 @@ class DecodedImage:
     Attributes:
         frame: index of the frame, page or row within its file; of the volume within its series; ``None`` when alone.
         labels: labels that the file itself holds (MedMNIST).
+        part: the split that the source itself gives (``train``, ``val`` or ``test`` of an archive); empty: none.
+        orientation: the orientation tag of a picture that was applied to ``pixels``; a mask has to carry the same.
     """
 
     pixels: Array
@@ -56,6 +59,8 @@ class DecodedImage:
     mask: Array | None = None
     frame: int | None = None
     labels: dict[str, bool | None] = field(default_factory=dict)
+    part: str = ""
+    orientation: int = 1
 
 
 def require_size(total_bytes: int, options: ReadOptions) -> None:
@@ -69,7 +74,8 @@ def require_size(total_bytes: int, options: ReadOptions) -> None:
 def narrowest(values: Array) -> Array:
     """The same values in the smallest dtype of a short list that holds each of them exactly.
 
-    int16 comes first (Hounsfield units), then uint16, int32, uint32, float32; what none of them holds stays float64.
+    int16 comes first (Hounsfield units), then uint16, int32, uint32, float32; whole numbers beyond
+    32 bits become float64 where that holds each of them; what nothing here holds stays as it is.
     The choice looks at the values, not at the declared bits: an unsigned 16-bit CT with intercept -1024 fits int16.
     """
     native = values.astype(values.dtype.newbyteorder("="), copy=False)
@@ -82,6 +88,9 @@ def narrowest(values: Array) -> Array:
                 if np.array_equal(narrow, native):
                     return narrow
                 break  # not whole numbers: no wider integer can hold them either
+    if native.size and native.dtype.kind in "iu":  # beyond 32 bits: a comparison with floats would round them alike
+        largest = max(abs(int(native.min())), abs(int(native.max())))
+        return native.astype(np.float64) if largest <= EXACT_IN_DOUBLE else native
     with np.errstate(over="ignore"):
         single = native.astype(np.float32)
     return single if np.array_equal(single, native, equal_nan=True) else native

@@ -2,44 +2,67 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pydicom
-from pydicom.pixels import apply_color_lut, apply_modality_lut
 
 from cohorts.errors import Reason, UnreadableImage
 from cohorts.readers.common import (
     NOT_A_FILES_FAULT,
     DecodedImage,
     ReadOptions,
-    narrowest,
     require_size,
     settle_color,
     stack_exactly,
 )
-from cohorts.readers.dicom_geometry import Plane, find_stacks, slice_normal
-from cohorts.readers.dicom_header import (
+from cohorts.readers.dicom_checks import require_described
+from cohorts.readers.dicom_decode import stored_frames, valid_bits
+from cohorts.readers.dicom_file import (
+    code_of,
     functional_group,
     has_pixels,
     integer_of,
-    make_plane,
+    no_pixels,
     numbers_of,
     open_dicom,
-    plane_of,
     quietly,
-    spacing_of,
+)
+from cohorts.readers.dicom_geometry import Plane, slice_normal
+from cohorts.readers.dicom_header import make_plane, plane_of, rank_of, spacing_of, trait_of
+from cohorts.readers.dicom_meaning import Meaning, meaning_of, require_one_meaning
+from cohorts.readers.dicom_stacks import find_stacks
+from cohorts.readers.dicom_values import (
+    is_inverted,
+    modality_values,
+    padding_of,
+    palette_colors,
+    voi_of,
+    without_padding,
 )
 from cohorts.records import Array, Voi
 
 FRAME_TRAITS = (
     ("FrameContentSequence", "StackID"),
-    ("MREchoSequence", "EffectiveEchoTime"),
-    ("FrameContentSequence", "TemporalPositionIndex"),
     ("MRDiffusionSequence", "DiffusionBValue"),
+    ("MRDiffusionSequence", "DiffusionGradientDirectionSequence", "DiffusionGradientOrientation"),
+    ("FrameContentSequence", "TemporalPositionIndex"),
+    ("TemporalPositionSequence", "TemporalPositionTimeOffset"),
     ("CardiacSynchronizationSequence", "NominalCardiacTriggerDelayTime"),
+    ("CardiacSynchronizationSequence", "NominalPercentageOfCardiacPhase"),
+    ("MREchoSequence", "EffectiveEchoTime"),
     ("FrameContentSequence", "FrameAcquisitionNumber"),
+    ("MRModifierSequence", "InversionTimes"),
+    ("MRImageFrameTypeSequence", "FrameType"),
+    ("MRImageFrameTypeSequence", "ComplexImageComponent"),
+)
+"""Paths through the functional groups of a frame (PS3.3 C.7.6.16.2, C.8.13.5), as ``STACK_TRAITS`` of single frames."""
+
+FRAME_RANKS = (
+    ("CardiacSynchronizationSequence", "NominalCardiacTriggerDelayTime"),
+    ("FrameContentSequence", "FrameAcquisitionDateTime"),
 )
 
 
@@ -47,23 +70,24 @@ def read_images(path: Path, options: ReadOptions) -> list[DecodedImage]:
     """The frames of one file as images.
 
     Raises:
-        UnreadableImage: there are no pixels, or they cannot be decoded.
+        UnreadableImage: there are no pixels, they cannot be decoded, or their header contradicts itself.
     """
     with quietly():
         ds = open_dicom(path)
-        planes, channels = _decode(ds, options, volume=False)
-        if len(planes) > 1 and not options.split_frames:
-            raise UnreadableImage(Reason.GEOMETRY, f"{len(planes)} frames while frames is reject")
+        decoded = _decode(ds, path, options, volume=False)
+        total = len(decoded.planes)
+        if total > 1 and not options.split_frames:
+            raise UnreadableImage(Reason.GEOMETRY, f"{total} frames while frames is reject")
         return [
             DecodedImage(
-                pixels=plane,
-                channels=channels,
-                inverted=_inverted(ds),
+                pixels=without_padding([plane], [mask], inverted=decoded.inverted)[0],
+                channels=decoded.channels,
+                inverted=decoded.inverted,
                 spacing_mm=spacing_of(_measures(ds, number)),
-                voi=_voi(ds, number),
-                frame=number if len(planes) > 1 else None,
+                voi=voi_of(ds, number),
+                frame=number if total > 1 else None,
             )
-            for number, plane in enumerate(planes)
+            for number, (plane, mask) in enumerate(zip(decoded.planes, decoded.padding, strict=True))
         ]
 
 
@@ -73,20 +97,26 @@ def read_series(paths: Sequence[Path], options: ReadOptions) -> DecodedImage:
     Raises:
         UnreadableImage: a slice cannot be decoded, or slices contradict each other.
     """
-    planes: list[Array] = []
-    inverted: set[bool] = set()
+    slices: list[_Decoded] = []
     voi: Voi | None = None
     with quietly():
         for number, path in enumerate(paths):
             ds = open_dicom(path)
-            frames, _ = _decode(ds, options, volume=True)
-            planes += frames
-            inverted.add(_inverted(ds))
+            slices.append(_decode(ds, path, options, volume=True))
             if number == len(paths) // 2:
-                voi = _voi(ds, 0)
-    if len(inverted) > 1 or len({plane.shape for plane in planes}) > 1:
+                voi = voi_of(ds, 0)
+    planes = [plane for part in slices for plane in part.planes]
+    inverted = {part.inverted for part in slices}
+    if (
+        len(inverted) > 1
+        or len({plane.shape for plane in planes}) > 1
+        or len({not part.meanings for part in slices}) > 1
+    ):
         raise UnreadableImage(Reason.GEOMETRY, "slices of one series differ in size or photometric interpretation")
-    return DecodedImage(pixels=stack_exactly(planes), inverted=inverted.pop(), voi=voi)
+    require_one_meaning([meaning for part in slices for meaning in part.meanings])
+    padding = [mask for part in slices for mask in part.padding]
+    pixels = stack_exactly(without_padding(planes, padding, inverted=slices[0].inverted))
+    return DecodedImage(pixels=pixels, inverted=slices[0].inverted, voi=voi)
 
 
 def read_volumes(path: Path, options: ReadOptions) -> tuple[list[DecodedImage], list[str]]:
@@ -101,71 +131,68 @@ def read_volumes(path: Path, options: ReadOptions) -> tuple[list[DecodedImage], 
         stacks, leftovers = find_stacks(planes, options.min_slices)
         if not stacks:
             raise UnreadableImage(Reason.GEOMETRY, leftovers[0].detail if leftovers else "frames have no positions")
-        pixels, _ = _decode(ds, options, volume=True)
-        volumes = [
-            DecodedImage(
-                pixels=stack_exactly([pixels[i] for i in stack.order]),
-                inverted=_inverted(ds),
-                spacing_mm=stack.spacing_mm,
-                affine=stack.affine,
-                voi=_voi(ds, stack.order[len(stack.order) // 2]),
-                frame=number if len(stacks) > 1 else None,
+        decoded = _decode(ds, path, options, volume=True)
+        volumes = []
+        for number, stack in enumerate(stacks):
+            chosen = [decoded.planes[i] for i in stack.order]
+            require_one_meaning([decoded.meanings[i] for i in stack.order] if decoded.meanings else [])
+            padding = [decoded.padding[i] for i in stack.order]
+            volumes.append(
+                DecodedImage(
+                    pixels=stack_exactly(without_padding(chosen, padding, inverted=decoded.inverted)),
+                    inverted=decoded.inverted,
+                    spacing_mm=stack.spacing_mm,
+                    affine=stack.affine,
+                    voi=voi_of(ds, stack.order[len(stack.order) // 2]),
+                    frame=number if len(stacks) > 1 else None,
+                )
             )
-            for number, stack in enumerate(stacks)
-        ]
         return volumes, [leftover.detail for leftover in leftovers]
 
 
-def _decode(ds: pydicom.Dataset, options: ReadOptions, *, volume: bool) -> tuple[list[Array], int]:
-    """Planes after the modality LUT (or in colour), each in its narrowest exact dtype, and the number of channels."""
+@dataclass(slots=True)
+class _Decoded:
+    """Planes of one file after the modality LUT (or in colour), each in its narrowest exact dtype.
+
+    Attributes:
+        planes: one per frame.
+        padding: which pixels of each the header declares as padding.
+        channels: 1, or 3 in colour.
+        inverted: whether small values are bright.
+        meanings: what the header says that the values of each are; none of colour.
+    """
+
+    planes: list[Array]
+    padding: list[Array | None]
+    channels: int
+    inverted: bool
+    meanings: list[Meaning]
+
+
+def _decode(ds: pydicom.Dataset, path: Path, options: ReadOptions, *, volume: bool) -> _Decoded:
     if not has_pixels(ds):
-        raise UnreadableImage(Reason.NO_PIXELS, "a DICOM object without pixel data")
+        raise no_pixels(path, "a DICOM object without pixel data")
     frames = max(1, integer_of(ds, "NumberOfFrames"))
     plane_bytes = integer_of(ds, "Rows") * integer_of(ds, "Columns") * max(1, integer_of(ds, "SamplesPerPixel"))
     require_size(plane_bytes * frames * max(1, integer_of(ds, "BitsAllocated") // 8), options)
+    require_described(ds)
     try:
-        stacked, color = _frames(ds, frames)
-        planes = list(stacked) if color else [_after_modality_lut(stacked[i], ds, i) for i in range(frames)]
-    except NOT_A_FILES_FAULT:
+        cells = stored_frames(ds, frames)
+        stored = valid_bits(cells, ds)
+        inverted = is_inverted(ds)
+        if cells.ndim == 3 and code_of(ds, "PhotometricInterpretation") != "PALETTE COLOR":
+            planes = [modality_values(stored[i], ds, i) for i in range(frames)]
+            padding = [padding_of(cells[i], stored[i], ds) for i in range(frames)]
+            meanings = [meaning_of(ds, i) for i in range(frames)] if volume else []
+            return _Decoded(planes, padding, 1, inverted, meanings)
+        colors = stored if cells.ndim == 4 else palette_colors(stored, ds)
+    except (UnreadableImage, *NOT_A_FILES_FAULT):
         raise
-    except BaseException as error:  # decoders and LUTs may raise anything
-        syntax = ds.file_meta.TransferSyntaxUID
-        name = "a private transfer syntax" if syntax.is_private else syntax.name
-        detail = f"pixel data cannot be decoded ({name}; {type(error).__name__})"
+    except BaseException as error:  # LUTs may raise anything
+        detail = f"pixel data cannot be decoded ({type(error).__name__})"
         raise UnreadableImage(Reason.UNDECODABLE, detail) from None
-    if not color:
-        return planes, 1
-    if stacked.shape[-1] != 3:
-        raise UnreadableImage(Reason.UNSUPPORTED_PIXELS, f"{stacked.shape[-1]} samples per pixel")
-    settled = [settle_color(plane, options, volume=volume) for plane in planes]
-    return [pixels for pixels, _ in settled], settled[0][1]
-
-
-def _frames(ds: pydicom.Dataset, frames: int) -> tuple[Array, bool]:
-    """Decoded frames ``(F, H, W)``, or ``(F, H, W, samples)`` and true in colour (YBR and palette become RGB)."""
-    raw = ds.pixel_array
-    palette = str(ds.get("PhotometricInterpretation", "")) == "PALETTE COLOR"
-    if palette:
-        raw = apply_color_lut(raw, ds)[..., :3]
-    color = palette or integer_of(ds, "SamplesPerPixel") > 1
-    grid = (frames, int(ds.Rows), int(ds.Columns))
-    return raw.reshape((*grid, raw.shape[-1]) if color else grid), color
-
-
-def _after_modality_lut(plane: Array, ds: pydicom.Dataset, frame: int) -> Array:
-    """The output of pydicom's modality LUT, exactly, in the narrowest dtype that loses nothing.
-
-    Enhanced objects carry the rescale of each frame in their functional groups (PS3.3 C.7.6.16.2.9), where pydicom's
-    function does not look by itself, so it is given that group.
-    """
-    source = ds
-    if "ModalityLUTSequence" not in ds and "RescaleSlope" not in ds:
-        source = functional_group(ds, frame, "PixelValueTransformationSequence") or ds
-    values = apply_modality_lut(plane, source)
-    native = plane.astype(plane.dtype.newbyteorder("="), copy=False)
-    if values is plane or np.array_equal(values, plane):
-        return native
-    return narrowest(values) if values.dtype.kind == "f" else values.astype(values.dtype.newbyteorder("="), copy=False)
+    settled = [settle_color(plane, options, volume=volume) for plane in colors]
+    return _Decoded([pixels for pixels, _ in settled], [None] * frames, settled[0][1], inverted, [])
 
 
 def _frame_planes(ds: pydicom.Dataset) -> list[Plane]:
@@ -180,7 +207,8 @@ def _frame_planes(ds: pydicom.Dataset) -> list[Plane]:
             where = functional_group(ds, number, "PlanePositionSequence")
             direction = functional_group(ds, number, "PlaneOrientationSequence")
             measures = functional_group(ds, number, "PixelMeasuresSequence")
-            plane = make_plane(where, direction, measures, size, _frame_traits(ds, number))
+            traits, ranks = _frame_traits(ds, number)
+            plane = make_plane(where, direction, measures, size, traits=traits, ranks=ranks)
         if plane is None:
             raise UnreadableImage(Reason.GEOMETRY, "frames have no positions")
         planes.append(plane)
@@ -196,21 +224,23 @@ def _dose_plane(ds: pydicom.Dataset, size: tuple[int, int], offset: float) -> Pl
     return Plane((float(moved[0]), float(moved[1]), float(moved[2])), plane.orientation, plane.spacing_mm, size)
 
 
-def _frame_traits(ds: pydicom.Dataset, frame: int) -> tuple[str, ...]:
-    groups = [(functional_group(ds, frame, sequence), keyword) for sequence, keyword in FRAME_TRAITS]
-    return tuple("" if group is None else str(group.get(keyword, "")) for group, keyword in groups)
+def _frame_traits(ds: pydicom.Dataset, frame: int) -> tuple[tuple[Hashable, ...], tuple[float | None, ...]]:
+    traits = [(_inner(ds, frame, path), path[-1]) for path in FRAME_TRAITS]
+    ranks = [(_inner(ds, frame, path), path[-1]) for path in FRAME_RANKS]
+    return (
+        tuple(() if group is None else trait_of(group, keyword) for group, keyword in traits),
+        (*(None if group is None else rank_of(group, keyword) for group, keyword in ranks), float(frame)),
+    )
+
+
+def _inner(ds: pydicom.Dataset, frame: int, path: Sequence[str]) -> pydicom.Dataset | None:
+    """The data set that holds the last keyword of a path: a functional group, or a sequence in it."""
+    group = functional_group(ds, frame, path[0])
+    for keyword in path[1:-1]:
+        items = None if group is None else group.get(keyword)
+        group = items[0] if items else None
+    return group
 
 
 def _measures(ds: pydicom.Dataset, frame: int) -> pydicom.Dataset:
     return functional_group(ds, frame, "PixelMeasuresSequence") or ds
-
-
-def _voi(ds: pydicom.Dataset, frame: int) -> Voi | None:
-    """The first VOI window (PS3.3 C.11.2), of the frame or the whole."""
-    group = functional_group(ds, frame, "FrameVOILUTSequence") or ds
-    center, width = numbers_of(group, "WindowCenter"), numbers_of(group, "WindowWidth")
-    return Voi(center[0], width[0]) if center and width and width[0] > 0 else None
-
-
-def _inverted(ds: pydicom.Dataset) -> bool:
-    return str(ds.get("PhotometricInterpretation", "")).strip() == "MONOCHROME1"

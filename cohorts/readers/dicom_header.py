@@ -1,81 +1,130 @@
-"""DICOM headers: the declared list of what is looked at, and typed access that keeps no free text."""
+"""DICOM headers: the declared list of what is looked at, and what one header says of patient, place and kind."""
 
 from __future__ import annotations
 
-import logging
-import math
 import re
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Hashable
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pydicom
-from pydicom.dataelem import RawDataElement
-from pydicom.tag import BaseTag, Tag
-from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from cohorts.errors import Reason, UnreadableImage
+from cohorts.naming import is_nobody, plain_id
+from cohorts.readers.dicom_file import (
+    integer_of,
+    no_pixels,
+    numbers_of,
+    open_dicom,
+    quietly,
+    text_of,
+    values_of,
+    whole_text_of,
+)
 from cohorts.readers.dicom_geometry import Plane
+from cohorts.readers.dicom_terms import DEFINED_TERMS, defined_term
 
 HEADER_ALLOW_LIST: dict[str, str] = {
     "PatientID": "keyed pseudonym and split; itself only in the private folder",
-    "StudyInstanceUID": "keyed pseudonym",
+    "IssuerOfPatientID": "tells patients of one id apart; not stored",
+    "StudyInstanceUID": "keyed pseudonym, and grouping into volumes",
     "SeriesInstanceUID": "grouping into volumes and joining a table; not stored",
     "SOPInstanceUID": "joining a table; not stored",
-    "Modality": "stored",
+    "FrameOfReferenceUID": "grouping into volumes; not stored",
+    "Modality": "stored, when it is a defined term",
     "PatientAge": "attribute age, in years",
-    "PatientSex": "attribute sex",
-    "ViewPosition": "attribute view",
-    "BodyPartExamined": "attribute body_part",
+    "PatientSex": "attribute sex, when it is a defined term",
+    "ViewPosition": "attribute view, when it is a defined term",
+    "BodyPartExamined": "attribute body_part, when it is a defined term",
     "PixelSpacing": "spacing in mm",
     "ImagerPixelSpacing": "spacing in mm, where PixelSpacing is absent",
     "NominalScannedPixelSpacing": "spacing in mm, where both are absent",
     "EstimatedRadiographicMagnificationFactor": "corrects ImagerPixelSpacing",
+    "PixelAspectRatio": "refuses pixels that are not square and have no spacing",
     "WindowCenter": "VOI window, as metadata",
     "WindowWidth": "VOI window, as metadata",
+    "VOILUTFunction": "what the VOI window means",
+    "VOILUTSequence": "VOI window, where there is no other",
     "ImagePositionPatient": "order of slices and affine",
     "ImageOrientationPatient": "order of slices and affine",
     "GridFrameOffsetVector": "positions of the frames of a dose grid",
+    "DoseGridScaling": "makes doses of the values of a dose grid",
+    "Units": "refuses volumes whose slices differ in it",
+    "RescaleType": "refuses volumes whose slices differ in it",
+    "DoseUnits": "refuses volumes whose slices differ in it",
+    "DoseType": "refuses volumes whose slices differ in it",
     "PhotometricInterpretation": "whether small values are bright",
+    "PresentationLUTShape": "refuses images whose header contradicts itself about that",
+    "BurnedInAnnotation": "refuses images that show who the patient is",
 }
 """Every header element whose content reaches a cohort or decides about it, and what becomes of it.
 
-Beside these, elements that describe the encoding of the pixels (rows, bits, LUTs, transfer syntax) are needed to decode
-them, and :data:`STACK_TRAITS` are compared to tell stacks apart. Nothing else is looked at, and nothing else is kept.
+Beside these, elements that describe the encoding of the pixels (rows, bits, padding, LUTs, transfer syntax) are needed
+to decode them, and :data:`STACK_TRAITS` and :data:`STACK_RANKS` are compared to tell stacks apart. Nothing else is
+looked at, and nothing else is kept.
 """
 
 STACK_TRAITS = (
-    "ImageType",
+    "SeriesNumber",
+    "DiffusionBValue",
+    "DiffusionGradientOrientation",
+    "TemporalPositionIdentifier",
+    "TriggerTime",
+    "NominalPercentageOfCardiacPhase",
     "EchoNumbers",
     "EchoTime",
-    "InversionTime",
-    "TemporalPositionIdentifier",
-    "DiffusionBValue",
-    "TriggerTime",
     "AcquisitionNumber",
-    "AcquisitionTime",
-    "ContentTime",
+    "InversionTime",
+    "ImageType",
 )
-_ENCODING = ("SOPClassUID", "Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "BitsAllocated")
-_HEAD_TAGS = [*HEADER_ALLOW_LIST, *STACK_TRAITS, *_ENCODING, "InstanceNumber", "SharedFunctionalGroupsSequence"]
+"""What slices of one volume have in common, and what orders several volumes at the same positions, in this order."""
 
+STACK_RANKS = ("TriggerTime", "AcquisitionTime", "ContentTime", "InstanceNumber")
+"""What may differ within a volume, yet orders the slices at each position in turn."""
+
+_ENCODING = ("SOPClassUID", "Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "BitsAllocated")
+_BEFORE_PIXELS = (
+    *(
+        "PatientID",
+        "IssuerOfPatientID",
+        "StudyInstanceUID",
+        "SeriesInstanceUID",
+        "SOPInstanceUID",
+        "FrameOfReferenceUID",
+    ),
+    *("Modality", "PatientAge", "PatientSex", "ViewPosition", "BodyPartExamined"),
+    *("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing", "EstimatedRadiographicMagnificationFactor"),
+    *("ImagePositionPatient", "ImageOrientationPatient", "GridFrameOffsetVector", "SharedFunctionalGroupsSequence"),
+)
+_HEAD_TAGS = [*_BEFORE_PIXELS, *STACK_TRAITS, *STACK_RANKS, *_ENCODING]
+
+OLDEST_YEARS = 120  # an age beyond is none
 SEGMENTATION_CLASSES = {"1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7"}
-DIRECTORY_CLASS = "1.2.840.10008.1.3.10"
-PIXEL_KEYWORDS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
-_CODE_STRING = re.compile(r"[A-Z0-9 _]{1,16}")  # VR CS, PS3.5 6.2
-_ASCII_VRS = {"AS", "CS", "DA", "DS", "IS", "TM", "UI"}  # their values are plain text (PS3.5 6.2)
 _AGE = re.compile(r"(\d{1,3})([DWMY])")  # VR AS, PS3.5 6.2
 _YEARS = {"D": 1 / 365.25, "W": 7 / 365.25, "M": 1 / 12, "Y": 1.0}
 
 
 @dataclass(slots=True)
 class DicomHead:
-    """What the header of one file says, within :data:`HEADER_ALLOW_LIST`."""
+    """What the header of one file says, within :data:`HEADER_ALLOW_LIST`.
+
+    Attributes:
+        patient: PatientID without what tools change about it (:func:`~cohorts.naming.plain_id`).
+        study: StudyInstanceUID.
+        series: SeriesInstanceUID.
+        sop: SOPInstanceUID; empty once it was found on different images.
+        frame_of_reference: FrameOfReferenceUID: slices of two of them share no coordinate system.
+        modality: a defined term, else ``None``.
+        frames: NumberOfFrames, at least 1.
+        decoded_bytes: what the pixels will need.
+        attributes: by the names that a cohort gives them; only what is stated, and codes only as defined terms.
+        plane: where a single frame lies.
+        localizer: whether ImageType says so.
+        frame_positions: whether frames have positions of their own.
+        instance: InstanceNumber; 0 when there is none.
+        unknown_codes: keywords of elements whose value is no defined term, or no age, and was dropped.
+        issuer: IssuerOfPatientID, as ``patient``.
+    """
 
     patient: str
     study: str
@@ -89,53 +138,58 @@ class DicomHead:
     localizer: bool
     frame_positions: bool
     instance: int
-
-
-@contextmanager
-def quietly() -> Iterator[None]:
-    """Keep pydicom from logging or warning, since its messages repeat header values, and from judging values."""
-    logger = logging.getLogger("pydicom")
-    before = logger.disabled
-    logger.disabled = True
-    try:
-        with warnings.catch_warnings(), pydicom.config.disable_value_validation():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.disabled = before
+    frame_of_reference: str = ""
+    unknown_codes: tuple[str, ...] = ()
+    issuer: str = ""
 
 
 def read_head(path: Path) -> DicomHead:
     """Read what the header says.
 
     Raises:
-        UnreadableImage: the file is no DICOM image.
+        UnreadableImage: the file is no DICOM image, or was cut off before its pixels.
     """
     with quietly():
         ds = open_dicom(path, stop_before_pixels=True, specific_tags=_HEAD_TAGS)
         rows, columns = integer_of(ds, "Rows"), integer_of(ds, "Columns")
         if not rows or not columns:
-            raise UnreadableImage(Reason.NO_PIXELS, "a DICOM object without an image")
+            raise no_pixels(path, "a DICOM object without an image")
         if str(ds.get("SOPClassUID", "")) in SEGMENTATION_CLASSES:
             raise UnreadableImage(Reason.UNSUPPORTED_PIXELS, "a segmentation: export it as NIfTI or PNG and give masks")
         frames = max(1, integer_of(ds, "NumberOfFrames"))
         samples = max(1, integer_of(ds, "SamplesPerPixel"))
         sample_bytes = max(1, integer_of(ds, "BitsAllocated") // 8)
         image_type = [str(value).upper() for value in values_of(ds, "ImageType")]
+        codes = {keyword: defined_term(keyword, text_of(ds, keyword)) for keyword in DEFINED_TERMS}
+        age = _age(ds)
+        read: dict[str, float | str | None] = {**codes, "PatientAge": age}
         return DicomHead(
-            patient=text_of(ds, "PatientID"),
-            study=text_of(ds, "StudyInstanceUID"),
-            series=text_of(ds, "SeriesInstanceUID"),
-            sop=text_of(ds, "SOPInstanceUID"),
-            modality=code_of(ds, "Modality"),
+            patient=_named(plain_id(whole_text_of(ds, "PatientID"))),
+            study=whole_text_of(ds, "StudyInstanceUID"),
+            series=whole_text_of(ds, "SeriesInstanceUID"),
+            sop=whole_text_of(ds, "SOPInstanceUID"),
+            modality=codes["Modality"],
             frames=frames,
             decoded_bytes=rows * columns * samples * sample_bytes * frames,
-            attributes=_attributes(ds),
+            attributes=_attributes(age, codes),
             plane=plane_of(ds, (rows, columns)),
             localizer="LOCALIZER" in image_type,
             frame_positions="SharedFunctionalGroupsSequence" in ds or "GridFrameOffsetVector" in ds,
             instance=integer_of(ds, "InstanceNumber"),
+            frame_of_reference=whole_text_of(ds, "FrameOfReferenceUID"),
+            unknown_codes=tuple(keyword for keyword, term in read.items() if term is None and text_of(ds, keyword)),
+            issuer=plain_id(whole_text_of(ds, "IssuerOfPatientID")),
         )
+
+
+def _named(patient: str) -> str:
+    """An id, or nothing where it is a word that stands for nobody."""
+    return "" if is_nobody(patient) else patient
+
+
+def _age(ds: pydicom.Dataset) -> float | None:
+    found = years(text_of(ds, "PatientAge"))
+    return found if found is None or found <= OLDEST_YEARS else None
 
 
 def years(age: str) -> float | None:
@@ -144,48 +198,23 @@ def years(age: str) -> float | None:
     return None if match is None else round(int(match[1]) * _YEARS[match[2]], 3)
 
 
-def open_dicom(path: Path, **how: Any) -> pydicom.Dataset:
-    """Read a file; one without preamble or file meta information is taken when it names a SOP class.
-
-    Raises:
-        UnreadableImage: it is no DICOM file, or a directory of others.
-    """
-    try:
-        ds = pydicom.dcmread(path, force=True, **how)
-        sop_class = str(ds.get("SOPClassUID", "")) or str(ds.file_meta.get("MediaStorageSOPClassUID", ""))
-        if "TransferSyntaxUID" not in ds.file_meta:
-            implicit, little = ds.original_encoding
-            explicit = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
-            ds.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else explicit
-    except MemoryError:
-        raise
-    except Exception as error:  # a broken file may raise anything
-        raise UnreadableImage(Reason.BROKEN, f"cannot be parsed as DICOM ({type(error).__name__})") from None
-    if not sop_class and not has_pixels(ds) and "Rows" not in ds:
-        raise UnreadableImage(Reason.NO_PIXELS, "a DICOM data set without SOP class and image")
-    if sop_class == DIRECTORY_CLASS:
-        raise UnreadableImage(Reason.NOT_AN_IMAGE, "a DICOMDIR")
-    return ds
-
-
-def has_pixels(ds: pydicom.Dataset) -> bool:
-    """Whether the data set carries pixels of any kind."""
-    return any(keyword in ds for keyword in PIXEL_KEYWORDS)
-
-
-def functional_group(ds: pydicom.Dataset, frame: int, keyword: str) -> pydicom.Dataset | None:
-    """The first item of a functional group macro of one frame: its own, else the shared one."""
-    for groups, index in (("PerFrameFunctionalGroupsSequence", frame), ("SharedFunctionalGroupsSequence", 0)):
-        items = ds.get(groups)
-        if items and index < len(items) and items[index].get(keyword):
-            return items[index][keyword][0]
-    return None
-
-
 def plane_of(ds: pydicom.Dataset, size: tuple[int, int]) -> Plane | None:
     """Where a single-frame image lies; ``None`` when its header does not say."""
-    traits = tuple("\\".join(map(str, values_of(ds, keyword))) for keyword in STACK_TRAITS)
-    return make_plane(ds, ds, ds, size, traits)
+    traits = tuple(trait_of(ds, keyword) for keyword in STACK_TRAITS)
+    ranks = tuple(rank_of(ds, keyword) for keyword in STACK_RANKS)
+    return make_plane(ds, ds, ds, size, traits=traits, ranks=ranks)
+
+
+def trait_of(ds: pydicom.Dataset, keyword: str) -> Hashable:
+    """An element as something to compare and to order by: its numbers, else its text; ``()`` when it is absent."""
+    numbers = numbers_of(ds, keyword)
+    return tuple(numbers) if numbers is not None else tuple(str(value) for value in values_of(ds, keyword))
+
+
+def rank_of(ds: pydicom.Dataset, keyword: str) -> float | None:
+    """The one number (or time of day, as ``HHMMSS.F``) of an element; ``None`` when there is none."""
+    numbers = numbers_of(ds, keyword, 1)
+    return None if numbers is None else numbers[0]
 
 
 def make_plane(
@@ -193,7 +222,9 @@ def make_plane(
     direction: pydicom.Dataset | None,
     measures: pydicom.Dataset | None,
     size: tuple[int, int],
-    traits: tuple[str, ...],
+    *,
+    traits: tuple[Hashable, ...] = (),
+    ranks: tuple[float | None, ...] = (),
 ) -> Plane | None:
     """A plane out of the data sets that hold its position, its orientation and its pixel measures."""
     position = None if where is None else numbers_of(where, "ImagePositionPatient", 3)
@@ -201,7 +232,8 @@ def make_plane(
     spacing = None if measures is None else spacing_of(measures)
     if position is None or orientation is None or spacing is None:
         return None
-    return Plane((position[0], position[1], position[2]), tuple(orientation), (spacing[0], spacing[1]), size, traits)
+    place = (position[0], position[1], position[2])
+    return Plane(place, tuple(orientation), (spacing[0], spacing[1]), size, traits, ranks)
 
 
 def spacing_of(ds: pydicom.Dataset) -> tuple[float, ...] | None:
@@ -217,66 +249,11 @@ def spacing_of(ds: pydicom.Dataset) -> tuple[float, ...] | None:
     return tuple(spacing) if spacing is not None and min(spacing) > 0 else None
 
 
-def _attributes(ds: pydicom.Dataset) -> dict[str, float | str | None]:
-    sex = code_of(ds, "PatientSex")
+def _attributes(age: float | None, codes: dict[str, str | None]) -> dict[str, float | str | None]:
     found: dict[str, float | str | None] = {
-        "age": years(text_of(ds, "PatientAge")),
-        "sex": sex if sex in {"M", "F", "O"} else None,
-        "view": code_of(ds, "ViewPosition"),
-        "body_part": code_of(ds, "BodyPartExamined"),
+        "age": age,
+        "sex": codes["PatientSex"],
+        "view": codes["ViewPosition"],
+        "body_part": codes["BodyPartExamined"],
     }
     return {name: value for name, value in found.items() if value is not None}
-
-
-def values_of(ds: pydicom.Dataset, keyword: str) -> list[Any]:
-    """The values of an element; none when it is absent, empty or does not parse."""
-    try:
-        raw = ds.get_item(_tag(keyword))
-        if isinstance(raw, RawDataElement) and raw.VR in _ASCII_VRS:  # spares pydicom's conversion, for speed
-            text = (raw.value or b"").decode("ascii")
-            return [part.strip(" \0") for part in text.split("\\")] if text.strip(" \0") else []
-        if isinstance(raw, RawDataElement) and raw.VR == "US":
-            order = "<" if raw.is_little_endian else ">"
-            return [int(value) for value in np.frombuffer(raw.value or b"", dtype=f"{order}u2")]
-        value = ds.get(keyword)
-    except Exception:  # a broken element may raise anything when it is converted
-        return []
-    if value is None or value == "":
-        return []
-    return list(value) if isinstance(value, (list, tuple, pydicom.multival.MultiValue)) else [value]
-
-
-@cache
-def _tag(keyword: str) -> BaseTag:
-    return Tag(keyword)
-
-
-def text_of(ds: pydicom.Dataset, keyword: str) -> str:
-    """The first value of an element as stripped text; empty when there is none."""
-    values = values_of(ds, keyword)
-    return str(values[0]).strip() if values else ""
-
-
-def code_of(ds: pydicom.Dataset, keyword: str) -> str | None:
-    """A code string; anything that is none (free text, a name in the wrong place) is not kept."""
-    text = text_of(ds, keyword).upper()
-    return text if _CODE_STRING.fullmatch(text) else None
-
-
-def integer_of(ds: pydicom.Dataset, keyword: str) -> int:
-    """The first value of an element as a whole number; 0 when there is none."""
-    try:
-        return int(values_of(ds, keyword)[0])
-    except (IndexError, TypeError, ValueError):
-        return 0
-
-
-def numbers_of(ds: pydicom.Dataset, keyword: str, count: int | None = None) -> list[float] | None:
-    """Finite numbers of an element; ``None`` when there are not exactly ``count`` of them."""
-    try:
-        numbers = [float(value) for value in values_of(ds, keyword)]
-    except (TypeError, ValueError):
-        return None
-    if not numbers or (count is not None and len(numbers) != count) or not all(map(math.isfinite, numbers)):
-        return None
-    return numbers

@@ -3,36 +3,43 @@
 from __future__ import annotations
 
 import gzip
-import logging
-import warnings
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-import nibabel as nib
 import numpy as np
 
 from cohorts.errors import Reason, UnreadableImage
-from cohorts.readers.common import DecodedImage, ReadOptions, narrowest, require_size
+from cohorts.readers import nifti_header
+from cohorts.readers.common import (
+    EXACT_IN_DOUBLE,
+    NOT_A_FILES_FAULT,
+    DecodedImage,
+    ReadOptions,
+    narrowest,
+    require_size,
+)
+from cohorts.readers.nifti_header import is_nifti
 from cohorts.records import Array
 
-MAGIC_OFFSET = 344
-NIFTI1_MAGIC = b"n+1\x00"
-NIFTI2_HEAD = (b"\x1c\x02\x00\x00n+2\x00", b"\x00\x00\x02\x1cn+2\x00")
+__all__ = ["gunzipped_head", "is_nifti", "read_mask", "read_shape", "read_volumes"]
 
+GZIP_MAGIC = b"\x1f\x8b"
+HEAD_BYTES = 4096  # of a compressed file: more than its first 540 bytes need
+LARGEST_ITEM = 8  # bytes: 128-bit floats depend on the machine
+VOLUME_AXES = 3
 
-def is_nifti(head: bytes) -> bool:
-    """Whether the first 348 (uncompressed) bytes are those of a single-file NIfTI-1 or NIfTI-2 image."""
-    return head[MAGIC_OFFSET : MAGIC_OFFSET + 4] == NIFTI1_MAGIC or head[:8] in NIFTI2_HEAD
+Result = TypeVar("Result")
 
 
 def gunzipped_head(path: Path, length: int) -> bytes:
-    """The first bytes of what a gzip file holds; empty when it is broken."""
+    """The first bytes of what a gzip file holds: as many as there are before it is cut off or broken."""
+    with path.open("rb") as stream:
+        packed = stream.read(HEAD_BYTES)
     try:
-        with gzip.open(path, "rb") as stream:
-            return stream.read(length)
-    except (OSError, EOFError, ValueError, zlib.error):
+        return zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(packed, length)
+    except zlib.error:
         return b""
 
 
@@ -41,92 +48,136 @@ def read_volumes(path: Path, options: ReadOptions) -> list[DecodedImage]:
 
     The axes are reversed, from NIfTI's ``(i, j, k)`` to ``(k, j, i)``, so that the last one runs fastest in memory and
     the first one counts slices, as in volumes from DICOM; the affine's columns are reversed with them. An image with a
-    single slice is taken as two-dimensional where the cohort holds images.
+    single slice is taken as two-dimensional where the cohort holds images. Spacing and affine are in mm.
 
     Raises:
-        UnreadableImage: the file is broken, too large, or has axes that are no volume.
+        UnreadableImage: the file is broken, cut off, too large, no image, or says contradictory things of itself.
     """
-    image, values = _load(path, options)
-    affine = np.asarray(image.affine, dtype=float)
-    spatial = values.shape[:3]
-    extra = values.shape[3:]
-    if len([size for size in extra if size > 1]) > 1 or len(spatial) < 2:
-        raise UnreadableImage(Reason.GEOMETRY, f"{values.ndim} axes are no volume")
+    return _carefully(lambda: _volumes(path, options))
+
+
+def _volumes(path: Path, options: ReadOptions) -> list[DecodedImage]:
+    header, values = _load(path, options, nifti_header.require_image)
+    sizes = nifti_header.shape_of(header)
+    spatial, extra = sizes[:VOLUME_AXES], sizes[VOLUME_AXES:]
+    if len(spatial) < 2 or any(size > 1 for size in extra[1:]):
+        raise UnreadableImage(Reason.GEOMETRY, f"{values.ndim} axes are no volume: a fifth one holds vectors")
     columns = values.reshape(*spatial, -1)
-    if columns.shape[-1] > 1 and not options.split_frames:
-        raise UnreadableImage(
-            Reason.GEOMETRY, f"{columns.shape[-1]} volumes along a fourth axis while frames is reject"
-        )
-    zooms = [float(abs(zoom)) for zoom in image.header.get_zooms()[:3]]
+    total = columns.shape[-1]
+    if total > 1 and not options.split_frames:
+        raise UnreadableImage(Reason.GEOMETRY, f"{total} volumes along a fourth axis while frames is reject")
     flat = options.spatial_dims == 2 and (len(spatial) == 2 or spatial[2] == 1)
+    spacing, affine = (nifti_header.flat_spacing(header), None) if flat else nifti_header.placement(header)
     found = []
-    for number in range(columns.shape[-1]):
+    for number in range(total):
         volume = np.ascontiguousarray(columns[..., number].T)
         found.append(
             DecodedImage(
                 pixels=volume.reshape(volume.shape[-2:]) if flat else volume,
-                spacing_mm=_reversed_spacing(zooms, flat=flat),
-                affine=None if flat or len(spatial) < 3 else _reversed_affine(affine),
-                frame=number if columns.shape[-1] > 1 else None,
+                spacing_mm=None if spacing is None else tuple(reversed(spacing[: volume.ndim])),
+                affine=None if affine is None or len(spatial) < VOLUME_AXES else _reversed_affine(affine),
+                voi=nifti_header.window(header),
+                frame=number if total > 1 else None,
             )
         )
     return found
 
 
-def read_mask(path: Path, options: ReadOptions) -> tuple[Array, tuple[float, ...]]:
+def read_mask(path: Path, options: ReadOptions) -> tuple[Array, tuple[float, ...] | None]:
     """A label volume ``(D, H, W)`` and its affine, as :func:`read_volumes` gives them."""
-    image, values = _load(path, options)
-    if values.ndim < 2 or int(np.prod(values.shape[3:])) != 1:
+    return _carefully(lambda: _mask(path, options))
+
+
+def _mask(path: Path, options: ReadOptions) -> tuple[Array, tuple[float, ...] | None]:
+    header, values = _load(path, options, nifti_header.require_labels)
+    if values.ndim < 2 or int(np.prod(values.shape[VOLUME_AXES:])) != 1:
         raise UnreadableImage(Reason.MASK_MISMATCH, f"a mask of {values.ndim} axes")
-    squeezed = values.reshape(values.shape[:3])
-    return np.ascontiguousarray(squeezed.T), _reversed_affine(np.asarray(image.affine, dtype=float))
+    sizes = nifti_header.shape_of(header)[:VOLUME_AXES]
+    squeezed = values.reshape(sizes)
+    flat = len(sizes) == 2 or sizes[-1] == 1
+    affine = None if flat else nifti_header.placement(header)[1]
+    return np.ascontiguousarray(squeezed.T), None if affine is None else _reversed_affine(affine)
 
 
 def read_shape(path: Path) -> tuple[tuple[int, ...], int]:
-    """Shape as in the file, and the bytes that its values need."""
-    try:
-        with warnings.catch_warnings(), _stream(path) as stream:
-            warnings.simplefilter("ignore")
-            header = (nib.Nifti1Header if _version(path) == 1 else nib.Nifti2Header).from_fileobj(stream)
-            shape = tuple(int(size) for size in header.get_data_shape())
-            return shape, int(np.prod(shape, dtype=np.int64)) * header.get_data_dtype().itemsize
-    except MemoryError:
-        raise
-    except Exception as error:  # a broken file may raise anything
-        raise UnreadableImage(Reason.BROKEN, f"cannot be parsed as NIfTI ({type(error).__name__})") from None
+    """Shape as in the file, and the bytes that its values need.
+
+    Raises:
+        UnreadableImage: the header contradicts itself, or is half of a pair of files.
+    """
+
+    def facts() -> tuple[tuple[int, ...], int]:
+        header = nifti_header.parse_header(_head(path))
+        shape = nifti_header.shape_of(header)
+        return shape, int(np.prod(shape, dtype=object)) * header.get_data_dtype().itemsize
+
+    return _carefully(facts)
 
 
-def _load(path: Path, options: ReadOptions) -> tuple[Any, Array]:
-    """Image and scaled values in their narrowest exact dtype, axes as in the file."""
-    logger = logging.getLogger("nibabel.global")
-    before = logger.disabled
-    logger.disabled = True  # its messages name the file
+def _carefully(read: Callable[[], Result]) -> Result:
+    """Run a reader; whatever a broken file raises becomes a refusal."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return _load_quietly(path, options)
-    except (UnreadableImage, MemoryError):
+        return read()
+    except (UnreadableImage, *NOT_A_FILES_FAULT):
         raise
+    except EOFError:  # of gzip
+        raise UnreadableImage(Reason.TRUNCATED, "the compressed file ends before its voxels do") from None
+    except (gzip.BadGzipFile, zlib.error):
+        raise UnreadableImage(Reason.UNDECODABLE, "the compressed file is damaged") from None
     except Exception as error:  # a broken file may raise anything
         raise UnreadableImage(Reason.UNDECODABLE, f"cannot be read as NIfTI ({type(error).__name__})") from None
-    finally:
-        logger.disabled = before
 
 
-def _load_quietly(path: Path, options: ReadOptions) -> tuple[Any, Array]:
-    loader = nib.Nifti1Image if _version(path) == 1 else nib.Nifti2Image
-    # read through a stream: nibabel looks at the file's name otherwise, and refuses NIfTI under another one
+def _load(path: Path, options: ReadOptions, check: Callable[[Any], None]) -> tuple[Any, Array]:
+    """Header and scaled values in an exact dtype, axes as in the file."""
+    header = nifti_header.parse_header(_head(path))
+    dtype = header.get_data_dtype()
+    shape = nifti_header.shape_of(header)
+    require_size(int(np.prod(shape, dtype=object)) * dtype.itemsize, options)
+    if dtype.kind not in "iuf" or dtype.itemsize > LARGEST_ITEM:
+        kind = {"V": "colour", "c": "complex numbers"}.get(dtype.kind, f"{dtype.name} numbers")
+        raise UnreadableImage(Reason.UNSUPPORTED_PIXELS, f"voxels of {kind}")
+    check(header)
+    scaling = nifti_header.scaling(header)
+    stored = np.empty(int(np.prod(shape)), dtype)
     with _stream(path) as stream:
-        image = loader.from_stream(stream)
-        dtype = image.get_data_dtype()
-        require_size(int(np.prod(image.shape, dtype=np.int64)) * dtype.itemsize, options)
-        if dtype.kind not in "iuf":
-            raise UnreadableImage(Reason.UNSUPPORTED_PIXELS, f"voxels of type {dtype}")
-        slope, intercept = image.dataobj.slope, image.dataobj.inter
-        raw = np.asarray(image.dataobj.get_unscaled())
-        if (slope, intercept) == (1.0, 0.0):
-            return image, raw.astype(raw.dtype.newbyteorder("="), copy=False)
-        return image, narrowest(np.asarray(image.get_fdata(caching="unchanged")))
+        stream.seek(nifti_header.voxel_offset(header))
+        _fill(stream, stored)
+    raw = stored.reshape(shape, order="F").astype(dtype.newbyteorder("="), copy=False)
+    if scaling is not None:
+        return header, _scaled(raw, *scaling)
+    return header, narrowest(raw) if raw.dtype.kind in "iu" and raw.dtype.itemsize == LARGEST_ITEM else raw
+
+
+def _scaled(raw: Array, slope: float, intercept: float) -> Array:
+    if raw.dtype.kind in "iu" and raw.dtype.itemsize == LARGEST_ITEM:
+        low, high = int(raw.min()), int(raw.max())
+        if max(abs(low), abs(high)) > EXACT_IN_DOUBLE:
+            raise UnreadableImage(Reason.UNSUPPORTED_PIXELS, "scaled 64-bit numbers that no float holds exactly")
+    with np.errstate(over="ignore", invalid="ignore"):
+        return narrowest(raw.astype(np.float64) * slope + intercept)
+
+
+def _fill(stream: Any, stored: Array) -> None:
+    """Read exactly the declared voxels, and a compressed file to its end, where its checksum is."""
+    view = stored.view(np.uint8).data
+    done = 0
+    while done < len(view):
+        count = stream.readinto(view[done:])
+        if not count:
+            raise UnreadableImage(
+                Reason.TRUNCATED, f"the file ends after {done} of {len(view)} bytes of its declared voxels"
+            )
+        done += count
+    if isinstance(stream, gzip.GzipFile):
+        stream.read(1)
+
+
+def _head(path: Path) -> bytes:
+    if _gzipped(path):
+        return gunzipped_head(path, nifti_header.NIFTI2_BYTES)
+    with path.open("rb") as stream:
+        return stream.read(nifti_header.NIFTI2_BYTES)
 
 
 def _stream(path: Path) -> Any:
@@ -135,22 +186,8 @@ def _stream(path: Path) -> Any:
 
 def _gzipped(path: Path) -> bool:
     with path.open("rb") as stream:
-        return stream.read(2) == b"\x1f\x8b"
+        return stream.read(2) == GZIP_MAGIC
 
 
-def _version(path: Path) -> int:
-    if _gzipped(path):
-        head = gunzipped_head(path, 8)
-    else:
-        with path.open("rb") as stream:
-            head = stream.read(8)
-    return 2 if head in NIFTI2_HEAD else 1
-
-
-def _reversed_affine(affine: Array) -> tuple[float, ...]:
-    return tuple(float(value) for value in affine[:, [2, 1, 0, 3]].ravel())
-
-
-def _reversed_spacing(zooms: Sequence[float], *, flat: bool) -> tuple[float, ...] | None:
-    spacing = tuple(reversed(zooms))[-2:] if flat else tuple(reversed(zooms))
-    return spacing if all(np.isfinite(zoom) and zoom > 0 for zoom in spacing) else None
+def _reversed_affine(affine: Sequence[Sequence[float]] | Array) -> tuple[float, ...]:
+    return tuple(float(value) for value in np.asarray(affine)[:, [2, 1, 0, 3]].ravel())

@@ -16,9 +16,14 @@ from cohorts.errors import Reason, UnreadableImage
 from cohorts.readers.common import DecodedImage, ReadOptions, require_size, settle_color
 from cohorts.records import Array
 
-PARTS = ("train", "val", "test")  # their order is the order of rows; the parts themselves are not used as splits
+PARTS = ("train", "val", "test")  # their order is the order of rows
 ZIP_MAGIC = b"PK\x03\x04"
+LOCAL_HEADER_BYTES, NAME_LENGTH_AT = 30, 26  # APPNOTE.TXT 4.3.7
 MANY_LABELS = 4096
+RGB_CHANNELS = 3
+FEW = 4
+"""A first or last axis of up to this many may be channels or slices; only a last one of 3 is plainly colour."""
+LARGEST_ITEM = 8  # bytes: 128-bit floats depend on the machine
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +32,7 @@ class NpzHead:
 
     Attributes:
         parts: part → number of images.
-        image_shape: shape of one image.
+        image_shape: shape of one image, without a first or last axis of length 1.
         spatial_dims: 2 or 3.
         color: whether the last axis is RGB.
         labels: label names ``0``, ``1`` … (MedMNIST numbers its classes).
@@ -43,44 +48,81 @@ class NpzHead:
 
 
 def looks_like_npz(path: Path) -> bool:
-    """Whether the file is a zip archive whose members are ``.npy`` arrays."""
+    """Whether the file is a zip archive whose members are ``.npy`` arrays, or the beginning of one that was cut off."""
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
             return bool(names) and all(name.endswith(".npy") for name in names)
     except (OSError, zipfile.BadZipFile, ValueError):
-        return False
+        with path.open("rb") as stream:
+            head = stream.read(LOCAL_HEADER_BYTES)
+            length = int.from_bytes(head[NAME_LENGTH_AT : NAME_LENGTH_AT + 2], "little")
+            return head.startswith(ZIP_MAGIC) and stream.read(length).endswith(b".npy")
 
 
 def read_head(path: Path) -> NpzHead:
     """Shapes and labels of an archive.
 
     Raises:
-        UnreadableImage: it is no MedMNIST archive, or hides Python objects that would have to be unpickled.
+        UnreadableImage: it is cut off or no MedMNIST archive, hides Python objects that would have to be unpickled, or
+            holds images or further arrays whose meaning nothing says.
     """
     with _archive(path) as archive:
-        members = set(archive.namelist())
+        members = archive.namelist()
+        if len(set(members)) < len(members):
+            raise UnreadableImage(Reason.BROKEN, "two members of the archive have one name")
         for name in sorted(members):  # any member that would be unpickled condemns the archive, needed or not
             with archive.open(name) as stream:
                 _npy_header(stream)
         parts = [part for part in PARTS if f"{part}_images.npy" in members]
         if not parts:
             raise UnreadableImage(Reason.NOT_AN_IMAGE, "no member train_images, val_images or test_images")
+        _require_known_members(members)
         counts, shapes, labels = {}, set(), []
         for part in parts:
             shape, dtype = _member_header(archive, f"{part}_images.npy")
-            if dtype.kind not in "uif" or len(shape) < 3:
-                raise UnreadableImage(Reason.UNSUPPORTED_PIXELS, f"images of type {dtype} and {len(shape)} axes")
-            counts[part] = shape[0]
-            shapes.add(shape[1:])
+            if dtype.kind not in "uif" or dtype.itemsize > LARGEST_ITEM:
+                raise UnreadableImage(Reason.UNSUPPORTED_PIXELS, f"images of type {dtype}: save them as uint8")
+            counts[part] = shape[0] if shape else 0
+            shapes.add(_image_shape(shape[1:]))
             if f"{part}_labels.npy" in members:
                 labels.append(_labels(archive, part, shape[0]))
         if len(shapes) > 1 or len(labels) not in {0, len(parts)}:
             raise UnreadableImage(Reason.BROKEN, "the parts of the archive differ in shape or labels")
     image_shape = shapes.pop()
-    color = len(image_shape) > 2 and image_shape[-1] == 3
+    color = len(image_shape) > 2 and image_shape[-1] == RGB_CHANNELS
     names, exclusive = _label_names(labels)
     return NpzHead(counts, image_shape, len(image_shape) - color, color, names, exclusive)
+
+
+def _require_known_members(members: list[str]) -> None:
+    known = {f"{part}_{kind}.npy" for part in PARTS for kind in ("images", "labels")}
+    others = [name for name in members if name not in known and name.split("_")[0] in PARTS]
+    if others:  # masks, second labels, patients: to leave them out in silence would be to misread the images
+        raise UnreadableImage(
+            Reason.UNSUPPORTED_PIXELS,
+            f"further arrays of its parts, neither images nor labels ({len(others)}): leave them out",
+        )
+
+
+def _image_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Shape of one image without axes of one channel.
+
+    Raises:
+        UnreadableImage: no image, or an axis that may be channels or slices.
+    """
+    if len(shape) > 2 and shape[-1] == 1:
+        shape = shape[:-1]
+    elif len(shape) > 2 and shape[0] == 1:
+        shape = shape[1:]
+    spatial = shape[:-1] if len(shape) > 2 and shape[-1] == RGB_CHANNELS else shape
+    if len(spatial) not in {2, 3}:
+        raise UnreadableImage(Reason.UNSUPPORTED_PIXELS, f"{len(shape)} axes are no image")
+    if len(spatial) == 3 and min(spatial[0], spatial[-1]) <= FEW:
+        raise UnreadableImage(
+            Reason.UNSUPPORTED_PIXELS, f"an axis of at most {FEW} may be channels or slices: save colour as H x W x 3"
+        )
+    return shape
 
 
 def read_rows(path: Path, head: NpzHead, options: ReadOptions) -> Iterator[DecodedImage]:
@@ -89,29 +131,49 @@ def read_rows(path: Path, head: NpzHead, options: ReadOptions) -> Iterator[Decod
     with _archive(path) as archive:
         for part, total in head.parts.items():
             labels = _labels(archive, part, total) if head.labels else None
-            with archive.open(f"{part}_images.npy") as stream:
-                shape, dtype, fortran = _npy_header(stream)
-                if fortran:
-                    raise UnreadableImage(Reason.UNSUPPORTED_PIXELS, "arrays in Fortran order")
-                item_bytes = int(np.prod(shape[1:], dtype=np.int64)) * dtype.itemsize
-                require_size(item_bytes, options)
-                for row in range(total):
-                    data = _exactly(stream, item_bytes, frame)
-                    pixels = np.frombuffer(data, dtype=dtype).reshape(shape[1:])
-                    pixels = pixels.astype(dtype.newbyteorder("="))
-                    channels = 1
-                    if head.color:
-                        pixels, channels = settle_color(pixels, options, volume=head.spatial_dims == 3)
-                    stated = {} if labels is None else _stated(labels[row], head)
-                    yield DecodedImage(pixels=pixels, channels=channels, frame=frame, labels=stated)
-                    frame += 1
+            for row, stored in enumerate(_stored(archive, part, frame, options)):
+                pixels = stored.reshape(head.image_shape).astype(stored.dtype.newbyteorder("="))
+                channels = 1
+                if head.color:
+                    pixels, channels = settle_color(pixels, options, volume=head.spatial_dims == 3)
+                stated = {} if labels is None else _stated(labels[row], head)
+                yield DecodedImage(pixels=pixels, channels=channels, frame=frame, labels=stated, part=part)
+                frame += 1
+
+
+def _stored(archive: zipfile.ZipFile, part: str, first: int, options: ReadOptions) -> Iterator[Array]:
+    """The images of one part as they are stored, one in memory at a time, all of them where they are in Fortran order.
+
+    Args:
+        archive: the open archive.
+        part: ``train``, ``val`` or ``test``.
+        first: how many images came before.
+        options: how much memory one image may need, or the whole of a part in Fortran order.
+    """
+    name = f"{part}_images.npy"
+    shape, dtype = _member_header(archive, name)
+    with archive.open(name) as stream:
+        _, _, fortran = _npy_header(stream)
+        if not fortran:
+            item_bytes = int(np.prod(shape[1:], dtype=object)) * dtype.itemsize
+            require_size(item_bytes, options)
+            for row in range(shape[0]):
+                yield np.frombuffer(_exactly(stream, item_bytes, first + row), dtype=dtype).reshape(shape[1:])
+            return
+    require_size(int(np.prod(shape, dtype=object)) * dtype.itemsize, options)  # the first axis runs fastest
+    with archive.open(name) as stream:
+        try:
+            yield from npy.read_array(stream, allow_pickle=False)
+        except (ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error):
+            raise UnreadableImage(Reason.BROKEN, f"damaged or truncated after {first} images") from None
 
 
 def _archive(path: Path) -> zipfile.ZipFile:
     try:
         return zipfile.ZipFile(path)
     except (OSError, zipfile.BadZipFile, ValueError):
-        raise UnreadableImage(Reason.BROKEN, "a damaged archive") from None
+        # the list of members lies at the end of the file
+        raise UnreadableImage(Reason.TRUNCATED, "an archive without its end") from None
 
 
 def _exactly(stream: IO[bytes], total_bytes: int, frame: int) -> bytes:
@@ -147,13 +209,16 @@ def _labels(archive: zipfile.ZipFile, part: str, total: int) -> Array:
     name = f"{part}_labels.npy"
     shape, dtype = _member_header(archive, name)
     columns = int(np.prod(shape[1:], dtype=np.int64))
-    if shape[:1] != (total,) or dtype.kind not in "iub" or len(shape) > 2 or columns > MANY_LABELS:
+    if shape[:1] != (total,) or dtype.kind not in "iubf" or len(shape) > 2 or columns > MANY_LABELS:
         raise UnreadableImage(Reason.BROKEN, f"labels of shape {shape} and type {dtype} for {total} images")
     try:
         with archive.open(name) as stream:
-            return npy.read_array(stream, allow_pickle=False).reshape(total, -1).astype(np.int64)
+            found: Array = npy.read_array(stream, allow_pickle=False).reshape(total, -1)
     except (ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
         raise UnreadableImage(Reason.BROKEN, f"labels cannot be read ({type(error).__name__})") from None
+    if dtype.kind == "f" and not ((np.abs(found) < MANY_LABELS) & (found == np.rint(found))).all():
+        raise UnreadableImage(Reason.BROKEN, "labels that are no whole numbers")
+    return found.astype(np.int64)
 
 
 def _label_names(labels: list[Array]) -> tuple[tuple[str, ...], bool]:

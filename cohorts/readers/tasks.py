@@ -209,12 +209,15 @@ def _with_mask(image: DecodedImage, job: ReadJob) -> DecodedImage:
     path = Path(job.mask)
     kind = sniff(path)
     affine: tuple[float, ...] | None = None
+    orientation = 1
     if kind == "nifti":
         mask, affine = nifti.read_mask(path, job.options)
     elif kind == "picture":
-        mask = picture.read_mask(path, job.options)
+        mask, orientation = picture.read_mask(path, job.options)
     else:
         raise UnreadableImage(Reason.MASK_MISMATCH, "a mask must be NIfTI, PNG or TIFF")
+    if orientation != image.orientation:
+        raise UnreadableImage(Reason.MASK_MISMATCH, "image and mask carry different orientation tags")
     if image.frame is not None and mask.ndim == job.options.spatial_dims + 1 and image.frame < len(mask):
         mask = mask[image.frame]
     elif mask.ndim == 3 and mask.shape[0] == 1 and job.options.spatial_dims == 2:

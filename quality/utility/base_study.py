@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cohorts.errors import InputError, UnsupportedClaim
+from cohorts.overview import left_out_sentence
 from cohorts.records import Array
+from cohorts.scale import Reading, own_reading
 from quality.config import StudyConfig
 from quality.material import Material
 from quality.ranking import holm
@@ -75,6 +77,7 @@ class Study(ABC):
             real_digest=first.real.digest,
             synthetic_digests=tuple(material.synthetic.digest for material in self.materials),
             config=self.config,
+            readings=self.readings(),
             real_images=len(self.school.real),
             real_patients=len(set(first.patients["train"])),
             test_images=len(test.images_NC),
@@ -128,6 +131,13 @@ class Study(ABC):
     def by_group(self, taught: Taught, rows: Array) -> dict[str, Trained]:
         """The measure of every label that a subgroup of the test patients has enough of, by label."""
 
+    def readings(self) -> dict[str, Reading]:
+        """How the values of every cohort were read."""
+        first = self.materials[0]
+        made = {f"synthetic {number}": material.reading for number, material in enumerate(self.materials, 1)}
+        outside = {exam.name: exam.reading for exam in self.exams if exam.reading is not None}
+        return {"real": own_reading(first.real, first.preprocess), **made, **outside}
+
     def warnings(self, gaps: Sequence[GroupGap]) -> Iterator[str]:
         """What a reader must know before quoting a number."""
         if len(self.materials) < 2:
@@ -136,6 +146,8 @@ class Study(ABC):
             yield f"there are too few synthetic images for {ratio:g} per real one, which was left out"
         if self.materials[0].real.schema.patients == "per_image":
             yield "the source named no patients: images of one may lie in training and test, which flatters every arm"
+        if (left_out := left_out_sentence(self.materials[0].real)) is not None:
+            yield left_out
         for gap in gaps:
             if gap.widened:
                 yield f"{gap.taught.words}: the gap between groups of {gap.attribute} is wider than with real images"

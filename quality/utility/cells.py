@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from cohorts.records import Array
+from cohorts.scale import Reading
 from learning.randomness import derive_seed
 from quality.config import StudyConfig
 from quality.estimate import Estimate, Interval
@@ -46,6 +47,7 @@ class Exam:
         patients: of each.
         counts: patients that show each label, for refusals.
         groups: subgroups of them.
+        reading: how the values of an external cohort were read.
     """
 
     name: str
@@ -54,6 +56,7 @@ class Exam:
     patients: Array
     counts: Counts
     groups: tuple[Subgroup, ...] = ()
+    reading: Reading | None = None
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,8 @@ from quality.utility.metadata import metadata_guesses, metadata_table
 from quality.utility.study_report import StudyReport, StudyScore, Taught
 from quality.utility.subgroups import subgroups
 
+UNIT = "ingest both cohorts with values in the same unit"
+
 
 def run_label_study(
     real: Cohort,
@@ -97,14 +99,14 @@ def _exam(material: Material) -> Exam:
 
 def _external(material: Material, name: str, cohort: Cohort) -> Exam:
     """Another cohort, its labels in the order of ours; those that it does not know are not stated."""
-    other = Material(material.real, cohort, material.preprocess)
+    other = Material(material.real, cohort, material.preprocess, called=f"images of {name}", remedy=UNIT)
     if not (other.asked >= 0).any():
         raise InputError(f"the external cohort {name} shares no label with the real one", "name labels alike")
     owners = np.asarray(cohort.patients())
     unit = "patients" if cohort.schema.patients == "known" else "images"
     train = positives(material.targets.values["train"], np.asarray(material.patients["train"]))
     counts = Counts(train=train, test=positives(other.asked, owners), unit=unit)
-    return Exam(name, other.synthetic_images, other.asked, owners, counts)
+    return Exam(name, other.synthetic_images, other.asked, owners, counts, reading=other.reading)
 
 
 @dataclass

@@ -10,6 +10,7 @@ from pydantic import Field, ValidationError
 from cohorts.errors import ArtifactError
 from cohorts.folders import read_json, write_json
 from cohorts.records import Frozen
+from cohorts.scale import Reading
 from quality.config import StudyArm, StudyConfig
 from quality.estimate import Estimate
 
@@ -137,6 +138,7 @@ class StudyReport(Frozen):
         real_digest: digest of the real cohort.
         synthetic_digests: of the synthetic cohorts, one per generator seed.
         config: how it was done.
+        readings: how values were read, of ``real``, ``synthetic 1``, … and the external cohorts.
         real_images: real images learned from.
         real_patients: their patients.
         test_images: real test images.
@@ -152,6 +154,7 @@ class StudyReport(Frozen):
     real_digest: str
     synthetic_digests: tuple[str, ...]
     config: StudyConfig
+    readings: dict[str, Reading] = Field(default_factory=dict)
     real_images: int
     real_patients: int
     test_images: int

@@ -129,8 +129,11 @@ def names_in(folder: Path) -> list[str]:
 
 
 def take_in(source: Path, out: Path, **options: Any) -> IngestResult:
-    """Ingest in this process (fast) with the tests' key, and hold the books to account."""
-    result = ingest(source, out, IngestOptions(**{"workers": 0, **options}), KEY)
+    """Ingest in this process (fast) with the tests' key, and hold the books to account.
+
+    Tests have few patients: unless they say otherwise, one is enough to share a label.
+    """
+    result = ingest(source, out, IngestOptions(**{"workers": 0, "min_patients": 1, **options}), KEY)
     assert result.total_files == result.accepted_files + sum(result.rejected.values()) + result.used_files
     return result
 
@@ -160,7 +163,7 @@ def images_by_path(result: IngestResult) -> dict[str, list[Array]]:
 
 
 def expected_pixels(path: Path) -> Array:
-    """What pydicom itself says: modality LUT for grey, its own conversion for colour and palette."""
+    """What pydicom itself says: modality LUT for grey, its conversion for colour and palette; padding is darkest."""
     ds = pydicom.dcmread(path, force=True)
     if "TransferSyntaxUID" not in ds.file_meta:
         ds.file_meta.TransferSyntaxUID = pydicom.uid.ImplicitVRLittleEndian
@@ -168,6 +171,13 @@ def expected_pixels(path: Path) -> Array:
     if ds.PhotometricInterpretation == "PALETTE COLOR":
         return pydicom.pixels.apply_color_lut(raw, ds)
     groups = ds.get("SharedFunctionalGroupsSequence")
+    source = ds
     if groups and "PixelValueTransformationSequence" in groups[0] and "RescaleSlope" not in ds:
-        return pydicom.pixels.apply_modality_lut(raw, groups[0].PixelValueTransformationSequence[0])
-    return pydicom.pixels.apply_modality_lut(raw, ds)
+        source = groups[0].PixelValueTransformationSequence[0]
+    values = pydicom.pixels.apply_modality_lut(raw, source)
+    if "DoseGridScaling" in ds:  # pydicom leaves it to its caller
+        values = values.astype(float) * float(ds.DoseGridScaling)
+    if "PixelPaddingValue" in ds:
+        padding = raw == ds.PixelPaddingValue
+        values = np.where(padding, values[~padding].min(initial=values.max()), values)
+    return values

@@ -7,11 +7,26 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+from pydicom.uid import RTDoseStorage
 
 from cohorts.errors import InputError
-from cohorts.readers.dicom_geometry import Plane, find_stacks
+from cohorts.ingest import IngestResult
+from cohorts.readers.dicom_geometry import Plane
+from cohorts.readers.dicom_stacks import find_stacks
 from cohorts.records import Array, ImageRecord
-from tests.cohorts.files import AXIAL, item, reasons, sequence, structure, take_in, uid, write_dicom, write_series
+from tests.cohorts.files import (
+    AXIAL,
+    images_by_path,
+    item,
+    reasons,
+    rejections,
+    sequence,
+    structure,
+    take_in,
+    uid,
+    write_dicom,
+    write_series,
+)
 
 
 def volume_of(seed: int = 1, shape: tuple[int, int, int] = (6, 24, 20)) -> Array:
@@ -106,6 +121,28 @@ def test_irregular_series_are_refused_with_the_reason(tmp_path: Path, drop: list
     assert details[0].startswith(detail)
 
 
+@pytest.mark.parametrize("odd", [2, 5])
+@pytest.mark.parametrize("kind", ["size", "spacing"])
+def test_slices_of_another_size_are_not_missing(tmp_path: Path, odd: int, kind: str) -> None:
+    positions = stack_positions(6)
+    rest = [number for number in range(6) if number != odd]
+    series = {"SeriesInstanceUID": uid("unlike")}
+    write_series(tmp_path / "s" / "a", volume_of(1)[rest], positions[rest], **series)
+    other = structure(9, (1, 32, 20), "int16", 1000) if kind == "size" else volume_of(1)[[odd]]
+    how = {"spacing": (0.8, 0.6) if kind == "size" else (1.6, 1.2)}
+    write_series(tmp_path / "s" / "b", other, positions[[odd]], **how, **series)  # type: ignore[arg-type]
+    kept = [0, 1, 3, 4, 5]
+    write_series(tmp_path / "s" / "gap", volume_of(2)[kept], positions[kept], PatientID="P2")
+    write_series(tmp_path / "s" / "good", volume_of(3), positions, PatientID="P3")
+    result = take_in(tmp_path / "s", tmp_path / "c", spatial_dims=3, near_duplicates="off")
+    table = pl.read_parquet(result.private_folder / "rejections.parquet")
+    said = dict(zip(table["path"], table["detail"], strict=True))
+    assert "differ in size or pixel spacing" in said["b/000.dcm"]
+    assert ("a/000.dcm" in said) == (odd == 2)
+    assert "differ in size or pixel spacing" in said.get("a/000.dcm", said["b/000.dcm"])
+    assert "slices are missing" in said["gap/000.dcm"]
+
+
 def test_two_echoes_of_one_series_become_two_volumes(tmp_path: Path) -> None:
     first, second = volume_of(1), volume_of(2)
     for echo, volume in ((1, first), (2, second)):
@@ -148,7 +185,7 @@ def test_localizers_short_stacks_and_slices_without_position_are_refused(tmp_pat
     assert dict(details.iter_rows()) == {
         "a localizer": 6,
         "a stack of 3 slices, at least 4 are needed": 3,
-        "a slice without position, orientation, spacing or series": 1,
+        "a slice without position, orientation or spacing": 1,
     }
 
 
@@ -158,7 +195,7 @@ def test_a_slice_that_cannot_be_decoded_refuses_its_volume_and_no_other(tmp_path
     cut = tmp_path / "s" / "bad" / "002.dcm"
     cut.write_bytes(cut.read_bytes()[:-100])
     result = take_in(tmp_path / "s", tmp_path / "c", spatial_dims=3)
-    assert (result.accepted, reasons(result)) == (1, {"undecodable": 6})
+    assert (result.accepted, reasons(result)) == (1, {"truncated": 6})
 
 
 def test_dimensions_are_detected(tmp_path: Path) -> None:
@@ -215,6 +252,82 @@ def test_dose_grids_take_positions_from_their_offsets(tmp_path: Path) -> None:
     record = only_record(tmp_path / "s", tmp_path / "c")
     assert np.array_equal(record.pixels, volume)
     assert np.allclose(world(record, (5, 0, 0)), [0, 0, 20])
+
+
+def dose_grid(volume: Array, **elements: object) -> dict[str, object]:
+    place = {"ImagePositionPatient": [0, 0, 5], "ImageOrientationPatient": list(AXIAL), "PixelSpacing": [2, 2]}
+    offsets = [3 * number for number in range(len(volume))]
+    return {"SOPClassUID": RTDoseStorage, "Modality": "RTDOSE", "GridFrameOffsetVector": offsets, **place, **elements}
+
+
+def test_values_of_a_dose_grid_are_doses(tmp_path: Path) -> None:
+    volume = structure(1, (6, 24, 20), "uint32", 10**6)
+    for name, scaling in (("a", "0.001"), ("b", "0.002"), ("c", "2")):
+        given = dose_grid(volume, DoseGridScaling=scaling, PatientID=name, DoseUnits="GY")
+        write_dicom(tmp_path / "s" / f"{name}.dcm", volume, **given)
+    result = take_in(tmp_path / "s", tmp_path / "c", spatial_dims=3, near_duplicates="off")
+    found = images_by_path(result)  # three of them: the same cells under another scaling are another dose
+    for name, scaling in (("a", 0.001), ("b", 0.002), ("c", 2)):
+        assert np.array_equal(found[f"{name}.dcm"][0], volume.astype(np.float64) * scaling)
+    assert found["c.dcm"][0].dtype == np.uint32 or found["c.dcm"][0].dtype == np.int32
+
+
+@pytest.mark.parametrize("scaling", [{}, {"DoseGridScaling": None}, {"DoseGridScaling": "0"}])
+def test_a_dose_without_scaling_is_none(tmp_path: Path, scaling: dict[str, object]) -> None:
+    volume = volume_of(1)
+    write_dicom(tmp_path / "s" / "a.dcm", volume, **dose_grid(volume, DoseGridScaling="1"))
+    write_dicom(tmp_path / "s" / "b.dcm", volume_of(2), **dose_grid(volume, PatientID="P2", **scaling))
+    result = take_in(tmp_path / "s", tmp_path / "c", spatial_dims=3)
+    assert rejections(result) == {"b.dcm": "unsupported_pixels"}
+    assert "dose grid whose scaling" in details(result)[0]
+
+
+def details(result: IngestResult) -> list[str]:
+    return list(pl.read_parquet(result.private_folder / "rejections.parquet")["detail"])
+
+
+RESCALED = {"RescaleSlope": "1", "RescaleIntercept": "-1024"}
+SAME_VALUES = {"RescaleSlope": "1", "RescaleIntercept": "0"}
+
+
+@pytest.mark.parametrize(
+    ("usual", "odd", "named"),
+    [
+        (RESCALED, {}, "others none"),
+        ({}, RESCALED, "others none"),
+        ({"Units": "BQML"}, {}, "units"),
+        ({"Units": "BQML"}, {"Units": "CNTS"}, "units"),
+        (RESCALED | {"RescaleType": "HU"}, RESCALED, "type of their rescale"),
+        (RESCALED | {"RescaleType": "HU"}, RESCALED | {"RescaleType": "US"}, "type of their rescale"),
+        (RESCALED, SAME_VALUES, ""),
+        (SAME_VALUES, {}, ""),
+        ({"Units": "BQML"}, {"Units": "BQML "}, ""),
+    ],
+)
+def test_slices_of_one_volume_have_one_scale(
+    tmp_path: Path, usual: dict[str, object], odd: dict[str, object], named: str
+) -> None:
+    volume, positions = volume_of(3), stack_positions(6)
+    write_series(tmp_path / "s" / "good", volume_of(4), positions, PatientID="P2", StudyInstanceUID=uid("other"))
+    series = {"SeriesInstanceUID": uid("mixed")}
+    rest = [0, 1, 3, 4, 5]
+    write_series(tmp_path / "s" / "mixed" / "a", volume[rest], positions[rest], **series, **usual)
+    write_series(tmp_path / "s" / "mixed" / "b", volume[[2]], positions[[2]], **series, **odd)
+    result = take_in(tmp_path / "s", tmp_path / "c", spatial_dims=3, near_duplicates="off")
+    assert len(result.cohort) == (1 if named else 2)
+    assert set(rejections(result).values()) == ({"geometry"} if named else set())
+    assert all(named in detail for detail in details(result))
+
+
+def test_frames_of_one_volume_have_one_scale(tmp_path: Path) -> None:
+    volume, groups = volume_of(3), enhanced_groups(stack_positions(6))
+    write_dicom(tmp_path / "s" / "good.dcm", volume_of(4), PatientID="P2", **enhanced_groups(stack_positions(6)))
+    for number, frame in enumerate(groups["PerFrameFunctionalGroupsSequence"]):  # type: ignore[var-annotated, arg-type]
+        if number != 2:
+            frame.PixelValueTransformationSequence = sequence(**RESCALED)
+    write_dicom(tmp_path / "s" / "mixed.dcm", volume, **groups)
+    result = take_in(tmp_path / "s", tmp_path / "c", spatial_dims=3, near_duplicates="off")
+    assert rejections(result) == {"mixed.dcm": "geometry"}
 
 
 def test_frames_without_positions_form_no_volume(tmp_path: Path) -> None:

@@ -150,6 +150,65 @@ HOSTILE = [
 ]
 
 
+HUGE = 2**62 + 1
+
+
+@pytest.mark.parametrize(
+    ("dtype", "low", "held"),
+    [
+        ("float16", 0, "float32"),
+        ("int64", -300, "int16"),
+        ("int64", -(2**40), "float64"),
+        ("int64", -HUGE, "int64"),
+        ("uint64", 0, "int16"),
+        ("uint64", 2**40, "float64"),
+        ("uint64", 3 * HUGE, "uint64"),
+        ("int8", -128, "int8"),
+    ],
+)
+@pytest.mark.parametrize("inverted", [False, True])
+def test_every_dtype_of_a_cohort_fits_into_nifti(
+    tmp_path: Path, dtype: str, low: int, held: str, inverted: bool
+) -> None:
+    pixels = structure(3, (8, 24, 20)).astype(dtype) + np.dtype(dtype).type(low)
+    cohort = make(tmp_path / "c", [record(0, pixels, inverted=inverted)], spatial_dims=3)
+    out = export_cohort(cohort, tmp_path / "out", format="nifti")
+    image = nib.load(out / "images" / "id0.nii.gz")
+    stored = np.asarray(image.dataobj).T
+    row = pl.read_csv(out / "metadata.csv").row(0, named=True)
+    if not inverted:
+        assert image.get_data_dtype() == held
+        assert np.array_equal(stored, pixels)
+    assert row["exact"] == (not inverted or low < HUGE)
+    turned = [int(row["value_intercept"]) - int(value) if inverted else value for value in stored.flat]
+    if row["exact"]:
+        assert turned == pixels.flatten().tolist()
+    else:  # 2**64 - 1 is no double: the table says so
+        assert [2**64 - 1 - int(value) for value in stored.flat] == pixels.flatten().tolist()
+    if not inverted:
+        assert np.array_equal(take_in(out, tmp_path / "back", spatial_dims=3).cohort.pixels([0])[0], pixels)
+
+
+@pytest.mark.parametrize("dtype", ["int64", "uint64"])
+@pytest.mark.parametrize("inverted", [False, True])
+def test_whole_numbers_beyond_a_double_keep_their_differences_in_a_png(
+    tmp_path: Path, dtype: str, inverted: bool
+) -> None:
+    low = 3 * HUGE if dtype == "uint64" else -HUGE
+    pixels = structure(3).astype(dtype) + np.dtype(dtype).type(low)
+    stored = stored_values(record(0, pixels, inverted=inverted))
+    assert not stored.exact
+    found = stored.array.astype(int) * (-1 if inverted else 1)
+    assert np.array_equal(found - found.min(), structure(3))
+
+
+def test_an_axis_that_nifti_1_cannot_count_goes_into_nifti_2(tmp_path: Path) -> None:
+    pixels = structure(3, (8, 40000))
+    out = export_cohort(make(tmp_path / "c", [record(0, pixels)]), tmp_path / "out", format="nifti")
+    assert np.array_equal(np.asarray(nib.load(out / "images" / "id0.nii.gz").dataobj)[..., 0].T, pixels)
+    assert np.array_equal(take_in(out, tmp_path / "back", min_side=8).cohort.pixels([0])[0], pixels)
+
+
 def test_label_names_cannot_leave_their_folder(tmp_path: Path) -> None:
     records = [record(n, labels={name: name == label for name in HOSTILE}) for n, label in enumerate(HOSTILE)]
     cohort = make(tmp_path / "c", records, labels=tuple(HOSTILE), exclusive=True)

@@ -81,15 +81,19 @@ def test_exact_duplicates_are_dropped_or_kept_and_near_ones_marked(tmp_path: Pat
     kept = take_in(source, tmp_path / "d", duplicates="keep")
     assert kept.accepted == dropped.accepted + 1
     assert (kept.exact_duplicates, kept.near_duplicates) == (0, 2)
-    assert take_in(source, tmp_path / "e", near_duplicates=False).near_duplicates == 0
+    assert take_in(source, tmp_path / "e", near_duplicates="off").near_duplicates == 0
 
 
 def test_duplicates_under_different_labels_are_told(tmp_path: Path) -> None:
     for number in range(6):
         write_png(tmp_path / "s" / ("a", "b")[number % 2] / f"{number}.png", structure(number))
     write_png(tmp_path / "s" / "b" / "9.png", structure(0))
-    assert (
-        "1 exact duplicates carry other labels than the first copy" in take_in(tmp_path / "s", tmp_path / "c").warnings
+    result = take_in(tmp_path / "s", tmp_path / "c", folders="classes")
+    assert any("1 exact duplicates carry other labels than the first copy" in warning for warning in result.warnings)
+    table = pl.read_parquet(result.private_folder / "rejections.parquet")
+    assert table.select("path", "detail").row(0) == (
+        "b/9.png",
+        "the same pixels as an image before, under other labels",
     )
 
 
@@ -148,7 +152,7 @@ def test_links_that_leave_the_source_pipes_and_odd_names(tmp_path: Path) -> None
         "link.png": "outside_source",
         "nothing.png": "broken",
         "pipe.png": "not_an_image",
-        "caf\\udce9 \n.png": "undecodable",
+        "caf\\udce9 \n.png": "truncated",
     }
     assert result.accepted == 1
 
@@ -295,7 +299,7 @@ def test_kept_and_dropped_images_follow_from_their_pixels(
     folder = tmp_path_factory.mktemp("trial")
     for place, seed in enumerate(seeds):
         write_png(folder / "s" / f"{place}.png", structure(seed, (16, 16)))
-    result = take_in(folder / "s", folder / "c", near_duplicates=False)
+    result = take_in(folder / "s", folder / "c", near_duplicates="off")
     assert result.accepted == len(set(seeds))
     first = {seed: seeds.index(seed) for seed in seeds}
     assert sorted(images_by_path(result)) == sorted(f"{place}.png" for place in first.values())
@@ -329,7 +333,7 @@ def test_excluded_files_are_not_looked_at(tmp_path: Path) -> None:
         write_png(tmp_path / "source" / "Hand" / "left" / f"h{number}.png", structure(10 + number))
         write_png(tmp_path / "source" / "Head" / f"k{number}.png", structure(20 + number))
     (tmp_path / "source" / "CXR" / "notes.txt").write_text("not an image")
-    options = IngestOptions(exclude=("CXR/*", "*/h3.png"), labels_from_folders=True, workers=0)
+    options = IngestOptions(exclude=("CXR/*", "*/h3.png"), folders="classes", min_patients=1, workers=0)
     result = ingest(tmp_path / "source", tmp_path / "cohort", options, KEY)
     assert result.cohort.schema.labels == ("Hand", "Head")
     assert len(result.cohort) == 7

@@ -109,8 +109,8 @@ def test_broken_and_unsupported_files_say_why(tmp_path: Path) -> None:
     (source / "huge.nii").write_bytes(bytes(huge))
     assert rejections(take_in(source, tmp_path / "c")) == {
         "complex.nii": "unsupported_pixels",
-        "cut.nii": "undecodable",
-        "cut.nii.gz": "undecodable",
+        "cut.nii": "truncated",
+        "cut.nii.gz": "truncated",
         "huge.nii": "too_large",
         "nan.nii": "not_finite",
         "rgb.nii": "unsupported_pixels",

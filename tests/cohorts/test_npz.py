@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import io
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from cohorts.errors import InputError
+from cohorts.errors import InputError, UnreadableImage
+from cohorts.readers.common import DecodedImage, ReadOptions
+from cohorts.readers.npz import read_head, read_rows
 from cohorts.records import Array
 from tests.cohorts.files import reasons, structure, take_in
 
@@ -95,7 +98,7 @@ def test_truncated_archives_and_foreign_zips(tmp_path: Path) -> None:
     archive(tmp_path / "a.npz", images_of(6), None)
     whole = (tmp_path / "a.npz").read_bytes()
     (tmp_path / "b.npz").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(InputError, match="1 not_an_image"):
+    with pytest.raises(InputError, match="1 truncated"):
         take_in(tmp_path / "b.npz", tmp_path / "c")
     np.savez(tmp_path / "d.npz", weights=np.zeros(3))
     with pytest.raises(InputError, match="1 not_an_image"):
@@ -113,3 +116,73 @@ def test_colour_may_be_refused(tmp_path: Path) -> None:
     archive(tmp_path / "a.npz", images_of(5, (28, 28, 3)), None)
     with pytest.raises(InputError, match="colour image while color is reject"):
         take_in(tmp_path / "a.npz", tmp_path / "c", color="reject")
+
+
+def rows(tmp_path: Path, **arrays: Array) -> list[DecodedImage]:
+    """What the reader itself gives, images and parts."""
+    np.savez(tmp_path / "a.npz", allow_pickle=False, **arrays)
+    options = ReadOptions(
+        2, "keep", split_frames=True, min_side=8, min_slices=4, max_bytes=2**20, near_duplicates="off"
+    )
+    head = read_head(tmp_path / "a.npz")
+    return list(read_rows(tmp_path / "a.npz", head, replace(options, spatial_dims=head.spatial_dims)))
+
+
+def test_every_image_knows_the_part_that_it_came_from(tmp_path: Path) -> None:
+    images = images_of(6)
+    found = rows(tmp_path, train_images=images[:3], val_images=images[3:4], test_images=images[4:])
+    assert [(image.part, image.frame) for image in found] == [
+        *[("train", row) for row in range(3)],
+        ("val", 3),
+        *[("test", row) for row in (4, 5)],
+    ]
+    assert np.array_equal(np.stack([image.pixels for image in found]), images)
+
+
+@pytest.mark.parametrize("shape", [(28, 28), (20, 24, 3), (9, 10, 11)])
+def test_fortran_order_is_read_as_it_is_meant(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    images = images_of(5, shape)
+    found = rows(tmp_path, train_images=np.asfortranarray(images))
+    assert np.array_equal(np.stack([image.pixels for image in found]), images)
+
+
+def test_fortran_order_that_needs_too_much_memory_is_too_large(tmp_path: Path) -> None:
+    with pytest.raises(UnreadableImage, match="too_large"):
+        rows(tmp_path, train_images=np.asfortranarray(images_of(30, (200, 200))))
+
+
+@pytest.mark.parametrize("shape", [(28, 24, 1), (1, 28, 24)])
+def test_one_channel_is_no_axis(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    images = images_of(5, (28, 24))
+    found = rows(tmp_path, train_images=images.reshape(5, *shape))
+    assert np.array_equal(np.stack([image.pixels for image in found]), images)
+
+
+@pytest.mark.parametrize(
+    "shape", [(3, 28, 28), (4, 28, 28), (28, 28, 4), (28, 28, 2), (3, 9, 9, 9), (9, 9, 9, 9), (28,)]
+)
+def test_channels_are_not_taken_for_slices(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    with pytest.raises(UnreadableImage, match="unsupported_pixels"):
+        rows(tmp_path, train_images=images_of(5, shape))
+
+
+@pytest.mark.parametrize("kind", ["bool", "complex64"])
+def test_images_that_are_no_numbers_are_refused(tmp_path: Path, kind: str) -> None:
+    with pytest.raises(UnreadableImage, match="unsupported_pixels: images of type"):
+        rows(tmp_path, train_images=images_of(5).astype(kind))
+
+
+def test_labels_as_floats_are_read_where_they_are_whole(tmp_path: Path) -> None:
+    labels = np.array([[0], [1], [2], [1], [0]])
+    found = rows(tmp_path, train_images=images_of(5), train_labels=labels.astype(np.float32))
+    assert [[name for name, on in image.labels.items() if on] for image in found] == [["0"], ["1"], ["2"], ["1"], ["0"]]
+    for spoilt in (0.5, np.nan, np.inf, 1e30):
+        with pytest.raises(UnreadableImage, match="no whole numbers"):
+            rows(tmp_path, train_images=images_of(5), train_labels=np.where(labels == 2, spoilt, labels))
+
+
+@pytest.mark.parametrize("name", ["train_masks", "train_labels_second", "test_patients"])
+def test_arrays_that_say_more_of_the_images_are_not_dropped_in_silence(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UnreadableImage, match=r"neither images nor labels \(1\)"):
+        rows(tmp_path, train_images=images_of(5), **{name: np.zeros(5)})
+    assert len(rows(tmp_path, train_images=images_of(5), about=np.zeros(3))) == 5

@@ -32,7 +32,7 @@ def png(path: Path, depth: int, color_type: int, rows: Array) -> None:
 
 
 def only(tmp_path: Path, **options: object) -> Array:
-    result = take_in(tmp_path, tmp_path.parent / f"{tmp_path.name}-c", near_duplicates=False, **options)
+    result = take_in(tmp_path, tmp_path.parent / f"{tmp_path.name}-c", near_duplicates="off", **options)
     ((_, (image,)),) = images_by_path(result).items()
     return image
 
@@ -84,8 +84,8 @@ def test_pictures_that_would_lose_values_or_are_broken_are_refused(tmp_path: Pat
     result = take_in(source, tmp_path / "c")
     assert rejections(result) == {
         "bomb.png": "too_large",
-        "cut.jpg": "undecodable",
-        "cut.png": "undecodable",
+        "cut.jpg": "truncated",
+        "cut.png": "truncated",
         "rgb16.png": "unsupported_pixels",
         "small.png": "too_small",
     }
@@ -172,16 +172,16 @@ def test_folders_are_classes_below_split_folders(tmp_path: Path) -> None:
     for number in range(24):
         part, name = ("train", "test")[number % 2], ("normal", "pneumonia", "other")[number % 3]
         write_png(tmp_path / "s" / part / name / "deep" / f"{number}.png", structure(number))
-    schema = take_in(tmp_path / "s", tmp_path / "c").cohort.schema
+    schema = take_in(tmp_path / "s", tmp_path / "c", folders="classes").cohort.schema
     assert schema.labels == ("normal", "other", "pneumonia")
     assert schema.exclusive
-    assert take_in(tmp_path / "s", tmp_path / "d", labels_from_folders=False).cohort.schema.labels == ()
+    assert take_in(tmp_path / "s", tmp_path / "d", folders="ignore").cohort.schema.labels == ()
 
 
 def test_patients_out_of_paths(tmp_path: Path) -> None:
     for number in range(6):
         write_png(tmp_path / "s" / f"patient{number // 2:05d}" / f"view{number % 2}.png", structure(number))
-    assert take_in(tmp_path / "s", tmp_path / "a").cohort.schema.patients == "per_image"
+    assert take_in(tmp_path / "s", tmp_path / "a", folders="ignore").cohort.schema.patients == "per_image"
     cohort = take_in(tmp_path / "s", tmp_path / "c", patient_pattern=r"(patient\d+)/").cohort
     assert cohort.schema.patients == "known"
     assert cohort.manifest["patient"].n_unique() == 3

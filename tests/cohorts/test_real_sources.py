@@ -21,11 +21,21 @@ pytestmark = [
 PYDICOM_FILES = Path(pydicom.__file__).parent / "data" / "test_files"
 
 
+def can_be_shown(path: Path) -> bool:
+    try:
+        expected_pixels(path)
+    except Exception:  # pydicom may raise anything on its own broken files
+        return False
+    return True
+
+
 def equal_to_pydicom(source: Path, out: Path, **options: object) -> dict[str, int]:
     """Ingest and compare every stored image with pydicom's own output; how many files and images were compared."""
     result = take_in(source, out, duplicates="keep", spatial_dims=2, workers=2, **options)
     compared = {"files": 0, "images": 0}
     for path, images in images_by_path(result).items():
+        if not can_be_shown(source / path):
+            continue
         expected = expected_pixels(source / path)
         colour = expected.ndim > 2 and expected.shape[-1] == 3
         if colour and options.get("color") != "keep":
@@ -39,7 +49,9 @@ def equal_to_pydicom(source: Path, out: Path, **options: object) -> dict[str, in
             assert stored.dtype.itemsize <= frame.dtype.itemsize
         compared["files"] += 1
         compared["images"] += len(images)
-    assert compared["files"] == result.accepted_files
+    only_here = {path for path in images_by_path(result) if not can_be_shown(source / path)}
+    assert only_here <= {"JPEG-lossy.dcm", "JPGExtended.dcm"}  # JPEG of 12 bits
+    assert compared["files"] + len(only_here) == result.accepted_files
     print(f"\n{source.name}: {result.total_files} files, {compared}, rejected {reasons(result)}")
     return compared
 
@@ -48,14 +60,6 @@ def equal_to_pydicom(source: Path, out: Path, **options: object) -> dict[str, in
 def test_pydicoms_own_files(tmp_path: Path, color: str) -> None:
     compared = equal_to_pydicom(PYDICOM_FILES, tmp_path / "c", color=color)
     assert compared["files"] >= 75
-
-
-def can_be_shown(path: Path) -> bool:
-    try:
-        expected_pixels(path)
-    except Exception:  # pydicom may raise anything on its own broken files
-        return False
-    return True
 
 
 def test_what_pydicom_can_show_is_taken_or_refused_for_a_stated_reason(tmp_path: Path) -> None:
@@ -69,7 +73,9 @@ def test_what_pydicom_can_show_is_taken_or_refused_for_a_stated_reason(tmp_path:
 @pytest.mark.parametrize("color", ["grey", "keep"])
 def test_dicom_of_many_kinds(real_data: Path, tmp_path: Path, color: str) -> None:
     compared = equal_to_pydicom(real_data / "dicom_varied", tmp_path / "c", color=color)
-    assert compared["files"] == 69
+    assert (
+        compared["files"] == 66
+    )  # of 69 that pydicom shows: two have oblong pixels without spacing, one false colours
 
 
 @pytest.mark.real_data

@@ -68,7 +68,7 @@ def test_no_such_column(tmp_path: Path, one_line: OneLine) -> None:
 
 def test_image_too_small(tmp_path: Path, one_line: OneLine) -> None:
     source = pictures(tmp_path / "source", side=4)
-    line = one_line("ingest", source, "--out", tmp_path / "cohort", "--public-phrase", "x")
+    line = one_line("ingest", source, "--out", tmp_path / "cohort", "--public-phrase", "x", "--folders", "classes")
     assert "too_small" in line
     assert nothing_new(tmp_path)
 
@@ -106,7 +106,7 @@ def test_an_archive_that_smuggles_pickle(tmp_path: Path, one_line: OneLine) -> N
 def test_paths_that_leave_the_source(tmp_path: Path, one_line: OneLine, way: str) -> None:
     source = pictures(tmp_path / "source")
     pictures(tmp_path / "outside")
-    flags = ["--strict"]
+    flags = ["--strict", "--folders", "classes"]
     if way == "link":
         (source / "a" / "link.png").symlink_to(tmp_path / "outside" / "a" / "1.png")
     else:
@@ -149,6 +149,7 @@ sys.exit(main(sys.argv[1:]))
 def test_disk_that_fills_up_while_writing(tmp_path: Path) -> None:
     source = pictures(tmp_path / "source", total=64)
     command = ["ingest", str(source), "--out", str(tmp_path / "cohort"), "--public-phrase", "x", "--workers", "0"]
+    command += ["--folders", "classes"]
     done = subprocess.run([sys.executable, "-c", FULL_DISK, *command], capture_output=True, text=True, check=False)
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr
     assert "is full" in done.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -9,11 +10,21 @@ import pytest
 from PIL import Image
 from scipy import ndimage
 
-from cohorts.records import Array
+from cohorts.errors import InputError
+from cohorts.export import export_cohort
+from cohorts.options import IngestOptions
+from cohorts.preprocess import Preprocess, Window
+from cohorts.records import Array, CohortSchema, ImageRecord
+from cohorts.scale import reading_of
+from cohorts.store import Cohort
+from cohorts.writer import CohortWriter
 from flows.cli import main
+from flows.foreign import open_synthetic
 from quality.estimate import Estimate
 from quality.quality_report import QualityReport
 from quality.report import PublishedReport
+from tests.cohorts.files import structure
+from tests.quality.scenes import write_real
 
 CLASSES = ("CXR", "Hand", "HeadCT")
 QUICK = (
@@ -54,6 +65,7 @@ class Trial:
         self.cohort = folder / "cohort"
         options = ["--set", "cohort.options.split={train: 0.2, val: 0.1, gate: 0.1, test: 0.6}"]
         command = ["ingest", str(folder / "real"), "--out", str(self.cohort), "--public-phrase", "foreign", *options]
+        command += ["--folders", "classes"]
         assert main(command) == 0
 
     def scored(self, name: str, images: dict[str, list[Array]]) -> QualityReport:
@@ -130,3 +142,107 @@ def test_what_was_not_given_or_given_twice_is_one_line(tmp_path: Path, capsys: p
     assert "no real images were given" in capsys.readouterr().err
     assert main(["assess", "a", "b", "--real", "c", "--out", str(tmp_path / "out")]) == 2
     assert "two real images were given" in capsys.readouterr().err
+
+
+def assessed(real: Cohort, theirs: Path, out: Path, *more: str) -> int:
+    settings = [setting.replace(",radiomics", "") for setting in QUICK]
+    command = ["assess", "--synthetic", str(theirs), "--real", str(real.path), "--out", str(out), "--size", "32"]
+    return main([*command, *(word for setting in settings for word in ("--set", setting)), *more])
+
+
+def test_the_same_pictures_in_16_bits_score_alike_and_every_copy_is_flagged(tmp_path: Path) -> None:
+    real = write_real(tmp_path / "real", 200, 0)
+    copies = real.pixels(real.rows("train")[:55])
+    reports = []
+    for name, factor, dtype in (("eight", 1, np.uint8), ("sixteen", 257, np.uint16)):
+        (tmp_path / name / "images").mkdir(parents=True)
+        for number, pixels in enumerate(copies):
+            file = tmp_path / name / "images" / f"{number:03d}.png"
+            Image.fromarray((pixels.astype(np.uint16) * factor).astype(dtype)).save(file)
+        assert assessed(real, tmp_path / name, tmp_path / f"{name}_report") == 0
+        reports.append(PublishedReport.load(tmp_path / f"{name}_report" / "report.json").quality)
+    eight, sixteen = reports
+    for report in reports:
+        assert report.copies is not None
+        assert report.copies.total_flagged == 55
+        assert report.verdict == "fail"
+    assert found(sixteen, "kernel").value == found(eight, "kernel").value
+    assert eight.readings["synthetic"].rule == "window"
+    assert sixteen.readings["synthetic"].rule == "full range"
+    assert sixteen.readings["synthetic"].intensity == Window(low=0, high=65535)
+    assert sixteen.readings["real"].intensity == Window(low=0, high=255)
+    assert any("(uint16, 0…65535)" in warning for warning in sixteen.warnings)
+    assert not any("uint8" in warning for warning in eight.warnings)
+
+
+def test_8_bits_meet_hounsfield_units_only_when_said_what_they_stand_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    eight = write_real(tmp_path / "eight", 120, 0)
+    with CohortWriter(tmp_path / "ct", eight.schema) as writer:
+        for record in eight.records():
+            hu = np.rint(record.pixels * (2000 / 255) - 1000).astype(np.int16)
+            writer.add(dataclasses.replace(record, pixels=hu, modality="CT"))
+    real, theirs = Cohort.open(tmp_path / "ct"), tmp_path / "theirs"
+    theirs.mkdir()
+    for number, pixels in enumerate(eight.pixels(eight.rows("train")[:55])):
+        Image.fromarray(pixels).save(theirs / f"{number:03d}.png")
+    assert assessed(real, theirs, tmp_path / "refused") == 2
+    said = capsys.readouterr().err
+    assert "the synthetic images have 8 bits, 0…255, and the real ones are read from -1000…1000" in said
+    assert "--synthetic-range LOW HIGH" in said
+    assert not (tmp_path / "refused").exists()
+    assert assessed(real, theirs, tmp_path / "report", "--synthetic-range", "-1000", "1000") == 0
+    report = PublishedReport.load(tmp_path / "report" / "report.json").quality
+    assert report.readings["synthetic"].rule == "stated"
+    assert report.copies is not None
+    assert report.copies.total_flagged == 55
+    assert assessed(real, theirs, tmp_path / "turned", "--synthetic-range", "1000", "-1000") == 2
+    assert "synthetic_range must be two finite numbers, low < high" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["real", "synthetic"])
+@pytest.mark.parametrize(
+    ("dtype", "low", "high", "inverted"),
+    [
+        ("int16", -1000, 600, False),
+        ("int16", -1000, 600, True),
+        ("uint8", 0, 255, False),
+        ("uint16", 0, 4095, True),
+        ("float32", -3.5, 2.5, False),
+    ],
+)
+def test_our_own_export_gives_its_source_values_back(
+    tmp_path: Path, kind: str, dtype: str, low: float, high: float, *, inverted: bool
+) -> None:
+    made = [low + structure(seed, (32, 32), "float64", 1) * (high - low) for seed in range(4)]
+    with CohortWriter(tmp_path / "made", CohortSchema.model_validate({"kind": kind})) as writer:
+        for number, values in enumerate(made):
+            pixels = values.astype(dtype) if dtype == "float32" else np.rint(values).astype(dtype)
+            writer.add(ImageRecord(f"i{number}", f"p{number}", pixels, "train", inverted=inverted, modality="CT"))
+    cohort = Cohort.open(tmp_path / "made")
+    export_cohort(cohort, tmp_path / "export")
+    again = open_synthetic(tmp_path / "export", tmp_path / "work", IngestOptions(workers=0))
+    assert again.schema.kind == kind
+    assert all(again.manifest["inverted"].to_list()) == inverted
+    sources = sorted(cohort.pixels(cohort.rows()), key=lambda pixels: float(pixels.mean()))
+    back = sorted(again.pixels(again.rows()), key=lambda pixels: float(pixels.mean()))
+    for source, pixels in zip(sources, back, strict=True):
+        assert pixels.dtype == source.dtype
+        assert pixels == pytest.approx(source, abs=1e-4 if dtype == "float32" else 0)
+    if dtype == "int16" and not inverted:
+        preprocess = Preprocess(size=(32, 32), intensity=Window(low=-1000, high=600), stored_dtype="int16")
+        assert reading_of(again, preprocess, reference=cohort).intensity == preprocess.intensity
+
+
+def test_a_picture_that_an_export_does_not_list_is_one_line(tmp_path: Path) -> None:
+    with CohortWriter(tmp_path / "made", CohortSchema()) as writer:
+        for number in range(3):
+            pixels = structure(number, (32, 32), "int16", 800)
+            writer.add(ImageRecord(f"i{number}", f"p{number}", pixels, "train", modality="CT"))
+    export_cohort(Cohort.open(tmp_path / "made"), tmp_path / "export")
+    Image.fromarray(structure(9)).save(tmp_path / "export" / "images" / "other.png")
+    options = IngestOptions(workers=0, table="none")
+    with pytest.raises(InputError, match=r"1 of 4 images of an export are not listed in its metadata\.csv") as caught:
+        open_synthetic(tmp_path / "export", tmp_path / "work", options)
+    assert "\n" not in str(caught.value)

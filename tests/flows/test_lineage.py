@@ -10,10 +10,12 @@ import pytest
 
 from cohorts.errors import InputError
 from cohorts.export import export_cohort
+from cohorts.identity import IdentityKey
 from cohorts.private import LINKS_FILE, private_path
 from cohorts.store import Cohort
 from flows.cli import main
 from flows.lineage import Lineage, lineage
+from tests.cohorts.files import KEY, structure, take_in, write_png
 
 
 def patient_of(cohort: Cohort, split: str) -> tuple[str, str]:
@@ -103,3 +105,28 @@ def test_bad_input_gets_one_line(copy: Path, tmp_path: Path) -> None:
         lineage("x", [empty])
     (copy / "runs" / "tiny" / "bundle" / "bundle.json").write_text("{}")
     assert any("bundle" in line for line in lineage("x", [copy]).untold)
+
+
+def test_a_picture_of_two_patients_is_found_by_either(tmp_path: Path) -> None:
+    for number in range(10):
+        write_png(tmp_path / "s" / f"P{number}" / "own.png", structure(number))
+        write_png(tmp_path / "s" / f"P{number}" / "x.png", structure(100 + number // 2))
+    result = take_in(tmp_path / "s", tmp_path / "c", folders="patients")
+    assert any("5 exact duplicates are of another patient" in warning for warning in result.warnings)
+    found = lineage("P1", [tmp_path / "c"])
+    assert found.files == ("P1/own.png", "P1/x.png")
+    assert "2 images" in " ".join(trace.part for trace in found.traces) or len(found.traces) == 1
+    assert not found.untold
+
+
+def test_where_nobody_can_tell_it_says_so(tmp_path: Path) -> None:
+    for number in range(6):
+        write_png(tmp_path / "s" / f"{number}.png", structure(number))
+        write_png(tmp_path / "t" / f"P{number}" / "a.png", structure(10 + number))
+    take_in(tmp_path / "s", tmp_path / "nobody")
+    known = take_in(tmp_path / "t", tmp_path / "known", folders="patients")
+    found = lineage("P3", [tmp_path / "nobody"], KEY)
+    assert any("name no patient" in line for line in found.untold)
+    shutil.rmtree(known.private_folder)
+    found = lineage("P3", [tmp_path / "known"], IdentityKey.from_phrase("another key"))
+    assert any("its key may be another one" in line for line in found.untold)

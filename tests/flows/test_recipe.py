@@ -207,7 +207,9 @@ def test_factors_of_a_simulation_are_attributes_of_its_cohort(tmp_path: Path) ->
     own = load_recipe(tmp_path / "r.yaml", ["cohort.options.attributes=[sex]"]).recipe.cohort
     assert own.reading.attributes == ("sex",)
     plain = load_recipe(tmp_path / "r.yaml", ["cohort.simulate.factors=[]"]).recipe.cohort
-    assert plain.reading == plain.options
+    assert plain.reading == plain.options.model_copy(update={"min_patients": 1})  # nobody can be pointed to
+    strict = load_recipe(tmp_path / "r.yaml", ["cohort.options.min_patients=7"]).recipe.cohort
+    assert strict.reading.min_patients == 7
 
 
 def test_the_starter_is_a_recipe_with_awkward_names_too() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +17,14 @@ from cohorts.store import Cohort
 from cohorts.writer import CohortWriter
 from conditioning.conditioner import row_prompts
 from conditioning.prompt import Intervention, Prompt
+from flows import verbs
 from generators.bundle import GeneratorBundle
 from generators.config import CounterfactualConfig
 from generators.counterfactual import Counterfactuals, change_region, counterfactual_images
 from generators.counterfactual_cohort import changed_rows, publish_counterfactuals
 from generators.generate import reconstruct
 from generators.train import train_generator
+from quality.config import AssessConfig
 from tests.generators.tiny import SIDE, tiny_config
 
 CONFIG = CounterfactualConfig(steps=12, strength=1.0, guidance=1.5, device="cpu")
@@ -260,3 +263,22 @@ def test_the_way_back_leads_to_the_source_and_is_no_copy_of_it(
 def test_every_image_needs_its_intervention(bundle: GeneratorBundle, cohort: Cohort, rows: list[int]) -> None:
     with pytest.raises(InputError, match="one intervention"):
         counterfactual_images(bundle, cohort, rows, [Intervention()], CONFIG)
+
+
+def test_images_of_another_scale_than_the_generator_learned_from_are_one_line(
+    bundle: GeneratorBundle, cohort: Cohort, tmp_path: Path
+) -> None:
+    """The same discs in 16 bits would be white fields to a generator of 8 bits."""
+    with CohortWriter(tmp_path / "sixteen", cohort.schema) as writer:
+        for record in cohort.records():
+            writer.add(dataclasses.replace(record, pixels=record.pixels.astype(np.uint16) * 257))
+    sixteen = Cohort.open(tmp_path / "sixteen")
+    said = r"span 0…65535 \(uint16\), the generator learned from values of 0…255; "
+    action = Intervention(labels={"dark": True})
+    rows = changed_rows(bundle, sixteen, sixteen.rows("test"), action)
+    with pytest.raises(InputError, match=rf"images of this cohort {said}ingest images"):
+        publish_counterfactuals(bundle, sixteen, rows[:2], action, CONFIG, out=tmp_path / "pairs")
+    assert not (tmp_path / "pairs").exists()
+    preprocess, config = bundle.facts.preprocess, AssessConfig.quick()
+    with pytest.raises(InputError, match=rf"real images {said}leave the bundle out"):
+        verbs.assess(sixteen, cohort, preprocess, config, tmp_path / "report", bundle=bundle)

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from monai.networks import schedulers
 from monai.networks.nets import AutoencoderKL, DiffusionModelUNet
 from safetensors.torch import save_file
 from torch import nn
@@ -23,6 +24,7 @@ from conditioning.prompt import Prompt
 from generators.base import NetworkBase, open_base
 from generators.bundle import GeneratorBundle
 from generators.config import FineTuning
+from generators.objective import alpha_sigma
 from generators.train import train_generator
 from learning.fit_config import FitConfig
 from tests.generators.tiny import tiny_config
@@ -199,6 +201,10 @@ def test_a_monai_base_is_fine_tuned_sampled_and_read_back_alone(
             {"scheduler": {"_target_": "x.DDPMScheduler", "prediction_type": "sample"}},
             "scheduler's prediction is of no",
         ),
+        ({"scheduler": {"_target_": "x.RFlowScheduler"}}, "has the scheduler RFlowScheduler, another noise path"),
+        ({"scheduler": {"_target_": "x.DDPMScheduler", "beta_schedule": "linear"}}, "'beta_schedule' of its DDPMSched"),
+        ({"scheduler": {"_target_": "x.DDPMScheduler", "sig_range": 6}}, "'sig_range' of its DDPMScheduler is no part"),
+        ({"training": {"_target_": "x.DDPMScheduler"}}, "has schedulers of different noise levels"),
         ({"spatial_dims": "$import os"}, "spatial_dims is an expression, which is never run"),
         ({"autoencoder_def": {"_target_": "monai.networks.nets.VQVAE"}}, "defines no AutoencoderKL in configs/"),
         (
@@ -234,3 +240,39 @@ def test_a_checkpoint_with_code_in_it_is_never_run(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot be read as weights alone"):
         opened(folder)
     assert not (tmp_path / "ran").exists()
+
+
+def test_a_file_that_lacks_weights_is_never_filled_up_at_random(tmp_path: Path) -> None:
+    """MONAI's import of old checkpoints keeps what a file lacks as it was drawn."""
+    plain = {
+        "attention_levels": [False, False],
+        "with_encoder_nonlocal_attn": False,
+        "with_decoder_nonlocal_attn": False,
+    }
+    definition = {"_target_": "monai.networks.nets.AutoencoderKL", **CODEC, **plain, "channels": [8, 16]}
+    codec, unet = AutoencoderKL(**{**CODEC, **plain}, channels=[8, 16]), DiffusionModelUNet(**UNET, channels=[16, 32])
+    folder = write_base(tmp_path / "base", codec, unet, old=False, autoencoder_def=definition)
+    assert opened(folder).digest == opened(folder).digest
+    file = folder / "models" / "autoencoder.pt"
+    weights = dict(codec.state_dict())
+    for state in ({"one": torch.zeros(1)}, {**weights, "more": torch.zeros(1)}, dict(list(weights.items())[1:])):
+        torch.save({**state, "of_another_kind": torch.zeros(1)}, file)
+        with pytest.raises(InputError, match=r"no file in .*/models fits the autoencoder"):
+            opened(folder)
+    file.unlink()
+    (folder / "models" / "diffusion_model.pt").rename(folder / "models" / "diffusion_model.ckpt")
+    with pytest.raises(
+        InputError, match=r"/models holds no weights \(.ckpt is not read\); bring the state dict of the"
+    ):
+        opened(folder)
+
+
+@pytest.mark.parametrize("name", ["DDPMScheduler", "DDIMScheduler", "PNDMScheduler"])
+def test_levels_that_are_not_said_are_those_of_the_class(tmp_path: Path, name: str) -> None:
+    codec, unet = AutoencoderKL(**CODEC, channels=[8, 16]), DiffusionModelUNet(**UNET, channels=[16, 32])
+    folder = write_base(tmp_path / "base", codec, unet, old=False, scheduler={"_target_": f"x.{name}"})
+    objective = opened(folder).objective
+    assert objective.table is not None
+    levels = torch.arange(1, objective.table.steps + 1) / objective.table.steps
+    expected = getattr(schedulers, name)().alphas_cumprod
+    torch.testing.assert_close(alpha_sigma(objective, levels)[0].square(), expected, atol=1e-5, rtol=1e-4)

@@ -177,3 +177,86 @@ def test_networks_that_do_not_fit_each_other_are_refused(tmp_path: Path) -> None
         open_base(str(make_pipeline(tmp_path / "base"))).latent_shape((18, 16))
     with pytest.raises(InputError, match="neither a bundle nor a folder in the layout of MONAI or diffusers"):
         open_base(str(tmp_path))
+
+
+NETWORKS = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model", "text_encoder": "model"}
+
+
+def test_half_precision_variants_are_read_and_full_precision_goes_first(base: Path, tmp_path: Path) -> None:
+    made = make_pipeline(tmp_path / "made")
+    for name, stem in NETWORKS.items():
+        half = {key: value.half() for key, value in load_file(made / name / f"{stem}.safetensors").items()}
+        save_file(half, made / name / f"{stem}.fp16.safetensors", metadata={"format": "pt"})
+    both = open_base(str(made))
+    assert both.files == tuple(f"{name}/{stem}.safetensors" for name, stem in NETWORKS.items())
+    assert both.digest == open_base(str(base)).digest
+    for name, stem in NETWORKS.items():
+        (made / name / f"{stem}.safetensors").unlink()
+    halved = open_base(str(made))
+    assert halved.files == tuple(f"{name}/{stem}.fp16.safetensors" for name, stem in NETWORKS.items())
+    assert halved.digest != both.digest  # of what was read
+    plain = StableDiffusionPipeline.from_pretrained(made, variant="fp16", safety_checker=None)
+    for key, value in plain.unet.state_dict().items():
+        assert torch.equal(halved.as_it_is().net.state_dict()[key], value.float())
+
+
+@pytest.mark.parametrize("variant", [None, "fp16"])
+def test_shards_are_read_and_a_missing_one_is_one_line(base: Path, tmp_path: Path, variant: str | None) -> None:
+    made = make_pipeline(tmp_path / "made")
+    unet = UNet2DConditionModel.from_pretrained(base / "unet")
+    (made / "unet" / "diffusion_pytorch_model.safetensors").unlink()
+    unet.save_pretrained(made / "unet", max_shard_size="100KB", variant=variant)
+    shards = sorted((made / "unet").glob("*-of-*.safetensors"))
+    assert len(shards) > 1
+    assert open_base(str(made)).digest == open_base(str(base)).digest
+    shards[0].unlink()
+    with pytest.raises(InputError, match=rf"unet of base .* 1 of its {len(shards)} files of weights are missing"):
+        open_base(str(made))
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_network_without_whole_weights_is_one_line(tmp_path: Path, name: str) -> None:
+    def refused(message: str) -> None:
+        with pytest.raises(InputError, match=message) as caught:
+            open_base(str(made))
+        assert "\n" not in str(caught.value)
+
+    made, stem = make_pipeline(tmp_path / "made"), NETWORKS[name]
+    folder = made / name
+    file, config = folder / f"{stem}.safetensors", folder / "config.json"
+    weights = load_file(file)
+    last = max(weights)
+
+    save_file({key: value for key, value in weights.items() if key != last}, file, metadata={"format": "pt"})
+    refused("1 of its weights are missing from .*; bring the config.json and the weights that were saved together")
+    if name != "text_encoder":  # which may be half of a CLIP model
+        save_file({**weights, "more": torch.zeros(1)}, file, metadata={"format": "pt"})
+        refused("0 of its weights are missing from .*, 1 are of another network")
+    save_file({**weights, last: torch.zeros(3, 5)}, file, metadata={"format": "pt"})
+    refused("cannot be had")
+    file.write_bytes(file.read_bytes()[:400])
+    refused("whole safetensors that fit it")
+    pickled = file.rename(folder / f"{stem}.bin")
+    refused(rf"has pickled weights only \(.bin\), which are never read; bring .*{stem}.safetensors")
+    pickled.unlink()
+    refused(rf"lacks its weights; bring .*{stem}.safetensors")
+    config.unlink()
+    refused("has no config.json")
+    folder.rename(made / "elsewhere")
+    refused("there is no folder|neither a bundle nor a folder in the layout")
+
+
+def test_a_scheduler_is_read_by_its_class_or_missed_in_one_line(tmp_path: Path) -> None:
+    made = make_pipeline(tmp_path / "made")
+    file = made / "scheduler" / "scheduler_config.json"
+    file.write_text(json.dumps({"_class_name": "DDPMScheduler"}))
+    table = open_base(str(made)).objective.table
+    assert table is not None
+    assert (table.schedule, table.start, table.end) == ("linear", 1e-4, 0.02)
+    file.unlink()
+    with pytest.raises(InputError, match=r"scheduler of base .* cannot be had; bring scheduler/scheduler_config\.json"):
+        open_base(str(made))
+    single = tmp_path / "model.ckpt"
+    single.write_bytes(b"")
+    with pytest.raises(InputError, match="is one file, a base is a folder; convert a single checkpoint"):
+        open_base(str(single))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from cohorts.identity import SplitFractions
 from cohorts.preprocess import Preprocess
 from cohorts.records import Array
 from cohorts.store import Cohort
+from cohorts.writer import CohortWriter
 from quality.config import ClassifierConfig, StudyConfig
 from quality.utility.study import run_study
 from quality.utility.study_report import StudyReport, Taught
@@ -52,6 +54,9 @@ def report(real: Cohort, tmp_path_factory: pytest.TempPathFactory, work: Path) -
 
 
 def test_every_arm_is_taught_and_compared_on_the_same_patients(report: StudyReport) -> None:
+    assert {name: one.rule for name, one in report.readings.items()} == {
+        "real": "window", "synthetic 1": "stored", "synthetic 2": "stored", "elsewhere": "window",
+    }  # fmt: skip
     taught = list(dict.fromkeys(score.taught for score in report.scores))
     words = [one.words for one in taught]
     assert words == [
@@ -203,3 +208,16 @@ def test_classical_augmentation_moves_images_and_keeps_what_they_show() -> None:
     volume = torch.zeros((2, 1, 12, 12, 12))
     learner = _ClassicalLearner(new_pupil("small", volume.numpy(), 3, 0), True, plain, ClassicalAugmentation())
     assert learner._augmented(volume, torch.Generator().manual_seed(0)).shape == volume.shape
+
+
+def test_a_cohort_on_another_scale_is_no_test_of_a_classifier(real: Cohort, tmp_path: Path) -> None:
+    outside = write_real(tmp_path / "outside", 30, 9)
+    with CohortWriter(tmp_path / "hu", outside.schema) as writer:
+        for record in outside.records():
+            writer.add(dataclasses.replace(record, pixels=record.pixels.astype(np.int16) * 8 - 1000))
+    other, made = Cohort.open(tmp_path / "hu"), drawn(tmp_path / "made", 30, 1)
+    said = r"images of elsewhere hold values of about .* \(int16\), and the real ones are read from 0…255; ingest both"
+    with pytest.raises(InputError, match=said):
+        run_study(real, [made], PREPROCESS, CONFIG, work=tmp_path / "work", external={"elsewhere": other})
+    with pytest.raises(InputError, match="the synthetic images hold values of about"):
+        run_study(real, [other], PREPROCESS, CONFIG, work=tmp_path / "work")

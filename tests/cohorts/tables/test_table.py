@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 from cohorts.errors import InputError
-from cohorts.table_join import FileKey, Join, RowIndex
+from cohorts.tables.join import FileKey, Join, RowIndex
 from tests.cohorts.files import reasons, rejections, structure, take_in, uid, write_dicom, write_png
 
 
@@ -119,12 +119,15 @@ def test_text_is_taken_only_when_named(tmp_path: Path) -> None:
     assert sorted(cohort.manifest["text"].to_list(), key=str) == ["Clear.", None]
 
 
-def test_rows_that_do_not_parse_and_files_without_row_are_refused_and_spare_rows_counted(tmp_path: Path) -> None:
+def test_a_bad_cell_costs_the_cell_files_without_row_are_refused_and_spare_rows_counted(tmp_path: Path) -> None:
     pictures(tmp_path / "s", *[f"{n}.png" for n in range(12)])
     rows = "".join(f"{n}.png,{40 + n},1\n" for n in range(9))
-    csv(tmp_path / "s" / "t.csv", f"image,age,sick\n{rows}9.png,old,1\n10.png,50,perhaps\n99.png,50,1\n")
-    result = take_in(tmp_path / "s", tmp_path / "c", label_columns=("sick", "sick"))
-    assert rejections(result) == {"9.png": "bad_table_row", "10.png": "bad_table_row", "11.png": "no_table_row"}
+    csv(tmp_path / "s" / "t.csv", f"image,age,sick\n{rows}9.png,old,0\n10.png,50,perhaps\n99.png,50,1\n")
+    result = take_in(tmp_path / "s", tmp_path / "c", label_columns=("sick",))
+    assert rejections(result) == {"11.png": "no_table_row"}
+    assert labels_by_path(result)["10.png"] == {"sick": None}
+    assert labels_by_path(result)["9.png"] == {"sick": False}
+    assert result.cohort.attribute("age").count(None) == 1
     assert "1 of 12 table rows belong to no image that was found" in result.warnings
 
 
@@ -214,8 +217,9 @@ def test_a_column_of_sentences_is_no_label_column(tmp_path: Path) -> None:
     pictures(tmp_path / "s", "a.png")
     rows = "".join(f"{n}.png,finding{n}\n" for n in range(600))
     csv(tmp_path / "s" / "t.csv", f"image,label\na.png,x\n{rows}")
-    with pytest.raises(InputError, match="601 different labels, at most 512"):
-        take_in(tmp_path / "s", tmp_path / "c", table="t.csv")
+    with pytest.raises(InputError, match=r"column 'label' .* 601 different labels, at most 512"):
+        take_in(tmp_path / "s", tmp_path / "c", table="t.csv", label_columns=("label",))
+    assert take_in(tmp_path / "s", tmp_path / "c", table="t.csv").cohort.schema.labels == ()
 
 
 def rows_of(cells: list[str], paths: list[str]) -> list[int | str]:
@@ -244,6 +248,16 @@ def rows_of(cells: list[str], paths: list[str]) -> list[int | str]:
         (["p1/s/v.png", "p2/s/v.png"], ["p1/s/v.png", "p9/s/v.png"], [0, "no_table_row"]),  # names do not identify
         (["a.png"], ["b.png"], ["no_table_row"]),
         (["1.png"], ["11.png"], ["no_table_row"]),  # not by the end of a name
+        (["old/a", "", ""], ["new/a.png"], [0]),  # rows without a path are nobody's
+        (["c/e\u0301.png"], ["x/é.png"], [0]),  # two forms of one letter
+        (["17.0"], ["17.dcm"], [0]),  # a number that a column of numbers made longer
+        (["1.0"], ["1.0.png"], [0]),  # and a file that is called so
+        (["1", "1.0"], ["x/1.png", "x/1.0.png"], [0, 1]),
+        (["1.0"], ["1.png", "1.0.png"], ["ambiguous_table_row", 0]),  # as it is written; the other one may be it too
+        (["1"], ["x/1.0.png"], [0]),
+        (["1.0", "1"], ["1.00.png"], ["ambiguous_table_row"]),
+        (["p1/2.0"], ["p1/2.0.nii.gz"], [0]),
+        (["x  1.png"], ["x 1.png", "x  1.png"], ["ambiguous_table_row"] * 2),  # two files that are read as one
     ],
 )
 def test_which_row_belongs_to_which_path(cells: list[str], paths: list[str], expected: list[int | str]) -> None:
@@ -258,3 +272,14 @@ def test_a_table_of_other_images_is_not_used_unasked(tmp_path: Path) -> None:
     assert result.cohort.schema.labels == ()
     assert any("fits too few images and was not used" in warning for warning in result.warnings)
     assert reasons(take_in(tmp_path / "s", tmp_path / "d", table="t.csv")) == {"no_table_row": 2}
+
+
+def test_a_header_does_not_speak_where_the_table_hid_something(tmp_path: Path) -> None:
+    lines = ["image,patient_id,age"]
+    for number in range(8):
+        pixels = structure(number, dtype="uint16", high=999)
+        write_dicom(tmp_path / "s" / f"{number}.dcm", pixels, PatientID=f"p{number}", PatientAge="095Y")
+        lines.append(f"{number}.dcm,p{number},{'>89' if number < 4 else '' if number < 6 else 60}")
+    csv(tmp_path / "s" / "t.csv", "\n".join(lines) + "\n")
+    ages = take_in(tmp_path / "s", tmp_path / "c").cohort.attribute("age")
+    assert sorted(ages, key=str) == [60.0, 60.0, 95.0, 95.0, None, None, None, None]

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from cohorts.errors import InputError, Reason
+from cohorts.ingestion.series import forget_spoilt_identifiers, is_slice, pixel_digests, series_volumes
+from cohorts.ingestion.source import Refused, common_folder
 from cohorts.options import IngestOptions
 from cohorts.readers.common import ReadOptions
-from cohorts.readers.dicom_geometry import find_stacks
 from cohorts.readers.npz import NpzHead
 from cohorts.readers.tasks import FileHead, ReadJob, Refusal
-from cohorts.source import Refused, common_folder
-from cohorts.table_join import FileKey
+from cohorts.records import Split
+from cohorts.tables.join import FileKey
 
 
 @dataclass(slots=True)
@@ -30,6 +30,13 @@ class Planned:
         row: row of the table.
         label: class by folder.
         mask: path of the mask, relative to the plan's mask root.
+        patient: normalised patient id out of table, path or header; empty where nothing names one.
+        patient_source: which of these named it.
+        study: normalised study id of the table.
+        case: what several files of one examination share, such as the channels of nnU-Net.
+        split: the split that the source gives it.
+        left_out: an export of ours says that it is in none.
+        order: what images are sorted by: a path, then the number of the volume in its series; by default its own path.
     """
 
     paths: tuple[str, ...]
@@ -39,6 +46,17 @@ class Planned:
     row: int | None = None
     label: str | None = None
     mask: str | None = None
+    patient: str = ""
+    patient_source: str = ""
+    study: str = ""
+    case: str = ""
+    split: Split | None = None
+    left_out: bool = False
+    order: tuple[str, int] = ("", 0)
+
+    def __post_init__(self) -> None:
+        if not self.order[0]:
+            self.order = (self.paths[0], 0)
 
     @property
     def weight_bytes(self) -> int:
@@ -51,9 +69,9 @@ class Planned:
         folder = common_folder(self.paths) if len(self.paths) > 1 else None
         paths = ((folder,) if folder and folder != "." else ()) + self.paths
         if dicom is None:
-            return FileKey(paths)
+            return FileKey(paths, (), self.patient)
         uids = (dicom.series, dicom.sop) if len(self.paths) > 1 else (dicom.sop, dicom.series)
-        return FileKey(paths, tuple(uid for uid in uids if uid), dicom.patient)
+        return FileKey(paths, tuple(uid for uid in uids if uid), self.patient or dicom.patient)
 
     def job(self, root: Path, mask_root: Path, options: ReadOptions) -> ReadJob:
         """The work order for a reader."""
@@ -85,10 +103,8 @@ def choose_spatial_dims(
     if options.spatial_dims != "auto":
         return options.spatial_dims
     in_volumes = sum(head.axes == 3 for head in usable if head.kind == "nifti")
-    for group in _series(usable).values():
-        planes = [head.dicom.plane for head in group if head.dicom is not None and head.dicom.plane is not None]
-        stacks, _ = find_stacks(planes, options.min_slices)
-        in_volumes += sum(len(stack.order) for stack in stacks)
+    volumes, _ = series_volumes(usable, options, lambda _: None)  # the same place is the same file, for a count
+    in_volumes += sum(len(volume.heads) for volume in volumes)
     in_volumes += sum(_is_multi_frame_volume(head, options) for head in usable)
     return 3 if 2 * in_volumes > len(usable) else 2
 
@@ -98,32 +114,34 @@ def _is_multi_frame_volume(head: FileHead, options: IngestOptions) -> bool:
     return dicom is not None and dicom.frame_positions and dicom.frames >= options.min_slices
 
 
-def _series(heads: Iterable[FileHead]) -> dict[str, list[FileHead]]:
-    """Single-frame DICOM images by series; localizers and images without place or series are not part of one."""
-    series: dict[str, list[FileHead]] = defaultdict(list)
-    for head in heads:
-        dicom = head.dicom
-        if dicom is not None and dicom.frames == 1 and dicom.plane is not None and not dicom.localizer and dicom.series:
-            series[dicom.series].append(head)
-    return series
-
-
 def group_files(
-    heads: Sequence[FileHead], dims: Literal[2, 3], options: IngestOptions, refused: list[Refused]
+    heads: Sequence[FileHead], dims: Literal[2, 3], options: IngestOptions, refused: list[Refused], root: Path
 ) -> list[Planned]:
-    """One plan per image or volume; files that cannot be part of one are added to ``refused``."""
+    """One plan per image or volume; files that cannot be part of one are added to ``refused``.
+
+    Args:
+        heads: of the usable files.
+        dims: 2 for images, 3 for volumes.
+        options: the user's choices.
+        refused: gets what belongs to no volume.
+        root: source folder, read again only where two files share an identifier or a place.
+    """
+    digest = pixel_digests(root)
     if dims == 2:
+        forget_spoilt_identifiers(heads, digest)
         return [Planned((head.path,), head) for head in heads]
     planned: list[Planned] = []
-    series = _series(heads)
-    grouped = {head.path for group in series.values() for head in group}
     for head in heads:
         if head.dicom is None or _is_multi_frame_volume(head, options):
             planned.append(Planned((head.path,), head))
-        elif head.path not in grouped:
+        elif not is_slice(head):
             refused.append((head.path, Refusal(Reason.GEOMETRY, _why_no_volume(head))))
-    for group in series.values():
-        planned += _volumes(group, options, refused)
+    volumes, without_volume = series_volumes(heads, options, digest)
+    refused += without_volume
+    forget_spoilt_identifiers(heads, digest)
+    for volume in volumes:
+        paths = tuple(head.path for head in volume.heads)
+        planned.append(Planned(paths, volume.heads[0], volume.affine, volume.spacing_mm, order=volume.order))
     return planned
 
 
@@ -133,21 +151,4 @@ def _why_no_volume(head: FileHead) -> str:
         return "a localizer"
     if dicom is not None and dicom.frames > 1:
         return "frames have no positions, or are too few"
-    return "a slice without position, orientation, spacing or series"
-
-
-def _volumes(group: Sequence[FileHead], options: IngestOptions, refused: list[Refused]) -> list[Planned]:
-    unique: dict[str, FileHead] = {}
-    for head in group:
-        sop = head.dicom.sop if head.dicom is not None else ""
-        if unique.setdefault(sop or head.path, head) is not head:
-            refused.append((head.path, Refusal(Reason.DUPLICATE, "the same SOP instance as a file before")))
-    members = list(unique.values())
-    planes = [head.dicom.plane for head in members if head.dicom is not None and head.dicom.plane is not None]
-    stacks, leftovers = find_stacks(planes, options.min_slices)
-    for leftover in leftovers:
-        refused += [(members[i].path, Refusal(Reason.GEOMETRY, leftover.detail)) for i in leftover.planes]
-    return [
-        Planned(tuple(members[i].path for i in stack.order), members[stack.order[0]], stack.affine, stack.spacing_mm)
-        for stack in stacks
-    ]
+    return "a slice without position, orientation or spacing"

@@ -1,0 +1,69 @@
+"""Exports of ours, read back: every value, split and label comes back as it was."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from cohorts.errors import ArtifactError
+from cohorts.export import FACTS_FILE, METADATA_FILE
+from cohorts.folders import read_json
+from cohorts.records import Array
+
+MAPPING = ("file_name", "value_slope", "value_intercept")
+SIGNED = ("int16", "int32")
+
+ValueMapping = dict[str, tuple[float, float]]
+
+
+def export_facts(root: Path) -> dict[str, Any] | None:
+    """What ``export.json`` says, where a folder is an export of ours; else ``None``."""
+    if not (root / FACTS_FILE).is_file():
+        return None
+    try:
+        said = read_json(root / FACTS_FILE)
+    except (ArtifactError, RecursionError):
+        return None
+    return said if isinstance(said, dict) and {"cohort_digest", "total_images", "mapping"} <= set(said) else None
+
+
+def value_mapping(root: Path) -> ValueMapping | None:
+    """Slope and intercept of each file of an export of ours; ``None`` of other folders."""
+    table = root / METADATA_FILE
+    if export_facts(root) is None or not table.is_file():
+        return None
+    try:
+        rows = pl.read_csv(table, columns=list(MAPPING), infer_schema_length=None)
+        numbers = rows.select("file_name", *(pl.col(name).cast(pl.Float64) for name in MAPPING[1:]))
+    except (pl.exceptions.PolarsError, OSError):
+        return None  # a table of somebody else's of the same name
+    return {name: (slope, intercept) for name, slope, intercept in numbers.drop_nulls().iter_rows() if slope != 0}
+
+
+def source_values(stored: Array, slope: float, intercept: float) -> Array:
+    """``slope * stored + intercept``: whole numbers in the smallest format that keeps them, else float32.
+
+    Args:
+        stored: values of a file.
+        slope: from the table of an export.
+        intercept: from the same.
+
+    Example:
+        >>> source_values(np.array([31768, 32768], dtype=np.uint16), 1.0, -32768.0)
+        array([-1000,     0], dtype=int16)
+    """
+    if (slope, intercept) == (1, 0):
+        return stored
+    values = slope * stored.astype(np.float64) + intercept
+    if stored.dtype.kind not in "iu" or not (float(slope).is_integer() and float(intercept).is_integer()):
+        found: Array = values.astype(np.float32)
+        return found
+    signed = slope > 0 > intercept or values.min() < 0
+    formats = SIGNED if signed else ("uint8", "uint16", "uint32") if stored.dtype == np.uint8 else ("uint16", "uint32")
+    for name in formats:
+        if np.iinfo(name).min <= values.min() and values.max() <= np.iinfo(name).max:
+            return values.astype(name)
+    return values

@@ -1,0 +1,85 @@
+"""What the folders of a source may mean: splits, classes or patients. Names alone never decide between the last two."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from cohorts.errors import InputError
+from cohorts.naming import SPLIT_WORDS
+from cohorts.records import Split
+
+_SUBJECT = re.compile(r"sub-([A-Za-z0-9]+)")  # BIDS 1.10, "Entities"
+FOLDER_SPLITS = {word: split for word, split in SPLIT_WORDS.items() if word not in {"tr", "ts", "dev"}}
+"""Words of a split that a folder may have; the short ones may as well be somebody's initials."""
+
+
+@dataclass(frozen=True, slots=True)
+class FolderNames:
+    """The folders of each image, told apart.
+
+    Attributes:
+        levels: per image the names of its folders below the source, split folders aside.
+        splits: per image the split that a folder names, if one does.
+        subjects: per image the subject that its folders name as BIDS does (``sub-<label>``), if they do.
+    """
+
+    levels: tuple[tuple[str, ...], ...]
+    splits: tuple[Split | None, ...]
+    subjects: tuple[str | None, ...]
+
+    @property
+    def open_level(self) -> int | None:
+        """The first level, from 0, at which images lie in several folders; these may be classes as well as patients."""
+        depth = max((len(names) for names in self.levels), default=0)
+        return next((level for level in range(depth) if self.total_at(level) > 1), None)
+
+    @property
+    def subjects_count(self) -> bool:
+        """Whether most images name their subject as BIDS does."""
+        return 2 * sum(subject is not None for subject in self.subjects) > len(self.subjects)
+
+    def total_at(self, level: int) -> int:
+        """How many folders there are at a level."""
+        return len({names[level] for names in self.levels if len(names) > level})
+
+    def at(self, number: int, level: int) -> str:
+        """Folder of an image at a level; empty when it lies higher."""
+        names = self.levels[number]
+        return names[level] if level < len(names) else ""
+
+
+def folder_names(paths: Sequence[str]) -> FolderNames:
+    """Read the folders of images.
+
+    Args:
+        paths: relative POSIX paths.
+    """
+    parents = [PurePosixPath(path).parts[:-1] for path in paths]
+    splits = [
+        next((FOLDER_SPLITS[part.lower()] for part in parts if part.lower() in FOLDER_SPLITS), None)
+        for parts in parents
+    ]
+    levels = [tuple(part for part in parts if part.lower() not in FOLDER_SPLITS) for parts in parents]
+    subjects = [next((match[1] for part in parts if (match := _SUBJECT.fullmatch(part))), None) for parts in parents]
+    return FolderNames(tuple(levels), tuple(splits), tuple(subjects))
+
+
+def ask(names: FolderNames, *, labels_known: bool) -> InputError:
+    """The line that shows both readings and the option for each; it names no folder, since one may be a name."""
+    level = names.open_level or 0
+    total, images, above = names.total_at(level), len(names.levels), "-/" * level
+    where = f"{images} images lie in {total} folders, and nothing says whether these are"
+    if labels_known:
+        return InputError(
+            f"{where} patients",
+            f"set cohort.options.folders={above}patients ({total} patients), or folders=ignore (every file its own "
+            "patient)",
+        )
+    return InputError(
+        f"{where} classes or patients",
+        f"set cohort.options.folders={above}classes ({total} public labels), folders={above}patients "
+        f"({total} patients, no labels), {above}classes/patients (one inside the other), or ignore",
+    )

@@ -1,0 +1,103 @@
+"""What can be said of a source before anything is read from it: the facts that a new recipe starts from."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cohorts.ingestion.folder_names import folder_names
+from cohorts.ingestion.people import (
+    divide,
+    divide_archive,
+    folders_matter,
+    name_by_study,
+    name_by_table,
+    settle_headers,
+    tell_issuers_apart,
+)
+from cohorts.ingestion.planning import begin_plan, read_paths
+from cohorts.ingestion.scanning import lay_out_source, make_workers, scan_heads, source_root
+from cohorts.ingestion.tables import find_tables, use_table
+from cohorts.options import IngestOptions
+from cohorts.progress import Progress
+from cohorts.records import SPLITS
+
+
+@dataclass(slots=True)
+class Findings:
+    """What a source seems to be.
+
+    Attributes:
+        total_images: images or volumes that its files promise.
+        spatial_dims: 2 or 3.
+        tables: tables at its top that fit its images; with several, somebody has to choose.
+        table_problems: why tables could not be read.
+        folders: folders at the first level that may be classes or patients, where nothing else decides; else 0.
+        above: what stands for the folders above those, in ``IngestOptions.folders``.
+        patients_by: how many images have their patient from where; ``""``: from nowhere.
+        labels: number of labels that the table names.
+        splits: images per split of the source, where it is divided unmistakably.
+        masks: images that have a mask.
+    """
+
+    total_images: int = 0
+    spatial_dims: int = 2
+    tables: tuple[str, ...] = ()
+    table_problems: tuple[str, ...] = ()
+    folders: int = 0
+    above: str = ""
+    patients_by: dict[str, int] = field(default_factory=dict)
+    labels: int = 0
+    splits: tuple[str, ...] = ()
+    masks: int = 0
+
+
+def look(source: str | Path, options: IngestOptions | None = None, progress: Progress | None = None) -> Findings:
+    """Look at a source without reading its pixels.
+
+    Args:
+        source: folder of images, or one file.
+        options: choices that were made already.
+        progress: told about files.
+
+    Raises:
+        InputError: there is nothing to look at.
+    """
+    options = options or IngestOptions()
+    root, only = source_root(Path(source))
+    layout = lay_out_source(Path(source), root, only, options)
+    with make_workers(options) as pool:
+        heads = scan_heads(pool, layout, options, progress)
+    plan, usable = begin_plan(layout, heads, options)
+    if plan.archive is not None:
+        head = plan.archive[1]
+        parts = divide_archive(head.parts, options).theirs
+        total = sum(head.parts.values())
+        return Findings(total, plan.schema.spatial_dims, labels=len(head.labels), splits=_in_order(parts))
+    read_paths(plan, usable, layout, options)
+    found = Findings(len(plan.images), plan.schema.spatial_dims, masks=len(layout.masks) + len(layout.beside))
+    if options.table == "auto":
+        candidates = find_tables(plan, layout, options)
+        found.tables = tuple(candidate.names[0] for candidate in candidates.fitting)
+        problems = [*candidates.unreadable, *candidates.unjoined]
+        found.table_problems = tuple(str(problem) for problem in problems)
+    if len(found.tables) > 1:
+        return found  # somebody has to choose first
+    use_table(plan, layout, options)
+    name_by_table(plan)
+    tell_issuers_apart(plan)
+    settle_headers(plan)
+    name_by_study(plan)
+    found.total_images = len(plan.images)
+    found.labels = 0 if plan.table is None else len(plan.table.labels)
+    found.patients_by = dict(Counter(image.patient_source for image in plan.images))
+    names = folder_names([image.paths[0] for image in plan.images])
+    if options.folders == "ask" and names.open_level is not None and folders_matter(plan):
+        found.folders, found.above = names.total_at(names.open_level), "-/" * names.open_level
+    found.splits = _in_order(divide(plan, options).theirs)
+    return found
+
+
+def _in_order(splits: frozenset[str]) -> tuple[str, ...]:
+    return tuple(split for split in SPLITS if split in splits)

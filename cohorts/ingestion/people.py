@@ -1,0 +1,220 @@
+"""Whose each image is, out of table, path or header, written alike; and on which side the source puts them."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Mapping
+from pathlib import PurePosixPath
+
+from cohorts.errors import InputError, Reason
+from cohorts.ingestion.folder_names import FolderNames, ask
+from cohorts.ingestion.grouping import Planned
+from cohorts.ingestion.layout import Layout
+from cohorts.ingestion.mask_places import CHANNEL_ENDING
+from cohorts.ingestion.plan import Plan
+from cohorts.ingestion.splits import Division
+from cohorts.naming import plain_id
+from cohorts.options import IngestOptions
+from cohorts.readers.tasks import Refusal
+from cohorts.records import LEFT_OUT_SPLIT, SPLITS
+from cohorts.tables.join import stem
+
+HEADER = "DICOM header"
+
+
+def name_by_path(plan: Plan, names: FolderNames, layout: Layout, options: IngestOptions) -> None:
+    """Write patient ids that paths or headers name into the planned images: pattern, folder, BIDS subject, header."""
+    level = options.folder_level("patients")
+    pattern = re.compile(options.patient_pattern) if options.patient_pattern else None
+    for number, image in enumerate(plan.images):
+        candidates = (
+            ("patient_pattern", _first_group(pattern, image.paths[0])),
+            ("folder", "" if level is None else names.at(number, level)),
+            ("BIDS subject", _subject(names, number)),
+            (HEADER, image.head.dicom.patient if image.head.dicom is not None else ""),
+        )
+        found = next(((source, plain_id(text)) for source, text in candidates if plain_id(text)), ("", ""))
+        image.patient_source, image.patient = found
+        image.split = names.splits[number]
+        if layout.dataset is not None:
+            image.case = CHANNEL_ENDING.sub("", PurePosixPath(stem(image.paths[0])).name)
+
+
+def settle_headers(plan: Plan) -> None:
+    """Let images that a table leaves unnamed follow what it calls their header's patient, and tell where they differ.
+
+    A header id that the table, a folder or a pattern gives to several patients may be a placeholder, or one person
+    under several names: nobody is merged, and a warning says so.
+    """
+    renamed: dict[str, set[str]] = defaultdict(set)
+    for image in plan.images:
+        if image.patient and image.patient_source != HEADER and (header := _header_id(image)):
+            renamed[header].add(image.patient)
+    for image in plan.images:
+        names = renamed.get(_header_id(image), set()) if image.patient_source == HEADER else set()
+        if len(names) == 1:
+            image.patient_source, image.patient = "the table's name of the DICOM header's patient", next(iter(names))
+    several = sum(len(names) > 1 for names in renamed.values())
+    if several:
+        plan.warnings.append(
+            f"{several} patient ids of DICOM headers are several patients by table, folder or pattern, which count; "
+            "if a header is right, one person may lie in several splits"
+        )
+
+
+def _header_id(image: Planned) -> str:
+    return image.head.dicom.patient if image.head.dicom is not None else ""
+
+
+def tell_issuers_apart(plan: Plan) -> None:
+    """Give patients of one id under several issuers (DICOM PS3.3 C.7.1.1, IssuerOfPatientID) names of their own."""
+    issuers: dict[str, set[str]] = defaultdict(set)
+    for image in plan.images:
+        if image.head.dicom is not None and image.head.dicom.issuer:
+            issuers[image.head.dicom.patient].add(image.head.dicom.issuer)
+    for image in plan.images:
+        dicom = image.head.dicom
+        if dicom is not None and image.patient_source == HEADER and len(issuers.get(dicom.patient, ())) > 1:
+            image.patient = f"{dicom.patient} of {dicom.issuer}"
+
+
+def name_by_study(plan: Plan) -> None:
+    """Give DICOM images that name nobody the patient whom the rest of their study names, when it is one person."""
+    named: dict[str, set[str]] = defaultdict(set)
+    for image in plan.images:
+        if image.head.dicom is not None and image.head.dicom.study and image.patient:
+            named[image.head.dicom.study].add(image.patient)
+    for image in plan.images:
+        dicom = image.head.dicom
+        if not image.patient and dicom is not None and len(found := named.get(dicom.study, set())) == 1:
+            image.patient_source, image.patient = "DICOM study", next(iter(found))
+    several = {study for study, patients in named.items() if len(patients) > 1}
+    nobody = Refusal(Reason.GEOMETRY, "names no patient, and its study names several")
+    plan.keep(lambda image: nobody if not image.patient and _study_of(image) in several else None)
+
+
+def _study_of(image: Planned) -> str:
+    return image.head.dicom.study if image.head.dicom is not None else ""
+
+
+def _subject(names: FolderNames, number: int) -> str:
+    subject = names.subjects[number]
+    return f"sub-{subject}" if subject is not None and names.subjects_count else ""
+
+
+def _first_group(pattern: re.Pattern[str] | None, path: str) -> str:
+    match = pattern.search(path) if pattern is not None else None
+    return (match[1] or "") if match else ""
+
+
+def name_by_table(plan: Plan) -> None:
+    """Let the table's patients, studies and splits take precedence."""
+    contradicting = 0
+    for image in plan.images:
+        if plan.table is None or image.row is None:
+            continue
+        patient, image.study, split = plan.table.who(image.row)
+        contradicting += bool(split) and image.split is not None and image.split != split
+        if patient:
+            image.patient_source, image.patient = "the table", patient
+        image.split = next((known for known in SPLITS if known == split), image.split)
+        image.left_out = split == LEFT_OUT_SPLIT
+    if contradicting:
+        plan.warnings.append(f"{contradicting} images lie in folders of another split than the table says; it counts")
+
+
+def alike_ids(plan: Plan) -> str | None:
+    """A warning of ids that differ by case or leading zeros only: a tool may have changed one person into two."""
+    ids = {image.patient for image in plan.images} - {""}
+    alike = len(ids) - len({name.casefold().lstrip("0") or "0" for name in ids})
+    if not alike:
+        return None
+    return f"{alike} patient ids differ from another by case or leading zeros only; they count as different patients"
+
+
+def require_patients(plan: Plan, names: FolderNames, options: IngestOptions) -> None:
+    """Stop where images of unknown patients lie in several folders and nobody said what these are.
+
+    Raises:
+        InputError: shows both readings, and the option for each.
+    """
+    if options.folders != "ask" or names.open_level is None or not folders_matter(plan):
+        return
+    raise ask(names, labels_known=plan.table is not None and bool(plan.table.labels))
+
+
+def folders_matter(plan: Plan) -> bool:
+    """Whether folders may name patients: some image that has no header is nobody's, or most images are.
+
+    A few DICOM files without an id among many that have one do not stop the others; study or series stand for them.
+    """
+    unknown = [image for image in plan.images if not image.patient]
+    return any(image.head.dicom is None for image in unknown) or 2 * len(unknown) > len(plan.images)
+
+
+def identity_of(image: Planned, part: int | None = None) -> str:
+    """What stands for the patient: the id, else the study, the series or the case, else the file.
+
+    Args:
+        image: planned image.
+        part: row of an archive, each of which is an image of its own; pages and frames of a file are not.
+    """
+    if image.patient:
+        return image.patient
+    dicom = image.head.dicom
+    study = image.study or (dicom.study if dicom is not None else "")
+    if study:
+        return f"study\0{study}"
+    if dicom is not None and dicom.series:
+        return f"series\0{dicom.series}"
+    if image.case:
+        return f"case\0{image.case}"
+    return f"image\0{image.paths[0]}\0{'' if part is None else part}"
+
+
+def divide(plan: Plan, options: IngestOptions) -> Division:
+    """How the source divides its patients, where that counts.
+
+    Raises:
+        InputError: the division was asked for and there is none.
+    """
+    if options.source_splits == "ignore":
+        return Division()
+    stated = [(identity_of(image), image.split) for image in plan.images if image.split is not None]
+    unmistakable = bool(stated) and len(stated) == sum(not image.left_out for image in plan.images)
+    if options.source_splits == "auto" and not unmistakable:
+        if stated and len({split for _, split in stated}) > 1:
+            plan.warnings.append(
+                f"{len(stated)} of {len(plan.images)} images lie in a split of the source, which is not kept since "
+                "others lie in none; set source_splits to use or ignore"
+            )
+        return Division()
+    if not stated:
+        raise InputError("the source divides its images into no splits", "leave source_splits at auto")
+    division = Division.of(stated, exact=plan.is_export)
+    if "train" not in division.theirs:
+        plan.warnings.append("the source puts no image into train; source_splits=ignore divides its images anew")
+    return _settled(plan, division, options)
+
+
+def divide_archive(parts: Mapping[str, int], options: IngestOptions) -> Division:
+    """How the parts of an archive divide its rows; each of them is told its part."""
+    named = frozenset(split for split in SPLITS if parts.get(split))
+    return Division() if options.source_splits == "ignore" else Division(theirs=named)
+
+
+def _settled(plan: Plan, division: Division, options: IngestOptions) -> Division:
+    if division.on_both_sides:
+        both = len(division.on_both_sides)
+        if options.split_conflicts == "refuse":
+            plan.keep(lambda image: _on_both_sides if identity_of(image) in division.on_both_sides else None)
+            plan.warnings.append(f"{both} patients lie in several splits of the source; their images were left out")
+        else:
+            plan.warnings.append(
+                f"{both} patients lie in several splits of the source; all their images went to the most held-out one"
+            )
+    return division
+
+
+_on_both_sides = Refusal(Reason.SPLIT_CONFLICT, "its patient lies in several splits of the source")

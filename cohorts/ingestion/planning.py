@@ -1,0 +1,192 @@
+"""The plan of an ingestion out of paths, headers and the table: each question decided once, in one order."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Literal
+
+from cohorts.errors import InputError, Reason
+from cohorts.exported import export_facts, value_mapping
+from cohorts.ingestion.folder_names import FolderNames, folder_names
+from cohorts.ingestion.grouping import choose_spatial_dims, group_files
+from cohorts.ingestion.layout import Layout
+from cohorts.ingestion.masks import use_masks
+from cohorts.ingestion.people import (
+    alike_ids,
+    divide,
+    divide_archive,
+    name_by_path,
+    name_by_study,
+    name_by_table,
+    require_patients,
+    settle_headers,
+    tell_issuers_apart,
+)
+from cohorts.ingestion.plan import Plan
+from cohorts.ingestion.tables import use_table
+from cohorts.options import IngestOptions
+from cohorts.readers.common import ReadOptions
+from cohorts.readers.npz import NpzHead
+from cohorts.readers.tasks import FileHead, Refusal
+from cohorts.records import AttributeSpec, CohortSchema
+from cohorts.tables.table import UNITS
+
+HEADER_ATTRIBUTES: dict[str, Literal["continuous", "categorical"]] = {
+    "age": "continuous",
+    "sex": "categorical",
+    "view": "categorical",
+    "body_part": "categorical",
+}
+
+
+def make_plan(layout: Layout, heads: Sequence[FileHead], options: IngestOptions) -> Plan:
+    """Decide everything that can be decided from paths, headers and the table.
+
+    Args:
+        layout: what :func:`~cohorts.ingestion.layout.lay_out` found.
+        heads: one per file of ``layout.images``, in that order.
+        options: the user's choices.
+
+    Raises:
+        InputError: table, columns or options do not fit the source, or nothing says what its folders are.
+    """
+    plan, usable = begin_plan(layout, heads, options)
+    if plan.archive is not None:
+        plan.schema = _archive_schema(plan.archive[1], options)
+        plan.division = divide_archive(plan.archive[1].parts, options)
+        return plan
+    names = read_paths(plan, usable, layout, options)
+    use_table(plan, layout, options)
+    if (values := plan.values) is not None:
+        unlisted = Refusal(Reason.NO_TABLE_ROW, "the export's table does not say what its values stand for")
+        plan.keep(lambda image: None if image.paths[0] in values else unlisted)
+    name_by_table(plan)
+    tell_issuers_apart(plan)
+    settle_headers(plan)
+    name_by_study(plan)
+    names = folder_names([image.paths[0] for image in plan.images])
+    require_patients(plan, names, options)
+    if (alike := alike_ids(plan)) is not None:
+        plan.warnings.append(alike)
+    labels = _folder_labels(plan, names, options)
+    use_masks(plan, layout, options)
+    plan.division = divide(plan, options)
+    plan.schema = _schema(plan, labels, options)
+    plan.refused.sort(key=lambda item: item[0])
+    return plan
+
+
+def begin_plan(layout: Layout, heads: Sequence[FileHead], options: IngestOptions) -> tuple[Plan, list[FileHead]]:
+    """A plan that knows the kind of the source, and the heads of the files that can be read."""
+    usable = [head for head in heads if head.refusal is None]
+    archive = _archive(usable, heads, layout, options)
+    dims = choose_spatial_dims(usable, options, archive)
+    schema = CohortSchema(spatial_dims=dims)
+    plan = Plan(layout.root, schema, _read_options(options, dims), layout.mask_root, layout.total_files)
+    plan.refused = [*layout.refused, *((head.path, head.refusal) for head in heads if head.refusal is not None)]
+    plan.archive = archive
+    if layout.dataset is not None:
+        plan.use("dataset.json", "dataset.json of nnU-Net")
+        plan.mask_values, plan.modality = layout.dataset.mask_values, layout.dataset.modality
+    plan.is_export, plan.values = export_facts(layout.root) is not None, value_mapping(layout.root)
+    return plan, usable
+
+
+def read_paths(plan: Plan, usable: Sequence[FileHead], layout: Layout, options: IngestOptions) -> FolderNames:
+    """Group files into images, in the order of their first path, and read what their paths say."""
+    archives = [head for head in usable if head.kind == "npz"]
+    aside = Refusal(Reason.UNSUPPORTED_PIXELS, "an archive of images among files: ingest it alone")
+    plan.refused += [(head.path, aside) for head in archives]
+    images = [head for head in usable if head.kind != "npz"]
+    plan.images = group_files(images, plan.schema.spatial_dims, options, plan.refused, layout.root)
+    plan.images.sort(key=lambda image: image.order)
+    names = folder_names([image.paths[0] for image in plan.images])
+    name_by_path(plan, names, layout, options)
+    return names
+
+
+def _archive(
+    usable: Sequence[FileHead], heads: Sequence[FileHead], layout: Layout, options: IngestOptions
+) -> tuple[str, NpzHead] | None:
+    """The archive that is the whole source; a lone file that cannot be one is fatal."""
+    if len(heads) == 1 and heads[0].refusal is not None and heads[0].refusal.reason is Reason.PICKLE:
+        raise InputError(
+            f"{layout.root / heads[0].path if layout.total_files == 1 else layout.root} cannot be read: "
+            f"{heads[0].refusal.detail}",
+            "save it again from plain arrays",
+        )
+    archives = [head for head in usable if head.kind == "npz"]
+    if len(archives) > 1 and len(archives) == len(usable):
+        raise InputError(f"{layout.root} holds {len(archives)} .npz archives", "ingest one at a time")
+    if len(archives) != 1 or len(usable) != 1 or archives[0].npz is None:
+        return None
+    found = archives[0].npz
+    if options.label_names and len(options.label_names) != len(found.labels):
+        raise InputError(
+            f"label_names has {len(options.label_names)} names, the archive has {len(found.labels)} labels",
+            "name each label, in order",
+        )
+    return archives[0].path, replace(found, labels=options.label_names or found.labels)
+
+
+def _archive_schema(head: NpzHead, options: IngestOptions) -> CohortSchema:
+    exclusive = head.exclusive if options.exclusive == "auto" else options.exclusive
+    return CohortSchema(
+        spatial_dims=3 if head.spatial_dims == 3 else 2,
+        labels=head.labels,
+        exclusive=exclusive and len(head.labels) > 1,
+        patients="per_image",
+    )
+
+
+def _read_options(options: IngestOptions, dims: Literal[2, 3]) -> ReadOptions:
+    return ReadOptions(
+        spatial_dims=dims,
+        color=options.color,
+        split_frames=options.frames == "split",
+        min_side=options.min_side,
+        min_slices=options.min_slices,
+        max_bytes=options.max_image_mib * 2**20,
+        near_duplicates=options.near_duplicates != "off",
+    )
+
+
+def _folder_labels(plan: Plan, names: FolderNames, options: IngestOptions) -> tuple[tuple[str, ...], bool]:
+    """Classes by folder, written into the planned images; the table's labels come first where there are some."""
+    level = options.folder_level("classes")
+    if level is None or not plan.images:
+        return (), False
+    if plan.table is not None and plan.table.labels:
+        plan.warnings.append("folders are classes, but the table names labels: the table's are taken")
+        return (), False
+    if names.total_at(level) < 2:
+        return (), False
+    for number, image in enumerate(plan.images):
+        image.label = names.at(number, level) or None
+    found = tuple(sorted({image.label for image in plan.images if image.label is not None}))
+    return found, len(found) > 1
+
+
+def _schema(plan: Plan, folder_labels: tuple[tuple[str, ...], bool], options: IngestOptions) -> CohortSchema:
+    table = plan.table
+    labels, exclusive = (table.labels, table.exclusive) if table is not None and table.labels else folder_labels
+    attributes = {spec.name: spec for spec in (table.attributes if table is not None else ())}
+    seen: Counter[str] = Counter()
+    for image in plan.images:
+        if image.head.dicom is not None:
+            seen.update(image.head.dicom.attributes.keys())
+    wanted = options.attribute_kinds
+    for name, kind in HEADER_ATTRIBUTES.items():
+        if name not in attributes and seen[name] and (wanted is None or name in wanted):
+            attributes[name] = AttributeSpec(name=name, kind=kind, unit=UNITS.get(name, ""))
+    lacking = [name for name in wanted or () if name not in attributes]
+    if lacking and plan.images:
+        raise InputError(f"there is no attribute {lacking[0]!r}", "name a column of the table, or leave it out")
+    return CohortSchema(
+        spatial_dims=3 if plan.read_options.spatial_dims == 3 else 2,
+        labels=labels,
+        exclusive=exclusive,
+        attributes=tuple(attributes.values()),
+    )

@@ -1,0 +1,250 @@
+"""Which single-frame DICOM files are slices of one volume: nobody is merged, and no identifier is believed alone.
+
+Files are taken together by patient *and* study *and* series *and* frame of reference, since tools spoil any one of
+these. Two files are the same image when their place and their pixels are equal, never because an identifier is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from cohorts.errors import Reason, UnreadableImage
+from cohorts.naming import plain_id
+from cohorts.options import IngestOptions
+from cohorts.readers.dicom_file import PIXEL_KEYWORDS, open_dicom, quietly, values_of
+from cohorts.readers.dicom_geometry import Plane
+from cohorts.readers.dicom_header import DicomHead
+from cohorts.readers.dicom_stacks import REPEATED, Stack, find_stacks
+from cohorts.readers.tasks import FileHead, Refusal
+
+Digest = Callable[[FileHead], Hashable]
+COPY = Refusal(Reason.DUPLICATE, "the same pixels at the same place as a file before")
+NOBODY = Refusal(Reason.GEOMETRY, "names no patient, while other slices of its series do")
+UNNAMED = Refusal(Reason.GEOMETRY, "names no series, and the slices beside it do not form one volume without doubt")
+ANONYMOUS = Refusal(Reason.GEOMETRY, "names neither series nor study nor patient")
+_VALUE_KEYWORDS = (
+    "RescaleSlope",
+    "RescaleIntercept",
+    "RescaleType",
+    "ModalityLUTSequence",
+    "DoseGridScaling",
+    "DoseUnits",
+    "Units",
+    "PhotometricInterpretation",
+    "PixelPaddingValue",
+    "PixelPaddingRangeLimit",
+    "BitsStored",
+    "HighBit",
+    "PixelRepresentation",
+    "Rows",
+    "Columns",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class SeriesVolume:
+    """Slices of one volume, in order.
+
+    Attributes:
+        heads: one file each.
+        affine: voxel-to-world matrix.
+        spacing_mm: along slices, rows and columns.
+        order: where it comes among other images: the first path of its series, then its number within that.
+    """
+
+    heads: tuple[FileHead, ...]
+    affine: tuple[float, ...]
+    spacing_mm: tuple[float, ...]
+    order: tuple[str, int]
+
+
+def is_slice(head: FileHead) -> bool:
+    """Whether a file may be a slice: one frame with a place, and no localizer."""
+    dicom = head.dicom
+    return dicom is not None and dicom.frames == 1 and dicom.plane is not None and not dicom.localizer
+
+
+def series_volumes(
+    heads: Iterable[FileHead], options: IngestOptions, digest: Digest
+) -> tuple[list[SeriesVolume], list[tuple[str, Refusal]]]:
+    """Volumes of all slices, and which files belong to none.
+
+    Args:
+        heads: of any files; those that are no slices are passed over.
+        options: ``min_slices``, and ``patient_pattern``, which tells patients apart as the header does.
+        digest: what recognises the pixels of a file again; it is asked only where two files share a place.
+    """
+    refused: list[tuple[str, Refusal]] = []
+    volumes: list[SeriesVolume] = []
+    for members, named in _groups([head for head in heads if is_slice(head)], options, refused):
+        finder = _Finder(members, options.min_slices, digest)
+        found = finder.volumes()
+        copies_only = all(refusal is COPY for _, refusal in finder.refused)
+        if named or (len(found) == 1 and copies_only and _agree(found[0].heads)):
+            volumes += found
+            refused += finder.refused
+        else:
+            refused += [(head.path, UNNAMED) for head in members]
+    return volumes, refused
+
+
+def forget_spoilt_identifiers(heads: Sequence[FileHead], digest: Digest) -> None:
+    """Empty identifiers that different images share, so that no table is joined by them.
+
+    A SOPInstanceUID on files of different pixels identifies none of them, nor does a SeriesInstanceUID that several
+    patients or studies have. Call it when the series were found.
+    """
+    by_sop: dict[str, list[FileHead]] = defaultdict(list)
+    owners: dict[str, set[tuple[str, str]]] = defaultdict(set)
+    for head in heads:
+        if head.dicom is not None:
+            by_sop[head.dicom.sop].append(head)
+            owners[head.dicom.series].add((head.dicom.patient, head.dicom.study))
+    for sop, sharing in by_sop.items():
+        if sop and len(sharing) > 1 and len({digest(head) for head in sharing}) > 1:
+            for head in sharing:
+                _dicom(head).sop = ""
+    for head in heads:
+        if head.dicom is not None and len(owners[head.dicom.series]) > 1:
+            head.dicom.series = ""
+
+
+def pixel_digests(root: Path) -> Digest:
+    """A function that digests the encoded pixels of a file below ``root`` and what turns them into values, once.
+
+    It decodes nothing, since codecs run in worker processes only: a copy that was compressed in another way is not
+    recognised. A file that cannot be read is equal to no other.
+    """
+    known: dict[str, Hashable] = {}
+
+    def digest(head: FileHead) -> Hashable:
+        if head.path not in known:
+            try:
+                known[head.path] = _encoded_digest(root / head.path)
+            except (UnreadableImage, OSError):
+                known[head.path] = head.path
+        return known[head.path]
+
+    return digest
+
+
+def _encoded_digest(path: Path) -> str:
+    with quietly():
+        ds = open_dicom(path)
+        found = hashlib.blake2b(str(ds.file_meta.TransferSyntaxUID.is_little_endian).encode(), digest_size=16)
+        found.update(repr([values_of(ds, keyword) for keyword in _VALUE_KEYWORDS]).encode())
+        for keyword in PIXEL_KEYWORDS:
+            found.update(ds.get(keyword) or b"")
+    return found.hexdigest()
+
+
+def _dicom(head: FileHead) -> DicomHead:
+    assert head.dicom is not None  # noqa: S101 - only slices get here
+    return head.dicom
+
+
+def _plane(head: FileHead) -> Plane:
+    plane = _dicom(head).plane
+    assert plane is not None  # noqa: S101 - only slices get here
+    return plane
+
+
+def _patient(head: FileHead, options: IngestOptions) -> str:
+    """Whose a file is, by its path where ``patient_pattern`` finds somebody, else by its header."""
+    match = re.search(options.patient_pattern, head.path) if options.patient_pattern else None
+    return plain_id(match[1]) if match and match[1] else _dicom(head).patient
+
+
+def _groups(
+    slices: Sequence[FileHead], options: IngestOptions, refused: list[tuple[str, Refusal]]
+) -> list[tuple[list[FileHead], bool]]:
+    """Slices that may share a volume, and whether a series names them; the others go to ``refused``.
+
+    A slice without patient beside others with one is given to nobody: under the name of the others it would be a guess
+    about a person, and as somebody of its own it could come into another split than the rest of that person.
+    """
+    groups: dict[tuple[Hashable, ...], list[FileHead]] = defaultdict(list)
+    people: dict[tuple[str, ...], set[str]] = defaultdict(set)
+    series_of: dict[str, tuple[str, ...]] = {}
+    for head in slices:
+        dicom = _dicom(head)
+        folder = "" if dicom.series else PurePosixPath(head.path).parent.as_posix()
+        series_of[head.path] = (dicom.study, dicom.series, folder)
+        people[series_of[head.path]].add(_patient(head, options))
+    for head in slices:
+        dicom, patient, series = _dicom(head), _patient(head, options), series_of[head.path]
+        if not patient and len(people[series]) > 1:
+            refused.append((head.path, NOBODY))
+        elif not (patient or dicom.study or dicom.series):
+            refused.append((head.path, ANONYMOUS))
+        else:
+            groups[patient, series, dicom.frame_of_reference, dicom.modality].append(head)
+    return [(members, bool(_dicom(members[0]).series)) for members in groups.values()]
+
+
+def _agree(members: Sequence[FileHead]) -> bool:
+    """Whether nothing contradicts that slices without a series are one: no second series number, no number twice."""
+    numbers = [_dicom(head).instance for head in members if _dicom(head).instance]
+    return len({_plane(head).traits[:1] for head in members}) == 1 and len(set(numbers)) == len(numbers)
+
+
+class _Finder:
+    """Finds the volumes of one group: copies first, then stacks, then what only its folder tells apart."""
+
+    def __init__(self, members: Sequence[FileHead], min_slices: int, digest: Digest) -> None:
+        self.refused: list[tuple[str, Refusal]] = []
+        self._first = min(head.path for head in members)
+        self._min_slices = min_slices
+        self._digest = digest
+        self._members = self._without_copies(members, lambda head: (_plane(head), _dicom(head).instance))
+
+    def volumes(self) -> list[SeriesVolume]:
+        """Volumes in the order of what tells them apart; files of none are in ``refused``."""
+        found, repeated = self._stacked(self._members)
+        if repeated:
+            alone = self._without_copies(repeated, lambda head: (_plane(head).position, _plane(head).orientation))
+            more, repeated = self._stacked(alone)
+            found += more
+        folders: dict[str, list[FileHead]] = defaultdict(list)
+        for head in repeated:
+            folders[PurePosixPath(head.path).parent.as_posix()].append(head)
+        for members in folders.values():
+            more, repeated = self._stacked(members)
+            found += more
+            self.refused += [(head.path, Refusal(Reason.GEOMETRY, REPEATED)) for head in repeated]
+        return [
+            SeriesVolume(heads, stack.affine, stack.spacing_mm, (self._first, number))
+            for number, (heads, stack) in enumerate(found)
+        ]
+
+    def _without_copies(self, members: Sequence[FileHead], place: Digest) -> list[FileHead]:
+        """Members without those that have the place and the pixels of one before."""
+        together: dict[Hashable, list[FileHead]] = defaultdict(list)
+        for head in members:
+            together[place(head)].append(head)
+        copies: set[str] = set()
+        for same in together.values():
+            seen: set[Hashable] = set()
+            for head in same if len(same) > 1 else ():
+                if self._digest(head) in seen:
+                    copies.add(head.path)
+                seen.add(self._digest(head))
+        self.refused += [(path, COPY) for path in sorted(copies)]
+        return [head for head in members if head.path not in copies]
+
+    def _stacked(self, members: Sequence[FileHead]) -> tuple[list[tuple[tuple[FileHead, ...], Stack]], list[FileHead]]:
+        """Stacks with their files, and the files at positions that nothing tells apart; others are refused."""
+        stacks, leftovers = find_stacks([_plane(head) for head in members], self._min_slices)
+        repeated: list[FileHead] = []
+        for leftover in leftovers:
+            heads = [members[i] for i in leftover.planes]
+            if leftover.detail == REPEATED:
+                repeated += heads
+            else:
+                self.refused += [(head.path, Refusal(Reason.GEOMETRY, leftover.detail)) for head in heads]
+        return [(tuple(members[i] for i in stack.order), stack) for stack in stacks], repeated

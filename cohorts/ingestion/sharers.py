@@ -1,0 +1,62 @@
+"""Which labels and categories enough patients share: a rare one could point to one of them."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+
+Term = tuple[str, str]
+
+
+@dataclass(slots=True)
+class Sharers:
+    """Counts the patients of each term, up to a minimum.
+
+    Attributes:
+        minimum: patients that must share a term.
+    """
+
+    minimum: int
+    _patients: dict[Term, set[str]] = field(default_factory=lambda: defaultdict(set))
+
+    def note(
+        self, patient: str, labels: Mapping[str, bool | None], attributes: Mapping[str, float | str | None]
+    ) -> None:
+        """Take an image: the labels that are present, and its categories."""
+        terms = [("", name) for name, value in labels.items() if value]
+        terms += [(name, value) for name, value in attributes.items() if isinstance(value, str)]
+        for term in terms:
+            known = self._patients[term]
+            if len(known) < self.minimum:
+                known.add(patient)
+
+    def note_values(self, patient: str, attribute: str, values: Iterable[str]) -> None:
+        """Take an image that has several values of one thing, such as the numbers of its mask."""
+        for value in values:
+            known = self._patients[attribute, value]
+            if len(known) < self.minimum:
+                known.add(patient)
+
+    def is_rare(self, attribute: str, value: str) -> bool:
+        """Whether too few patients share a value."""
+        return self._few(attribute, value)
+
+    def rare_labels(self, labels: Iterable[str], named: Collection[str]) -> list[str]:
+        """Labels that too few patients share and nobody named."""
+        return [name for name in labels if name not in named and self._few("", name)]
+
+    def rare_categories(self, named: Mapping[str, Collection[str]]) -> dict[str, list[str]]:
+        """Attribute → categories that too few patients share and nobody named."""
+        rare: dict[str, list[str]] = defaultdict(list)
+        for attribute, value in self._patients:
+            if attribute and value not in named.get(attribute, ()) and self._few(attribute, value):
+                rare[attribute].append(value)
+        return {name: sorted(values) for name, values in rare.items()}
+
+    def total_of(self, attribute: str) -> int:
+        """How many categories of an attribute occurred."""
+        return sum(name == attribute for name, _ in self._patients)
+
+    def _few(self, attribute: str, value: str) -> bool:
+        return len(self._patients.get((attribute, value), ())) < self.minimum

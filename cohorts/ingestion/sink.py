@@ -1,0 +1,342 @@
+"""The end of ingestion: drops duplicates, names patients and splits, writes rows, and keeps count of every file."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from cohorts.duplicates import NearDuplicates
+from cohorts.errors import InputError, Reason, UnreadableImage
+from cohorts.exported import source_values
+from cohorts.folders import pixel_digest
+from cohorts.identity import IdentityKey
+from cohorts.ingestion.grouping import Planned
+from cohorts.ingestion.people import identity_of
+from cohorts.ingestion.plan import Plan
+from cohorts.ingestion.repeats import Repeats
+from cohorts.ingestion.sharers import Sharers
+from cohorts.options import IngestOptions
+from cohorts.private import PrivateFolder
+from cohorts.readers.tasks import ReadResult, ReadyImage, Refusal
+from cohorts.records import LEFT_OUT_SPLIT, SPLITS, ImageRecord, Split
+from cohorts.tables.ages import settled_age
+from cohorts.tables.table import RowContent
+from cohorts.writer import CohortWriter
+
+MODALITY, MASK = "\0modality", "\0mask"  # no attribute can be called so
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """What later decisions need of a row that was written; ``identity`` is empty where its patient is known.
+
+    ``left_out``: an export of ours says so.
+    """
+
+    image_id: str
+    patient: str
+    split: Split
+    given: Split | None
+    identity: str
+    left_out: bool
+
+
+@dataclass
+class Sink:
+    """Takes results in order: drops duplicates, names patients, writes rows, and keeps count."""
+
+    plan: Plan
+    options: IngestOptions
+    key: IdentityKey
+    writer: CohortWriter
+    private: PrivateFolder
+    accepted: set[str] = field(default_factory=set)
+    exact_duplicates: int = 0
+    near_duplicates: int = 0
+    warnings: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.warnings += self.plan.warnings
+        archive = self.plan.archive
+        self.total = len(self.plan.images) if archive is None else sum(archive[1].parts.values())
+        self._parts = (
+            [] if archive is None else [part for part, total in archive[1].parts.items() for _ in range(total)]
+        )
+        self._refused: dict[str, Reason] = {}  # first reason of each file
+        self._frames: Counter[str] = Counter()
+        self._rows: list[_Row] = []
+        self._by_digest: dict[bytes, int] = {}
+        searched = self.options.near_duplicates != "off"
+        self._near = NearDuplicates(self.plan.read_options.spatial_dims) if searched else None
+        self._repeats = Repeats()
+        self._sharers = Sharers(self.options.min_patients)
+        self._labels_of_first: dict[int, int] = {}
+        self._other_labels = self._other_patients = 0
+        self._mask_values: set[int] = set()
+        self._has_text = False
+
+    def refuse(self, paths: Iterable[str], refusal: Refusal) -> None:
+        """Note a refusal, or stop at it when the options are strict."""
+        if self.options.strict:
+            raise InputError(
+                f"a file of the source was refused ({refusal.reason.value}: {refusal.detail})",
+                "run without strict to take the others, and see which with medphantom inspect --rejected",
+            )
+        for path in paths:
+            self.private.reject(path, refusal)
+            self._refused.setdefault(path, refusal.reason)
+            self._frames[path] += refusal.frame is not None
+
+    def take(self, planned: Planned, result: ReadResult) -> None:
+        """Take what one job gave."""
+        for refusal in result.refusals:
+            self.refuse(planned.paths, refusal)
+        if not result.images:
+            return
+        try:
+            content = RowContent()
+            if self.plan.table is not None and planned.row is not None:
+                content = self.plan.table.content(planned.row)
+        except UnreadableImage as error:
+            self.refuse(planned.paths, Refusal(error.reason, error.detail))
+            return
+        for ready in result.images:
+            self._add(planned, self._with_source_values(planned, ready), content)
+
+    def _with_source_values(self, planned: Planned, ready: ReadyImage) -> ReadyImage:
+        """Of an export of ours: the values that it was made from."""
+        mapping = (self.plan.values or {}).get(planned.paths[0])
+        if mapping is None or mapping == (1, 0):
+            return ready
+        ready.image.pixels = source_values(ready.image.pixels, *mapping)
+        ready.image.inverted = mapping[0] < 0
+        return replace(ready, digest=pixel_digest(ready.image.pixels))
+
+    def _add(self, planned: Planned, ready: ReadyImage, content: RowContent) -> None:
+        labels = self._labels(planned, ready, content)
+        first = self._by_digest.setdefault(bytes.fromhex(ready.digest), len(self._rows))
+        repeated = first != len(self._rows)
+        if repeated and self._repeat_refused(planned, ready, labels, first):
+            return
+        near = self._neighbours(ready)
+        if near and not repeated and self.options.near_duplicates == "drop":
+            refusal = Refusal(Reason.DUPLICATE, "nearly the same image as one before", ready.image.frame)
+            self.near_duplicates += 1
+            self.refuse(planned.paths, refusal)
+            self._by_digest.pop(bytes.fromhex(ready.digest))
+            return
+        self._labels_of_first.setdefault(first, _mark(labels))
+        earlier = [first, *(number for number in near if number != first)] if repeated else near
+        self.near_duplicates += bool(earlier)
+        self._repeats.add(earlier)
+        if self._near is not None and ready.thumbnail is not None:
+            self._near.add(ready.thumbnail)
+        self._write(planned, ready, content, labels, self._rows[earlier[0]].image_id if earlier else None)
+
+    def _neighbours(self, ready: ReadyImage) -> list[int]:
+        return [] if self._near is None or ready.thumbnail is None else self._near.similar(ready.thumbnail)
+
+    def _repeat_refused(self, planned: Planned, ready: ReadyImage, labels: dict[str, bool | None], first: int) -> bool:
+        """Whether an image with the pixels of an earlier one is left out; contradicting labels are named."""
+        differ = self._labels_of_first.get(first) != _mark(labels)
+        self._other_labels += differ
+        self._other_patients += bool(planned.patient) and self._rows[first].patient != self._pseudonym(planned)
+        self.exact_duplicates += self.options.duplicates == "reject"
+        if self.options.duplicates != "reject":
+            return False
+        detail = "the same pixels as an image before" + (", under other labels" if differ else "")
+        for path in planned.paths:
+            self.private.link(
+                path,
+                "duplicate",
+                image_id=self._rows[first].image_id,
+                frame=ready.image.frame,
+                patient_id=planned.patient,
+                patient=self._pseudonym(planned),
+            )
+        self.refuse(planned.paths, Refusal(Reason.DUPLICATE, detail, ready.image.frame))
+        return True
+
+    def _write(
+        self,
+        planned: Planned,
+        ready: ReadyImage,
+        content: RowContent,
+        labels: dict[str, bool | None],
+        near_duplicate_of: str | None,
+    ) -> None:
+        image, dicom = ready.image, planned.head.dicom
+        study = planned.study or (dicom.study if dicom is not None else "")
+        frame = "" if image.frame is None else str(image.frame)
+        # a row of an archive is an image of its own; pages and frames of one file are of one patient
+        identity = identity_of(planned, None if self.plan.archive is None else image.frame)
+        given = self._given(planned, image.frame)
+        patient = self.key.pseudonym("patient", identity)
+        image_id = self.key.pseudonym("image", f"{planned.paths[0]}\0{frame}")
+        split = self.plan.division.split(identity, self.key, self.options.split, given)
+        attributes = self._attributes(planned, content)
+        if image.mask is not None:
+            values = {int(value) for value in np.unique(image.mask)}
+            self._mask_values |= values
+            self._sharers.note_values(patient, MASK, map(str, values))
+        self._has_text |= content.text is not None
+        for path in planned.paths:
+            self.accepted.add(path)
+            self.private.link(
+                path, "image", image_id=image_id, frame=image.frame, patient_id=planned.patient, patient=patient
+            )
+        modality = (dicom.modality if dicom is not None else None) or self.options.modality or self.plan.modality
+        self._sharers.note(patient, labels, {**attributes, MODALITY: modality})
+        self._rows.append(_Row(image_id, patient, split, given, "" if planned.patient else identity, planned.left_out))
+        record = ImageRecord(
+            image_id=image_id,
+            patient=patient,
+            pixels=image.pixels,
+            split=split,
+            study=self.key.pseudonym("study", study) if study else None,
+            channels=image.channels,
+            inverted=image.inverted,
+            spacing_mm=image.spacing_mm,
+            affine=image.affine,
+            modality=modality,
+            labels=labels,
+            attributes=attributes,
+            text=content.text,
+            mask=image.mask,
+            voi=image.voi,
+            near_duplicate_of=near_duplicate_of,
+        )
+        self.writer.add(record, digest=ready.digest)
+
+    def _pseudonym(self, planned: Planned) -> str:
+        return self.key.pseudonym("patient", identity_of(planned))
+
+    def _given(self, planned: Planned, frame: int | None) -> Split | None:
+        """The split that the source gives an image, where its division is kept."""
+        if not self.plan.division.theirs:
+            return None
+        name = self._parts[frame or 0] if self._parts else planned.split
+        return next((split for split in SPLITS if split == name), None)
+
+    def _attributes(self, planned: Planned, content: RowContent) -> dict[str, float | str | None]:
+        dicom, names = planned.head.dicom, {spec.name for spec in self.plan.schema.attributes}
+        attributes = {name: value for name, value in (dicom.attributes if dicom else {}).items() if name in names}
+        attributes = {name: value for name, value in attributes.items() if name not in content.unread}
+        if isinstance(age := attributes.get("age"), float):
+            attributes["age"] = settled_age(age, self.options)
+        return attributes | {name: value for name, value in content.attributes.items() if value is not None}
+
+    def _labels(self, planned: Planned, ready: ReadyImage, content: RowContent) -> dict[str, bool | None]:
+        if planned.label is not None:
+            return {name: name == planned.label for name in self.plan.schema.labels}
+        return content.labels or ready.image.labels
+
+    def close(self, source: Path) -> None:
+        """Finish splits, vocabulary and warnings.
+
+        Raises:
+            InputError: no image was taken.
+        """
+        if not self._rows:
+            counts = Counter(self._refused.values())
+            summary = ", ".join(f"{total} {reason.value}" for reason, total in sorted(counts.items()))
+            raise InputError(f"no image of {source} could be taken: {summary or 'nothing to read'}", "check the source")
+        found = {v: name for v, name in self.plan.mask_values.items() if not self._sharers.is_rare(MASK, str(v))}
+        self.rare_masks = len(self._mask_values & set(self.plan.mask_values) - set(found))
+        given_names = found | self.options.mask_values
+        names = {value: given_names.get(value, str(value)) for value in sorted(self._mask_values)}
+        if 0 in names and 0 not in given_names:
+            names[0] = "background"
+        without_patient = sum(bool(row.identity) for row in self._rows)
+        self.writer.describe(
+            mask_values=names, has_text=self._has_text, patients="per_image" if without_patient else "known"
+        )
+        self._settle()
+        self._warn(without_patient)
+
+    def _settle(self) -> None:
+        """What only the whole can decide: splits of near duplicates, and what too few patients share."""
+        splits = self._final_splits()
+        changed = {row.image_id: split for row, split in zip(self._rows, splits, strict=True) if split != row.split}
+        table = self.plan.table
+        named: set[str] = {*self.options.labels, *self.options.label_columns, *self.options.label_names}
+        if self.plan.is_export and table is not None:
+            named |= set(table.labels)  # an export of ours: its vocabulary was looked at before
+        self.rare_labels = self._sharers.rare_labels(self.plan.schema.labels, named)
+        categories = {} if self.plan.is_export else self._sharers.rare_categories(self.options.categories)
+        categories.pop(MASK, None)  # numbers of masks stay, their names do not
+        modalities = self._rare_modalities(categories)
+        self.rare_categories = {name: len(values) for name, values in {**categories, **modalities}.items()}
+        self.left_out = splits.count(LEFT_OUT_SPLIT)
+        if changed or self.rare_labels or categories or modalities:
+            self.writer.settle(
+                splits=changed,
+                without_labels=self.rare_labels,
+                without_categories=categories,
+                without_modalities=modalities.get("modality", ()),
+            )
+
+    def _rare_modalities(self, categories: dict[str, list[str]]) -> dict[str, list[str]]:
+        """Take the modality out of the rare categories: one that all images have points to nobody."""
+        rare = categories.pop(MODALITY, [])
+        return {"modality": rare} if rare and self._sharers.total_of(MODALITY) > 1 else {}
+
+    def _final_splits(self) -> list[str]:
+        splits: list[str] = [LEFT_OUT_SPLIT if row.left_out else row.split for row in self._rows]
+        if self._near is None and self.options.duplicates == "reject":
+            return splits
+        if self.options.near_duplicates == "together":
+            sides = [self._side(row) if row.identity else None for row in self._rows]
+            for number, first in enumerate(self._repeats.groups(sides, [row.identity for row in self._rows])):
+                row = self._rows[first]
+                if first != number and not self._rows[number].left_out:
+                    splits[number] = self.plan.division.split(row.identity, self.key, self.options.split, row.given)
+        for number in self._repeats.left_out(splits, [row.patient for row in self._rows]):
+            splits[number] = LEFT_OUT_SPLIT
+        return splits
+
+    def _side(self, row: _Row) -> str:
+        """The side of the source's division that an image of an unknown patient is on."""
+        return self.plan.division.of_patient.get(row.identity) or row.given or ""
+
+    def _warn(self, without_patient: int) -> None:
+        total = len(self._rows)
+        if without_patient:
+            self.warnings.append(f"{without_patient} of {total} images name no patient: splits may share patients")
+        if self.exact_duplicates:
+            self.warnings.append(
+                f"{self.exact_duplicates} images repeat the pixels of an earlier one and were left out"
+            )
+        if self._other_labels:
+            self.warnings.append(
+                f"{self._other_labels} exact duplicates carry other labels than the first copy"
+                + ("; medphantom inspect --rejected names them" if self.options.duplicates == "reject" else "")
+            )
+        if self._other_patients:
+            self.warnings.append(
+                f"{self._other_patients} exact duplicates are of another patient than the first copy: "
+                "one person under two ids, or a picture in two folders"
+            )
+        if self.options.near_duplicates == "off":
+            self.warnings.append("near duplicates were not looked for: images may judge what learned from their twin")
+        if self.left_out:
+            self.warnings.append(
+                f"{self.left_out} images outside train nearly repeat a training image of another patient; nothing "
+                "learns from them or is scored on them"
+            )
+
+    def rejected_files(self) -> Counter[Reason]:
+        """Files that gave no image, by their first reason."""
+        return Counter(reason for path, reason in self._refused.items() if path not in self.accepted)
+
+    def rejected_frames(self) -> int:
+        """Frames refused in files that gave other images."""
+        return sum(total for path, total in self._frames.items() if path in self.accepted)
+
+
+def _mark(labels: dict[str, bool | None]) -> int:
+    return hash(tuple(sorted(labels.items())))

@@ -1,0 +1,89 @@
+"""What a header says of its pixels is complete and free of contradictions, or the image is refused.
+
+Every check names what is wrong and never a value. The list of attributes is in ``docs/formats/sources.md``.
+"""
+
+from __future__ import annotations
+
+import pydicom
+
+from cohorts.errors import Reason, UnreadableImage
+from cohorts.readers.dicom_decode import JPEG_FAMILY
+from cohorts.readers.dicom_file import code_of, functional_group, integer_of, numbers_of, values_of
+from cohorts.readers.dicom_header import spacing_of
+
+GREY = {"MONOCHROME1", "MONOCHROME2"}
+COLORS = {"RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT"}
+SHAPES = {"MONOCHROME1": "INVERSE", "MONOCHROME2": "IDENTITY"}  # PS3.3 C.8.11.3.1.2
+ALLOCATED = {1, 8, 16, 32, 64}
+
+
+def require_described(ds: pydicom.Dataset) -> None:
+    """Check the attributes that decide what pixels mean (PS3.3 C.7.6.3, C.7.6.19, C.11.6; PS3.5 8.1.1).
+
+    Raises:
+        UnreadableImage: something is missing, contradicts another attribute, or is not supported.
+    """
+    problem = _samples(ds) or _bits(ds) or _presentation(ds) or _shape(ds) or _people(ds)
+    if problem:
+        raise UnreadableImage(Reason.UNSUPPORTED_PIXELS, problem)
+
+
+def _samples(ds: pydicom.Dataset) -> str:
+    samples, meaning = integer_of(ds, "SamplesPerPixel"), code_of(ds, "PhotometricInterpretation")
+    if meaning in GREY or meaning == "PALETTE COLOR":
+        return "" if samples == 1 else "samples per pixel that contradict the photometric interpretation"
+    if meaning not in COLORS:
+        return "a photometric interpretation that is missing or retired"
+    if samples != 3:
+        return "samples per pixel that contradict the photometric interpretation"
+    if integer_of(ds, "PixelRepresentation"):
+        return "signed colour"
+    compressed = ds.file_meta.TransferSyntaxUID in JPEG_FAMILY
+    if not compressed and values_of(ds, "PlanarConfiguration") not in ([0], [1]):
+        return "colour without planar configuration"
+    return ""
+
+
+def _bits(ds: pydicom.Dataset) -> str:
+    allocated = integer_of(ds, "BitsAllocated")
+    if allocated not in ALLOCATED:
+        return "bits allocated that are missing or packed"
+    if "PixelData" not in ds:
+        return ""
+    stored, high = integer_of(ds, "BitsStored"), values_of(ds, "HighBit")
+    if not 1 <= stored <= allocated or len(high) != 1 or not stored - 1 <= integer_of(ds, "HighBit") < allocated:
+        return "bits stored or a high bit that do not fit the bits allocated"
+    if integer_of(ds, "PixelRepresentation") not in {0, 1}:
+        return "a pixel representation that does not exist"
+    return ""
+
+
+def _presentation(ds: pydicom.Dataset) -> str:
+    """What would turn some grey values into colours, or turn the direction of brightness twice."""
+    meaning = code_of(ds, "PhotometricInterpretation")
+    colored = code_of(ds, "PixelPresentation") not in {"", "MONOCHROME"} and meaning in GREY | {"PALETTE COLOR"}
+    if colored or "LargestMonochromePixelValue" in ds or ds.get("EnhancedPaletteColorLookupTableSequence"):
+        return "grey values of which some stand for colours"
+    if meaning == "PALETTE COLOR" and any(
+        keyword in ds for keyword in ("AlphaPaletteColorLookupTableData", "SegmentedAlphaPaletteColorLookupTableData")
+    ):
+        return "a palette with opacity"
+    shape = code_of(ds, "PresentationLUTShape")
+    if meaning in GREY and shape and shape != SHAPES[meaning]:
+        return "a presentation LUT shape that contradicts the photometric interpretation"
+    return ""
+
+
+def _shape(ds: pydicom.Dataset) -> str:
+    aspect = numbers_of(ds, "PixelAspectRatio", 2)
+    if aspect is None or aspect[0] == aspect[1]:
+        return ""
+    measures = functional_group(ds, 0, "PixelMeasuresSequence") or ds
+    return "" if spacing_of(measures) else "pixels that are not square, and no spacing"
+
+
+def _people(ds: pydicom.Dataset) -> str:
+    if code_of(ds, "BurnedInAnnotation") == "YES":
+        return "text is burned into the pixels, its header says: cover it and say NO, or leave it out"
+    return ""

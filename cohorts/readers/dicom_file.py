@@ -1,0 +1,200 @@
+"""One DICOM file: opened, told whether it was cut off, and its elements by typed access that keeps no free text."""
+
+from __future__ import annotations
+
+import logging
+import math
+import warnings
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+from pydicom.dataelem import RawDataElement
+from pydicom.tag import BaseTag, Tag
+from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ExplicitVRLittleEndian
+from pydicom.uid import ImplicitVRLittleEndian as Implicit
+
+from cohorts.errors import Reason, UnreadableImage
+
+DIRECTORY_CLASS = "1.2.840.10008.1.3.10"
+PIXEL_KEYWORDS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
+_ASCII_VRS = {"AS", "CS", "DA", "DS", "IS", "TM", "UI"}  # their values are plain text (PS3.5 6.2)
+_META_STARTS = 132  # after the preamble and its four letters (PS3.10 7.1)
+_LARGEST_PROBED = 2**30  # larger files are not read whole only to say why they hold no image
+_CUT_OFF = "the file ends before its data set does"
+
+
+@contextmanager
+def quietly() -> Iterator[None]:
+    """Keep pydicom from logging or warning, since its messages repeat header values, and from judging values."""
+    logger = logging.getLogger("pydicom")
+    before = logger.disabled
+    logger.disabled = True
+    try:
+        with warnings.catch_warnings(), pydicom.config.disable_value_validation():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.disabled = before
+
+
+def open_dicom(path: Path, **how: Any) -> pydicom.Dataset:
+    """Read a file; one without preamble or file meta information is taken when it names a SOP class.
+
+    Raises:
+        UnreadableImage: it is no DICOM file, a directory of others, or it was cut off.
+    """
+    try:
+        ds = pydicom.dcmread(path, force=True, **how)
+        sop_class = str(ds.get("SOPClassUID", "")) or str(ds.file_meta.get("MediaStorageSOPClassUID", ""))
+        if "TransferSyntaxUID" not in ds.file_meta:
+            implicit, little = ds.original_encoding
+            explicit = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
+            ds.file_meta.TransferSyntaxUID = Implicit if implicit else explicit
+    except MemoryError:
+        raise
+    except Exception as error:  # a broken file may raise anything
+        if isinstance(error, EOFError) or _deflated_part_ends(error) or is_cut_off(path):
+            raise UnreadableImage(Reason.TRUNCATED, _CUT_OFF) from None
+        raise UnreadableImage(Reason.BROKEN, f"cannot be parsed as DICOM ({type(error).__name__})") from None
+    if not sop_class and not has_pixels(ds) and "Rows" not in ds:
+        raise no_pixels(path, "a DICOM data set without SOP class and image")
+    if sop_class == DIRECTORY_CLASS:
+        raise UnreadableImage(Reason.NOT_AN_IMAGE, "a DICOMDIR")
+    return ds
+
+
+def no_pixels(path: Path, detail: str) -> UnreadableImage:
+    """Why a file holds no pixels: it was cut off before them, or never had any."""
+    if is_cut_off(path):
+        return UnreadableImage(Reason.TRUNCATED, _CUT_OFF)
+    return UnreadableImage(Reason.NO_PIXELS, detail)
+
+
+def is_cut_off(path: Path) -> bool:
+    """Whether a file ends inside an element of its data set.
+
+    A small element is put behind the file: where the last element is complete it is found, else the last element, an
+    open sequence or open pixel data swallows it. A file cut exactly between two elements cannot be told from a shorter
+    one. Deflated files are told by their compressed stream instead.
+    """
+    if path.stat().st_size > _LARGEST_PROBED:
+        return False
+    data = path.read_bytes()
+    try:
+        if _meta_information_ends(data):
+            return True
+        ds = pydicom.dcmread(BytesIO(data), force=True, stop_before_pixels=True)
+        syntax = ds.file_meta.get("TransferSyntaxUID")
+        if syntax == DeflatedExplicitVRLittleEndian:
+            return False
+        implicit, little = ds.original_encoding
+        length = (4).to_bytes(4, "little" if little else "big")
+        tag = b"\xfc\xff\xfc\xff" if little else b"\xff\xfc\xff\xfc"  # data set trailing padding, PS3.10 7.2
+        probe = tag + (length if implicit else b"OB\0\0" + length) + b"end\0"
+        ds = pydicom.dcmread(BytesIO(data + probe), force=True)
+        return ds.get("DataSetTrailingPadding") != b"end\0"
+    except MemoryError:
+        raise
+    except EOFError:
+        return True
+    except Exception as error:  # what does not parse is broken, not cut off
+        return _deflated_part_ends(error)
+
+
+def _meta_information_ends(data: bytes) -> bool:
+    """Whether a file is shorter than its file meta information says (group length, PS3.10 7.1)."""
+    head = data[_META_STARTS : _META_STARTS + 12]
+    if data[128:_META_STARTS] != b"DICM":
+        return False
+    if len(head) < 12:
+        return True
+    if head[:8] != b"\x02\0\0\0UL\4\0":
+        return False
+    return len(data) <= _META_STARTS + 12 + int.from_bytes(head[8:12], "little")
+
+
+def _deflated_part_ends(error: BaseException) -> bool:
+    return isinstance(error, zlib.error) and "incomplete" in str(error)
+
+
+def has_pixels(ds: pydicom.Dataset) -> bool:
+    """Whether the data set carries pixels of any kind."""
+    return any(keyword in ds for keyword in PIXEL_KEYWORDS)
+
+
+def functional_group(ds: pydicom.Dataset, frame: int, keyword: str) -> pydicom.Dataset | None:
+    """The first item of a functional group macro of one frame: its own, else the shared one."""
+    for groups, index in (("PerFrameFunctionalGroupsSequence", frame), ("SharedFunctionalGroupsSequence", 0)):
+        items = ds.get(groups)
+        if items and index < len(items) and items[index].get(keyword):
+            return items[index][keyword][0]
+    return None
+
+
+def values_of(ds: pydicom.Dataset, keyword: str) -> list[Any]:
+    """The values of an element; none when it is absent, empty or does not parse."""
+    try:
+        raw = ds.get_item(_tag(keyword))
+        if isinstance(raw, RawDataElement) and raw.VR in _ASCII_VRS:  # spares pydicom's conversion, for speed
+            text = (raw.value or b"").decode("ascii")
+            return [part.strip(" \0") for part in text.split("\\")] if text.strip(" \0") else []
+        if isinstance(raw, RawDataElement) and raw.VR == "US":
+            order = "<" if raw.is_little_endian else ">"
+            return [int(value) for value in np.frombuffer(raw.value or b"", dtype=f"{order}u2")]
+        value = ds.get(keyword)
+    except Exception:  # a broken element may raise anything when it is converted
+        return []
+    if value is None or value == "":
+        return []
+    return list(value) if isinstance(value, (list, tuple, pydicom.multival.MultiValue)) else [value]
+
+
+@cache
+def _tag(keyword: str) -> BaseTag:
+    return Tag(keyword)
+
+
+def text_of(ds: pydicom.Dataset, keyword: str) -> str:
+    """The first value of an element as stripped text; empty when there is none."""
+    values = values_of(ds, keyword)
+    return str(values[0]).strip() if values else ""
+
+
+def whole_text_of(ds: pydicom.Dataset, keyword: str) -> str:
+    r"""An identifier with everything that was written, also behind a backslash; empty when there is none.
+
+    The standard parts values by a backslash and allows one value (PS3.5 6.2, 6.4); tools that write ``HOSP\1`` mean
+    all of it, and its first part alone would make one patient of a hospital.
+    """
+    return "\\".join(str(value).strip() for value in values_of(ds, keyword)).strip()
+
+
+def code_of(ds: pydicom.Dataset, keyword: str) -> str:
+    """The first value of a code string: upper case, without the spaces around that VR CS allows (PS3.5 6.2)."""
+    return text_of(ds, keyword).upper()
+
+
+def integer_of(ds: pydicom.Dataset, keyword: str) -> int:
+    """The first value of an element as a whole number; 0 when there is none."""
+    try:
+        return int(values_of(ds, keyword)[0])
+    except (IndexError, TypeError, ValueError):
+        return 0
+
+
+def numbers_of(ds: pydicom.Dataset, keyword: str, count: int | None = None) -> list[float] | None:
+    """Finite numbers of an element; ``None`` when there are not exactly ``count`` of them."""
+    try:
+        numbers = [float(value) for value in values_of(ds, keyword)]
+    except (TypeError, ValueError):
+        return None
+    if not numbers or (count is not None and len(numbers) != count) or not all(map(math.isfinite, numbers)):
+        return None
+    return numbers

@@ -1,0 +1,265 @@
+"""Attributes of images out of columns: numbers in their range, categories in one spelling; a bad cell is not stated."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from cohorts.errors import InputError
+from cohorts.naming import plain_id, plain_name
+from cohorts.options import IngestOptions
+from cohorts.records import ATTRIBUTE_PREFIX, AttributeSpec
+from cohorts.tables.age_names import says_age, says_age_group, says_birth, unit_of_name
+from cohorts.tables.ages import (
+    OLDEST_YEARS,
+    age_of_text,
+    is_range_of_ages,
+    number_and_unit,
+    settled_age,
+    youngest_of_open_age,
+)
+from cohorts.tables.cells import CLEAR_SHARE, comma_is_decimal, no_name, number_of, one_spelling
+from cohorts.tables.columns import USUAL_ATTRIBUTES, Columns
+from cohorts.tables.file import clean_name
+
+UNITS = {"age": "years"}
+MANY_CATEGORIES = 256
+UNKNOWN = {"unknown", "unk", "unspecified"}
+OUT_OF_RANGE = f"lie outside 0 to {OLDEST_YEARS} years"
+RANGE = "hold a range of ages such as 90-100"
+AGES_SHARE = 0.5  # a column of ages stays one when many cells are spoilt: the alternative is a category per age
+IDENTIFYING_SHARE, IDENTIFYING_CELLS = 0.9, 20
+_CODE = re.compile(r"[A-Za-z]{0,5}[-_/ .]?[+(]?[0-9][0-9 ()/-]*")  # a record number, a telephone number, a postcode
+
+
+@dataclass(slots=True)
+class Attribute:
+    """One attribute: where it is found and what each text of its cells means.
+
+    Attributes:
+        spec: its name and kind.
+        column: its column.
+        values: text of a cell → value; a text that is missing here states nothing.
+        cells: text of each row.
+    """
+
+    spec: AttributeSpec
+    column: str
+    values: dict[str, float | str]
+    cells: list[str]
+
+    def of(self, row: int) -> float | str | None:
+        """What a row states."""
+        return self.values.get(self.cells[row])
+
+    def is_unread(self, row: int) -> bool:
+        """Whether a cell says something that states nothing."""
+        return bool(self.cells[row]) and self.cells[row] not in self.values
+
+    def keep(self, categories: Collection[str]) -> None:
+        """Forget all other categories."""
+        self.values = {cell: value for cell, value in self.values.items() if value in categories}
+
+
+def find_attributes(columns: Columns, options: IngestOptions, remarks: list[str]) -> list[Attribute]:
+    """The attributes that were asked for, else those of usual names.
+
+    Args:
+        columns: of the table.
+        options: which attributes.
+        remarks: takes what of the cells is not believed, in words that repeat none.
+
+    Raises:
+        InputError: a named column cannot be an attribute: it identifies people or files, or would tell ages that
+            ``max_age`` caps.
+    """
+    named = options.attribute_kinds is not None
+    found = [_attribute(columns, options, entry, named, remarks) for entry in _wanted(columns, options)]
+    return [attribute for attribute in found if attribute is not None]
+
+
+def _wanted(columns: Columns, options: IngestOptions) -> list[tuple[str, str, str]]:
+    """Column, name and kind of each attribute."""
+    chosen: list[tuple[str, str, str]] = []
+    if options.attribute_kinds is not None:
+        for name, kind in options.attribute_kinds.items():
+            exact = clean_name(name) in columns.frame.columns
+            usual = (ATTRIBUTE_PREFIX + name, name, *USUAL_ATTRIBUTES.get(name, ()))
+            column = columns.find("attributes", name if exact else "", usual)
+            if column is not None:  # else the files' headers may know it
+                chosen.append((column, name, kind))
+        return chosen
+    prefixed_columns = [name for name in columns.frame.columns if name.startswith(ATTRIBUTE_PREFIX)]
+    chosen += [(name, name.removeprefix(ATTRIBUTE_PREFIX), "auto") for name in prefixed_columns]
+    for name, usual in USUAL_ATTRIBUTES.items():
+        column = columns.find("attributes", "", usual)
+        if column is not None and name not in {taken for _, taken, _ in chosen}:
+            chosen.append((column, name, "auto"))
+    return chosen
+
+
+def _attribute(
+    columns: Columns, options: IngestOptions, entry: tuple[str, str, str], named: bool, remarks: list[str]
+) -> Attribute | None:
+    column, name, kind = entry
+    columns.refuse_if_identifying(column, f"leave {name} out of attributes")
+    counts = columns.counts(column)
+    if not counts and not named:
+        return None  # the files' headers may know it
+    if problem := _uncapped(columns, entry, options):
+        if named:
+            raise InputError(*problem)
+        remarks.append(f"{problem[0]}: it is not used")
+        return None
+    age = _age_unit(entry, counts, options)
+    if named and age is None and _may_identify(counts):
+        remarks.append(
+            f"column {column!r}: nearly every row has a number or code of its own, which may identify patients"
+        )
+    if kind == "auto" and name in USUAL_ATTRIBUTES and age is None:
+        kind = "categorical"  # whatever its codes are
+    found = None if kind == "categorical" else _continuous(entry, counts, age, options, remarks)
+    if found is not None:
+        return Attribute(found[0], column, dict(found[1]), columns.cells(column))
+    return _categorical(columns, entry, counts, named, remarks)
+
+
+def _uncapped(columns: Columns, entry: tuple[str, str, str], options: IngestOptions) -> tuple[str, str] | None:
+    """Why an attribute would tell ages above ``max_age``, and what to do; ``None`` when it would not."""
+    column, name, kind = entry
+    if options.max_age is None:
+        return None
+    where = f"column {column!r} of {columns.path}"
+    if says_birth(name) or says_birth(column):
+        return f"{where} says when people were born, and with it ages that max_age caps", f"leave {name} out"
+    if says_age_group(name) or says_age_group(column):
+        return f"{where} says ages in groups, which max_age cannot cap", f"leave {name} out, or max_age"
+    if kind == "categorical" and (says_age(name) or says_age(column)):
+        return f"{where} says ages, which max_age caps, and they are no categories", f"ask for {name}:continuous"
+    return None
+
+
+def _age_unit(entry: tuple[str, str, str], counts: Counter[str], options: IngestOptions) -> float | None:
+    """Length in years of the unit of a column of ages; ``None`` when its cells are no ages.
+
+    What only says age (the age of a stone, a bone age in months) is taken for one where ages are capped, or where the
+    column's name or cells state a unit.
+    """
+    column, name, kind = entry
+    unit = None if column.startswith(ATTRIBUTE_PREFIX) else unit_of_name(column)  # our own exports are in years
+    if name == "age":
+        return unit or 1.0
+    if kind == "categorical" or says_age_group(column) or not (says_age(name) or says_age(column)):
+        return None
+    units = sum(total for cell, total in counts.items() if number_and_unit(cell))
+    stated = unit_of_name(column) is not None or (units and units >= AGES_SHARE * sum(counts.values()))
+    return (unit or 1.0) if stated or options.max_age is not None else None
+
+
+def _continuous(
+    entry: tuple[str, str, str], counts: Counter[str], age: float | None, options: IngestOptions, remarks: list[str]
+) -> tuple[AttributeSpec, dict[str, float]] | None:
+    """The numbers of a column; ``None`` when it holds few and nobody said that it holds numbers."""
+    column, name, kind = entry
+    values, total_strange, wrong = _numbers(counts, age, options)
+    share = CLEAR_SHARE if age is None else AGES_SHARE
+    fitting = sum(counts.values()) - total_strange
+    capped = age is not None and options.max_age is not None  # a category per age would tell the oldest apart
+    clear = (counts or age is not None) and fitting >= share * sum(counts.values())
+    if not (kind == "continuous" or capped or clear):
+        return None
+    if age not in {None, 1.0}:
+        remarks.append(f"column {column!r}: its unit is converted into years")
+    remarks += [f"column {column!r}: {count} cells {why} and are not stated" for why, count in wrong.items()]
+    spec = AttributeSpec(name=name, kind="continuous", unit=UNITS.get(name, "" if age is None else UNITS["age"]))
+    return spec, values
+
+
+def _categorical(
+    columns: Columns, entry: tuple[str, str, str], counts: Counter[str], named: bool, remarks: list[str]
+) -> Attribute | None:
+    column, name, _ = entry
+    why = _no_categories(counts)
+    if why and named:
+        what = f"column {column!r} of {columns.path} {why}"
+        raise InputError(what, f"leave {name} out, or ask for {name}:continuous")
+    if why:
+        remarks.append(f"column {column!r} {why}: it is not used")
+        return None
+    spelt = one_spelling({cell: count for cell, count in counts.items() if plain_name(cell) not in UNKNOWN})
+    merged = len(spelt) - len(set(spelt.values()))
+    if merged:
+        remarks.append(f"column {column!r}: {merged} values differ from another one only in case or spaces")
+    return Attribute(AttributeSpec(name=name, kind="categorical"), column, dict(spelt), columns.cells(column))
+
+
+def _may_identify(counts: Counter[str]) -> bool:
+    """Whether nearly every row has a whole number or a code of digits of its own, as record numbers are."""
+    total = sum(counts.values())
+    codes = sum(_CODE.fullmatch(plain_id(cell)) is not None for cell in counts)
+    return total >= IDENTIFYING_CELLS and codes > IDENTIFYING_SHARE * total
+
+
+def _no_categories(counts: Counter[str]) -> str:
+    """Why these cells are no categories; empty when they may be."""
+    if len(counts) > MANY_CATEGORIES:
+        return f"has {len(counts)} different values, at most {MANY_CATEGORIES} are categories"
+    strange = [problem for cell in counts if (problem := no_name(cell)) and problem != "of digits alone"]
+    return f"has {len(strange)} different values {strange[0]}" if strange else ""
+
+
+def _numbers(
+    counts: Counter[str], age: float | None, options: IngestOptions
+) -> tuple[dict[str, float], int, Counter[str]]:
+    """Value of each text that is a number; how many cells hold none at all, and all that are not stated, by reason."""
+    numbers = [(number_and_unit(cell) or (cell, 1.0))[0] if age is not None else cell for cell in counts]
+    decimal_comma = comma_is_decimal(numbers)
+    values: dict[str, float] = {}
+    wrong: Counter[str] = Counter()
+    total_strange = 0
+    for cell, count in counts.items():
+        try:
+            values[cell] = _number(cell, decimal_comma) if age is None else _age(cell, decimal_comma, age, options)
+        except ValueError as error:
+            wrong[str(error)] += count
+            is_age = age is not None and (str(error) == OUT_OF_RANGE or youngest_of_open_age(cell) is not None)
+            total_strange += 0 if is_age or plain_name(cell) in UNKNOWN else count
+    return values, total_strange, wrong
+
+
+def _number(cell: str, decimal_comma: bool) -> float:
+    age = age_of_text(cell)
+    return number_of(cell, decimal_comma) if age is None else age
+
+
+def _age(cell: str, decimal_comma: bool, unit: float, options: IngestOptions) -> float:
+    """An age in years.
+
+    Args:
+        cell: its text; a unit that it states itself comes first.
+        decimal_comma: as of :func:`~cohorts.tables.cells.number_of`.
+        unit: length in years of the column's unit.
+        options: of which ``max_age`` counts.
+
+    Raises:
+        ValueError: it is none; the message says why without saying what the cell holds.
+    """
+    youngest = youngest_of_open_age(cell)
+    if youngest is not None:
+        stated = number_and_unit(cell) is not None or unit == 1.0
+        if not stated or options.max_age is None or not options.max_age < youngest <= OLDEST_YEARS:
+            raise ValueError("hold an open age such as 90+, which max_age decides about,")
+        return float(options.max_age + 1)
+    if is_range_of_ages(cell):
+        raise ValueError(RANGE)
+    years = age_of_text(cell)
+    if years is None:
+        number, length = number_and_unit(cell) or (cell, unit)
+        years = number_of(number, decimal_comma)
+        years = years if length == 1.0 else round(years * length, 3)  # as DICOM ages are read
+    settled = settled_age(years, options)
+    if settled is None:
+        raise ValueError(OUT_OF_RANGE)
+    return settled

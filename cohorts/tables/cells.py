@@ -1,0 +1,206 @@
+"""What single cells of a table say: nothing, yes or no, a number, a list of names. One place for all columns."""
+
+from __future__ import annotations
+
+import ast
+import io
+import json
+import re
+import tokenize
+import unicodedata
+import warnings
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from cohorts.naming import MISSING_CELLS, comparable, plain_id
+from cohorts.records import NAME_PATTERN
+
+STATED = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False, "1,0": True, "0,0": False}
+WORDS = {"y": True, "n": False, "t": True, "f": False, "positive": True, "negative": False, "present": True,
+         "absent": False}  # fmt: skip
+"""Words that state a label where a column was named for it; elsewhere they may be classes or codes."""
+UNCERTAIN_CELLS = {"-1", "-1.0", "-1,0"}
+CLEAR_SHARE = 0.9  # a column is of one kind when this share of its cells are; the others are reported
+_DOT = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+_COMMA = re.compile(r"[+-]?[0-9]*,[0-9]+")
+_GROUPED_DOT = re.compile(r"[+-]?[1-9][0-9]{0,2}(\.[0-9]{3})+")
+_GROUPED_COMMA = re.compile(r"[+-]?[1-9][0-9]{0,2}(,[0-9]{3})+")
+_GROUPED = re.compile(r"[+-]?[0-9]{1,3}([,. '’][0-9]{3})+([.,][0-9]+)?")
+_ROUNDED_ID = re.compile(r"[0-9]([.,][0-9]+)?[eE]\+[0-9]{2,}|[0-9][.,][0-9]+[eE][0-9]{2,}")
+_BEGUN_LIST = re.compile(r"[\[({]\s*['\"]|(?:\w+\.)?(?:array|list|tuple|set|frozenset|index|series)\(", re.IGNORECASE)
+_ENDED_LIST = re.compile(r"[^\[]*['\"]\s*\]")
+_BRACKETS = {"[": "]", "(": ")", "{": "}"}
+NO_NUMBER = "hold no number"
+THOUSANDS = "hold a number that may have a thousands separator"
+
+
+def stated_text(cell: Any) -> str:
+    """The text of a cell in Unicode's composed form without spaces around; empty when it states nothing.
+
+    Example:
+        >>> stated_text(" Edema "), stated_text("N/A"), stated_text(None)
+        ('Edema', '', '')
+    """
+    text = "" if cell is None else unicodedata.normalize("NFC", str(cell)).strip()
+    return "" if text.casefold() in MISSING_CELLS else text
+
+
+def flag(cell: str, words: Mapping[str, bool] = STATED) -> bool | None:
+    """Whether a cell states presence or absence; ``None`` when it states neither."""
+    return words.get(plain_id(cell).casefold())
+
+
+def is_uncertain(cell: str) -> bool:
+    """Whether a cell is the -1 of uncertain labels (Irvin et al. 2019, CheXpert)."""
+    return plain_id(cell) in UNCERTAIN_CELLS
+
+
+def comma_is_decimal(cells: Iterable[str]) -> bool:
+    """Whether commas in a column of numbers must be decimal ones: one is, and none separates thousands."""
+    numbers = [plain_id(cell) for cell in cells]
+    commas = [number for number in numbers if _COMMA.fullmatch(number)]
+    grouped = any("," in number and _GROUPED.fullmatch(number) and not _COMMA.fullmatch(number) for number in numbers)
+    return any(not _GROUPED_COMMA.fullmatch(number) for number in commas) and not grouped
+
+
+def number_of(cell: str, decimal_comma: bool = False) -> float:
+    """A finite number, written with a decimal point or a decimal comma.
+
+    Args:
+        cell: its text.
+        decimal_comma: commas in this column are decimal ones, so that a point may separate thousands; without it
+            ``1,234`` may be either number, and is none.
+
+    Raises:
+        ValueError: it is none; the message says why without saying what the cell holds.
+
+    Example:
+        >>> number_of("45,5"), number_of("4.5e1")
+        (45.5, 45.0)
+    """
+    text = plain_id(cell)
+    if _DOT.fullmatch(text) and not (decimal_comma and _GROUPED_DOT.fullmatch(text)):
+        number = float(text)
+        if abs(number) == float("inf"):
+            raise ValueError(NO_NUMBER)
+        return number
+    if _COMMA.fullmatch(text) and (decimal_comma or not _GROUPED_COMMA.fullmatch(text)):
+        return float(text.replace(",", "."))
+    raise ValueError(THOUSANDS if _GROUPED.fullmatch(text) else NO_NUMBER)
+
+
+def is_rounded_id(cell: str) -> bool:
+    """Whether a spreadsheet has rounded an identifier to ``1.23457E+11``, the same for many."""
+    return _ROUNDED_ID.fullmatch(cell) is not None
+
+
+def listed(cell: str) -> list[str] | None:
+    """The entries of a list as JSON, Python or NumPy write it; ``None`` when the cell is no such list.
+
+    Nothing is evaluated: the text is split into tokens, and only strings, numbers and names are taken.
+
+    Example:
+        >>> listed("['a', 'b']"), listed('["a","b"]'), listed("['a' 'b']"), listed("[]"), listed("a, b")
+        (['a', 'b'], ['a', 'b'], ['a', 'b'], [], None)
+    """
+    if len(cell) < 2 or _BRACKETS.get(cell[0]) != cell[-1]:
+        return None
+    try:
+        entries = json.loads(cell)
+    except ValueError:
+        entries = None
+    if isinstance(entries, list) and all(isinstance(entry, str | int | float | None) for entry in entries):
+        return [entry for entry in map(stated_text, entries) if entry]
+    if cell[0] == "[" or "'" in cell or '"' in cell:
+        return _tokens(cell)
+    return None
+
+
+def is_broken_list(cell: str) -> bool:
+    """Whether a cell that :func:`listed` cannot read begins or ends like a list: cut off, or of a form that is unknown.
+
+    Example:
+        >>> is_broken_list("['A', 'B'"), is_broken_list("array(['A'], dtype=object)"), is_broken_list("[left] mass")
+        (True, True, False)
+    """
+    if _BEGUN_LIST.match(cell) or _ENDED_LIST.fullmatch(cell):
+        return True
+    inside, closed, _ = cell[1:].partition("]")
+    return cell.startswith("[") and (not closed or "," in inside or cell.endswith("]"))
+
+
+def _tokens(cell: str) -> list[str] | None:
+    found: list[str] = []
+    quoted = False
+    try:
+        for token in tokenize.generate_tokens(io.StringIO(cell).readline):
+            if token.type == tokenize.STRING:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")  # an unknown escape is kept as it stands
+                    found.append(str(ast.literal_eval(token.string)))
+                quoted = True
+            elif token.type == tokenize.NUMBER:
+                found.append(token.string)
+            elif (token.type == tokenize.NAME and stated_text(token.string)) or (
+                token.type == tokenize.OP and token.string not in "[](){},"
+            ):
+                return _unquoted(cell)
+    except (tokenize.TokenError, SyntaxError, ValueError):
+        return _unquoted(cell)
+    return [entry for entry in map(stated_text, found) if entry] if quoted else _unquoted(cell)
+
+
+def _unquoted(cell: str) -> list[str] | None:
+    """Entries of ``[a, b c]``, whose words no quotes hold together."""
+    if "'" in cell or '"' in cell or cell[0] != "[":
+        return None
+    parts = [stated_text(part) for part in cell[1:-1].split(",")]
+    if any(part.endswith(("...", "…")) for part in parts):
+        return None  # whoever printed the list left some of it out
+    return [part for part in parts if part]
+
+
+def list_separator(cells: Iterable[str]) -> str:
+    """The separator of lists in a column: ``|``, else ``;``, else a comma whose parts recur; empty when there is none.
+
+    Names hold commas (*fracture, healed*), so that a comma separates only where at least half of the parts that it
+    makes are in other cells too.
+    """
+    distinct = set(cells)
+    for separator in ("|", ";"):
+        if any(separator in cell for cell in distinct):
+            return separator
+    cut = {cell: {part for part in map(folded, cell.split(",")) if part} for cell in distinct}
+    often = Counter(part for parts in cut.values() for part in parts)
+    parts = {part for cell, parts in cut.items() if "," in cell for part in parts}
+    return "," if parts and 2 * sum(often[part] > 1 for part in parts) >= len(parts) else ""
+
+
+def folded(name: str) -> str:
+    """A name without case, width of signs and doubled spaces: spellings of one label or category.
+
+    Example:
+        >>> folded("Pleural  Effusion") == folded("pleural effusion"), folded("HER2+") == folded("HER2-")
+        (True, False)
+    """
+    return " ".join(unicodedata.normalize("NFC", comparable(name).casefold()).split())
+
+
+def no_name(text: str) -> str:
+    """Why a text cannot be the name of a label or category; empty when it can."""
+    if len(text) > 80:
+        return "longer than 80 characters"
+    if not NAME_PATTERN.fullmatch(text):
+        return "with line breaks, control characters or ':'"
+    if all(unicodedata.category(sign)[0] == "N" for sign in plain_id(text)):
+        return "of digits alone"
+    return ""
+
+
+def one_spelling(counts: Mapping[str, int]) -> dict[str, str]:
+    """For each name the most frequent of its spellings (the first in order among equals)."""
+    best: dict[str, str] = {}
+    for name in sorted(counts, key=lambda name: (-counts[name], name)):
+        best.setdefault(folded(name), name)
+    return {name: best[folded(name)] for name in counts}

@@ -1,0 +1,180 @@
+"""How tables write labels: names in a cell, or a column per label; and what each row states of the whole vocabulary."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import Literal, Protocol
+
+from cohorts.records import LABEL_PREFIX
+
+Form = Literal["none", "names", "lists", "numbers", "flag", "columns"]
+Stated = dict[str, bool | None]
+Meaning = Callable[[str], bool | None]
+
+
+class Labels(Protocol):
+    """The labels of a table.
+
+    Attributes:
+        names: the vocabulary, in a fixed order.
+        form: how the table writes them.
+        columns: where it writes them.
+        named: columns name the labels, not cells.
+    """
+
+    names: tuple[str, ...]
+    form: Form
+    columns: tuple[str, ...]
+    named: bool
+
+    def of(self, row: int) -> Stated:
+        """What a row states about each label."""
+
+    def cells(self) -> Mapping[str, Sequence[str]]:
+        """Column → text of each row."""
+
+    def kinds(self) -> Iterable[Stated]:
+        """What different rows state, each at least once."""
+
+    def keep(self, names: Collection[str]) -> None:
+        """Forget all other labels."""
+
+
+class NoLabels:
+    """A table without labels."""
+
+    names: tuple[str, ...] = ()
+    form: Form = "none"
+    columns: tuple[str, ...] = ()
+    named = False
+
+    def of(self, row: int) -> Stated:
+        """Nothing."""
+        del row
+        return {}
+
+    def cells(self) -> Mapping[str, Sequence[str]]:
+        """Nothing."""
+        return {}
+
+    def kinds(self) -> Iterable[Stated]:
+        """Nothing."""
+        return ()
+
+    def keep(self, names: Collection[str]) -> None:
+        """Nothing to forget."""
+
+
+class CellLabels:
+    """One column whose cells name what is present; every other label is absent then.
+
+    Args:
+        column: its name.
+        cells: text of each row.
+        present: text of a cell → labels that it names; a text that is missing here states nothing.
+        names: the vocabulary.
+        form: of names, lists or numbers.
+    """
+
+    named = False
+
+    def __init__(
+        self, column: str, cells: list[str], present: Mapping[str, set[str]], names: Sequence[str], form: Form
+    ) -> None:
+        self.columns: tuple[str, ...] = (column,)
+        self.names = tuple(names)
+        self.form = form
+        self._cells = cells
+        self._present = present
+
+    def of(self, row: int) -> Stated:
+        """What a row states about each label."""
+        return self._stated(self._cells[row])
+
+    def cells(self) -> Mapping[str, Sequence[str]]:
+        """Its column → text of each row."""
+        return {self.columns[0]: self._cells}
+
+    def kinds(self) -> Iterable[Stated]:
+        """What different cells state."""
+        return (self._stated(cell) for cell in self._present)
+
+    def keep(self, names: Collection[str]) -> None:
+        """Forget all other labels."""
+        self.names = tuple(name for name in self.names if name in names)
+
+    def _stated(self, cell: str) -> Stated:
+        present = self._present.get(cell)
+        return {name: None if present is None else name in present for name in self.names}
+
+
+class ColumnLabels:
+    """A column per label, of 1, 0, -1 and nothing.
+
+    Args:
+        cells: column → text of each row.
+        nothing: columns that state, where they are 1, that what is not stated is absent.
+        meaning: text of a cell → what it states.
+        form: one column (``flag``) or several (``columns``).
+        beside: columns that may be 1 beside those of nothing. A row in which any other is contradicts itself, and
+            states nothing.
+    """
+
+    named = True
+
+    def __init__(
+        self,
+        cells: Mapping[str, list[str]],
+        nothing: Collection[str],
+        meaning: Callable[[str], bool | None],
+        form: Form,
+        beside: Collection[str] = (),
+    ) -> None:
+        self.columns = tuple(cells)
+        self._findings = tuple(name for name in cells if name not in {*nothing, *beside})
+        self.form = form
+        self._column_of = {name.removeprefix(LABEL_PREFIX): name for name in cells if name not in nothing}
+        self.names = tuple(self._column_of)
+        self._nothing = tuple(nothing)
+        self._cells = cells
+        texts = {cell for column in cells.values() for cell in set(column)}
+        self._meaning = {cell: meaning(cell) for cell in texts}
+
+    def of(self, row: int) -> Stated:
+        """What a row states about each label."""
+        return self._stated([column[row] for column in self._cells.values()])
+
+    def cells(self) -> Mapping[str, Sequence[str]]:
+        """Column → text of each row."""
+        return self._cells
+
+    def kinds(self) -> Iterable[Stated]:
+        """What different rows state."""
+        return (self._stated(cells) for cells in set(zip(*self._cells.values(), strict=True)))
+
+    def keep(self, names: Collection[str]) -> None:
+        """Forget all other labels."""
+        self.names = tuple(name for name in self.names if name in names)
+
+    def total_contradicting(self) -> int:
+        """Rows that state a finding beside nothing."""
+        if not self._nothing:
+            return 0
+        rows = Counter(zip(*self._cells.values(), strict=True))
+        return sum(total for cells, total in rows.items() if self._contradict(self._values(cells)))
+
+    def _values(self, cells: Sequence[str]) -> Stated:
+        return dict(zip(self._cells, map(self._meaning.__getitem__, cells), strict=True))
+
+    def _contradict(self, values: Stated) -> bool:
+        return any(values[name] for name in self._nothing) and any(values[name] for name in self._findings)
+
+    def _stated(self, cells: Sequence[str]) -> Stated:
+        values = self._values(cells)
+        if self._contradict(values):
+            return dict.fromkeys(self.names)
+        stated = {name: values[self._column_of[name]] for name in self.names}
+        if any(values[column] is True for column in self._nothing):
+            return {name: False if value is None else value for name, value in stated.items()}
+        return stated

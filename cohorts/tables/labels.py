@@ -1,0 +1,267 @@
+"""Labels out of a table: one column of names, lists or numbers, or a column per label. Missing is not absent.
+
+An empty cell says nothing about any label; a *no finding* value says that none is present. A cell that cannot be read
+states nothing and is counted.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
+
+from cohorts.errors import InputError
+from cohorts.naming import plain_id, plain_name
+from cohorts.options import IngestOptions
+from cohorts.records import LABEL_PREFIX
+from cohorts.tables.age_names import says_age, says_birth
+from cohorts.tables.cells import (
+    CLEAR_SHARE,
+    STATED,
+    WORDS,
+    flag,
+    folded,
+    is_broken_list,
+    is_uncertain,
+    list_separator,
+    listed,
+    no_name,
+    number_of,
+    one_spelling,
+    stated_text,
+)
+from cohorts.tables.columns import NEVER_LABELS, USUAL_NAMES, Columns
+from cohorts.tables.label_forms import CellLabels, ColumnLabels, Form, Labels, NoLabels
+
+MANY_LABELS, MANY_NUMBERED = 512, 64
+SURE_OF_NOTHING = {plain_name(name) for name in ("No Finding", "No Findings")}
+NO_FINDINGS = {plain_name(name) for name in ("Support Devices", "Support Device")}
+"""What may be present where there is no finding: in CheXpert devices are no pathology (Irvin et al. 2019)."""
+_INTEGER = re.compile(r"-?[0-9]+")
+_UNREADABLE_LIST = "hold a list that cannot be read"
+
+
+def find_labels(columns: Columns, taken: Collection[str], options: IngestOptions, remarks: list[str]) -> Labels:
+    """The labels of a table: of the columns that were named, of those that start with ``label:``, of a usual name, or
+    of two or more columns that hold 1, 0, -1 and nothing.
+
+    Args:
+        columns: of the table.
+        taken: columns that serve another purpose.
+        options: which columns, and what their cells mean.
+        remarks: takes what is not believed, in words that repeat no cell.
+
+    Raises:
+        InputError: a named column holds no labels.
+    """
+    if options.label_columns:
+        names = list(dict.fromkeys(str(columns.find("labels", name, ())) for name in options.label_columns))
+        for name in names:
+            _refuse(columns, name, options)
+        if len(names) == 1 and len(options.label_columns) == 1 and not names[0].startswith(LABEL_PREFIX):
+            return _of_one_column(columns, names[0], options, remarks, named=True)
+        return _of_columns(columns, names, options, remarks)
+    prefixed = [name for name in columns.frame.columns if name.startswith(LABEL_PREFIX)]
+    if prefixed:
+        for name in prefixed:
+            _refuse(columns, name, options)
+        return _of_columns(columns, prefixed, options, remarks)
+    for usual in USUAL_NAMES["labels"]:
+        found = columns.find("labels", "", (usual,))
+        if found is None or found in taken or not columns.counts(found):
+            continue
+        labels = _of_one_column(columns, found, options, remarks, named=False)
+        if labels.names:
+            return labels
+    return _one_hot(columns, taken, options, remarks)
+
+
+def _refuse(columns: Columns, column: str, options: IngestOptions) -> None:
+    """Identifiers are no labels, and where ages are capped, ages are none."""
+    columns.refuse_if_identifying(column, "name another column with label_columns")
+    if options.max_age is not None and _tells_age(column):
+        what = f"column {column!r} of {columns.path} says ages, which max_age caps, and they are no labels"
+        raise InputError(what, "ask for it as a continuous attribute, or leave max_age out")
+
+
+def _tells_age(column: str) -> bool:
+    return says_age(column) or says_birth(column)
+
+
+def states_nothing(options: IngestOptions, *, of_classes: bool = False) -> Callable[[str], bool]:
+    """Whether a name states the absence of every label.
+
+    Among classes, of which each image has one, and among columns, *normal* is a label like others unless the options
+    differ from their defaults; *no finding* never is.
+    """
+    names = {plain_name(name) for name in options.no_finding}
+    if of_classes and options.no_finding == IngestOptions.model_fields["no_finding"].default:
+        names &= SURE_OF_NOTHING
+    return lambda name: plain_name(name) in names
+
+
+def _of_one_column(columns: Columns, column: str, options: IngestOptions, remarks: list[str], *, named: bool) -> Labels:
+    counts = columns.counts(column)
+    total = sum(counts.values())
+    flags = sum(n for cell, n in counts.items() if flag(cell) is not None or is_uncertain(cell))
+    if total and flags >= CLEAR_SHARE * total:
+        return _of_columns(columns, [column], options, remarks)
+    try:
+        numbers = sum(n for cell, n in counts.items() if _INTEGER.fullmatch(plain_id(cell)))
+        if total and numbers >= CLEAR_SHARE * total:
+            return _of_numbers(columns, column, counts, remarks, named=named)
+        return _of_names(columns, column, counts, options, remarks)
+    except _NoLabels as problem:
+        if named:
+            raise InputError(
+                f"column {column!r} of {columns.path} {problem}",
+                "name another column with label_columns, or the separator with label_separator",
+            ) from None
+        remarks.append(f"column {column!r} {problem}: it is not used as labels; label_columns names others")
+        return NoLabels()
+
+
+class _NoLabels(Exception):
+    """Why a column holds no labels."""
+
+
+def _of_numbers(columns: Columns, column: str, counts: Counter[str], remarks: list[str], *, named: bool) -> Labels:
+    """Classes that are numbered: ``grade 0``, ``grade 1``, …."""
+    number = {cell: int(plain_id(cell)) for cell in counts if _INTEGER.fullmatch(plain_id(cell))}
+    classes = sorted({value for value in number.values() if value != -1})
+    gapless = bool(classes) and classes[0] in {0, 1} and classes[-1] - classes[0] + 1 == len(classes)
+    if len(classes) > MANY_NUMBERED or (not named and not gapless):
+        raise _NoLabels("holds numbers that are not those of a few classes")
+    strange = sum(n for cell, n in counts.items() if number.get(cell, -1) == -1)
+    _count(remarks, column, strange, "hold no number of a class")
+    present = {cell: {f"{column} {value}"} for cell, value in number.items() if value != -1}
+    return CellLabels(column, columns.cells(column), present, [f"{column} {value}" for value in classes], "numbers")
+
+
+def _of_names(
+    columns: Columns, column: str, counts: Counter[str], options: IngestOptions, remarks: list[str]
+) -> Labels:
+    parts, unreadable = _parts(counts, options)
+    _count(remarks, column, unreadable, _UNREADABLE_LIST)
+    form: Form = "lists" if any(len(entries) != 1 for entries in parts.values()) else "names"
+    nothing = states_nothing(options, of_classes=form == "names")
+    torn = [cell for cell, entries in parts.items() if _contradict(entries, nothing)]
+    for cell in torn:
+        del parts[cell]
+    _count(remarks, column, sum(counts[cell] for cell in torn), "name a finding beside 'no finding'")
+    often: Counter[str] = Counter()
+    for cell, entries in parts.items():
+        for entry in entries:
+            often[entry] += 0 if nothing(entry) else counts[cell]
+    often = +often
+    if _all_numbers(often):
+        raise _NoLabels("holds measurements or lists of numbers, no names")
+    if len(often) > MANY_LABELS:
+        raise _NoLabels(f"holds {len(often)} different labels, at most {MANY_LABELS} are taken")
+    problems = [problem for name in often if (problem := no_name(name))]
+    if problems:
+        raise _NoLabels(f"holds {len(problems)} different names {problems[0]}, which no label has")
+    spelling = one_spelling(often)
+    merged = len(spelling) - len(set(spelling.values()))
+    if merged:
+        remarks.append(f"column {column!r}: {merged} names differ from another one only in case or spaces")
+    present = {cell: {spelling[entry] for entry in entries if entry in spelling} for cell, entries in parts.items()}
+    return CellLabels(column, columns.cells(column), present, sorted(set(spelling.values())), form)
+
+
+def _contradict(entries: Sequence[str], nothing: Callable[[str], bool]) -> bool:
+    return any(map(nothing, entries)) and not all(
+        nothing(entry) or plain_name(entry) in NO_FINDINGS for entry in entries
+    )
+
+
+def _all_numbers(names: Collection[str]) -> bool:
+    for name in names:
+        try:
+            number_of(name)
+        except ValueError:
+            return False
+    return bool(names)
+
+
+def _parts(counts: Counter[str], options: IngestOptions) -> tuple[dict[str, list[str]], int]:
+    """Entries of each cell that names any, and how many cells hold an unreadable list."""
+    lists = {cell: listed(cell) for cell in counts}
+    plain = [cell for cell, entries in lists.items() if entries is None]
+    separator = options.label_separator
+    separator = list_separator(plain) if separator in {"", "auto"} else separator
+    parts: dict[str, list[str]] = {}
+    unreadable = 0
+    for cell, entries in lists.items():
+        if entries is None and is_broken_list(cell):
+            unreadable += counts[cell]
+            continue
+        given = entries if entries is not None else cell.split(separator) if separator else [cell]
+        named = [" ".join(text.split(" ")) for text in map(stated_text, given) if text]
+        if named:
+            parts[cell] = named
+    return parts, unreadable
+
+
+def _of_columns(columns: Columns, names: Sequence[str], options: IngestOptions, remarks: list[str]) -> Labels:
+    policy = {"missing": None, "present": True, "absent": False}[options.uncertain]
+    words = {**WORDS, **STATED}
+    cells = {}
+    for name in names:
+        counts = columns.counts(name)
+        strange = sum(n for cell, n in counts.items() if flag(cell, words) is None and not is_uncertain(cell))
+        if counts and strange == sum(counts.values()):
+            raise InputError(
+                f"column {name!r} of {columns.path} holds neither 1, 0, -1 nor nothing in any cell",
+                "give label_columns one column that lists labels, or several of one label each",
+            )
+        if problem := _no_label_name(name):
+            raise InputError(f"column {name!r} of {columns.path} has a name {problem}, which no label has", "rename it")
+        _count(remarks, name, strange, "hold neither 1, 0, -1 nor nothing")
+        cells[name] = columns.cells(name)
+    nothing = states_nothing(options, of_classes=True)
+    without = [name for name in names if len(names) > 1 and nothing(name.removeprefix(LABEL_PREFIX))]
+    labels = ColumnLabels(
+        cells,
+        without,
+        lambda cell: policy if is_uncertain(cell) else flag(cell, words),
+        "columns" if len(names) > 1 else "flag",
+        {name for name in names if plain_name(name.removeprefix(LABEL_PREFIX)) in NO_FINDINGS},
+    )
+    if torn := labels.total_contradicting():
+        named = " and ".join(map(repr, without))
+        remarks.append(f"{torn} rows state a finding beside {named}: none of their labels is stated")
+    return labels
+
+
+def _no_label_name(column: str) -> str:
+    problem = no_name(column.removeprefix(LABEL_PREFIX))
+    return "" if problem == "of digits alone" else problem
+
+
+def _one_hot(columns: Columns, taken: Collection[str], options: IngestOptions, remarks: list[str]) -> Labels:
+    """Columns of 1, 0, -1 and nothing that nobody named, of which at least one holds a 1."""
+    found = []
+    for name in columns.frame.columns:
+        if name in taken or plain_name(name) in NEVER_LABELS or _no_label_name(name) or name.startswith("(unnamed"):
+            continue
+        if options.max_age is not None and _tells_age(name):
+            continue  # it may be of the oldest
+        if plain_name(name) in {plain_name(usual) for role in USUAL_NAMES.values() for usual in role}:
+            continue
+        counts = columns.counts(name)
+        numbers = {cell for cell in counts if is_uncertain(cell) or plain_id(cell).casefold() in STATED}
+        if not counts or len(numbers) < len(counts) or any(folded(cell) in {"yes", "no"} for cell in counts):
+            continue
+        same = {flag(cell) for cell in counts} == {True} and sum(counts.values()) == columns.frame.height
+        if not same:  # 1 in every row tells nothing apart
+            found.append(name)
+    shown = any(flag(cell) is True for name in found for cell in columns.counts(name))
+    if len(found) < 2 or not shown:
+        return NoLabels()
+    return _of_columns(columns, found, options, remarks)
+
+
+def _count(remarks: list[str], column: str, total: int, why: str) -> None:
+    if total:
+        remarks.append(f"column {column!r}: {total} cells {why} and are not stated")

@@ -1,0 +1,372 @@
+"""The table beside the images: which row belongs to which file, and what its cells say.
+
+Missing is not absent: an empty cell says nothing about any label, a *no finding* value says that none is present. One
+bad cell costs the cell, not the image.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+from pathlib import Path
+from typing import Literal
+
+from cohorts.errors import InputError, Reason, UnreadableImage
+from cohorts.naming import CELL_SPLITS, plain_id
+from cohorts.options import IngestOptions
+from cohorts.records import AttributeSpec
+from cohorts.tables.attributes import UNITS, find_attributes
+from cohorts.tables.columns import USUAL_ATTRIBUTES, USUAL_NAMES, Columns
+from cohorts.tables.file import TableFile, read_parts, read_table
+from cohorts.tables.join import FileKey, Join, RowIndex, tidy
+from cohorts.tables.labels import find_labels
+from cohorts.tables.rows import Groups, United, agreed, unite_rows, united
+
+__all__ = ["UNITS", "USUAL_ATTRIBUTES", "USUAL_NAMES", "RowContent", "Table"]
+
+SHOWN_COLUMNS = 20
+_FORMS = {
+    "none": "none",
+    "names": "one name in each cell",
+    "lists": "lists of names",
+    "numbers": "numbers of classes",
+    "flag": "one label, present or absent",
+    "columns": "one column per label",
+}
+
+
+@dataclass(slots=True)
+class RowContent:
+    """What the table says of an image.
+
+    Attributes:
+        labels: name → present, absent or not stated.
+        attributes: name → value; ``None`` is not stated.
+        unread: attributes of which a cell says something that was not taken, so that no header may speak for it.
+        patient: id, as :func:`~cohorts.naming.plain_id` has it; empty when none is stated.
+        study: the same of the study.
+        text: report or caption.
+        split: ``train``, ``val``, ``gate`` or ``test`` where the table has splits already; else empty.
+    """
+
+    labels: dict[str, bool | None] = field(default_factory=dict)
+    attributes: dict[str, float | str | None] = field(default_factory=dict)
+    unread: frozenset[str] = frozenset()
+    patient: str = ""
+    study: str = ""
+    text: str | None = None
+    split: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """One way to join: what is compared, and the column that holds it."""
+
+    kind: Literal["path", "uid", "patient"]
+    role: str
+
+
+class Table:
+    """A label table, joined to files.
+
+    Attributes:
+        path: its file.
+        attributes: specs of its attribute columns.
+        has_masks: it names masks.
+        has_splits: it says which split images are in.
+        named_labels: columns name the labels, not cells: they are no more secret than the other column names.
+    """
+
+    def __init__(self, path: Path, file: TableFile, options: IngestOptions) -> None:
+        self.path = path
+        self._options = options
+        self._form = file.form
+        self._columns = Columns(path, file, options)
+        self._remarks: list[str] = []
+        self._found = find_attributes(self._columns, options, self._remarks)
+        self.attributes: tuple[AttributeSpec, ...] = tuple(attribute.spec for attribute in self._found)
+        roles = [column for column in self._columns.roles.values() if column is not None]
+        taken = {*roles, *(attribute.column for attribute in self._found)}
+        self._labels = find_labels(self._columns, taken, options, self._remarks)
+        self.named_labels = self._labels.named
+        self.has_masks = self._columns.roles["mask"] is not None
+        self.has_splits = self._columns.roles["split"] is not None
+        self._ids = {role: self._columns.ids(role) for role in ("path", "patient", "study", "uid")}
+        self._raw = {role: self._columns.raw(role) for role in ("text", "mask")}
+        splits = [] if not self.has_splits else self._columns.cells(str(self._columns.roles["split"]))
+        self._splits = [CELL_SPLITS.get(cell.casefold(), "") for cell in splits] or [""] * len(self)
+        self._join: Join | None = None
+        self._way: _Way | None = None
+        self._total_files = 0
+        self._groups: Groups = {}
+        self._torn: Groups = {}
+        self._refused: dict[int, tuple[Reason, str]] = {}
+        self._vocabulary = frozenset(self._labels.names)
+
+    @classmethod
+    def read(cls, path: Path, options: IngestOptions) -> Table:
+        """Read a CSV, TSV or Parquet file.
+
+        Raises:
+            InputError: it cannot be read, is empty, or lacks a column that was named.
+        """
+        return cls.read_parts([path], options)
+
+    @classmethod
+    def read_parts(cls, paths: Sequence[Path], options: IngestOptions) -> Table:
+        """Read a table that lies in one file per split; see :func:`~cohorts.tables.file.read_parts`.
+
+        Raises:
+            InputError: as of :meth:`read`, or the files have other columns.
+        """
+        named = [getattr(options, f"{role}_column") for role in (*USUAL_NAMES, "text") if role != "labels"]
+        usual = [name for names in (*USUAL_NAMES.values(), *USUAL_ATTRIBUTES.values()) for name in names]
+        known = [name for name in (*named, *options.label_columns, *usual) if name]
+        encoding = options.table_encoding
+        file = read_table(paths[0], encoding, known) if len(paths) == 1 else read_parts(paths, encoding, known)
+        return cls(paths[0], file, options)
+
+    def __len__(self) -> int:
+        return self._columns.frame.height
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Label names in a fixed order."""
+        return self._labels.names
+
+    @property
+    def exclusive(self) -> bool:
+        """Every labelled image has exactly one label."""
+        if self._options.exclusive != "auto":
+            return self._options.exclusive
+        if len(self.labels) < 2:
+            return False
+        if self._labels.form == "columns" and len(self._labels.columns) > len(self.labels):
+            return False  # one of them states that there is none
+        together = (united([self._labels.of(row) for row in rows]) for rows in self._groups.values())
+        any_stated = False
+        for kind in chain(self._labels.kinds(), together):
+            values = list(kind.values())
+            if values.count(None) == len(values):
+                continue
+            any_stated = True
+            if (values.count(True), values.count(False)) != (1, len(values) - 1):
+                return False
+        return any_stated
+
+    def bind(self, keys: Sequence[FileKey]) -> float:
+        """Join the rows to these files; returns the share of files that have a row.
+
+        Rows of one image are united: identical ones count once, a label that any row states is present. Rows of one
+        patient are united when they agree in labels, mask and split, or are boxes; a file whose patient's rows
+        contradict each other in these has rows, of which none is taken.
+
+        Raises:
+            InputError: the wanted join lacks its column.
+        """
+        ways = self._ways()
+        if not ways:
+            wanted = self._options.join
+            what = "path, uid or patient" if wanted == "auto" else wanted
+            names = ", ".join(self._columns.frame.columns[:SHOWN_COLUMNS])
+            raise InputError(
+                f"{self.path} has no column of {what} to join by, it has {names}",
+                "name it with path_column, uid_column or patient_column",
+            )
+        tried = []
+        for way in ways:
+            rows = self._united(way, keys)
+            join = Join(RowIndex(way.kind, rows.names, keys), keys)
+            usable = join.total_matched - join.total_with(rows.torn)
+            tried.append(((usable, join.total_matched), join, way, rows))
+        _, self._join, self._way, rows = max(tried, key=lambda each: each[0])  # the first of equals
+        joined = self._join.rows()
+        self._groups = {row: each for row, each in rows.groups.items() if row in joined}
+        self._torn = {row: each for row, each in rows.torn.items() if row in joined}
+        self._refused = self._refusals()
+        self._total_files = len(keys)
+        return self._join.total_matched / max(1, len(keys))
+
+    def row_of(self, number: int) -> int:
+        """Row of the file with this number in :meth:`bind`'s list.
+
+        Raises:
+            UnreadableImage: there is none, or several that contradict each other, or name different patients or masks.
+        """
+        assert self._join is not None  # noqa: S101 - bind() comes first
+        row = self._join.row_of(number)
+        if row in self._refused:
+            raise UnreadableImage(*self._refused[row])
+        return row
+
+    def contradicted(self) -> str:
+        """One line about the files whose rows contradict each other, so that none is taken; empty without any."""
+        if not self._torn:
+            return ""
+        whose = "patients" if self._way is not None and self._way.role == "patient" else "series"
+        where = _columns(column for rows in self._torn.values() for column in self._differing(rows))
+        return f"rows of {len(self._torn)} {whose} contradict each other in {where}: their images are refused"
+
+    def unknown_labels(self, options: IngestOptions) -> int:
+        """How many names in the option ``labels`` this table has no label for; 0 where it has no labels at all."""
+        return len(set(options.labels) - self._vocabulary) if self._vocabulary else 0
+
+    def total_unmatched(self) -> int:
+        """Rows that belong to no file."""
+        used = set() if self._join is None else self._join.rows()
+        several = {**self._groups, **self._torn}
+        return len(self) - sum(len(several.get(row, (row,))) for row in used)
+
+    def content(self, row: int) -> RowContent:
+        """What the table says of the image of a row, out of all of that image's rows."""
+        rows = self._groups.get(row, (row,))
+        return RowContent(
+            labels=united([self._labels.of(each) for each in rows]),
+            attributes={found.spec.name: agreed(found.of(each) for each in rows)[0] for found in self._found},
+            unread=frozenset(found.spec.name for found in self._found if any(found.is_unread(each) for each in rows)),
+            patient=self._stated(self._ids["patient"], rows),
+            study=self._stated(self._ids["study"], rows),
+            text=self._stated(self._raw["text"], rows) or None,
+            split=self._stated(self._splits, rows),
+        )
+
+    def who(self, row: int) -> tuple[str, str, str]:
+        """Patient, study and split of the image of a row; empty where none is stated."""
+        rows = self._groups.get(row, (row,))
+        columns = (self._ids["patient"], self._ids["study"], self._splits)
+        patient, study, split = (self._stated(column, rows) for column in columns)
+        return patient, study, split
+
+    def restrict(self, labels: Collection[str], categories: Mapping[str, Collection[str]]) -> None:
+        """Forget labels and categories, in the vocabulary and in what rows say.
+
+        Args:
+            labels: the labels that stay, in the table's order.
+            categories: for each categorical attribute those that stay; an attribute that is missing here keeps all.
+        """
+        self._labels.keep(labels)
+        for attribute in self._found:
+            if attribute.spec.kind == "categorical" and attribute.spec.name in categories:
+                attribute.keep(categories[attribute.spec.name])
+
+    def mask_cell(self, row: int) -> str:
+        """Path of the mask that a row names, with forward slashes; empty when it names none."""
+        return self._stated(self._raw["mask"], self._groups.get(row, (row,))).replace("\\", "/")
+
+    def mask_paths(self) -> set[str]:
+        """Paths of all masks that rows name."""
+        if not self.has_masks:
+            return set()
+        return {os.path.normpath(cell.replace("\\", "/")) for cell in self._raw["mask"]}
+
+    def remarks(self) -> list[str]:
+        """What of the table was not believed, column by column, in words that repeat no cell."""
+        said = [*self._columns.remarks, *self._remarks, *self._disagreements(), self.contradicted()]
+        if unknown := self.unknown_labels(self._options):
+            said.append(f"labels names {unknown} labels that the table does not have")
+        return [line for line in said if line]
+
+    def understood(self) -> list[str]:
+        """What the table was taken for, in lines for people; they name columns, and no cell."""
+        lines = [f"table {self.path.name}: {len(self)} rows, {self._form}"]
+        if self._join is not None and self._way is not None:
+            ways = ", ".join(f"{total} by {way}" for way, total in self._join.ways().most_common())
+            column = self._columns.roles[self._way.role]
+            matched = f"{self._join.total_matched} of {self._total_files} images"
+            lines.append(f"joined by column {column!r}: {matched}{f' ({ways})' if ways else ''}")
+        if self._groups:
+            lines.append(f"{len(self._groups)} images have several rows, whose labels are united")
+        lines += [
+            f"{role}: column {column!r}"
+            for role, column in self._columns.roles.items()
+            if column is not None and role not in {"path", "uid"}
+        ]
+        if self._labels.columns:
+            where = ", ".join(map(repr, self._labels.columns[:SHOWN_COLUMNS]))
+            lines.append(f"labels: {len(self.labels)}, {_FORMS[self._labels.form]} ({where})")
+        else:
+            lines.append("labels: none, no column holds any")
+        if self._found:
+            named = (f"{each.spec.name} ({each.spec.kind}, column {each.column!r})" for each in self._found)
+            lines.append("attributes: " + ", ".join(named))
+        boxes, others = self._columns.others(self._used())
+        if boxes:
+            lines.append(f"columns of boxes, not used: {', '.join(map(repr, boxes))}")
+        if others:
+            more = f" and {len(others) - SHOWN_COLUMNS} more" if len(others) > SHOWN_COLUMNS else ""
+            lines.append(f"columns not used: {', '.join(map(repr, others[:SHOWN_COLUMNS]))}{more}")
+        return lines
+
+    def _used(self) -> list[str]:
+        roles = [column for column in self._columns.roles.values() if column is not None]
+        return [*roles, *self._labels.columns, *(found.column for found in self._found)]
+
+    def _ways(self) -> list[_Way]:
+        wanted, roles = self._options.join, self._columns.roles
+        ways = [_Way("path", "path"), _Way("uid", "uid"), _Way("path", "patient"), _Way("patient", "patient")]
+        fitting = [way for way in ways if roles[way.role] is not None and wanted in {"auto", way.kind}]
+        by_name = _Way("path", "patient")  # files that are named by patient, where no column names files
+        return [way for way in fitting if way != by_name or roles["path"] is None]
+
+    def _united(self, way: _Way, keys: Sequence[FileKey]) -> United:
+        names = [tidy(name) for name in self._ids[way.role]] if way.kind == "path" else self._ids[way.role]
+        own = {plain_id(key.uids[0]) for key in keys if key.uids} if way.kind == "uid" else set()
+        boxes = self._columns.has_boxes
+
+        def of_one_image(name: str) -> bool:
+            return boxes or way.role == "path" or name in own
+
+        return unite_rows(names, of_one_image, self._deciding)
+
+    def _deciding(self, row: int) -> Hashable:
+        """What rows of one patient must agree in; a cell about which they do not is not stated otherwise."""
+        labels = tuple(self._labels.of(row).values())
+        return (labels, self._ids["patient"][row], self._raw["mask"][row], self._splits[row])
+
+    def _differing(self, rows: Sequence[int]) -> list[str]:
+        """The columns in which rows that must agree do not."""
+        columns = dict(self._labels.cells())
+        for role, cells in (("patient", self._ids["patient"]), ("mask", self._raw["mask"]), ("split", self._splits)):
+            columns |= {} if self._columns.roles[role] is None else {str(self._columns.roles[role]): cells}
+        return [name for name, cells in columns.items() if len({cells[row] for row in rows}) > 1]
+
+    def _refusals(self) -> dict[int, tuple[Reason, str]]:
+        """First row of each image that is refused for what its rows say, and why."""
+        named = {row: why for row, rows in self._groups.items() if (why := self._contradiction(rows))}
+        refused = {row: (Reason.BAD_TABLE_ROW, why) for row, why in named.items()}
+        for row, rows in self._torn.items():
+            where = _columns(self._differing(rows))
+            refused[row] = (Reason.AMBIGUOUS_TABLE_ROW, f"its rows contradict each other in {where}")
+        return refused
+
+    def _contradiction(self, rows: Sequence[int]) -> str:
+        """Why an image with these rows is refused; empty when it is not."""
+        for what, cells in (("patients", self._ids["patient"]), ("masks", self._raw["mask"])):
+            if agreed(cells[row] for row in rows)[1]:
+                return f"its rows name different {what}"
+        return ""
+
+    def _disagreements(self) -> list[str]:
+        disagreeing: Counter[str] = Counter()
+        for rows in self._groups.values():
+            disagreeing.update(f.column for f in self._found if agreed(f.of(row) for row in rows)[1])
+            for role, cells in (("study", self._ids["study"]), ("text", self._raw["text"]), ("split", self._splits)):
+                disagreeing[str(self._columns.roles[role])] += agreed(cells[row] for row in rows)[1]
+        return [
+            f"column {column!r}: rows of {total} images contradict each other and are not stated"
+            for column, total in disagreeing.items()
+            if total
+        ]
+
+    @staticmethod
+    def _stated(cells: Sequence[str], rows: Sequence[int]) -> str:
+        return agreed(cells[row] for row in rows)[0] or ""
+
+
+def _columns(names: Iterable[str]) -> str:
+    """``column 'a'``, ``columns 'a', 'b'``."""
+    different = list(dict.fromkeys(names))
+    return f"column{'s' * (len(different) > 1)} {', '.join(map(repr, different[:SHOWN_COLUMNS]))}"

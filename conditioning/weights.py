@@ -1,0 +1,173 @@
+"""Weights in the layout of diffusers and transformers: which file of a network is read, and whether it is whole.
+
+Both libraries draw what a file lacks at random and go on with a warning; here that is refused.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+
+from cohorts.errors import ArtifactError, InputError
+from cohorts.folders import read_json
+
+CONFIG_FILE = "config.json"
+PICKLED = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
+PREFERRED = (None, "fp16", "bf16")  # full precision first; what else a folder names, by name
+HUB_VARIANTS = (None, "fp16")
+ABSENT = "not appear to have"  # both libraries' words for a model on the hub that has no such file
+UNREADABLE = (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError)
+
+
+@dataclass(frozen=True)
+class Found:
+    """Weights that a folder holds.
+
+    Attributes:
+        variant: ``None``, or the word between name and suffix: ``fp16`` of ``model.fp16.safetensors``.
+        file: the file, or the index of its shards.
+    """
+
+    variant: str | None
+    file: str
+
+
+def find_weights(folder: Path, stem: str, what: str) -> Found:
+    """The weights that are read from a folder: those of full precision, else ``fp16``, else another variant.
+
+    Args:
+        folder: of one network, with ``config.json``.
+        stem: ``model`` in transformers, ``diffusion_pytorch_model`` in diffusers.
+        what: the network in a message.
+
+    Raises:
+        InputError: no configuration, no safetensors, or a shard is missing.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{what} cannot be had: there is no folder {folder}", f"bring it, with {CONFIG_FILE}")
+    if not (folder / CONFIG_FILE).is_file():
+        raise InputError(
+            f"{what} cannot be had: {folder} has no {CONFIG_FILE}",
+            "check that the folder holds config.json and safetensors: bring the one that was saved beside the weights",
+        )
+    whole = re.compile(rf"{re.escape(stem)}(?:\.(?P<after>[\w-]+))?\.safetensors")
+    index = re.compile(rf"{re.escape(stem)}\.safetensors\.index(?:\.(?P<after>[\w-]+))?\.json")
+    found: dict[str | None, str] = {}
+    for path in sorted(folder.iterdir()):
+        match = whole.fullmatch(path.name) or index.fullmatch(path.name)
+        if match and not re.fullmatch(r"\d{5}-of-\d{5}", match["after"] or ""):
+            found.setdefault(match["after"], path.name)
+    if not found:
+        raise _no_weights(folder, stem, what)
+    variant = next((one for one in PREFERRED if one in found), None)
+    if variant not in found:
+        variant = min(one for one in found if one is not None)
+    if found[variant].endswith(".json"):
+        _check_shards(folder / found[variant], what)
+    return Found(variant, found[variant])
+
+
+def _no_weights(folder: Path, stem: str, what: str) -> InputError:
+    pickled = sorted({path.suffix for path in folder.iterdir() if path.suffix in PICKLED})
+    bring = f"bring {folder / f'{stem}.safetensors'}"
+    if pickled:
+        return InputError(
+            f"{what} cannot be had: {folder} has pickled weights only ({', '.join(pickled)}), which are never read",
+            f"{bring}: save_pretrained(…, safe_serialization=True) writes it",
+        )
+    return InputError(f"{what} cannot be had: {folder} lacks its weights", bring)
+
+
+def _check_shards(index: Path, what: str) -> None:
+    try:
+        content = read_json(index)
+    except ArtifactError:
+        content = None
+    shards = content.get("weight_map") if isinstance(content, dict) else None
+    if not isinstance(shards, dict) or not all(isinstance(name, str) for name in shards.values()):
+        raise InputError(f"{what} cannot be had: {index} lists no shards", "bring the index of these weights")
+    files = set(shards.values())
+    missing = sorted(name for name in files if Path(name).name != name or not (index.parent / name).is_file())
+    if missing:
+        raise InputError(
+            f"{what} cannot be had: {len(missing)} of its {len(files)} files of weights are missing",
+            f"bring all that {index} lists",
+        )
+
+
+def load_whole(
+    source: str,
+    subfolder: str,
+    stem: str,
+    what: str,
+    read: Callable[[str | None], tuple[Any, dict[str, Any]]],
+    *,
+    spare: Sequence[str] = (),
+    superfluous: bool = False,
+) -> tuple[Any, str]:
+    """A network of which every weight was read.
+
+    Args:
+        source: folder or hub id.
+        subfolder: of the network in it; empty: itself.
+        stem: of the file of weights.
+        what: the network in a message.
+        read: variant → network and the library's report of loading (``output_loading_info=True``).
+        spare: beginnings of names that nothing here reads: they may be missing, and are then zero.
+        superfluous: whether a file may hold weights of more than the network (the other half of a CLIP model).
+
+    Returns:
+        The network, and the name of the file.
+
+    Raises:
+        InputError: it cannot be had, or its weights do not fit its configuration.
+    """
+    local = Path(source).is_dir()
+    if local:
+        found = find_weights(Path(source) / subfolder, stem, what)
+        try:
+            network, info = read(found.variant)
+        except UNREADABLE:
+            place = Path(source) / subfolder
+            remedy = f"check that the folder holds config.json and whole safetensors that fit it: {place / found.file}"
+            raise InputError(f"{what} cannot be had", remedy) from None
+    else:
+        network, info, found = _from_hub(stem, what, read)
+    missing = [name for name in info["missing_keys"] if not name.startswith(tuple(spare))]
+    unexpected = [] if superfluous else list(info["unexpected_keys"])
+    if missing or unexpected or info.get("mismatched_keys"):
+        raise InputError(
+            f"{what} cannot be had: {len(missing)} of its weights are missing from {found.file}, {len(unexpected)} "
+            f"are of another network, {len(info.get('mismatched_keys') or ())} are of another shape",
+            "bring the config.json and the weights that were saved together",
+        )
+    with torch.no_grad():
+        for name, tensor in network.state_dict().items():
+            if name in info["missing_keys"]:
+                tensor.zero_()
+    return network, found.file
+
+
+def _from_hub(
+    stem: str, what: str, read: Callable[[str | None], tuple[Any, dict[str, Any]]]
+) -> tuple[Any, dict[str, Any], Found]:
+    for variant in HUB_VARIANTS:
+        try:
+            network, info = read(variant)
+        except UNREADABLE as error:
+            if ABSENT not in str(error):
+                break  # no connection, or no such model: asking for another variant would only wait once more
+            continue
+        word = "" if variant is None else f".{variant}"
+        return network, info, Found(variant, f"{stem}{word}.safetensors")
+    raise InputError(
+        f"{what} cannot be had",
+        f"give a folder that holds its config.json and {stem}.safetensors, in diffusers' or transformers' layout, or "
+        "connect to the hub",
+    )

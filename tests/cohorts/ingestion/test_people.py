@@ -1,0 +1,237 @@
+"""Who a patient is: never a guess, never two people in one, the same person however a tool wrote the id."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import polars as pl
+import pytest
+import tifffile
+
+from cohorts.errors import InputError
+from cohorts.naming import plain_id
+from tests.cohorts.files import KEY, structure, take_in, write_dicom, write_png
+
+NAMES = ("MEIER_ANNA", "SCHMIDT_JAN", "WEBER_LEA")
+
+
+def folders_of_people(source: Path, images: int = 4) -> Path:
+    for place, name in enumerate(NAMES):
+        for number in range(images):
+            write_png(source / name / f"{number}.png", structure(10 * place + number))
+    return source
+
+
+def test_folders_are_never_guessed_to_be_classes_or_patients(tmp_path: Path) -> None:
+    source = folders_of_people(tmp_path / "s")
+    with pytest.raises(
+        InputError, match="12 images lie in 3 folders, and nothing says whether these are classes or"
+    ) as e:
+        take_in(source, tmp_path / "c")
+    assert "folders=classes (3 public labels)" in str(e.value)
+    assert "folders=patients (3 patients, no labels)" in str(e.value)
+    assert not any(name in str(e.value) for name in NAMES)
+    assert not (tmp_path / "c").exists()
+
+
+def test_folders_that_are_patients_stay_in_one_split_and_name_nothing_public(tmp_path: Path) -> None:
+    result = take_in(folders_of_people(tmp_path / "s"), tmp_path / "c", folders="patients")
+    cohort = result.cohort
+    assert cohort.schema.patients == "known"
+    assert cohort.schema.labels == ()
+    assert set(cohort.manifest["patient"]) == {KEY.pseudonym("patient", name) for name in NAMES}
+    assert cohort.manifest.group_by("patient").agg(pl.col("split").n_unique())["split"].to_list() == [1, 1, 1]
+    published = b"".join(path.read_bytes() for path in sorted((tmp_path / "c").rglob("*")) if path.is_file())
+    assert not any(part.encode() in published for name in NAMES for part in name.split("_"))
+
+
+def test_patients_below_a_single_class_are_no_labels(tmp_path: Path) -> None:
+    for place, name in enumerate(NAMES):
+        for number in range(6):
+            write_png(tmp_path / "s" / "pneumonia" / name / f"{number}.png", structure(10 * place + number))
+    for folders in ("classes/patients", "classes"):
+        cohort = take_in(tmp_path / "s", tmp_path / folders.replace("/", "_"), folders=folders).cohort
+        assert cohort.schema.labels == ()
+    both = take_in(tmp_path / "s", tmp_path / "b", folders="-/patients").cohort
+    assert both.manifest["patient"].n_unique() == 3
+    with pytest.raises(InputError, match=r"folders=-/classes \(3 public labels\), folders=-/patients"):
+        take_in(tmp_path / "s", tmp_path / "c")
+
+
+def test_levels_of_folders_do_not_depend_on_what_else_is_there(tmp_path: Path) -> None:
+    for number in range(16):
+        write_png(tmp_path / "s" / "siteA" / f"P{number // 2}" / f"{number}.png", structure(number))
+    before = take_in(tmp_path / "s", tmp_path / "a", folders="-/patients").cohort
+    write_png(tmp_path / "s" / "siteB" / "P9" / "x.png", structure(99))
+    after = take_in(tmp_path / "s", tmp_path / "b", folders="-/patients").cohort
+    known = dict(after.manifest.select("image_id", "split").iter_rows())
+    assert all(known[image] == split for image, split in before.manifest.select("image_id", "split").iter_rows())
+
+
+def test_one_stray_file_does_not_answer_the_question(tmp_path: Path) -> None:
+    folders_of_people(tmp_path / "s" / "all")
+    write_png(tmp_path / "s" / "overview.png", structure(500))
+    with pytest.raises(InputError, match="lie in 3 folders"):
+        take_in(tmp_path / "s", tmp_path / "c")
+
+
+def test_classes_and_patients_may_lie_in_each_other(tmp_path: Path) -> None:
+    for number in range(12):
+        write_png(
+            tmp_path / "s" / ("sick", "well")[number % 2] / f"p{number // 4}" / f"{number}.png", structure(number)
+        )
+    cohort = take_in(tmp_path / "s", tmp_path / "c", folders="classes/patients").cohort
+    assert cohort.schema.labels == ("sick", "well")
+    assert cohort.manifest["patient"].n_unique() == 3
+
+
+def test_folder_classes_and_a_patient_table_are_combined(tmp_path: Path) -> None:
+    lines = ["file,patient_id"]
+    for number in range(12):
+        name = f"{('sick', 'well')[number % 2]}/{number}.png"
+        write_png(tmp_path / "s" / name, structure(number))
+        lines.append(f"{name},{number // 3}")
+    (tmp_path / "s" / "patients.csv").write_text("\n".join(lines) + "\n")
+    cohort = take_in(tmp_path / "s", tmp_path / "c", folders="classes").cohort
+    assert cohort.schema.labels == ("sick", "well")
+    assert cohort.schema.patients == "known"
+    assert cohort.manifest["patient"].n_unique() == 4
+
+
+def test_one_file_is_one_patient(tmp_path: Path) -> None:
+    frames = np.stack([structure(number, (12, 10, 9), "int16", 900) for number in range(8)], axis=-1)
+    (tmp_path / "n").mkdir()
+    nib.save(nib.Nifti1Image(frames, np.eye(4)), tmp_path / "n" / "perfusion.nii.gz")
+    cohort = take_in(tmp_path / "n", tmp_path / "c", spatial_dims=3).cohort
+    assert len(cohort) == 8
+    assert cohort.manifest["patient"].n_unique() == cohort.manifest["split"].n_unique() == 1
+    assert cohort.schema.patients == "per_image"
+
+    (tmp_path / "t").mkdir()
+    pages = np.stack([structure(100 + number) for number in range(6)])
+    tifffile.imwrite(tmp_path / "t" / "a.tif", pages, photometric="minisblack")
+    cohort = take_in(tmp_path / "t", tmp_path / "d", spatial_dims=2).cohort
+    assert len(cohort) == 6
+    assert cohort.manifest["patient"].n_unique() == cohort.manifest["split"].n_unique() == 1
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("1", "1.0"),
+        (" 7 ", "7"),
+        ("Ａ１", "A1"),
+        ("e\u0301", "é"),
+        ("A\u200b1", "A1"),
+        ("A  1", "A 1"),
+        ("12", "12.00"),
+    ],
+)
+def test_ids_that_tools_wrote_otherwise_are_equal(one: str, other: str) -> None:
+    assert plain_id(one) == plain_id(other)
+
+
+@pytest.mark.parametrize(("one", "other"), [("1", "01"), ("a1", "A1"), ("1.5", "15"), ("1.0.2", "1.2"), ("-1", "1")])
+def test_ids_that_differ_stay_apart(one: str, other: str) -> None:
+    assert plain_id(one) != plain_id(other)
+
+
+def test_ids_that_are_nearly_equal_are_told(tmp_path: Path) -> None:
+    for number, name in enumerate(("P7", "p7", "08", "8", "x")):
+        write_dicom(tmp_path / "s" / f"{number}.dcm", structure(number, dtype="uint16", high=999), PatientID=name)
+    result = take_in(tmp_path / "s", tmp_path / "c")
+    assert result.cohort.manifest["patient"].n_unique() == 5
+    assert any("2 patient ids differ from another by case or leading zeros only" in line for line in result.warnings)
+
+
+def test_headers_and_tables_name_the_same_patient(tmp_path: Path) -> None:
+    for number in range(4):
+        write_dicom(
+            tmp_path / "s" / f"{number}.dcm", structure(number, dtype="uint16", high=999), PatientID=f" {number} "
+        )
+    (tmp_path / "s" / "t.csv").write_text("patient_id,label\n" + "".join(f"{n}.0,x\n" for n in range(4)))
+    cohort = take_in(tmp_path / "s", tmp_path / "c", table="t.csv", join="patient", labels=("x",)).cohort
+    assert set(cohort.manifest["patient"]) == {KEY.pseudonym("patient", str(n)) for n in range(4)}
+
+
+def test_bids_subjects_are_patients(tmp_path: Path) -> None:
+    for subject in ("01", "02", "03"):
+        for session in ("ses-1", "ses-2"):
+            folder = tmp_path / "s" / f"sub-{subject}" / session / "anat"
+            folder.mkdir(parents=True)
+            volume = structure(int(subject) * 10 + int(session[-1]), (16, 12, 11), "int16", 900)
+            nib.save(nib.Nifti1Image(volume, np.eye(4)), folder / f"sub-{subject}_{session}_T1w.nii.gz")
+            mask = (volume > 500).astype(np.uint8)
+            nib.save(nib.Nifti1Image(mask, np.eye(4)), folder / f"sub-{subject}_{session}_dseg.nii.gz")
+    (tmp_path / "s" / "participants.tsv").write_text(
+        "participant_id\tage\tsex\nsub-01\t40\tF\nsub-02\t50\tM\nsub-03\t60\tF\n"
+    )
+    result = take_in(tmp_path / "s", tmp_path / "c")
+    cohort = result.cohort
+    assert cohort.schema.patients == "known"
+    assert (len(cohort), cohort.manifest["patient"].n_unique()) == (6, 3)
+    assert cohort.schema.mask_values == {0: "background", 1: "1"}
+    assert sorted(set(cohort.attribute("age"))) == [40, 50, 60]
+
+
+def test_an_image_that_the_table_does_not_name_follows_its_header(tmp_path: Path) -> None:
+    lines = ["image,patient_id,diagnosis"]
+    for number in range(12):
+        pixels = structure(number, dtype="uint16", high=999)
+        write_dicom(tmp_path / "s" / f"{number}.dcm", pixels, PatientID=f"ID{number // 2}")
+        lines.append(f"{number}.dcm,{f'T{number // 2}' if number % 2 else ''},a")  # merged cells of a spreadsheet
+    (tmp_path / "s" / "t.csv").write_text("\n".join(lines) + "\n")
+    cohort = take_in(tmp_path / "s", tmp_path / "c").cohort
+    assert set(cohort.manifest["patient"]) == {KEY.pseudonym("patient", f"T{n}") for n in range(6)}
+
+
+def test_a_header_that_is_several_patients_of_the_table_is_told(tmp_path: Path) -> None:
+    lines = ["image,patient_id,diagnosis"]
+    for number in range(6):
+        pixels = structure(number, dtype="uint16", high=999)
+        write_dicom(tmp_path / "s" / f"{number}.dcm", pixels, PatientID="SAME" if number < 4 else f"H{number}")
+        lines.append(f"{number}.dcm,T{number},a")
+    (tmp_path / "s" / "t.csv").write_text("\n".join(lines) + "\n")
+    result = take_in(tmp_path / "s", tmp_path / "c")
+    assert any("1 patient ids of DICOM headers are several patients by table" in line for line in result.warnings)
+
+
+def test_one_id_under_two_issuers_is_two_people(tmp_path: Path) -> None:
+    for number in range(4):
+        pixels = structure(number, dtype="uint16", high=999)
+        issuer = ("Clinic A", "Clinic B")[number // 2]
+        write_dicom(tmp_path / "s" / f"{number}.dcm", pixels, PatientID="1", IssuerOfPatientID=issuer)
+    result = take_in(tmp_path / "s", tmp_path / "c")
+    assert result.cohort.manifest["patient"].n_unique() == 2
+
+
+def test_an_image_without_id_belongs_to_the_one_patient_of_its_study_or_to_nobody(tmp_path: Path) -> None:
+    for number, patient in enumerate(("A", "", "B", "C", "")):
+        study = "1.2.3" if number < 2 else "1.2.4"
+        pixels = structure(number, dtype="uint16", high=999)
+        write_dicom(tmp_path / "s" / f"{number}.dcm", pixels, PatientID=patient, StudyInstanceUID=study)
+    result = take_in(tmp_path / "s", tmp_path / "c")
+    assert len(result.cohort) == 4
+    assert result.cohort.manifest["patient"].to_list().count(KEY.pseudonym("patient", "A")) == 2
+    assert {reason.value: n for reason, n in result.rejected.items()} == {"geometry": 1}
+
+
+def test_names_that_are_no_utf8_are_names(tmp_path: Path) -> None:
+    for number in range(3):
+        write_png(tmp_path / "s" / f"{number}.png", structure(number))
+    odd = os.fsencode(tmp_path / "s") + b"/M\xfcller.png"
+    (tmp_path / "s" / "0.png").rename(os.fsdecode(odd))
+    assert len(take_in(tmp_path / "s", tmp_path / "c").cohort) == 3
+
+
+@pytest.mark.parametrize("word", ["ANONYMOUS", "unknown", "N/A", "-"])
+def test_a_word_for_nobody_in_a_header_is_nobody(tmp_path: Path, word: str) -> None:
+    for number in range(6):
+        pixels = structure(number, dtype="uint16", high=999)
+        write_dicom(tmp_path / "s" / f"{number}.dcm", pixels, PatientID=word, StudyInstanceUID=f"1.2.{number}")
+    cohort = take_in(tmp_path / "s", tmp_path / "c").cohort
+    assert cohort.schema.patients == "per_image"
+    assert cohort.manifest["patient"].n_unique() == 6

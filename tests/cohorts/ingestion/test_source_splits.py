@@ -1,0 +1,133 @@
+"""The division that a source already has is kept; what it lacks is carved from its training patients."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from cohorts.errors import InputError
+from cohorts.export import export_cohort
+from cohorts.store import Cohort
+from tests.cohorts.files import images_by_path, reasons, structure, take_in, write_png
+
+
+def splits_by_path(result_folder: Path, cohort: Cohort) -> dict[str, str]:
+    links = pl.read_parquet(result_folder / "links.parquet").filter(pl.col("role") == "image")
+    split_of = dict(zip(cohort.manifest["image_id"], cohort.manifest["split"], strict=True))
+    return {path: split_of[image] for path, image in links.select("path", "image_id").iter_rows()}
+
+
+def divided(source: Path, parts: dict[str, int]) -> Path:
+    seed = 0
+    for part, total in parts.items():
+        for number in range(total):
+            write_png(source / part / f"{part}{number}.png", structure(seed))
+            seed += 1
+    return source
+
+
+def test_their_test_is_ours_and_the_rest_is_carved_from_their_train(tmp_path: Path) -> None:
+    result = take_in(divided(tmp_path / "s", {"train": 120, "test": 20}), tmp_path / "c")
+    found = splits_by_path(result.private_folder, result.cohort)
+    assert {split for path, split in found.items() if path.startswith("test/")} == {"test"}
+    assert {split for path, split in found.items() if path.startswith("train/")} == {"train", "val", "gate"}
+
+
+def test_their_validation_is_ours_whatever_they_call_it(tmp_path: Path) -> None:
+    result = take_in(divided(tmp_path / "s", {"Training": 60, "valid": 10, "Testing": 10}), tmp_path / "c")
+    found = splits_by_path(result.private_folder, result.cohort)
+    assert {split for path, split in found.items() if path.startswith("valid/")} == {"val"}
+    assert {split for path, split in found.items() if path.startswith("Training/")} == {"train", "gate"}
+
+
+def test_a_column_and_the_parts_of_an_archive_count_as_well(tmp_path: Path) -> None:
+    lines = ["image,split"]
+    for number in range(40):
+        write_png(tmp_path / "s" / f"{number}.png", structure(number))
+        lines.append(f"{number}.png,{'test' if number < 10 else 'train'}")
+    (tmp_path / "s" / "t.csv").write_text("\n".join(lines) + "\n")
+    result = take_in(tmp_path / "s", tmp_path / "c")
+    found = splits_by_path(result.private_folder, result.cohort)
+    assert {int(Path(path).stem) for path, split in found.items() if split == "test"} == set(range(10))
+
+    images = {part: np.stack([structure(seed + i) for i in range(30)]) for seed, part in ((0, "train"), (50, "test"))}
+    np.savez(tmp_path / "a.npz", train_images=images["train"], test_images=images["test"])
+    cohort = take_in(tmp_path / "a.npz", tmp_path / "d").cohort
+    assert cohort.manifest["split"].to_list()[30:] == ["test"] * 30
+    assert "test" not in cohort.manifest["split"].to_list()[:30]
+    ignored = take_in(tmp_path / "a.npz", tmp_path / "e", source_splits="ignore").cohort
+    assert set(ignored.manifest["split"].to_list()[30:]) != {"test"}
+
+
+def test_images_that_are_all_held_out_stay_held_out(tmp_path: Path) -> None:
+    result = take_in(divided(tmp_path / "s", {"test": 20}), tmp_path / "c")
+    assert set(result.cohort.manifest["split"]) == {"test"}
+    assert any("puts no image into train" in warning for warning in result.warnings)
+    result = take_in(divided(tmp_path / "t", {"val": 10, "test": 10}), tmp_path / "d")
+    assert set(result.cohort.manifest["split"]) == {"val", "test"}
+    np.savez(tmp_path / "a.npz", val_images=np.stack([structure(n) for n in range(12)]))
+    assert set(take_in(tmp_path / "a.npz", tmp_path / "e").cohort.manifest["split"]) == {"val"}
+
+
+def test_a_folder_and_a_column_that_differ_are_told(tmp_path: Path) -> None:
+    divided(tmp_path / "s", {"train": 10, "test": 5})
+    lines = ["image,split", *(f"train/train{n}.png,{'test' if n < 2 else 'train'}" for n in range(10))]
+    lines += [f"test/test{n}.png,test" for n in range(5)]
+    (tmp_path / "s" / "t.csv").write_text("\n".join(lines) + "\n")
+    result = take_in(tmp_path / "s", tmp_path / "c")
+    assert any("2 images lie in folders of another split than the table says" in line for line in result.warnings)
+
+
+def test_a_patient_on_both_sides_goes_to_the_held_out_one_or_is_refused(tmp_path: Path) -> None:
+    for number in range(20):
+        write_png(tmp_path / "s" / "train" / f"p{number}_a.png", structure(number))
+    for number in range(5):
+        write_png(tmp_path / "s" / "test" / f"p{number + 18}_b.png", structure(100 + number))
+    pattern = r"(p\d+)_"
+    moved = take_in(tmp_path / "s", tmp_path / "c", patient_pattern=pattern)
+    found = splits_by_path(moved.private_folder, moved.cohort)
+    assert found["train/p18_a.png"] == found["train/p19_a.png"] == found["test/p18_b.png"] == "test"
+    assert any("2 patients lie in several splits" in warning for warning in moved.warnings)
+    refused = take_in(tmp_path / "s", tmp_path / "d", patient_pattern=pattern, split_conflicts="refuse")
+    assert reasons(refused) == {"split_conflict": 4}
+
+
+def test_a_division_of_some_images_only_is_kept_when_asked(tmp_path: Path) -> None:
+    source = divided(tmp_path / "s", {"train": 30, "test": 10})
+    write_png(source / "loose.png", structure(500))
+    left = take_in(source, tmp_path / "c")
+    assert any("40 of 41 images lie in a split of the source" in warning for warning in left.warnings)
+    kept = take_in(source, tmp_path / "d", source_splits="use")
+    found = splits_by_path(kept.private_folder, kept.cohort)
+    assert {split for path, split in found.items() if path.startswith("test/")} == {"test"}
+    with pytest.raises(InputError, match="divides its images into no splits"):
+        take_in(divided(tmp_path / "flat", {"x": 9}), tmp_path / "e", source_splits="use")
+
+
+def test_export_and_ingestion_keep_every_split(tmp_path: Path) -> None:
+    for number in range(60):
+        write_png(tmp_path / "s" / f"{number:02d}.png", structure(number))
+    first = take_in(tmp_path / "s", tmp_path / "c")
+    export_cohort(first.cohort, tmp_path / "x")
+    again = take_in(tmp_path / "x", tmp_path / "d")
+    split_of = {
+        p.tobytes(): s for p, s in zip(first.cohort.pixels(range(60)), first.cohort.manifest["split"], strict=True)
+    }
+    for pixels, split in zip(again.cohort.pixels(range(60)), again.cohort.manifest["split"], strict=True):
+        assert split_of[pixels.tobytes()] == split
+    assert again.cohort.schema.patients == "known"
+    assert len(images_by_path(again)) == 60
+
+
+def test_export_and_ingestion_keep_what_is_in_no_split(tmp_path: Path) -> None:
+    for number in range(40):
+        write_png(tmp_path / "s" / f"{number:02d}.png", structure(number // 2, high=240) + np.uint8(4 * (number % 2)))
+    first = take_in(tmp_path / "s", tmp_path / "c", near_duplicates="mark")
+    assert "left_out" in first.cohort.manifest["split"].to_list()
+    export_cohort(first.cohort, tmp_path / "x")
+    again = take_in(tmp_path / "x", tmp_path / "d", near_duplicates="mark")
+    digests = [dict(c.manifest.select("digest", "split").iter_rows()) for c in (first.cohort, again.cohort)]
+    assert digests[0] == digests[1]

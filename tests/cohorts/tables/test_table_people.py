@@ -1,0 +1,99 @@
+"""Whom a table names: columns that identify people are published nowhere, and words for *unknown* are nobody."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cohorts.errors import InputError
+from cohorts.naming import MISSING_CELLS, UNNAMED, is_nobody, plain_id, plain_name
+from tests.cohorts.tables.written import read
+
+PEOPLE = "image,patient_id,study,uid,mask,label\na.png,7,70,1.2.3,m.png,x\nb.png,8,80,1.2.4,n.png,y\n"
+
+
+@pytest.mark.parametrize("column", ["image", "patient_id", "study", "uid", "mask"])
+@pytest.mark.parametrize("kind", ["", ":categorical", ":continuous"])
+def test_a_column_that_says_whose_a_row_is_is_no_attribute(tmp_path: Path, column: str, kind: str) -> None:
+    with pytest.raises(InputError, match=f"column '{column}' of .* which is never published") as raised:
+        read(tmp_path / "t.csv", PEOPLE, attributes=(column + kind,))
+    assert "\n" not in str(raised.value)
+    with pytest.raises(InputError, match=f"column '{column}' of .* which is never published"):
+        read(tmp_path / "t.csv", PEOPLE, label_columns=(column,))
+    assert read(tmp_path / "t.csv", PEOPLE).labels == ("x", "y")
+
+
+@pytest.mark.parametrize(
+    ("column", "cells"),
+    [
+        ("mrn", [str(84_000 + 7 * n) for n in range(24)]),
+        ("accession", [f"ACC{n:07}" for n in range(24)]),
+        ("phone", [f"+49 30 {1200 + n}" for n in range(24)]),
+        ("zip", [f"{10115 + 11 * min(n, 22):05}" for n in range(24)]),  # two live in one place
+    ],
+)
+@pytest.mark.parametrize("kind", [":categorical", ""])
+def test_a_number_of_its_own_in_every_row_may_identify(
+    tmp_path: Path, column: str, cells: list[str], kind: str
+) -> None:
+    rows = "".join(f"{n}.png,{cell}\n" for n, cell in enumerate(cells))
+    remarks = read(tmp_path / "t.csv", f"image,{column}\n{rows}", attributes=(column + kind,)).remarks()
+    assert any(f"column '{column}'" in line and "may identify patients" in line for line in remarks)
+    assert not any(cell in line for line in remarks for cell in cells)
+
+
+def test_measurements_and_codes_that_many_share_identify_nobody(tmp_path: Path) -> None:
+    rows = "".join(f"{n}.png,{20 + n / 7:.2f},{n % 4},{30 + n}\n" for n in range(40))
+    attributes = ("bmi", "grade:categorical", "age")
+    assert read(tmp_path / "t.csv", f"image,bmi,grade,age\n{rows}", attributes=attributes).remarks() == []
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "unknown",
+        "Unbekannt",
+        "k.A.",
+        "N.A.",
+        "n/a",
+        "-",
+        "?",
+        "#WERT!",
+        "#REF!",
+        "#VALUE!",
+        "#NAME?",
+        " ANONYMOUS ",
+        "未知",
+    ],
+)
+def test_words_for_unknown_name_nobody(tmp_path: Path, word: str) -> None:
+    assert is_nobody(word)
+    table = read(tmp_path / "t.csv", f'image,patient_id,study\na.png,"{word}","{word}"\nb.png,7,70\n')
+    assert [(table.content(row).patient, table.content(row).study) for row in range(2)] == [("", ""), ("7", "70")]
+
+
+def test_words_for_unknown_are_counted(tmp_path: Path) -> None:
+    table = read(tmp_path / "t.csv", "image,patient_id\na.png,unknown\nb.png,Unbekannt\nc.png,7\n")
+    assert table.remarks() == ["column 'patient_id': 2 cells say unknown or the like and name nobody"]
+    assert all(word == word.casefold() for word in MISSING_CELLS | UNNAMED)
+    assert not any(map(is_nobody, ("0", "007", "Nobody", "A-1")))
+
+
+def test_ids_and_names_are_one_in_width_and_composition_and_nothing_else() -> None:
+    assert plain_id("Ａ１") == "A1" == plain_id("A\u200b1")
+    assert plain_id("ｶﾞ") == plain_id("ガ")
+    assert plain_name("Ｅdema") == plain_name("edema")
+    assert plain_name("Cafe\u0301") == plain_name("café")
+    pairs = [("A²", "A2"), ("10² Zellen", "102 Zellen"), ("½", "1⁄2"), ("①", "1"), ("x₁", "x1"), ("Ⅳ", "IV")]
+    for one, other in pairs:
+        assert plain_id(one) != plain_id(other)
+        assert plain_name(one) != plain_name(other)
+
+
+def test_labels_that_only_compatibility_forms_make_alike_stay_two(tmp_path: Path) -> None:
+    assert read(tmp_path / "t.csv", "image,label\na.png,10² Zellen\nb.png,102 Zellen\n").labels == (
+        "102 Zellen",
+        "10² Zellen",
+    )
+    assert read(tmp_path / "t.csv", "image,label\na.png,Mass\nb.png,Ｍａｓｓ\nc.png,Mass\n").labels == ("Mass",)
