@@ -146,3 +146,17 @@ def test_radiographs_with_a_table_need_no_options(real_data: Path, tmp_path: Pat
     print(
         f"\nnih_chest_xray_256: {result.accepted} images, near duplicates {result.near_duplicates}, {result.warnings}"
     )
+
+
+@pytest.mark.real_data
+def test_blood_cells_with_their_table_need_no_options(real_data: Path, tmp_path: Path) -> None:
+    result = take_in(real_data / "malaria_cells_50", tmp_path / "c", min_patients=5)
+    cohort = result.cohort
+    assert len(cohort) == 10_378
+    assert cohort.schema.labels == ("parasitized",)
+    assert cohort.schema.patients == "known"
+    assert cohort.manifest["patient"].n_unique() == 80
+    assert int((cohort.labels() == 1).sum()) == 4_873
+    assert not result.rejected
+    sides = cohort.manifest.filter(pl.col("split") != "left_out").group_by("patient").agg(pl.col("split").n_unique())
+    assert set(sides["split"]) == {1}

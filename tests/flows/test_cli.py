@@ -18,6 +18,7 @@ from flows.cli import app, main
 from flows.plans import plan_flags
 from generators.facts import read_facts
 from quality.report import PublishedReport
+from tests.cohorts.files import structure, write_png
 
 HEAVY = ("torch", "monai", "diffusers", "transformers", "prefect", "sklearn", "matplotlib")
 
@@ -131,3 +132,24 @@ def test_schema_is_printed_and_init_makes_a_recipe_that_runs_are_made_of(
     (tmp_path / "images").mkdir()
     assert main(["init", "first.yaml"]) == 0
     assert load_recipe("first.yaml").recipe.name == "first"
+
+
+def test_ingestion_ends_with_what_it_understood_and_inspect_lists_what_was_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = ["image,patient_id,findings,age"]
+    for number in range(12):
+        write_png(tmp_path / "s" / f"{number}.png", structure(number))
+        lines.append(f"{number}.png,p{number},{'肺炎' if number < 6 else '正常'},{'90+' if number == 1 else 40}")
+    lines.append("broken.png,p20,肺炎,40")
+    (tmp_path / "s" / "labels.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    (tmp_path / "s" / "broken.png").write_bytes((tmp_path / "s" / "3.png").read_bytes()[:200])
+    command = ["ingest", str(tmp_path / "s"), "--out", str(tmp_path / "c"), "--public-phrase", "x"]
+    assert main(command) == 0
+    said = capsys.readouterr().out
+    for line in ("table labels.csv: 13 rows", "patients: 13 images by the table", "labels: ", "splits: by keyed hash"):
+        assert line in said
+    assert "left out: 1 truncated (medphantom inspect --rejected lists them)" in said
+    assert "p3" not in said
+    assert main(["inspect", str(tmp_path / "c"), "--rejected"]) == 0
+    assert capsys.readouterr().out.splitlines()[0].split()[:2] == ["truncated", "broken.png:"]

@@ -235,3 +235,25 @@ def test_a_word_for_nobody_in_a_header_is_nobody(tmp_path: Path, word: str) -> N
     cohort = take_in(tmp_path / "s", tmp_path / "c").cohort
     assert cohort.schema.patients == "per_image"
     assert cohort.manifest["patient"].n_unique() == 6
+
+
+def test_links_into_a_cache_are_read_when_asked(tmp_path: Path) -> None:
+    for number in range(6):
+        blob = tmp_path / "cache" / f"{number:040x}.png"
+        write_png(blob, structure(number))
+        (tmp_path / "s").mkdir(exist_ok=True)
+        (tmp_path / "s" / f"{number}.png").symlink_to(blob)
+    (tmp_path / "more").mkdir()
+    write_png(tmp_path / "more" / "x.png", structure(50))
+    (tmp_path / "s" / "folder").symlink_to(tmp_path / "more")
+    (tmp_path / "more" / "loop").symlink_to(tmp_path / "more")
+    with pytest.raises(InputError, match="outside_source"):
+        take_in(tmp_path / "s", tmp_path / "c")
+    assert len(take_in(tmp_path / "s", tmp_path / "d", follow_links=True).cohort) == 7
+
+
+def test_a_cohort_without_labels_says_so_and_why(tmp_path: Path) -> None:
+    folders_of_people(tmp_path / "s")
+    said = take_in(tmp_path / "s", tmp_path / "c", folders="patients").understood
+    assert "labels: none; there is no table, and folders were not said to be classes" in said
+    assert "patients: 12 images by folder" in said
