@@ -171,6 +171,13 @@ class IngestOptions(Frozen):
                 raise ValueError(f"an attribute must be name, name:continuous or name:categorical, got {entry!r}")
         return attributes
 
+    @field_validator("label_columns", "labels", "label_names")
+    @classmethod
+    def _names_are_not_empty(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        if not all(name.strip() for name in names):
+            raise ValueError("a name of a label or column must not be empty")
+        return names
+
     @field_validator("near_duplicates", mode="before")
     @classmethod
     def _off_is_a_word(cls, policy: Any) -> Any:

@@ -139,10 +139,9 @@ class _Trail:
         return Lineage(tuple(traces), tuple(self.untold), len(self.places), tuple(dict.fromkeys(self.files)))
 
     def cohorts(self) -> Iterator[Trace]:
-        for cohort in self.places.cohorts:
-            if cohort.schema.kind == "synthetic":
-                continue
-            names = self._pseudonyms(cohort)
+        real = [cohort for cohort in self.places.cohorts if cohort.schema.kind != "synthetic"]
+        names = set().union(*(self._pseudonyms(cohort) for cohort in real))  # an export read again keeps pseudonyms
+        for cohort in real:
             images = self._images(cohort)
             rows = cohort.manifest.filter(pl.col("patient").is_in(list(names)) | pl.col("image_id").is_in(images))
             if rows.is_empty():

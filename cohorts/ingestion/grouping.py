@@ -32,6 +32,7 @@ class Planned:
         mask: path of the mask, relative to the plan's mask root.
         patient: normalised patient id out of table, path or header; empty where nothing names one.
         patient_source: which of these named it.
+        names: every name that table, path and header have for the patient: ``(source, id)``.
         study: normalised study id of the table.
         case: what several files of one examination share, such as the channels of nnU-Net.
         split: the split that the source gives it.
@@ -48,6 +49,7 @@ class Planned:
     mask: str | None = None
     patient: str = ""
     patient_source: str = ""
+    names: tuple[tuple[str, str], ...] = ()
     study: str = ""
     case: str = ""
     split: Split | None = None

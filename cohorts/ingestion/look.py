@@ -8,12 +8,12 @@ from pathlib import Path
 
 from cohorts.ingestion.folder_names import folder_names
 from cohorts.ingestion.people import (
+    bridge_names,
     divide,
     divide_archive,
     folders_matter,
-    name_by_study,
     name_by_table,
-    settle_headers,
+    refuse_nobodys,
     tell_issuers_apart,
 )
 from cohorts.ingestion.planning import begin_plan, read_paths
@@ -87,8 +87,8 @@ def look(source: str | Path, options: IngestOptions | None = None, progress: Pro
     use_table(plan, layout, options)
     name_by_table(plan)
     tell_issuers_apart(plan)
-    settle_headers(plan)
-    name_by_study(plan)
+    bridge_names(plan)
+    refuse_nobodys(plan)
     found.total_images = len(plan.images)
     found.labels = 0 if plan.table is None else len(plan.table.labels)
     found.patients_by = dict(Counter(image.patient_source for image in plan.images))

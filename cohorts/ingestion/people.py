@@ -20,7 +20,10 @@ from cohorts.readers.tasks import Refusal
 from cohorts.records import LEFT_OUT_SPLIT, SPLITS
 from cohorts.tables.join import stem
 
-HEADER = "DICOM header"
+TABLE, HEADER = "the table", "DICOM header"
+SOURCES = (TABLE, "patient_pattern", "folder", "BIDS subject", HEADER)
+"""What may name a patient, the surest first."""
+BRIDGED = "another image of the same patient, which a surer source names"
 
 
 def name_by_path(plan: Plan, names: FolderNames, layout: Layout, options: IngestOptions) -> None:
@@ -34,37 +37,56 @@ def name_by_path(plan: Plan, names: FolderNames, layout: Layout, options: Ingest
             ("BIDS subject", _subject(names, number)),
             (HEADER, image.head.dicom.patient if image.head.dicom is not None else ""),
         )
-        found = next(((source, plain_id(text)) for source, text in candidates if plain_id(text)), ("", ""))
-        image.patient_source, image.patient = found
+        image.names = tuple((source, plain_id(text)) for source, text in candidates if plain_id(text))
+        image.patient_source, image.patient = image.names[0] if image.names else ("", "")
         image.split = names.splits[number]
         if layout.dataset is not None:
             image.case = CHANNEL_ENDING.sub("", PurePosixPath(stem(image.paths[0])).name)
 
 
-def settle_headers(plan: Plan) -> None:
-    """Let images that a table leaves unnamed follow what it calls their header's patient, and tell where they differ.
+def bridge_names(plan: Plan) -> None:
+    """Let an image follow what surer sources call the patient of its header, path, study or case.
 
-    A header id that the table, a folder or a pattern gives to several patients may be a placeholder, or one person
-    under several names: nobody is merged, and a warning says so.
+    A cell that is empty, a pattern that fits some files only, or a channel without row would otherwise make a second
+    patient of the same person. A name that belongs to several patients of surer sources may be a placeholder, or one
+    person under several names: nobody is merged, and a warning says so.
     """
-    renamed: dict[str, set[str]] = defaultdict(set)
+    called: dict[tuple[str, str], dict[str, int]] = defaultdict(dict)
     for image in plan.images:
-        if image.patient and image.patient_source != HEADER and (header := _header_id(image)):
-            renamed[header].add(image.patient)
+        if image.patient:
+            for key in (*image.names, *_belongs(image)):
+                sure = _sureness(image)
+                called[key][image.patient] = min(sure, called[key].get(image.patient, sure))
     for image in plan.images:
-        names = renamed.get(_header_id(image), set()) if image.patient_source == HEADER else set()
-        if len(names) == 1:
-            image.patient_source, image.patient = "the table's name of the DICOM header's patient", next(iter(names))
-    several = sum(len(names) > 1 for names in renamed.values())
+        mine = _sureness(image)
+        surer = (
+            {patient for key in keys for patient, sure in called.get(key, {}).items() if sure < mine}
+            for keys in (image.names, _belongs(image))  # a study counts where no name does
+        )
+        found = next((patients for patients in surer if patients), set())
+        if len(found) == 1:
+            image.patient_source, image.patient = BRIDGED, next(iter(found))
+    several = sum(
+        sum(sure < SOURCES.index(source) for sure in patients.values()) > 1
+        for (source, _), patients in called.items()
+        if source in SOURCES
+    )
     if several:
         plan.warnings.append(
-            f"{several} patient ids of DICOM headers are several patients by table, folder or pattern, which count; "
-            "if a header is right, one person may lie in several splits"
+            f"{several} patient ids of headers, folders or paths are several patients by a surer source, which "
+            "counts; if the former are right, one person may lie in several splits"
         )
 
 
-def _header_id(image: Planned) -> str:
-    return image.head.dicom.patient if image.head.dicom is not None else ""
+def _belongs(image: Planned) -> tuple[tuple[str, str], ...]:
+    """The studies and the case that an image belongs to."""
+    kinds = (("study", image.study), ("DICOM study", _study_of(image)), ("case", image.case))
+    return tuple((kind, value) for kind, value in kinds if value)
+
+
+def _sureness(image: Planned) -> int:
+    """Rank of the source of an image's patient, the surest first; nobody's come last."""
+    return SOURCES.index(image.patient_source) if image.patient_source in SOURCES else len(SOURCES)
 
 
 def tell_issuers_apart(plan: Plan) -> None:
@@ -79,16 +101,12 @@ def tell_issuers_apart(plan: Plan) -> None:
             image.patient = f"{dicom.patient} of {dicom.issuer}"
 
 
-def name_by_study(plan: Plan) -> None:
-    """Give DICOM images that name nobody the patient whom the rest of their study names, when it is one person."""
+def refuse_nobodys(plan: Plan) -> None:
+    """Refuse DICOM images that name nobody while their study names several patients: they may be anyone's of these."""
     named: dict[str, set[str]] = defaultdict(set)
     for image in plan.images:
-        if image.head.dicom is not None and image.head.dicom.study and image.patient:
-            named[image.head.dicom.study].add(image.patient)
-    for image in plan.images:
-        dicom = image.head.dicom
-        if not image.patient and dicom is not None and len(found := named.get(dicom.study, set())) == 1:
-            image.patient_source, image.patient = "DICOM study", next(iter(found))
+        if image.patient and (study := _study_of(image)):
+            named[study].add(image.patient)
     several = {study for study, patients in named.items() if len(patients) > 1}
     nobody = Refusal(Reason.GEOMETRY, "names no patient, and its study names several")
     plan.keep(lambda image: nobody if not image.patient and _study_of(image) in several else None)
@@ -117,7 +135,7 @@ def name_by_table(plan: Plan) -> None:
         patient, image.study, split = plan.table.who(image.row)
         contradicting += bool(split) and image.split is not None and image.split != split
         if patient:
-            image.patient_source, image.patient = "the table", patient
+            image.patient_source, image.patient = TABLE, patient
         image.split = next((known for known in SPLITS if known == split), image.split)
         image.left_out = split == LEFT_OUT_SPLIT
     if contradicting:

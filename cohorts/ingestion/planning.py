@@ -15,13 +15,13 @@ from cohorts.ingestion.layout import Layout
 from cohorts.ingestion.masks import use_masks
 from cohorts.ingestion.people import (
     alike_ids,
+    bridge_names,
     divide,
     divide_archive,
     name_by_path,
-    name_by_study,
     name_by_table,
+    refuse_nobodys,
     require_patients,
-    settle_headers,
     tell_issuers_apart,
 )
 from cohorts.ingestion.plan import Plan
@@ -64,8 +64,8 @@ def make_plan(layout: Layout, heads: Sequence[FileHead], options: IngestOptions)
         plan.keep(lambda image: None if image.paths[0] in values else unlisted)
     name_by_table(plan)
     tell_issuers_apart(plan)
-    settle_headers(plan)
-    name_by_study(plan)
+    bridge_names(plan)
+    refuse_nobodys(plan)
     names = folder_names([image.paths[0] for image in plan.images])
     require_patients(plan, names, options)
     if (alike := alike_ids(plan)) is not None:

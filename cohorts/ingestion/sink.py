@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
@@ -27,6 +28,7 @@ from cohorts.tables.ages import settled_age
 from cohorts.tables.table import RowContent
 from cohorts.writer import CohortWriter
 
+PSEUDONYM = re.compile(r"[0-9a-f]{16}")
 MODALITY, MASK = "\0modality", "\0mask"  # no attribute can be called so
 
 
@@ -175,7 +177,7 @@ class Sink:
         # a row of an archive is an image of its own; pages and frames of one file are of one patient
         identity = identity_of(planned, None if self.plan.archive is None else image.frame)
         given = self._given(planned, image.frame)
-        patient = self.key.pseudonym("patient", identity)
+        patient = self._pseudonym_of(planned, identity)
         image_id = self.key.pseudonym("image", f"{planned.paths[0]}\0{frame}")
         split = self.plan.division.split(identity, self.key, self.options.split, given)
         attributes = self._attributes(planned, content)
@@ -190,6 +192,9 @@ class Sink:
                 path, "image", image_id=image_id, frame=image.frame, patient_id=planned.patient, patient=patient
             )
         modality = (dicom.modality if dicom is not None else None) or self.options.modality or self.plan.modality
+        header = dicom.patient if dicom is not None else ""
+        if header and header != planned.patient:  # a withdrawal may come under the number of the file
+            self.private.link(planned.paths[0], "header id", image_id=image_id, patient_id=header, patient=patient)
         self._sharers.note(patient, labels, {**attributes, MODALITY: modality})
         self._rows.append(_Row(image_id, patient, split, given, "" if planned.patient else identity, planned.left_out))
         record = ImageRecord(
@@ -213,7 +218,13 @@ class Sink:
         self.writer.add(record, digest=ready.digest)
 
     def _pseudonym(self, planned: Planned) -> str:
-        return self.key.pseudonym("patient", identity_of(planned))
+        return self._pseudonym_of(planned, identity_of(planned))
+
+    def _pseudonym_of(self, planned: Planned, identity: str) -> str:
+        """The pseudonym of a patient; an export of ours names patients by theirs, by which a withdrawal finds them."""
+        if self.plan.is_export and PSEUDONYM.fullmatch(planned.patient):
+            return planned.patient
+        return self.key.pseudonym("patient", identity)
 
     def _given(self, planned: Planned, frame: int | None) -> Split | None:
         """The split that the source gives an image, where its division is kept."""

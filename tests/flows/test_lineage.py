@@ -15,7 +15,7 @@ from cohorts.private import LINKS_FILE, private_path
 from cohorts.store import Cohort
 from flows.cli import main
 from flows.lineage import Lineage, lineage
-from tests.cohorts.files import KEY, structure, take_in, write_png
+from tests.cohorts.files import KEY, structure, take_in, write_dicom, write_png
 
 
 def patient_of(cohort: Cohort, split: str) -> tuple[str, str]:
@@ -130,3 +130,18 @@ def test_where_nobody_can_tell_it_says_so(tmp_path: Path) -> None:
     shutil.rmtree(known.private_folder)
     found = lineage("P3", [tmp_path / "known"], IdentityKey.from_phrase("another key"))
     assert any("its key may be another one" in line for line in found.untold)
+
+
+def test_an_export_that_was_read_again_and_the_number_of_the_file_are_followed(tmp_path: Path) -> None:
+    lines = ["file,patient_id"]
+    for number in range(8):
+        pixels = structure(number, dtype="uint16", high=999)
+        write_dicom(tmp_path / "s" / f"{number}.dcm", pixels, PatientID=f"MRN{number}")
+        lines.append(f"{number}.dcm,S{number}")
+    (tmp_path / "s" / "t.csv").write_text("\n".join(lines) + "\n")
+    first = take_in(tmp_path / "s", tmp_path / "l" / "c")
+    export_cohort(first.cohort, tmp_path / "l" / "x")
+    take_in(tmp_path / "l" / "x", tmp_path / "l" / "c2")
+    for name in ("S3", "MRN3"):
+        found = {trace.path.name for trace in lineage(name, [tmp_path / "l"], KEY).traces}
+        assert found == {"c", "x", "c2"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -196,7 +197,7 @@ def test_a_header_that_is_several_patients_of_the_table_is_told(tmp_path: Path) 
         lines.append(f"{number}.dcm,T{number},a")
     (tmp_path / "s" / "t.csv").write_text("\n".join(lines) + "\n")
     result = take_in(tmp_path / "s", tmp_path / "c")
-    assert any("1 patient ids of DICOM headers are several patients by table" in line for line in result.warnings)
+    assert any("1 patient ids of headers, folders or paths are several patients" in line for line in result.warnings)
 
 
 def test_one_id_under_two_issuers_is_two_people(tmp_path: Path) -> None:
@@ -257,3 +258,48 @@ def test_a_cohort_without_labels_says_so_and_why(tmp_path: Path) -> None:
     said = take_in(tmp_path / "s", tmp_path / "c", folders="patients").understood
     assert "labels: none; there is no table, and folders were not said to be classes" in said
     assert "patients: 12 images by folder" in said
+
+
+@pytest.mark.parametrize(
+    ("folder", "options"),
+    [
+        ("sub-{p:02}", {}),
+        ("K{p:02}", {"folders": "patients"}),
+        ("all", {"patient_pattern": r"(K\d+)_", "folders": "ignore"}),
+    ],
+)
+def test_a_cell_that_is_empty_makes_no_second_patient(tmp_path: Path, folder: str, options: dict[str, Any]) -> None:
+    lines = ["file,patient_id,diagnosis"]
+    for person in range(12):
+        for number in range(2):
+            name = f"K{person:02}_{number}.png"
+            write_png(tmp_path / "s" / folder.format(p=person) / name, structure(10 * person + number))
+            lines.append(f"{name},{f'MRN{person}' if number else ''},a")
+    (tmp_path / "s" / "t.csv").write_text("\n".join(lines) + "\n")
+    cohort = take_in(tmp_path / "s", tmp_path / "c", **options).cohort
+    assert set(cohort.manifest["patient"]) == {KEY.pseudonym("patient", f"MRN{n}") for n in range(12)}
+
+
+def test_a_study_of_the_table_binds_its_images(tmp_path: Path) -> None:
+    lines = ["file,patient_id,study_id,diagnosis"]
+    for person in range(12):
+        for number in range(2):
+            write_png(tmp_path / "s" / f"{person}_{number}.png", structure(10 * person + number))
+            lines.append(f"{person}_{number}.png,{f'MRN{person}' if number else ''},S{person},a")
+    (tmp_path / "s" / "t.csv").write_text("\n".join(lines) + "\n")
+    cohort = take_in(tmp_path / "s", tmp_path / "c").cohort
+    assert cohort.manifest["patient"].n_unique() == 12
+
+
+def test_a_case_binds_its_channels_whatever_the_table_names(tmp_path: Path) -> None:
+    lines = ["file,patient_id,diagnosis"]
+    for number in range(12):
+        for channel in range(2):
+            name = f"case_{number:03d}_{channel:04d}.png"
+            write_png(tmp_path / "s" / "imagesTr" / name, structure(10 * number + channel))
+            lines.append(f"{name},{f'P{number}' if channel else ''},a")
+    (tmp_path / "s" / "dataset.json").write_text('{"labels": {"background": 0}}')
+    (tmp_path / "s" / "t.csv").write_text("\n".join(lines) + "\n")
+    cohort = take_in(tmp_path / "s", tmp_path / "c").cohort
+    assert len(cohort) == 24
+    assert cohort.manifest["patient"].n_unique() == 12
