@@ -9,6 +9,7 @@ import tifffile
 
 from cohorts.ingestion.repeats import Repeats
 from cohorts.options import IngestOptions
+from cohorts.overview import left_out_sentence
 from cohorts.records import Array
 from tests.cohorts.files import reasons, structure, take_in, write_png
 
@@ -44,6 +45,11 @@ def test_marked_only_they_still_judge_nobody_who_learned_from_a_twin(tmp_path: P
     assert total > 5
     assert any(f"{total} images outside train nearly repeat a training image" in line for line in result.warnings)
     result.cohort.verify()
+    sentence = left_out_sentence(result.cohort)
+    assert sentence is not None
+    assert sentence.startswith(f"{total} real images outside train nearly repeat a training image of another patient")
+    together = take_in(tmp_path / "s", tmp_path / "d").cohort
+    assert left_out_sentence(together) is None
 
 
 def test_dropped_they_are_gone(tmp_path: Path) -> None:
