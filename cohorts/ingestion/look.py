@@ -7,15 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cohorts.ingestion.folder_names import folder_names
-from cohorts.ingestion.people import (
-    bridge_names,
-    divide,
-    divide_archive,
-    folders_matter,
-    name_by_table,
-    refuse_nobodys,
-    tell_issuers_apart,
-)
+from cohorts.ingestion.people import divide, divide_archive, folders_matter, settle_people
 from cohorts.ingestion.planning import begin_plan, read_paths
 from cohorts.ingestion.scanning import lay_out_source, make_workers, scan_heads, source_root
 from cohorts.ingestion.tables import find_tables, use_table
@@ -85,10 +77,7 @@ def look(source: str | Path, options: IngestOptions | None = None, progress: Pro
     if len(found.tables) > 1:
         return found  # somebody has to choose first
     use_table(plan, layout, options)
-    name_by_table(plan)
-    tell_issuers_apart(plan)
-    bridge_names(plan)
-    refuse_nobodys(plan)
+    settle_people(plan)
     found.total_images = len(plan.images)
     found.labels = 0 if plan.table is None else len(plan.table.labels)
     found.patients_by = dict(Counter(image.patient_source for image in plan.images))

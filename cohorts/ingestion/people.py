@@ -126,6 +126,14 @@ def _first_group(pattern: re.Pattern[str] | None, path: str) -> str:
     return (match[1] or "") if match else ""
 
 
+def settle_people(plan: Plan) -> None:
+    """Whose each planned image is, once its table is joined: what every reading of a source asks, in this order."""
+    name_by_table(plan)
+    tell_issuers_apart(plan)
+    bridge_names(plan)
+    refuse_nobodys(plan)
+
+
 def name_by_table(plan: Plan) -> None:
     """Let the table's patients, studies and splits take precedence."""
     contradicting = 0

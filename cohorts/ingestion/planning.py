@@ -13,17 +13,7 @@ from cohorts.ingestion.folder_names import FolderNames, folder_names
 from cohorts.ingestion.grouping import choose_spatial_dims, group_files
 from cohorts.ingestion.layout import Layout
 from cohorts.ingestion.masks import use_masks
-from cohorts.ingestion.people import (
-    alike_ids,
-    bridge_names,
-    divide,
-    divide_archive,
-    name_by_path,
-    name_by_table,
-    refuse_nobodys,
-    require_patients,
-    tell_issuers_apart,
-)
+from cohorts.ingestion.people import alike_ids, divide, divide_archive, name_by_path, require_patients, settle_people
 from cohorts.ingestion.plan import Plan
 from cohorts.ingestion.tables import use_table
 from cohorts.options import IngestOptions
@@ -62,10 +52,7 @@ def make_plan(layout: Layout, heads: Sequence[FileHead], options: IngestOptions)
     if (values := plan.values) is not None:
         unlisted = Refusal(Reason.NO_TABLE_ROW, "the export's table does not say what its values stand for")
         plan.keep(lambda image: None if image.paths[0] in values else unlisted)
-    name_by_table(plan)
-    tell_issuers_apart(plan)
-    bridge_names(plan)
-    refuse_nobodys(plan)
+    settle_people(plan)
     names = folder_names([image.paths[0] for image in plan.images])
     require_patients(plan, names, options)
     if (alike := alike_ids(plan)) is not None:

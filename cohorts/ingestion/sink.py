@@ -65,9 +65,6 @@ class Sink:
         self.warnings += self.plan.warnings
         archive = self.plan.archive
         self.total = len(self.plan.images) if archive is None else sum(archive[1].parts.values())
-        self._parts = (
-            [] if archive is None else [part for part, total in archive[1].parts.items() for _ in range(total)]
-        )
         self._refused: dict[str, Reason] = {}  # first reason of each file
         self._frames: Counter[str] = Counter()
         self._rows: list[_Row] = []
@@ -176,7 +173,7 @@ class Sink:
         frame = "" if image.frame is None else str(image.frame)
         # a row of an archive is an image of its own; pages and frames of one file are of one patient
         identity = identity_of(planned, None if self.plan.archive is None else image.frame)
-        given = self._given(planned, image.frame)
+        given = self._given(planned, image.part)
         patient = self._pseudonym_of(planned, identity)
         image_id = self.key.pseudonym("image", f"{planned.paths[0]}\0{frame}")
         split = self.plan.division.split(identity, self.key, self.options.split, given)
@@ -226,11 +223,11 @@ class Sink:
             return planned.patient
         return self.key.pseudonym("patient", identity)
 
-    def _given(self, planned: Planned, frame: int | None) -> Split | None:
+    def _given(self, planned: Planned, part: str) -> Split | None:
         """The split that the source gives an image, where its division is kept."""
         if not self.plan.division.theirs:
             return None
-        name = self._parts[frame or 0] if self._parts else planned.split
+        name = part or planned.split
         return next((split for split in SPLITS if split == name), None)
 
     def _attributes(self, planned: Planned, content: RowContent) -> dict[str, float | str | None]:
