@@ -55,7 +55,7 @@ FILES: dict[str, tuple[str, ...]] = {
     "learning/noise.py": ("tests/learning/test_golden_numbers.py", "tests/learning/test_noise.py"),
     "learning/account.py": ("tests/learning/test_account_file.py",),
     "learning/audit.py": ("tests/learning/test_audit.py",),
-    "learning/memorization.py": ("tests/learning/test_memorization.py",),
+    "learning/memorization.py": ("tests/learning/test_memorization_limits.py", "tests/learning/test_memorization.py"),
     "quality/privacy/controls.py": ("tests/quality/privacy/test_gate.py",),
     "quality/privacy/gate.py": ("tests/quality/privacy/test_gate.py",),
     "quality/privacy/contrast.py": ("tests/quality/privacy/test_contrast.py",),

@@ -79,8 +79,8 @@ def test_a_share_may_be_nothing_and_not_less() -> None:
 
 
 def test_a_phrase_gives_a_known_key() -> None:
-    secret = IdentityKey.from_phrase("tests").secret.hex()
-    assert secret == "ac752abcfdd1d77f9fb96d915c0285baf8341e180b1b7b1d4629de4f6e2f97f5"
+    digits = IdentityKey.from_phrase("tests").secret.hex()
+    assert digits == "ac752abcfdd1d77f9fb96d915c0285baf8341e180b1b7b1d4629de4f6e2f97f5"
 
 
 def test_a_key_is_32_bytes_at_least_and_its_folder_is_made(tmp_path: Path) -> None:

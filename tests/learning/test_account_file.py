@@ -47,6 +47,10 @@ def test_an_account_says_terms_fit_and_steps_and_a_digest_of_its_key(tmp_path: P
     }
 
 
+def test_nothing_is_paid_before_the_first_step(tmp_path: Path) -> None:
+    assert Account(tmp_path, TERMS, "fit").steps_begun == opened(tmp_path).steps_begun == 0
+
+
 def test_a_step_is_paid_for_once_and_a_second_process_writes_nothing(tmp_path: Path) -> None:
     account = opened(tmp_path, steps=3)
     account.pay(1, write=True)  # again, after a resume
@@ -99,7 +103,7 @@ def test_an_account_has_as_many_steps_as_the_weights_learned_from_or_more(tmp_pa
         resumed = Account(tmp_path, TERMS, "fit")
         resumed.resume(step, account.state(step))
         assert resumed.steps_begun == 3
-    with pytest.raises(ArtifactError, match="of the 4 private steps .* is of other steps"):
+    with pytest.raises(ArtifactError, match=r"of the 4 private steps .* is of other steps"):
         Account(tmp_path, TERMS, "fit").resume(4, account.state(4))
 
 
