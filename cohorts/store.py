@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import zarr
 from pydantic import ValidationError
 
+from cohorts.access import warn_when_open
 from cohorts.errors import CohortError
 from cohorts.folders import pixel_digest, read_digest, read_json
 from cohorts.manifest import ARRAYS_FOLDER, MANIFEST_FILE, SCHEMA_FILE, cohort_digest, row_hash
@@ -58,6 +59,8 @@ class Cohort:
             schema = CohortSchema.model_validate(read_json(folder / SCHEMA_FILE, error=CohortError))
         except ValidationError:
             raise CohortError(f"{folder / SCHEMA_FILE} does not describe a cohort", "make it again") from None
+        if schema.kind != "synthetic":
+            warn_when_open(folder)
         cohort = cls(folder, schema, str(facts["digest"]), int(facts["total_images"]))
         try:
             found = pq.read_metadata(folder / MANIFEST_FILE).num_rows

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from cohorts.access import share
 from flows.cli_data import Setting
 
 if TYPE_CHECKING:
@@ -193,4 +194,5 @@ def schema(
         typer.echo(text, nl=False)
     else:
         out.write_text(text, encoding="utf-8")
+        share(out)
         typer.echo(f"{out}: schema of a recipe")

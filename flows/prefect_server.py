@@ -12,8 +12,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from cohorts.access import private_files
 from cohorts.errors import ResourceError
-from cohorts.folders import no_space_becomes_one_line
+from cohorts.folders import no_space_becomes_one_line, work_folder
 from cohorts.progress import Progress
 from flows.progress import ignore
 
@@ -61,8 +62,8 @@ def persistent_server(state: Path, progress: Progress = ignore) -> Iterator[str]
         _require_answer(given)
         yield given
         return
-    with no_space_becomes_one_line(state / "server.log"):
-        state.mkdir(parents=True, exist_ok=True)
+    work_folder(state)
+    with no_space_becomes_one_line(state / "server.log"), private_files():
         log = (state / "server.log").open("ab")
     port = _free_port()
     url = f"http://{HOST}:{port}/api"

@@ -105,18 +105,45 @@ def _copied(tree: Any) -> Any:
     return [_copied(value) for value in tree] if isinstance(tree, list) else tree
 
 
-def expand_variables(tree: Any, name: str, place: Location = ()) -> Any:
-    """A copy of ``tree`` with every ``${VARIABLE}`` in its texts replaced.
+def expand_variables(model: type[BaseModel], tree: dict[str, Any], name: str) -> dict[str, Any]:
+    """A copy of ``tree`` with every ``${VARIABLE}`` in its paths replaced.
+
+    Elsewhere none is: what an environment holds may be secret, and texts of a recipe end in reports and bundles.
+
+    Args:
+        model: of the tree; its fields of type ``Path`` are the paths.
+        tree: nested values.
+        name: of the file, for messages.
 
     Raises:
-        RecipeError: a variable is not set.
+        RecipeError: a variable is not set, or stands in a field that is no path.
     """
+    expanded: dict[str, Any] = _expanded([model], tree, name, ())
+    return expanded
+
+
+def _expanded(annotations: Sequence[Any], tree: Any, name: str, place: Location) -> Any:
+    """The tree with variables in its paths replaced; ``annotations`` are what may stand at its place."""
     if isinstance(tree, dict):
-        return {key: expand_variables(value, name, (*place, key)) for key, value in tree.items()}
+        models = [model for annotation in annotations for model in models_in(annotation)]
+        return {
+            key: _expanded(
+                [model.model_fields[str(key)].annotation for model in models if str(key) in model.model_fields],
+                value,
+                name,
+                (*place, key),
+            )
+            for key, value in tree.items()
+        }
     if isinstance(tree, list):
-        return [expand_variables(value, name, (*place, index)) for index, value in enumerate(tree)]
-    if not isinstance(tree, str):
+        return [_expanded(annotations, value, name, (*place, index)) for index, value in enumerate(tree)]
+    if not isinstance(tree, str) or not _VARIABLE.search(tree):
         return tree
+    if not any(_mentions_path(annotation) for annotation in annotations):
+        raise RecipeError(
+            f"{name}: {_dotted(place)} holds ${{…}}, which stands for an environment variable in paths only",
+            "write the value itself",
+        )
 
     def value_of(match: re.Match[str]) -> str:
         variable = match[1]
@@ -128,6 +155,10 @@ def expand_variables(tree: Any, name: str, place: Location = ()) -> Any:
         return os.environ[variable]
 
     return _VARIABLE.sub(value_of, tree)
+
+
+def _mentions_path(annotation: Any) -> bool:
+    return annotation is Path or any(_mentions_path(argument) for argument in get_args(annotation))
 
 
 def validate(model: type[Model], tree: dict[str, Any], name: str, settings: Sequence[Location] = ()) -> Model:
