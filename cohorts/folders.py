@@ -14,6 +14,7 @@ import numpy as np
 
 from cohorts.access import private_files, private_folder, share, shared_folder
 from cohorts.errors import ArtifactError, InputError, ResourceError
+from cohorts.limits import read_json_text
 from cohorts.records import Array
 from cohorts.staging import replacing, staging
 
@@ -110,7 +111,7 @@ def write_json(path: Path, value: Any) -> None:
 def read_json(path: Path, *, error: type[ArtifactError] = ArtifactError) -> Any:
     """Read JSON of ours; a missing or broken file raises ``error`` in one line."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return read_json_text(path)
     except FileNotFoundError:
         raise error(f"{path} is missing", "the folder was never finished or was damaged; make it again") from None
     except (ValueError, OSError):

@@ -15,6 +15,7 @@ from pydantic_core import ErrorDetails
 
 from cohorts.errors import RecipeError
 from conditioning.prompt import nearest
+from flows.yaml_limits import LARGEST_TEXT, why_refused
 
 Model = TypeVar("Model", bound=BaseModel)
 Location = tuple[str | int, ...]
@@ -43,6 +44,8 @@ def parse_yaml(text: str, name: str) -> Any:
     Raises:
         RecipeError: naming ``name``, line and column.
     """
+    if problem := why_refused(text):
+        raise RecipeError(f"{name}: {problem}", "leave out what a recipe does not need")
     try:
         return yaml.load(text, Loader=_UniqueKeyLoader)  # noqa: S506 - a SafeLoader
     except yaml.YAMLError as error:
@@ -59,6 +62,8 @@ def read_tree(file: Path) -> dict[str, Any]:
         RecipeError: the file cannot be read or holds no mapping.
     """
     try:
+        if file.stat().st_size > 4 * LARGEST_TEXT:  # a character of UTF-8 takes at most four bytes
+            raise RecipeError(f"{file} is too large for a recipe", "give a YAML file")
         text = file.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise RecipeError(f"{file} does not exist", "medphantom init writes a recipe to start from") from None

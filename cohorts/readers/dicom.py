@@ -99,10 +99,13 @@ def read_series(paths: Sequence[Path], options: ReadOptions) -> DecodedImage:
     """
     slices: list[_Decoded] = []
     voi: Voi | None = None
+    total = 0
     with quietly():
         for number, path in enumerate(paths):
             ds = open_dicom(path)
             slices.append(_decode(ds, path, options, volume=True))
+            total += sum(plane.nbytes for plane in slices[-1].planes)
+            require_size(total, options)
             if number == len(paths) // 2:
                 voi = voi_of(ds, 0)
     planes = [plane for part in slices for plane in part.planes]

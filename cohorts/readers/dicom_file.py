@@ -21,6 +21,7 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, Exp
 from pydicom.uid import ImplicitVRLittleEndian as Implicit
 
 from cohorts.errors import Reason, UnreadableImage
+from cohorts.readers.dicom_deflate import require_modest_deflate
 
 DIRECTORY_CLASS = "1.2.840.10008.1.3.10"
 PIXEL_KEYWORDS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
@@ -50,6 +51,7 @@ def open_dicom(path: Path, **how: Any) -> pydicom.Dataset:
     Raises:
         UnreadableImage: it is no DICOM file, a directory of others, or it was cut off.
     """
+    require_modest_deflate(path)
     try:
         ds = pydicom.dcmread(path, force=True, **how)
         sop_class = str(ds.get("SOPClassUID", "")) or str(ds.file_meta.get("MediaStorageSOPClassUID", ""))
