@@ -14,6 +14,7 @@ from pydantic import model_validator
 from cohorts.access import private_files
 from cohorts.errors import InputError
 from cohorts.folders import no_space_becomes_one_line
+from cohorts.origin import PUBLIC_SECRET, Origin
 from cohorts.records import SPLITS, Frozen, Split
 
 KEY_VARIABLE = "MEDPHANTOM_KEY_FILE"
@@ -48,9 +49,14 @@ class IdentityKey:
     """The secret that turns patient ids into pseudonyms and splits.
 
     Whoever holds it can tell whether a known patient id is in a cohort, so it is never written into one.
+
+    Attributes:
+        secret: the key.
+        public: whether anyone can derive it from a phrase.
     """
 
     secret: bytes
+    public: bool = False
 
     def __repr__(self) -> str:
         return "IdentityKey(…)"
@@ -97,11 +103,16 @@ class IdentityKey:
     @classmethod
     def from_phrase(cls, phrase: str) -> IdentityKey:
         """A key that anyone can derive again: for public or simulated data only, so that splits can be reproduced."""
-        return cls(hashlib.sha256(b"medphantom public phrase\0" + phrase.encode()).digest())
+        return cls(hashlib.sha256(b"medphantom public phrase\0" + phrase.encode()).digest(), public=True)
 
     def pseudonym(self, kind: str, value: str) -> str:
         """Opaque 16-digit name of a patient, study or image; the same value gives the same name under one key."""
         return self._digest(kind, value).hex()[:16]
+
+    def origin(self) -> Origin:
+        """What a cohort under this key says of itself, so that lineage can be compared; see :mod:`cohorts.origin`."""
+        secret = PUBLIC_SECRET if self.public else self._digest("lineage", "").hex()
+        return Origin(secret=secret, names=self.pseudonym("names", ""))
 
     def split(self, patient: str, fractions: SplitFractions) -> Split:
         """Split of a patient id. Adding patients never moves the others, and no patient is in two splits."""

@@ -62,7 +62,7 @@ def row_hash(row: dict[str, Any]) -> bytes:
 
 def cohort_digest(schema: CohortSchema, row_hashes: Sequence[bytes]) -> str:
     """Digest of canonical schema and rows in any order; pixels enter through the rows' pixel digests."""
-    digest = hashlib.sha256(canonical_json(schema.model_dump(mode="json")).encode())
+    digest = hashlib.sha256(canonical_json(schema.model_dump(mode="json", exclude={"origin"})).encode())
     for row_hash in sorted(row_hashes):
         digest.update(row_hash)
     return digest.hexdigest()

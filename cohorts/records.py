@@ -10,6 +10,8 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from cohorts.origin import Origin
+
 Array = npt.NDArray[Any]
 
 Split = Literal["train", "val", "gate", "test"]
@@ -67,6 +69,7 @@ class CohortSchema(Frozen):
             so that patient-disjointness cannot be claimed.
         generation: sampler settings that all rows of a synthetic cohort share; with a row's bundle digest, prompt and
             seed they make it again.
+        origin: under which identity key it was made; null: not known. It enters no digest: pseudonyms tell the key.
     """
 
     format_version: Literal[1] = 1
@@ -79,6 +82,7 @@ class CohortSchema(Frozen):
     mask_values: dict[int, str] = Field(default_factory=dict)
     patients: Literal["known", "per_image"] = "known"
     generation: dict[str, Any] = Field(default_factory=dict)
+    origin: Origin | None = None
 
     @field_validator("labels")
     @classmethod

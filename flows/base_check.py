@@ -23,6 +23,7 @@ from generators.base import Base, open_base
 from generators.base_bundle import base_bundle
 from generators.config import GeneratorConfig, SamplerConfig
 from generators.generate import generate
+from generators.privacy import check_footing
 from quality.assess import screen_copies
 from quality.config import AssessConfig
 from quality.quality_report import CopySummary
@@ -44,11 +45,15 @@ def check_base(
         progress: told the number of images.
 
     Raises:
-        InputError: the base cannot be had, or the search finds this cohort's images in what it draws.
+        InputError: the base cannot be had, its lineage rules out the guarantee that is asked for, or the search finds
+            this cohort's images in what it draws.
     """
     if config.init_from is None:
         return None
     base = open_base(config.init_from, config.tuning)
+    said = check_footing(config, cohort, base).line()
+    if said is not None:
+        watcher().note(f"train: privacy: {said}")
     parts = [base.digest, cohort.digest, preprocess.model_dump(mode="json"), config.seed, config.threads, DRAWN, STEPS]
     kept = work / f"base-check-{json_digest(parts)[:16]}.json"
     if kept.is_file():  # from before an interruption

@@ -11,7 +11,8 @@ from quality.material import Probes
 
 def probes_of(bundle: GeneratorBundle) -> Probes:
     """The probes of a bundle."""
-    guarantee = bundle.facts.privacy.guarantee
+    privacy = bundle.facts.privacy
+    guarantee = None if privacy.conditions else privacy.guarantee  # what nobody could check excuses no attack
     return Probes(
         reconstruct=lambda images: reconstruct(bundle, images),
         edit=lambda images: edited(bundle, images),

@@ -19,6 +19,7 @@ from generators.autoencoder import Autoencoder
 from generators.config import FineTuning, Objective
 from generators.denoiser import Denoiser
 from generators.facts import LatentScaling
+from generators.lineage import Lineage
 from generators.stable import StableAutoencoder, StableBase, StableDenoiser
 
 AnyAutoencoder = Autoencoder | StableAutoencoder
@@ -43,6 +44,10 @@ class Base(Protocol):
     @property
     def digest(self) -> str:
         """Of weights and configuration."""
+
+    @property
+    def lineage(self) -> Lineage | None:
+        """From whom its weights have learned; ``None``: it does not say."""
 
     @property
     def objective(self) -> Objective:
@@ -85,6 +90,7 @@ class NetworkBase:
         scaling: between the autoencoder's latents and the denoiser's.
         codec: the autoencoder.
         old: the denoiser, with the vocabulary that it has.
+        lineage: from whom its weights have learned; ``None``: it does not say.
     """
 
     kind: Literal["bundle", "monai"]
@@ -94,6 +100,7 @@ class NetworkBase:
     scaling: LatentScaling
     codec: Autoencoder
     old: Denoiser
+    lineage: Lineage | None = None
     pipeline: None = None
     files: tuple[str, ...] = ()
 
@@ -192,7 +199,14 @@ def open_base(source: str, tuning: FineTuning | None = None) -> Base:
 
         parts = MonaiParts(source, unit_range=(tuning or FineTuning()).value_range == "unit")
         return NetworkBase(
-            "monai", source, parts.digest, parts.objective, parts.scaling, parts.autoencoder, parts.denoiser
+            "monai",
+            source,
+            parts.digest,
+            parts.objective,
+            parts.scaling,
+            parts.autoencoder,
+            parts.denoiser,
+            Lineage(unknown=("its base, of the MONAI world,",)),
         )
     if folder.is_dir() and not (folder / "unet").is_dir():
         raise InputError(
@@ -214,5 +228,12 @@ def _bundle(source: str) -> NetworkBase:
         raise BundleError(f"{source} holds only what was learned from another base", "fine-tune that base itself")
     facts = bundle.facts
     return NetworkBase(
-        "bundle", source, bundle.digest, facts.objective, facts.latent_scaling, bundle.autoencoder, bundle.denoiser
+        "bundle",
+        source,
+        bundle.digest,
+        facts.objective,
+        facts.latent_scaling,
+        bundle.autoencoder,
+        bundle.denoiser,
+        facts.lineage,
     )

@@ -16,6 +16,7 @@ from cohorts.preprocess import Preprocess
 from cohorts.records import Frozen
 from conditioning.prompt import SLICE_SPACING, SPACING, ConditionSchema, Prompt
 from generators.config import FineTuning, Objective
+from generators.lineage import Lineage
 
 FACTS_FILE = "bundle.json"
 NO_GUARANTEE = "no formal guarantee"
@@ -40,7 +41,7 @@ class Guarantee(Frozen):
     apart hardly better than these numbers allow (Dwork et al. 2006; Abadi et al. 2016).
 
     Attributes:
-        epsilon: ε, from the privacy loss distribution (Gopi et al. 2021).
+        epsilon: ε, from the privacy loss distribution (Gopi et al. 2021), over these steps and those of private bases.
         epsilon_rdp: ε by Rényi differential privacy, a looser bound on the same.
         delta: δ.
         unit: who is added or removed: a patient with all of their images.
@@ -51,6 +52,7 @@ class Guarantee(Frozen):
         draws: K, looks at a patient per step.
         attack_auroc: what no test of *did it learn from this patient?* exceeds, as area under its ROC curve.
         attack_tpr: the same as the share of patients that it finds while 1 % of the others are false alarms.
+        own_epsilon: ε of the last fit alone, where private bases came before it.
     """
 
     epsilon: Annotated[float, Field(ge=0)]
@@ -64,6 +66,7 @@ class Guarantee(Frozen):
     draws: Annotated[int, Field(ge=1)]
     attack_auroc: Annotated[float, Field(ge=0.5, le=1)]
     attack_tpr: Annotated[float, Field(ge=0.01, le=1)]
+    own_epsilon: Annotated[float, Field(ge=0)] | None = None
 
 
 class Privacy(Frozen):
@@ -74,12 +77,14 @@ class Privacy(Frozen):
         guarantee: the same as numbers; ``None``: there is none.
         outside: what touched the private images without being paid for, by name.
         assumptions: what the guarantee takes for granted.
+        conditions: what it depends on beside, since nobody could check it here; its words name them too.
     """
 
     formal: str = NO_GUARANTEE
     guarantee: Guarantee | None = None
     outside: tuple[str, ...] = ()
     assumptions: tuple[str, ...] = ()
+    conditions: tuple[str, ...] = ()
 
 
 class BaseFacts(Frozen):
@@ -115,6 +120,7 @@ class BundleFacts(Frozen):
         unit_range: whether the autoencoder's network was made for images in 0…1.
         window: side of the windows in which larger images go through the autoencoder; ``None``: whole.
         base: what it was fine-tuned from; ``None``: it began anew.
+        lineage: from whom its weights, and those of its bases, have learned; ``None``: it does not say.
         training_digest: of the training and validation rows.
         training_images: number of training images.
         training_patients: number of training patients.
@@ -139,6 +145,7 @@ class BundleFacts(Frozen):
     unit_range: bool = False
     window: int | None = None
     base: BaseFacts | None = None
+    lineage: Lineage | None = None
     training_digest: str
     training_images: int
     training_patients: int

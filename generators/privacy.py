@@ -13,18 +13,42 @@ from cohorts.records import AttributeSpec
 from cohorts.store import Cohort
 from conditioning.config import EMBEDDED
 from conditioning.prompt import ConditionSchema
+from generators.base import Base
 from generators.config import GeneratorConfig
 from generators.facts import NO_GUARANTEE, Guarantee, Privacy
+from generators.lineage import Footing, Learned, Lineage, PrivateSteps, footing_of
 from generators.privacy_config import Vocabulary
-from learning.accounting import Spent, strongest_attack
+from generators.training_data import training_digest
+from learning.accounting import Mechanism, Spent, epsilon_of, strongest_attack
 from learning.private_steps import Private, Units
 
 ATTACK_FALSE_ALARMS = 0.01
+NOTHING_BEFORE = Footing()
 ASSUMPTIONS = (
     "real numbers: rounding is not accounted for",
     "randomness: noise comes from a counter-based generator (Philox) with a key of 128 bits from the operating system",
-    "the base: it learned from none of these patients; the copy search can refute that, not prove it",
+    "lineage: it is true what the bases say of whom they learned from; the copy search can refute that, not prove it",
 )
+
+
+def started_from(base: Base | None, config: GeneratorConfig) -> Lineage | None:
+    """From whom whatever a fit starts from has learned: its base, and a text encoder that is not the base's."""
+    before, text = Lineage() if base is None else base.lineage, config.conditioning.text
+    if before is None or text is None or text.encoder == EMBEDDED or (base is not None and base.pipeline is not None):
+        return before
+    return before.model_copy(update={"unknown": (*before.unknown, "its text encoder")})
+
+
+def check_footing(config: GeneratorConfig, cohort: Cohort, base: Base | None) -> Footing:
+    """What a promise would stand on, where one is asked for; see :func:`generators.lineage.footing_of`.
+
+    Raises:
+        InputError: the base learned from any of these patients without a guarantee, or it cannot be told.
+    """
+    if config.privacy is None or config.privacy.epsilon is None or base is None:
+        return Footing()
+    lineage, called = started_from(base, config), f"base {base.source}"
+    return footing_of(lineage, cohort, training_digest(cohort), base=called)
 
 
 def check_private(config: GeneratorConfig, cohort: Cohort, *, reads_with_base: bool) -> None:
@@ -99,18 +123,38 @@ def stated_schema(cohort: Cohort, vocabulary: Vocabulary) -> ConditionSchema:
     return ConditionSchema(labels=vocabulary.labels, exclusive=vocabulary.exclusive, attributes=tuple(attributes))
 
 
-def statement(config: GeneratorConfig, spent: Spent | None) -> Privacy:
-    """The privacy statement of a bundle: the guarantee in words and numbers, and what is outside of it, by name."""
+def lineage_after(before: Lineage | None, privacy: Privacy, learned: Learned) -> Lineage | None:
+    """The lineage of a bundle: with a guarantee its private steps, without one the marks of its patients."""
+    if before is None:
+        return None
+    given = privacy.guarantee
+    if given is None:
+        return before.also(learned=learned)
+    steps = PrivateSteps(noise_multiplier=given.noise_multiplier, sample_rate=given.sample_rate, steps=given.steps)
+    return before.also(private=steps)
+
+
+def statement(config: GeneratorConfig, spent: Spent | None, footing: Footing = NOTHING_BEFORE) -> Privacy:
+    """The privacy statement of a bundle: the guarantee in words and numbers, and what is outside of it, by name.
+
+    Args:
+        config: with or without ``privacy``.
+        spent: by this fit; ``None``: it was not private.
+        footing: what it stands on: private steps of its bases add to its own, conditions enter its words.
+    """
     if config.privacy is None or spent is None:
         return Privacy()
     outside = tuple(_outside(config))
     if config.privacy.epsilon is None:
         return Privacy(formal=NO_GUARANTEE, outside=outside)
     terms = spent.terms
-    bound = strongest_attack(terms.mechanism(spent.steps), (ATTACK_FALSE_ALARMS,))
+    before = [Mechanism(part.noise_multiplier, part.sample_rate, part.steps) for part in footing.before]
+    together = [*before, terms.mechanism(spent.steps)]
+    bound = strongest_attack(together, (ATTACK_FALSE_ALARMS,))
     guarantee = Guarantee(
-        epsilon=spent.epsilon,
-        epsilon_rdp=spent.epsilon_rdp,
+        epsilon=epsilon_of(together, terms.delta) if before else spent.epsilon,
+        epsilon_rdp=epsilon_of(together, terms.delta, accountant="rdp") if before else spent.epsilon_rdp,
+        own_epsilon=spent.epsilon if before else None,
         delta=terms.delta,
         unit=config.privacy.unit,
         noise_multiplier=terms.noise_multiplier,
@@ -121,10 +165,15 @@ def statement(config: GeneratorConfig, spent: Spent | None) -> Privacy:
         attack_auroc=bound.auroc,
         attack_tpr=bound.tpr[ATTACK_FALSE_ALARMS],
     )
-    formal = (
-        f"({rounded_up(spent.epsilon, 3)}, {rounded_up(terms.delta, 2)})-differential privacy per {config.privacy.unit}"
+    numbers = f"({rounded_up(guarantee.epsilon, 3)}, {rounded_up(terms.delta, 2)})"
+    provided = f", provided that {' and '.join(footing.conditions)}" if footing.conditions else ""
+    return Privacy(
+        formal=f"{numbers}-differential privacy per {config.privacy.unit}{provided}",
+        guarantee=guarantee,
+        outside=outside,
+        assumptions=ASSUMPTIONS,
+        conditions=footing.conditions,
     )
-    return Privacy(formal=formal, guarantee=guarantee, outside=outside, assumptions=ASSUMPTIONS)
 
 
 def rounded_up(value: float, digits: int) -> str:

@@ -25,6 +25,7 @@ from conditioning.prompt import ConditionSchema
 from conditioning.weights import load_whole
 from generators.config import Objective
 from generators.facts import LatentScaling
+from generators.lineage import Lineage
 from generators.noise_tables import table_of
 from generators.objective import level_of
 
@@ -114,6 +115,7 @@ class StableBase:
     """
 
     kind: Literal["stable_diffusion"] = "stable_diffusion"
+    lineage = Lineage(unknown=("its base, a Stable Diffusion pipeline,",))
 
     def __init__(self, source: str) -> None:
         self.source = source

@@ -35,8 +35,17 @@ from generators.denoiser import Denoiser, DenoiserLearner, build_denoiser
 from generators.facts import BaseFacts, BundleFacts, LatentScaling
 from generators.fitting import SPLITS, Fitting, Split, encode_images, fit_autoencoder, fit_features
 from generators.latents import Latents, balanced_scaling, unscaled
+from generators.lineage import Footing, learned_from
 from generators.methods import make_trainable
-from generators.privacy import check_private, private_fit, stated_schema, statement
+from generators.privacy import (
+    check_footing,
+    check_private,
+    lineage_after,
+    private_fit,
+    started_from,
+    stated_schema,
+    statement,
+)
 from generators.reproducible import reproducible
 from generators.round_trip import RoundTrip, round_trip
 from generators.training_data import TrainingRows, cached_images, learnt_geometry, learnt_schema, training_rows
@@ -96,6 +105,7 @@ class _Training:
     work: Path
     progress: Progress | None
     base: Base | None = field(init=False)
+    footing: Footing = field(init=False)
     objective: Objective = field(init=False)
     latent_shape: tuple[int, ...] = field(init=False)
     rows: TrainingRows = field(init=False)
@@ -118,6 +128,7 @@ class _Training:
             self.objective, self.latent_shape = self.base.objective, self.base.latent_shape(size)
         reads_with_base = self.base is not None and self.base.pipeline is not None
         check_private(config, self.cohort, reads_with_base=reads_with_base)
+        self.footing = check_footing(config, self.cohort, self.base)
         self.rows = training_rows(self.cohort)
         self.vocabulary = self._vocabulary()
         self.conditioner = learn_conditioner(
@@ -347,6 +358,8 @@ class _Training:
 
     def _facts(self, autoencoder: AnyAutoencoder, scaling: LatentScaling, spent: Spent | None) -> BundleFacts:
         geometry = learnt_geometry(self.cohort, self.rows.train, self.preprocess)
+        privacy = statement(self.config, spent, self.footing)
+        learned = learned_from(self.cohort, (*self.rows.train, *self.rows.val), self.rows.digest)
         return BundleFacts(
             preprocess=self.preprocess,
             conditions=self.schema,
@@ -358,6 +371,7 @@ class _Training:
             unit_range=autoencoder.unit_range,
             window=autoencoder.window,
             base=self._base_facts(),
+            lineage=lineage_after(started_from(self.base, self.config), privacy, learned),
             training_digest=self.rows.digest,
             training_images=len(self.rows.train),
             training_patients=self.rows.total_patients,
@@ -367,7 +381,7 @@ class _Training:
             micro_batch=self.config.micro_batch,
             threads=self.threads,
             intended_use=self.config.intended_use,
-            privacy=statement(self.config, spent),
+            privacy=privacy,
             versions={name: importlib.metadata.version(name) for name in LIBRARIES},
         )
 

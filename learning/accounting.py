@@ -102,23 +102,27 @@ def delta_for(delta: float | str, total_units: int) -> float:
     return delta
 
 
-def epsilon_of(mechanism: Mechanism, delta: float, *, accountant: str = "prv") -> float:
-    """ε that a mechanism has spent at δ; 0 before the first step, infinite without noise.
+def epsilon_of(mechanism: Mechanism | Sequence[Mechanism], delta: float, *, accountant: str = "prv") -> float:
+    """ε that has been spent at δ; 0 before the first step, infinite without noise.
+
+    Mechanisms that follow each other compose adaptively: each may depend on what came of those before it, as a fit does
+    on its base.
 
     Args:
-        mechanism: σ, q and steps.
+        mechanism: σ, q and steps; or several such, one after the other.
         delta: δ.
         accountant: ``prv`` or ``rdp``.
     """
-    if mechanism.steps == 0:
+    taken = _taken(mechanism)
+    if not taken:
         return 0.0
-    if mechanism.noise_multiplier == 0:
+    if any(sigma == 0 for sigma, _, _ in taken):
         return math.inf
-    rough = _rdp(mechanism, delta)
+    rough = _rdp(taken, delta)
     if accountant == "rdp":
         return rough
     found = PRVAccountant()
-    found.history = [(mechanism.noise_multiplier, mechanism.sample_rate, mechanism.steps)]
+    found.history = taken
     with _quiet():
         return float(found.get_epsilon(delta, eps_error=RELATIVE_ERROR * max(min(rough, 100.0), 0.1)))
 
@@ -130,9 +134,15 @@ def _quiet() -> Iterator[None]:
         yield
 
 
-def _rdp(mechanism: Mechanism, delta: float) -> float:
+def _taken(mechanism: Mechanism | Sequence[Mechanism]) -> list[tuple[float, float, int]]:
+    """What an accountant of Opacus calls its history: (σ, q, steps) of whatever has taken a step."""
+    every = [mechanism] if isinstance(mechanism, Mechanism) else mechanism
+    return [(one.noise_multiplier, one.sample_rate, one.steps) for one in every if one.steps]
+
+
+def _rdp(taken: list[tuple[float, float, int]], delta: float) -> float:
     found = RDPAccountant()
-    found.history = [(mechanism.noise_multiplier, mechanism.sample_rate, mechanism.steps)]
+    found.history = taken
     with _quiet():
         return float(found.get_epsilon(delta))
 
@@ -166,7 +176,7 @@ def noise_for(epsilon: float, delta: float, *, sample_rate: float, steps: int) -
 
 def _noise_by_rdp(epsilon: float, delta: float, sample_rate: float, steps: int) -> float | None:
     """A σ that suffices by the looser bound; ``None`` where none below :data:`LARGEST_NOISE` does."""
-    if _rdp(Mechanism(LARGEST_NOISE, sample_rate, steps), delta) > epsilon:
+    if _rdp([(LARGEST_NOISE, sample_rate, steps)], delta) > epsilon:
         return None
     with _quiet():
         return float(
@@ -194,21 +204,24 @@ class AttackBound:
     tpr: dict[float, float]
 
 
-def strongest_attack(mechanism: Mechanism, false_alarms: Sequence[float] = FALSE_ALARMS) -> AttackBound:
-    """Bound on every attack on a mechanism, from its whole curve of ε against δ.
+def strongest_attack(
+    mechanism: Mechanism | Sequence[Mechanism], false_alarms: Sequence[float] = FALSE_ALARMS
+) -> AttackBound:
+    """Bound on every attack on a mechanism, or on several one after the other, from the whole curve of ε against δ.
 
     For each (ε, δ) on the curve no test exceeds ``min(e^ε f + δ, 1 - e^-ε (1 - δ - f))`` true alarms at f false ones
     (Kairouz et al. 2015, theorem 2.1); the bound is the smallest over the curve.
 
     Args:
-        mechanism: σ, q and steps.
+        mechanism: σ, q and steps; or several such.
         false_alarms: f at which the bound is told.
     """
-    if not mechanism.noise_multiplier:
+    taken = _taken(mechanism)
+    if any(sigma == 0 for sigma, _, _ in taken):
         return AttackBound(1.0, dict.fromkeys(false_alarms, 1.0))
     found = PRVAccountant()
-    found.history = [(mechanism.noise_multiplier, mechanism.sample_rate, mechanism.steps)]
-    error = RELATIVE_ERROR * max(min(_rdp(mechanism, 1e-5), 100.0), 0.1)
+    found.history = taken
+    error = RELATIVE_ERROR * max(min(_rdp(taken, 1e-5), 100.0), 0.1)
     with _quiet():
         losses = found._get_dprv(eps_error=error, delta_error=CURVE_DELTA_ERROR)  # noqa: SLF001 - the curve, not a point
     # both errors are on the safe side: the privacy loss distribution is known to eps_error in ε, delta_error in δ

@@ -34,6 +34,7 @@ class Plan:
         archive: the ``.npz`` that is the source, and its path.
         division: how the source divides its patients, where that is kept.
         is_export: the source is an export of ours, whose splits and vocabulary are all there.
+        is_drawn: that export is of images that a generator drew.
         values: of an export, what the values of each file stand for: slope and intercept.
         mask_values: names of the integers of the masks, where the source has some.
         modality: DICOM modality code that the source names for all its images.
@@ -53,6 +54,7 @@ class Plan:
     archive: tuple[str, NpzHead] | None = None
     division: Division = field(default_factory=Division)
     is_export: bool = False
+    is_drawn: bool = False
     values: ValueMapping | None = None
     mask_values: dict[int, str] = field(default_factory=dict)
     modality: str | None = None

@@ -78,7 +78,9 @@ def begin_plan(layout: Layout, heads: Sequence[FileHead], options: IngestOptions
     if layout.dataset is not None:
         plan.use("dataset.json", "dataset.json of nnU-Net")
         plan.mask_values, plan.modality = layout.dataset.mask_values, layout.dataset.modality
-    plan.is_export, plan.values = export_facts(layout.root) is not None, value_mapping(layout.root)
+    exported = export_facts(layout.root)
+    plan.is_export, plan.values = exported is not None, value_mapping(layout.root)
+    plan.is_drawn = exported is not None and exported.get("kind") != "real"
     return plan, usable
 
 

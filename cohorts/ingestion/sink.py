@@ -21,6 +21,7 @@ from cohorts.ingestion.plan import Plan
 from cohorts.ingestion.repeats import Repeats
 from cohorts.ingestion.sharers import Sharers
 from cohorts.options import IngestOptions
+from cohorts.origin import Origin
 from cohorts.private import PrivateFolder
 from cohorts.readers.tasks import ReadResult, ReadyImage, Refusal
 from cohorts.records import LEFT_OUT_SPLIT, SPLITS, ImageRecord, Split
@@ -261,10 +262,19 @@ class Sink:
             names[0] = "background"
         without_patient = sum(bool(row.identity) for row in self._rows)
         self.writer.describe(
-            mask_values=names, has_text=self._has_text, patients="per_image" if without_patient else "known"
+            mask_values=names,
+            has_text=self._has_text,
+            patients="per_image" if without_patient else "known",
+            origin=self._origin(),
         )
         self._settle()
         self._warn(without_patient)
+
+    def _origin(self) -> Origin | None:
+        """The key that the cohort was made under; of what a generator drew nobody can tell from whom it learned."""
+        if not self.plan.is_export:
+            return self.key.origin()
+        return None if self.plan.is_drawn else self.key.origin().model_copy(update={"names": None})
 
     def _settle(self) -> None:
         """What only the whole can decide: splits of near duplicates, and what too few patients share."""

@@ -10,7 +10,7 @@ from cohorts.preprocess import Preprocess
 from cohorts.store import Cohort
 from generators.bundle import GeneratorBundle
 from generators.train import train_generator
-from tests.generators.tiny import SIDE, make_cohort, tiny_config
+from tests.generators.tiny import SIDE, make_cohort, quick_generator, tiny_config
 
 
 @pytest.fixture(scope="session")
@@ -39,3 +39,13 @@ def bundle_folder(cohort: Cohort, preprocess: Preprocess, work: Path, tmp_path_f
 @pytest.fixture
 def bundle(bundle_folder: Path) -> GeneratorBundle:
     return GeneratorBundle.load(bundle_folder)
+
+
+@pytest.fixture(scope="session")
+def other_base(tmp_path_factory: pytest.TempPathFactory, preprocess: Preprocess) -> Path:
+    """A generator that learned, without privacy, from other patients of the same hospital."""
+    folder = tmp_path_factory.mktemp("other")
+    others = make_cohort(folder / "cohort", seed=7, patients="q")
+    fits = {name: {**fit, "steps": 10} for name, fit in quick_generator().items() if name.endswith("_fit")}
+    train_generator(others, preprocess, tiny_config(**fits), folder / "bundle", work=folder / "work")
+    return folder / "bundle"

@@ -39,9 +39,9 @@ def trained(cohort: Cohort, preprocess: Preprocess, config: Any, folder: Path) -
 
 @pytest.mark.parametrize("method", ["full", "lora", "attention"])
 def test_the_bundle_states_its_guarantee_and_what_is_outside(
-    cohort: Cohort, preprocess: Preprocess, bundle_folder: Path, tmp_path: Path, method: str
+    cohort: Cohort, preprocess: Preprocess, other_base: Path, tmp_path: Path, method: str
 ) -> None:
-    config = private(bundle_folder, tuning={"method": method, "rank": 2}, privacy={"vocabulary": WORDS})
+    config = private(other_base, tuning={"method": method, "rank": 2}, privacy={"vocabulary": WORDS})
     bundle = trained(cohort, preprocess, config, tmp_path)
     promised, guarantee = bundle.facts.privacy, bundle.facts.privacy.guarantee
     assert guarantee is not None
@@ -65,9 +65,9 @@ def test_the_bundle_states_its_guarantee_and_what_is_outside(
 
 
 def test_without_noise_there_is_no_guarantee(
-    cohort: Cohort, preprocess: Preprocess, bundle_folder: Path, tmp_path: Path
+    cohort: Cohort, preprocess: Preprocess, other_base: Path, tmp_path: Path
 ) -> None:
-    bundle = trained(cohort, preprocess, private(bundle_folder, privacy={"epsilon": None}), tmp_path)
+    bundle = trained(cohort, preprocess, private(other_base, privacy={"epsilon": None}), tmp_path)
     assert bundle.facts.privacy.formal == "no formal guarantee"
     assert bundle.facts.privacy.guarantee is None
     assert any(entry.startswith("conditions:") for entry in bundle.facts.privacy.outside)
@@ -75,12 +75,12 @@ def test_without_noise_there_is_no_guarantee(
 
 
 def test_another_clipping_norm_or_epsilon_is_another_fit(
-    cohort: Cohort, preprocess: Preprocess, bundle_folder: Path, tmp_path: Path
+    cohort: Cohort, preprocess: Preprocess, other_base: Path, tmp_path: Path
 ) -> None:
     """With the same work folder: nothing of one budget's fit is taken for another's."""
     folders = []
     for place, epsilon in enumerate((2.0, 8.0)):
-        config = private(bundle_folder, privacy={"epsilon": epsilon})
+        config = private(other_base, privacy={"epsilon": epsilon})
         bundle = train_generator(cohort, preprocess, config, tmp_path / str(place), work=tmp_path / "work")
         guarantee = bundle.facts.privacy.guarantee
         assert guarantee is not None
@@ -99,10 +99,10 @@ def test_stable_diffusion_is_fitted_privately(tmp_path: Path, cohort: Cohort, pr
 
 
 def test_no_file_of_the_bundle_tells_a_patient_apart(
-    cohort: Cohort, preprocess: Preprocess, bundle_folder: Path, tmp_path: Path
+    cohort: Cohort, preprocess: Preprocess, other_base: Path, tmp_path: Path
 ) -> None:
     """Neither the key of the noise nor a loss, nor what was drawn, leaves the work folder."""
-    trained(cohort, preprocess, private(bundle_folder), tmp_path)
+    trained(cohort, preprocess, private(other_base), tmp_path)
     key = next((tmp_path / "work").glob("denoiser-*/privacy.key")).read_text()
     for path in (tmp_path / "bundle").rglob("*"):
         if path.is_file():
@@ -113,9 +113,9 @@ def test_no_file_of_the_bundle_tells_a_patient_apart(
 
 
 def test_a_guarantee_reads_back_from_the_facts_alone(
-    cohort: Cohort, preprocess: Preprocess, bundle_folder: Path, tmp_path: Path
+    cohort: Cohort, preprocess: Preprocess, other_base: Path, tmp_path: Path
 ) -> None:
-    bundle = trained(cohort, preprocess, private(bundle_folder), tmp_path)
+    bundle = trained(cohort, preprocess, private(other_base), tmp_path)
     facts, _ = read_facts(tmp_path / "bundle")
     assert facts.privacy == bundle.facts.privacy
     assert facts.privacy.guarantee is not None
@@ -146,17 +146,17 @@ def test_a_stated_attribute_must_be_one_of_the_cohorts(cohort: Cohort) -> None:
 
 
 def test_an_embedded_text_encoder_is_refused(
-    cohort: Cohort, preprocess: Preprocess, bundle_folder: Path, tmp_path: Path
+    cohort: Cohort, preprocess: Preprocess, other_base: Path, tmp_path: Path
 ) -> None:
-    config = private(bundle_folder, conditioning={"text": {"tokens": 40, "width": 32, "layers": 1}})
+    config = private(other_base, conditioning={"text": {"tokens": 40, "width": 32, "layers": 1}})
     with pytest.raises(InputError, match="needs a pretrained text encoder: the embedded one keeps words of the cohort"):
         trained(cohort, preprocess, config, tmp_path)
 
 
 def test_too_few_patients_per_step_are_said_in_one_line(
-    cohort: Cohort, preprocess: Preprocess, bundle_folder: Path, tmp_path: Path
+    cohort: Cohort, preprocess: Preprocess, other_base: Path, tmp_path: Path
 ) -> None:
-    config = private(bundle_folder)
+    config = private(other_base)
     many = config.model_copy(update={"denoiser_fit": config.denoiser_fit.model_copy(update={"batch_size": 500})})
     with pytest.raises(InputError, match=r"expected number of patients per step, 500, and there are \d+"):
         trained(cohort, preprocess, many, tmp_path)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from cohorts.identity import IdentityKey
 from cohorts.records import AttributeSpec, CohortSchema, ImageRecord, Provenance
 from cohorts.store import Cohort
 from cohorts.writer import CohortWriter
@@ -31,16 +33,28 @@ def disc(rng: np.random.Generator, shape: tuple[int, ...], *, bright: bool) -> n
     return np.clip(np.where(inside, high, low) + rng.normal(0, 4, shape), 0, 255).astype(np.uint8)
 
 
+KEY = IdentityKey(hashlib.sha256(b"tiny").digest())
+
+
 def make_cohort(
-    path: Path, *, total: int = 96, dims: int = 2, side: int = SIDE, seed: int = 0, spacings: tuple[float, ...] = (0.5,)
+    path: Path,
+    *,
+    total: int = 96,
+    dims: int = 2,
+    side: int = SIDE,
+    seed: int = 0,
+    spacings: tuple[float, ...] = (0.5,),
+    patients: str = "p",
+    key: IdentityKey | None = KEY,
 ) -> Cohort:
     """Two exclusive classes, an age in years, a sex, a report and a mask of the disc; every second row trains.
 
-    The rows have the given spacings in turn.
+    The rows have the given spacings in turn; names of patients begin with ``patients``.
     """
     rng = np.random.default_rng(seed)
     schema = CohortSchema(
         spatial_dims=dims,
+        origin=None if key is None else key.origin(),
         labels=("bright", "dark"),
         exclusive=True,
         has_text=True,
@@ -59,7 +73,7 @@ def make_cohort(
             writer.add(
                 ImageRecord(
                     image_id=f"i{i:04d}",
-                    patient=f"p{i:04d}",
+                    patient=f"{patients}{i:04d}",
                     pixels=pixels,
                     text=REPORTS[bright][i % 2],
                     mask=((pixels > 130) == bright).astype(np.uint8),
