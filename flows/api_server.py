@@ -23,6 +23,7 @@ HOSTS = ("127.0.0.1", "localhost")  # any other name was bent to this machine by
 OPEN = frozenset({f"{API}/health", f"{API}/ready"})
 
 SECONDS_TO_END = 5
+STATUS_NOT_STARTED = 3  # such as: another server was making the same database
 
 
 class OwnerOnly:
@@ -73,7 +74,10 @@ def main(arguments: list[str]) -> None:
     config = uvicorn.Config(
         app, log_level="error", lifespan="on", proxy_headers=False, timeout_graceful_shutdown=SECONDS_TO_END
     )
-    uvicorn.Server(config).run(sockets=[socket.socket(fileno=os.dup(0))])
+    server = uvicorn.Server(config)
+    server.run(sockets=[socket.socket(fileno=os.dup(0))])
+    if not server.started:
+        sys.exit(STATUS_NOT_STARTED)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +24,7 @@ from cohorts.errors import ResourceError
 from cohorts.folders import no_space_becomes_one_line
 from cohorts.progress import Progress
 from flows.api_password import load_or_make_password, new_password, private_state
-from flows.api_server import API, PASSWORD_VARIABLE
+from flows.api_server import API, PASSWORD_VARIABLE, STATUS_NOT_STARTED
 from flows.failure import DEBUG_VARIABLE
 from flows.named_api import API_VARIABLE, named_api, require_answer
 from flows.progress import ignore
@@ -32,6 +32,7 @@ from flows.progress import ignore
 HOST = "127.0.0.1"
 SECONDS_TO_START = 300.0  # some 8 on an idle machine
 SECONDS_TO_STOP = 15.0
+TRIES_TO_START = 3
 HOME_VARIABLE = "PREFECT_HOME"
 
 # Read by Prefect when it is imported, so they are set before; what a user has set stays.
@@ -108,9 +109,9 @@ def persistent_server(state: Path, progress: Progress = ignore) -> Iterator[Api]
     home = {HOME_VARIABLE: str(state.resolve())}
     with log, _bound_socket() as bound:
         url = _url(bound)
-        server = _start(bound, password, home, log=log)
+        remedy = f"see {file}, or give one by {API_VARIABLE}"
+        server = _healthy_server(lambda: _start(bound, password, home, log=log), bound, progress, remedy)
         try:
-            _wait_until_healthy(server, bound, progress, f"see {file}, or give one by {API_VARIABLE}")
             child = {API_VARIABLE: url, "PREFECT_API_AUTH_STRING": password, "PREFECT_API_KEY": None, **home}
             with _environment(child), _client_settings(url, password):
                 yield Api(url, own=True)
@@ -143,9 +144,13 @@ class _Temporary:
         self.password = new_password()
         self.bound = _bound_socket()
         log = None if os.environ.get(DEBUG_VARIABLE) else subprocess.DEVNULL
-        self.process = _start(self.bound, self.password, {}, "--temporary", log=log)
+        self.process = _healthy_server(
+            lambda: _start(self.bound, self.password, {}, "--temporary", log=log),
+            self.bound,
+            progress,
+            "--no-prefect runs without it",
+        )
         atexit.register(self.end)
-        _wait_until_healthy(self.process, self.bound, progress, "--no-prefect runs without it")
 
     def end(self) -> None:
         _stop(self.process)
@@ -241,14 +246,28 @@ def _stop(server: subprocess.Popen[bytes]) -> None:
         server.wait()
 
 
-def _wait_until_healthy(server: subprocess.Popen[bytes], bound: socket.socket, progress: Progress, else_: str) -> None:
-    started = time.monotonic()
-    while not _healthy(bound.getsockname()[1]):
-        waited = time.monotonic() - started
-        progress(int(waited), 0, "starting Prefect's server")
-        if server.poll() is not None or waited > SECONDS_TO_START:
-            raise ResourceError("Prefect's server did not start", else_)
-        time.sleep(0.3)
+def _healthy_server(
+    start: Callable[[], subprocess.Popen[bytes]], bound: socket.socket, progress: Progress, remedy: str
+) -> subprocess.Popen[bytes]:
+    """Start a server and wait until it answers; once more where another one was making the same database."""
+    began = time.monotonic()
+    tries, server = 1, start()
+    try:
+        while not (healthy := _healthy(bound.getsockname()[1])):
+            waited = time.monotonic() - began
+            progress(int(waited), 0, "starting Prefect's server")
+            if server.poll() == STATUS_NOT_STARTED and tries < TRIES_TO_START:
+                tries, server = tries + 1, start()
+            elif server.poll() is not None or waited > SECONDS_TO_START:
+                break
+            time.sleep(0.3)
+    except BaseException:
+        _stop(server)
+        raise
+    if not healthy:
+        _stop(server)
+        raise ResourceError("Prefect's server did not start", remedy)
+    return server
 
 
 def _healthy(port: int) -> bool:

@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +26,12 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 from websockets.typing import Subprotocol
 
-from cohorts.errors import InputError
+from cohorts.errors import InputError, RecipeError
 from flows.api_password import PASSWORD_FILE, load_or_make_password, read_password
 from flows.cli import main
+from flows.job import open_job
 from flows.named_api import without_password
+from flows.served import SERVED_VARIABLE, Served, open_served
 from tests.quality.test_browser import CHROMIUM, FLAGS
 
 ATTACK = Path(__file__).with_name("attack_api.py")
@@ -270,3 +273,80 @@ def test_serve_wants_a_recipe(capsys: pytest.CaptureFixture[str], tmp_path: Path
     assert main(["serve"]) == 2
     assert main(["serve", "--show-password", "--state", str(tmp_path)]) == 2
     assert "does not exist; medphantom serve makes it" in capsys.readouterr().err
+
+
+USER_OF_A_SERVER = """
+import sys
+from flows.prefect_server import any_server, quiet_prefect
+quiet_prefect()
+from cohorts.errors import MedphantomError
+try:
+    with any_server() as api:
+        from prefect.client.orchestration import get_client
+        with get_client(sync_client=True) as client:
+            client.create_flow_from_name("mine")
+        print(api.url.removesuffix("/api"), api.own, flush=True)
+        sys.stdin.readline()
+except MedphantomError as error:
+    print(error)
+"""
+
+
+def user_of_a_server(home: Path, **more: str) -> subprocess.Popen[str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    return subprocess.Popen(
+        [sys.executable, "-c", USER_OF_A_SERVER],
+        env={**kept, "PREFECT_HOME": str(home), **more},
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def test_the_temporary_servers_of_two_runs_are_closed_too(serving: Serving, tmp_path: Path) -> None:
+    runs = [user_of_a_server(tmp_path / "home") for _ in range(2)]
+    try:
+        for place, run in enumerate(runs):
+            assert run.stdout is not None
+            url, own = run.stdout.readline().split()
+            assert own == "True"
+            there = Serving(url, serving.folder, serving.state, serving.password, run)
+            for name, more in (("nobody", ()), ("other", ("--auth", serving.password))):
+                said = attack(there, tmp_path / f"{place}{name}", "--seconds", "5", *more)
+                assert {line.rsplit(": ", 1)[1] for line in said if line.startswith(("GET", "POST"))} == {"401"}
+                assert said[-1] == NOTHING
+            answer = httpx.post(f"{url}/api/flows/", json={"name": "x"}, headers={"Origin": "http://evil.example"})
+            assert answer.status_code == 401
+            assert "access-control-allow-origin" not in answer.headers
+        assert not list((tmp_path / "home").rglob(PASSWORD_FILE))
+    finally:
+        for run in runs:
+            run.communicate("\n", timeout=60)
+
+
+def test_a_server_that_the_users_profile_names_is_used_with_its_own_password(serving: Serving, tmp_path: Path) -> None:
+    for password, expected in (
+        (serving.password, f"{serving.url} False"),
+        ("me:wrong", "refuses us (401); give its password by PREFECT_API_AUTH_STRING"),
+    ):
+        home = tmp_path / password.partition(":")[0]
+        home.mkdir()
+        profile = f'PREFECT_API_URL = "{serving.url}/api"\nPREFECT_API_AUTH_STRING = "{password}"\n'
+        (home / "profiles.toml").write_text(f'active = "mine"\n[profiles.mine]\n{profile}')
+        said = user_of_a_server(home).communicate("\n", timeout=120)[0]
+        assert expected in said
+        assert password not in said
+
+
+def test_a_schedule_runs_only_what_was_served(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    night = datetime(2026, 1, 1, 2, tzinfo=UTC)
+    with pytest.raises(InputError, match="start it by medphantom serve"):
+        open_served(night)
+    job = open_job("tiny.yaml", ["plan.total=6"], "runs/tiny")
+    monkeypatch.setenv(SERVED_VARIABLE, Served.of(job).model_dump_json())
+    opened = open_served(night)
+    assert (opened.recipe.plan.total, opened.run.path.name) == (6, "tiny-20260101T020000Z")
+    with (copy / "tiny.yaml").open("a") as stream:
+        stream.write("# a remark changes nothing\n")
+    open_served(night)
+    (copy / "tiny.yaml").write_text((copy / "tiny.yaml").read_text().replace("steps: 2}", "steps: 3}"))
+    with pytest.raises(RecipeError, match="has changed since it was served; start medphantom serve again"):
+        open_served(night)
