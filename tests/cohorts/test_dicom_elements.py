@@ -96,6 +96,19 @@ def test_sequences_and_character_sets(tmp_path: Path, *, implicit: bool, undefin
     assert len(found.AnatomicRegionSequence[1].AnatomicRegionSequence) == 1
 
 
+def test_elements_out_of_order_are_left_to_pydicom(tmp_path: Path) -> None:
+    path = tmp_path / "a.dcm"
+    write_sample(path, implicit=False, undefined=False)
+    assert read_plain(path, stop_before_pixels=False) is not None
+    data = path.read_bytes()
+    rows, columns = b"\x28\0\x10\0US\2\0\4\0", b"\x28\0\x11\0US\2\0\4\0"
+    assert data.count(rows + columns) == 1
+    path.write_bytes(data.replace(rows + columns, columns + rows))
+    assert read_plain(path, stop_before_pixels=False) is None
+    path.write_bytes(data.replace(rows + columns, rows + rows + columns))  # twice: one of them would be believed
+    assert read_plain(path, stop_before_pixels=False) is None
+
+
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data(), implicit=st.booleans(), undefined=st.booleans(), stop=st.booleans())
 def test_damaged_files_are_left_to_pydicom_or_read_alike(
