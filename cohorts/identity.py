@@ -13,6 +13,7 @@ from pydantic import model_validator
 
 from cohorts.errors import InputError
 from cohorts.folders import no_space_becomes_one_line
+from cohorts.guard import reading, user_path
 from cohorts.records import SPLITS, Frozen, Split
 
 KEY_VARIABLE = "MEDPHANTOM_KEY_FILE"
@@ -66,7 +67,7 @@ class IdentityKey:
             ResourceError: the file cannot be written.
         """
         given = path or os.environ.get(KEY_VARIABLE) or "~/.config/medphantom/identity.key"
-        file = Path(given).expanduser()
+        file = user_path(given)
         with no_space_becomes_one_line(file):
             file.parent.mkdir(parents=True, exist_ok=True)
             try:
@@ -85,12 +86,11 @@ class IdentityKey:
         Raises:
             InputError: it does not exist, or holds no key.
         """
-        try:
+        remedy = f"give a file of {2 * KEY_BYTES} hexadecimal digits"
+        with reading(user_path(file), InputError, "holds no identity key", remedy):
             secret = bytes.fromhex(file.read_text(encoding="ascii").strip())
-        except (OSError, ValueError):
-            secret = b""
         if len(secret) < KEY_BYTES:
-            raise InputError(f"{file} holds no identity key", f"give a file of {2 * KEY_BYTES} hexadecimal digits")
+            raise InputError(f"{file} holds no identity key", remedy)
         return cls(secret)
 
     @classmethod

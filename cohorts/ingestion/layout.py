@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from cohorts.errors import InputError
+from cohorts.guard import parse_json, reading
 from cohorts.ingestion.mask_places import beside_images, in_mask_folders, is_image_name, loose_bids_masks
 from cohorts.ingestion.source import Refused, find_path, table_candidates
 from cohorts.options import IngestOptions
@@ -120,11 +120,12 @@ def _dataset_facts(root: Path, files: Sequence[str]) -> DatasetFacts | None:
         return None
     file = root / DATASET_FILE
     try:
-        if file.stat().st_size > LARGEST_DATASET_FILE:
-            return None
-        said = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return None
+        with reading(file, InputError):
+            if file.stat().st_size > LARGEST_DATASET_FILE:
+                return None
+            said = parse_json(file.read_text(encoding="utf-8"))
+    except InputError:
+        return None  # it may be anybody's
     if not isinstance(said, dict):
         return None
     return DatasetFacts(_mask_values(said.get("labels")), _modality(said.get("channel_names", said.get("modality"))))

@@ -17,6 +17,7 @@ from pathlib import Path
 import polars as pl
 
 from cohorts.errors import InputError
+from cohorts.guard import reading, user_path
 from cohorts.naming import plain_name
 
 SEPARATORS = (",", ";", "\t", "|")
@@ -77,20 +78,20 @@ def read_table(path: Path, encoding: str = "auto", known: Collection[str] = ()) 
     Raises:
         InputError: it does not exist, or is no table, or has no rows or no header, or rows of different length.
     """
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        raise InputError(f"{path} does not exist", "check the path of the table") from None
-    except OSError:
-        raise InputError(f"{path} cannot be read as a table", "give a CSV, TSV or Parquet file") from None
     plain = {plain_name(name) for name in known}
-    if data.startswith(_PARQUET):
-        table = _from_parquet(path)
-    elif data.startswith((_ZIP, _OLE)) or path.suffix.lower() in {".xlsx", ".xls", ".ods"}:
-        raise InputError(f"{path} is a spreadsheet or an archive, not a table", "save the sheet as CSV UTF-8")
-    else:
-        text, name = _decoded(path, data, encoding)
-        table = _from_text(path, text, name, plain)
+    if not user_path(path).exists():
+        raise InputError(f"{path} does not exist", "check the path of the table")
+    with reading(path, InputError, "cannot be read as a table", "give a CSV, TSV or Parquet file"):
+        if not path.is_file():
+            raise InputError(f"{path} cannot be read as a table: it is no file", "give a CSV, TSV or Parquet file")
+        data = path.read_bytes()
+        if data.startswith(_PARQUET):
+            table = _from_parquet(path)
+        elif data.startswith((_ZIP, _OLE)) or path.suffix.lower() in {".xlsx", ".xls", ".ods"}:
+            raise InputError(f"{path} is a spreadsheet or an archive, not a table", "save the sheet as CSV UTF-8")
+        else:
+            text, name = _decoded(path, data, encoding)
+            table = _from_text(path, text, name, plain)
     if table.frame.height == 0:
         raise InputError(f"{path} has no rows", "give a table with one row per image")
     _check_header(path, table.frame.columns, plain)
@@ -233,18 +234,14 @@ def _separator(path: Path, text: str, known: Collection[str]) -> str:
 
 
 def _from_parquet(path: Path) -> TableFile:
-    try:
-        schema = pl.read_parquet_schema(path)
-    except (OSError, pl.exceptions.PolarsError):
-        raise InputError(f"{path} cannot be read as Parquet", "write the file again") from None
     columns: list[pl.Series | None] = []
-    for name in schema:  # one by one, since a type that cannot be read would cost the whole table
-        try:
-            columns.append(_as_text(pl.read_parquet(path, columns=[name])[name]))
-        except pl.exceptions.InvalidOperationError:
-            columns.append(None)
-        except (OSError, pl.exceptions.PolarsError):
-            raise InputError(f"{path} cannot be read as Parquet", "write the file again") from None
+    with reading(path, InputError, "cannot be read as Parquet", "write the file again"):
+        schema = pl.read_parquet_schema(path)
+        for name in schema:  # one by one, since a type that cannot be read would cost the whole table
+            try:
+                columns.append(_as_text(pl.read_parquet(path, columns=[name])[name]))
+            except pl.exceptions.InvalidOperationError:
+                columns.append(None)
     height = next((len(column) for column in columns if column is not None), 0)
     texts = [
         pl.Series(name, [None] * height, dtype=pl.String) if column is None else column
