@@ -124,7 +124,7 @@ def _change(root: Path, kind: Kind, rng: random.Random, command: list[str]) -> N
     files = sorted(path for pattern in kind.files for path in root.glob(pattern) if path.is_file())
     file = rng.choice(files)
     if kind.form == "name":
-        name = odd_string(rng).encode("utf-8", "surrogateescape" if rng.random() < 0.5 else "ignore")
+        name = odd_string(rng).encode("utf-8", "surrogatepass" if rng.random() < 0.5 else "ignore")
         name = name.replace(b"/", b"").replace(b"\0", b"")[:240] + rng.choice((b"", file.suffix.encode()))
         target = file.parent / os.fsdecode(rng.choice((name, b"\xff\xfe" + name)))
         if name.strip(b".") and not os.path.lexists(target):
