@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cohorts.errors import InputError, ResourceError
+from cohorts.errors import ArtifactError, InputError, ResourceError
 from cohorts.folders import inside, no_space_becomes_one_line
 from cohorts.guard import user_path
 from cohorts.manifest import SCHEMA_FILE
@@ -118,7 +118,10 @@ def verify_folder(folder: Path) -> Iterator[str]:
     """
     user_path(folder)
     if (folder / STAGES_FILE).is_file():
-        for stage, record in RunFolder(folder).records().items():
+        records = RunFolder(folder).records()
+        if not records:  # a run does without them; whoever asks whether it is whole must be told
+            raise ArtifactError(f"{folder / STAGES_FILE} is damaged or names no stage", "run the recipe again")
+        for stage, record in records.items():
             part = inside(folder, record.output)
             if (part / SCHEMA_FILE).is_file() or (part / FACTS_FILE).is_file():
                 yield from verify_folder(part)

@@ -155,3 +155,9 @@ def test_a_path_that_is_too_long(one_line: Callable[..., str]) -> None:
 def test_a_patient_id_that_is_not_utf8(tmp_path: Path) -> None:
     make_cohort(tmp_path / "c", total=8)
     assert main(["lineage", str(tmp_path / "c"), "--patient", "p\udcff"]) == 0
+
+
+@pytest.mark.parametrize("text", ["[[]]", "{}", DEEP, '{"ingest": {"output": "../x"}}'])
+def test_a_run_whose_record_is_damaged_is_not_verified(tmp_path: Path, one_line: Callable[..., str], text: str) -> None:
+    (tmp_path / ".stages.json").write_text(text)
+    assert ".stages.json" in one_line("verify", tmp_path)
