@@ -11,6 +11,7 @@ import polars as pl
 from cohorts.errors import ArtifactError
 from cohorts.export import FACTS_FILE, METADATA_FILE
 from cohorts.folders import read_json
+from cohorts.guard import reading
 from cohorts.records import Array
 
 MAPPING = ("file_name", "value_slope", "value_intercept")
@@ -25,7 +26,7 @@ def export_facts(root: Path) -> dict[str, Any] | None:
         return None
     try:
         said = read_json(root / FACTS_FILE)
-    except (ArtifactError, RecursionError):
+    except ArtifactError:
         return None
     return said if isinstance(said, dict) and {"cohort_digest", "total_images", "mapping"} <= set(said) else None
 
@@ -36,11 +37,15 @@ def value_mapping(root: Path) -> ValueMapping | None:
     if export_facts(root) is None or not table.is_file():
         return None
     try:
-        rows = pl.read_csv(table, columns=list(MAPPING), infer_schema_length=None)
-        numbers = rows.select("file_name", *(pl.col(name).cast(pl.Float64) for name in MAPPING[1:]))
-    except (pl.exceptions.PolarsError, OSError):
+        with reading(table):
+            rows = pl.read_csv(table, columns=list(MAPPING), infer_schema_length=None)
+            numbers = rows.select(
+                pl.col("file_name").cast(pl.String), *(pl.col(name).cast(pl.Float64) for name in MAPPING[1:])
+            )
+    except ArtifactError:
         return None  # a table of somebody else's of the same name
-    return {name: (slope, intercept) for name, slope, intercept in numbers.drop_nulls().iter_rows() if slope != 0}
+    kept = numbers.drop_nulls().filter(pl.all_horizontal(pl.col(MAPPING[1:]).is_finite()))
+    return {name: (slope, intercept) for name, slope, intercept in kept.iter_rows() if slope != 0}
 
 
 def source_values(stored: Array, slope: float, intercept: float) -> Array:

@@ -14,7 +14,7 @@ import numpy as np
 
 from cohorts.access import private_files, private_folder, share, shared_folder
 from cohorts.errors import ArtifactError, InputError, ResourceError
-from cohorts.limits import read_json_text
+from cohorts.guard import folder_path, plain_text, read_json_file, reading
 from cohorts.records import Array
 from cohorts.staging import replacing, staging
 
@@ -73,7 +73,7 @@ def publishing(path: Path, *, shared: bool = False) -> Iterator[Path]:
         InputError: ``path`` exists and is not an empty folder.
         ResourceError: the disk is full or cannot be written.
     """
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+    if folder_path(path).exists() and (not path.is_dir() or any(path.iterdir())):
         raise InputError(f"{path} exists already", "choose another --out, or remove it first")
     with no_space_becomes_one_line(path), private_files():
         try:
@@ -109,13 +109,9 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path, *, error: type[ArtifactError] = ArtifactError) -> Any:
-    """Read JSON of ours; a missing or broken file raises ``error`` in one line."""
-    try:
-        return read_json_text(path)
-    except FileNotFoundError:
-        raise error(f"{path} is missing", "the folder was never finished or was damaged; make it again") from None
-    except (ValueError, OSError):
-        raise error(f"{path} cannot be read as JSON", "the folder was damaged; make it again") from None
+    """Read JSON of ours, as :func:`cohorts.guard.plain` allows it; else ``error`` in one line."""
+    with reading(path, error, "cannot be read as JSON", "the folder was never finished or was damaged; make it again"):
+        return read_json_file(path)
 
 
 def write_digest(folder: Path, digest: str, **facts: Any) -> None:
@@ -129,14 +125,17 @@ def read_digest(folder: Path, *, error: type[ArtifactError] = ArtifactError) -> 
     Raises:
         error: the folder is missing, unfinished, or of another format version.
     """
-    if not folder.is_dir():
+    if not folder_path(folder, error).is_dir():
         raise error(f"{folder} is not a folder", "check the path")
     if not (folder / DIGEST_FILE).is_file():
         raise error(f"{folder} has no {DIGEST_FILE}: it was never published", "make it again")
-    facts: dict[str, Any] = read_json(folder / DIGEST_FILE, error=error)
+    facts = read_json(folder / DIGEST_FILE, error=error)
+    if not isinstance(facts, dict) or not isinstance(facts.get("digest"), str):
+        raise error(f"{folder / DIGEST_FILE} names no digest", "the folder was damaged; make it again")
     version = facts.get("format_version")
-    if version != FORMAT_VERSION:
-        raise error(f"{folder} has format version {version}, expected {FORMAT_VERSION}", "make it again")
+    if not isinstance(version, int) or version != FORMAT_VERSION:
+        shown = version if isinstance(version, int) else "of another kind"
+        raise error(f"{folder} has format version {shown}, expected {FORMAT_VERSION}", "make it again")
     return facts
 
 
@@ -144,10 +143,12 @@ def inside(root: Path, relative: str | Path) -> Path:
     """The path ``root/relative``, refused when it leaves ``root`` by ``..``, by an absolute path or through a link.
 
     Raises:
-        InputError: the path leaves the folder (the message does not repeat it, since it comes from data).
+        InputError: the path leaves the folder, or is no path (the message does not repeat what comes from data).
     """
-    base = root.resolve()
-    path = (base / relative).resolve()
+    with reading(f"a path in the data of {root}", InputError, "cannot be a path", "name files of that folder"):
+        base = root.resolve()
+        path = (base / plain_text(str(relative))).resolve()
+        path.exists()  # a name that is too long raises here, and not where it is used
     if not path.is_relative_to(base):
         raise InputError(f"a path in the data leaves {root}", "keep all files inside the source folder")
     return path

@@ -14,6 +14,7 @@ from pydantic import model_validator
 from cohorts.access import private_files
 from cohorts.errors import InputError
 from cohorts.folders import no_space_becomes_one_line
+from cohorts.guard import reading, user_path
 from cohorts.origin import PUBLIC_SECRET, Origin
 from cohorts.records import SPLITS, Frozen, Split
 
@@ -73,7 +74,7 @@ class IdentityKey:
             ResourceError: the file cannot be written.
         """
         given = path or os.environ.get(KEY_VARIABLE) or "~/.config/medphantom/identity.key"
-        file = Path(given).expanduser()
+        file = user_path(given)
         with no_space_becomes_one_line(file), private_files():
             file.parent.mkdir(parents=True, exist_ok=True)
             try:
@@ -92,12 +93,11 @@ class IdentityKey:
         Raises:
             InputError: it does not exist, or holds no key.
         """
-        try:
+        remedy = f"give a file of {2 * KEY_BYTES} hexadecimal digits"
+        with reading(user_path(file), InputError, "holds no identity key", remedy):
             secret = bytes.fromhex(file.read_text(encoding="ascii").strip())
-        except (OSError, ValueError):
-            secret = b""
         if len(secret) < KEY_BYTES:
-            raise InputError(f"{file} holds no identity key", f"give a file of {2 * KEY_BYTES} hexadecimal digits")
+            raise InputError(f"{file} holds no identity key", remedy)
         return cls(secret)
 
     @classmethod

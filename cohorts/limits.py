@@ -5,14 +5,11 @@ Parsers of JSON and Parquet give out far more memory than a file has bytes; thes
 
 from __future__ import annotations
 
-import json
 import struct
 from pathlib import Path
-from typing import Any
 
 LARGEST_JSON = 64 * 2**20  # bytes or characters
 JSON_NODES = 4_000_000
-JSON_DEPTH = 100
 
 LARGEST_FOOTER = 32 * 2**20  # bytes of Parquet metadata
 MANY_COLUMNS = 4096
@@ -23,40 +20,18 @@ LARGEST_PARQUET = 2**32  # bytes, before compression
 PARQUET_END = 8  # length of the footer, and four letters
 
 
-def parse_json(text: str) -> Any:
-    """The value of a JSON text of modest size and depth.
+def require_modest_json(text: str | bytes) -> None:
+    """Refuse JSON that would take far more memory than its bytes, before it is parsed.
 
     Raises:
-        ValueError: it is no JSON, longer than 64 MiB, of more than 4 million values, or nested more than 100 deep.
+        ValueError: it is longer than 64 MiB, or holds more than 4 million values.
     """
-    if len(text) > LARGEST_JSON or text.count(",") + text.count("[") + text.count("{") > JSON_NODES:
+    if isinstance(text, str):
+        values = text.count(",") + text.count("[") + text.count("{")
+    else:
+        values = text.count(b",") + text.count(b"[") + text.count(b"{")
+    if len(text) > LARGEST_JSON or values > JSON_NODES:
         raise ValueError("more JSON than is read")
-    try:
-        value = json.loads(text)
-    except RecursionError:
-        raise ValueError("JSON that is nested too deep") from None
-    level = [value]
-    for _ in range(JSON_DEPTH):
-        level = [child for node in level if isinstance(node, (dict, list)) for child in _children(node)]
-        if not level:
-            return value
-    raise ValueError("JSON that is nested too deep")
-
-
-def _children(node: dict[str, Any] | list[Any]) -> list[Any]:
-    return list(node.values()) if isinstance(node, dict) else node
-
-
-def read_json_text(path: Path) -> Any:
-    """The value of a JSON file in UTF-8.
-
-    Raises:
-        ValueError: as :func:`parse_json`.
-        OSError: it cannot be read.
-    """
-    if path.stat().st_size > LARGEST_JSON:
-        raise ValueError("more JSON than is read")
-    return parse_json(path.read_text(encoding="utf-8"))
 
 
 def why_parquet_is_refused(path: Path) -> str:

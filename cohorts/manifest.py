@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+import polars as pl
 import pyarrow as pa
 
+from cohorts.errors import CohortError
 from cohorts.folders import canonical_json
 from cohorts.records import ATTRIBUTE_PREFIX, LABEL_PREFIX, CohortSchema
 
@@ -16,6 +20,9 @@ MANIFEST_FILE = "manifest.parquet"
 ARRAYS_FOLDER = "arrays.zarr"
 
 STORAGE_COLUMNS = ("group", "index", "mask_group", "mask_index")  # where a row lies is not what it is
+
+_NEEDED = ("image_id", "patient", "split", "group", "index", "digest", "channels", "inverted", "shape")
+_GROUP = r"^[0-9]{1,9}(x[0-9]{1,9}){1,3}_[a-z]{3,8}[0-9]{0,3}$"
 
 _FIXED_COLUMNS: tuple[tuple[str, pa.DataType], ...] = (
     ("image_id", pa.string()),
@@ -52,6 +59,56 @@ def manifest_schema(schema: CohortSchema) -> pa.Schema:
         kind = pa.float64() if spec.kind == "continuous" else pa.string()
         fields.append(pa.field(ATTRIBUTE_PREFIX + spec.name, kind))
     return pa.schema(fields)
+
+
+def group_name(shape: Sequence[int], dtype: np.dtype[Any]) -> str:
+    """Name of the Zarr array that holds the images of one shape and dtype, such as ``512x512_int16``."""
+    return f"{'x'.join(str(size) for size in shape)}_{dtype.name}"
+
+
+def require_usable_rows(rows: pl.DataFrame, schema: CohortSchema, file: Path) -> None:
+    """Refuse rows that say what no cohort holds, before anything believes them.
+
+    Raises:
+        CohortError: naming the file and the column.
+    """
+    for column, wrong in _wrong(rows.columns, schema):
+        if rows.select(wrong.fill_null(value=False).any()).item():
+            raise CohortError(f"{file} holds values in its column {column} that no cohort has", "make the cohort again")
+
+
+def _wrong(columns: Sequence[str], schema: CohortSchema) -> Iterator[tuple[str, pl.Expr]]:
+    """Column → where it is wrong."""
+    for name in _NEEDED:
+        yield name, pl.col(name).is_null()
+    for name in ("index", "mask_index", "seed"):
+        yield name, pl.col(name) < 0
+    for name in ("group", "mask_group"):
+        yield name, ~pl.col(name).str.contains(_GROUP)
+    yield "channels", ~pl.col("channels").is_in([1, 3])
+    yield "mask_group", pl.col("mask_group").is_null() != pl.col("mask_index").is_null()
+    yield "mask_group", pl.col("mask_group").is_null() != pl.col("mask_digest").is_null()
+    yield "bundle_digest", pl.col("bundle_digest").is_null() != pl.col("prompt_json").is_null()
+    yield "bundle_digest", pl.col("bundle_digest").is_null() != pl.col("seed").is_null()
+    yield "voi_width", pl.col("voi_width").is_null() != pl.col("voi_center").is_null()
+    sides = pl.lit(schema.spatial_dims) + (pl.col("channels") == 3).cast(pl.Int64)
+    inner, spacings = pl.element(), pl.col("spacing_mm")
+    yield "shape", pl.col("shape").list.len().cast(pl.Int64) != sides
+    yield "shape", pl.col("shape").list.eval(inner.is_null() | (inner < 1)).list.any()
+    yield (
+        "group",
+        pl.col("group").str.split("_").list.first() != pl.col("shape").cast(pl.List(pl.String)).list.join("x"),
+    )
+    yield "spacing_mm", spacings.list.len() != schema.spatial_dims
+    yield "spacing_mm", spacings.list.eval(inner.is_null() | ~inner.is_finite() | (inner <= 0)).list.any()
+    yield "affine", pl.col("affine").list.len() != 16
+    yield "affine", pl.col("affine").list.eval(inner.is_null() | ~inner.is_finite()).list.any()
+    for name in ("voi_center", "voi_width"):
+        yield name, ~pl.col(name).is_finite()
+    continuous = {ATTRIBUTE_PREFIX + spec.name for spec in schema.attributes if spec.kind == "continuous"}
+    for name in columns:
+        if name in continuous:
+            yield "of an attribute", ~pl.col(name).is_finite()
 
 
 def row_hash(row: dict[str, Any]) -> bytes:

@@ -7,10 +7,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from cohorts.errors import CohortError
 from cohorts.folders import publishing
+from cohorts.guard import reading
 from cohorts.readers.tasks import Refusal
 
 REJECTIONS_FILE = "rejections.parquet"
@@ -93,6 +96,31 @@ class PrivateFolder(AbstractContextManager["PrivateFolder"]):
             patient_id=printable(patient_id) or None,
             patient=patient or None,
         )
+
+
+def read_links(file: Path) -> pl.DataFrame:
+    """What each file was used for.
+
+    Raises:
+        CohortError: the file is damaged.
+    """
+    return _read(file, _LINKS)
+
+
+def read_rejections(file: Path) -> pl.DataFrame:
+    """Files that were refused.
+
+    Raises:
+        CohortError: the file is damaged.
+    """
+    return _read(file, _REJECTIONS)
+
+
+def _read(file: Path, schema: pa.Schema) -> pl.DataFrame:
+    with reading(file, CohortError, "is damaged", "ingest the source again"):
+        if not pq.read_schema(file).equals(schema):
+            raise CohortError(f"{file} has other columns than such a file has", "ingest the source again")
+        return pl.read_parquet(file)
 
 
 class _RowWriter:

@@ -9,16 +9,24 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-import pyarrow as pa
 import pyarrow.parquet as pq
 import zarr
-from pydantic import ValidationError
 
 from cohorts.access import warn_when_open
 from cohorts.errors import CohortError
-from cohorts.folders import pixel_digest, read_digest, read_json
-from cohorts.limits import parse_json, why_parquet_is_refused
-from cohorts.manifest import ARRAYS_FOLDER, MANIFEST_FILE, SCHEMA_FILE, cohort_digest, row_hash
+from cohorts.folders import DIGEST_FILE, pixel_digest, read_digest, read_json
+from cohorts.guard import parse_json, parse_model, reading
+from cohorts.limits import why_parquet_is_refused
+from cohorts.manifest import (
+    ARRAYS_FOLDER,
+    MANIFEST_FILE,
+    SCHEMA_FILE,
+    cohort_digest,
+    group_name,
+    manifest_schema,
+    require_usable_rows,
+    row_hash,
+)
 from cohorts.records import (
     ATTRIBUTE_PREFIX,
     LABEL_PREFIX,
@@ -28,6 +36,8 @@ from cohorts.records import (
     Provenance,
     Voi,
 )
+
+AGAIN = "make the cohort again"
 
 
 class Cohort:
@@ -55,23 +65,24 @@ class Cohort:
         """
         folder = Path(path)
         facts = read_digest(folder, error=CohortError)
-        try:
-            schema = CohortSchema.model_validate(read_json(folder / SCHEMA_FILE, error=CohortError))
-        except ValidationError:
-            raise CohortError(f"{folder / SCHEMA_FILE} does not describe a cohort", "make it again") from None
+        content = read_json(folder / SCHEMA_FILE, error=CohortError)
+        said = "does not describe a cohort; make it again"
+        schema = parse_model(CohortSchema, content, folder / SCHEMA_FILE, CohortError, said)
         if schema.kind != "synthetic":
             warn_when_open(folder)
-        cohort = cls(folder, schema, str(facts["digest"]), int(facts["total_images"]))
-        try:
-            problem = why_parquet_is_refused(folder / MANIFEST_FILE)
-            found = pq.read_metadata(folder / MANIFEST_FILE).num_rows
-        except (OSError, pa.ArrowException):
-            raise CohortError(f"{folder / MANIFEST_FILE} is missing or damaged", "make the cohort again") from None
-        if problem:
-            raise CohortError(f"{folder / MANIFEST_FILE} declares {problem}", "make the cohort again")
-        if found != cohort._total_rows:
-            raise CohortError(f"{folder} lists {found} images, expected {cohort._total_rows}", "make the cohort again")
-        return cohort
+        expected = facts.get("total_images")
+        if not isinstance(expected, int):
+            raise CohortError(f"{folder / DIGEST_FILE} does not say how many images there are", AGAIN)
+        with reading(folder / MANIFEST_FILE, CohortError, "is damaged", AGAIN):
+            if problem := why_parquet_is_refused(folder / MANIFEST_FILE):
+                raise CohortError(f"{folder / MANIFEST_FILE} declares {problem}", AGAIN)
+            metadata = pq.read_metadata(folder / MANIFEST_FILE)
+            columns = metadata.schema.to_arrow_schema()
+        if metadata.num_rows != expected:
+            raise CohortError(f"{folder} lists {metadata.num_rows} images, expected {expected}", AGAIN)
+        if not columns.equals(manifest_schema(schema)):
+            raise CohortError(f"{folder / MANIFEST_FILE} has other columns than {SCHEMA_FILE} says", AGAIN)
+        return cls(folder, schema, facts["digest"], expected)
 
     def __len__(self) -> int:
         return self._total_rows
@@ -81,8 +92,15 @@ class Cohort:
 
     @cached_property
     def manifest(self) -> pl.DataFrame:
-        """All rows, in stored order; columns as in :func:`manifest_schema`."""
-        return pl.read_parquet(self.path / MANIFEST_FILE)
+        """All rows, in stored order; columns as in :func:`manifest_schema`.
+
+        Raises:
+            CohortError: the file is damaged, or a row says what no cohort holds.
+        """
+        with reading(self.path / MANIFEST_FILE, CohortError, "is damaged", AGAIN):
+            rows = pl.read_parquet(self.path / MANIFEST_FILE)
+        require_usable_rows(rows, self.schema, self.path / MANIFEST_FILE)
+        return rows
 
     def rows(self, split: str | None = None) -> list[int]:
         """Row numbers of one split (or of all), in stored order."""
@@ -138,7 +156,7 @@ class Cohort:
             self.pixels(batch)
             self.masks(batch)
         if cohort_digest(self.schema, [row_hash(row) for row in self.manifest.iter_rows(named=True)]) != self.digest:
-            raise CohortError(f"the manifest of {self.path} was altered", "make the cohort again")
+            raise CohortError(f"the manifest of {self.path} was altered", AGAIN)
 
     def _read(self, rows: Sequence[int], group: str, index: str, digest: str) -> list[Any]:
         wanted = self.manifest.select(group, index, digest)[list(rows)]
@@ -149,22 +167,21 @@ class Cohort:
                 by_group.setdefault(name, []).append((place, position, expected))
         for name, entries in by_group.items():
             entries.sort(key=lambda entry: entry[1])
-            try:
+            with reading(f"an array of {self.path}", CohortError, "was altered or cut", AGAIN):
                 block = self._group(name).oindex[[position for _, position, _ in entries]]
-            except (OSError, RuntimeError, ValueError, IndexError):  # a chunk that does not decompress, a short array
-                raise CohortError(f"an array of {self.path} was altered or cut", "make the cohort again") from None
             for array, (place, _, expected) in zip(block, entries, strict=True):
                 if pixel_digest(array) != expected:
-                    raise CohortError(f"an array of {self.path} was altered or is missing", "make the cohort again")
+                    raise CohortError(f"an array of {self.path} was altered or is missing", AGAIN)
                 found[place] = array
         return found
 
     def _group(self, name: str) -> zarr.Array:
         if name not in self._arrays:
-            try:
-                self._arrays[name] = zarr.open_array(self.path / ARRAYS_FOLDER / name, mode="r", zarr_format=3)
-            except (OSError, ValueError, KeyError):
-                raise CohortError(f"array group {name} of {self.path} is missing", "make the cohort again") from None
+            with reading(f"an array group of {self.path}", CohortError, "is missing or was altered", AGAIN):
+                opened = zarr.open_array(self.path / ARRAYS_FOLDER / name, mode="r", zarr_format=3)
+                if group_name(opened.shape[1:], opened.dtype) != name:
+                    raise CohortError(f"an array group of {self.path} holds arrays of another kind", AGAIN)
+            self._arrays[name] = opened
         return self._arrays[name]
 
     def _record(self, row: dict[str, Any], pixels: Array, mask: Array | None) -> ImageRecord:
@@ -194,6 +211,13 @@ class Cohort:
 
 
 def prompt_of(row: dict[str, Any]) -> dict[str, Any]:
-    """The prompt of a synthetic row as a plain dictionary."""
-    loaded: dict[str, Any] = parse_json(row["prompt_json"])
+    """The prompt of a synthetic row as a plain dictionary.
+
+    Raises:
+        CohortError: it has none.
+    """
+    with reading("the prompt of a synthetic image", CohortError, "is no prompt", AGAIN):
+        loaded = parse_json(row["prompt_json"])
+    if not isinstance(loaded, dict):
+        raise CohortError("the prompt of a synthetic image is no prompt", AGAIN)
     return loaded

@@ -17,7 +17,15 @@ from zarr.codecs import BloscCodec
 
 from cohorts.errors import InputError
 from cohorts.folders import pixel_digest, publishing, write_digest, write_json
-from cohorts.manifest import ARRAYS_FOLDER, MANIFEST_FILE, SCHEMA_FILE, cohort_digest, manifest_schema, row_hash
+from cohorts.manifest import (
+    ARRAYS_FOLDER,
+    MANIFEST_FILE,
+    SCHEMA_FILE,
+    cohort_digest,
+    group_name,
+    manifest_schema,
+    row_hash,
+)
 from cohorts.records import ATTRIBUTE_PREFIX, LABEL_PREFIX, Array, AttributeSpec, CohortSchema, ImageRecord
 
 CHUNK_BYTES = 2**20
@@ -204,8 +212,7 @@ class CohortWriter(AbstractContextManager["CohortWriter"]):
         return row
 
     def _store(self, array: Array) -> tuple[str, int]:
-        shape = "x".join(str(size) for size in array.shape)
-        name = f"{shape}_{array.dtype.name}"
+        name = group_name(array.shape, array.dtype)
         if name not in self._groups:
             self._groups[name] = _GroupWriter(self._folder / ARRAYS_FOLDER / name, array.shape, array.dtype)
         self._buffered += self._groups[name].append(array)

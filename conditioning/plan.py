@@ -14,12 +14,11 @@ from typing import Annotated
 
 import numpy as np
 from pydantic import Field, ValidationError
-from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from cohorts.errors import InputError, PromptError
 from cohorts.folders import json_digest, no_space_becomes_one_line, pixel_digest
-from cohorts.limits import parse_json
+from cohorts.guard import parse_json, reading, user_path
 from cohorts.records import Array, Frozen
 from cohorts.store import Cohort
 from conditioning.prompt import ConditionSchema, Prompt
@@ -129,10 +128,8 @@ class SamplingPlan:
             InputError: the file cannot be read, or a line is not a planned image; names the line and the field.
             PromptError: a prompt is outside the schema; names the line.
         """
-        try:
+        with reading(user_path(path), InputError, "cannot be read as a plan", "give a JSON Lines file"):
             lines = path.read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError):
-            raise InputError(f"{path} cannot be read as a plan", "give a JSON Lines file") from None
         parsed = (_parse(line, f"{path} line {place}", schema) for place, line in enumerate(lines, 1) if line.strip())
         return cls(parsed, read_masks(masks_of(path)))
 
@@ -150,25 +147,22 @@ def read_masks(path: Path) -> dict[str, Array]:
     """
     if not path.exists():
         return {}
-    try:
+    with reading(path, InputError, "is no safetensors file of masks", "save the plan again"):
         masks: dict[str, Array] = load_file(path)
-    except (OSError, SafetensorError):
-        raise InputError(f"{path} is no safetensors file", "save the plan again") from None
-    for digest, mask in masks.items():
-        if pixel_digest(mask) != digest:
-            raise InputError(f"{path} was altered: mask {digest[:12]} is another one", "save the plan again")
+        for digest, mask in masks.items():
+            if pixel_digest(mask) != digest:
+                raise InputError(f"{path} was altered: one of its masks is another one", "save the plan again")
     return masks
 
 
 def _parse(line: str, where: str, schema: ConditionSchema | None) -> PlannedImage:
-    try:
-        image = PlannedImage.model_validate(parse_json(line))
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"]) or "the object"
-        raise InputError(f"{where}: {field}: {first['msg'].lower()}", "mend the line") from None
-    except ValueError:
-        raise InputError(f"{where} is not a JSON object", "write one JSON object a line") from None
+    with reading(where, InputError, "is not a JSON object", "write one JSON object a line"):
+        try:
+            image = PlannedImage.model_validate(parse_json(line))
+        except ValidationError as error:
+            first = error.errors()[0]
+            field = ".".join(str(part) for part in first["loc"]) or "the object"
+            raise InputError(f"{where}: {field}: {first['msg'].lower()}", "mend the line") from None
     try:
         if schema is not None:
             schema.check(image.prompt)

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from cohorts.errors import InputError, MedphantomError, PromptError
-from cohorts.folders import pixel_digest
+from cohorts.errors import InputError, PromptError, UnreadableImage
+from cohorts.folders import inside, pixel_digest
+from cohorts.guard import reading, user_path
 from cohorts.readers import nifti, picture
 from cohorts.readers.common import ReadOptions
 from cohorts.records import Array
@@ -80,17 +81,17 @@ def files_of(path: Path) -> list[Path]:
         InputError: the table cannot be read.
     """
     frame = _read(path)
-    named = frame[MASK].drop_nulls().unique().sort().to_list() if MASK in frame.columns else []
-    return [path, *(path.parent / str(name) for name in named)]
+    named = sorted({str(name) for name in frame[MASK].drop_nulls().to_list()}) if MASK in frame.columns else []
+    return [path, *(inside(path.parent, name) for name in named if name.strip())]
 
 
 def _read(path: Path) -> pl.DataFrame:
-    try:
+    with reading(path, InputError, "cannot be read as a table of prompts", "give a CSV or Parquet file"):
+        if not user_path(path).is_file():
+            raise InputError(f"{path} cannot be read as a table of prompts", "give a CSV or Parquet file")
         if path.suffix.lower() == ".parquet":
             return pl.read_parquet(path)
         return pl.read_csv(path, infer_schema=False)
-    except (OSError, pl.exceptions.PolarsError):
-        raise InputError(f"{path} cannot be read as a table of prompts", "give a CSV or Parquet file") from None
 
 
 def _prompt(schema: ConditionSchema, given: dict[str, Any], where: str) -> Prompt:
@@ -131,20 +132,27 @@ def _count(value: Any, where: str) -> int:
 
 
 def _mask(folder: Path, name: str, where: str) -> Array:
-    path = (folder / name).resolve()
-    if not path.is_relative_to(folder.resolve()):
-        raise InputError(f"{where}: its mask lies outside the folder of the table", "put masks beside the table")
     try:
-        lower = path.name.lower()
-        if lower.endswith((".nii", ".nii.gz")):
-            mask: Array = nifti.read_mask(path, MASK_READING)[0]
-        else:
-            mask = picture.read_mask(path, MASK_READING)[0]
-    except (OSError, MedphantomError):
-        raise InputError(f"{where}: its mask cannot be read", "give a NIfTI file or a grey picture") from None
+        path = inside(folder, name)
+    except InputError:
+        raise InputError(
+            f"{where}: its mask lies outside the folder of the table, or is no path", "put masks beside the table"
+        ) from None
+    with reading(f"{where}: its mask", InputError, "cannot be read", "give a NIfTI file or a grey picture"):
+        mask = _read_mask(path, where)
     whole = np.rint(mask)
     if mask.dtype.kind == "f" and not np.array_equal(whole, mask):
         raise InputError(f"{where}: its mask holds values that are no whole numbers", "store class numbers")
     if float(whole.min()) < 0 or float(whole.max()) > 65535:
         raise InputError(f"{where}: its mask holds values outside 0 to 65535", "store class numbers")
     return np.ascontiguousarray(whole.astype(np.uint8 if float(whole.max()) < 256 else np.uint16))
+
+
+def _read_mask(path: Path, where: str) -> Array:
+    try:
+        lower = path.name.lower()
+        if lower.endswith((".nii", ".nii.gz")):
+            return nifti.read_mask(path, MASK_READING)[0]
+        return picture.read_mask(path, MASK_READING)[0]
+    except UnreadableImage:
+        raise InputError(f"{where}: its mask cannot be read", "give a NIfTI file or a grey picture") from None

@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 
 from cohorts.errors import PromptError
 from cohorts.folders import canonical_json
-from cohorts.limits import parse_json
+from cohorts.guard import parse_json, reading
 from cohorts.records import AttributeSpec, CohortSchema, Frozen
 from learning.randomness import derive_seed
 
@@ -41,8 +41,13 @@ class Prompt(Frozen):
 
     @classmethod
     def from_json(cls, text: str) -> Prompt:
-        """Read :meth:`to_json`."""
-        return cls.model_validate(parse_json(text))
+        """Read :meth:`to_json`.
+
+        Raises:
+            PromptError: it is another text.
+        """
+        with reading("a stored prompt", PromptError, "is no prompt", "make the images or the plan again"):
+            return cls.model_validate(parse_json(text))
 
 
 class Intervention(Frozen):

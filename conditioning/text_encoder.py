@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import ClassVar
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
+from cohorts.errors import ArtifactError
 from cohorts.folders import no_space_becomes_one_line, work_folder
+from cohorts.guard import reading
 from conditioning.config import EncoderSizes
 from conditioning.prompt import TextSchema
 from conditioning.tables import WithTables, for_each, table
@@ -84,10 +85,11 @@ class TextBank:
     def load(self, path: Path) -> Tensor | None:
         """Take in what :meth:`save` kept, and give back its numbers; ``None`` when the file is missing or damaged."""
         try:
-            content = load_file(path)
-            ids, start = content["ids"], len(self)
-            self.add(content["features"], content["valid"])
-        except (OSError, SafetensorError, KeyError, RuntimeError):
+            with reading(path):
+                content = load_file(path)
+                ids, start = content["ids"], len(self)
+                self.add(content["features"], content["valid"])
+        except ArtifactError:
             return None
         return torch.where(ids > 0, ids + start, 0)
 

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from cohorts.errors import BundleError, PromptError
+from cohorts.guard import reading
 
 PADDING, START, END = 0, 1, 2
 SPECIAL = ("<padding>", "<start>", "<end>")
@@ -66,10 +67,8 @@ def read_tokenizer(path: Path) -> Tokenizer:
     Raises:
         BundleError: it is missing or damaged.
     """
-    try:
+    with reading(path, BundleError, "is missing or no tokenizer", "fetch or make the bundle again"):
         return Tokenizer.from_str(path.read_text(encoding="utf-8"))
-    except Exception:  # the library raises no narrower one
-        raise BundleError(f"{path} is missing or no tokenizer", "fetch or make the bundle again") from None
 
 
 @dataclass(frozen=True)

@@ -19,19 +19,22 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from cohorts.access import private_files
-from cohorts.errors import ArtifactError, InputError, ResourceError
+from cohorts.errors import ArtifactError, InputError, MedphantomError, ResourceError
 from cohorts.folders import (
     DIGEST_FILE,
     file_digest,
+    inside,
     json_digest,
     no_space_becomes_one_line,
+    read_digest,
     read_json,
     work_folder,
     write_json,
 )
+from cohorts.guard import reading, user_path
 from cohorts.records import Frozen
 from cohorts.staging import remove_all_leftovers, staging
 
@@ -112,7 +115,7 @@ def source_mark(path: Path) -> str:
     Raises:
         InputError: there is no such path.
     """
-    if not path.exists():
+    if not user_path(path).exists():
         raise InputError(f"{path} does not exist", "check the path")
     return _tree_digest(path, lambda stat: [stat.st_size, stat.st_mtime_ns])
 
@@ -141,7 +144,7 @@ def content_digest(path: Path) -> str:
     if path.is_file():
         return file_digest(path)
     if (path / DIGEST_FILE).is_file():
-        return str(read_json(path / DIGEST_FILE)["digest"])
+        return str(read_digest(path)["digest"])
     files = sorted(file for file in path.rglob("*") if file.is_file())
     return json_digest([[file.relative_to(path).as_posix(), file_digest(file)] for file in files])
 
@@ -167,9 +170,14 @@ class RunFolder:
         if not file.is_file():
             return {}
         try:
-            return {stage: StageRecord.model_validate(record) for stage, record in read_json(file).items()}
-        except (ArtifactError, ValidationError, AttributeError):
+            with reading(file):
+                found = {stage: StageRecord.model_validate(record) for stage, record in read_json(file).items()}
+                for record in found.values():  # what a record names lies in the run folder
+                    for name in (record.output, *record.marks):
+                        inside(self.path, name)
+        except MedphantomError:
             return {}  # a lost record costs time, never correctness: the stages are made again
+        return found
 
     def current(self, stage: Stage, key: str) -> ArtifactRef | None:
         """The artifact of a stage when it was made under this key and still lies there unharmed, else ``None``."""
@@ -284,7 +292,7 @@ class _Stopwatch:
         self._file = file
         self._key = key
         self.total = 0.0
-        with suppress(ArtifactError, KeyError, TypeError, ValueError):
+        with suppress(ArtifactError), reading(file):
             kept = read_json(file)
             self.total = float(kept["seconds"]) if kept["key"] == key else 0.0
 

@@ -5,6 +5,7 @@ Verbs import what they need when they run: ``--help`` and ``ingest`` load no tor
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -89,6 +90,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         Exit status: 0, 1 (a fault of ours), 2 (something to mend), 130 (interrupted).
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # names of files need not be UTF-8
     with private_files():  # whichever library writes: what is made to be shared is given its mode where it is made
         return _main(list(sys.argv[1:] if arguments is None else arguments))
 
@@ -124,12 +128,21 @@ def _guarded(arguments: list[str]) -> int:
         elif hasattr(error, "format_message"):  # a usage error of typer
             said = " ".join(error.format_message().split())
             line = f"{said} (see medphantom {_verb(arguments)}--help)" if said else ""
+        elif isinstance(error, OSError) and error.errno:
+            line = _of_the_system(error, error.errno, arguments)
         else:
             status = STATUS_OUR_FAULT
             line = f"unexpected {type(error).__name__}; {DEBUG_FLAG} shows details, which may quote source files"
     if line:
         print(f"medphantom: {' '.join(line.split())}", file=sys.stderr)
     return status
+
+
+def _of_the_system(error: OSError, number: int, arguments: list[str]) -> str:
+    """What the operating system refused; a path only where it was given on this command line, since data hold names."""
+    known = [argument for argument in arguments if error.filename is not None and argument == str(error.filename)]
+    what = known[0] if known else "a file or folder"
+    return f"{what} cannot be used ({os.strerror(number).lower()}); check paths, permissions and the disk"
 
 
 def _verb(arguments: list[str]) -> str:

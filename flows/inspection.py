@@ -6,14 +6,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import polars as pl
 
-from cohorts.errors import InputError, ResourceError
+from cohorts.errors import ArtifactError, InputError, ResourceError
 from cohorts.folders import inside, no_space_becomes_one_line
+from cohorts.guard import user_path
 from cohorts.manifest import SCHEMA_FILE
 from cohorts.overview import contact_sheet, overview
 from cohorts.preprocess import Preprocess
-from cohorts.private import REJECTIONS_FILE, private_path
+from cohorts.private import REJECTIONS_FILE, private_path, read_rejections
 from cohorts.records import SYNTHETIC_SPLIT
 from cohorts.store import Cohort
 from flows.artifact import STAGES_FILE, RunFolder, artifact_mark
@@ -85,8 +85,8 @@ def rejected_files(folder: Path) -> Iterator[str]:
             f"{private_path(folder)} is not beside {folder}",
             "look where the images were ingested: it stays with its owner",
         )
-    table = pl.read_parquet(file).sort("reason", "path")
-    for path, frame, reason, detail in table.select("path", "frame", "reason", "detail").iter_rows():
+    table = read_rejections(file).sort("reason", "path")
+    for path, frame, reason, detail in table.iter_rows():
         shown = "".join(sign if sign.isprintable() else "?" for sign in path)
         yield f"{reason:20s} {shown}{'' if frame is None else f', frame {frame}'}: {detail}"
     yield f"{len(table)} files or frames were not taken; these names are private"
@@ -116,12 +116,16 @@ def verify_folder(folder: Path) -> Iterator[str]:
         ArtifactError: something differs.
         InputError: the folder is none of these.
     """
+    user_path(folder)
     if (folder / STAGES_FILE).is_file():
-        for stage, record in RunFolder(folder).records().items():
+        records = RunFolder(folder).records()
+        if not records:  # a run does without them; whoever asks whether it is whole must be told
+            raise ArtifactError(f"{folder / STAGES_FILE} is damaged or names no stage", "run the recipe again")
+        for stage, record in records.items():
             part = inside(folder, record.output)
             if (part / SCHEMA_FILE).is_file() or (part / FACTS_FILE).is_file():
                 yield from verify_folder(part)
-            elif not part.exists() or artifact_mark(part) != record.marks[record.output]:
+            elif not part.exists() or artifact_mark(part) != record.marks.get(record.output):
                 raise ResourceError(f"{part} is missing or was altered", "run the recipe again")
             else:
                 yield f"{part}: as stage {stage} made it"

@@ -11,6 +11,7 @@ from typing import Any
 
 from cohorts.errors import RecipeError
 from cohorts.folders import DIGEST_FILE, file_digest, json_digest
+from cohorts.guard import folder_path
 from flows.artifact import REPORT_JSON, ArtifactRef, RunFolder, Stage, content_digest, source_mark, stage_key
 from flows.plans import TablePlan
 from flows.recipe import LoadedRecipe, Recipe, load_recipe
@@ -168,7 +169,7 @@ def open_job(
     """
     loaded = load_recipe(recipe, settings)
     path = Path(out) if out is not None else Path(RUNS_FOLDER) / loaded.recipe.name
-    if path.exists() and not path.is_dir():
+    if folder_path(path, RecipeError).exists() and not path.is_dir():
         raise RecipeError(f"{path} is a file, not a folder for a run", "choose another --out")
     base = RunFolder(path)
     if fresh is None:

@@ -17,10 +17,11 @@ import polars as pl
 from cohorts.errors import InputError, MedphantomError
 from cohorts.export import FACTS_FILE as EXPORT_FILE
 from cohorts.folders import DIGEST_FILE, read_json
+from cohorts.guard import user_path
 from cohorts.identity import IdentityKey
 from cohorts.manifest import SCHEMA_FILE
 from cohorts.naming import plain_id
-from cohorts.private import LINKS_FILE, printable, private_path
+from cohorts.private import LINKS_FILE, printable, private_path, read_links
 from cohorts.records import SPLITS
 from cohorts.store import Cohort
 from flows.artifact import REPORT_JSON
@@ -95,7 +96,7 @@ def lineage(patient: str, folders: Sequence[Path], key: IdentityKey | None = Non
         raise InputError("no patient was named", "give --patient ID, or --patient - and the id on standard input")
     places = _Places()
     for folder in folders:
-        if not folder.is_dir():
+        if not user_path(folder).is_dir():
             raise InputError(f"{folder} is not a folder", "check the path")
         _look(folder, places)
     if not len(places) and not places.broken:
@@ -109,7 +110,9 @@ def _look(root: Path, places: _Places) -> None:
         try:
             if SCHEMA_FILE in names and DIGEST_FILE in names:
                 inner.clear()
-                places.cohorts.append(Cohort.open(here))
+                cohort = Cohort.open(here)
+                len(cohort.manifest)  # a damaged one is told here, and the others are searched
+                places.cohorts.append(cohort)
             elif FACTS_FILE in names and DIGEST_FILE in names:
                 inner.clear()
                 places.bundles.append((here, *read_facts(here)))
@@ -162,16 +165,16 @@ class _Trail:
             yield Trace("cohort", cohort.path, part, remedy)
 
     def _pseudonyms(self, cohort: Cohort) -> set[str]:
-        names = {self.patient}
+        names = {printable(self.patient)}
         if self.key is not None:
             names.add(self.key.pseudonym("patient", self.patient))
         links = private_path(cohort.path) / LINKS_FILE
         if links.is_file():
-            frame = pl.read_parquet(links).filter(
+            frame = read_links(links).filter(
                 (pl.col("patient_id") == printable(self.patient)) | pl.col("patient").is_in(list(names))
             )
             names.update(frame["patient"].drop_nulls().to_list())
-            self.files += frame["path"].to_list()
+            self.files += frame["path"].drop_nulls().to_list()
         elif self.key is None and cohort.schema.kind == "real" and self.patient not in set(cohort.patients()):
             self.untold.append(f"{cohort.path}: its private folder is not beside it; give the key of its pseudonyms")
         return names
@@ -181,7 +184,7 @@ class _Trail:
         links = private_path(cohort.path) / LINKS_FILE
         if not links.is_file():
             return []
-        own = pl.read_parquet(links).filter(pl.col("patient_id") == printable(self.patient))
+        own = read_links(links).filter(pl.col("patient_id") == printable(self.patient))
         return own["image_id"].drop_nulls().to_list()
 
     def _cannot_tell(self, cohort: Cohort) -> None:
@@ -231,12 +234,18 @@ class _Trail:
 
     def exports(self) -> Iterator[Trace]:
         for path, facts in self.places.exports:
-            if isinstance(facts, dict) and facts.get("cohort_digest") in self.held:
+            if _texts(facts, "cohort_digest") & self.held:
                 remedy = "withdraw it, from whoever has it too, and export again"
                 yield Trace("export", path, "files of one of these cohorts", remedy)
 
     def reports(self) -> Iterator[Trace]:
         for path, content in self.places.reports:
-            quality = content.get("quality", {}) if isinstance(content, dict) else {}
-            if {quality.get("real_digest"), quality.get("synthetic_digest")} & self.held:
+            quality = content.get("quality") if isinstance(content, dict) else None
+            if _texts(quality, "real_digest", "synthetic_digest") & self.held:
                 yield Trace("report", path, "scores of these cohorts", "assess again")
+
+
+def _texts(content: Any, *names: str) -> set[str]:
+    """The texts that JSON content holds under some names."""
+    found = [content.get(name) for name in names] if isinstance(content, dict) else []
+    return {value for value in found if isinstance(value, str)}

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from cohorts.errors import InputError
+from cohorts.guard import user_path
 from cohorts.preprocess import Preprocess
 from cohorts.records import Frozen
 from cohorts.store import Cohort
@@ -190,7 +191,7 @@ def make_plan(
 def absolute_plan(choice: PlanChoice, base: Path) -> PlanChoice:
     """A table's path relative to the recipe's folder."""
     if isinstance(choice, TablePlan):
-        return choice.model_copy(update={"path": base / choice.path.expanduser()})
+        return choice.model_copy(update={"path": user_path(choice.path, base=base)})
     return choice
 
 

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from cohorts.errors import RecipeError
+from cohorts.guard import user_path
 from cohorts.identity import IdentityKey
 from cohorts.options import IngestOptions
 from cohorts.phantom.write import PhantomOptions
@@ -172,7 +173,7 @@ def load_recipe(file: str | Path, settings: Sequence[str] = ()) -> LoadedRecipe:
     }
     recipe = recipe.model_copy(update=changed)
     source = recipe.cohort.source
-    if source is not None and not source.exists():
+    if source is not None and not source.exists():  # absolute_cohort made sure that one can ask
         shown = tree["cohort"]["source"]
         raise RecipeError(f"{path.name}: cohort.source {shown} does not exist", "give the folder of the images")
     return LoadedRecipe(recipe, written.model_dump(mode="json"), path, tuple(settings))
@@ -183,7 +184,7 @@ def absolute_generator(config: GeneratorConfig, base: Path) -> GeneratorConfig:
     given = config.init_from
     if given is None:
         return config
-    folder = base / Path(given).expanduser()
+    folder = user_path(given, RecipeError, base=base)
     if folder.is_dir() or given.startswith((".", "/", "~")):
         return config.model_copy(update={"init_from": str(folder.resolve())})
     return config
@@ -191,16 +192,18 @@ def absolute_generator(config: GeneratorConfig, base: Path) -> GeneratorConfig:
 
 def absolute_cohort(choice: CohortChoice, base: Path) -> CohortChoice:
     """Paths of the cohort section relative to the recipe's folder; tables and masks may lie in the source."""
-    source = None if choice.source is None else base / choice.source.expanduser()
+    source = None if choice.source is None else user_path(choice.source, RecipeError, base=base)
     changed: dict[str, Any] = {}
     for name in ("table", "masks"):
         value = getattr(choice.options, name)
-        if isinstance(value, Path) and not (source is not None and (source / value).exists()):
-            changed[name] = base / value.expanduser()
+        if isinstance(value, Path):
+            outside = user_path(value, RecipeError, base=base)
+            if source is None or not user_path(value, RecipeError, base=source).exists():
+                changed[name] = outside
     return choice.model_copy(
         update={
             "source": source,
-            "key_file": None if choice.key_file is None else base / choice.key_file.expanduser(),
+            "key_file": None if choice.key_file is None else user_path(choice.key_file, RecipeError, base=base),
             "options": choice.options.model_copy(update=changed),
         }
     )

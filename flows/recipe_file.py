@@ -14,6 +14,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from cohorts.errors import RecipeError
+from cohorts.guard import plain, reading, user_path
 from conditioning.prompt import nearest
 from flows.yaml_limits import LARGEST_TEXT, why_refused
 
@@ -22,6 +23,7 @@ Location = tuple[str | int, ...]
 
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _LONGEST_VALUE = 60
+UNUSABLE = "holds a value that YAML cannot make, that holds itself, is nested too deep, or is no text or number to use"
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
@@ -44,15 +46,16 @@ def parse_yaml(text: str, name: str) -> Any:
     Raises:
         RecipeError: naming ``name``, line and column.
     """
-    if problem := why_refused(text):
-        raise RecipeError(f"{name}: {problem}", "leave out what a recipe does not need")
-    try:
-        return yaml.load(text, Loader=_UniqueKeyLoader)  # noqa: S506 - a SafeLoader
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        problem = " ".join(str(getattr(error, "problem", None) or "no YAML").split())
-        raise RecipeError(f"{name}{where}: {problem}", "mend the YAML there") from None
+    with reading(name, RecipeError, UNUSABLE, "mend the YAML"):
+        if problem := why_refused(text):
+            raise RecipeError(f"{name}: {problem}", "leave out what a recipe does not need")
+        try:
+            return plain(yaml.load(text, Loader=_UniqueKeyLoader))  # noqa: S506 - a SafeLoader
+        except yaml.YAMLError as error:
+            mark = getattr(error, "problem_mark", None)
+            where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+            problem = " ".join(str(getattr(error, "problem", None) or "no YAML").split())
+            raise RecipeError(f"{name}{where}: {problem}", "mend the YAML there") from None
 
 
 def read_tree(file: Path) -> dict[str, Any]:
@@ -61,14 +64,12 @@ def read_tree(file: Path) -> dict[str, Any]:
     Raises:
         RecipeError: the file cannot be read or holds no mapping.
     """
-    try:
+    if not user_path(file, RecipeError).exists():
+        raise RecipeError(f"{file} does not exist", "medphantom init writes a recipe to start from")
+    with reading(file, RecipeError, "cannot be read as text", "give a YAML file"):
         if file.stat().st_size > 4 * LARGEST_TEXT:  # a character of UTF-8 takes at most four bytes
             raise RecipeError(f"{file} is too large for a recipe", "give a YAML file")
         text = file.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise RecipeError(f"{file} does not exist", "medphantom init writes a recipe to start from") from None
-    except (OSError, UnicodeDecodeError):
-        raise RecipeError(f"{file} cannot be read as text", "give a YAML file") from None
     tree = parse_yaml(text, file.name)
     if not isinstance(tree, dict):
         raise RecipeError(f"{file.name} holds no fields", "medphantom init writes a recipe to start from")
@@ -178,11 +179,12 @@ def validate(model: type[Model], tree: dict[str, Any], name: str, settings: Sequ
     Raises:
         RecipeError: one line that names file (or ``--set``), field, rule and value.
     """
-    tree = with_defaults(model, tree)
-    try:
-        return model.model_validate(tree)
-    except ValidationError as error:
-        problems = error.errors(include_url=False)
+    with reading(name, RecipeError, "holds values that cannot be used", "mend them"):
+        tree = with_defaults(model, tree)
+        try:
+            return model.model_validate(tree)
+        except ValidationError as error:
+            problems = error.errors(include_url=False)
     first = problems[0]
     place = _readable(first, tree)
     came_from_set = any(place[: len(setting)] == setting for setting in settings)

@@ -12,6 +12,7 @@ import yaml
 from cohorts.access import share
 from cohorts.errors import InputError, RecipeError
 from cohorts.folders import no_space_becomes_one_line
+from cohorts.guard import user_path
 from cohorts.ingestion.look import Findings
 from cohorts.ingestion.look import look as look_at
 from cohorts.options import FOLDER_MEANINGS, IngestOptions
@@ -82,13 +83,13 @@ def write_starter(
         InputError: the file exists.
         RecipeError: name or source cannot stand in a recipe.
     """
-    if file.exists():
+    if user_path(file).exists():
         raise InputError(f"{file} exists already", "choose another name, or remove it first")
     starter(source, name, None, options)
     if not file.parent.is_dir():
         raise RecipeError(f"{file.parent} is no folder", "make it first")
     chosen = dict(options or {})
-    place = file.parent / Path(source).expanduser()
+    place = user_path(source, base=file.parent)
     findings, problems = None, []
     try:
         findings = _looked(place, chosen, ask, progress)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from cohorts.access import private_files
 from cohorts.errors import InputError
 from cohorts.folders import work_folder
+from cohorts.guard import folder_path
 from cohorts.progress import Progress
 from flows.facts import machine, versions
 from flows.formal import formal_facts
@@ -49,7 +50,7 @@ def refuse_existing(out: Path) -> None:
     Raises:
         InputError: ``out`` exists and is not an empty folder.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    if folder_path(out).exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out} exists already", "choose another --out, or remove it first")
 
 

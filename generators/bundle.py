@@ -8,23 +8,21 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from pydantic import ValidationError
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from cohorts.errors import BundleError
+from cohorts.errors import BundleError, InputError
 from cohorts.folders import (
     DIGEST_FILE,
     canonical_json,
     file_digest,
+    inside,
     pixel_digest,
     publishing,
     read_digest,
@@ -32,13 +30,14 @@ from cohorts.folders import (
     write_digest,
     write_json,
 )
+from cohorts.guard import parse_model, reading
 from conditioning.conditioner import open_conditioner
 from conditioning.config import EncoderSizes
 from conditioning.tables import stored_state
 from generators.autoencoder import Autoencoder
 from generators.base import AnyAutoencoder, AnyDenoiser, open_base
 from generators.denoiser import Denoiser
-from generators.facts import FACTS_FILE, BaseFacts, BundleFacts
+from generators.facts import FACTS_FILE, BaseFacts, BundleFacts, parse_facts
 from generators.headers import no_more_weights_than
 from generators.methods import load_tuned, lora_arguments, tuned_tensors
 
@@ -155,17 +154,18 @@ class GeneratorBundle:
         published = read_digest(folder, error=BundleError)
         _refuse_pickles(folder)
         _check_files(folder, published.get("files"))
-        try:
-            facts = BundleFacts.model_validate(read_json(folder / FACTS_FILE, error=BundleError))
-        except ValidationError:
-            raise BundleError(f"{folder / FACTS_FILE} does not describe a generator", MAKE_AGAIN) from None
-        if facts.base is not None and facts.base.needed:
-            autoencoder, denoiser = _tuned_networks(folder, facts, facts.base)
-        else:
-            autoencoder, denoiser = _whole_networks(folder, facts)
+        facts = parse_facts(folder)
         training = read_json(folder / TRAINING_FILE, error=BundleError)
-        bundle = cls(facts, autoencoder, denoiser, training)
-        if bundle.digest != published["digest"]:
+        if not isinstance(training, dict):
+            raise BundleError(f"{folder / TRAINING_FILE} does not describe a training", MAKE_AGAIN)
+        with reading(folder, BundleError, "describes networks that cannot be", MAKE_AGAIN):
+            if facts.base is not None and facts.base.needed:
+                autoencoder, denoiser = _tuned_networks(folder, facts, facts.base)
+            else:
+                autoencoder, denoiser = _whole_networks(folder, facts)
+            bundle = cls(facts, autoencoder, denoiser, training)
+            digest = bundle.digest
+        if digest != published["digest"]:
             raise BundleError(f"{folder} was altered: its digest is not that of its content", MAKE_AGAIN)
         return bundle
 
@@ -258,12 +258,10 @@ def _tuned_networks(folder: Path, facts: BundleFacts, tuned: BaseFacts) -> tuple
     tensors = {
         key.removeprefix("unet.") if name == "lora" else key: t for key, t in _weights(folder / name / file).items()
     }
-    try:
+    with reading(folder / name / file, BundleError, f"does not fit base {tuned.source}", MAKE_AGAIN):
         load_tuned(denoiser, tuned.tuning, tensors)
         if isinstance(denoiser, Denoiser):
             denoiser.conditioning.load_state_dict(_weights(folder / "conditioning" / WEIGHTS_FILE))
-    except RuntimeError:
-        raise BundleError(f"{folder / name / file} does not fit base {tuned.source}", MAKE_AGAIN) from None
     return base.autoencoder(facts.preprocess.channels), denoiser.eval().requires_grad_(False)
 
 
@@ -284,13 +282,15 @@ def _check_files(folder: Path, expected: Any) -> None:
     if not isinstance(expected, dict) or not expected:
         raise BundleError(f"{folder / DIGEST_FILE} lists no files", MAKE_AGAIN)
     for name, digest in expected.items():
-        path = (folder / name).resolve()
-        if not path.is_relative_to(folder.resolve()):
-            raise BundleError(f"{folder / DIGEST_FILE} names a file outside the bundle", MAKE_AGAIN)
-        if not path.is_file():
-            raise BundleError(f"{folder / name} is missing", MAKE_AGAIN)
-        if file_digest(path) != digest:
-            raise BundleError(f"{folder / name} is truncated or was altered", MAKE_AGAIN)
+        try:
+            path = inside(folder, name)
+        except InputError:
+            raise BundleError(f"{folder / DIGEST_FILE} names a file outside the bundle", MAKE_AGAIN) from None
+        with reading(folder / DIGEST_FILE, BundleError, "names a file that cannot be read", MAKE_AGAIN):
+            if not path.is_file():
+                raise BundleError(f"{folder / name} is missing", MAKE_AGAIN)
+            if file_digest(path) != digest:
+                raise BundleError(f"{folder / name} is truncated or was altered", MAKE_AGAIN)
 
 
 def _network(
@@ -300,34 +300,27 @@ def _network(
     config = read_json(folder / CONFIG_FILE, error=BundleError)
     if not isinstance(config, dict) or config.pop("_class_name", None) != CLASSES[folder.name]:
         raise BundleError(f"{folder / CONFIG_FILE} does not describe a {CLASSES[folder.name]}", MAKE_AGAIN)
-    try:
-        with no_more_weights_than([folder, folder.parent / "conditioning"]), torch.random.fork_rng(devices=[]):
-            network = build(config)  # its initial weights are drawn and thrown away
-    except (TypeError, ValueError, KeyError, RuntimeError, MemoryError):
-        raise BundleError(f"{folder / CONFIG_FILE} does not describe a {CLASSES[folder.name]}", MAKE_AGAIN) from None
+    with (
+        reading(folder / CONFIG_FILE, BundleError, f"does not describe a {CLASSES[folder.name]}", MAKE_AGAIN),
+        no_more_weights_than([folder, folder.parent / "conditioning"]),
+        torch.random.fork_rng(devices=[]),  # initial weights are drawn and thrown away
+    ):
+        network = build(config)
     for name, module in parts(network).items():
         weights = _weights(folder.parent / name / WEIGHTS_FILE)
-        try:
+        problem = f"does not fit {folder / CONFIG_FILE}"
+        with reading(folder.parent / name / WEIGHTS_FILE, BundleError, problem, MAKE_AGAIN):
             module.load_state_dict(weights)
-        except RuntimeError:
-            raise BundleError(
-                f"{folder.parent / name / WEIGHTS_FILE} does not fit {folder / CONFIG_FILE}", MAKE_AGAIN
-            ) from None
     return network.eval().requires_grad_(False)
 
 
 def _sizes(path: Path) -> EncoderSizes:
-    config = read_json(path, error=BundleError)
-    if isinstance(config, dict) and config.pop("_class_name", None) == CLASSES["conditioning"]:
-        with suppress(ValidationError):
-            return EncoderSizes.model_validate(config)
-    raise BundleError(f"{path} does not describe a {CLASSES['conditioning']}", MAKE_AGAIN)
+    config, said = read_json(path, error=BundleError), f"does not describe a {CLASSES['conditioning']}; {MAKE_AGAIN}"
+    if not isinstance(config, dict) or config.pop("_class_name", None) != CLASSES["conditioning"]:
+        raise BundleError(f"{path} does not describe a {CLASSES['conditioning']}", MAKE_AGAIN)
+    return parse_model(EncoderSizes, config, path, BundleError, said)
 
 
 def _weights(path: Path) -> dict[str, Tensor]:
-    try:
+    with reading(path, BundleError, "is no safetensors file; pickled weights are never read", MAKE_AGAIN):
         return load_file(path)
-    except FileNotFoundError:
-        raise BundleError(f"{path} is missing", MAKE_AGAIN) from None
-    except (SafetensorError, OSError, ValueError):
-        raise BundleError(f"{path} is no safetensors file; pickled weights are never read", MAKE_AGAIN) from None

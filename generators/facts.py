@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from cohorts.errors import BundleError
 from cohorts.folders import read_digest, read_json
+from cohorts.guard import parse_model
 from cohorts.preprocess import Preprocess
 from cohorts.records import Frozen
 from conditioning.prompt import SLICE_SPACING, SPACING, ConditionSchema, Prompt
@@ -188,8 +189,15 @@ def read_facts(folder: str | Path) -> tuple[BundleFacts, str]:
     """
     path = Path(folder)
     digest = str(read_digest(path, error=BundleError)["digest"])
-    content: Any = read_json(path / FACTS_FILE, error=BundleError)
-    try:
-        return BundleFacts.model_validate(content), digest
-    except ValidationError:
-        raise BundleError(f"{path / FACTS_FILE} does not describe a generator", "make the bundle again") from None
+    return parse_facts(path), digest
+
+
+def parse_facts(folder: Path) -> BundleFacts:
+    """``bundle.json`` of a bundle.
+
+    Raises:
+        BundleError: it is missing or describes no generator.
+    """
+    file = folder / FACTS_FILE
+    said = "does not describe a generator; make the bundle again"
+    return parse_model(BundleFacts, read_json(file, error=BundleError), file, BundleError, said)

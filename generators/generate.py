@@ -13,12 +13,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.numpy import save_file
 from torch import Tensor
 
-from cohorts.errors import CohortError, InputError, MedphantomError
+from cohorts.errors import ArtifactError, CohortError, InputError, MedphantomError
 from cohorts.folders import json_digest, no_space_becomes_one_line, pixel_digest, work_folder
+from cohorts.guard import reading
 from cohorts.progress import Progress
 from cohorts.records import SYNTHETIC_SPLIT, Array, CohortSchema, ImageRecord, Provenance
 from cohorts.store import Cohort
@@ -280,9 +281,9 @@ class _Chunk:
     def read(self) -> Array | None:
         """What was kept; ``None`` when there is nothing whole."""
         try:
-            with safe_open(self.path, framework="numpy") as file:
-                facts, pixels = file.metadata(), file.get_tensor("pixels")
-        except (OSError, SafetensorError):
+            with reading(self.path), safe_open(self.path, framework="numpy") as file:
+                facts, pixels = file.metadata() or {}, file.get_tensor("pixels")
+        except ArtifactError:
             return None
         whole = facts.get("key") == self.key and facts.get("digest") == pixel_digest(pixels)
         return pixels if whole and len(pixels) == len(self.images) else None

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from cohorts.errors import MedphantomError
+from cohorts.errors import ArtifactError, MedphantomError
 from cohorts.folders import no_space_becomes_one_line
+from cohorts.guard import reading
 from cohorts.progress import Progress
 from cohorts.records import Array
 from generators.autoencoder import Codec
@@ -55,9 +55,10 @@ class Latents:
     def load(cls, path: Path) -> Latents | None:
         """Read :meth:`save`; ``None`` when the file is missing or damaged."""
         try:
-            tensors = load_file(path)
-            return cls(tensors["mean"], tensors["log_var"])
-        except (OSError, SafetensorError, KeyError):
+            with reading(path):
+                tensors = load_file(path)
+                return cls(tensors["mean"], tensors["log_var"])
+        except ArtifactError:
             return None
 
     def moments(self) -> tuple[Tensor, Tensor]:

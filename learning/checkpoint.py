@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
 from cohorts.errors import ArtifactError
 from cohorts.folders import file_digest, json_digest, publishing, read_json, work_folder, write_json
+from cohorts.guard import reading
 
 FORMAT_VERSION = 1
 STATE_FILE = "state.json"
@@ -101,10 +101,8 @@ def _read(path: Path, step: int) -> Checkpoint:
         file = path / name
         if not file.is_file() or file_digest(file) != expected:
             raise ArtifactError(f"{file} is truncated or was altered")
-        try:
+        with reading(file):
             groups[file.stem] = load_file(file)
-        except (SafetensorError, OSError):
-            raise ArtifactError(f"{file} cannot be read") from None
     if content["step"] != step:
         raise ArtifactError(f"{path} holds step {content['step']}")
     return Checkpoint(step, content["state"], groups)

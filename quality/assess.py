@@ -7,13 +7,13 @@ every small classifier. What is there is not computed again.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
-from pydantic import ValidationError
-
 from cohorts.errors import ArtifactError
 from cohorts.folders import json_digest, read_json, work_folder, write_json
+from cohorts.guard import parse_model
 from cohorts.preprocess import Preprocess
 from cohorts.progress import Progress
 from cohorts.records import SPLITS, Frozen
@@ -217,10 +217,8 @@ class _Assessment:
         path = self.parts / f"{name}-{key[:16]}.json"
         found: Part | None = None
         if path.is_file():
-            try:
-                found = kind.model_validate(read_json(path))
-            except (ValidationError, ArtifactError):
-                found = None  # written by another version, or damaged: make it again
+            with suppress(ArtifactError):  # written by another version, or damaged: make it again
+                found = parse_model(kind, read_json(path), path, ArtifactError, "was damaged; delete it")
         if found is None:
             self.tell(0, 1, name.replace("_", " "))
             found = make()

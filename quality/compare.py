@@ -6,10 +6,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
-from pydantic import ValidationError
-
 from cohorts.errors import ArtifactError, InputError
 from cohorts.folders import json_digest, read_json, write_json
+from cohorts.guard import parse_model
 from cohorts.records import Frozen
 from quality.estimate import Estimate
 from quality.glossary import is_reconstruction
@@ -107,10 +106,9 @@ class Comparison(Frozen):
         Raises:
             ArtifactError: the file is missing, damaged or of another format version.
         """
-        try:
-            return cls.model_validate(read_json(path))
-        except ValidationError:
-            raise ArtifactError(f"{path} is not a comparison of this version", "compare again") from None
+        return parse_model(
+            cls, read_json(path), path, ArtifactError, "is not a comparison of this version; compare again"
+        )
 
 
 class _Key(Frozen):

@@ -10,10 +10,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import ValidationError
-
 from cohorts.errors import ArtifactError, InputError
 from cohorts.folders import read_json
+from cohorts.guard import parse_model
 from cohorts.records import Frozen
 from cohorts.store import Cohort
 from quality.charts import score_bar
@@ -46,12 +45,8 @@ class PublishedCounterfactuals(Frozen):
         Raises:
             ArtifactError: the file is missing, damaged, of another kind or format version.
         """
-        try:
-            return cls.model_validate(read_json(path))
-        except ValidationError:
-            raise ArtifactError(
-                f"{path} is not a report of counterfactuals of this version", "make the report again"
-            ) from None
+        said = "is not a report of counterfactuals of this version; make the report again"
+        return parse_model(cls, read_json(path), path, ArtifactError, said)
 
 
 def write_counterfactual_report(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cohorts.errors import InputError
+from cohorts.guard import user_path
 from cohorts.records import Array
 from quality.classifier import weights_digest
 
@@ -57,7 +57,7 @@ def load_encoder(source: str) -> tuple[ImageEncoder, int, str]:
     """
     from transformers import AutoImageProcessor, AutoModel
 
-    folder = Path(source).expanduser()
+    folder = user_path(source)
     local = folder.is_dir()
     missing = [name for name in CONFIG_FILES[:2] if local and not (folder / name).is_file()]
     if missing:
@@ -139,7 +139,7 @@ def load_text_image_encoder(source: str) -> tuple[TextImageEncoder, str, str]:
     """
     from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
 
-    folder = Path(source).expanduser()
+    folder = user_path(source)
     local = folder.is_dir()
     where = str(folder) if local else source
     try:

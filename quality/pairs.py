@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from pydantic import ValidationError
 
 from cohorts.errors import InputError
+from cohorts.guard import reading
 from cohorts.pairs import PairRows, Role, pair_rows
 from cohorts.preprocess import Preprocess, network_images
 from cohorts.records import Array
@@ -46,12 +46,9 @@ def pairs_preprocess(pairs: Cohort) -> Preprocess:
     Raises:
         InputError: the cohort does not say it.
     """
-    try:
+    problem, remedy = "does not say what its generator saw of an image", "make it again with this version"
+    with reading(pairs.path, InputError, problem, remedy):
         return Preprocess.model_validate(pairs.schema.generation["preprocess"])
-    except (KeyError, ValidationError):
-        raise InputError(
-            f"{pairs.path} does not say what its generator saw of an image", "make it again with this version"
-        ) from None
 
 
 def source_rows(real: Cohort, pairs: Cohort, found: PairRows) -> list[int]:

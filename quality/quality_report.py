@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from cohorts.errors import ArtifactError
 from cohorts.folders import read_json, write_json
+from cohorts.guard import parse_model
 from cohorts.records import Frozen
 from cohorts.scale import Reading
 from quality.estimate import Estimate
@@ -302,7 +303,6 @@ class QualityReport(Frozen):
         Raises:
             ArtifactError: the file is missing, damaged or of another format version.
         """
-        try:
-            return cls.model_validate(read_json(path))
-        except ValidationError:
-            raise ArtifactError(f"{path} is not a quality report of this version", "assess again") from None
+        return parse_model(
+            cls, read_json(path), path, ArtifactError, "is not a quality report of this version; assess again"
+        )

@@ -10,11 +10,12 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, field_validator
 
 from cohorts.access import private_files, private_folder, share
 from cohorts.errors import ArtifactError, InputError
 from cohorts.folders import no_space_becomes_one_line, read_json
+from cohorts.guard import parse_model
 from cohorts.preprocess import Preprocess
 from cohorts.records import Frozen
 from cohorts.staging import staging
@@ -186,10 +187,9 @@ class PublishedReport(Frozen):
         Raises:
             ArtifactError: the file is missing, damaged or of another format version.
         """
-        try:
-            return cls.model_validate(read_json(path))
-        except ValidationError:
-            raise ArtifactError(f"{path} is not a report of this version", "make the report again") from None
+        return parse_model(
+            cls, read_json(path), path, ArtifactError, "is not a report of this version; make the report again"
+        )
 
 
 def write_report(

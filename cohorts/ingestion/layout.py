@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from cohorts.errors import InputError
+from cohorts.guard import read_json_file, reading
 from cohorts.ingestion.mask_places import beside_images, in_mask_folders, is_image_name, loose_bids_masks
 from cohorts.ingestion.source import Refused, find_path, table_candidates
-from cohorts.limits import read_json_text
 from cohorts.options import IngestOptions
 
 DATASET_FILE = "dataset.json"
@@ -120,11 +120,12 @@ def _dataset_facts(root: Path, files: Sequence[str]) -> DatasetFacts | None:
         return None
     file = root / DATASET_FILE
     try:
-        if file.stat().st_size > LARGEST_DATASET_FILE:
-            return None
-        said = read_json_text(file)
-    except (OSError, ValueError):
-        return None
+        with reading(file, InputError):
+            if file.stat().st_size > LARGEST_DATASET_FILE:
+                return None
+            said = read_json_file(file)
+    except InputError:
+        return None  # it may be anybody's
     if not isinstance(said, dict):
         return None
     return DatasetFacts(_mask_values(said.get("labels")), _modality(said.get("channel_names", said.get("modality"))))

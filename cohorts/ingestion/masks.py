@@ -79,7 +79,7 @@ def _mask_of_row(plan: Plan, image: Planned, options: IngestOptions) -> Refusal 
     try:
         path = inside(plan.root, cell)
     except InputError:
-        return Refusal(Reason.OUTSIDE_SOURCE, "its row names a mask outside the source")
+        return Refusal(Reason.OUTSIDE_SOURCE, "its row names a mask outside the source, or what cannot be a path")
     if not path.is_file():
         return Refusal(Reason.NO_MASK, "the mask that its row names does not exist")
     image.mask = path.relative_to(plan.root.resolve()).as_posix()

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cohorts.errors import InputError, Reason
+from cohorts.guard import user_path
 from cohorts.ingestion.layout import Layout, lay_out
 from cohorts.ingestion.source import batches_of, walk
 from cohorts.machine import decoding_bytes, usable_cores
@@ -27,7 +28,7 @@ def source_root(source: Path) -> tuple[Path, str | None]:
     Raises:
         InputError: there is nothing of that name.
     """
-    if not source.exists():
+    if not user_path(source).exists():
         raise InputError(f"{source} does not exist", "check the path of the source")
     root = source.resolve()
     return (root.parent, root.name) if root.is_file() else (root, None)

@@ -9,6 +9,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
 from cohorts.errors import InputError, Reason
+from cohorts.guard import user_path
 from cohorts.readers.tasks import Refusal
 
 TABLE_SUFFIXES = {".csv", ".tsv", ".tab", ".parquet", ".pq", ".xlsx", ".xls", ".ods"}
@@ -31,7 +32,7 @@ def walk(root: Path, exclude: Sequence[str] = (), *, follow_links: bool = False)
     Raises:
         InputError: the folder does not exist or cannot be listed.
     """
-    if not root.exists():
+    if not user_path(root).exists():
         raise InputError(f"{root} does not exist", "check the path of the source")
     base = root.resolve()
     files: list[str] = []
@@ -82,7 +83,7 @@ def _refusal(base: Path, path: Path, entry: os.DirEntry[str], *, follow_links: b
 
 def find_path(given: Path, root: Path) -> Path:
     """A path that the user gave: relative ones are looked for in the source first, then in the working folder."""
-    return given if given.is_absolute() or not (root / given).exists() else root / given
+    return given if given.is_absolute() or not user_path(given, base=root).exists() else root / given
 
 
 def table_candidates(files: Sequence[str]) -> list[str]:

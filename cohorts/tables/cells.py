@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from cohorts.limits import parse_json
+from cohorts.guard import parse_json
 from cohorts.naming import MISSING_CELLS, comparable, plain_id
 from cohorts.records import NAME_PATTERN
 

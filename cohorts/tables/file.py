@@ -14,9 +14,9 @@ from itertools import islice
 from pathlib import Path
 
 import polars as pl
-import pyarrow as pa
 
 from cohorts.errors import InputError
+from cohorts.guard import reading, user_path
 from cohorts.limits import why_parquet_is_refused
 from cohorts.naming import plain_name
 from cohorts.tables.limits import REMEDY, modest_lines, require_modest_column, require_modest_file
@@ -79,24 +79,24 @@ def read_table(path: Path, encoding: str = "auto", known: Collection[str] = ()) 
     Raises:
         InputError: it does not exist, or is no table, or has no rows or no header, or rows of different length.
     """
-    try:
+    plain = {plain_name(name) for name in known}
+    if not user_path(path).exists():
+        raise InputError(f"{path} does not exist", "check the path of the table")
+    with reading(path, InputError, "cannot be read as a table", "give a CSV, TSV or Parquet file"):
+        if not path.is_file():
+            raise InputError(f"{path} cannot be read as a table: it is no file", "give a CSV, TSV or Parquet file")
         with path.open("rb") as stream:
-            parquet = stream.read(4) == _PARQUET
+            parquet = stream.read(len(_PARQUET)) == _PARQUET
         if not parquet:
             require_modest_file(path)
         data = _PARQUET if parquet else path.read_bytes()
-    except FileNotFoundError:
-        raise InputError(f"{path} does not exist", "check the path of the table") from None
-    except OSError:
-        raise InputError(f"{path} cannot be read as a table", "give a CSV, TSV or Parquet file") from None
-    plain = {plain_name(name) for name in known}
-    if data.startswith(_PARQUET):
-        table = _from_parquet(path)
-    elif data.startswith((_ZIP, _OLE)) or path.suffix.lower() in {".xlsx", ".xls", ".ods"}:
-        raise InputError(f"{path} is a spreadsheet or an archive, not a table", "save the sheet as CSV UTF-8")
-    else:
-        text, name = _decoded(path, data, encoding)
-        table = _from_text(path, text, name, plain)
+        if parquet:
+            table = _from_parquet(path)
+        elif data.startswith((_ZIP, _OLE)) or path.suffix.lower() in {".xlsx", ".xls", ".ods"}:
+            raise InputError(f"{path} is a spreadsheet or an archive, not a table", "save the sheet as CSV UTF-8")
+        else:
+            text, name = _decoded(path, data, encoding)
+            table = _from_text(path, text, name, plain)
     if table.frame.height == 0:
         raise InputError(f"{path} has no rows", "give a table with one row per image")
     _check_header(path, table.frame.columns, plain)
@@ -239,23 +239,18 @@ def _separator(path: Path, text: str, known: Collection[str]) -> str:
 
 
 def _from_parquet(path: Path) -> TableFile:
-    try:
-        problem = why_parquet_is_refused(path)
-        schema = pl.read_parquet_schema(path)
-    except (OSError, pa.ArrowException, pl.exceptions.PolarsError):
-        raise InputError(f"{path} cannot be read as Parquet", "write the file again") from None
-    if problem:
-        raise InputError(f"{path} declares {problem}", REMEDY)
     columns: list[pl.Series | None] = []
-    for name in schema:  # one by one, since a type that cannot be read would cost the whole table
-        try:
-            column = pl.read_parquet(path, columns=[name])[name]
-            require_modest_column(path, column)
-            columns.append(_as_text(column))
-        except pl.exceptions.InvalidOperationError:
-            columns.append(None)
-        except (OSError, pl.exceptions.PolarsError):
-            raise InputError(f"{path} cannot be read as Parquet", "write the file again") from None
+    with reading(path, InputError, "cannot be read as Parquet", "write the file again"):
+        if problem := why_parquet_is_refused(path):
+            raise InputError(f"{path} declares {problem}", REMEDY)
+        schema = pl.read_parquet_schema(path)
+        for name in schema:  # one by one, since a type that cannot be read would cost the whole table
+            try:
+                column = pl.read_parquet(path, columns=[name])[name]
+                require_modest_column(path, column)
+                columns.append(_as_text(column))
+            except pl.exceptions.InvalidOperationError:
+                columns.append(None)
     height = next((len(column) for column in columns if column is not None), 0)
     texts = [
         pl.Series(name, [None] * height, dtype=pl.String) if column is None else column

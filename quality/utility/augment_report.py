@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import ValidationError
-
 from cohorts.errors import ArtifactError
 from cohorts.folders import read_json, write_json
+from cohorts.guard import parse_model
 from cohorts.records import Frozen
 from quality.quality_report import QualityReport, Verdict
 from quality.utility.study_report import Counsel, StudyReport
@@ -116,10 +115,7 @@ class AugmentReport(Frozen):
         Raises:
             ArtifactError: the file is missing, damaged or of another format version.
         """
-        try:
-            return cls.model_validate(read_json(path))
-        except ValidationError:
-            raise ArtifactError(f"{path} is not an answer of this version", "augment again") from None
+        return parse_model(cls, read_json(path), path, ArtifactError, "is not an answer of this version; augment again")
 
 
 def answer(plan: AugmentPlan, quality: QualityReport, study: StudyReport | None) -> AugmentReport:

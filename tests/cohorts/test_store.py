@@ -174,7 +174,7 @@ def test_damage_is_noticed_in_one_line(tmp_path: Path, damage: Callable[[Cohort]
     [
         ("digest.json", "never published"),
         ("cohort.json", "is missing"),
-        ("manifest.parquet", "missing or damaged"),
+        ("manifest.parquet", "is missing"),
     ],
 )
 def test_a_folder_without_its_parts_is_no_cohort(tmp_path: Path, name: str, message: str) -> None:
