@@ -17,7 +17,8 @@ MANY_GROUPS = 100_000  # of rows
 FEW_ROWS = 2**20
 ROWS_PER_BYTE = 8
 LARGEST_PARQUET = 2**32  # bytes, before compression
-PARQUET_END = 8  # length of the footer, and four letters
+PARQUET_END = 8  # bytes: the length of the footer, and the mark
+PARQUET_MARK = b"PAR1"
 
 
 def require_modest_json(text: str | bytes) -> None:
@@ -50,7 +51,7 @@ def why_parquet_is_refused(path: Path) -> str:
         total = stream.seek(0, 2)
         stream.seek(max(0, total - PARQUET_END))
         end = stream.read(PARQUET_END)
-    if len(end) == PARQUET_END and struct.unpack("<I", end[:4])[0] > LARGEST_FOOTER:
+    if end[4:] == PARQUET_MARK and struct.unpack("<I", end[:4])[0] > LARGEST_FOOTER:
         return f"a footer of more than {LARGEST_FOOTER // 2**20} MiB"
     facts = pq.read_metadata(path)
     if facts.num_columns > MANY_COLUMNS:

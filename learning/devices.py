@@ -90,3 +90,14 @@ def make_accelerator(
         log_with=None if tracker == "none" else tracker,
         project_dir=work,
     )
+
+
+def leave_processes() -> None:
+    """Wait until every process of this program has come here, and disconnect them: the last line of such a program.
+
+    A process that merely ends cuts the connections of others that may still be in their last exchange, and they abort.
+    With one process nothing happens.
+    """
+    if PartialState._shared_state and PartialState().num_processes > 1:  # noqa: SLF001 - accelerate has no other way
+        PartialState().wait_for_everyone()
+        PartialState().destroy_process_group()

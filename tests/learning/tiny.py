@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from learning.batches import TensorBatches
+from learning.devices import leave_processes
 from learning.fit import FitConfig, FitResult, Learner, fit
 
 
@@ -151,9 +152,11 @@ if __name__ == "__main__":
         learned, _ = fit_few(Path(sys.argv[2]))
         weights = {key: value.contiguous() for key, value in learned.network.state_dict().items()}
         save_file(weights, Path(sys.argv[2]) / f"rank-{rank}.safetensors")
+        leave_processes()
     else:
         rank = int(os.environ["RANK"])
         fit_regression(Path(sys.argv[2]) / "before", tracker="tensorboard")  # a fit must leave the processes connected
         fitted, _ = fit_regression(Path(sys.argv[2]), seed=rank, accumulate=int(sys.argv[3]))
         weights = {key: value.contiguous() for key, value in fitted.network.state_dict().items()}
         save_file(weights, Path(sys.argv[2]) / f"rank-{rank}.safetensors")
+        leave_processes()
