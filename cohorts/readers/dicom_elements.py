@@ -31,7 +31,7 @@ _PIXELS = {0x7FE00008, 0x7FE00009, 0x7FE00010}
 _CHARACTER_SET, _TRANSFER_SYNTAX, _STORED_CLASS = 0x00080005, 0x00020010, 0x00020002
 _EXPLICIT = {
     uid.ExplicitVRLittleEndian,
-    *(syntax for syntax in uid.AllTransferSyntaxes if syntax.is_encapsulated and not syntax.is_deflated),
+    *(syntax for syntax in uid.AllTransferSyntaxes if syntax.is_encapsulated),
 }
 _SHORT = {vr.encode(): str(vr) for vr in EXPLICIT_VR_LENGTH_16}
 _LONG = {vr.encode(): str(vr) for vr in EXPLICIT_VR_LENGTH_32}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Collection
 from dataclasses import dataclass
 
 from cohorts.errors import InputError
@@ -57,10 +56,6 @@ class Attribute:
     def is_unread(self, row: int) -> bool:
         """Whether a cell says something that states nothing."""
         return bool(self.cells[row]) and self.cells[row] not in self.values
-
-    def keep(self, categories: Collection[str]) -> None:
-        """Forget all other categories."""
-        self.values = {cell: value for cell, value in self.values.items() if value in categories}
 
 
 def find_attributes(columns: Columns, options: IngestOptions, remarks: list[str]) -> list[Attribute]:

@@ -20,13 +20,11 @@ class Labels(Protocol):
         names: the vocabulary, in a fixed order.
         form: how the table writes them.
         columns: where it writes them.
-        named: columns name the labels, not cells.
     """
 
     names: tuple[str, ...]
     form: Form
     columns: tuple[str, ...]
-    named: bool
 
     def of(self, row: int) -> Stated:
         """What a row states about each label."""
@@ -37,9 +35,6 @@ class Labels(Protocol):
     def kinds(self) -> Iterable[Stated]:
         """What different rows state, each at least once."""
 
-    def keep(self, names: Collection[str]) -> None:
-        """Forget all other labels."""
-
 
 class NoLabels:
     """A table without labels."""
@@ -47,7 +42,6 @@ class NoLabels:
     names: tuple[str, ...] = ()
     form: Form = "none"
     columns: tuple[str, ...] = ()
-    named = False
 
     def of(self, row: int) -> Stated:
         """Nothing."""
@@ -62,9 +56,6 @@ class NoLabels:
         """Nothing."""
         return ()
 
-    def keep(self, names: Collection[str]) -> None:
-        """Nothing to forget."""
-
 
 class CellLabels:
     """One column whose cells name what is present; every other label is absent then.
@@ -76,8 +67,6 @@ class CellLabels:
         names: the vocabulary.
         form: of names, lists or numbers.
     """
-
-    named = False
 
     def __init__(
         self, column: str, cells: list[str], present: Mapping[str, set[str]], names: Sequence[str], form: Form
@@ -100,10 +89,6 @@ class CellLabels:
         """What different cells state."""
         return (self._stated(cell) for cell in self._present)
 
-    def keep(self, names: Collection[str]) -> None:
-        """Forget all other labels."""
-        self.names = tuple(name for name in self.names if name in names)
-
     def _stated(self, cell: str) -> Stated:
         present = self._present.get(cell)
         return {name: None if present is None else name in present for name in self.names}
@@ -120,8 +105,6 @@ class ColumnLabels:
         beside: columns that may be 1 beside those of nothing. A row in which any other is contradicts itself, and
             states nothing.
     """
-
-    named = True
 
     def __init__(
         self,
@@ -152,10 +135,6 @@ class ColumnLabels:
     def kinds(self) -> Iterable[Stated]:
         """What different rows state."""
         return (self._stated(cells) for cells in set(zip(*self._cells.values(), strict=True)))
-
-    def keep(self, names: Collection[str]) -> None:
-        """Forget all other labels."""
-        self.names = tuple(name for name in self.names if name in names)
 
     def total_contradicting(self) -> int:
         """Rows that state a finding beside nothing."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -77,7 +77,6 @@ class Table:
         attributes: specs of its attribute columns.
         has_masks: it names masks.
         has_splits: it says which split images are in.
-        named_labels: columns name the labels, not cells: they are no more secret than the other column names.
     """
 
     def __init__(self, path: Path, file: TableFile, options: IngestOptions) -> None:
@@ -91,7 +90,6 @@ class Table:
         roles = [column for column in self._columns.roles.values() if column is not None]
         taken = {*roles, *(attribute.column for attribute in self._found)}
         self._labels = find_labels(self._columns, taken, options, self._remarks)
-        self.named_labels = self._labels.named
         self.has_masks = self._columns.roles["mask"] is not None
         self.has_splits = self._columns.roles["split"] is not None
         self._ids = {role: self._columns.ids(role) for role in ("path", "patient", "study", "uid")}
@@ -104,7 +102,6 @@ class Table:
         self._groups: Groups = {}
         self._torn: Groups = {}
         self._refused: dict[int, tuple[Reason, str]] = {}
-        self._vocabulary = frozenset(self._labels.names)
 
     @classmethod
     def read(cls, path: Path, options: IngestOptions) -> Table:
@@ -210,10 +207,6 @@ class Table:
         where = _columns(column for rows in self._torn.values() for column in self._differing(rows))
         return f"rows of {len(self._torn)} {whose} contradict each other in {where}: their images are refused"
 
-    def unknown_labels(self, options: IngestOptions) -> int:
-        """How many names in the option ``labels`` this table has no label for; 0 where it has no labels at all."""
-        return len(set(options.labels) - self._vocabulary) if self._vocabulary else 0
-
     def total_unmatched(self) -> int:
         """Rows that belong to no file."""
         used = set() if self._join is None else self._join.rows()
@@ -240,18 +233,6 @@ class Table:
         patient, study, split = (self._stated(column, rows) for column in columns)
         return patient, study, split
 
-    def restrict(self, labels: Collection[str], categories: Mapping[str, Collection[str]]) -> None:
-        """Forget labels and categories, in the vocabulary and in what rows say.
-
-        Args:
-            labels: the labels that stay, in the table's order.
-            categories: for each categorical attribute those that stay; an attribute that is missing here keeps all.
-        """
-        self._labels.keep(labels)
-        for attribute in self._found:
-            if attribute.spec.kind == "categorical" and attribute.spec.name in categories:
-                attribute.keep(categories[attribute.spec.name])
-
     def mask_cell(self, row: int) -> str:
         """Path of the mask that a row names, with forward slashes; empty when it names none."""
         return self._stated(self._raw["mask"], self._groups.get(row, (row,))).replace("\\", "/")
@@ -265,8 +246,9 @@ class Table:
     def remarks(self) -> list[str]:
         """What of the table was not believed, column by column, in words that repeat no cell."""
         said = [*self._columns.remarks, *self._remarks, *self._disagreements(), self.contradicted()]
-        if unknown := self.unknown_labels(self._options):
-            said.append(f"labels names {unknown} labels that the table does not have")
+        unknown = set(self._options.labels).difference(self.labels) if self.labels else ()
+        if unknown:
+            said.append(f"labels names {len(unknown)} labels that the table does not have")
         return [line for line in said if line]
 
     def understood(self) -> list[str]:

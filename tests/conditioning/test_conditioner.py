@@ -329,5 +329,5 @@ def test_a_stored_conditioner_reads_the_same_numbers(cohort: Cohort, tmp_path: P
     again = open_conditioner(ConditionSchema.model_validate_json(conditioner.schema.model_dump_json()), file)
     prompts = [Prompt(text="Never: 12 mm!"), Prompt()]
     assert torch.equal(again.of_prompts(prompts).text_BT, conditioner.of_prompts(prompts).text_BT)  # type: ignore[arg-type]
-    with pytest.raises(BundleError, match="gone.json is missing"):
+    with pytest.raises(BundleError, match=r"gone\.json is missing"):
         open_conditioner(conditioner.schema, tmp_path / "gone.json")

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from cohorts.errors import InputError, UnreadableImage
-from cohorts.options import IngestOptions
 from cohorts.tables.join import FileKey
 from tests.cohorts.files import structure, take_in, uid, write_dicom, write_png
 from tests.cohorts.tables.written import contents, joined, present, read
@@ -50,7 +49,6 @@ def test_a_column_of_zero_and_one_is_one_label(tmp_path: Path, cells: list[str])
         assert [row["label"] for row in labelled(tmp_path, cells, **named)] == [True, False, None, None]
     assert labelled(tmp_path, cells, uncertain="present")[3] == {"label": True}
     assert labelled(tmp_path, cells, uncertain="absent")[3] == {"label": False}
-    assert read(tmp_path / "t.csv", (tmp_path / "t.csv").read_bytes()).named_labels
 
 
 def test_numbers_of_classes_carry_the_name_of_their_column(tmp_path: Path) -> None:
@@ -142,8 +140,6 @@ def test_a_name_in_labels_that_the_table_does_not_have_is_counted(tmp_path: Path
     rows = "image,label\na.png,edema\nb.png,mass\n"
     table = read(tmp_path / "t.csv", rows, labels=("edema", "Masss", "Effusoin"))
     assert table.remarks() == ["labels names 2 labels that the table does not have"]
-    table.restrict(["edema"], {})
-    assert table.unknown_labels(IngestOptions(labels=("mass", "nodule"))) == 1
     assert read(tmp_path / "t.csv", rows, labels=("edema", "mass")).remarks() == []
     assert read(tmp_path / "t.csv", "image,age\na.png,5\n", labels=("edema",)).remarks() == []  # folders may have it
 
@@ -182,7 +178,6 @@ def test_columns_of_one_zero_and_nothing_are_labels_without_being_named(tmp_path
         "a.png,0,1,1.0,,M,0,170,yes\nb.png,1,1,-1.0,0,F,1,1,no\nc.png,2,2,,1,F,1,0,no\n",
     )
     assert table.labels == ("Edema", "Mass")
-    assert table.named_labels
     assert [table.content(row).labels for row in range(3)] == [
         {"Edema": True, "Mass": None},
         {"Edema": None, "Mass": False},
@@ -280,19 +275,6 @@ def test_rows_of_a_series_are_united_for_its_volume_and_not_for_its_slices(tmp_p
     slices = joined(tmp_path / "t.csv", rows, [FileKey(("s/1.dcm",), (uid(1), uid("s")))])
     with pytest.raises(UnreadableImage, match="ambiguous_table_row"):
         slices.row_of(0)
-
-
-def test_labels_and_categories_may_be_forgotten_afterwards(tmp_path: Path) -> None:
-    rows = "a.png,mass,PA\nb.png,edema,AP\nc.png,Mustermann Max,Mustermann Max\n"
-    table = joined(tmp_path / "t.csv", f"image,diagnosis,view\n{rows}", ["a.png", "b.png", "c.png"])
-    assert not table.named_labels
-    assert table.exclusive
-    table.restrict(["mass", "edema"], {"view": {"PA", "AP"}})
-    assert table.labels == ("edema", "mass")
-    assert not table.exclusive
-    assert table.content(0).labels == {"edema": False, "mass": True}
-    assert (table.content(2).labels, table.content(2).attributes) == ({"edema": False, "mass": False}, {"view": None})
-    assert table.content(0).attributes == {"view": "PA"}
 
 
 def test_a_column_of_splits_is_one_only_when_every_cell_is(tmp_path: Path) -> None:

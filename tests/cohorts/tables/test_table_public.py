@@ -55,7 +55,6 @@ def test_chexpert(tmp_path: Path) -> None:
     assert third.labels["Enlarged Cardiomediastinum"] is False
     assert first.attributes == {"age": 68.0, "sex": "Female", "view": "AP", "frontal_lateral": "Frontal"}
     assert third.attributes["view"] is None
-    assert table.named_labels
     assert not table.exclusive
     assert "joined by column 'Path': 3 of 3 images (3 by end of the path)" in table.understood()
 
