@@ -10,6 +10,7 @@ import numpy as np
 import polars as pl
 
 from cohorts.errors import InputError, MedphantomError, PromptError
+from cohorts.exported import original_texts
 from cohorts.folders import pixel_digest
 from cohorts.readers import nifti, picture
 from cohorts.readers.common import ReadOptions
@@ -88,7 +89,7 @@ def _read(path: Path) -> pl.DataFrame:
     try:
         if path.suffix.lower() == ".parquet":
             return pl.read_parquet(path)
-        return pl.read_csv(path, infer_schema=False)
+        return original_texts(path, pl.read_csv(path, infer_schema=False))
     except (OSError, pl.exceptions.PolarsError):
         raise InputError(f"{path} cannot be read as a table of prompts", "give a CSV or Parquet file") from None
 

@@ -5,15 +5,20 @@ Verbs import what they need when they run: ``--help`` and ``ingest`` load no tor
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
+import traceback
 from collections.abc import Sequence
-from typing import Annotated
+from types import TracebackType
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
 from cohorts.access import private_files
 from cohorts.errors import MedphantomError
+from cohorts.plain import PROGRAM, error_line, plain_output, raw_stream
 from flows import cli_data, cli_models, cli_pairs, cli_runs, cli_studies
 from flows.failure import DEBUG_VARIABLE, UnexpectedFailure, memory_ran_out
 from flows.housekeeping import keeping_house
@@ -23,8 +28,26 @@ STATUS_OUR_FAULT = 1
 STATUS_INTERRUPTED = 130
 DEBUG_FLAG = "--debug"
 
+
+class _OwnHelp:
+    """Help is our own text and may be in colours."""
+
+    def format_help(self, context: Any, formatter: Any) -> None:
+        with contextlib.redirect_stdout(raw_stream(sys.stdout)):
+            super().format_help(context, formatter)  # type: ignore[misc]
+
+
+class _Command(_OwnHelp, TyperCommand):
+    """A verb."""
+
+
+class _Commands(_OwnHelp, TyperGroup):
+    """All verbs."""
+
+
 app = typer.Typer(
     name="medphantom",
+    cls=_Commands,
     help="Turns a scarce, private set of medical images into a synthetic one that can be used and shared.",
     no_args_is_help=True,
     add_completion=False,
@@ -77,7 +100,7 @@ for _command in (
     cli_data.lineage,
     cli_runs.schema,
 ):
-    app.command()(keeping_house(_command))
+    app.command(cls=_Command)(keeping_house(_command))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -89,7 +112,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         Exit status: 0, 1 (a fault of ours), 2 (something to mend), 130 (interrupted).
     """
-    with private_files():  # whichever library writes: what is made to be shared is given its mode where it is made
+    # whichever library writes: what is made to be shared is given its mode where it is made
+    with private_files(), plain_output():
         return _main(list(sys.argv[1:] if arguments is None else arguments))
 
 
@@ -101,6 +125,9 @@ def _main(given: list[str]) -> int:
     os.environ[DEBUG_VARIABLE] = "1"  # stages look at it too
     try:
         status = app(arguments_left, prog_name="medphantom", standalone_mode=False)
+    except Exception:
+        sys.excepthook = _plain_traceback  # a traceback quotes what it met
+        raise
     finally:
         os.environ[DEBUG_VARIABLE] = before or ""
     return status if isinstance(status, int) else 0
@@ -123,13 +150,18 @@ def _guarded(arguments: list[str]) -> int:
             line = "memory did not suffice; use smaller batches or images"
         elif hasattr(error, "format_message"):  # a usage error of typer
             said = " ".join(error.format_message().split())
-            line = f"{said} (see medphantom {_verb(arguments)}--help)" if said else ""
+            line = error_line(said, f"see medphantom {_verb(arguments)}--help") if said else ""
         else:
             status = STATUS_OUR_FAULT
             line = f"unexpected {type(error).__name__}; {DEBUG_FLAG} shows details, which may quote source files"
     if line:
-        print(f"medphantom: {' '.join(line.split())}", file=sys.stderr)
+        print(PROGRAM + error_line(line), file=sys.stderr)
     return status
+
+
+def _plain_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    with plain_output():
+        traceback.print_exception(kind, error, trace)
 
 
 def _verb(arguments: list[str]) -> str:
