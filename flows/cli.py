@@ -20,6 +20,7 @@ from cohorts.access import private_files
 from cohorts.errors import MedphantomError
 from cohorts.plain import PROGRAM, error_line, plain_output, raw_stream
 from flows import cli_data, cli_models, cli_pairs, cli_runs, cli_studies
+from flows.ending import STATUS_TERMINATED, Terminated, ended_in_order
 from flows.failure import DEBUG_VARIABLE, UnexpectedFailure, memory_ran_out
 from flows.housekeeping import keeping_house
 
@@ -110,10 +111,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: by default those of the process.
 
     Returns:
-        Exit status: 0, 1 (a fault of ours), 2 (something to mend), 130 (interrupted).
+        Exit status: 0, 1 (a fault of ours), 2 (something to mend), 130 (interrupted), 143 (ended by SIGTERM).
     """
     # whichever library writes: what is made to be shared is given its mode where it is made
-    with private_files(), plain_output():
+    with private_files(), plain_output(), ended_in_order():
         return _main(list(sys.argv[1:] if arguments is None else arguments))
 
 
@@ -139,6 +140,8 @@ def _guarded(arguments: list[str]) -> int:
         result = app(arguments, prog_name="medphantom", standalone_mode=False)
         status = result if isinstance(result, int) else 0
         line = "interrupted; the same command continues" if status == STATUS_INTERRUPTED else ""
+    except Terminated:
+        status, line = STATUS_TERMINATED, "ended by SIGTERM; the same command continues"
     except KeyboardInterrupt:
         status, line = STATUS_INTERRUPTED, "interrupted; the same command continues"
     except MedphantomError as error:
