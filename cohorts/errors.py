@@ -19,6 +19,8 @@ from __future__ import annotations
 
 from enum import StrEnum
 
+from cohorts.plain import error_line
+
 
 class MedphantomError(Exception):
     """Base of all errors that a user can cause and mend.
@@ -26,12 +28,15 @@ class MedphantomError(Exception):
     Args:
         what: what was wrong and where, without any content of a source image.
         remedy: what to do about it.
+
+    Its text is one line that a terminal, a log and a web page may show: plain, and of limited length, since names in it
+    come from data.
     """
 
     def __init__(self, what: str, remedy: str = "") -> None:
         self.what = what
         self.remedy = remedy
-        super().__init__(f"{what}; {remedy}" if remedy else what)
+        super().__init__(error_line(what, remedy))
 
 
 class InputError(MedphantomError):

@@ -19,6 +19,7 @@ from cohorts.overview import display_range
 from cohorts.progress import Progress
 from cohorts.readers.common import EXACT_IN_DOUBLE, narrowest
 from cohorts.records import ATTRIBUTE_PREFIX, LABEL_PREFIX, Array, ImageRecord
+from cohorts.spreadsheet import GUARD, GUARD_FACT, GUARD_NOTE, guarded
 from cohorts.store import Cohort
 
 METADATA_FILE = "metadata.csv"
@@ -65,8 +66,9 @@ def export_cohort(
 
     The table has ``file_name``, patient pseudonym, split, the mapping back to source values, one ``label:`` column of
     1 / 0 / empty per label, ``attr:`` columns, masks, text, and for synthetic images prompt, seed and bundle digest:
-    ingestion reads it back without options. ``export.json`` says what the columns mean. Synthetic images are made to be
-    shared, so the folder is readable as the umask says; one of real images or of their edits by its owner only.
+    ingestion reads it back without options. ``export.json`` says what the columns mean. Texts that a spreadsheet would
+    run stand after an apostrophe (see :mod:`cohorts.spreadsheet`), which reading takes away. Synthetic images are made
+    to be shared, so the folder is readable as the umask says; one of real images or of their edits by its owner only.
 
     Args:
         cohort: what to write.
@@ -103,7 +105,7 @@ def export_cohort(
             table.append(_write_record(record, partial, folders, values, write))
             if progress is not None:
                 progress(done, len(numbers), "writing images")
-        pl.DataFrame(table, infer_schema_length=None).write_csv(partial / METADATA_FILE)
+        guarded(pl.DataFrame(table, infer_schema_length=None)).write_csv(partial / METADATA_FILE)
         write_json(partial / FACTS_FILE, _facts(cohort, folders, format, values, len(numbers)))
     return folder
 
@@ -142,7 +144,7 @@ def folder_names(labels: Iterable[str]) -> dict[str, str]:
     taken = {METADATA_FILE.lower(), FACTS_FILE.lower(), MASKS, IMAGES}
     for label in labels:
         safe = re.sub(r"[^\w +.-]", "_", label).strip(" .")[:80].strip(" .") or "label"
-        if safe.split(".")[0].lower() in RESERVED_NAMES:
+        if safe.split(".")[0].lower() in RESERVED_NAMES or safe[0] in "+-":  # a formula, or an option, to other tools
             safe = f"label {safe}"
         name, count = safe, 1
         while name.lower() in taken:
@@ -276,6 +278,8 @@ def _facts(cohort: Cohort, folders: dict[str, str] | None, form: Format, values:
         "format": form,
         "values": values,
         "mapping": MAPPING_NOTE,
+        GUARD_FACT: GUARD,
+        "texts": GUARD_NOTE,
         "label_folders": folders,
         "mask_values": {str(value): name for value, name in schema.mask_values.items()},
         "attributes": [spec.model_dump(mode="json") for spec in schema.attributes],

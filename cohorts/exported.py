@@ -13,6 +13,7 @@ from cohorts.export import FACTS_FILE, METADATA_FILE
 from cohorts.folders import read_json
 from cohorts.guard import reading
 from cohorts.records import Array
+from cohorts.spreadsheet import GUARD, GUARD_FACT, unguarded
 
 MAPPING = ("file_name", "value_slope", "value_intercept")
 SIGNED = ("int16", "int32")
@@ -29,6 +30,12 @@ def export_facts(root: Path) -> dict[str, Any] | None:
     except ArtifactError:
         return None
     return said if isinstance(said, dict) and {"cohort_digest", "total_images", "mapping"} <= set(said) else None
+
+
+def original_texts(path: Path, table: pl.DataFrame) -> pl.DataFrame:
+    """The texts of a table as they were before the export that it belongs to guarded them; other tables as they are."""
+    facts = export_facts(path.parent) if path.name == METADATA_FILE else None
+    return table if facts is None or facts.get(GUARD_FACT) != GUARD else unguarded(table)
 
 
 def value_mapping(root: Path) -> ValueMapping | None:

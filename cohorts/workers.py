@@ -76,12 +76,16 @@ class Workers:
 
     def __enter__(self) -> Self:
         if self._total:
-            self._pool = self._start(self._total)
             try:
+                self._pool = self._start(self._total)
                 self._pool.submit(os.getpid).result()
             except BrokenProcessPool:
                 self._pool = None
                 raise ResourceError("worker processes cannot start", "choose workers=0") from None
+            except OSError:  # their locks lie in shared memory
+                self._pool = None
+                what = "worker processes cannot start: shared memory (/dev/shm) is full or cannot be written"
+                raise ResourceError(what, "free some of it, or choose workers=0") from None
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import polars as pl
 
 from cohorts.errors import InputError, PromptError, UnreadableImage
+from cohorts.exported import original_texts
 from cohorts.folders import inside, pixel_digest
 from cohorts.guard import reading, user_path
 from cohorts.readers import nifti, picture
@@ -91,7 +92,7 @@ def _read(path: Path) -> pl.DataFrame:
             raise InputError(f"{path} cannot be read as a table of prompts", "give a CSV or Parquet file")
         if path.suffix.lower() == ".parquet":
             return pl.read_parquet(path)
-        return pl.read_csv(path, infer_schema=False)
+        return original_texts(path, pl.read_csv(path, infer_schema=False))
 
 
 def _prompt(schema: ConditionSchema, given: dict[str, Any], where: str) -> Prompt:

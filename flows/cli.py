@@ -5,17 +5,22 @@ Verbs import what they need when they run: ``--help`` and ``ingest`` load no tor
 
 from __future__ import annotations
 
-import io
+import contextlib
 import os
 import sys
+import traceback
 from collections.abc import Sequence
-from typing import Annotated
+from types import TracebackType
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
 from cohorts.access import private_files
 from cohorts.errors import MedphantomError
+from cohorts.plain import PROGRAM, error_line, plain_output, raw_stream
 from flows import cli_data, cli_models, cli_pairs, cli_runs, cli_studies
+from flows.ending import STATUS_TERMINATED, Terminated, ended_in_order
 from flows.failure import DEBUG_VARIABLE, UnexpectedFailure, memory_ran_out
 from flows.housekeeping import keeping_house
 
@@ -24,8 +29,26 @@ STATUS_OUR_FAULT = 1
 STATUS_INTERRUPTED = 130
 DEBUG_FLAG = "--debug"
 
+
+class _OwnHelp:
+    """Help is our own text and may be in colours."""
+
+    def format_help(self, context: Any, formatter: Any) -> None:
+        with contextlib.redirect_stdout(raw_stream(sys.stdout)):
+            super().format_help(context, formatter)  # type: ignore[misc]
+
+
+class _Command(_OwnHelp, TyperCommand):
+    """A verb."""
+
+
+class _Commands(_OwnHelp, TyperGroup):
+    """All verbs."""
+
+
 app = typer.Typer(
     name="medphantom",
+    cls=_Commands,
     help="Turns a scarce, private set of medical images into a synthetic one that can be used and shared.",
     no_args_is_help=True,
     add_completion=False,
@@ -78,7 +101,7 @@ for _command in (
     cli_data.lineage,
     cli_runs.schema,
 ):
-    app.command()(keeping_house(_command))
+    app.command(cls=_Command)(keeping_house(_command))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -88,12 +111,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: by default those of the process.
 
     Returns:
-        Exit status: 0, 1 (a fault of ours), 2 (something to mend), 130 (interrupted).
+        Exit status: 0, 1 (a fault of ours), 2 (something to mend), 130 (interrupted), 143 (ended by SIGTERM).
     """
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # names of files need not be UTF-8
-    with private_files():  # whichever library writes: what is made to be shared is given its mode where it is made
+    # whichever library writes: what is made to be shared is given its mode where it is made
+    with private_files(), plain_output(), ended_in_order():
         return _main(list(sys.argv[1:] if arguments is None else arguments))
 
 
@@ -105,6 +126,9 @@ def _main(given: list[str]) -> int:
     os.environ[DEBUG_VARIABLE] = "1"  # stages look at it too
     try:
         status = app(arguments_left, prog_name="medphantom", standalone_mode=False)
+    except Exception:
+        sys.excepthook = _plain_traceback  # a traceback quotes what it met
+        raise
     finally:
         os.environ[DEBUG_VARIABLE] = before or ""
     return status if isinstance(status, int) else 0
@@ -116,6 +140,8 @@ def _guarded(arguments: list[str]) -> int:
         result = app(arguments, prog_name="medphantom", standalone_mode=False)
         status = result if isinstance(result, int) else 0
         line = "interrupted; the same command continues" if status == STATUS_INTERRUPTED else ""
+    except Terminated:
+        status, line = STATUS_TERMINATED, "ended by SIGTERM; the same command continues"
     except KeyboardInterrupt:
         status, line = STATUS_INTERRUPTED, "interrupted; the same command continues"
     except MedphantomError as error:
@@ -127,14 +153,14 @@ def _guarded(arguments: list[str]) -> int:
             line = "memory did not suffice; use smaller batches or images"
         elif hasattr(error, "format_message"):  # a usage error of typer
             said = " ".join(error.format_message().split())
-            line = f"{said} (see medphantom {_verb(arguments)}--help)" if said else ""
+            line = error_line(said, f"see medphantom {_verb(arguments)}--help") if said else ""
         elif isinstance(error, OSError) and error.errno:
             line = _of_the_system(error, error.errno, arguments)
         else:
             status = STATUS_OUR_FAULT
             line = f"unexpected {type(error).__name__}; {DEBUG_FLAG} shows details, which may quote source files"
     if line:
-        print(f"medphantom: {' '.join(line.split())}", file=sys.stderr)
+        print(PROGRAM + error_line(line), file=sys.stderr)
     return status
 
 
@@ -142,7 +168,12 @@ def _of_the_system(error: OSError, number: int, arguments: list[str]) -> str:
     """What the operating system refused; a path only where it was given on this command line, since data hold names."""
     known = [argument for argument in arguments if error.filename is not None and argument == str(error.filename)]
     what = known[0] if known else "a file or folder"
-    return f"{what} cannot be used ({os.strerror(number).lower()}); check paths, permissions and the disk"
+    return error_line(f"{what} cannot be used ({os.strerror(number).lower()})", "check paths, permissions and the disk")
+
+
+def _plain_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    with plain_output():
+        traceback.print_exception(kind, error, trace)
 
 
 def _verb(arguments: list[str]) -> str:

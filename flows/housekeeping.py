@@ -9,7 +9,6 @@ from typing import Any
 
 from cohorts.access import warn_when_open
 from cohorts.staging import remove_all_leftovers
-from flows.artifact import STAGES_FILE
 
 
 def keeping_house(verb: Callable[..., Any]) -> Callable[..., Any]:
@@ -17,6 +16,8 @@ def keeping_house(verb: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(verb)
     def kept(**options: Any) -> Any:
+        from flows.artifact import STAGES_FILE  # which brings NumPy: --help does without
+
         remove_all_leftovers(_paths(options.values()))
         for place in _paths(value for name, value in options.items() if name != "out"):
             if (place / STAGES_FILE).is_file():

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Protocol
 
+from cohorts.plain import plain_line, plain_output, plain_text, raw_stream
 from cohorts.progress import Progress
 
 SECONDS_PER_LINE = 15.0
@@ -115,7 +116,7 @@ class LineView:
 
     def note(self, text: str) -> None:
         """Say a line."""
-        self._say(text)
+        self._say(plain_text(text))  # it may go to Prefect's log, or to a notebook
 
 
 def _print(text: str) -> None:
@@ -146,7 +147,7 @@ class BarView:
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
-            console=Console(),
+            console=Console(file=raw_stream(sys.stdout)),  # it moves the cursor; its texts are made plain here
             refresh_per_second=4,
         )
 
@@ -164,13 +165,13 @@ class BarView:
                 phase = Phase(total, done, time.monotonic())
                 self.bars.reset(task, total=total or None, completed=done)
             phase.done = done
-            self.bars.update(task, completed=done, description=what)
+            self.bars.update(task, completed=done, description=plain_line(what))
 
         return report
 
     def note(self, text: str) -> None:
         """Print a line above the bars."""
-        self.bars.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self.bars.console.print(plain_text(text), markup=False, highlight=False, soft_wrap=True)
 
 
 _watcher: ContextVar[ProgressView | None] = ContextVar("medphantom_progress", default=None)
@@ -188,7 +189,7 @@ def watching(view: ProgressView | None = None) -> Iterator[ProgressView]:
     token = _watcher.set(chosen)
     try:
         if isinstance(chosen, BarView):
-            with chosen.bars:
+            with chosen.bars, plain_output():  # the bars put what is printed above them
                 yield chosen
         else:
             yield chosen

@@ -32,6 +32,7 @@ from prefect.cache_policies import NO_CACHE
 from cohorts.errors import MedphantomError, ResourceError
 from cohorts.progress import Progress
 from flows.artifact import ArtifactRef, Stage
+from flows.ending import end_when_told
 from flows.failure import UnexpectedFailure
 from flows.job import Job, Refs, open_job
 from flows.progress import LineView, ProgressView, Silent, watcher, watching
@@ -46,6 +47,8 @@ SECONDS_PER_LOG_LINE = 60.0
 Wire = dict[Stage, dict[str, str]]  # artifacts of the stages so far, as JSON
 
 log = logging.getLogger(__name__)
+
+end_when_told()  # now, since what is still to be loaded takes seconds
 
 
 def _run_name() -> str:

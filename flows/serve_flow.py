@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
+import signal
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from shlex import quote
@@ -13,6 +16,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from cohorts.errors import InputError
+from flows.ending import Terminated, stopping
 from flows.job import open_job
 from flows.named_api import lets_anybody_in
 from flows.prefect_server import persistent_server, quiet_prefect
@@ -61,8 +65,6 @@ def serve(
     view = watcher()
     folder = state or state_of(job.base.path)
     with persistent_server(folder, view.stage("server")) as api:
-        from prefect.types.entrypoint import EntrypointType
-
         from flows.run_flow import scheduled_flow
 
         view.note(f"{recipe} runs {f'at {cron} ({timezone})' if cron else f'every {every}'}")
@@ -72,16 +74,45 @@ def serve(
         elif lets_anybody_in(api.url):
             view.note("warning: this Prefect API asks for no password: who reaches it can start and stop these runs")
         os.environ[SERVED_VARIABLE] = Served.of(job).model_dump_json()
-        scheduled_flow.serve(
-            name=job.recipe.name,
-            schedule=schedule,
-            parameters={},  # of an older version's deployment, too, none are left
-            limit=1,  # runs share cohort and bundle
-            webserver=False,
-            entrypoint_type=EntrypointType.MODULE_PATH,
-            print_starting_message=False,
-        )
+        _serve_until_stopped(scheduled_flow, job.recipe.name, schedule)
         view.note("the schedule has ended")
+
+
+def _serve_until_stopped(flow: Any, name: str, schedule: Any) -> None:
+    """Start a process for each scheduled run until a signal comes, which also ends the run that is going on.
+
+    Prefect's own runner would wait for that run, however many hours it takes.
+
+    Raises:
+        Terminated: SIGTERM came.
+    """
+    from prefect.runner import Runner
+    from prefect.types.entrypoint import EntrypointType
+
+    terminated = False
+
+    class Stoppable(Runner):
+        def handle_sigterm(self, *_: Any, **__: Any) -> None:
+            nonlocal terminated
+            terminated = True
+            signal.raise_signal(signal.SIGINT)  # asyncio cancels its tasks, and leaves the runner
+
+        async def __aexit__(self, *error: object) -> None:
+            ends.begin()
+            await super().__aexit__(*error)
+
+    runner = Stoppable(name=name, pause_on_shutdown=True, limit=1)  # runs share cohort and bundle
+    runner.add_flow(
+        flow,
+        name=name,
+        schedule=schedule,
+        parameters={},  # of an older version's deployment, too, none are left
+        entrypoint_type=EntrypointType.MODULE_PATH,
+    )
+    with stopping() as ends, suppress(KeyboardInterrupt):
+        asyncio.run(runner.start(webserver=False))
+    if terminated:
+        raise Terminated
 
 
 def state_of(run: Path) -> Path:

@@ -150,7 +150,9 @@ def _train(job: Job, refs: Refs, out: Path, work: Path, progress: Progress) -> d
     preprocess = job.recipe.preprocess.for_cohort(cohort)
     facts = base_facts(cohort, preprocess, job.recipe.generator, work, progress)
     bundle = train_generator(cohort, preprocess, job.recipe.generator, out, work=work, progress=progress)
-    note_memorization(training_curves(bundle.training))
+    curves = training_curves(bundle.training)
+    note_memorization(curves)
+    note_failures(curves)
     return {"training_images": bundle.facts.training_images, **facts}
 
 
@@ -162,6 +164,16 @@ def note_memorization(rows: Sequence[Mapping[str, Any]]) -> None:
             f"warning: the {stage} tells its training images from others from step {row['step']} on (smaller error in "
             f"{row['membership']:.2f} of pairs): train it for fewer steps, or on more patients"
         )
+
+
+def note_failures(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Say of each stage of a training where a loss was not finite, so that it went on at half the learning rate."""
+    for row in rows:
+        if "not_finite_at" in row:
+            watcher().note(
+                f"warning: a loss of the {row['stage']} was not finite at step {row['not_finite_at']}: it went back to "
+                f"step {row['step']} and on at half the learning rate"
+            )
 
 
 def base_facts(

@@ -21,7 +21,7 @@ from learning.batches import Batches, StreamBatches
 from learning.checkpoint import latest_checkpoint, refuse_other_settings, save_checkpoint
 from learning.devices import make_accelerator, reduced
 from learning.fit_config import FitConfig
-from learning.history import History
+from learning.history import History, NotFinite
 from learning.learner import Learner, RowLearner
 from learning.memorization import telling
 from learning.optimizer import (
@@ -40,6 +40,7 @@ from learning.randomness import derive_seed, seeded_layers, torch_generator
 __all__ = ["Batches", "FitConfig", "FitResult", "Learner", "fit"]
 
 CHECKPOINTS = "checkpoints"
+RATE_AFTER_A_FAILURE = 0.5
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +56,8 @@ class FitResult:
         finished: whether all steps were done; ``False`` when ``stop`` asked for an early end.
         resumed_from: step of the checkpoint that this call went on from, 0: none.
         memorized_at: step at which the network was seen to tell training rows from others; ``None``: it was not.
+        not_finite_at: step at which a loss or gradient was not finite, after which the fit went back to the checkpoint
+            before it and on at half the learning rate; ``None``: that never happened.
         spent: what a private fit has cost; ``None``: the fit was not private.
     """
 
@@ -65,6 +68,7 @@ class FitResult:
     resumed_from: int
     spent: Spent | None = None
     memorized_at: int | None = None
+    not_finite_at: int | None = None
 
 
 def fit(
@@ -83,6 +87,10 @@ def fit(
 
     On the CPU a resumed fit ends with the same bits as an uninterrupted one at the same thread count. When all steps
     are done already, the kept weights are loaded and nothing is computed.
+
+    Where a loss or gradient is not finite, the fit goes back to its last checkpoint, once, and on at half the learning
+    rate. A private fit does not: each step that it takes is paid for, and a second try at the same steps would be
+    chosen by what private data did to the first. It stops.
 
     Args:
         learner: network and losses; the network ends in evaluation mode on the device, with the kept weights.
@@ -103,7 +111,7 @@ def fit(
             possible with this learner, budget or data.
         ArtifactError: the checkpoint in ``work`` is of another configuration, identity or network.
         ResourceError: the device or the precision cannot be had, or the disk is full.
-        MedphantomError: a loss or gradient is not finite.
+        NotFinite: a loss or gradient is not, in a private fit or after the rate was halved.
     """
     run = _Run(learner, batches, config, work=work, identity=identity, private=private)
     try:
@@ -166,6 +174,7 @@ class _Run:
         self.private = None if private is None else self._private_steps(private)
         self.history = History(self.accelerator, work, config)
         self.step = 0
+        self.not_finite_at: int | None = None
         self.best: dict[str, Any] | None = None
         self.best_weights: dict[str, Tensor] = {}
 
@@ -191,9 +200,12 @@ class _Run:
                 self.learner.adversary.load_state_dict(found.groups["adversary"])
                 load_optimizer(self.adversary_optimizer, found.groups["adversary_optimizer"])
             self.best, self.best_weights = found.state["best"], found.groups.get("best", {})
+            self.not_finite_at = found.state.get("not_finite_at", self.not_finite_at)
         self.history.begin(self.step, {} if found is None else found.state["history"])
         if self.private is not None:
             self.private.begin(self.step, None if found is None else found.state.get("privacy"))
+        elif found is None:
+            self.save()  # what a loss that is not finite can go back to
         return self.step
 
     def save(self) -> None:
@@ -211,7 +223,9 @@ class _Run:
                 groups["adversary_optimizer"] = optimizer_tensors(self.adversary_optimizer)
             if self.best is not None:
                 groups["best"] = self.best_weights
-            state = {"settings": self.settings, "best": self.best, "history": self.history.state()}
+            state: dict[str, Any] = {"settings": self.settings, "best": self.best, "history": self.history.state()}
+            if self.not_finite_at is not None:
+                state["not_finite_at"] = self.not_finite_at
             if self.private is not None:
                 state["privacy"] = self.private.account.state(self.step)
             save_checkpoint(self.work / CHECKPOINTS, self.step, groups, state)
@@ -220,7 +234,28 @@ class _Run:
     # ---- training ----
 
     def train(self, name: str, progress: Progress | None, stop: Callable[[], bool] | None) -> bool:
-        """Do the remaining steps; returns whether all are done."""
+        """Do the remaining steps, at half the rate after a failure; returns whether all are done."""
+        try:
+            return self._train(name, progress, stop)
+        except NotFinite as error:
+            together = error.everywhere or self.accelerator.num_processes == 1
+            if self.private is not None or not together:
+                raise
+            if self.not_finite_at is not None:
+                what = f"{error.what}, also at half the learning rate (first at step {self.not_finite_at})"
+                raise NotFinite(what, error.remedy, step=error.step, everywhere=error.everywhere) from None
+            self._go_back(error)
+        return self.train(name, progress, stop)
+
+    def _go_back(self, error: NotFinite) -> None:
+        """To the last checkpoint, all of whose losses were finite, and on at half the rate."""
+        self.history.end()
+        self.not_finite_at = error.step
+        self.resume()
+        self.history.log_halved(self.step, error.step, RATE_AFTER_A_FAILURE)
+        log.warning("%s; going on from step %d at half the learning rate", error.what, self.step)
+
+    def _train(self, name: str, progress: Progress | None, stop: Callable[[], bool] | None) -> bool:
         config = self.config
         self.learner.network.train()
         ended = self._ended_by_memorization()
@@ -253,7 +288,8 @@ class _Run:
     def _one_step(self) -> None:
         learner, config = self.learner, self.config
         learner.step = self.step
-        factor = config.learning_rate_factor(self.step)
+        halved = 1.0 if self.not_finite_at is None else RATE_AFTER_A_FAILURE
+        factor = config.learning_rate_factor(self.step) * halved
         if self.private is not None:
             self._private_step(self.private, factor)
             return
@@ -380,7 +416,16 @@ class _Run:
         self.learner.network.eval()
         step, loss = (self.step, None) if self.best is None else (self.best["step"], self.best["loss"])
         spent = None if self.private is None else self.private.account.spent()
-        return FitResult(step, loss, self.history.rows, finished, resumed_from, spent, self.history.memorized_at())
+        return FitResult(
+            step,
+            loss,
+            self.history.rows,
+            finished,
+            resumed_from,
+            spent,
+            self.history.memorized_at(),
+            self.not_finite_at,
+        )
 
     def end(self) -> None:
         """Close what is open, and leave the network without hooks."""

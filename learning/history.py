@@ -21,6 +21,19 @@ METRICS_FILE = "metrics.jsonl"
 GRIDS = "grids"
 
 
+class NotFinite(MedphantomError):
+    """A loss or a gradient is no number any more.
+
+    Attributes:
+        step: steps begun, the bad one with them.
+        everywhere: whether all processes raise it together.
+    """
+
+    def __init__(self, what: str, remedy: str, *, step: int, everywhere: bool) -> None:
+        super().__init__(what, remedy)
+        self.step, self.everywhere = step, everywhere
+
+
 class History:
     """The rows of one fit; only the main process writes.
 
@@ -41,6 +54,7 @@ class History:
 
     def begin(self, step: int, state: dict[str, Any]) -> None:
         """Start, or go on from a checkpoint: later rows on disk are dropped, since their steps are done again."""
+        self._fresh.clear()
         self.rows = list(state.get("rows", []))
         self._waiting = list(state.get("waiting", []))
         self._since = time.monotonic()
@@ -66,7 +80,7 @@ class History:
         """Bring what was noted to the CPU.
 
         Raises:
-            MedphantomError: a loss or the gradient is not finite.
+            NotFinite: a loss or the gradient is not.
         """
         if not self._fresh:
             return
@@ -77,9 +91,11 @@ class History:
             row = {key: values[step, key] for key in losses}
             for key, value in row.items():
                 if not math.isfinite(value):
-                    raise MedphantomError(
+                    raise NotFinite(
                         f"{key.replace('_', ' ')} is not finite at step {step + 1}",
                         "lower learning_rate or clip_norm, lengthen warmup_steps, or set precision to fp32",
+                        step=step + 1,
+                        everywhere=True,
                     )
             self._waiting.append({**row, "learning_rate": learning_rate})
         self._fresh.clear()
@@ -105,10 +121,12 @@ class History:
         """One row: ``val_…`` and ``train_…`` judged alike, ``gap`` = validation − training loss, and more as it is.
 
         Raises:
-            MedphantomError: the validation loss is not finite.
+            NotFinite: the validation loss is not.
         """
         if not math.isfinite(validation["loss"]):
-            raise MedphantomError(f"the validation loss is not finite at step {step}", "lower learning_rate")
+            raise NotFinite(
+                f"the validation loss is not finite at step {step}", "lower learning_rate", step=step, everywhere=False
+            )
         row = {f"val_{key}": float(value) for key, value in validation.items()}
         row |= {f"train_{key}": float(value) for key, value in training.items()}
         if "loss" in training:
@@ -117,6 +135,10 @@ class History:
         if self.memorized_at({"step": step, **row}) is not None:
             row["memorized"] = 1.0
         self._add(step, row)
+
+    def log_halved(self, step: int, failed_at: int, factor: float) -> None:
+        """One row: that the fit went back to this step, since a loss was not finite, and on at a smaller rate."""
+        self._add(step, {"not_finite_at": failed_at, "learning_rate_factor": factor})
 
     def memorized_at(self, *more: dict[str, Any]) -> int | None:
         """Step at which two validations running had told training rows from others; ``None``: there is none."""

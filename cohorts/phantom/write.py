@@ -204,7 +204,12 @@ def _patients_written(folder: Path, options: PhantomOptions, workers: int) -> It
         return
     context = multiprocessing.get_context("spawn")  # a forked child of a process with threads can hang
     try:
-        with ProcessPoolExecutor(workers, mp_context=context) as pool:
+        executor = ProcessPoolExecutor(workers, mp_context=context)
+    except OSError:  # its locks lie in shared memory, which is full: nobody's files are read here, so it goes without
+        yield from map(_write_patient, jobs)
+        return
+    try:
+        with executor as pool:
             yield from pool.map(_write_patient, jobs, chunksize=8)
     except BrokenProcessPool:
         raise ResourceError(

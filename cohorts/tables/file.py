@@ -9,13 +9,14 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 
 import polars as pl
 
 from cohorts.errors import InputError
+from cohorts.exported import original_texts
 from cohorts.guard import reading, user_path
 from cohorts.limits import why_parquet_is_refused
 from cohorts.naming import plain_name
@@ -69,7 +70,8 @@ def read_table(path: Path, encoding: str = "auto", known: Collection[str] = ()) 
     """Read a CSV, TSV or Parquet file, told by content.
 
     A byte order mark decides about the encoding, else ``encoding``; ``auto`` reads UTF-8 and nothing else, since the
-    bytes of two other encodings cannot be told apart for certain.
+    bytes of two other encodings cannot be told apart for certain. Texts of an export of ours are what they were before
+    it (see :mod:`cohorts.spreadsheet`).
 
     Args:
         path: the file.
@@ -100,7 +102,7 @@ def read_table(path: Path, encoding: str = "auto", known: Collection[str] = ()) 
     if table.frame.height == 0:
         raise InputError(f"{path} has no rows", "give a table with one row per image")
     _check_header(path, table.frame.columns, plain)
-    return table
+    return table if parquet else replace(table, frame=original_texts(path, table.frame))
 
 
 def read_parts(paths: Sequence[Path], encoding: str = "auto", known: Collection[str] = ()) -> TableFile:

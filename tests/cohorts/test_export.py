@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import re
 from pathlib import Path
 
 import nibabel as nib
@@ -14,9 +16,12 @@ from PIL import Image
 
 from cohorts.errors import InputError
 from cohorts.export import export_cohort, folder_names, stored_values
-from cohorts.folders import read_json
+from cohorts.folders import read_json, write_json
+from cohorts.options import IngestOptions
 from cohorts.records import Array, AttributeSpec, CohortSchema, ImageRecord, Provenance, Voi
 from cohorts.store import Cohort
+from cohorts.tables.join import FileKey
+from cohorts.tables.table import Table
 from cohorts.writer import CohortWriter
 from tests.cohorts.files import names_in, structure, take_in
 
@@ -69,6 +74,81 @@ def test_findings_masks_missing_labels_and_text_come_back(tmp_path: Path) -> Non
         assert copy.mask is not None
         assert original.mask is not None
         assert np.array_equal(copy.mask, original.mask)
+
+
+FORMULAS = [
+    "=1+1",
+    "+cmd|' /C calc'!A0",
+    "-2+3",
+    "@SUM(A1)",
+    "\t=1",
+    "\r=1",
+    "  =1",
+    "＝1+1",
+    "'quoted'",
+    "'=1",
+    "''",
+    "-",
+    "fine = fine",
+    "-1.5",
+    "+4e5",
+    "",
+]
+
+
+def test_a_spreadsheet_runs_no_text_of_an_export_and_each_comes_back(tmp_path: Path) -> None:
+    spec = AttributeSpec(name="=view", kind="categorical"), AttributeSpec(name="score", kind="continuous")
+    records = [
+        record(n, labels={"x": n % 2 == 0}, text=text, attributes={"=view": text or None, "score": -1.5 - n})
+        for n, text in enumerate(FORMULAS)
+    ]
+    cohort = make(tmp_path / "c", records, labels=("x",), attributes=spec)
+    out = export_cohort(cohort, tmp_path / "out", layout="table")
+    with (out / "metadata.csv").open(encoding="utf-8", newline="") as stream:
+        cells = list(csv.reader(stream))
+    columns = cells[0]
+    for row in cells:
+        for cell in row:
+            runs = cell.strip()[:1] in set("=+-@＝") or cell[:1] in {"\t", "\r"}
+            assert not runs or re.fullmatch(r"[+-]?[0-9.]+(e[0-9]+)?", cell), cell
+    assert [row[columns.index("attr:score")] for row in cells[1:]] == [str(-1.5 - n) for n in range(len(FORMULAS))]
+    assert read_json(out / "export.json")["formula_guard"] == "'"
+
+    back = Table.read(out / "metadata.csv", IngestOptions(text_column="text"))
+    assert back.bind([FileKey((row[columns.index("file_name")],)) for row in cells[1:]]) == 1
+    read = [back.content(back.row_of(n)) for n in range(len(FORMULAS))]
+    assert [content.text or "" for content in read] == [read_alone(text) for text in FORMULAS]
+
+
+def read_alone(text: str) -> str:
+    """What reading makes of a text anywhere: spaces around it go, and words for *missing* state nothing."""
+    return "" if text == "-" else text.strip()
+
+
+def test_a_strangers_apostrophe_stays(tmp_path: Path) -> None:
+    records = [record(n, text="'=1" if n else "'tis") for n in range(2)]
+    out = export_cohort(make(tmp_path / "c", records), tmp_path / "out", layout="table")
+    options, texts = IngestOptions(text_column="text"), {"'tis", "'=1"}
+
+    def read(file: Path) -> set[str | None]:
+        table = Table.read(file, options)
+        table.bind([FileKey((f"images/id{n}.png",)) for n in range(2)])
+        return {table.content(table.row_of(n)).text for n in range(2)}
+
+    assert read(out / "metadata.csv") == texts
+    elsewhere = tmp_path / "elsewhere.csv"
+    elsewhere.write_bytes((out / "metadata.csv").read_bytes())
+    assert read(elsewhere) == {"''tis", "''=1"}
+    facts = read_json(out / "export.json")
+    del facts["formula_guard"]  # of an older version
+    write_json(out / "export.json", facts)
+    assert read(out / "metadata.csv") == {"''tis", "''=1"}
+
+
+def test_folders_are_no_formula_and_no_option() -> None:
+    names = folder_names(["-rf", "+1", "=x", "@y", "a-b"])
+    assert names["a-b"] == "a-b"
+    assert not {name[0] for name in names.values()} & set("-+=@")
 
 
 def test_synthetic_images_say_how_they_were_made(tmp_path: Path) -> None:

@@ -1,0 +1,38 @@
+"""Texts in CSV files that a spreadsheet shows and never runs, and the same texts when they are read back.
+
+A cell that begins like a formula is run by Excel, LibreOffice and Google Sheets when somebody opens the file (OWASP,
+*CSV Injection*). Such a text is written after an apostrophe, by which spreadsheets know text. So is one that begins
+with an apostrophe itself: then each text comes back as it was.
+"""
+
+from __future__ import annotations
+
+import polars as pl
+
+GUARD = "'"
+GUARD_FACT = "formula_guard"
+GUARD_NOTE = (
+    "a text that begins with = + - @ ' a tab or a carriage return, and is no number, stands after one more apostrophe"
+)
+
+_BEGINS = (
+    r"^[\s\u00a0\ufeff]*['=+\-@\t\r\uff07\uff1d\uff0b\uff0d\uff20]|^[\t\r]"  # full-width forms: Excel reads them too
+)
+_NUMBER = r"^[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?$"
+
+
+def guarded(table: pl.DataFrame) -> pl.DataFrame:
+    """A table whose texts no spreadsheet runs; numbers, also those written as text, stay as they are."""
+    return table.with_columns(
+        pl.when(text.str.contains(_BEGINS) & ~text.str.contains(_NUMBER))
+        .then(pl.concat_str(pl.lit(GUARD), text))
+        .otherwise(text)
+        .alias(text.name)
+        for text in table.iter_columns()
+        if text.dtype == pl.String
+    )
+
+
+def unguarded(table: pl.DataFrame) -> pl.DataFrame:
+    """The inverse of :func:`guarded`."""
+    return table.with_columns(pl.col(pl.String).str.strip_prefix(GUARD))
