@@ -95,6 +95,7 @@ class Reason(StrEnum):
     GEOMETRY = "geometry"  # slices that do not form one regular volume
     OUTSIDE_SOURCE = "outside_source"  # a path or link that leaves the source folder
     PICKLE = "pickle"  # a file that would have to be unpickled
+    CHANGED = "changed"  # somebody wrote to the file between the first look at it and the end of reading it
     CRASHED = "crashed"  # its decoder killed the worker process, or took too long
     BROKEN = "broken"  # anything else that the reader could not parse
 

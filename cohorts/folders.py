@@ -47,6 +47,33 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def file_state(path: Path) -> tuple[int, int]:
+    """Size in bytes and time of the last change in nanoseconds: what differs when somebody wrote to a file.
+
+    Raises:
+        OSError: it cannot be looked at.
+    """
+    facts = path.stat()
+    return facts.st_size, facts.st_mtime_ns
+
+
+@contextmanager
+def unchanged(path: Path) -> Iterator[None]:
+    """Refuse what was read of a file in the block if somebody wrote to it meanwhile: it may be half of each.
+
+    Raises:
+        ArtifactError: the file changed, or went.
+    """
+    try:
+        before = file_state(path)
+        yield
+        same = file_state(path) == before
+    except FileNotFoundError:
+        same = False
+    if not same:
+        raise ArtifactError(f"{path} changed while it was read", "read it again when nothing writes to it")
+
+
 @contextmanager
 def no_space_becomes_one_line(path: Path) -> Iterator[None]:
     """Turn *disk full* and *no permission* under ``path`` into a :class:`ResourceError`."""

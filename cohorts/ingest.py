@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cohorts.errors import InputError, Reason, UnreadableImage
+from cohorts.folders import file_state
 from cohorts.identity import IdentityKey
 from cohorts.ingestion.grouping import Planned
 from cohorts.ingestion.plan import Plan
@@ -145,6 +146,7 @@ def _results(plan: Plan, pool: Workers) -> Iterator[tuple[Planned, ReadResult]]:
         path, head = plan.archive
         planned = Planned((path,), FileHead(path, "npz", npz=head))
         try:
+            before = plan.states[path]
             for image in npz.read_rows(plan.root / path, head, plan.read_options):
                 try:
                     yield planned, ReadResult([finish(image, plan.read_options)])
@@ -152,6 +154,8 @@ def _results(plan: Plan, pool: Workers) -> Iterator[tuple[Planned, ReadResult]]:
                     yield planned, ReadResult(refusals=[Refusal(error.reason, error.detail, image.frame)])
         except UnreadableImage as error:
             raise InputError(f"{plan.root / path} cannot be read: {error.detail}", "get the archive again") from None
+        if file_state(plan.root / path) != before:
+            raise InputError(f"{plan.root / path} changed while it was read", "ingest it when nothing writes to it")
         return
     upcoming = iter(plan.images)
     for _, results in pool.map(read, _read_batches(plan)):
@@ -164,7 +168,7 @@ def _read_batches(plan: Plan) -> Iterator[Batch[ReadJob]]:
     jobs: list[ReadJob] = []
     weight = 0
     for planned in plan.images:
-        jobs.append(planned.job(plan.root, plan.mask_root, plan.read_options))
+        jobs.append(planned.job(plan.root, plan.mask_root, plan.read_options, plan.states))
         weight += min(planned.weight_bytes, plan.read_options.max_bytes)  # what declares more is not decoded
         if len(jobs) == FILES_PER_READ or weight >= BYTES_PER_READ:
             yield _batch(jobs, weight)

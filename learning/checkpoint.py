@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from cohorts.errors import ArtifactError
-from cohorts.folders import file_digest, json_digest, publishing, read_json, work_folder, write_json
+from cohorts.folders import file_digest, json_digest, publishing, read_json, unchanged, work_folder, write_json
 from cohorts.guard import reading
 
 FORMAT_VERSION = 1
@@ -99,10 +99,11 @@ def _read(path: Path, step: int) -> Checkpoint:
     groups = {}
     for name, expected in content["files"].items():
         file = path / name
-        if not file.is_file() or file_digest(file) != expected:
-            raise ArtifactError(f"{file} is truncated or was altered")
-        with reading(file):
-            groups[file.stem] = load_file(file)
+        with unchanged(file):
+            if not file.is_file() or file_digest(file) != expected:
+                raise ArtifactError(f"{file} is truncated or was altered")
+            with reading(file):
+                groups[file.stem] = load_file(file)
     if content["step"] != step:
         raise ArtifactError(f"{path} holds step {content['step']}")
     return Checkpoint(step, content["state"], groups)

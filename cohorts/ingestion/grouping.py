@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -75,8 +75,10 @@ class Planned:
         uids = (dicom.series, dicom.sop) if len(self.paths) > 1 else (dicom.sop, dicom.series)
         return FileKey(paths, tuple(uid for uid in uids if uid), self.patient or dicom.patient)
 
-    def job(self, root: Path, mask_root: Path, options: ReadOptions) -> ReadJob:
-        """The work order for a reader."""
+    def job(
+        self, root: Path, mask_root: Path, options: ReadOptions, states: Mapping[str, tuple[int, int] | None]
+    ) -> ReadJob:
+        """The work order for a reader; ``states`` holds what each file was like when it was looked at."""
         assert self.head.kind is not None  # noqa: S101 - refused files are not planned
         return ReadJob(
             kind=self.head.kind,
@@ -86,6 +88,7 @@ class Planned:
             affine=self.affine,
             spacing_mm=self.spacing_mm,
             mask=None if self.mask is None else str(mask_root / self.mask),
+            states=tuple(states.get(path) for path in self.paths),
         )
 
 

@@ -40,6 +40,7 @@ class Plan:
         modality: DICOM modality code that the source names for all its images.
         warnings: what the user should know.
         understood: lines that say how the source was read.
+        states: size and time of the last change of each file when it was looked at.
     """
 
     root: Path
@@ -60,6 +61,7 @@ class Plan:
     modality: str | None = None
     warnings: list[str] = field(default_factory=list)
     understood: list[str] = field(default_factory=list)
+    states: dict[str, tuple[int, int] | None] = field(default_factory=dict)
 
     def keep(self, verdict: Callable[[Planned], Refusal | None]) -> None:
         """Refuse the images of which ``verdict`` says why."""

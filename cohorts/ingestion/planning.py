@@ -74,6 +74,7 @@ def begin_plan(layout: Layout, heads: Sequence[FileHead], options: IngestOptions
     schema = CohortSchema(spatial_dims=dims)
     plan = Plan(layout.root, schema, _read_options(options, dims), layout.mask_root, layout.total_files)
     plan.refused = [*layout.refused, *((head.path, head.refusal) for head in heads if head.refusal is not None)]
+    plan.states = {head.path: head.state for head in usable}
     plan.archive = archive
     if layout.dataset is not None:
         plan.use("dataset.json", "dataset.json of nnU-Net")

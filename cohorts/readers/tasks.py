@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
 from cohorts.duplicates import thumbnail
 from cohorts.errors import Reason, UnreadableImage
-from cohorts.folders import pixel_digest
+from cohorts.folders import file_state, pixel_digest
 from cohorts.readers import dicom, dicom_header, nifti, npz, picture
 from cohorts.readers.common import (
     NEVER_A_BOMB,
@@ -57,6 +57,7 @@ class FileHead:
         kind: format; ``None`` when refused.
         decoded_bytes: what its pixels will need.
         axes: spatial axes of a NIfTI or ``.npz`` image; 0 where the format does not say.
+        state: size and time of the last change of the file when it was looked at.
     """
 
     path: str
@@ -66,6 +67,7 @@ class FileHead:
     dicom: dicom_header.DicomHead | None = None
     npz: npz.NpzHead | None = None
     refusal: Refusal | None = None
+    state: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +82,7 @@ class ReadJob:
         spacing_mm: of a volume from slices.
         mask: absolute path of the mask.
         options: how to read.
+        states: of each file, as :func:`~cohorts.folders.file_state` had it when it was looked at.
     """
 
     kind: Kind
@@ -89,6 +92,7 @@ class ReadJob:
     affine: tuple[float, ...] | None = None
     spacing_mm: tuple[float, ...] | None = None
     mask: str | None = None
+    states: tuple[tuple[int, int] | None, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +115,8 @@ class ReadResult:
 def scan(job: ScanJob) -> FileHead:
     """Find out what a file is; never raises."""
     try:
-        return _scan(job)
+        state = file_state(Path(job.root, job.path))
+        return replace(_scan(job), state=state)
     except UnreadableImage as error:
         return FileHead(job.path, refusal=Refusal(error.reason, error.detail))
     except MemoryError:
@@ -125,7 +130,27 @@ def scan(job: ScanJob) -> FileHead:
 
 
 def read(job: ReadJob) -> ReadResult:
-    """Read the images of a job; never raises."""
+    """Read the images of a job; never raises. Whatever came of files that changed meanwhile is not taken."""
+    masks = _states([job.mask] if job.mask is not None else [])
+    result = _read_whatever(job)
+    states = _states(job.paths)
+    changed = any(then is not None and then != now for then, now in zip(job.states, states, strict=False))
+    if changed or masks != _states([job.mask] if job.mask is not None else []):
+        return ReadResult(refusals=[Refusal(Reason.CHANGED, "it or its mask changed while the source was read")])
+    return result
+
+
+def _states(paths: Sequence[str]) -> list[tuple[int, int] | None]:
+    found: list[tuple[int, int] | None] = []
+    for path in paths:
+        try:
+            found.append(file_state(Path(path)))
+        except OSError:
+            found.append(None)
+    return found
+
+
+def _read_whatever(job: ReadJob) -> ReadResult:
     try:
         return _read(job)
     except UnreadableImage as error:

@@ -184,6 +184,35 @@ def test_a_decoder_that_hangs_costs_only_its_file(tmp_path: Path) -> None:
     assert result.accepted == 5
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_file_that_changes_after_the_first_look_is_not_taken(tmp_path: Path, workers: int) -> None:
+    """Its header was read before, its pixels after somebody wrote to it: nothing of it can be believed."""
+    for number in range(3):
+        write_png(tmp_path / "s" / f"{number}.png", structure(number, (16, 16)))
+
+    def write_between(done: int, total: int, doing: str) -> None:
+        if doing == "looking at files" and done == total:
+            write_png(tmp_path / "s" / "1.png", structure(9, (16, 16)))
+
+    options = IngestOptions(min_side=8, workers=workers)
+    result = ingest(tmp_path / "s", tmp_path / "c", options, KEY, progress=write_between)
+    assert rejections(result) == {"1.png": "changed"}
+    assert result.accepted == 2
+
+
+def test_an_archive_that_changes_while_it_is_read_is_refused_whole(tmp_path: Path) -> None:
+    images = np.stack([structure(number, (16, 16)) for number in range(4)])
+    np.savez(tmp_path / "a.npz", train_images=images, train_labels=np.zeros((4, 1)))
+
+    def write_between(done: int, total: int, doing: str) -> None:
+        if doing == "looking at files" and done == total:
+            np.savez(tmp_path / "a.npz", train_images=images[::-1], train_labels=np.zeros((4, 1)))
+
+    with pytest.raises(InputError, match="changed while it was read"):
+        ingest(tmp_path / "a.npz", tmp_path / "c", IngestOptions(min_side=8), KEY, progress=write_between)
+    assert not (tmp_path / "c").exists()
+
+
 def _folder(path: Path) -> Path:
     path.mkdir(parents=True, exist_ok=True)
     return path

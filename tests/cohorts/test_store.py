@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from cohorts.errors import CohortError, InputError
-from cohorts.folders import read_json, write_json
+from cohorts.errors import ArtifactError, CohortError, InputError
+from cohorts.folders import read_json, unchanged, write_json
 from cohorts.records import AttributeSpec, CohortSchema, ImageRecord, Provenance, Voi
 from cohorts.store import Cohort
 from cohorts.writer import CohortWriter
@@ -256,3 +256,14 @@ def test_many_rows_of_many_shapes(tmp_path: Path) -> None:
     cohort = write(tmp_path / "c", made, CohortSchema())
     picked = [0, 511, 512, 1023, 1024, 1499]
     assert all(np.array_equal(a, made[n].pixels) for a, n in zip(cohort.pixels(picked), picked, strict=True))
+
+
+def test_what_is_read_of_a_file_that_changes_meanwhile_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "weights"
+    file.write_bytes(b"first")
+    with unchanged(file):
+        assert file.read_bytes() == b"first"
+    for disturb in (lambda: file.write_bytes(b"another"), file.unlink):
+        file.write_bytes(b"first")
+        with pytest.raises(ArtifactError, match="changed while it was read"), unchanged(file):
+            disturb()
