@@ -217,14 +217,15 @@ class StudyConfig(Frozen):
         classifier: how it is trained; every arm takes the same number of steps.
         classifier_seeds: trainings of every arm.
         ratios: synthetic images per real one, for the arms that mix them.
-        primary: labels that the question is about; Holm's correction goes over these. Empty: all.
+        primary: labels that the question is about; Holm's correction goes over these and their mean, over all arms and
+            ratios. Empty: all.
         oversample_to: images of each primary label in the arm ``oversampled``; null: every label as often as the most
             frequent one.
         classical: how images are varied in the arms ``classical`` and ``classical_and_synthetic``.
         bootstrap: samples behind the intervals of what has no formula (average precision, calibration).
         least_train: positive training patients below which a label is refused.
         least_test: positive test patients below which a label is refused, also in a subgroup.
-        significance: of the p values after Holm's correction over labels.
+        significance: of the p values after Holm's correction over labels, arms and ratios.
     """
 
     seed: Annotated[int, Field(ge=0)] = 0
