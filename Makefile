@@ -7,13 +7,14 @@ READY  := $(VENV)/.ready
 export DO_NOT_TRACK := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 
-.PHONY: demo test test-slow lint types contracts written check schema clean help
+.PHONY: demo test test-slow lint types contracts written check schema audit clean help
 
 help:
 	@echo "make demo       simulated patients -> trained generator -> scored synthetic set, with a report"
 	@echo "make test       the tests (real_data tests run when MEDPHANTOM_REAL_DATA is set)"
 	@echo "make test-slow  trials of many minutes"
 	@echo "make check      lint, types, import contracts and the committed schema"
+	@echo "make audit      known vulnerabilities of the versions in constraints.txt and of what is installed"
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11")'
@@ -54,6 +55,13 @@ check: lint types contracts written
 
 schema: $(READY)
 	@$(BIN)/medphantom schema > docs/formats/recipe.schema.json
+
+# in an environment of its own; --strict: a version that the service does not know fails instead of passing unseen
+audit: $(READY)
+	@test -x $(VENV)/audit/bin/pip-audit || { $(PYTHON) -m venv $(VENV)/audit \
+		&& $(VENV)/audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit; }
+	@$(VENV)/audit/bin/pip-audit --strict --disable-pip --no-deps --requirement constraints.txt
+	@$(VENV)/audit/bin/pip-audit --strict --path $$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

@@ -37,7 +37,10 @@ def thumbnail(pixels: Array, channels: int = 1, *, inverted: bool = False) -> Ar
     """
     grey = luminance(pixels) if channels == 3 else pixels
     cells = _cell_means(grey, CELLS[grey.ndim])
-    detail = cells - ndimage.gaussian_filter(cells, HIGH_PASS_SIGMA)
+    smooth = cells
+    for axis, side in enumerate(cells.shape):
+        smooth = np.moveaxis(np.tensordot(_low_pass(side), smooth, axes=(1, axis)), 0, axis)
+    detail = cells - smooth
     detail = (detail - detail.mean()) * (-1 if inverted else 1)
     largest = np.abs(detail).max()
     if not np.isfinite(largest) or largest <= 1e-9 * max(1.0, float(np.abs(cells).max())):
@@ -67,29 +70,25 @@ class NearDuplicates:
         self._hashes = np.empty((HASH_BITS // 64, 1024), dtype=np.uint64)
         self._total = 0
 
-    def add(self, thumb: Array) -> list[int]:
-        """Take the next image, and say what :meth:`similar` says of it.
+    def add(self, thumb: Array) -> None:
+        """Take the next image.
 
         Args:
             thumb: its :func:`thumbnail`.
         """
-        bits = _hash(thumb)
-        near = self._similar(thumb, bits) if thumb.any() else []
         if self._total == len(self._thumbnails):
             self._thumbnails = np.concatenate([self._thumbnails, np.empty_like(self._thumbnails)])
             self._hashes = np.concatenate([self._hashes, np.empty_like(self._hashes)], axis=1)
         self._thumbnails[self._total] = thumb
-        self._hashes[:, self._total] = bits
+        self._hashes[:, self._total] = _hash(thumb)
         self._total += 1
-        return near
 
     def similar(self, thumb: Array) -> list[int]:
         """Numbers of the images so far that an image nearly repeats, the most similar first."""
-        return self._similar(thumb, _hash(thumb)) if thumb.any() else []
-
-    def _similar(self, thumb: Array, bits: Array) -> list[int]:
+        if not thumb.any():
+            return []
         differing = np.zeros(self._total, dtype=np.uint16)
-        for word, mine in zip(self._hashes, bits, strict=True):
+        for word, mine in zip(self._hashes, _hash(thumb), strict=True):
             differing += np.bitwise_count(word[: self._total] ^ mine)
         candidates = np.flatnonzero(differing <= MOST_DIFFERENT_BITS)
         if not candidates.size:
@@ -97,6 +96,13 @@ class NearDuplicates:
         correlation = similarity(thumb, self._thumbnails[candidates])
         order = np.argsort(-correlation, kind="stable")
         return [int(candidates[place]) for place in order[:MOST_NEIGHBOURS] if correlation[place] >= NEAR_CORRELATION]
+
+
+@cache
+def _low_pass(side: int) -> Array:
+    """A Gaussian filter along an axis of ``side`` cells, as the matrix that it is: the same numbers in less time."""
+    matrix: Array = ndimage.gaussian_filter1d(np.eye(side), HIGH_PASS_SIGMA, axis=0)
+    return matrix
 
 
 @cache

@@ -65,7 +65,8 @@ def export_cohort(
 
     The table has ``file_name``, patient pseudonym, split, the mapping back to source values, one ``label:`` column of
     1 / 0 / empty per label, ``attr:`` columns, masks, text, and for synthetic images prompt, seed and bundle digest:
-    ingestion reads it back without options. ``export.json`` says what the columns mean.
+    ingestion reads it back without options. ``export.json`` says what the columns mean. Synthetic images are made to be
+    shared, so the folder is readable as the umask says; one of real images or of their edits by its owner only.
 
     Args:
         cohort: what to write.
@@ -96,7 +97,7 @@ def export_cohort(
         raise InputError("there is no image to export", "choose rows or a split that has some")
     folders = _label_folders(cohort, numbers, layout)
     write = _write_png if format == "png" else _write_nifti
-    with publishing(folder) as partial:
+    with publishing(folder, shared=schema.kind == "synthetic") as partial:
         table: list[dict[str, Any]] = []
         for done, record in enumerate(cohort.records(numbers), 1):
             table.append(_write_record(record, partial, folders, values, write))

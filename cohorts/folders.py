@@ -5,8 +5,6 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
-import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,8 +12,11 @@ from typing import Any
 
 import numpy as np
 
+from cohorts.access import private_files, private_folder, share, shared_folder
 from cohorts.errors import ArtifactError, InputError, ResourceError
+from cohorts.limits import read_json_text
 from cohorts.records import Array
+from cohorts.staging import replacing, staging
 
 DIGEST_FILE = "digest.json"
 FORMAT_VERSION = 1
@@ -60,8 +61,13 @@ def no_space_becomes_one_line(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def publishing(path: Path) -> Iterator[Path]:
+def publishing(path: Path, *, shared: bool = False) -> Iterator[Path]:
     """Yield a partial folder beside ``path`` that becomes ``path`` when the block succeeds, and vanishes when it fails.
+
+    Args:
+        path: the folder to make; its owner alone can read it, whatever the umask.
+        shared: whether it is made to leave, with nothing private in it: then it is readable as the umask says, once
+            it is whole.
 
     Raises:
         InputError: ``path`` exists and is not an empty folder.
@@ -69,38 +75,43 @@ def publishing(path: Path) -> Iterator[Path]:
     """
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise InputError(f"{path} exists already", "choose another --out, or remove it first")
-    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
-    with no_space_becomes_one_line(path):
-        shutil.rmtree(partial, ignore_errors=True)
+    with no_space_becomes_one_line(path), private_files():
         try:
-            partial.mkdir(parents=True)
+            shared_folder(path.parent) if shared else path.parent.mkdir(parents=True, exist_ok=True)
         except (FileNotFoundError, NotADirectoryError, FileExistsError):
             raise ResourceError(f"{path.parent} cannot be made a folder", "choose another folder with --out") from None
-        try:
+        with staging(path) as folder:
+            partial = folder / path.name
+            partial.mkdir()
             yield partial
+            if shared:
+                share(partial)
             if path.exists():
                 path.rmdir()
             partial.rename(path)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
+
+
+def work_folder(path: Path) -> Path:
+    """Make a folder of checkpoints and the like, which its owner alone can read; one that exists is tightened.
+
+    Raises:
+        ResourceError: the disk is full or cannot be written.
+    """
+    with no_space_becomes_one_line(path):
+        return private_folder(path)
 
 
 def write_json(path: Path, value: Any) -> None:
     """Write readable JSON, whole or not at all (a temporary file beside it is renamed)."""
-    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
     text = json.dumps(value, indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False)
-    with no_space_becomes_one_line(path):
-        try:
-            temporary.write_text(text + "\n", encoding="utf-8")
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+    with no_space_becomes_one_line(path), replacing(path) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")
 
 
 def read_json(path: Path, *, error: type[ArtifactError] = ArtifactError) -> Any:
     """Read JSON of ours; a missing or broken file raises ``error`` in one line."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return read_json_text(path)
     except FileNotFoundError:
         raise error(f"{path} is missing", "the folder was never finished or was damaged; make it again") from None
     except (ValueError, OSError):

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from pydantic import model_validator
 
+from cohorts.access import private_files
 from cohorts.errors import InputError
 from cohorts.folders import no_space_becomes_one_line
 from cohorts.origin import PUBLIC_SECRET, Origin
@@ -73,7 +74,7 @@ class IdentityKey:
         """
         given = path or os.environ.get(KEY_VARIABLE) or "~/.config/medphantom/identity.key"
         file = Path(given).expanduser()
-        with no_space_becomes_one_line(file):
+        with no_space_becomes_one_line(file), private_files():
             file.parent.mkdir(parents=True, exist_ok=True)
             try:
                 descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

@@ -27,6 +27,8 @@ from cohorts.writer import CohortWriter
 
 FILES_PER_READ = 16
 BYTES_PER_READ = 2**20
+READ_BYTES = 512 * 2**20  # that libraries and small images may take
+MOST_COPIES = 32  # a byte may become a float, several times
 
 
 @dataclass(frozen=True)
@@ -163,9 +165,13 @@ def _read_batches(plan: Plan) -> Iterator[Batch[ReadJob]]:
     weight = 0
     for planned in plan.images:
         jobs.append(planned.job(plan.root, plan.mask_root, plan.read_options))
-        weight += planned.weight_bytes
+        weight += min(planned.weight_bytes, plan.read_options.max_bytes)  # what declares more is not decoded
         if len(jobs) == FILES_PER_READ or weight >= BYTES_PER_READ:
-            yield Batch(tuple(jobs), weight)
+            yield _batch(jobs, weight)
             jobs, weight = [], 0
     if jobs:
-        yield Batch(tuple(jobs), weight)
+        yield _batch(jobs, weight)
+
+
+def _batch(jobs: list[ReadJob], weight: int) -> Batch[ReadJob]:
+    return Batch(tuple(jobs), weight, READ_BYTES + MOST_COPIES * weight)

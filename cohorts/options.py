@@ -85,7 +85,11 @@ class IngestOptions(Frozen):
         min_side: smallest side of an image, in pixels; of a volume, its smallest in-plane side.
         min_slices: smallest number of slices of a volume.
         max_image_mib: largest decoded size of one file (or series) in MiB; a larger one is rejected, whatever its size
-            on disk.
+            on disk; nor may it need more than a quarter of the memory for decoding.
+        max_expansion: how many times its bytes on disk a file that decodes to more than 32 MiB may decode to; beyond it
+            is a decompression bomb, or nearly blank. Masks are held to the size of their image instead.
+        memory_mib: memory for decoding in MiB, all processes together; ``None``: half of what the machine or the
+            container has, and no more than three quarters of what is free.
         split: expected share of patients per split.
         source_splits: whether a division that the source has itself (folders ``train`` / ``val`` / ``test``, a column
             ``split``, the parts of an archive) is kept: ``use``, ``ignore``, or ``auto``: where it is unmistakable.
@@ -138,6 +142,8 @@ class IngestOptions(Frozen):
     min_side: Annotated[int, Field(ge=1)] = 8
     min_slices: Annotated[int, Field(ge=2)] = 4
     max_image_mib: Annotated[int, Field(ge=1)] = 2048
+    max_expansion: Annotated[int, Field(ge=2)] = 200
+    memory_mib: Annotated[int, Field(ge=64)] | None = None
     split: SplitFractions = SplitFractions()
     source_splits: Literal["auto", "use", "ignore"] = "auto"
     split_conflicts: Literal["move", "refuse"] = "move"

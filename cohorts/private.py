@@ -54,7 +54,6 @@ class PrivateFolder(AbstractContextManager["PrivateFolder"]):
 
     def __enter__(self) -> Self:
         folder = self._publishing.__enter__()
-        folder.chmod(0o700)
         self._tables = [_RowWriter(folder / REJECTIONS_FILE, _REJECTIONS), _RowWriter(folder / LINKS_FILE, _LINKS)]
         return self
 
@@ -100,7 +99,6 @@ class _RowWriter:
     """Rows into a Parquet file that only its owner can read."""
 
     def __init__(self, path: Path, schema: pa.Schema) -> None:
-        path.touch(mode=0o600)
         self._writer = pq.ParquetWriter(path, schema, compression="zstd")
         self._schema = schema
         self._rows: list[dict[str, Any]] = []

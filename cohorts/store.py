@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -15,8 +14,10 @@ import pyarrow.parquet as pq
 import zarr
 from pydantic import ValidationError
 
+from cohorts.access import warn_when_open
 from cohorts.errors import CohortError
 from cohorts.folders import pixel_digest, read_digest, read_json
+from cohorts.limits import parse_json, why_parquet_is_refused
 from cohorts.manifest import ARRAYS_FOLDER, MANIFEST_FILE, SCHEMA_FILE, cohort_digest, row_hash
 from cohorts.records import (
     ATTRIBUTE_PREFIX,
@@ -58,11 +59,16 @@ class Cohort:
             schema = CohortSchema.model_validate(read_json(folder / SCHEMA_FILE, error=CohortError))
         except ValidationError:
             raise CohortError(f"{folder / SCHEMA_FILE} does not describe a cohort", "make it again") from None
+        if schema.kind != "synthetic":
+            warn_when_open(folder)
         cohort = cls(folder, schema, str(facts["digest"]), int(facts["total_images"]))
         try:
+            problem = why_parquet_is_refused(folder / MANIFEST_FILE)
             found = pq.read_metadata(folder / MANIFEST_FILE).num_rows
         except (OSError, pa.ArrowException):
             raise CohortError(f"{folder / MANIFEST_FILE} is missing or damaged", "make the cohort again") from None
+        if problem:
+            raise CohortError(f"{folder / MANIFEST_FILE} declares {problem}", "make the cohort again")
         if found != cohort._total_rows:
             raise CohortError(f"{folder} lists {found} images, expected {cohort._total_rows}", "make the cohort again")
         return cohort
@@ -189,5 +195,5 @@ class Cohort:
 
 def prompt_of(row: dict[str, Any]) -> dict[str, Any]:
     """The prompt of a synthetic row as a plain dictionary."""
-    loaded: dict[str, Any] = json.loads(row["prompt_json"])
+    loaded: dict[str, Any] = parse_json(row["prompt_json"])
     return loaded

@@ -23,12 +23,17 @@ from types import ModuleType
 from typing import Any, Generic, Self, TypeVar
 
 from cohorts.errors import ResourceError
+from cohorts.machine import usable_cores
+
+__all__ = ["Batch", "Crashed", "Workers", "usable_cores"]
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 
 BATCHES_AHEAD = 3  # per worker
 BYTES_AHEAD = 512 * 2**20  # of decoded images that wait or are being read; one larger job still runs, alone
+MEMORY_PER_BYTE = 4  # a decoder, a LUT and the trip to the parent need several copies of an image
+ADDRESSES_BESIDE = 4 * 2**30  # that threads and libraries reserve without using them
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,16 +47,13 @@ class Batch(Generic[Job]):
 
     Attributes:
         jobs: the jobs, in order.
-        weight_bytes: memory that their results will need.
+        weight_bytes: memory that their results will need, by what the files declare.
+        limit_bytes: memory that a process may take for them beyond what it has; 0: its share of all.
     """
 
     jobs: tuple[Job, ...]
     weight_bytes: int = 0
-
-
-def usable_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    limit_bytes: int = 0
 
 
 class Workers:
@@ -61,7 +63,8 @@ class Workers:
         total: number of processes; 0 runs everything in this process, where a dying codec takes the run with it. So it
             is in a daemonic process, which may have no children.
         seconds_per_job: a job that takes longer is taken to hang; its process is ended.
-        memory_bytes: address space that a job may take beyond what its process starts with.
+        memory_bytes: memory for all processes together. Heavy batches wait for one another, so that what they declare
+            fits, and no process may take more than its batch was granted.
     """
 
     def __init__(self, total: int, *, seconds_per_job: int, memory_bytes: int) -> None:
@@ -117,9 +120,8 @@ class Workers:
 
     def _has_room(self, waiting: Sequence[tuple[Batch[Job], Any]], upcoming: Batch[Job]) -> bool:
         weight = sum(batch.weight_bytes for batch, _ in waiting)
-        return not waiting or (
-            len(waiting) < BATCHES_AHEAD * self._total and weight + upcoming.weight_bytes <= BYTES_AHEAD
-        )
+        room = min(BYTES_AHEAD, self._memory // MEMORY_PER_BYTE)
+        return not waiting or (len(waiting) < BATCHES_AHEAD * self._total and weight + upcoming.weight_bytes <= room)
 
     def _submit(
         self,
@@ -129,7 +131,7 @@ class Workers:
     ) -> Future[list[Result]] | None:
         assert self._pool is not None  # noqa: S101 - map() returned before when there is no pool
         try:
-            return self._pool.submit(_run, function, batch.jobs, self._seconds)
+            return self._pool.submit(_run, function, batch.jobs, self._seconds, self._limit_of(batch))
         except BrokenProcessPool:
             self._restart(waiting)
             return None
@@ -149,11 +151,15 @@ class Workers:
             if self._alone is None:
                 self._alone = self._start(1)
             try:
-                results += self._alone.submit(_run, function, (job,), self._seconds).result()
+                limit = self._limit_of(batch)
+                results += self._alone.submit(_run, function, (job,), self._seconds, limit).result()
             except BrokenProcessPool:
                 self._alone = None
                 results.append(Crashed())
         return results
+
+    def _limit_of(self, batch: Batch[Job]) -> int:
+        return min(batch.limit_bytes or self._memory // max(1, self._total), self._memory)
 
     def _start(self, total: int) -> ProcessPoolExecutor:
         context = _context()
@@ -205,7 +211,7 @@ def _prepare(memory_bytes: int) -> None:
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)  # codecs print what they think of a file
     os.dup2(nowhere, 2)
-    _limit_memory(memory_bytes)
+    _limit_addresses(ADDRESSES_BESIDE + memory_bytes)
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
@@ -216,21 +222,32 @@ def _end_with(sentinel: int) -> None:
     os._exit(1)
 
 
-def _limit_memory(memory_bytes: int) -> None:
+def _limit_addresses(total_bytes: int) -> None:
+    _limit("RLIMIT_AS", 0, total_bytes)
+
+
+def _limit_memory(total_bytes: int) -> None:
+    """Bound what a process may allocate from now on; unlike addresses, these bytes are nearly all used."""
+    _limit("RLIMIT_DATA", 5, total_bytes)
+
+
+def _limit(name: str, place_in_statm: int, more_bytes: int) -> None:
     try:
         import resource
 
         with open("/proc/self/statm", encoding="ascii") as stream:  # noqa: PTH123 - a kernel file, not a path of ours
-            now = int(stream.read().split()[0]) * resource.getpagesize()
-        _, hard = resource.getrlimit(resource.RLIMIT_AS)
-        wanted = now + memory_bytes
-        resource.setrlimit(resource.RLIMIT_AS, (wanted if hard < 0 else min(wanted, hard), hard))
-    except (ImportError, OSError, ValueError):
+            now = int(stream.read().split()[place_in_statm]) * resource.getpagesize()
+        which = getattr(resource, name)
+        _, hard = resource.getrlimit(which)
+        wanted = now + more_bytes
+        resource.setrlimit(which, (wanted if hard < 0 else min(wanted, hard), hard))
+    except (ImportError, OSError, ValueError, AttributeError):
         return  # not Linux: the size check before decoding remains
 
 
-def _run(function: Callable[[Job], Result], jobs: Sequence[Job], seconds: int) -> list[Result]:
+def _run(function: Callable[[Job], Result], jobs: Sequence[Job], seconds: int, limit_bytes: int) -> list[Result]:
     results = []
+    _limit_memory(limit_bytes)
     for job in jobs:
         _set_alarm(seconds)  # not caught: it ends a process that hangs in a codec, where Python would not look
         results.append(function(job))

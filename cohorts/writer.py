@@ -21,6 +21,7 @@ from cohorts.manifest import ARRAYS_FOLDER, MANIFEST_FILE, SCHEMA_FILE, cohort_d
 from cohorts.records import ATTRIBUTE_PREFIX, LABEL_PREFIX, Array, AttributeSpec, CohortSchema, ImageRecord
 
 CHUNK_BYTES = 2**20
+WRITTEN_TOGETHER = 2**22
 LARGEST_CHUNK = 2**25  # a volume larger than this lies in several
 ROWS_PER_FLUSH = 1024
 BUFFERED_BYTES = 64 * 2**20
@@ -311,7 +312,10 @@ class _GroupWriter:
             # half the time of Zarr's default, and a tenth to a quarter smaller on radiographs and 16-bit slices
             compressors=BloscCodec(cname="zstd", clevel=1, shuffle="bitshuffle"),
             zarr_format=3,
+            config={"write_empty_chunks": True},  # spares a look at every value
         )
+        # every write wakes two threads of Zarr: small images are written several chunks at a time
+        self._chunks_per_write = max(1, WRITTEN_TOGETHER // max(CHUNK_BYTES, item_bytes))
         self._pending: list[Array] = []
         self._written = 0
         self.length = 0
@@ -320,7 +324,7 @@ class _GroupWriter:
         """Take one array; returns the bytes that wait to be written because of it."""
         self._pending.append(array)
         self.length += 1
-        if len(self._pending) == self._rows_per_chunk:
+        if len(self._pending) == self._rows_per_chunk * self._chunks_per_write:
             waiting = sum(item.nbytes for item in self._pending[:-1])
             self.flush()
             return -waiting

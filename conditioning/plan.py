@@ -19,6 +19,7 @@ from safetensors.numpy import load_file, save_file
 
 from cohorts.errors import InputError, PromptError
 from cohorts.folders import json_digest, no_space_becomes_one_line, pixel_digest
+from cohorts.limits import parse_json
 from cohorts.records import Array, Frozen
 from cohorts.store import Cohort
 from conditioning.prompt import ConditionSchema, Prompt
@@ -161,7 +162,7 @@ def read_masks(path: Path) -> dict[str, Array]:
 
 def _parse(line: str, where: str, schema: ConditionSchema | None) -> PlannedImage:
     try:
-        image = PlannedImage.model_validate(json.loads(line))
+        image = PlannedImage.model_validate(parse_json(line))
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"]) or "the object"

@@ -137,7 +137,9 @@ class PipelineReader(PretrainedReader):
     def _load(self) -> tuple[Any, Any, str]:
         source = self.source
         tokenizer = _opened(
-            f"tokenizer of {source}", source, lambda: CLIPTokenizer.from_pretrained(source, subfolder="tokenizer")
+            f"tokenizer of {source}",
+            source,
+            lambda: CLIPTokenizer.from_pretrained(source, subfolder="tokenizer", trust_remote_code=False),
         )
         what = f"text encoder of {source}"
         network, file = load_whole(

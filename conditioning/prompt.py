@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import json
 import math
 from collections.abc import Iterable
 from typing import Annotated, Literal
@@ -12,6 +11,7 @@ from pydantic import Field, model_validator
 
 from cohorts.errors import PromptError
 from cohorts.folders import canonical_json
+from cohorts.limits import parse_json
 from cohorts.records import AttributeSpec, CohortSchema, Frozen
 from learning.randomness import derive_seed
 
@@ -42,7 +42,7 @@ class Prompt(Frozen):
     @classmethod
     def from_json(cls, text: str) -> Prompt:
         """Read :meth:`to_json`."""
-        return cls.model_validate(json.loads(text))
+        return cls.model_validate(parse_json(text))
 
 
 class Intervention(Frozen):

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from cohorts.folders import no_space_becomes_one_line
+from cohorts.folders import no_space_becomes_one_line, work_folder
 from conditioning.config import EncoderSizes
 from conditioning.prompt import TextSchema
 from conditioning.tables import WithTables, for_each, table
@@ -76,7 +76,7 @@ class TextBank:
         rows = used[1:] - 1
         temporary = path.with_name(f".{path.name}.tmp")
         with no_space_becomes_one_line(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
+            work_folder(path.parent)
             content = {"features": self.features[rows], "valid": self.valid[rows], "ids": places.contiguous()}
             save_file(content, temporary)
             temporary.replace(path)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import glob
 import hashlib
 import os
 import shutil
@@ -20,9 +21,19 @@ from typing import Any, Literal, get_args
 
 from pydantic import Field, ValidationError
 
+from cohorts.access import private_files
 from cohorts.errors import ArtifactError, InputError, ResourceError
-from cohorts.folders import DIGEST_FILE, file_digest, json_digest, no_space_becomes_one_line, read_json, write_json
+from cohorts.folders import (
+    DIGEST_FILE,
+    file_digest,
+    json_digest,
+    no_space_becomes_one_line,
+    read_json,
+    work_folder,
+    write_json,
+)
 from cohorts.records import Frozen
+from cohorts.staging import remove_all_leftovers, staging
 
 Stage = Literal["phantom", "ingest", "train", "generate", "assess", "report"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
@@ -202,9 +213,8 @@ class RunFolder:
         """
         work = self.work(stage)
         made = work / "made"
-        with no_space_becomes_one_line(work):
-            shutil.rmtree(made, ignore_errors=True)  # half of something: the checkpoints lie beside it
-            made.mkdir(parents=True)
+        shutil.rmtree(made, ignore_errors=True)  # half of something: the checkpoints lie beside it
+        work_folder(made)
         started = time.monotonic()
         spent = _Stopwatch(work / "seconds.json", key)
         try:
@@ -232,13 +242,10 @@ class RunFolder:
     def _put(self, new: Path, target: Path) -> None:
         """Move ``new`` to ``target``; what was there goes away only when the new one is in its place."""
         target.parent.mkdir(parents=True, exist_ok=True)
-        old = target.with_name(f".{target.name}.replaced-{os.getpid()}")
-        if target.exists():
-            target.rename(old)
-        new.rename(target)
-        shutil.rmtree(old, ignore_errors=True)
-        with suppress(OSError):
-            old.unlink()
+        with staging(target) as partial:
+            if target.exists():
+                target.rename(partial / target.name)
+            new.rename(target)
 
     def _record(self, stage: Stage, record: StageRecord) -> None:
         records = {**self.records(), stage: record}
@@ -252,10 +259,13 @@ class RunFolder:
             ResourceError: another process works in it, or it cannot be written.
         """
         file = self.path / LOCK_FILE
-        with no_space_becomes_one_line(file):
-            self.path.mkdir(parents=True, exist_ok=True)
+        work_folder(self.path)
+        remove_all_leftovers(
+            [self.path, *self.path.parent.glob(f"{glob.escape(self.path.name)}-*")]
+        )  # nightly runs too
+        with no_space_becomes_one_line(file), private_files():
             stream = file.open("a", encoding="ascii")
-        with stream:
+        with stream, private_files():
             try:
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:

@@ -12,9 +12,11 @@ from typing import Annotated
 
 import typer
 
+from cohorts.access import private_files
 from cohorts.errors import MedphantomError
 from flows import cli_data, cli_models, cli_pairs, cli_runs, cli_studies
 from flows.failure import DEBUG_VARIABLE, UnexpectedFailure, memory_ran_out
+from flows.housekeeping import keeping_house
 
 STATUS_WRONG_INPUT = 2
 STATUS_OUR_FAULT = 1
@@ -75,7 +77,7 @@ for _command in (
     cli_data.lineage,
     cli_runs.schema,
 ):
-    app.command()(_command)
+    app.command()(keeping_house(_command))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -87,7 +89,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         Exit status: 0, 1 (a fault of ours), 2 (something to mend), 130 (interrupted).
     """
-    given = list(sys.argv[1:] if arguments is None else arguments)
+    with private_files():  # whichever library writes: what is made to be shared is given its mode where it is made
+        return _main(list(sys.argv[1:] if arguments is None else arguments))
+
+
+def _main(given: list[str]) -> int:
     arguments_left = [argument for argument in given if argument != DEBUG_FLAG]
     before = os.environ.get(DEBUG_VARIABLE)
     if DEBUG_FLAG not in given and not before:

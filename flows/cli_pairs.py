@@ -78,7 +78,10 @@ def rank(
     seed: Annotated[int, typer.Option(min=0, help="Of bootstrap and permutations.")] = 0,
     out: Annotated[Path | None, typer.Option(help="JSON file to write.")] = None,
 ) -> None:
-    """Rank interventions by how much a classifier of yours changes its mind."""
+    """Rank interventions by how much a classifier of yours changes its mind.
+
+    TorchScript and ONNX files are programs: ranking runs them with your rights, so give only one that you trust.
+    """
     from cohorts.store import Cohort
     from flows.pair_verbs import rank as rank_pairs
     from flows.progress import watching

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from cohorts.access import share
+from cohorts.errors import InputError
 from flows.cli_data import Setting
 
 if TYPE_CHECKING:
@@ -162,7 +164,7 @@ def _estimate(job: Job, refs: Refs, to_do: tuple[Stage, ...], note: Callable[[st
 
 
 def serve(
-    recipe: Annotated[Path, typer.Argument(help="Recipe.")],
+    recipe: Annotated[Path | None, typer.Argument(help="Recipe.", show_default=False)] = None,
     *,
     cron: Annotated[str | None, typer.Option(help='Minute, hour, day, month, weekday: "0 2 * * *".')] = None,
     every: Annotated[str | None, typer.Option(help="Instead of --cron: 30s, 15m, 6h, 1d.")] = None,
@@ -170,15 +172,35 @@ def serve(
     setting: Setting = None,
     out: OutOption = None,
     state: Annotated[
-        Path | None, typer.Option(help="Folder of the server's database; by default .prefect beside the run folder.")
+        Path | None,
+        typer.Option(help="Folder of the server's database and password; by default .prefect beside the run folder."),
     ] = None,
+    show_password: Annotated[
+        bool, typer.Option("--show-password", help="Print what the server's pages ask for, and serve nothing.")
+    ] = False,
 ) -> None:
     """Run a recipe on a schedule, each time with new images, until stopped."""
+    if show_password:
+        from flows.api_password import read_password
+
+        typer.echo(read_password(state or _state(recipe, setting or [], out)))
+        return
+    if recipe is None:
+        raise InputError("serve needs a recipe", "e.g. medphantom serve recipe.yaml --every 6h")
     from flows.progress import watching
     from flows.serve_flow import serve as keep_serving
 
     with watching():
         keep_serving(recipe, setting or [], out=out, cron=cron, every=every, timezone=timezone, state=state)
+
+
+def _state(recipe: Path | None, settings: Sequence[str], out: Path | None) -> Path:
+    from flows.job import RUNS_FOLDER, open_job
+    from flows.serve_flow import STATE_FOLDER, state_of
+
+    if recipe is not None:
+        return state_of(open_job(recipe, settings, out).base.path)
+    return state_of(out) if out is not None else Path(RUNS_FOLDER) / STATE_FOLDER
 
 
 def schema(
@@ -193,4 +215,5 @@ def schema(
         typer.echo(text, nl=False)
     else:
         out.write_text(text, encoding="utf-8")
+        share(out)
         typer.echo(f"{out}: schema of a recipe")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import sys
 from importlib import metadata
 from pathlib import Path
+
+from cohorts.machine import memory_bytes, usable_cores
+
+__all__ = ["machine", "memory_bytes", "usable_cores", "versions"]
 
 PACKAGES = (
     "medphantom",
@@ -35,21 +38,6 @@ def versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return found
-
-
-def usable_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def memory_bytes() -> tuple[int, int]:
-    """Memory of the machine and what is available of it now; (0, 0) where that is unknown."""
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-    except OSError:
-        return 0, 0
-    sizes = {line.split(":")[0]: int(line.split()[1]) * 1024 for line in lines if line.endswith("kB")}
-    return sizes.get("MemTotal", 0), sizes.get("MemAvailable", 0)
 
 
 def machine() -> dict[str, str | int | float]:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from cohorts.access import private_folder
 from cohorts.errors import MedphantomError, ResourceError
 
 ERROR_LOG = "error.log"
@@ -61,7 +62,7 @@ def reported(what: str, folder: Path) -> Iterator[None]:
 def _write_log(folder: Path) -> Path:
     log = folder / ERROR_LOG
     with suppress(OSError):
-        folder.mkdir(parents=True, exist_ok=True)
+        private_folder(folder)
         descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
             stream.write(traceback.format_exc())

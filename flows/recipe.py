@@ -163,7 +163,7 @@ def load_recipe(file: str | Path, settings: Sequence[str] = ()) -> LoadedRecipe:
     path = Path(file)
     tree, places = apply_settings({"name": path.stem, **read_tree(path)}, settings)
     written = validate(Recipe, tree, path.name, places)
-    recipe = validate(Recipe, expand_variables(tree, path.name), path.name, places)
+    recipe = validate(Recipe, expand_variables(Recipe, tree, path.name), path.name, places)
     base = path.resolve().parent
     changed = {
         "cohort": absolute_cohort(recipe.cohort, base),

@@ -15,6 +15,7 @@ from pydantic_core import ErrorDetails
 
 from cohorts.errors import RecipeError
 from conditioning.prompt import nearest
+from flows.yaml_limits import LARGEST_TEXT, why_refused
 
 Model = TypeVar("Model", bound=BaseModel)
 Location = tuple[str | int, ...]
@@ -43,6 +44,8 @@ def parse_yaml(text: str, name: str) -> Any:
     Raises:
         RecipeError: naming ``name``, line and column.
     """
+    if problem := why_refused(text):
+        raise RecipeError(f"{name}: {problem}", "leave out what a recipe does not need")
     try:
         return yaml.load(text, Loader=_UniqueKeyLoader)  # noqa: S506 - a SafeLoader
     except yaml.YAMLError as error:
@@ -59,6 +62,8 @@ def read_tree(file: Path) -> dict[str, Any]:
         RecipeError: the file cannot be read or holds no mapping.
     """
     try:
+        if file.stat().st_size > 4 * LARGEST_TEXT:  # a character of UTF-8 takes at most four bytes
+            raise RecipeError(f"{file} is too large for a recipe", "give a YAML file")
         text = file.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise RecipeError(f"{file} does not exist", "medphantom init writes a recipe to start from") from None
@@ -105,18 +110,45 @@ def _copied(tree: Any) -> Any:
     return [_copied(value) for value in tree] if isinstance(tree, list) else tree
 
 
-def expand_variables(tree: Any, name: str, place: Location = ()) -> Any:
-    """A copy of ``tree`` with every ``${VARIABLE}`` in its texts replaced.
+def expand_variables(model: type[BaseModel], tree: dict[str, Any], name: str) -> dict[str, Any]:
+    """A copy of ``tree`` with every ``${VARIABLE}`` in its paths replaced.
+
+    Elsewhere none is: what an environment holds may be secret, and texts of a recipe end in reports and bundles.
+
+    Args:
+        model: of the tree; its fields of type ``Path`` are the paths.
+        tree: nested values.
+        name: of the file, for messages.
 
     Raises:
-        RecipeError: a variable is not set.
+        RecipeError: a variable is not set, or stands in a field that is no path.
     """
+    expanded: dict[str, Any] = _expanded([model], tree, name, ())
+    return expanded
+
+
+def _expanded(annotations: Sequence[Any], tree: Any, name: str, place: Location) -> Any:
+    """The tree with variables in its paths replaced; ``annotations`` are what may stand at its place."""
     if isinstance(tree, dict):
-        return {key: expand_variables(value, name, (*place, key)) for key, value in tree.items()}
+        models = [model for annotation in annotations for model in models_in(annotation)]
+        return {
+            key: _expanded(
+                [model.model_fields[str(key)].annotation for model in models if str(key) in model.model_fields],
+                value,
+                name,
+                (*place, key),
+            )
+            for key, value in tree.items()
+        }
     if isinstance(tree, list):
-        return [expand_variables(value, name, (*place, index)) for index, value in enumerate(tree)]
-    if not isinstance(tree, str):
+        return [_expanded(annotations, value, name, (*place, index)) for index, value in enumerate(tree)]
+    if not isinstance(tree, str) or not _VARIABLE.search(tree):
         return tree
+    if not any(_mentions_path(annotation) for annotation in annotations):
+        raise RecipeError(
+            f"{name}: {_dotted(place)} holds ${{…}}, which stands for an environment variable in paths only",
+            "write the value itself",
+        )
 
     def value_of(match: re.Match[str]) -> str:
         variable = match[1]
@@ -128,6 +160,10 @@ def expand_variables(tree: Any, name: str, place: Location = ()) -> Any:
         return os.environ[variable]
 
     return _VARIABLE.sub(value_of, tree)
+
+
+def _mentions_path(annotation: Any) -> bool:
+    return annotation is Path or any(_mentions_path(argument) for argument in get_args(annotation))
 
 
 def validate(model: type[Model], tree: dict[str, Any], name: str, settings: Sequence[Location] = ()) -> Model:

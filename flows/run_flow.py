@@ -6,7 +6,7 @@ caches nothing. Results and errors are JSON, never pickles: Prefect writes the e
 
 from __future__ import annotations
 
-from flows.prefect_server import quiet_prefect
+from flows.prefect_server import any_server, quiet_prefect
 
 quiet_prefect()  # Prefect reads its settings when it is imported
 
@@ -35,6 +35,7 @@ from flows.artifact import ArtifactRef, Stage
 from flows.failure import UnexpectedFailure
 from flows.job import Job, Refs, open_job
 from flows.progress import LineView, ProgressView, Silent, watcher, watching
+from flows.served import open_served, served
 from flows.steps import run_stage, write_run_facts
 from quality.estimate import Estimate
 from quality.quality_report import QualityReport
@@ -51,31 +52,51 @@ def _run_name() -> str:
     return Path(runtime.flow_run.parameters["recipe"]).stem
 
 
+def _scheduled_run_name() -> str:
+    return Path(served().recipe).stem
+
+
 @flow(name="medphantom", persist_result=False, result_serializer="json", flow_run_name=_run_name)
-def medphantom_flow(
-    recipe: str, settings: list[str] | None = None, out: str | None = None, fresh: bool = False
-) -> Wire:
+def medphantom_flow(recipe: str, settings: list[str] | None = None, out: str | None = None) -> Wire:
     """From real images to a scored synthetic dataset.
 
     Args:
         recipe: path of the recipe.
         settings: ``field.field=value``, as of ``--set``.
         out: run folder; by default ``runs/<name>``.
-        fresh: make new images for the scheduled time of this run, in a folder of their own.
 
     Returns:
         Path and digest of the artifact of each stage.
     """
-    scheduled = runtime.flow_run.scheduled_start_time if fresh else None
-    job = open_job(recipe, settings or [], out, scheduled)
-    time_text = None if scheduled is None else scheduled.astimezone(UTC).isoformat()
+    return _all_stages(open_job(recipe, settings or [], out))
+
+
+@flow(name="medphantom", persist_result=False, result_serializer="json", flow_run_name=_scheduled_run_name)
+def scheduled_flow() -> Wire:
+    """New images of the recipe that is served, for the scheduled time of this run, in a folder of their own.
+
+    It has no parameters: whoever asks for a run cannot choose what is read, or where it is written. A request that
+    brings any is refused by Prefect before this function is called.
+
+    Returns:
+        Path and digest of the artifact of each stage.
+    """
+    scheduled = runtime.flow_run.scheduled_start_time
+    return _all_stages(open_served(scheduled), scheduled)
+
+
+def _all_stages(job: Job, scheduled: datetime | None = None) -> Wire:
+    wanted = {
+        "recipe": str(job.loaded.file),
+        "settings": list(job.loaded.settings),
+        "out": str(job.base.path),
+        "scheduled": None if scheduled is None else scheduled.astimezone(UTC).isoformat(),
+    }
     refs: Wire = {}
     with job.locked(), watching(_view()):
         for stage in job.stages():
             run = stage_task.with_options(name=stage, task_run_name=stage)
-            refs[stage] = run(
-                stage=stage, recipe=recipe, settings=settings or [], out=out, scheduled=time_text, refs=refs
-            )
+            refs[stage] = run(stage=stage, **wanted, refs=refs)
             if stage == "assess":
                 publish_scores(QualityReport.load(Path(refs[stage]["path"])))
         write_run_facts(job, _refs(refs))
@@ -163,12 +184,13 @@ def run_with_prefect(job: Job) -> None:
         ResourceError: Prefect itself does not work here.
     """
     try:
-        medphantom_flow(recipe=str(job.loaded.file), settings=list(job.loaded.settings), out=str(job.base.path))
+        with any_server(watcher().stage("server")):
+            medphantom_flow(recipe=str(job.loaded.file), settings=list(job.loaded.settings), out=str(job.base.path))
     except (MedphantomError, UnexpectedFailure):
         raise
     except Exception as error:
         module = type(error).__module__.split(".")[0]
-        if module in {"prefect", "httpx", "httpcore"} or "ephemeral" in str(error):
+        if module in {"prefect", "httpx", "httpcore"}:
             raise ResourceError(
                 f"Prefect does not work here ({type(error).__name__})", "--no-prefect runs without it"
             ) from error

@@ -18,7 +18,7 @@ from typing import Any, Literal
 import numpy as np
 
 from cohorts.errors import RecipeError, UnsupportedClaim
-from cohorts.folders import json_digest, publishing, read_json, write_json
+from cohorts.folders import json_digest, publishing, read_json, work_folder, write_json
 from cohorts.preprocess import Preprocess, network_images
 from cohorts.progress import Progress
 from cohorts.records import Array
@@ -205,7 +205,7 @@ def judged(trials: Sequence[Trial], trainings: Trainings, judge: Judge) -> list[
         file = trainings.work / f"{json_digest([trainings.key(trial.generator), trial.sampler.model_dump()])[:16]}.json"
         if not file.is_file():
             folder = trainings.bundle(trial.generator, shown)
-            trainings.work.mkdir(parents=True, exist_ok=True)
+            work_folder(trainings.work)
             write_json(file, {"distance": judge.distance(GeneratorBundle.load(folder), trial.sampler, shown)})
         found.append(float(read_json(file)["distance"]))
         watcher().note(f"search: {number}/{len(trials)}  {found[-1]:.4f}  {' '.join(trial.settings)}")

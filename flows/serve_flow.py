@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from pydantic import ValidationError
 
 from cohorts.errors import InputError
 from flows.job import open_job
+from flows.named_api import lets_anybody_in
 from flows.prefect_server import persistent_server, quiet_prefect
 from flows.progress import watcher
+from flows.served import SERVED_VARIABLE, Served
 
 STATE_FOLDER = ".prefect"
 SHORTEST_INTERVAL_S = 5
@@ -47,7 +51,7 @@ def serve(
         state: folder of the server's database; by default ``.prefect`` beside the run folder.
 
     Raises:
-        InputError: the schedule cannot be read.
+        InputError: the schedule cannot be read, or the password in ``state`` is no secret.
         RecipeError: the recipe is wrong.
         ResourceError: no server can be had.
     """
@@ -55,29 +59,34 @@ def serve(
     quiet_prefect(PREFECT_LOGGING_LEVEL="INFO")
     schedule = read_schedule(cron, every, timezone)
     view = watcher()
-    with persistent_server(state or job.run.path.parent / STATE_FOLDER, view.stage("server")) as url:
-        from prefect.settings import PREFECT_API_URL, temporary_settings
+    folder = state or state_of(job.base.path)
+    with persistent_server(folder, view.stage("server")) as api:
         from prefect.types.entrypoint import EntrypointType
 
-        from flows.run_flow import medphantom_flow
+        from flows.run_flow import scheduled_flow
 
         view.note(f"{recipe} runs {f'at {cron} ({timezone})' if cron else f'every {every}'}")
-        view.note(f"Prefect: {url.removesuffix('/api')}   stop with Ctrl-C")
-        with temporary_settings({PREFECT_API_URL: url}):  # Prefect was imported before there was a server
-            medphantom_flow.serve(
-                name=job.recipe.name,
-                schedule=schedule,
-                parameters={
-                    "recipe": str(recipe.resolve()),
-                    "settings": list(settings),
-                    "out": str(job.base.path.resolve()),
-                    "fresh": True,
-                },
-                limit=1,  # runs share cohort and bundle
-                entrypoint_type=EntrypointType.MODULE_PATH,
-                print_starting_message=False,
-            )
+        view.note(f"Prefect: {api.url.removesuffix('/api')}   stop with Ctrl-C")
+        if api.own:
+            view.note(f"its pages ask for a password: medphantom serve --show-password --state {quote(str(folder))}")
+        elif lets_anybody_in(api.url):
+            view.note("warning: this Prefect API asks for no password: who reaches it can start and stop these runs")
+        os.environ[SERVED_VARIABLE] = Served.of(job).model_dump_json()
+        scheduled_flow.serve(
+            name=job.recipe.name,
+            schedule=schedule,
+            parameters={},  # of an older version's deployment, too, none are left
+            limit=1,  # runs share cohort and bundle
+            webserver=False,
+            entrypoint_type=EntrypointType.MODULE_PATH,
+            print_starting_message=False,
+        )
         view.note("the schedule has ended")
+
+
+def state_of(run: Path) -> Path:
+    """Where the server that serves a run folder keeps its state, unless it is told otherwise."""
+    return run.parent / STATE_FOLDER
 
 
 def read_schedule(cron: str | None, every: str | None, timezone: str) -> Any:

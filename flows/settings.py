@@ -125,7 +125,7 @@ def read_part(
     name = recipe.name if recipe is not None else "settings"
     tree, places = apply_settings({key: raw[key] for key in part.model_fields if key in raw}, settings)
     _merge(tree, flags or {})
-    model = validate(part, expand_variables(tree, name), name, places)
+    model = validate(part, expand_variables(part, tree, name), name, places)
     base = recipe.resolve().parent if recipe is not None else Path.cwd()
     if isinstance(model, IngestPart):
         return model.model_copy(update={"cohort": absolute_cohort(model.cohort, base)})

@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from cohorts.access import share
 from cohorts.errors import InputError, RecipeError
 from cohorts.folders import no_space_becomes_one_line
 from cohorts.ingestion.look import Findings
@@ -96,6 +97,7 @@ def write_starter(
     text = starter(source, name, findings, chosen)
     with no_space_becomes_one_line(file):
         file.write_text(text, encoding="utf-8")
+        share(file)
     return problems if findings is None else _open_questions(findings, chosen)
 
 

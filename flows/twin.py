@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from cohorts.errors import InputError, RecipeError
-from cohorts.folders import read_json, write_json
+from cohorts.folders import read_json, work_folder, write_json
 from flows.artifact import REPORT_JSON
 from flows.job import TWIN_FILE, Job, open_job, twin_path
 
@@ -55,7 +55,7 @@ def make_twin(job: Job, kind: Kind, *, patients: int = PATIENTS, looks: int = LO
         settings = by_heart(job.recipe, *_learned(job), patients=patients, looks=looks)
     out = twin_path(job.base.path)
     twin = open_job(job.loaded.file, [*job.loaded.settings, *common(job.recipe), *settings], out)
-    out.mkdir(parents=True, exist_ok=True)
+    work_folder(out)
     write_json(out / TWIN_FILE, {"format_version": 1, "kind": kind})
     return twin
 

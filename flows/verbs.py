@@ -8,7 +8,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from cohorts.access import private_files
 from cohorts.errors import InputError
+from cohorts.folders import work_folder
 from cohorts.progress import Progress
 from flows.facts import machine, versions
 from flows.formal import formal_facts
@@ -209,7 +211,6 @@ def assess(
             intended_use="" if loaded is None else loaded.facts.intended_use,
             **({"privacy": "not known"} if loaded is None else formal_facts(loaded.facts.privacy)),
         )
-        out.mkdir(parents=True, exist_ok=True)
         write_report(report, real=real, synthetic=synthetic, preprocess=preprocess, facts=facts, out=out)
         return report
 
@@ -217,8 +218,9 @@ def assess(
 
 
 def resumable(out: Path, run: Callable[[Path], Result]) -> Result:
-    """Run something that keeps its checkpoints in ``<out>.work`` until it is done."""
+    """Run something that keeps its checkpoints in ``<out>.work``, readable by its owner only, until it is done."""
     work = work_beside(out)
-    result = run(work)
+    with private_files():
+        result = run(work_folder(work))
     shutil.rmtree(work, ignore_errors=True)
     return result

@@ -39,6 +39,7 @@ from generators.autoencoder import Autoencoder
 from generators.base import AnyAutoencoder, AnyDenoiser, open_base
 from generators.denoiser import Denoiser
 from generators.facts import FACTS_FILE, BaseFacts, BundleFacts
+from generators.headers import no_more_weights_than
 from generators.methods import load_tuned, lora_arguments, tuned_tensors
 
 TRAINING_FILE = "training.json"
@@ -300,9 +301,9 @@ def _network(
     if not isinstance(config, dict) or config.pop("_class_name", None) != CLASSES[folder.name]:
         raise BundleError(f"{folder / CONFIG_FILE} does not describe a {CLASSES[folder.name]}", MAKE_AGAIN)
     try:
-        with torch.random.fork_rng(devices=[]):  # initial weights are drawn and thrown away
-            network = build(config)
-    except (TypeError, ValueError, KeyError, RuntimeError):
+        with no_more_weights_than([folder, folder.parent / "conditioning"]), torch.random.fork_rng(devices=[]):
+            network = build(config)  # its initial weights are drawn and thrown away
+    except (TypeError, ValueError, KeyError, RuntimeError, MemoryError):
         raise BundleError(f"{folder / CONFIG_FILE} does not describe a {CLASSES[folder.name]}", MAKE_AGAIN) from None
     for name, module in parts(network).items():
         weights = _weights(folder.parent / name / WEIGHTS_FILE)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cohorts.folders import json_digest
+from cohorts.folders import json_digest, work_folder
 from cohorts.preprocess import Preprocess
 from cohorts.progress import Progress
 from cohorts.records import Array
@@ -139,7 +139,7 @@ def fit_autoencoder(fitting: Fitting, features: FeatureNet | None) -> tuple[Auto
 def encode_images(fitting: Fitting, autoencoder: AnyAutoencoder, key: str) -> dict[Split, Latents]:
     """Latents of the images, kept under the digest of their autoencoder."""
     folder = fitting.work / f"latents-{key[:16]}"
-    folder.mkdir(parents=True, exist_ok=True)
+    work_folder(folder)
     found: dict[Split, Latents] = {}
     for split in SPLITS:
         path, images = folder / f"{split}.safetensors", fitting.images[split]

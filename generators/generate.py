@@ -18,7 +18,7 @@ from safetensors.numpy import save_file
 from torch import Tensor
 
 from cohorts.errors import CohortError, InputError, MedphantomError
-from cohorts.folders import json_digest, no_space_becomes_one_line, pixel_digest
+from cohorts.folders import json_digest, no_space_becomes_one_line, pixel_digest, work_folder
 from cohorts.progress import Progress
 from cohorts.records import SYNTHETIC_SPLIT, Array, CohortSchema, ImageRecord, Provenance
 from cohorts.store import Cohort
@@ -71,8 +71,7 @@ def generate(
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out} exists already", "choose another --out, or remove it first")
     bundle.denoiser.conditioner.of_prompts([image.prompt for image in plan], plan.masks)  # fails before hours are spent
-    with no_space_becomes_one_line(work):
-        work.mkdir(parents=True, exist_ok=True)
+    work_folder(work)
     chunks = [_Chunk(bundle, settings, images, work) for images in _slices(plan.images, settings["micro_batch"])]
     done = 0
     for chunk in chunks:

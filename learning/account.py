@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from cohorts.errors import ArtifactError
-from cohorts.folders import json_digest, read_json, write_json
+from cohorts.folders import json_digest, read_json, work_folder, write_json
 from learning.accounting import Spent, Terms, epsilon_of
 
 KEY_FILE = "privacy.key"
@@ -41,7 +41,7 @@ class Account:
         same = content is not None and content["terms"] == asdict(self.terms) and content["fit"] == self.identity
         if key is None or not same:
             key = secrets.token_hex(KEY_BYTES)
-            self.work.mkdir(parents=True, exist_ok=True)
+            work_folder(self.work)
             _write_key(self.work / KEY_FILE, key)
             write_json(self.work / ACCOUNT_FILE, self._content(key, 0))
 

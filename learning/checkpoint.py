@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from cohorts.errors import ArtifactError
-from cohorts.folders import file_digest, json_digest, publishing, read_json, write_json
+from cohorts.folders import file_digest, json_digest, publishing, read_json, work_folder, write_json
 
 FORMAT_VERSION = 1
 STATE_FILE = "state.json"
@@ -58,10 +58,7 @@ def save_checkpoint(
     Raises:
         ResourceError: the disk is full or cannot be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    for leftover in folder.glob(".step-*.partial-*"):  # of a process that was killed while it wrote
-        shutil.rmtree(leftover, ignore_errors=True)
-    path = folder / f"step-{step:09d}"
+    path = work_folder(folder) / f"step-{step:09d}"
     shutil.rmtree(path, ignore_errors=True)
     with publishing(path) as partial:
         files = {}

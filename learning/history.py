@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from cohorts.errors import MedphantomError
-from cohorts.folders import no_space_becomes_one_line
+from cohorts.folders import no_space_becomes_one_line, work_folder
 from learning.fit_config import FitConfig
 
 METRICS_FILE = "metrics.jsonl"
@@ -46,7 +46,7 @@ class History:
         self._since = time.monotonic()
         if self._accelerator.is_main_process:
             with no_space_becomes_one_line(self._work / METRICS_FILE):
-                self._work.mkdir(parents=True, exist_ok=True)
+                work_folder(self._work)
                 temporary = self._work / f".{METRICS_FILE}.tmp"
                 temporary.write_text("".join(json.dumps(row) + "\n" for row in self.rows), encoding="utf-8")
                 temporary.replace(self._work / METRICS_FILE)
@@ -134,7 +134,7 @@ class History:
         tiles = images.detach().float().clamp(0, 1).cpu()
         folder = self._work / GRIDS
         with no_space_becomes_one_line(folder):
-            folder.mkdir(parents=True, exist_ok=True)
+            work_folder(folder)
             Image.fromarray(_tiled(tiles)).save(folder / f"step-{step:09d}.png")
         if self._config.tracker != "none" and (self._config.track_real_images or not real):
             self._accelerator.get_tracker("tensorboard").log_images({"grid": tiles.numpy()}, step=step)

@@ -13,7 +13,7 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from cohorts.errors import ArtifactError
-from cohorts.folders import json_digest, read_json, write_json
+from cohorts.folders import json_digest, read_json, work_folder, write_json
 from cohorts.preprocess import Preprocess
 from cohorts.progress import Progress
 from cohorts.records import SPLITS, Frozen
@@ -225,7 +225,7 @@ class _Assessment:
         if found is None:
             self.tell(0, 1, name.replace("_", " "))
             found = make()
-            path.parent.mkdir(parents=True, exist_ok=True)
+            work_folder(path.parent)
             write_json(path, found.model_dump(mode="json"))
         self.done_weight += self.weight
         self.weight = 0

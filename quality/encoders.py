@@ -66,7 +66,7 @@ def load_encoder(source: str) -> tuple[ImageEncoder, int, str]:
         )
     where = str(folder) if local else source
     try:
-        processor = AutoImageProcessor.from_pretrained(where, local_files_only=local)
+        processor = AutoImageProcessor.from_pretrained(where, local_files_only=local, trust_remote_code=False)
         model = AutoModel.from_pretrained(where, local_files_only=local, use_safetensors=True, trust_remote_code=False)
     except (OSError, ValueError, ImportError, KeyError) as error:
         raise InputError(
@@ -143,7 +143,7 @@ def load_text_image_encoder(source: str) -> tuple[TextImageEncoder, str, str]:
     local = folder.is_dir()
     where = str(folder) if local else source
     try:
-        processor = AutoImageProcessor.from_pretrained(where, local_files_only=local)
+        processor = AutoImageProcessor.from_pretrained(where, local_files_only=local, trust_remote_code=False)
         tokenizer = AutoTokenizer.from_pretrained(where, local_files_only=local, trust_remote_code=False)
         model = AutoModel.from_pretrained(where, local_files_only=local, use_safetensors=True, trust_remote_code=False)
     except (OSError, ValueError, ImportError, KeyError) as error:

@@ -6,17 +6,18 @@ import json
 import math
 import re
 import shutil
-import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, field_validator
 
+from cohorts.access import private_files, private_folder, share
 from cohorts.errors import ArtifactError, InputError
 from cohorts.folders import no_space_becomes_one_line, read_json
 from cohorts.preprocess import Preprocess
 from cohorts.records import Frozen
+from cohorts.staging import staging
 from cohorts.store import Cohort
 from quality.estimate import Estimate
 from quality.page import Edition, render_page
@@ -254,7 +255,7 @@ def write_report(
         )
         + "\n",
     }
-    write_together(out, pages)
+    write_together(out, pages, shared=(PUBLIC_PAGE, JSON_FILE))
 
 
 def public_facts(facts: RunFacts) -> RunFacts:
@@ -300,36 +301,40 @@ def public_grids(
     return draw_grids(real, synthetic, preprocess, with_real=False, hidden=hidden, reading=reading), ""
 
 
-def write_together(folder: Path, files: Mapping[str, str]) -> None:
+def write_together(folder: Path, files: Mapping[str, str], *, shared: Collection[str] = ()) -> None:
     """Write several files of one folder: all are new afterwards, or all are as they were.
+
+    Args:
+        folder: where; its owner alone can come in.
+        files: name → text.
+        shared: names of those that are made to leave: readable as the umask says, the others by their owner only.
 
     Raises:
         ResourceError: the disk is full or the folder cannot be written.
     """
     with no_space_becomes_one_line(folder / next(iter(files))):
-        folder.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=".report-", dir=folder))
-        try:
+        private_folder(folder)
+        with private_files(), staging(folder / "report") as partial:
             for name, text in files.items():
-                (staging / name).write_text(text, encoding="utf-8")
-            _replace_together(folder, staging, list(files))
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
+                (partial / name).write_text(text, encoding="utf-8")
+                if name in shared:
+                    share(partial / name)
+            _replace_together(folder, partial, list(files))
 
 
-def _replace_together(folder: Path, staging: Path, names: list[str]) -> None:
+def _replace_together(folder: Path, partial: Path, names: list[str]) -> None:
     """Move files into place; when one cannot be moved, put back what was there."""
     for name in names:
         if (folder / name).is_file():
-            shutil.copy2(folder / name, staging / f"{name}.before")
+            shutil.copy2(folder / name, partial / f"{name}.before")
     placed: list[str] = []
     try:
         for name in names:
-            (staging / name).replace(folder / name)
+            (partial / name).replace(folder / name)
             placed.append(name)
     except OSError:
         for name in placed:
-            before = staging / f"{name}.before"
+            before = partial / f"{name}.before"
             if before.exists():
                 before.replace(folder / name)
             else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 from cohorts.errors import InputError
 from cohorts.ingestion.mask_places import beside_images, in_mask_folders, is_image_name, loose_bids_masks
 from cohorts.ingestion.source import Refused, find_path, table_candidates
+from cohorts.limits import read_json_text
 from cohorts.options import IngestOptions
 
 DATASET_FILE = "dataset.json"
@@ -122,8 +122,8 @@ def _dataset_facts(root: Path, files: Sequence[str]) -> DatasetFacts | None:
     try:
         if file.stat().st_size > LARGEST_DATASET_FILE:
             return None
-        said = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        said = read_json_text(file)
+    except (OSError, ValueError):
         return None
     if not isinstance(said, dict):
         return None

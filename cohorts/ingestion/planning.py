@@ -15,6 +15,7 @@ from cohorts.ingestion.layout import Layout
 from cohorts.ingestion.masks import use_masks
 from cohorts.ingestion.people import alike_ids, divide, divide_archive, name_by_path, require_patients, settle_people
 from cohorts.ingestion.plan import Plan
+from cohorts.ingestion.scanning import largest_image_bytes
 from cohorts.ingestion.tables import use_table
 from cohorts.options import IngestOptions
 from cohorts.readers.common import ReadOptions
@@ -137,7 +138,8 @@ def _read_options(options: IngestOptions, dims: Literal[2, 3]) -> ReadOptions:
         split_frames=options.frames == "split",
         min_side=options.min_side,
         min_slices=options.min_slices,
-        max_bytes=options.max_image_mib * 2**20,
+        max_bytes=largest_image_bytes(options),
+        max_expansion=options.max_expansion,
         near_duplicates=options.near_duplicates != "off",
     )
 

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from cohorts.errors import InputError, Reason
 from cohorts.ingestion.layout import Layout, lay_out
 from cohorts.ingestion.source import batches_of, walk
+from cohorts.machine import decoding_bytes, usable_cores
 from cohorts.options import IngestOptions
 from cohorts.progress import Progress
 from cohorts.readers.common import Kind
 from cohorts.readers.tasks import FileHead, Refusal, ScanJob, scan
-from cohorts.workers import Batch, Crashed, Workers, usable_cores
+from cohorts.workers import MEMORY_PER_BYTE, Batch, Crashed, Workers
 
 FILES_PER_SCAN = 32
-MEMORY_PER_IMAGE = 6  # a decoder and a LUT need several copies of an image
-MEMORY_BESIDE = 4 * 2**30
+SCAN_BYTES = 256 * 2**20  # that the headers of a file may take, beside a few times what lies on disk
+SCAN_BYTES_PER_BYTE = 4
 ALL_KINDS: tuple[Kind, ...] = ("dicom", "nifti", "picture", "npz")
 
 
@@ -48,8 +50,17 @@ def lay_out_source(source: Path, root: Path, only: str | None, options: IngestOp
 def make_workers(options: IngestOptions) -> Workers:
     """The processes that decode, each with a bound on memory and time."""
     workers = usable_cores() if options.workers is None else options.workers
-    memory = MEMORY_BESIDE + MEMORY_PER_IMAGE * options.max_image_mib * 2**20
-    return Workers(workers, seconds_per_job=options.seconds_per_file, memory_bytes=memory)
+    return Workers(workers, seconds_per_job=options.seconds_per_file, memory_bytes=memory_for_decoding(options))
+
+
+def memory_for_decoding(options: IngestOptions) -> int:
+    """Memory that the processes that decode may take together, in bytes."""
+    return decoding_bytes() if options.memory_mib is None else options.memory_mib * 2**20
+
+
+def largest_image_bytes(options: IngestOptions) -> int:
+    """How much a file may decode to: as the options say, and as far as the memory for decoding goes."""
+    return min(options.max_image_mib * 2**20, memory_for_decoding(options) // MEMORY_PER_BYTE)
 
 
 def scan_heads(pool: Workers, layout: Layout, options: IngestOptions, progress: Progress | None) -> list[FileHead]:
@@ -57,7 +68,8 @@ def scan_heads(pool: Workers, layout: Layout, options: IngestOptions, progress: 
     root, paths = layout.root, layout.images
     kinds = ALL_KINDS if options.format == "auto" else (options.format,)
     batches = (
-        Batch(tuple(ScanJob(str(root), path, kinds) for path in part)) for part in batches_of(paths, FILES_PER_SCAN)
+        Batch(tuple(ScanJob(str(root), path, kinds) for path in part), limit_bytes=_scan_limit(root, part))
+        for part in batches_of(paths, FILES_PER_SCAN)
     )
     heads: list[FileHead] = []
     for batch, results in pool.map(scan, batches):
@@ -66,6 +78,18 @@ def scan_heads(pool: Workers, layout: Layout, options: IngestOptions, progress: 
         if progress is not None:
             progress(len(heads), len(paths), "looking at files")
     return heads
+
+
+def _scan_limit(root: Path, paths: Sequence[str]) -> int:
+    largest = max((_size(root / path) for path in paths), default=0)
+    return SCAN_BYTES + SCAN_BYTES_PER_BYTE * largest
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:  # told by the reader
+        return 0
 
 
 def _crash_head(path: str) -> FileHead:

@@ -180,7 +180,7 @@ def write_phantoms(
         field = ".".join(str(part) for part in problem["loc"])
         raise InputError(f"phantom option {field} cannot be {problem['input']!r}", problem["msg"]) from None
     folder = Path(out)
-    with publishing(folder) as partial:
+    with publishing(folder, shared=True) as partial:  # nobody is behind these images
         written: list[_Written] = []
         for done, images in enumerate(_patients_written(partial, options, workers), start=1):
             written += images

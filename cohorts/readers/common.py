@@ -18,6 +18,8 @@ LUMINANCE_PER_MILLE = (299, 587, 114)  # ITU-R BT.601
 INTEGER_DTYPES = ("int16", "uint16", "int32", "uint32")
 
 HALF_A_VOXEL = 0.5
+NEVER_A_BOMB = 32 * 2**20  # bytes: whatever decodes to less is decoded
+PIXELS_AT_ONCE = 2**20
 EXACT_IN_DOUBLE = 2**53
 
 NOT_A_FILES_FAULT = (KeyboardInterrupt, SystemExit, MemoryError)
@@ -37,6 +39,7 @@ class ReadOptions:
     min_slices: int
     max_bytes: int
     near_duplicates: bool
+    max_expansion: int = 200
 
 
 @dataclass(slots=True)
@@ -68,6 +71,16 @@ def require_size(total_bytes: int, options: ReadOptions) -> None:
     if total_bytes > options.max_bytes:
         raise UnreadableImage(
             Reason.TOO_LARGE, f"decodes to {total_bytes / 2**20:.0f} MiB, allowed are {options.max_bytes / 2**20:.0f}"
+        )
+
+
+def require_plausible(declared_bytes: int, stored_bytes: int, options: ReadOptions) -> None:
+    """Refuse a file that declares far more pixels than its bytes can tell apart, before any of them is decoded."""
+    if declared_bytes > NEVER_A_BOMB and declared_bytes > options.max_expansion * stored_bytes:
+        raise UnreadableImage(
+            Reason.TOO_LARGE,
+            f"decodes to more than {options.max_expansion} times its bytes on disk: a decompression bomb, or blank; "
+            "max_expansion allows more",
         )
 
 
@@ -111,9 +124,14 @@ def luminance(rgb: Array) -> Array:
     Whole numbers are rounded half up in exact arithmetic, so that every machine finds the same.
     """
     if rgb.dtype.kind in "iu":
-        wide = rgb.astype(np.int64)
-        thousandths = sum(wide[..., channel] * weight for channel, weight in enumerate(LUMINANCE_PER_MILLE))
-        return np.asarray((thousandths + 500) // 1000).astype(rgb.dtype.newbyteorder("="))
+        flat = rgb.reshape(-1, 3)
+        found = np.empty(len(flat), rgb.dtype.newbyteorder("="))
+        wide = np.int64 if rgb.dtype.itemsize > 2 else np.int32
+        for start in range(0, len(flat), PIXELS_AT_ONCE):
+            part = flat[start : start + PIXELS_AT_ONCE].astype(wide)
+            thousandths = sum(part[:, channel] * weight for channel, weight in enumerate(LUMINANCE_PER_MILLE))
+            found[start : start + PIXELS_AT_ONCE] = (thousandths + 500) // 1000
+        return found.reshape(rgb.shape[:-1])
     grey: Array = rgb.astype(np.float64) @ (np.array(LUMINANCE_PER_MILLE) / 1000)
     return grey.astype(rgb.dtype.newbyteorder("="))
 

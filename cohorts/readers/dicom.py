@@ -25,6 +25,7 @@ from cohorts.readers.dicom_file import (
     functional_group,
     has_pixels,
     integer_of,
+    items_of,
     no_pixels,
     numbers_of,
     open_dicom,
@@ -99,10 +100,13 @@ def read_series(paths: Sequence[Path], options: ReadOptions) -> DecodedImage:
     """
     slices: list[_Decoded] = []
     voi: Voi | None = None
+    total = 0
     with quietly():
         for number, path in enumerate(paths):
             ds = open_dicom(path)
             slices.append(_decode(ds, path, options, volume=True))
+            total += sum(plane.nbytes for plane in slices[-1].planes)
+            require_size(total, options)
             if number == len(paths) // 2:
                 voi = voi_of(ds, 0)
     planes = [plane for part in slices for plane in part.planes]
@@ -237,7 +241,7 @@ def _inner(ds: pydicom.Dataset, frame: int, path: Sequence[str]) -> pydicom.Data
     """The data set that holds the last keyword of a path: a functional group, or a sequence in it."""
     group = functional_group(ds, frame, path[0])
     for keyword in path[1:-1]:
-        items = None if group is None else group.get(keyword)
+        items = () if group is None else items_of(group, keyword)
         group = items[0] if items else None
     return group
 

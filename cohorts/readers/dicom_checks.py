@@ -9,7 +9,7 @@ import pydicom
 
 from cohorts.errors import Reason, UnreadableImage
 from cohorts.readers.dicom_decode import JPEG_FAMILY
-from cohorts.readers.dicom_file import code_of, functional_group, integer_of, numbers_of, values_of
+from cohorts.readers.dicom_file import code_of, functional_group, has, integer_of, items_of, numbers_of, values_of
 from cohorts.readers.dicom_header import spacing_of
 
 GREY = {"MONOCHROME1", "MONOCHROME2"}
@@ -49,7 +49,7 @@ def _bits(ds: pydicom.Dataset) -> str:
     allocated = integer_of(ds, "BitsAllocated")
     if allocated not in ALLOCATED:
         return "bits allocated that are missing or packed"
-    if "PixelData" not in ds:
+    if not has(ds, "PixelData"):
         return ""
     stored, high = integer_of(ds, "BitsStored"), values_of(ds, "HighBit")
     if not 1 <= stored <= allocated or len(high) != 1 or not stored - 1 <= integer_of(ds, "HighBit") < allocated:
@@ -63,10 +63,11 @@ def _presentation(ds: pydicom.Dataset) -> str:
     """What would turn some grey values into colours, or turn the direction of brightness twice."""
     meaning = code_of(ds, "PhotometricInterpretation")
     colored = code_of(ds, "PixelPresentation") not in {"", "MONOCHROME"} and meaning in GREY | {"PALETTE COLOR"}
-    if colored or "LargestMonochromePixelValue" in ds or ds.get("EnhancedPaletteColorLookupTableSequence"):
+    if colored or has(ds, "LargestMonochromePixelValue") or items_of(ds, "EnhancedPaletteColorLookupTableSequence"):
         return "grey values of which some stand for colours"
     if meaning == "PALETTE COLOR" and any(
-        keyword in ds for keyword in ("AlphaPaletteColorLookupTableData", "SegmentedAlphaPaletteColorLookupTableData")
+        has(ds, keyword)
+        for keyword in ("AlphaPaletteColorLookupTableData", "SegmentedAlphaPaletteColorLookupTableData")
     ):
         return "a palette with opacity"
     shape = code_of(ds, "PresentationLUTShape")

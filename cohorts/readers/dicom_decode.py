@@ -15,7 +15,7 @@ from pydicom.pixels import convert_color_space, get_decoder
 from cohorts.errors import Reason, UnreadableImage
 from cohorts.readers.common import NOT_A_FILES_FAULT
 from cohorts.readers.dicom_codestream import ends_whole, has_component_transform, jpeg_2000_facts, jpeg_facts
-from cohorts.readers.dicom_file import PIXEL_KEYWORDS, code_of, integer_of
+from cohorts.readers.dicom_file import PIXEL_KEYWORDS, bytes_of, code_of, has, integer_of
 from cohorts.records import Array
 
 LOSSY_JPEG = {uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit}
@@ -63,7 +63,7 @@ def stored_frames(ds: pydicom.Dataset, frames: int) -> Array:
             _require_whole(ds, frames)
         cells = _decoded(ds, encoded, syntax)
         color = _color_space(ds, encoded, syntax)
-        grid = (frames, int(ds.Rows), int(ds.Columns))
+        grid = (frames, integer_of(ds, "Rows"), integer_of(ds, "Columns"))
         cells = cells.reshape((*grid, 3) if color else grid)
     except (UnreadableImage, *NOT_A_FILES_FAULT):
         raise
@@ -89,7 +89,7 @@ def valid_bits(cells: Array, ds: pydicom.Dataset) -> Array:
     """
     allocated, stored = integer_of(ds, "BitsAllocated"), integer_of(ds, "BitsStored")
     high = integer_of(ds, "HighBit")
-    if "PixelData" not in ds or allocated == 1 or (stored == allocated and high == stored - 1):
+    if not has(ds, "PixelData") or allocated == 1 or (stored == allocated and high == stored - 1):
         return cells
     syntax = ds.file_meta.TransferSyntaxUID
     if syntax in JPEG_FAMILY:
@@ -111,13 +111,13 @@ def valid_bits(cells: Array, ds: pydicom.Dataset) -> Array:
 
 def _require_whole(ds: pydicom.Dataset, frames: int) -> None:
     """Refuse uncompressed pixels that are fewer than declared, or more by anything but zeros."""
-    keyword = next(keyword for keyword in PIXEL_KEYWORDS if keyword in ds)
+    keyword = next(keyword for keyword in PIXEL_KEYWORDS if has(ds, keyword))
     samples = max(1, integer_of(ds, "SamplesPerPixel"))
     bits = integer_of(ds, "Rows") * integer_of(ds, "Columns") * frames * samples * integer_of(ds, "BitsAllocated")
     expected = math.ceil(bits / 8)
     if code_of(ds, "PhotometricInterpretation") == "YBR_FULL_422":
         expected = expected // 3 * 2  # two pixels share their chrominance, PS3.3 C.7.6.3.1.2
-    data = ds[keyword].value or b""
+    data = bytes_of(ds, keyword)
     if len(data) < expected:
         raise UnreadableImage(Reason.TRUNCATED, "fewer pixels than the header declares")
     if len(data) > expected + expected % 2 and any(data[expected:]):
@@ -126,10 +126,10 @@ def _require_whole(ds: pydicom.Dataset, frames: int) -> None:
 
 def _encoded_frames(ds: pydicom.Dataset, frames: int, syntax: uid.UID) -> list[bytes]:
     offsets = None
-    if ds.get("ExtendedOffsetTable") and ds.get("ExtendedOffsetTableLengths"):
+    if bytes_of(ds, "ExtendedOffsetTable") and bytes_of(ds, "ExtendedOffsetTableLengths"):
         offsets = (ds.ExtendedOffsetTable, ds.ExtendedOffsetTableLengths)
     try:
-        encoded = list(generate_frames(ds.PixelData, number_of_frames=frames, extended_offsets=offsets))
+        encoded = list(generate_frames(bytes_of(ds, "PixelData"), number_of_frames=frames, extended_offsets=offsets))
     except (AttributeError, KeyError, TypeError, ValueError, EOFError, IndexError) as error:
         detail = f"fragments of pixel data do not make up the declared frames ({type(error).__name__})"
         raise UnreadableImage(Reason.TRUNCATED, detail) from None
@@ -165,7 +165,7 @@ def _decoded(ds: pydicom.Dataset, encoded: Sequence[bytes], syntax: uid.UID) -> 
     if syntax not in JPEG_2000 | JPEG_LS | HTJ2K:
         how["correct_unused_bits"] = False  # done by valid_bits, which looks at HighBit too
     if not encoded:
-        plain = syntax.is_little_endian and integer_of(ds, "SamplesPerPixel") <= 1 and "PixelData" in ds
+        plain = syntax.is_little_endian and integer_of(ds, "SamplesPerPixel") <= 1 and has(ds, "PixelData")
         return (
             _native_cells(ds) if plain and integer_of(ds, "BitsAllocated") > 1 else np.asarray(as_array(ds, **how)[0])
         )
@@ -185,7 +185,7 @@ def _native_cells(ds: pydicom.Dataset) -> Array:
     """Uncompressed grey cells in little endian as they lie in the file: pydicom's way to the same takes much longer."""
     dtype = f"<{'ui'[integer_of(ds, 'PixelRepresentation')]}{integer_of(ds, 'BitsAllocated') // 8}"
     total = integer_of(ds, "Rows") * integer_of(ds, "Columns") * max(1, integer_of(ds, "NumberOfFrames"))
-    return np.frombuffer(ds.PixelData, dtype, count=total)
+    return np.frombuffer(bytes_of(ds, "PixelData"), dtype, count=total)
 
 
 def _lossy_jpeg_frame(encoded: bytes, ds: pydicom.Dataset) -> Array:

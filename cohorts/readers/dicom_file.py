@@ -6,7 +6,7 @@ import logging
 import math
 import warnings
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from io import BytesIO
@@ -21,6 +21,8 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, Exp
 from pydicom.uid import ImplicitVRLittleEndian as Implicit
 
 from cohorts.errors import Reason, UnreadableImage
+from cohorts.readers.dicom_deflate import require_modest_deflate
+from cohorts.readers.dicom_elements import read_plain
 
 DIRECTORY_CLASS = "1.2.840.10008.1.3.10"
 PIXEL_KEYWORDS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
@@ -44,16 +46,25 @@ def quietly() -> Iterator[None]:
         logger.disabled = before
 
 
-def open_dicom(path: Path, **how: Any) -> pydicom.Dataset:
+def open_dicom(path: Path, *, only: Sequence[str] = ()) -> pydicom.Dataset:
     """Read a file; one without preamble or file meta information is taken when it names a SOP class.
+
+    Args:
+        path: a file.
+        only: keywords of the elements that are wanted, all of them before the pixels; by default everything.
 
     Raises:
         UnreadableImage: it is no DICOM file, a directory of others, or it was cut off.
     """
+    require_modest_deflate(path)
+    ds: pydicom.Dataset | None
     try:
-        ds = pydicom.dcmread(path, force=True, **how)
-        sop_class = str(ds.get("SOPClassUID", "")) or str(ds.file_meta.get("MediaStorageSOPClassUID", ""))
-        if "TransferSyntaxUID" not in ds.file_meta:
+        ds = read_plain(path, stop_before_pixels=bool(only))
+        if ds is None:
+            wanted: list[int | str | tuple[int, int]] | None = list(only) or None
+            ds = pydicom.dcmread(path, force=True, stop_before_pixels=bool(only), specific_tags=wanted)
+        sop_class = text_of(ds, "SOPClassUID") or text_of(ds.file_meta, "MediaStorageSOPClassUID")
+        if not has(ds.file_meta, "TransferSyntaxUID"):
             implicit, little = ds.original_encoding
             explicit = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
             ds.file_meta.TransferSyntaxUID = Implicit if implicit else explicit
@@ -63,7 +74,7 @@ def open_dicom(path: Path, **how: Any) -> pydicom.Dataset:
         if isinstance(error, EOFError) or _deflated_part_ends(error) or is_cut_off(path):
             raise UnreadableImage(Reason.TRUNCATED, _CUT_OFF) from None
         raise UnreadableImage(Reason.BROKEN, f"cannot be parsed as DICOM ({type(error).__name__})") from None
-    if not sop_class and not has_pixels(ds) and "Rows" not in ds:
+    if not sop_class and not has_pixels(ds) and not has(ds, "Rows"):
         raise no_pixels(path, "a DICOM data set without SOP class and image")
     if sop_class == DIRECTORY_CLASS:
         raise UnreadableImage(Reason.NOT_AN_IMAGE, "a DICOMDIR")
@@ -126,22 +137,45 @@ def _deflated_part_ends(error: BaseException) -> bool:
 
 def has_pixels(ds: pydicom.Dataset) -> bool:
     """Whether the data set carries pixels of any kind."""
-    return any(keyword in ds for keyword in PIXEL_KEYWORDS)
+    return any(has(ds, keyword) for keyword in PIXEL_KEYWORDS)
 
 
 def functional_group(ds: pydicom.Dataset, frame: int, keyword: str) -> pydicom.Dataset | None:
     """The first item of a functional group macro of one frame: its own, else the shared one."""
     for groups, index in (("PerFrameFunctionalGroupsSequence", frame), ("SharedFunctionalGroupsSequence", 0)):
-        items = ds.get(groups)
-        if items and index < len(items) and items[index].get(keyword):
-            return items[index][keyword][0]
+        items = items_of(ds, groups)
+        inner = items_of(items[index], keyword) if index < len(items) else ()
+        if inner:
+            return inner[0]
     return None
+
+
+def has(ds: pydicom.Dataset, keyword: str) -> bool:
+    """Whether the data set has an element, empty or not."""
+    return _tag(keyword) in ds
+
+
+def items_of(ds: pydicom.Dataset, keyword: str) -> Sequence[pydicom.Dataset]:
+    """The items of a sequence; none when it is absent.
+
+    Raises:
+        Exception: it does not parse; pydicom raises anything.
+    """
+    return (ds.get(keyword) or ()) if has(ds, keyword) else ()
+
+
+def bytes_of(ds: pydicom.Dataset, keyword: str) -> bytes:
+    """The value of an element as it lies in the file; empty when it is absent."""
+    element = ds.get_item(_tag(keyword))
+    return (element.value or b"") if element is not None else b""
 
 
 def values_of(ds: pydicom.Dataset, keyword: str) -> list[Any]:
     """The values of an element; none when it is absent, empty or does not parse."""
     try:
         raw = ds.get_item(_tag(keyword))
+        if raw is None:
+            return []
         if isinstance(raw, RawDataElement) and raw.VR in _ASCII_VRS:  # spares pydicom's conversion, for speed
             text = (raw.value or b"").decode("ascii")
             return [part.strip(" \0") for part in text.split("\\")] if text.strip(" \0") else []

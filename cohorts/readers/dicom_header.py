@@ -12,6 +12,7 @@ import pydicom
 from cohorts.errors import Reason, UnreadableImage
 from cohorts.naming import is_nobody, plain_id
 from cohorts.readers.dicom_file import (
+    has,
     integer_of,
     no_pixels,
     numbers_of,
@@ -150,11 +151,11 @@ def read_head(path: Path) -> DicomHead:
         UnreadableImage: the file is no DICOM image, or was cut off before its pixels.
     """
     with quietly():
-        ds = open_dicom(path, stop_before_pixels=True, specific_tags=_HEAD_TAGS)
+        ds = open_dicom(path, only=_HEAD_TAGS)
         rows, columns = integer_of(ds, "Rows"), integer_of(ds, "Columns")
         if not rows or not columns:
             raise no_pixels(path, "a DICOM object without an image")
-        if str(ds.get("SOPClassUID", "")) in SEGMENTATION_CLASSES:
+        if text_of(ds, "SOPClassUID") in SEGMENTATION_CLASSES:
             raise UnreadableImage(Reason.UNSUPPORTED_PIXELS, "a segmentation: export it as NIfTI or PNG and give masks")
         frames = max(1, integer_of(ds, "NumberOfFrames"))
         samples = max(1, integer_of(ds, "SamplesPerPixel"))
@@ -174,7 +175,7 @@ def read_head(path: Path) -> DicomHead:
             attributes=_attributes(age, codes),
             plane=plane_of(ds, (rows, columns)),
             localizer="LOCALIZER" in image_type,
-            frame_positions="SharedFunctionalGroupsSequence" in ds or "GridFrameOffsetVector" in ds,
+            frame_positions=has(ds, "SharedFunctionalGroupsSequence") or has(ds, "GridFrameOffsetVector"),
             instance=integer_of(ds, "InstanceNumber"),
             frame_of_reference=whole_text_of(ds, "FrameOfReferenceUID"),
             unknown_codes=tuple(keyword for keyword, term in read.items() if term is None and text_of(ds, keyword)),

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pydicom
 
 from cohorts.errors import Reason, UnreadableImage
-from cohorts.readers.dicom_file import values_of
+from cohorts.readers.dicom_file import items_of, values_of
 from cohorts.readers.dicom_values import rescale_of, rescale_source
 
 MEANINGS = {
@@ -43,7 +43,7 @@ def meaning_of(ds: pydicom.Dataset, frame: int) -> Meaning:
     transform = "" if linear is None else "identity" if linear == (1.0, 0.0) else "rescale"
     stated = (values_of(source if keyword == "RescaleType" else ds, keyword) for keyword in MEANINGS)
     return Meaning(
-        "table" if ds.get("ModalityLUTSequence") else transform,
+        "table" if items_of(ds, "ModalityLUTSequence") else transform,
         tuple(tuple(str(value).strip().upper() for value in values) for values in stated),
     )
 

@@ -14,7 +14,16 @@ from pydicom.pixels import apply_color_lut
 
 from cohorts.errors import Reason, UnreadableImage
 from cohorts.readers.common import INTEGER_DTYPES, narrowest
-from cohorts.readers.dicom_file import code_of, functional_group, integer_of, numbers_of, values_of
+from cohorts.readers.dicom_file import (
+    code_of,
+    functional_group,
+    has,
+    integer_of,
+    items_of,
+    numbers_of,
+    text_of,
+    values_of,
+)
 from cohorts.records import Array, Voi
 
 PADDING = {
@@ -46,7 +55,7 @@ def modality_values(stored: Array, ds: pydicom.Dataset, frame: int) -> Array:
         UnreadableImage: the LUT is incomplete or contradicts itself.
     """
     native = stored.astype(stored.dtype.newbyteorder("="), copy=False)
-    table = ds.get("ModalityLUTSequence")
+    table = items_of(ds, "ModalityLUTSequence")
     linear = rescale_of(ds, frame)
     dose = dose_scaling(ds)
     if dose is not None:
@@ -88,7 +97,7 @@ def rescale_of(ds: pydicom.Dataset, frame: int) -> tuple[float, float] | None:
 
 def rescale_source(ds: pydicom.Dataset, frame: int) -> pydicom.Dataset | None:
     """The data set that holds the rescale of a frame: the whole one, else a functional group; ``None`` without any."""
-    if "RescaleSlope" in ds or "RescaleIntercept" in ds:
+    if has(ds, "RescaleSlope") or has(ds, "RescaleIntercept"):
         return ds
     return functional_group(ds, frame, "PixelValueTransformationSequence")
 
@@ -99,8 +108,8 @@ def dose_scaling(ds: pydicom.Dataset) -> float | None:
     Raises:
         UnreadableImage: a dose without it, or with one that is empty, zero or no number: its values mean nothing.
     """
-    dose = code_of(ds, "Modality") == "RTDOSE" or str(ds.get("SOPClassUID", "")) == DOSE_CLASS
-    if not dose and "DoseGridScaling" not in ds:
+    dose = code_of(ds, "Modality") == "RTDOSE" or text_of(ds, "SOPClassUID") == DOSE_CLASS
+    if not dose and not has(ds, "DoseGridScaling"):
         return None
     scaling = numbers_of(ds, "DoseGridScaling", 1)
     if scaling is None or scaling[0] == 0:
@@ -179,7 +188,7 @@ def padding_of(cells: Array, stored: Array, ds: pydicom.Dataset) -> Array | None
         stored: the values of the valid bits.
         ds: their data set.
     """
-    keywords = next((names for keyword, names in PADDING.items() if keyword in ds), PADDING["PixelData"])
+    keywords = next((names for keyword, names in PADDING.items() if has(ds, keyword)), PADDING["PixelData"])
     if not code_of(ds, "PhotometricInterpretation").startswith("MONOCHROME"):
         return None
     value, limit = (numbers_of(ds, keyword, 1) for keyword in keywords)
@@ -255,7 +264,7 @@ def voi_of(ds: pydicom.Dataset, frame: int) -> Voi | None:
         if function in {"LINEAR_EXACT", "SIGMOID"} and width[0] > 0:
             return Voi(center[0] + 0.5, width[0] + 1)
         return None
-    return _range_of_lut(group, ds, frame) if group.get("VOILUTSequence") else None
+    return _range_of_lut(group, ds, frame) if items_of(group, "VOILUTSequence") else None
 
 
 def _range_of_lut(group: pydicom.Dataset, ds: pydicom.Dataset, frame: int) -> Voi | None:
@@ -263,7 +272,7 @@ def _range_of_lut(group: pydicom.Dataset, ds: pydicom.Dataset, frame: int) -> Vo
     try:
         linear = rescale_of(ds, frame)
         signed = bool(integer_of(ds, "PixelRepresentation")) or (linear is not None and linear[1] < 0)
-        signed = signed and not ds.get("ModalityLUTSequence")  # whose output is unsigned
+        signed = signed and not items_of(ds, "ModalityLUTSequence")  # whose output is unsigned
         first, entries = lut_of(group["VOILUTSequence"][0], signed=signed, ds=ds)
     except UnreadableImage:
         return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -20,6 +21,7 @@ ALONE = {0x01, *range(0xD0, 0xD8)}  # markers without a length: TEM, RST0 to RST
 _MARKER_IN_DATA = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 PADDING = bytes(range(1, 255)) * 4
 """Entropy-coded data that a decoder reads only when it has not yet seen all of its blocks."""
+MANY_SCANS = 100  # a progressive picture has about ten, and each one goes over all of its blocks
 MP_ENTRIES, THUMBNAIL = 0xB002, "Large Thumbnail"
 
 
@@ -98,10 +100,28 @@ def scanned(data: bytes) -> JpegFacts:
             following = _MARKER_IN_DATA.search(data, place)
             place = following.start() if following else len(data)
             scan_ends.append(place)
+            if len(scan_ends) > MANY_SCANS:
+                raise UnreadableImage(Reason.TOO_LARGE, f"a JPEG of more than {MANY_SCANS} scans")
     if len(frame) < 6:
         raise UnreadableImage(Reason.UNDECODABLE, "a JPEG without a frame")
     size = int.from_bytes(frame[1:3], "big"), int.from_bytes(frame[3:5], "big")
     return JpegFacts(frame[0], size, frame[5], adobe, tuple(scan_ends))
+
+
+def declared_bytes(path: Path) -> int:
+    """What the frame header of a JPEG file declares, 8 bits a sample; 0 where there is none."""
+    with path.open("rb") as stream:
+        place = 2
+        while place:
+            stream.seek(place)
+            head = stream.read(10)
+            if len(head) < 10 or head[0] != 0xFF or head[1] == SOS:
+                return 0
+            if head[1] in FRAME_HEADERS:
+                return int.from_bytes(head[5:7], "big") * int.from_bytes(head[7:9], "big") * head[9]
+            alone = head[1] in ALONE or head[1] in {0xFF, SOI}
+            place += (1 if head[1] == 0xFF else 2) if alone else 2 + int.from_bytes(head[2:4], "big")
+    return 0
 
 
 def _padded(data: bytes, scan_ends: tuple[int, ...]) -> bytes:

@@ -155,7 +155,10 @@ def _scaled(raw: Array, slope: float, intercept: float) -> Array:
         if max(abs(low), abs(high)) > EXACT_IN_DOUBLE:
             raise UnreadableImage(Reason.UNSUPPORTED_PIXELS, "scaled 64-bit numbers that no float holds exactly")
     with np.errstate(over="ignore", invalid="ignore"):
-        return narrowest(raw.astype(np.float64) * slope + intercept)
+        values = raw.astype(np.float64)
+        values *= slope  # in place: a volume may be large
+        values += intercept
+        return narrowest(values)
 
 
 def _fill(stream: Any, stored: Array) -> None:

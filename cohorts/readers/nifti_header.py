@@ -27,6 +27,7 @@ SPATIAL_UNIT_BITS = 0x07
 SAME_SPACING = 5e-3
 """Relative difference of pixdim and the affine's columns that is rounding: writers keep two or three decimals."""
 HALF_A_VOXEL = 0.5
+LARGEST_OFFSET = 64 * 2**20  # bytes of header and extensions, through which a compressed file has to be read
 STANDARD_SPACES = {3, 4, 5}  # Talairach, MNI 152, another template: a head may have been stretched to fit
 PATIENT_SPACES = {1, 2}  # scanner, aligned to another scan of the patient
 SIZED_AXES = 3
@@ -85,6 +86,8 @@ def _require_layout(header: Any) -> None:
     offset = float(header["vox_offset"])
     if not np.isfinite(offset) or offset % 1:
         raise UnreadableImage(Reason.BROKEN, "vox_offset is no whole number")
+    if offset > LARGEST_OFFSET:
+        raise UnreadableImage(Reason.TOO_LARGE, "vox_offset lies further on than any extension reaches")
     if offset != 0 and offset < header.single_vox_offset:
         raise UnreadableImage(Reason.BROKEN, "vox_offset points into the header")
 

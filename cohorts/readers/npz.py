@@ -13,13 +13,19 @@ import numpy as np
 from numpy.lib import format as npy
 
 from cohorts.errors import Reason, UnreadableImage
-from cohorts.readers.common import DecodedImage, ReadOptions, require_size, settle_color
+from cohorts.readers.common import NEVER_A_BOMB, DecodedImage, ReadOptions, require_size, settle_color
 from cohorts.records import Array
 
 PARTS = ("train", "val", "test")  # their order is the order of rows
 ZIP_MAGIC = b"PK\x03\x04"
 LOCAL_HEADER_BYTES, NAME_LENGTH_AT = 30, 26  # APPNOTE.TXT 4.3.7
 MANY_LABELS = 4096
+MANY_MEMBERS = 1000
+MOST_EXPANSION = 200
+LARGEST_DIRECTORY = 2**20
+END_BYTES = 2**16 + 22  # the end of a zip archive with its comment
+LARGEST_NPY_HEADER = 2**16
+LARGEST_LABELS = 256 * 2**20
 RGB_CHANNELS = 3
 FEW = 4
 """A first or last axis of up to this many may be channels or slices; only a last one of 3 is plainly colour."""
@@ -49,6 +55,8 @@ class NpzHead:
 
 def looks_like_npz(path: Path) -> bool:
     """Whether the file is a zip archive whose members are ``.npy`` arrays, or the beginning of one that was cut off."""
+    if _directory_bytes(path) > LARGEST_DIRECTORY:
+        return False
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
@@ -69,6 +77,8 @@ def read_head(path: Path) -> NpzHead:
     """
     with _archive(path) as archive:
         members = archive.namelist()
+        if len(members) > MANY_MEMBERS:
+            raise UnreadableImage(Reason.TOO_LARGE, f"an archive of more than {MANY_MEMBERS} members")
         if len(set(members)) < len(members):
             raise UnreadableImage(Reason.BROKEN, "two members of the archive have one name")
         for name in sorted(members):  # any member that would be unpickled condemns the archive, needed or not
@@ -85,14 +95,42 @@ def read_head(path: Path) -> NpzHead:
                 raise UnreadableImage(Reason.UNSUPPORTED_PIXELS, f"images of type {dtype}: save them as uint8")
             counts[part] = shape[0] if shape else 0
             shapes.add(_image_shape(shape[1:]))
-            if f"{part}_labels.npy" in members:
+            if f"{part}_labels.npy" in members and counts[part]:
                 labels.append(_labels(archive, part, shape[0]))
+        _require_plausible_rows(archive, counts, path.stat().st_size)
         if len(shapes) > 1 or len(labels) not in {0, len(parts)}:
             raise UnreadableImage(Reason.BROKEN, "the parts of the archive differ in shape or labels")
     image_shape = shapes.pop()
     color = len(image_shape) > 2 and image_shape[-1] == RGB_CHANNELS
     names, exclusive = _label_names(labels)
     return NpzHead(counts, image_shape, len(image_shape) - color, color, names, exclusive)
+
+
+def _directory_bytes(path: Path) -> int:
+    """Size of the list of members as the end of the archive tells it (APPNOTE.TXT 4.3.16); 0 where it does not."""
+    with path.open("rb") as stream:
+        total = stream.seek(0, 2)
+        stream.seek(max(0, total - END_BYTES))
+        end = stream.read()
+    place = end.rfind(b"PK\5\6")
+    if place < 0 or len(end) < place + 22:
+        return 0
+    size = int.from_bytes(end[place + 12 : place + 16], "little")
+    return total if size == 2**32 - 1 else size  # told in the record of ZIP64: no archive of ours is so large
+
+
+def _require_plausible_rows(archive: zipfile.ZipFile, counts: dict[str, int], stored_bytes: int) -> None:
+    """Refuse images that an archive declares and cannot hold: rows of a blank picture have no end."""
+    declared = 0
+    for part, total in counts.items():
+        shape, dtype = _member_header(archive, f"{part}_images.npy")
+        if min(shape, default=0) < 1:
+            raise UnreadableImage(Reason.BROKEN, "a part of the archive without images")
+        declared += total * int(np.prod(shape[1:], dtype=object)) * dtype.itemsize
+    if declared > NEVER_A_BOMB and declared > MOST_EXPANSION * stored_bytes:
+        raise UnreadableImage(
+            Reason.TOO_LARGE, f"its arrays come to more than {MOST_EXPANSION} times its bytes: a decompression bomb"
+        )
 
 
 def _require_known_members(members: list[str]) -> None:
@@ -186,9 +224,27 @@ def _exactly(stream: IO[bytes], total_bytes: int, frame: int) -> bytes:
     return data
 
 
-def _npy_header(stream: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any], bool]:
+class _Again:
+    """A stream that gives some bytes that were read from it a second time."""
+
+    def __init__(self, first: bytes, rest: IO[bytes]) -> None:
+        self._first = first
+        self._rest = rest
+
+    def read(self, total: int) -> bytes:
+        """The next bytes."""
+        given, self._first = self._first[:total], self._first[total:]
+        return given + (self._rest.read(total - len(given)) if total > len(given) else b"")
+
+
+def _npy_header(stream: Any) -> tuple[tuple[int, ...], np.dtype[Any], bool]:
     try:
         version = npy.read_magic(stream)
+        if version != (1, 0):  # its length has four bytes, which NumPy would read before it looks at them
+            length = stream.read(4)
+            if int.from_bytes(length, "little") > LARGEST_NPY_HEADER:
+                raise UnreadableImage(Reason.TOO_LARGE, "the header of an array is larger than any")
+            stream = _Again(length, stream)
         read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
         shape, fortran, dtype = read(stream)
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zipfile.LargeZipFile) as error:
@@ -208,7 +264,9 @@ def _labels(archive: zipfile.ZipFile, part: str, total: int) -> Array:
     """Labels of one part, ``(total, columns)`` int64."""
     name = f"{part}_labels.npy"
     shape, dtype = _member_header(archive, name)
-    columns = int(np.prod(shape[1:], dtype=np.int64))
+    columns = int(np.prod(shape[1:], dtype=object))
+    if total * columns * LARGEST_ITEM > LARGEST_LABELS:
+        raise UnreadableImage(Reason.TOO_LARGE, "labels that take more memory than their images may")
     if shape[:1] != (total,) or dtype.kind not in "iubf" or len(shape) > 2 or columns > MANY_LABELS:
         raise UnreadableImage(Reason.BROKEN, f"labels of shape {shape} and type {dtype} for {total} images")
     try:

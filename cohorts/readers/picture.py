@@ -37,6 +37,19 @@ def picture_format(head: bytes) -> str | None:
     return next((name for magic, name in MAGIC.items() if head.startswith(magic)), None)
 
 
+def declared_bytes(path: Path, head: bytes) -> int:
+    """What a picture declares to decode to; 0 where its reader will say what is wrong with it.
+
+    Args:
+        path: the file.
+        head: its first bytes.
+    """
+    kind = picture_format(head)
+    if kind == "PNG":
+        return png.declared_bytes(head)
+    return jpeg.declared_bytes(path) if kind == "JPEG" else tiff.declared_bytes(path)
+
+
 def read_pictures(path: Path, options: ReadOptions) -> list[DecodedImage]:
     """The picture of a file, or the pages of a TIFF: as images, or in a cohort of volumes as the slices of one.
 

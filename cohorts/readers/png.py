@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,6 +29,7 @@ FIRST_CHUNK = b"\0\0\0\x0dIHDR"
 GREY, RGB, PALETTE, GREY_ALPHA, RGB_ALPHA = 0, 2, 3, 4, 6
 CHANNELS = {GREY: 1, RGB: 3, PALETTE: 1, GREY_ALPHA: 2, RGB_ALPHA: 4}
 ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
+BYTES_AT_ONCE = 2**20
 BELIEVED_CHUNKS = (b"tRNS", b"acTL")  # ancillary ones that decide what the picture is
 
 
@@ -74,23 +75,32 @@ def read_numbers(data: bytes, options: ReadOptions) -> Page:
     return Page(turned(values, orientation), orientation=orientation)
 
 
+def declared_bytes(head: bytes) -> int:
+    """What the header of a PNG declares, with its samples in whole bytes; 0 where there is none."""
+    if len(head) < 26 or not head.startswith(SIGNATURE + FIRST_CHUNK):
+        return 0
+    width, height, bits, color_type = struct.unpack(">IIBB", head[16:26])
+    return int(width) * int(height) * CHANNELS.get(color_type, 1) * (2 if bits == 16 else 1)
+
+
 def checked(data: bytes, options: ReadOptions) -> PngFacts:
     """Facts of a PNG whose chunks are all there and whole, and whose rows are all there.
 
     Raises:
         UnreadableImage: otherwise, or when decoding it would lose values.
     """
-    head, packed, transparency, colors, ended = b"", bytearray(), b"", 0, False
+    packed: list[memoryview] = []
+    head, transparency, colors, ended = b"", b"", 0, False
     for kind, body in _chunks(data):
         if kind == b"IHDR":
-            head = body
+            head = bytes(body)
         elif kind == b"IDAT":
-            packed += body
+            packed.append(body)
         elif kind == b"PLTE":
             colors = len(body) // 3
         elif kind == b"tRNS":
-            transparency = body
-        elif kind == b"acTL" and body[:4] != b"\0\0\0\x01":
+            transparency = bytes(body)
+        elif kind == b"acTL" and bytes(body[:4]) != b"\0\0\0\x01":
             raise UnreadableImage(Reason.UNSUPPORTED_PIXELS, "an animated PNG: save its frames as pictures")
         ended = ended or kind == b"IEND"
     if not head:
@@ -105,13 +115,14 @@ def checked(data: bytes, options: ReadOptions) -> PngFacts:
     require_size(width * height * CHANNELS[color_type] * 2, options)
     if not ended:
         raise UnreadableImage(Reason.TRUNCATED, "a PNG without its end")
-    _require_rows(bytes(packed), _raw_bytes(width, height, bits * CHANNELS[color_type], interlace))
+    _require_rows(packed, _raw_bytes(width, height, bits * CHANNELS[color_type], interlace))
     entries = struct.unpack(f">{len(transparency) // 2}H", transparency[: len(transparency) // 2 * 2])
     named = color_type in {GREY, RGB} and len(entries) == CHANNELS[color_type]
     return PngFacts(bits, color_type, tuple(entry % 2**bits for entry in entries) if named else None, colors)
 
 
-def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+def _chunks(data: bytes) -> Iterator[tuple[bytes, memoryview]]:
+    whole = memoryview(data)
     place = len(SIGNATURE)
     if not FIRST_CHUNK.startswith(data[place : place + len(FIRST_CHUNK)]):
         raise UnreadableImage(Reason.UNDECODABLE, "a PNG that does not begin with its header")
@@ -123,9 +134,9 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
             raise UnreadableImage(Reason.UNDECODABLE, "a PNG chunk without a name")
         if place + 12 + length > len(data):
             raise UnreadableImage(Reason.TRUNCATED, "a PNG that ends within a chunk")
-        body = data[place + 8 : place + 8 + length]
+        body = whole[place + 8 : place + 8 + length]
         believed = kind[:1].isupper() or kind in BELIEVED_CHUNKS  # a capital: critical
-        if believed and zlib.crc32(data[place + 4 : place + 8 + length]) != int.from_bytes(
+        if believed and zlib.crc32(whole[place + 4 : place + 8 + length]) != int.from_bytes(
             data[place + 8 + length : place + 12 + length], "big"
         ):
             raise UnreadableImage(Reason.UNDECODABLE, "a PNG chunk whose checksum is wrong")
@@ -143,11 +154,18 @@ def _raw_bytes(width: int, height: int, pixel_bits: int, interlace: int) -> int:
     return sum(rows * (1 + -(-columns * pixel_bits // 8)) for columns, rows in passes if columns > 0 and rows > 0)
 
 
-def _require_rows(packed: bytes, needed: int) -> None:
+def _require_rows(packed: Sequence[memoryview], needed: int) -> None:
+    """Unpack the rows a piece at a time, and no further than the picture goes; nothing is kept of them."""
     inflate = zlib.decompressobj()
+    found = 0
     try:
-        found = len(inflate.decompress(packed, max(1, needed)))  # 0 would mean no limit
-        inflate.decompress(inflate.unconsumed_tail, 1)  # on to the checksum
+        for body in packed:
+            rest: bytes | memoryview = body
+            while rest and found <= needed and not inflate.eof:  # one byte further: on to the checksum
+                found += len(inflate.decompress(rest, min(BYTES_AT_ONCE, needed + 1 - found)))
+                rest = inflate.unconsumed_tail
+                if found > needed:
+                    break
     except zlib.error:
         raise UnreadableImage(Reason.UNDECODABLE, "compressed rows that are damaged") from None
     if found < needed:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,10 +12,21 @@ from cohorts.duplicates import thumbnail
 from cohorts.errors import Reason, UnreadableImage
 from cohorts.folders import pixel_digest
 from cohorts.readers import dicom, dicom_header, nifti, npz, picture
-from cohorts.readers.common import DecodedImage, Kind, ReadOptions, aligned_mask, checked_mask, require_usable
+from cohorts.readers.common import (
+    NEVER_A_BOMB,
+    DecodedImage,
+    Kind,
+    ReadOptions,
+    aligned_mask,
+    checked_mask,
+    require_plausible,
+    require_size,
+    require_usable,
+)
 from cohorts.records import Array
 
 SNIFFED_BYTES = 352
+MASK_PER_IMAGE_BYTE = 24  # three channels of 64-bit numbers beside an image of bytes
 GROUPS_THAT_START_DICOM = {b"\x02\x00", b"\x08\x00", b"\x00\x08"}  # without preamble, little and big endian
 
 
@@ -144,8 +156,15 @@ def finish(image: DecodedImage, options: ReadOptions) -> ReadyImage:
 
 def sniff(path: Path) -> Kind | None:
     """Format of a file by its content."""
+    return _kind_of(path, _first_bytes(path))
+
+
+def _first_bytes(path: Path) -> bytes:
     with path.open("rb") as stream:
-        head = stream.read(SNIFFED_BYTES)
+        return stream.read(SNIFFED_BYTES)
+
+
+def _kind_of(path: Path, head: bytes) -> Kind | None:
     if head[128:132] == b"DICM":
         return "dicom"
     if picture.picture_format(head) is not None:
@@ -159,13 +178,16 @@ def sniff(path: Path) -> Kind | None:
 
 def _scan(job: ScanJob) -> FileHead:
     path = Path(job.root, job.path)
-    kind = sniff(path)
+    first = _first_bytes(path)
+    kind = _kind_of(path, first)
     if kind is None or kind not in job.kinds:
         detail = "no DICOM, NIfTI, PNG, JPEG, TIFF or .npz" if kind is None else f"a file of another format ({kind})"
         raise UnreadableImage(Reason.NOT_AN_IMAGE, detail)
     size = path.stat().st_size
     if kind == "dicom":
         head = dicom_header.read_head(path)
+        if head.frames > size:
+            raise UnreadableImage(Reason.TRUNCATED, "more frames than the file has bytes")
         return FileHead(job.path, kind, head.decoded_bytes, dicom=head)
     if kind == "npz":
         archive = npz.read_head(path)
@@ -173,17 +195,38 @@ def _scan(job: ScanJob) -> FileHead:
     if kind == "nifti":
         shape, decoded = nifti.read_shape(path)
         return FileHead(job.path, kind, decoded, len([side for side in shape[:3] if side > 1]))
-    return FileHead(job.path, kind, 8 * size)
+    return FileHead(job.path, kind, picture.declared_bytes(path, first) or 8 * size)
 
 
 def _read(job: ReadJob) -> ReadResult:
     result = ReadResult()
+    require_size(job.weight_bytes if job.kind != "picture" else 0, job.options)  # pictures know exactly
+    require_plausible(job.weight_bytes, _stored_bytes(job.paths), job.options)
+    if job.mask is not None:
+        _require_modest_mask(Path(job.mask), job.weight_bytes)
     for image in _decoded(job, result.refusals):
         try:
             result.images.append(finish(_with_mask(image, job), job.options))
         except UnreadableImage as error:
             result.refusals.append(Refusal(error.reason, error.detail, image.frame))
     return result
+
+
+def _stored_bytes(paths: Sequence[str]) -> int:
+    return sum(Path(path).stat().st_size for path in paths)
+
+
+def _require_modest_mask(path: Path, image_bytes: int) -> None:
+    """Refuse a mask that declares far more than a mask of its image could, before it is decoded."""
+    first = _first_bytes(path)
+    kind = _kind_of(path, first)
+    declared = 0
+    if kind == "nifti":
+        declared = nifti.read_shape(path)[1]
+    elif kind == "picture":
+        declared = picture.declared_bytes(path, first)
+    if declared > NEVER_A_BOMB and declared > MASK_PER_IMAGE_BYTE * image_bytes:
+        raise UnreadableImage(Reason.MASK_MISMATCH, "a mask that declares far more pixels than its image has")
 
 
 def _decoded(job: ReadJob, refusals: list[Refusal]) -> list[DecodedImage]:

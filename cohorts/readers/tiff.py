@@ -23,7 +23,7 @@ from cohorts.readers.picture_values import (
     turned,
     widened,
 )
-from cohorts.readers.tiff_directory import count_directories
+from cohorts.readers.tiff_directory import directories
 from cohorts.records import Array
 
 _PHOTOMETRIC = tifffile.PHOTOMETRIC
@@ -63,7 +63,7 @@ def read_numbers(path: Path, options: ReadOptions) -> list[Page]:
 
 
 def _read(path: Path, options: ReadOptions, *, numbers: bool) -> list[Page]:
-    listed = count_directories(path)
+    listed = directories(path).total
     with tifffile.TiffFile(path, _multifile=False) as tiff:
         if len(tiff.pages) < listed or not listed:
             raise UnreadableImage(Reason.UNDECODABLE, "a TIFF directory that cannot be read")
@@ -77,6 +77,16 @@ def _read(path: Path, options: ReadOptions, *, numbers: bool) -> list[Page]:
         bits = sum(page.imagewidth * page.imagelength * page.samplesperpixel * _bits(page) for page in kept)
         require_size(bits // 8, options)
         return [_page(page, path, numbers=numbers) for page in kept]
+
+
+def declared_bytes(path: Path) -> int:
+    """What the pages of a TIFF declare to decode to, reduced copies left out; 0 where its reader will refuse it."""
+    try:
+        return directories(path).declared_bytes
+    except UnreadableImage as error:
+        if error.reason is Reason.TOO_LARGE:
+            raise
+        return 0
 
 
 def _bits(page: Any) -> int:

@@ -34,6 +34,7 @@ UNPACKED_BY_LIBTIFF = {
     tifffile.COMPRESSION.ZSTD,
 }
 EXACT = STORED | DEFLATED | UNPACKED_BY_LIBTIFF
+MANY_SEGMENTS = 2**18
 SHORT, LONG = 3, 4  # TIFF types
 REVERSED_BITS = np.packbits(np.unpackbits(np.arange(256, dtype=np.uint8)[:, np.newaxis], axis=1)[:, ::-1], axis=1)[:, 0]
 
@@ -82,6 +83,8 @@ def require_segments(page: Any, expected: int) -> None:
     Raises:
         UnreadableImage: the file was cut off, or leaves some of them out.
     """
+    if expected > MANY_SEGMENTS:
+        raise UnreadableImage(Reason.TOO_LARGE, f"a TIFF page of more than {MANY_SEGMENTS} strips or tiles")
     if len(page.dataoffsets) != expected or len(page.databytecounts) != expected:
         raise UnreadableImage(Reason.UNDECODABLE, "a TIFF page with too few or too many strips")
     if any(not place or not size for place, size in zip(page.dataoffsets, page.databytecounts, strict=True)):
@@ -127,7 +130,10 @@ def _samples(data: bytes, shape: tuple[int, int, int], page: Any, dtype: np.dtyp
             raise UnreadableImage(Reason.UNSUPPORTED_PIXELS, "a predictor of samples below 8 bits")
         bits = np.unpackbits(np.frombuffer(data, np.uint8).reshape(rows, -1), axis=1)
         bits = bits[:, : columns * samples * page.bitspersample].reshape(*shape, page.bitspersample)
-        return np.asarray(bits @ (1 << np.arange(page.bitspersample)[::-1])).astype(np.uint8)
+        found: Array = np.zeros(shape, np.uint8)
+        for bit in range(page.bitspersample):
+            found = (found << 1) | bits[..., bit]
+        return found
     if page.predictor == tifffile.PREDICTOR.FLOATINGPOINT and dtype.kind == "f":
         return _floats(data, shape, dtype)
     values = np.frombuffer(data, dtype).reshape(shape).astype(dtype.newbyteorder("="))

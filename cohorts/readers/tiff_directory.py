@@ -6,6 +6,7 @@ tifffile ends quietly at the first directory or value that lies beyond the end o
 from __future__ import annotations
 
 import struct
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
@@ -30,16 +31,39 @@ BYTES_PER_VALUE = {
     17: 8,
     18: 8,
 }
-MANY_PAGES = 1_000_000
+MANY_PAGES = 2**14
+MANY_TAGS = 2**12  # of one page
+SHARED_VALUES = 4
+"""How many times its own size the values of a file's tags may come to: writers share some, bombs share all."""
+FEW_VALUES = 2**20  # bytes
+REDUCED_TAG, WIDTH_TAG, LENGTH_TAG, BITS_TAG, SAMPLES_TAG = 254, 256, 257, 258, 277
+SHORT, LONG = 3, 4
 
 
-def count_directories(path: Path) -> int:
-    """How many pages a TIFF file has.
+@dataclass(slots=True)
+class Directories:
+    """What the directories of a file come to.
+
+    Attributes:
+        total: how many there are.
+        declared_bytes: what their pages decode to, in whole bytes a sample; reduced copies are left out.
+        value_bytes: what the values of their tags take.
+    """
+
+    total: int = 0
+    declared_bytes: int = 0
+    value_bytes: int = 0
+
+
+def directories(path: Path) -> Directories:
+    """How many pages a TIFF file has, and what they declare.
 
     Raises:
-        UnreadableImage: a directory or one of its values lies beyond the end of the file, or the chain has no end.
+        UnreadableImage: a directory or one of its values lies beyond the end of the file, the chain has no end, or the
+            directories hold more than any writer needs.
     """
     total_bytes = path.stat().st_size
+    found = Directories()
     with path.open("rb") as stream:
         head = stream.read(16)
         order = "<" if head[:2] == b"II" else ">"
@@ -49,15 +73,20 @@ def count_directories(path: Path) -> int:
         place = struct.unpack(f"{order}Q", head[8:16])[0] if big else struct.unpack(f"{order}I", head[4:8])[0]
         seen: set[int] = set()
         while place:
-            if place in seen or len(seen) > MANY_PAGES:
+            if place in seen:
                 raise UnreadableImage(Reason.UNDECODABLE, "TIFF directories in a circle")
+            if found.total >= MANY_PAGES:
+                raise UnreadableImage(Reason.TOO_LARGE, f"a TIFF of more than {MANY_PAGES} pages")
             seen.add(place)
-            place = _next(stream, place, order, total_bytes, big=big)
-    return len(seen)
+            place = _next(stream, place, order, total_bytes, found, big=big)
+            found.total += 1
+            if found.value_bytes > SHARED_VALUES * total_bytes + FEW_VALUES:
+                raise UnreadableImage(Reason.TOO_LARGE, "a TIFF whose pages share more values than its file holds")
+    return found
 
 
-def _next(stream: IO[bytes], place: int, order: str, total_bytes: int, *, big: bool) -> int:
-    """Where the next directory lies; 0 after the last one."""
+def _next(stream: IO[bytes], place: int, order: str, total_bytes: int, found: Directories, *, big: bool) -> int:
+    """Where the next directory lies; 0 after the last one. What this one declares is added to ``found``."""
     count_format, entry_format, inline, offset_format = ("Q", "HHQ8s", 8, "Q") if big else ("H", "HHI4s", 4, "I")
     count_bytes, entry_bytes = struct.calcsize(order + count_format), struct.calcsize(order + entry_format)
     stream.seek(place)
@@ -67,8 +96,23 @@ def _next(stream: IO[bytes], place: int, order: str, total_bytes: int, *, big: b
     body = stream.read(length) if place + count_bytes + length <= total_bytes else b""
     if len(body) < length or not body:
         raise UnreadableImage(Reason.TRUNCATED, "a TIFF directory beyond the end of the file")
-    for _, kind, count, value in struct.iter_unpack(order + entry_format, body[:-inline]):
+    if entries > MANY_TAGS:
+        raise UnreadableImage(Reason.TOO_LARGE, f"a TIFF page of more than {MANY_TAGS} tags")
+    numbers: dict[int, int] = {}
+    for tag, kind, count, value in struct.iter_unpack(order + entry_format, body[:-inline]):
         size = BYTES_PER_VALUE.get(kind, 0) * count
-        if size > inline and struct.unpack(order + offset_format, value)[0] + size > total_bytes:
-            raise UnreadableImage(Reason.TRUNCATED, "values of a TIFF directory beyond the end of the file")
+        if size > inline:
+            there = struct.unpack(order + offset_format, value)[0]
+            if there + size > total_bytes:
+                raise UnreadableImage(Reason.TRUNCATED, "values of a TIFF directory beyond the end of the file")
+            found.value_bytes += size
+            if tag == BITS_TAG and kind == SHORT:
+                stream.seek(there)
+                numbers[tag] = struct.unpack(f"{order}H", stream.read(2))[0]
+        elif count and kind in {SHORT, LONG}:
+            form = "H" if kind == SHORT else "I"
+            numbers[tag] = struct.unpack_from(order + form, value)[0]
+    if not numbers.get(REDUCED_TAG, 0) & 1:
+        samples = numbers.get(WIDTH_TAG, 0) * numbers.get(LENGTH_TAG, 0) * numbers.get(SAMPLES_TAG, 1)
+        found.declared_bytes += samples * max(8, numbers.get(BITS_TAG, 8)) // 8
     return int(struct.unpack(order + offset_format, body[-inline:])[0])

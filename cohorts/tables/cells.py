@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import io
-import json
 import re
 import tokenize
 import unicodedata
@@ -13,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from cohorts.limits import parse_json
 from cohorts.naming import MISSING_CELLS, comparable, plain_id
 from cohorts.records import NAME_PATTERN
 
@@ -107,7 +107,7 @@ def listed(cell: str) -> list[str] | None:
     if len(cell) < 2 or _BRACKETS.get(cell[0]) != cell[-1]:
         return None
     try:
-        entries = json.loads(cell)
+        entries = parse_json(cell)
     except ValueError:
         entries = None
     if isinstance(entries, list) and all(isinstance(entry, str | int | float | None) for entry in entries):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import codecs
 import csv
-import io
 import json
 import re
 import unicodedata
@@ -15,9 +14,12 @@ from itertools import islice
 from pathlib import Path
 
 import polars as pl
+import pyarrow as pa
 
 from cohorts.errors import InputError
+from cohorts.limits import why_parquet_is_refused
 from cohorts.naming import plain_name
+from cohorts.tables.limits import REMEDY, modest_lines, require_modest_column, require_modest_file
 
 SEPARATORS = (",", ";", "\t", "|")
 SAMPLE_ROWS = 50
@@ -78,7 +80,11 @@ def read_table(path: Path, encoding: str = "auto", known: Collection[str] = ()) 
         InputError: it does not exist, or is no table, or has no rows or no header, or rows of different length.
     """
     try:
-        data = path.read_bytes()
+        with path.open("rb") as stream:
+            parquet = stream.read(4) == _PARQUET
+        if not parquet:
+            require_modest_file(path)
+        data = _PARQUET if parquet else path.read_bytes()
     except FileNotFoundError:
         raise InputError(f"{path} does not exist", "check the path of the table") from None
     except OSError:
@@ -193,7 +199,7 @@ def _check_title(path: Path, text: str, separator: str, known: Collection[str]) 
 
 
 def _filled_rows(text: str, separator: str) -> Iterator[list[str]]:
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+    reader = csv.reader(modest_lines(text, separator), delimiter=separator, strict=True)
     return (row for row in reader if any(cell.strip() for cell in row))
 
 
@@ -234,13 +240,18 @@ def _separator(path: Path, text: str, known: Collection[str]) -> str:
 
 def _from_parquet(path: Path) -> TableFile:
     try:
+        problem = why_parquet_is_refused(path)
         schema = pl.read_parquet_schema(path)
-    except (OSError, pl.exceptions.PolarsError):
+    except (OSError, pa.ArrowException, pl.exceptions.PolarsError):
         raise InputError(f"{path} cannot be read as Parquet", "write the file again") from None
+    if problem:
+        raise InputError(f"{path} declares {problem}", REMEDY)
     columns: list[pl.Series | None] = []
     for name in schema:  # one by one, since a type that cannot be read would cost the whole table
         try:
-            columns.append(_as_text(pl.read_parquet(path, columns=[name])[name]))
+            column = pl.read_parquet(path, columns=[name])[name]
+            require_modest_column(path, column)
+            columns.append(_as_text(column))
         except pl.exceptions.InvalidOperationError:
             columns.append(None)
         except (OSError, pl.exceptions.PolarsError):

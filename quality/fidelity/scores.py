@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,9 @@ from typing import Literal
 
 import numpy as np
 
+from cohorts.folders import work_folder
 from cohorts.records import Array, Frozen
+from cohorts.staging import staging
 from quality.estimate import Estimate
 from quality.features import Fold, NetworkRun
 from quality.fidelity.comparison import compare, compare_label
@@ -108,9 +109,8 @@ def score_run(run: NetworkRun, images: ImageSets, *, draws: int, rng: np.random.
         rng: source of the draws.
         work: private folder, where features lie in memory maps for as long as this takes.
     """
-    work.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="features-", dir=work) as folder:
-        folds = [_features(fold, images, Path(folder) / str(number)) for number, fold in enumerate(run.folds)]
+    with staging(work_folder(work) / "features") as folder:
+        folds = [_features(fold, images, folder / str(number)) for number, fold in enumerate(run.folds)]
         found = compare(folds, draws=draws, rng=rng)
         for shown in images.shown:
             asked = np.flatnonzero(shown.synthetic)

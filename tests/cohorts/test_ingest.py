@@ -179,7 +179,7 @@ def test_a_decoder_that_hangs_costs_only_its_file(tmp_path: Path) -> None:
     zeros = gzip.compress(bytes(2**26), 1)
     start = gzip.compress(head.binaryblock + bytes(4))
     (tmp_path / "s" / "3_slow.nii.gz").write_bytes(start + zeros * 31)  # 2 GiB of nothing take longer than a second
-    result = take_in(tmp_path / "s", tmp_path / "c", workers=1, seconds_per_file=1)
+    result = take_in(tmp_path / "s", tmp_path / "c", workers=1, seconds_per_file=1, max_expansion=2000)
     assert rejections(result) == {"3_slow.nii.gz": "crashed"}
     assert result.accepted == 5
 

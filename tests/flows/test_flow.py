@@ -20,6 +20,7 @@ import pytest
 
 from cohorts.folders import read_json
 from cohorts.store import Cohort
+from flows.api_password import read_password
 from flows.artifact import RunFolder
 from flows.run_flow import _plain
 from flows.serve_flow import interval_seconds
@@ -90,11 +91,15 @@ def test_a_failed_run_leaves_one_line_and_no_pickle(copy: Path, environment: dic
 class Server:
     """The API of a Prefect server, asked over HTTP."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, password: str) -> None:
         self.url = url
+        user, _, secret = password.partition(":")
+        self.client = httpx.Client(auth=(user, secret), timeout=10)
 
     def ask(self, path: str, body: dict[str, Any]) -> Any:
-        return httpx.post(f"{self.url}/api{path}", json=body, timeout=10).raise_for_status().json()
+        token = self.client.get(f"{self.url}/api/csrf-token", params={"client": "test"}).raise_for_status().json()
+        csrf = {"Prefect-Csrf-Token": token["token"], "Prefect-Csrf-Client": "test"}
+        return self.client.post(f"{self.url}/api{path}", json=body, headers=csrf).raise_for_status().json()
 
     def finished(self) -> list[dict[str, Any]]:
         runs: list[dict[str, Any]] = self.ask("/flow_runs/filter", {})
@@ -110,7 +115,9 @@ def serving(copy: Path, environment: dict[str, str]) -> Iterator[tuple[subproces
         try:
             assert process.stdout is not None
             url = next(line.split()[1] for line in process.stdout if line.startswith("Prefect: "))
-            yield process, Server(url)
+            server = Server(url, read_password(copy / "runs" / ".prefect"))
+            with server.client:
+                yield process, server
         finally:
             process.kill()
 

@@ -148,6 +148,29 @@ def test_an_unset_variable_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         load_recipe(written(tmp_path, "cohort: {source: '${HOSPITAL}/images'}"))
 
 
+@pytest.mark.parametrize(
+    "field",
+    [
+        "generator.intended_use=made with ${API_TOKEN}",
+        "cohort.public_phrase=${API_TOKEN}",
+        "generator.init_from=${API_TOKEN}/base",
+        "assess.features=['${API_TOKEN}']",
+        "assess.networks=['${API_TOKEN}']",
+        "cohort.options.label_columns=['${API_TOKEN}']",
+        "plan={kind: counts, counts: {x: 1}, texts: ['${API_TOKEN}']}",
+    ],
+)
+def test_variables_stand_for_paths_only_so_that_no_secret_gets_into_a_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, field: str
+) -> None:
+    monkeypatch.setenv("API_TOKEN", "hunter2-secret")
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(written(tmp_path, MINIMAL), [field])
+    assert "hunter2" not in str(caught.value)
+    if "no field" not in str(caught.value):
+        assert "stands for an environment variable in paths only" in str(caught.value)
+
+
 def test_the_name_is_that_of_the_file_unless_given(tmp_path: Path) -> None:
     assert load_recipe(written(tmp_path, MINIMAL)).recipe.name == "recipe"
     assert load_recipe(written(tmp_path, MINIMAL + "name: other")).recipe.name == "other"

@@ -3,6 +3,8 @@ from __future__ import annotations
 import json
 import pickle
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -163,3 +165,24 @@ def test_files_outside_the_folder_are_never_looked_at(copy: Path) -> None:
     (copy / "digest.json").write_text(json.dumps(listed))
     with pytest.raises(BundleError, match="names a file outside the bundle"):
         GeneratorBundle.load(copy)
+
+
+@pytest.mark.parametrize("part", ["autoencoder", "denoiser"])
+def test_a_forged_size_is_refused_before_the_network_is_built(copy: Path, part: str) -> None:
+    file = copy / part / "config.json"
+    config = json.loads(file.read_text())
+    config["channels"] = [64 * width for width in config["channels"]]
+    file.write_text(json.dumps(config))
+    listed = json.loads((copy / "digest.json").read_text())
+    listed["files"][f"{part}/config.json"] = file_digest(file)
+    (copy / "digest.json").write_text(json.dumps(listed))
+    code = (
+        "import resource, sys\nfrom cohorts.errors import BundleError\nfrom generators.bundle import GeneratorBundle\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "try:\n    GeneratorBundle.load(sys.argv[1])\nexcept BundleError as error:\n    print(error)\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(copy)], capture_output=True, text=True, check=True)
+    line, kib = done.stdout.splitlines()
+    assert "describes a larger network than the weights in it" in line
+    assert int(kib) < 100 * 1024

@@ -183,7 +183,9 @@ def test_checkpoints_hold_no_pickle_and_only_the_last_two_stay(tmp_path: Path) -
 
 def test_leftovers_of_a_killed_writer_are_ignored_and_removed(tmp_path: Path) -> None:
     folder = tmp_path / "checkpoints"
-    leftover = folder / ".step-000000099.partial-12345"
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    leftover = folder / f".step-000000099.partial-{dead.pid}"
     leftover.mkdir(parents=True)
     (leftover / "network.safetensors").write_bytes(b"half")
     assert latest_checkpoint(folder) is None

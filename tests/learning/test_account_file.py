@@ -1,0 +1,132 @@
+"""The account on disk, without a fit: what is written, when a key is kept, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import stat
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cohorts.errors import ArtifactError
+from cohorts.folders import json_digest
+from learning.account import ACCOUNT_FILE, KEY_BYTES, KEY_FILE, Account
+from learning.accounting import Terms, epsilon_of
+
+TERMS = Terms(noise_multiplier=2.0, sample_rate=0.25, delta=0.01, clip_norm=0.5, draws=3, total_units=8)
+
+
+def opened(work: Path, *, steps: int = 0, terms: Terms = TERMS, identity: str = "fit") -> Account:
+    """An account of so many steps."""
+    account = Account(work, terms, identity)
+    account.open()
+    account.resume(0, None)
+    for step in range(steps):
+        account.pay(step, write=True)
+    return account
+
+
+def written(work: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((work / ACCOUNT_FILE).read_text())
+    return found
+
+
+def test_an_account_says_terms_fit_and_steps_and_a_digest_of_its_key(tmp_path: Path) -> None:
+    account = opened(tmp_path / "deep" / "work", steps=2)
+    key = (tmp_path / "deep" / "work" / KEY_FILE).read_text()
+    assert account.key == key
+    assert (KEY_BYTES, len(bytes.fromhex(key))) == (32, 32)
+    assert stat.S_IMODE((tmp_path / "deep" / "work" / KEY_FILE).stat().st_mode) == 0o600
+    assert written(tmp_path / "deep" / "work") == {
+        "terms": asdict(TERMS),
+        "fit": "fit",
+        "key": json_digest(key),
+        "steps_begun": 2,
+    }
+
+
+def test_nothing_is_paid_before_the_first_step(tmp_path: Path) -> None:
+    assert Account(tmp_path, TERMS, "fit").steps_begun == opened(tmp_path).steps_begun == 0
+
+
+def test_a_step_is_paid_for_once_and_a_second_process_writes_nothing(tmp_path: Path) -> None:
+    account = opened(tmp_path, steps=3)
+    account.pay(1, write=True)  # again, after a resume
+    account.pay(2, write=True)
+    assert (account.steps_begun, written(tmp_path)["steps_begun"]) == (3, 3)
+    account.pay(3, write=False)
+    assert (account.steps_begun, written(tmp_path)["steps_begun"]) == (4, 3)
+    account.pay(4, write=True)
+    assert written(tmp_path)["steps_begun"] == 5
+
+
+def test_opening_again_keeps_key_and_steps_on_the_same_terms_only(tmp_path: Path) -> None:
+    first = opened(tmp_path, steps=3)
+    again = Account(tmp_path, TERMS, "fit")
+    again.open()
+    again.resume(0, None)
+    assert (again.key, again.steps_begun) == (first.key, 3)
+    for terms, identity in ((replace(TERMS, draws=4), "fit"), (TERMS, "another")):
+        before = (tmp_path / KEY_FILE).read_text()
+        other = opened(tmp_path, terms=terms, identity=identity)
+        assert other.key != before
+        assert other.steps_begun == 0
+
+
+@pytest.mark.parametrize("file", [ACCOUNT_FILE, KEY_FILE])
+@pytest.mark.parametrize("content", [None, b"", b"{}", b"[1]", b"\xff", b"ab" * 31, b"ab" * 33])
+def test_a_damaged_account_is_begun_anew_and_never_resumed(tmp_path: Path, file: str, content: bytes | None) -> None:
+    before = opened(tmp_path, steps=3).key
+    if content is None:
+        (tmp_path / file).unlink()
+    else:
+        (tmp_path / file).write_bytes(content)
+    with pytest.raises(ArtifactError, match=r"of the 2 private steps in .* is missing or damaged; restore it"):
+        Account(tmp_path, TERMS, "fit").resume(2, Account(tmp_path, TERMS, "fit").state(2))
+    anew = opened(tmp_path)
+    assert anew.key != before
+    assert anew.steps_begun == written(tmp_path)["steps_begun"] == 0
+
+
+def test_a_key_of_another_fit_is_refused(tmp_path: Path) -> None:
+    opened(tmp_path, steps=3)
+    (tmp_path / KEY_FILE).write_text("ab" * 32)
+    with pytest.raises(ArtifactError, match="is missing or damaged"):
+        Account(tmp_path, TERMS, "fit").resume(0, None)
+
+
+def test_an_account_has_as_many_steps_as_the_weights_learned_from_or_more(tmp_path: Path) -> None:
+    account = opened(tmp_path, steps=3)
+    for step in (3, 2):
+        resumed = Account(tmp_path, TERMS, "fit")
+        resumed.resume(step, account.state(step))
+        assert resumed.steps_begun == 3
+    with pytest.raises(ArtifactError, match=r"of the 4 private steps .* is of other steps"):
+        Account(tmp_path, TERMS, "fit").resume(4, account.state(4))
+
+
+@pytest.mark.parametrize(("terms", "identity"), [(replace(TERMS, draws=4), "fit"), (TERMS, "another")])
+def test_an_account_on_other_terms_or_of_another_fit_is_refused(tmp_path: Path, terms: Terms, identity: str) -> None:
+    opened(tmp_path, steps=3)
+    with pytest.raises(ArtifactError, match="is of other steps"):
+        Account(tmp_path, terms, identity).resume(0, None)
+
+
+def test_an_account_differs_from_no_checkpoint_of_its_own(tmp_path: Path) -> None:
+    account = opened(tmp_path, steps=3)
+    assert account.state(2) == {**asdict(TERMS), "steps": 2}
+    for saved in (None, account.state(1), {**account.state(2), "noise_multiplier": 1.9}):
+        with pytest.raises(ArtifactError, match="differs from that in the checkpoint"):
+            Account(tmp_path, TERMS, "fit").resume(2, saved)
+    Account(tmp_path, TERMS, "fit").resume(0, None)  # before the first step there is none
+
+
+def test_all_steps_that_were_begun_are_spent(tmp_path: Path) -> None:
+    spent = opened(tmp_path, steps=3).spent()
+    mechanism = TERMS.mechanism(3)
+    assert (spent.steps, spent.terms) == (3, TERMS)
+    assert spent.epsilon == epsilon_of(mechanism, 0.01)
+    assert spent.epsilon_rdp == epsilon_of(mechanism, 0.01, accountant="rdp")
+    assert 0 < spent.epsilon < spent.epsilon_rdp
