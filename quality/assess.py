@@ -28,6 +28,7 @@ from quality.fidelity.scores import ImageSets, RunScores, Shown, estimates_of, s
 from quality.fixed_networks import encoder, filter_bank, radiomics, volume_filters
 from quality.material import Material, Probes
 from quality.parts import Context, CopyScores, Estimates, LabelScores, copy_part, diversity_part, label_part, mask_part
+from quality.privacy.gate import JUDGE_VERSION
 from quality.privacy.membership import SMALLEST
 from quality.privacy_part import MembershipScores, membership_part
 from quality.quality_report import CopySummary, MembershipSummary, QualityReport, Verdict
@@ -161,7 +162,7 @@ class _Assessment:
         by = self.names[0]
         copies = self.part(
             "copies",
-            [config.copies.model_dump(), by, trainer if by in TRAINED else None],
+            [JUDGE_VERSION, config.copies.model_dump(), by, trainer if by in TRAINED else None],
             CopyScores,
             lambda: copy_part(self.context, self.run(by, 0).folds[0].network),
         )
@@ -314,7 +315,18 @@ def _verdict(
         return "fail", (*found, *against)
     if found or gaps:
         return "inconclusive", (*found, *gaps)
-    return "screened", copies.reasons
+    return "screened", (*copies.reasons, *_attacked_by(attacked))
+
+
+def _attacked_by(attacked: MembershipSummary | None) -> Iterator[str]:
+    """What the attacks through the images reached."""
+    for result in () if attacked is None else attacked.results:
+        interval = result.auroc.interval
+        if result.target == "images" and interval is not None:
+            yield (
+                f"by {result.attack} training patients are told from others with AUROC {result.auroc.value:.2f} "
+                f"[{interval[0]:.2f}, {interval[1]:.2f}]; an interval above {result.limit:.2f} would fail the set"
+            )
 
 
 def _not_attacked(attacked: MembershipSummary | None, config: AssessConfig) -> Iterator[str]:

@@ -18,6 +18,7 @@ from quality.privacy.likeness import Likeness
 from quality.quality_report import ControlKind, CopyResult, CopySummary, SimilarityHistogram, Verdict
 
 BINS = 40
+JUDGE_VERSION = 2  # raise it when the same evidence is weighed otherwise: what was judged before is judged anew
 BLIND_SPOTS = (
     "copies of a part of an image, such as one lesion, or text burned into a corner",
     "copies disguised in other or stronger ways than those that were planted",
