@@ -16,6 +16,7 @@ from flows.facts import machine, versions
 from flows.formal import formal_facts
 from flows.plans import BalancePlan
 from flows.progress import watcher
+from flows.provenance import learned_from, not_its_patients
 from flows.settings import AugmentPart
 from flows.steps import training_curves
 from flows.utility import STUDY_FILE, TABLE_FILE, drawn_by, trained_bundle
@@ -177,13 +178,12 @@ class _Augmentation:
     def _loaded(self, path: Path) -> GeneratorBundle:
         """A generator, with a warning where it learned from other patients: some of these may be in ``test``."""
         from generators.bundle import GeneratorBundle
-        from generators.training_data import training_digest
 
         bundle = GeneratorBundle.load(path)
-        if bundle.facts.training_digest != training_digest(self.cohort):
+        if not learned_from(bundle, self.cohort):
             watcher().note(
                 "warning: the generator did not learn from exactly these training images: if it saw test patients, "
-                "the answer flatters it"
+                "the answer flatters it, and its images are not screened"
             )
         return bundle
 
@@ -203,7 +203,8 @@ class _Augmentation:
         )
         shown = watcher().stage("assess")
         place = work / "assess"
-        return assess(self.cohort, made, self.preprocess, config, work=place, probes=probes_of(maker), progress=shown)
+        found = assess(self.cohort, made, self.preprocess, config, work=place, probes=probes_of(maker), progress=shown)
+        return found if learned_from(maker, self.cohort) else not_its_patients(found)
 
     def _studied(self, sets: Sequence[Cohort], work: Path) -> StudyReport:
         from quality.utility.study import run_study

@@ -19,6 +19,7 @@ from flows.failure import reported
 from flows.formal import formal_facts
 from flows.job import Job, Refs
 from flows.progress import clock, watcher
+from flows.provenance import check_provenance
 from flows.twin import twin_facts
 
 if TYPE_CHECKING:
@@ -213,9 +214,11 @@ def _assess(job: Job, refs: Refs, out: Path, work: Path, progress: Progress) -> 
     from quality.assess import assess
 
     bundle = GeneratorBundle.load(Path(refs["train"].path))
+    real, synthetic = Cohort.open(refs["ingest"].path), Cohort.open(refs["generate"].path)
+    check_provenance(real, synthetic, bundle)
     report = assess(
-        Cohort.open(refs["ingest"].path),
-        Cohort.open(refs["generate"].path),
+        real,
+        synthetic,
         bundle.facts.preprocess,
         job.recipe.assess,
         work=work,

@@ -16,6 +16,7 @@ from cohorts.progress import Progress
 from flows.facts import machine, versions
 from flows.formal import formal_facts
 from flows.progress import watcher
+from flows.provenance import check_provenance
 
 if TYPE_CHECKING:
     from cohorts.ingest import IngestResult
@@ -182,21 +183,19 @@ def assess(
         progress: told about each step.
 
     Raises:
-        InputError: the cohorts cannot be compared, or ``out`` exists.
+        InputError: the cohorts cannot be compared, the bundle learned from others or drew other images, or ``out``
+            exists.
     """
-    from cohorts.scale import check_same_scale
     from flows.probes import probes_of
     from flows.steps import training_curves
-    from generators.training_data import training_digest
     from quality.assess import assess as score
     from quality.report import RunFacts, write_report
 
     refuse_existing(out)
     shown = progress or watcher().stage("assess")
     loaded = None if bundle is None else load_bundle(bundle)
-    if loaded is not None and training_digest(real) != loaded.facts.training_digest:
-        remedy = "leave the bundle out, or give the cohort that it learned from"
-        check_same_scale(real, preprocess, called="real images", remedy=remedy)
+    if loaded is not None:
+        check_provenance(real, synthetic, loaded)
     probes = None if loaded is None else probes_of(loaded)
     digests = {"ingest": real.digest, "generate": synthetic.digest}
 

@@ -21,13 +21,15 @@ from cohorts.scale import own_reading
 from cohorts.store import Cohort
 from quality.cautions import cautions
 from quality.condition_part import attribute_part, text_part
-from quality.config import AssessConfig
+from quality.config import AssessConfig, MembershipConfig
 from quality.estimate import Estimate
 from quality.features import NetworkRun, check_names, cross_fitted, simulated
 from quality.fidelity.scores import ImageSets, RunScores, Shown, estimates_of, score_run
 from quality.fixed_networks import encoder, filter_bank, radiomics, volume_filters
 from quality.material import Material, Probes
 from quality.parts import Context, CopyScores, Estimates, LabelScores, copy_part, diversity_part, label_part, mask_part
+from quality.privacy.gate import JUDGE_VERSION
+from quality.privacy.membership import SMALLEST
 from quality.privacy_part import MembershipScores, membership_part
 from quality.quality_report import CopySummary, MembershipSummary, QualityReport, Verdict
 from quality.radiomics import LEAST_REFERENCE
@@ -160,7 +162,7 @@ class _Assessment:
         by = self.names[0]
         copies = self.part(
             "copies",
-            [config.copies.model_dump(), by, trainer if by in TRAINED else None],
+            [JUDGE_VERSION, config.copies.model_dump(), by, trainer if by in TRAINED else None],
             CopyScores,
             lambda: copy_part(self.context, self.run(by, 0).folds[0].network),
         )
@@ -169,7 +171,7 @@ class _Assessment:
         )
         known = material.real.schema.patients == "known"
         summary = copies.summary
-        verdict, verdict_reasons = _verdict(summary, attacked.summary)
+        verdict, verdict_reasons = _verdict(summary, attacked.summary, config)
         return QualityReport(
             real_digest=material.real.digest,
             synthetic_digest=material.synthetic.digest,
@@ -298,14 +300,53 @@ class _Assessment:
         )
 
 
-def _verdict(copies: CopySummary | None, attacked: MembershipSummary | None) -> tuple[Verdict, tuple[str, ...]]:
-    """The empirical verdict: what was found outweighs what was not."""
+def _verdict(
+    copies: CopySummary | None, attacked: MembershipSummary | None, config: AssessConfig
+) -> tuple[Verdict, tuple[str, ...]]:
+    """The empirical verdict: what was found outweighs what was not, and what was not looked for screens nothing."""
     against = () if attacked is None else attacked.reasons
+    gaps = tuple(_not_attacked(attacked, config))
     if copies is None:
-        return ("fail", (*against, *NO_SEARCH)) if against else ("inconclusive", NO_SEARCH)
-    if not against:
-        return copies.verdict, copies.reasons
-    return "fail", (*(copies.reasons if copies.verdict != "screened" else ()), *against)
+        return ("fail", (*against, *NO_SEARCH)) if against else ("inconclusive", (*NO_SEARCH, *gaps))
+    found = copies.reasons if copies.verdict != "screened" else ()
+    if against or copies.verdict == "fail":
+        return "fail", (*found, *against)
+    if found or gaps:
+        return "inconclusive", (*found, *gaps)
+    return "screened", (*copies.reasons, *_attacked_by(attacked))
+
+
+def _attacked_by(attacked: MembershipSummary | None) -> Iterator[str]:
+    """What the attacks through the images reached."""
+    for result in () if attacked is None else attacked.results:
+        interval = result.auroc.interval
+        if result.target == "images" and interval is not None:
+            yield (
+                f"by {result.attack} training patients are told from others with AUROC {result.auroc.value:.2f} "
+                f"[{interval[0]:.2f}, {interval[1]:.2f}]; an interval above {result.limit:.2f} would fail the set"
+            )
+
+
+def _not_attacked(attacked: MembershipSummary | None, config: AssessConfig) -> Iterator[str]:
+    """Why the attacks on membership say too little to screen a set."""
+    usual = MembershipConfig()
+    if attacked is None:
+        yield (
+            f"membership could not be tested: fewer than {SMALLEST} training patients, or others"
+            if config.membership.enabled
+            else "membership was not tested (assess.membership.enabled is false)"
+        )
+        return
+    if config.membership.images < usual.images:
+        yield f"assess.membership.images {config.membership.images} is less than the {usual.images} that screen a set"
+    for result in attacked.results:
+        interval = result.auroc.interval
+        tolerated = result.limited_by == "recipe" and interval is not None and interval[0] > usual.limit
+        if result.target == "images" and tolerated and not result.flagged:
+            yield (
+                f"by {result.attack} training patients are told from others, which the recipe tolerates up to "
+                f"{result.limit:g}: that screens no set"
+            )
 
 
 def _details(scored: Sequence[Sequence[RunScores]]) -> Iterator[Estimate]:

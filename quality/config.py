@@ -110,12 +110,14 @@ class CopyConfig(Frozen):
         side: thumbnails have this many pixels a side; null: 32 for images, 16 for volumes.
         mirror: also try the mirror image (left and right exchanged).
         repeats: random subsets of training patients, as many images as ``gate`` has, behind the share in train.
-        kinds: copies that are planted as positive controls.
-        core: kinds that must be covered, else the verdict is *inconclusive*. By default what every generator that
-            copies does (its own reconstruction), and what costs nothing to try.
+        kinds: copies that are planted as positive controls. Without each of the default core kinds the verdict is
+            *inconclusive* at best.
+        core: kinds that must be covered, else the verdict is *inconclusive*. The default ones always must: what every
+            generator that copies does (its own reconstruction), and what costs nothing to try. Others may be added.
         controls: planted copies of each kind. A recall of .95 is shown by 59 found of 59, 92 of 93, 122 of 124; with a
             hundred, one that is missed by chance does not decide.
-        least_recall: smallest 95 % lower bound of a kind's recall at which it is called covered.
+        least_recall: smallest 95 % lower bound of a kind's recall at which it is called covered. A laxer one than the
+            default, here as in the next two, screens no set.
         flag_level: chance with which an honest image may be flagged. At one in a hundred a reader looks through ten
             false flags in a thousand images.
         significance: chance with which an honest set may fail, over all tests together. A set of which one in fifty
@@ -147,8 +149,8 @@ class MembershipConfig(Frozen):
     """How membership and disclosure are tested.
 
     Attributes:
-        enabled: whether they are.
-        images: images at most of each split.
+        enabled: whether they are; without, no set is screened.
+        images: images at most of each split; fewer than by default screen no set.
         weights: also attack the weights of the generator, by its loss and by proximal initialization: where they are to
             be shared.
         limit: area under the ROC curve above which the whole interval of an attack must lie for it to have succeeded,
@@ -217,14 +219,15 @@ class StudyConfig(Frozen):
         classifier: how it is trained; every arm takes the same number of steps.
         classifier_seeds: trainings of every arm.
         ratios: synthetic images per real one, for the arms that mix them.
-        primary: labels that the question is about; Holm's correction goes over these. Empty: all.
+        primary: labels that the question is about; Holm's correction goes over these and their mean, over all arms and
+            ratios. Empty: all.
         oversample_to: images of each primary label in the arm ``oversampled``; null: every label as often as the most
             frequent one.
         classical: how images are varied in the arms ``classical`` and ``classical_and_synthetic``.
         bootstrap: samples behind the intervals of what has no formula (average precision, calibration).
         least_train: positive training patients below which a label is refused.
         least_test: positive test patients below which a label is refused, also in a subgroup.
-        significance: of the p values after Holm's correction over labels.
+        significance: of the p values after Holm's correction over labels, arms and ratios.
     """
 
     seed: Annotated[int, Field(ge=0)] = 0

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,13 @@ from torch.nn import functional
 from cohorts.errors import InputError
 from cohorts.guard import user_path
 from cohorts.records import Array
+from conditioning.weights import UNREADABLE
 from quality.classifier import weights_digest
 
 BATCH = 32
+NO_ENCODER, ONE_WIDTH = "is no image encoder of one width", "choose a vision transformer"
+PROBES = 4  # images that an encoder is shown twice
+SAME = 1e-4  # of the largest feature: what order of summation may change between two calls
 CONFIG_FILES = ("config.json", "preprocessor_config.json", "model.safetensors")
 
 
@@ -53,7 +58,8 @@ def load_encoder(source: str) -> tuple[ImageEncoder, int, str]:
         The module, its number of features, and a name for tables.
 
     Raises:
-        InputError: it cannot be had, has no safetensors, or is no image encoder.
+        InputError: it cannot be had, has no safetensors, lacks weights, is no image encoder, or answers otherwise when
+            asked again.
     """
     from transformers import AutoImageProcessor, AutoModel
 
@@ -67,16 +73,72 @@ def load_encoder(source: str) -> tuple[ImageEncoder, int, str]:
     where = str(folder) if local else source
     try:
         processor = AutoImageProcessor.from_pretrained(where, local_files_only=local, trust_remote_code=False)
-        model = AutoModel.from_pretrained(where, local_files_only=local, use_safetensors=True, trust_remote_code=False)
-    except (OSError, ValueError, ImportError, KeyError) as error:
+        with _quietly():
+            model, info = AutoModel.from_pretrained(
+                where, local_files_only=local, use_safetensors=True, trust_remote_code=False, output_loading_info=True
+            )
+    except (*UNREADABLE, ImportError) as error:
         raise InputError(
             f"feature network {source!r} cannot be loaded ({type(error).__name__})",
             f"give a folder with {', '.join(CONFIG_FILES)}, or a hub id where the hub can be reached",
         ) from None
+    _check_whole(f"feature network {source!r}", info)
     size = getattr(model.config, "hidden_size", None)
     if not isinstance(size, int):
-        raise InputError(f"feature network {source!r} is no image encoder of one width", "choose a vision transformer")
-    return ImageEncoder(model.eval(), processor), size, folder.name if local else source
+        raise InputError(f"feature network {source!r} {NO_ENCODER}", ONE_WIDTH)
+    module = ImageEncoder(model.eval(), processor)
+    _check_answers(f"feature network {source!r}", module, size)
+    return module, size, folder.name if local else source
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """The library's bars and reports of loading are not printed: what is wrong is said in one line."""
+    from transformers.utils import logging
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def _check_whole(what: str, info: dict[str, Any]) -> None:
+    """Refuse a network of which some weights were not read: the library leaves those random."""
+    absent = sorted(info["missing_keys"])
+    others = len(info.get("mismatched_keys") or ())
+    if absent or others:
+        first = f" ({absent[0]}{', …' if len(absent) > 1 else ''})" if absent else ""
+        raise InputError(
+            f"{what}: {len(absent)} of its weights are missing from the checkpoint{first}, {others} are of another "
+            "shape; they would be random",
+            "bring the config.json and the weights that were saved together",
+        )
+
+
+def _check_answers(what: str, module: nn.Module, size: int) -> None:
+    """Refuse an encoder that answers otherwise when asked again, or not with one vector of its width per image."""
+    grey = torch.rand((PROBES, 1, 64, 64), generator=torch.Generator().manual_seed(0)) * 2 - 1
+    try:
+        with torch.inference_mode():
+            first, again = module(grey).float(), module(grey).float()
+    except (RuntimeError, ValueError, TypeError, AttributeError, KeyError) as error:
+        raise InputError(
+            f"{what} cannot look at an image ({type(error).__name__})", "choose an encoder of images, such as DINOv2"
+        ) from None
+    if first.shape != (PROBES, size):
+        raise InputError(f"{what} {NO_ENCODER}", ONE_WIDTH)
+    if not bool(torch.isfinite(first).all()):
+        raise InputError(f"{what} answers with what is no number", "bring its weights again")
+    if float((first - again).abs().max()) > SAME * float(first.abs().max()):
+        raise InputError(
+            f"{what} answers otherwise each time that it sees the same image",
+            "choose one without dropout or random masks when it is not trained (a masked autoencoder has them)",
+        )
 
 
 class TextImageEncoder:
@@ -135,7 +197,7 @@ def load_text_image_encoder(source: str) -> tuple[TextImageEncoder, str, str]:
         The encoders, a name for tables, and the digest of their weights.
 
     Raises:
-        InputError: they cannot be had, have no safetensors, or are no such pair.
+        InputError: they cannot be had, have no safetensors, lack weights, or are no such pair.
     """
     from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
 
@@ -145,12 +207,16 @@ def load_text_image_encoder(source: str) -> tuple[TextImageEncoder, str, str]:
     try:
         processor = AutoImageProcessor.from_pretrained(where, local_files_only=local, trust_remote_code=False)
         tokenizer = AutoTokenizer.from_pretrained(where, local_files_only=local, trust_remote_code=False)
-        model = AutoModel.from_pretrained(where, local_files_only=local, use_safetensors=True, trust_remote_code=False)
-    except (OSError, ValueError, ImportError, KeyError) as error:
+        with _quietly():
+            model, info = AutoModel.from_pretrained(
+                where, local_files_only=local, use_safetensors=True, trust_remote_code=False, output_loading_info=True
+            )
+    except (*UNREADABLE, ImportError) as error:
         raise InputError(
             f"text encoder {source!r} cannot be loaded ({type(error).__name__})",
             "give a folder with config.json, the tokenizer, preprocessor_config.json and model.safetensors",
         ) from None
+    _check_whole(f"text encoder {source!r}", info)
     if not (hasattr(model, "get_text_features") and hasattr(model, "get_image_features")):
         raise InputError(f"{source!r} does not encode images and texts alike", "choose a CLIP or SigLIP model")
     model = model.eval().requires_grad_(False)

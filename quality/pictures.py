@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,12 +16,13 @@ from cohorts.records import ATTRIBUTE_PREFIX, LABEL_PREFIX, Array
 from cohorts.scale import Reading, reading_of
 from cohorts.store import Cohort
 from quality.quality_report import NearestPair
-from quality.selection import NONE_PRESENT, choose
+from quality.selection import NONE_PRESENT, LabelRows, choose
 
 DRAWN_SIDE = 128  # small pictures are drawn at a whole multiple of their size, up to about this side
 BUDGET_BYTES = 3_500_000
 PAIRS = 12
 PAIR_SIDE = 160
+IMAGES_PER_BATCH = {2: 64, 3: 4}  # by spatial axes
 PLANS = ((8, None), (4, None), (8, 128), (4, 128), (4, 64), (2, 64), (2, 32))  # pictures per label, longest side
 
 
@@ -99,12 +101,8 @@ class Drawer:
 
     def bytes_of(self, rows: Sequence[int], longest_side: int | None) -> int:
         """Bytes of the data URIs of these rows, repeated rows again; reads them together, which is faster."""
-        batch_size = 4 if len(self._preprocess.size) == 3 else 64
-        missing = sorted(set(rows) - set(self._pictures))
-        for start in range(0, len(missing), batch_size):
-            batch = missing[start : start + batch_size]
-            for row, image in zip(batch, network_images(self.cohort, batch, self._preprocess), strict=True):
-                self._pictures[row] = flatten(image)
+        for row, picture in drawn(self.cohort, sorted(set(rows) - set(self._pictures)), self._preprocess):
+            self._pictures[row] = picture
         return sum(len(self._uri(row, longest_side)) for row in rows)
 
     def picture(self, row: int, longest_side: int | None, alt: str, caption: str) -> Picture:
@@ -115,6 +113,16 @@ class Drawer:
         size = max(1, round(width * scale)), max(1, round(height * scale))
         return Picture(self._uri(row, longest_side), *size, alt, caption, sharp=scale > 1)
 
+    def marks(self, rows: Sequence[int], longest_side: int | None) -> dict[int, bytes]:
+        """A digest of the pixels that each row is drawn with."""
+        self.bytes_of(rows, longest_side)
+        return {row: mark(shrink(self._pictures[row], self._factor(longest_side))) for row in rows}
+
+    def every_mark(self, longest_side: int | None) -> frozenset[bytes]:
+        """Digests of the pixels that all rows would be drawn with; no picture is kept."""
+        every = drawn(self.cohort, range(len(self.cohort)), self._preprocess)
+        return frozenset(mark(shrink(picture, self._factor(longest_side))) for _, picture in every)
+
     def _factor(self, longest_side: int | None) -> float:
         return 1.0 if longest_side is None else min(1.0, longest_side / max(self._preprocess.size))
 
@@ -123,6 +131,20 @@ class Drawer:
         if key not in self._uris:
             self._uris[key] = png_uri(shrink(self._pictures[row], key[1]))
         return self._uris[key]
+
+
+def drawn(cohort: Cohort, rows: Sequence[int], preprocess: Preprocess) -> Iterator[tuple[int, Array]]:
+    """Rows with their pictures, of which only a batch is held at a time; read together, which is faster."""
+    size = IMAGES_PER_BATCH[len(preprocess.size)]
+    for start in range(0, len(rows), size):
+        batch = rows[start : start + size]
+        for row, image in zip(batch, network_images(cohort, batch, preprocess), strict=True):
+            yield row, flatten(image)
+
+
+def mark(picture: Array) -> bytes:
+    """A digest of the pixels of a picture; equal for equal pictures."""
+    return hashlib.sha256(f"{picture.shape}".encode() + picture.tobytes()).digest()
 
 
 def flatten(image: Array) -> Array:
@@ -170,6 +192,21 @@ def png_uri(picture: Array) -> str:
     return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode("ascii")
 
 
+@dataclass(frozen=True)
+class _Layout:
+    """Which rows a page shows, how many of each label, and at what size."""
+
+    chosen: list[LabelRows]
+    per_label: int
+    longest_side: int | None
+    left_out: int
+
+    @property
+    def synthetic_rows(self) -> list[int]:
+        """All synthetic rows that are shown."""
+        return [row for label in self.chosen for row in label.synthetic]
+
+
 def draw_grids(
     real: Cohort,
     synthetic: Cohort,
@@ -182,11 +219,14 @@ def draw_grids(
 ) -> Grids:
     """Real beside synthetic images per label, as many and as large as the budget of the page allows.
 
+    Without real images no picture equals that of a real one, of whatever split: a synthetic image that would be drawn
+    with the same pixels is passed over for the next one.
+
     Args:
         real: its ``test`` images stand beside the synthetic ones.
         synthetic: scored images.
         preprocess: what the networks see.
-        with_real: whether real images may be drawn; without, no pixel of them is read.
+        with_real: whether real images may be drawn.
         hidden: synthetic rows that must not be shown.
         budget_bytes: of all data URIs together.
         reading: how the values of the synthetic images were read; ``None``: found out.
@@ -194,13 +234,19 @@ def draw_grids(
     reading = reading or reading_of(synthetic, preprocess, reference=real)
     made = Drawer(synthetic, reading.of(preprocess))
     taken = Drawer(real, preprocess)
-    for per_label, longest_side in PLANS:
-        chosen, left_out = choose(real, synthetic, per_label=per_label, hidden=hidden)
-        total_bytes = made.bytes_of([row for label in chosen for row in label.synthetic], longest_side)
-        if with_real:
-            total_bytes += taken.bytes_of([row for label in chosen for row in label.real], longest_side)
-        if total_bytes <= budget_bytes:
+    layout = _layout(made, taken, with_real=with_real, hidden=hidden, budget_bytes=budget_bytes)
+    real_marks: dict[int | None, frozenset[bytes]] = {}
+    while not with_real and layout.synthetic_rows:
+        side = layout.longest_side
+        if side not in real_marks:
+            real_marks[side] = taken.every_mark(side)
+        marks = made.marks(layout.synthetic_rows, side)
+        repeats = {row for row, mark_ in marks.items() if mark_ in real_marks[side]}
+        if not repeats:
             break
+        hidden |= repeats
+        layout = _layout(made, taken, with_real=False, hidden=hidden, budget_bytes=budget_bytes)
+    longest_side = layout.longest_side
     labels = tuple(
         LabelPictures(
             label.title,
@@ -209,10 +255,23 @@ def draw_grids(
             label.total_real,
             label.total_synthetic,
         )
-        for label in chosen
+        for label in layout.chosen
     )
     shrunk = longest_side if longest_side is not None and max(preprocess.size) > longest_side else None
-    return Grids(labels, per_label, left_out, shrunk)
+    return Grids(labels, layout.per_label, layout.left_out, shrunk)
+
+
+def _layout(made: Drawer, taken: Drawer, *, with_real: bool, hidden: frozenset[int], budget_bytes: int) -> _Layout:
+    """The first of :data:`PLANS` that the budget allows, else the last."""
+    for per_label, longest_side in PLANS:
+        chosen, left_out = choose(taken.cohort, made.cohort, per_label=per_label, hidden=hidden)
+        layout = _Layout(chosen, per_label, longest_side, left_out)
+        total_bytes = made.bytes_of(layout.synthetic_rows, longest_side)
+        if with_real:
+            total_bytes += taken.bytes_of([row for label in chosen for row in label.real], longest_side)
+        if total_bytes <= budget_bytes:
+            break
+    return layout
 
 
 def draw_pairs(

@@ -207,7 +207,8 @@ def write_report(
     The internal page shows real test images and the real images nearest to synthetic ones: it must not leave the
     institution. The public page and the JSON hold no pixel, id or pseudonym of a real image, no local path, and no
     pointer to a synthetic image that was flagged as a copy; pictures of synthetic images appear on the public page only
-    after the copy search has screened them. Equal arguments give equal bytes.
+    after they were screened, and never one that would look like a real image, of whatever split, pixel for pixel. Equal
+    arguments give equal bytes.
 
     Args:
         report: the scores.
@@ -285,12 +286,13 @@ def public_grids(
 ) -> tuple[Grids | None, str]:
     """Pictures for the public page, or why there are none.
 
-    A synthetic image can repeat a patient, so an unscreened one is treated as a real one.
+    A synthetic image can repeat a patient, so an unscreened one is treated as a real one. Of a screened set no flagged
+    image is shown, and none that equals a real one of any split, as it is stored or as the page draws it.
     """
     if report.verdict == "fail":
-        return None, "The copy search failed: any synthetic image may repeat a patient, so none is shown."
+        return None, "The set failed: any synthetic image may repeat a patient, so none is shown."
     if report.verdict != "screened" or report.copies is None:
-        return None, "The copy search was inconclusive: unscreened images are treated as real ones and not shown."
+        return None, "The set was not screened: its images are treated as real ones and not shown."
     if report.copies.total_flagged > len(report.copies.flagged_rows):
         return None, "Not every flagged image is known by its row, so none is shown."
     real_digests = set(real.manifest["digest"].to_list())

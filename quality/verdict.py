@@ -25,6 +25,10 @@ MEANINGS = {
         "The copy search found planted copies of every core kind and nothing else like them. That is evidence for this "
         "search and the kinds of copies that it covers, not a guarantee: other attacks may still succeed."
     ),
+    "not all done": (
+        "The copy search found planted copies of every core kind and nothing else like them, but screening a set takes "
+        "more than that, and not all of it was done: the reasons say what is lacking."
+    ),
     "inconclusive": "The copy search cannot be relied on to catch a copy, so that it found none says little.",
 }
 USES = {
@@ -82,10 +86,12 @@ def plain_words(report: QualityReport) -> PlainWords:
 
 
 def _cause(report: QualityReport) -> str:
-    """The verdict, or ``told`` where attacks on membership alone fail the set."""
+    """The verdict; ``told`` where membership alone fails the set, ``not all done`` where the copy search screens it."""
     attacked = report.membership is not None and bool(report.membership.reasons)
-    searched = report.copies is not None and report.copies.verdict == "fail"
-    return "told" if report.verdict == "fail" and attacked and not searched else report.verdict
+    searched = None if report.copies is None else report.copies.verdict
+    if report.verdict == "fail" and attacked and searched != "fail":
+        return "told"
+    return "not all done" if report.verdict == "inconclusive" and searched == "screened" else report.verdict
 
 
 def _realism(report: QualityReport) -> Iterator[str]:

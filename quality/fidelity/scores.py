@@ -15,6 +15,7 @@ from cohorts.staging import staging
 from quality.estimate import Estimate
 from quality.features import Fold, NetworkRun
 from quality.fidelity.comparison import compare, compare_label
+from quality.fidelity.dominance import dominance_refusal
 from quality.fidelity.score import FoldFeatures, Part, Score
 from quality.quality_report import NetworkFacts
 
@@ -100,7 +101,7 @@ class RunScores(Frozen):
 
 
 def score_run(run: NetworkRun, images: ImageSets, *, draws: int, rng: np.random.Generator, work: Path) -> RunScores:
-    """Score one network run.
+    """Score one network run; every score is refused where a few real images dominate the features.
 
     Args:
         run: networks with the test images that they may score.
@@ -112,7 +113,11 @@ def score_run(run: NetworkRun, images: ImageSets, *, draws: int, rng: np.random.
     with staging(work_folder(work) / "features") as folder:
         folds = [_features(fold, images, folder / str(number)) for number, fold in enumerate(run.folds)]
         found = compare(folds, draws=draws, rng=rng)
-        for shown in images.shown:
+        whys = [why for fold in folds if (why := dominance_refusal(fold.real)) is not None]
+        if whys:
+            nothing = {"synthetic": None, "floor": None, "reconstruction": None}
+            found = [score.model_copy(update={**nothing, "refused": score.refused or whys[0]}) for score in found]
+        for shown in () if whys else images.shown:
             asked = np.flatnonzero(shown.synthetic)
             parts = [
                 features.restricted(np.flatnonzero(shown.test[fold.rows]), asked)

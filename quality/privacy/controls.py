@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cohorts.records import Array
-from quality.config import CopyConfig
+from quality.config import CORE_KINDS, CopyConfig
 from quality.estimate import Estimate
 from quality.intervals import proportion_lower_bound
 from quality.privacy.alterations import ALTERATIONS, altered
@@ -61,7 +61,7 @@ def control_kind(kind: str, chance: Array, config: CopyConfig, *, fewest: int | 
         fewest: see :func:`fewest_seen`.
         total: synthetic images.
     """
-    core = kind in config.core
+    core = kind in CORE_KINDS or kind in config.core
     if not len(chance):
         return ControlKind(kind=kind, core=core, covered=False, recall=None, fewest=None)
     hits = int((chance < config.flag_level).sum())

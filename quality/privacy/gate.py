@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cohorts.records import Array
-from quality.config import CopyConfig
+from quality.config import CORE_KINDS, CopyConfig
 from quality.estimate import Estimate
 from quality.intervals import proportion_interval
 from quality.privacy.contrast import CopyTest
@@ -18,6 +18,7 @@ from quality.privacy.likeness import Likeness
 from quality.quality_report import ControlKind, CopyResult, CopySummary, SimilarityHistogram, Verdict
 
 BINS = 40
+JUDGE_VERSION = 2  # raise it when the same evidence is weighed otherwise: what was judged before is judged anew
 BLIND_SPOTS = (
     "copies of a part of an image, such as one lesion, or text burned into a corner",
     "copies disguised in other or stronger ways than those that were planted",
@@ -75,13 +76,12 @@ def judge(
     flagged = chance < config.flag_level
     kinds = tuple(_kinds(evidence, config, level, rng))
     against = [*_single(evidence, level), *_lean(evidence, level)]
-    gaps = [*([too_few] if too_few else _not_covered(kinds, config)), *_small_yardstick(gate_size)]
+    gaps = [*([too_few] if too_few else _not_covered(kinds, config)), *_small_yardstick(gate_size), *_lax(config)]
     verdict: Verdict = "fail" if against else "inconclusive" if gaps else "screened"
-    nothing = "no image is more alike to a training patient than chance makes it, and planted copies were found"
     order = np.argsort(chance, kind="stable")
     summary = CopySummary(
         verdict=verdict,
-        reasons=tuple([*against, *gaps] or [nothing]),
+        reasons=tuple([*against, *gaps] or [_screened_by(kinds, flagged, config)]),
         results=tuple(_results(evidence)),
         share_nearest_in_train=tuple(part.crowd.share for part in evidence),
         flagged_share=_flagged_share(flagged, evidence[0], config),
@@ -109,7 +109,7 @@ def _kinds(
 ) -> Iterator[ControlKind]:
     usable = [(part, part.test) for part in evidence if part.test is not None]
     total = len(evidence[0].synthetic)
-    for kind in dict.fromkeys((*config.kinds, *config.core)):
+    for kind in dict.fromkeys((*config.kinds, *CORE_KINDS, *config.core)):
         if not usable or kind not in evidence[0].planted:
             yield control_kind(kind, np.zeros(0), config, fewest=None, total=total)
             continue
@@ -162,6 +162,33 @@ def _not_covered(kinds: Sequence[ControlKind], config: CopyConfig) -> Iterator[s
             yield (
                 f"of {kind.recall.n_synthetic} planted copies of the kind '{kind.kind}' {kind.recall.value:.2f} were "
                 f"found (lower bound {kind.recall.interval[0]:.3f}, needed {config.least_recall:.2f})"
+            )
+
+
+def _screened_by(kinds: Sequence[ControlKind], flagged: Array, config: CopyConfig) -> str:
+    """What a set is screened by, as it was done."""
+    core = [kind.recall for kind in kinds if kind.core and kind.recall is not None and kind.recall.interval is not None]
+    bound = min(recall.interval[0] for recall in core if recall.interval is not None)
+    return (
+        "no image is more alike to a training patient than chance makes it "
+        f"({int(flagged.sum())} of {len(flagged)} flagged, chance flags {config.flag_level:g} of them), and of each of "
+        f"{len(core)} core kinds of planted copies at least {bound:.3f} are found (95 % lower bound)"
+    )
+
+
+def _lax(config: CopyConfig) -> Iterator[str]:
+    """Settings under which a search that found nothing would say less than by default."""
+    usual = CopyConfig()
+    pairs = (
+        ("least_recall", config.least_recall < usual.least_recall),
+        ("significance", config.significance < usual.significance),
+        ("flag_level", config.flag_level > usual.flag_level),
+    )
+    for name, lax in pairs:
+        if lax:
+            yield (
+                f"assess.copies.{name} {getattr(config, name):g} is laxer than {getattr(usual, name):g}, by which sets "
+                "are screened"
             )
 
 

@@ -16,7 +16,7 @@ def advise(
     Args:
         scores: of the study.
         labels: names of those that the question is about.
-        significance: of p values after Holm's correction over labels and ratios.
+        significance: of p values after Holm's correction over labels, arms and ratios.
         measure: that it rests on.
     """
     for label in (None, *labels):

@@ -99,14 +99,12 @@ class Study(ABC):
         """All trainings; what every network sees is kept."""
 
     def scores(self, exam: Exam) -> Iterator[StudyScore]:
-        """All cells of one test set, corrected for their number."""
+        """All cells of one test set, corrected for their number: labels, arms and ratios are one family."""
         known = [taught for taught in self.lessons() if (taught, exam.name) in self.guesses]
-        for arm in dict.fromkeys(taught.arm for taught in known):
-            cells = [cell for taught in known if taught.arm == arm for cell in self.desk(taught, exam).cells()]
-            tested = [cell.p if self.asked(cell.estimate.label) else None for cell in cells]
-            for cell, p in zip(cells, holm(tested), strict=True):
-                alone = cell.p if cell.estimate.label is None else p
-                yield cell.model_copy(update={"p_holm": alone})
+        cells = [cell for taught in known for cell in self.desk(taught, exam).cells()]
+        tested = [cell.p if self.tests(cell.estimate.label) else None for cell in cells]
+        for cell, p in zip(cells, holm(tested), strict=True):
+            yield cell.model_copy(update={"p_holm": p})
         for taught in known:
             if taught.arm != "metadata":
                 yield from self.desk(taught, exam).secondary()
@@ -119,9 +117,9 @@ class Study(ABC):
         }
         return Desk(taught, exam, guesses, real, self.targets, self.config, free)
 
-    def asked(self, label: str | None) -> bool:
-        """Whether the study's question is about a label."""
-        return label is not None and label in (self.config.primary or self.targets.names)
+    def tests(self, label: str | None) -> bool:
+        """Whether the study's question is about a label; it always is about all of them on average."""
+        return label is None or label in (self.config.primary or self.targets.names)
 
     def on_synthetic(self) -> Iterator[StudyScore]:
         """Scores on synthetic images, where a study has them."""

@@ -94,20 +94,20 @@ class Trained:
 
 
 def seed_variance(values_GS: Array) -> Variance:
-    """Variance of a mean over trainings that is due to their seeds.
+    """Variance of a mean over trainings that is due to the luck of generators and of classifiers' seeds.
 
-    Trainings of one generator share its luck: where generators differ by more than trainings do, as few of them count
-    as there are.
+    Generators and seeds are crossed: trainings of one generator share its luck, and trainings of one seed share that of
+    the seed, among them the one real training that every generator's is compared with. So each is a unit of its own
+    (Owen 2007, two-way product of variances, an upper bound): more generators do not make real trainings more.
+
+    Args:
+        values_GS: one value per generator and seed, ``(generators, seeds)``.
     """
-    generators, seeds = values_GS.shape
-    total = generators * seeds
-    if total < 2:
-        return Variance(0.0, MOST_FREEDOM)
-    every = Variance(float(values_GS.var(ddof=1)) / total, total - 1)
-    if generators < 2:
-        return every
-    between = Variance(float(values_GS.mean(axis=1).var(ddof=1)) / generators, generators - 1)
-    return between if between.value > every.value else every
+    found = Variance(0.0, MOST_FREEDOM)
+    for axis, total in ((0, values_GS.shape[1]), (1, values_GS.shape[0])):
+        if total > 1:
+            found = _sum(found, Variance(float(values_GS.mean(axis=axis).var(ddof=1)) / total, total - 1))
+    return found
 
 
 def _sum(first: Variance, second: Variance) -> Variance:

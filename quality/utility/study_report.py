@@ -77,8 +77,8 @@ class StudyScore(Frozen):
         by_seed: the values behind the mean.
         difference: the same less that of *real*, on the same patients and seeds; ``None`` for *real* itself.
         p: two-sided, that the difference is zero.
-        p_holm: after Holm's correction over labels and ratios of this arm; ``None`` for labels that the question is not
-            about.
+        p_holm: after Holm's correction over labels, arms and ratios, the mean over labels among them; ``None`` for
+            labels that the question is not about.
         beside: of an arm that mixes real and synthetic images: the same less arms that cost nothing.
     """
 

@@ -131,6 +131,9 @@ def test_given_generators_are_used_and_another_cohort_s_is_warned_of(
     said = capsys.readouterr()
     assert "did not learn from exactly these" in said.err + said.out
     assert found == AugmentReport.load(tmp_path / "3" / ANSWER_FILE)
+    quality = PublishedReport.load(tmp_path / "3" / "report.json").quality
+    assert quality.verdict in {"inconclusive", "fail"}
+    assert "the generator did not learn from these training images" in quality.verdict_reasons[-1]
 
 
 def test_images_that_may_repeat_patients_are_not_handed_over_and_nothing_is_taught_from_them(

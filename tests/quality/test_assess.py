@@ -14,9 +14,10 @@ from cohorts.records import Array, CohortSchema, ImageRecord
 from cohorts.store import Cohort
 from cohorts.writer import CohortWriter
 from quality.assess import assess
-from quality.config import AssessConfig, ClassifierConfig, CopyConfig, UtilityConfig
+from quality.config import CORE_KINDS, AssessConfig, ClassifierConfig, CopyConfig, UtilityConfig
 from quality.material import Material, Probes
 from quality.quality_report import QualityReport
+from quality.report import public_grids
 from tests.quality.scenes import blurred, images, write_real, write_synthetic
 
 KINDS = ("as it is", "reconstructed")
@@ -64,7 +65,9 @@ def value(report: QualityReport, name: str, network: str | None = None) -> float
 
 
 def test_an_honest_generator_scores_like_its_autoencoder(report: QualityReport) -> None:
-    assert report.verdict == "screened", report.verdict_reasons
+    assert report.verdict == "inconclusive"  # by the core kinds that were not planted, and by nothing else
+    unplanted = [kind for kind in CORE_KINDS if kind not in KINDS]
+    assert [text.split("'")[1] for text in report.verdict_reasons] == unplanted, report.verdict_reasons
     assert 0.6 < value(report, "frechet_over_reconstruction", "filters") < 1.6
     assert report.agreement is not None
     assert report.agreement.per_label[0].value is not None
@@ -186,6 +189,34 @@ def test_without_an_autoencoder_there_is_no_ceiling_and_no_verdict(real: Cohort,
     assert found.verdict == "inconclusive"
     assert not [e for e in found.estimates if "reconstruction" in e.name]
     assert any("no autoencoder was given" in text for text in found.warnings)
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"copies": {"core": (), "kinds": ()}}, "no copy of the kind 'as it is' could be planted"),
+        ({"copies": {"controls": 0}}, "no copy of the kind 'as it is' could be planted"),
+        ({"membership": {"enabled": False}}, "membership was not tested (assess.membership.enabled is false)"),
+        ({"membership": {"images": 50}}, "assess.membership.images 50 is less than the 2000 that screen a set"),
+    ],
+)
+def test_no_setting_screens_a_set(
+    real: Cohort, honest: Cohort, work: Path, changed: dict[str, dict[str, object]], said: str
+) -> None:
+    copies = {**CONFIG.copies.model_dump(), "kinds": CORE_KINDS, "controls": 100}
+    given = {**CONFIG.model_dump(), "copies": copies, "networks": ("filters",), "utility": {"enabled": False}}
+    whole = AssessConfig.model_validate(given)
+    found = assess(real, honest, PREPROCESS, whole, work=work, probes=Probes(autoencoder))
+    assert found.verdict == "screened", found.verdict_reasons
+    assert "of each of 7 core kinds of planted copies" in found.verdict_reasons[0]
+    assert "training patients are told from others with AUROC" in found.verdict_reasons[1]
+    lax = AssessConfig.model_validate(
+        {**given, **{part: {**given[part], **part_of} for part, part_of in changed.items()}}
+    )
+    found = assess(real, honest, PREPROCESS, lax, work=work, probes=Probes(autoencoder))
+    assert found.verdict == "inconclusive"
+    assert [text for text in found.verdict_reasons if said in text]
+    assert public_grids(found, real, honest, PREPROCESS)[0] is None
 
 
 def test_few_images_are_refused_not_scored(real: Cohort, tmp_path: Path) -> None:

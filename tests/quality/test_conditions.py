@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTextConfig, CLIPVisionConfig
 
 from cohorts.errors import InputError
@@ -219,6 +221,15 @@ def test_names_in_texts_are_found_with_their_negations(text: str, expected: tupl
     assert tuple(named_findings(text, ("Pleural_Effusion", "Pneumothorax")).tolist()) == expected
 
 
-def test_an_encoder_that_is_none_is_one_line(tmp_path: Path) -> None:
+def test_an_encoder_that_is_none_or_lacks_weights_is_one_line(clip: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot be loaded"):
         load_text_image_encoder(str(tmp_path))
+    lacking = tmp_path / "lacking"
+    shutil.copytree(clip, lacking)
+    weights = load_file(lacking / "model.safetensors")
+    del weights["text_projection.weight"]
+    save_file(weights, lacking / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(
+        InputError, match=r"1 of its weights are missing from the checkpoint \(text_projection\.weight\)"
+    ):
+        load_text_image_encoder(str(lacking))

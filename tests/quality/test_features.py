@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from cohorts.errors import InputError, UnsupportedClaim
 from cohorts.preprocess import Preprocess
@@ -236,6 +236,51 @@ def test_an_encoder_is_never_swapped_and_pickled_weights_are_refused(tiny_dinov2
     (tmp_path / "preprocessor_config.json").unlink()
     with pytest.raises(InputError, match=r"lacks preprocessor_config\.json"):
         encoder(str(tmp_path), 7, "cpu")
+
+
+def test_an_encoder_that_lacks_weights_is_refused(
+    tiny_dinov2: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The library fills them with random numbers, so that the same images score otherwise in each process."""
+    weights = load_file(tiny_dinov2 / "model.safetensors")
+    for name in ("config.json", "preprocessor_config.json"):
+        (tmp_path / name).write_bytes((tiny_dinov2 / name).read_bytes())
+    logging.getLogger("transformers").setLevel(logging.WARNING)
+    lost = {"layernorm.weight", "encoder.layer.1.mlp.fc1.weight"}
+    assert lost < set(weights)
+    save_file(
+        {name: tensor for name, tensor in weights.items() if name not in lost},
+        tmp_path / "model.safetensors",
+        metadata={"format": "pt"},
+    )
+    with pytest.raises(
+        InputError, match=r"2 of its weights are missing from the checkpoint \(encoder\.layer\.1\."
+    ) as told:
+        encoder(str(tmp_path), 7, "cpu")
+    assert "\n" not in str(told.value)
+    assert capfd.readouterr() == ("", "")  # the line that is raised is the only one
+    wrong = {name: tensor[:1] if name == "layernorm.weight" else tensor for name, tensor in weights.items()}
+    save_file(wrong, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(InputError, match=r"cannot be loaded|1 are of another shape") as told:
+        encoder(str(tmp_path), 7, "cpu")
+    assert "\n" not in str(told.value)
+
+
+def test_an_encoder_that_answers_otherwise_each_time_is_refused(tmp_path: Path) -> None:
+    """A masked autoencoder hides patches at random, also when it is not trained."""
+    transformers = pytest.importorskip("transformers")
+    size = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+    torch.manual_seed(0)
+    for name, kind, config in (
+        ("mae", transformers.ViTMAEModel, transformers.ViTMAEConfig(image_size=32, patch_size=8, **size)),
+        ("vit", transformers.ViTModel, transformers.ViTConfig(image_size=32, patch_size=8, **size)),
+    ):
+        kind(config).save_pretrained(tmp_path / name)
+        transformers.ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(tmp_path / name)
+    assert encoder(str(tmp_path / "vit"), 7, "cpu").facts.num_features == 32
+    with pytest.raises(InputError, match="answers otherwise each time that it sees the same image") as told:
+        encoder(str(tmp_path / "mae"), 7, "cpu")
+    assert "\n" not in str(told.value)
 
 
 def test_inception_says_which_package_to_bring() -> None:

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from cohorts.errors import UnsupportedClaim
+from quality.fidelity.dominance import MOST_CARRIED, carried
 from quality.fidelity.frechet import frechet_distance
 from quality.fidelity.kernel import kernel_distance
-from quality.radiomics import NUM_FEATURES, Radiomics, raw_features
+from quality.radiomics import FARTHEST, NUM_FEATURES, Radiomics, raw_features
 from tests.quality.scenes import blurred, images
 
 
@@ -47,3 +48,21 @@ def test_volumes_are_seen_by_their_middle_slices_and_few_references_are_refused(
     assert np.array_equal(raw_features(volume), raw_features(other))
     with pytest.raises(UnsupportedClaim, match="3 are too few"):
         Radiomics(np.zeros((3, 1, 16, 16), np.float32))
+
+
+def test_nearly_blank_images_do_not_outweigh_the_others() -> None:
+    """A lead marker on an empty plate: before features were held, four such images had all of the variance."""
+    rng = np.random.default_rng(2)
+    reference, real, others = (images(200, rng)[0] for _ in range(3))
+    reference[3] = real[7] = real[70] = others[11] = others[12] = -1
+    real[7, 0, 5, 5] = others[11, 0, 9, 3] = 1
+    network = Radiomics(reference)
+    raw = raw_features(real)
+    assert carried((raw - raw[8:70].mean(axis=0)) / raw[8:70].std(axis=0)) > 0.9
+    assert carried(network.features(real)) < MOST_CARRIED
+    blank = np.zeros(200, dtype=bool)
+    blank[[7, 70]] = True
+    whole = frechet_distance(network.features(others), network.features(real))
+    clean = frechet_distance(network.features(others[20:]), network.features(real[~blank]))
+    assert whole < 3 * clean
+    assert np.abs(network.features(real)).max() == pytest.approx(FARTHEST)

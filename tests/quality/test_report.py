@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from cohorts.errors import ArtifactError, InputError, ResourceError
-from cohorts.preprocess import Percentile, Preprocess, network_images
+from cohorts.preprocess import Percentile, Preprocess, Window, network_images
 from cohorts.records import SPLITS, Array, AttributeSpec, CohortSchema, ImageRecord, Provenance
 from cohorts.store import Cohort
 from cohorts.writer import CohortWriter
@@ -21,7 +21,7 @@ from quality import report as report_module
 from quality.charts import histogram_chart, log_ticks, number, score_bar, ticks
 from quality.estimate import Estimate
 from quality.page import flattened, source_hash
-from quality.pictures import draw_grids, flatten, png_uri
+from quality.pictures import Drawer, draw_grids, flatten, png_uri
 from quality.quality_report import (
     AttackResult,
     ControlKind,
@@ -278,7 +278,9 @@ def test_banner_stands_on_the_internal_page_only(written: tuple[Cohort, Cohort, 
     assert "do not share." not in public
 
 
-@pytest.mark.parametrize(("verdict", "said"), [("fail", "search failed"), ("inconclusive", "search was inconclusive")])
+@pytest.mark.parametrize(
+    ("verdict", "said"), [("fail", "The set failed"), ("inconclusive", "The set was not screened")]
+)
 def test_unscreened_images_are_not_public(tmp_path: Path, verdict: str, said: str) -> None:
     _, _, _, out = _write(tmp_path, verdict)
     internal, public = (html for _, html in _pages(out))
@@ -306,6 +308,46 @@ def test_flagged_and_repeated_images_are_not_public(tmp_path: Path) -> None:
         update={"copies": report.copies and report.copies.model_copy(update={"total_flagged": 9})}
     )
     assert report_module.public_grids(untold, real, cohort, Preprocess(size=(12, 12)))[0] is None
+
+
+@pytest.mark.parametrize("budget_bytes", [None, 2_000])
+def test_no_public_picture_equals_a_real_image_of_any_split(tmp_path: Path, budget_bytes: int | None) -> None:
+    """Planted are images that are stored otherwise than real ones, and drawn alike: by the window, or in colour."""
+    real, synthetic = _cohorts(tmp_path)
+    preprocess = Preprocess(size=(12, 12), intensity=Window(low=0, high=128))
+    planted = [row for split in SPLITS for row in real.rows(split)[:3]]
+    with CohortWriter(tmp_path / "with_copies", synthetic.schema) as copied:
+        for place, row in enumerate(planted):
+            pixels = real.pixels([row])[0]
+            stored = np.where(pixels >= 128, 255, pixels) if place % 2 else np.stack([pixels] * 3, axis=-1)
+            labels = {name: place % 3 == k for k, name in enumerate(LABELS)}
+            channels = 1 if place % 2 else 3
+            copied.add(
+                ImageRecord(f"copy{place}", f"copy{place}", stored, "synthetic", channels=channels, labels=labels)
+            )
+        for record in synthetic.records():
+            copied.add(record)
+    cohort = Cohort.open(tmp_path / "with_copies")
+    assert set(cohort.manifest["digest"]).isdisjoint(real.manifest["digest"])
+    size = {} if budget_bytes is None else {"budget_bytes": budget_bytes}
+    every = draw_grids(real, cohort, preprocess, with_real=True, **size)
+    public = draw_grids(real, cohort, preprocess, with_real=False, **size)
+    side = public.shrunk_to
+    drawer = Drawer(real, preprocess)
+    real_uris = {split: {drawer.picture(row, side, "", "").uri for row in real.rows(split)} for split in SPLITS}
+    internal = {picture.uri for label in every.labels for picture in label.synthetic}
+    shown = {picture.uri for label in public.labels for picture in label.synthetic}
+    assert internal & set().union(*real_uris.values())  # the planted ones come first
+    assert len(shown) == len(every.labels) * public.per_label
+    for split in SPLITS:
+        assert shown.isdisjoint(real_uris[split]), split
+    report = _report(real, cohort, flagged=(len(planted),))
+    page, _ = report_module.public_grids(report, real, cohort, preprocess)
+    assert page is not None
+    flagged = Drawer(cohort, preprocess).picture(len(planted), None, "", "").uri
+    assert {picture.uri for label in page.labels for picture in label.synthetic}.isdisjoint(
+        {flagged, *set().union(*real_uris.values())}
+    )
 
 
 def test_data_never_becomes_markup(written: tuple[Cohort, Cohort, QualityReport, Path]) -> None:

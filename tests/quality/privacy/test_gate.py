@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cohorts.records import Array
-from quality.config import CopyConfig
+from quality.config import CORE_KINDS, CopyConfig
 from quality.fixed_networks import filter_bank
 from quality.privacy.gate import Judgement
 from quality.privacy.search import CopySearch, RealImages, screen
@@ -14,7 +14,7 @@ from quality.quality_report import ControlKind
 from tests.quality.privacy.textures import textures
 
 SIDE = 48
-CORE = ("as it is", "reconstructed", "mirrored", "shifted")
+CORE = CORE_KINDS
 CONFIG = CopyConfig(repeats=40, kinds=CORE[:2], core=CORE[:2], controls=60)
 WHOLE = CONFIG.model_copy(update={"kinds": (*CORE, "patched"), "core": CORE})
 TRAIN, GATE, MORE = 300, 100, 40
@@ -103,7 +103,7 @@ def test_a_crowd_that_leans_to_train_fails_though_no_image_is_a_copy(search: Cop
 
 
 def test_what_cannot_be_planted_or_found_is_inconclusive(real: RealImages, search: CopySearch, honest: Array) -> None:
-    without = judged(search, honest, reconstructs=False)
+    without = judged(searched(real, WHOLE), honest, reconstructs=False)
     assert without.summary.verdict == "inconclusive"
     assert without.summary.reasons == (
         "no copy of the kind 'reconstructed' could be planted, so nobody knows whether one would be found",
@@ -152,3 +152,18 @@ def test_a_control_that_the_search_misses_is_not_covered(real: RealImages, hones
 def test_a_kind_that_is_unknown_is_refused() -> None:
     with pytest.raises(ValueError, match="'rotated' is no kind of copy; there are as it is, reconstructed"):
         CopyConfig(core=("rotated",))
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"core": ()}, "no copy of the kind 'scaled' could be planted"),
+        ({"controls": 0}, "no copy of the kind 'as it is' could be planted"),
+        ({"least_recall": 0.1}, r"assess.copies.least_recall 0.1 is laxer than 0.95"),
+        ({"significance": 1e-9}, r"assess.copies.significance 1e-09 is laxer than 0.02"),
+    ],
+)
+def test_no_setting_buys_a_screened_set(real: RealImages, honest: Array, changes: dict[str, object], said: str) -> None:
+    found = judged(searched(real, CONFIG.model_copy(update=changes)), honest).summary
+    assert found.verdict == "inconclusive"
+    assert any(said in reason for reason in found.reasons)
