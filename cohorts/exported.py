@@ -45,7 +45,7 @@ def value_mapping(root: Path) -> ValueMapping | None:
         return None
     try:
         with reading(table):
-            rows = pl.read_csv(table, columns=list(MAPPING), infer_schema_length=None)
+            rows = pl.read_csv(table, columns=list(MAPPING), infer_schema_length=None, glob=False)
             numbers = rows.select(
                 pl.col("file_name").cast(pl.String), *(pl.col(name).cast(pl.Float64) for name in MAPPING[1:])
             )

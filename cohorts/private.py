@@ -120,7 +120,7 @@ def _read(file: Path, schema: pa.Schema) -> pl.DataFrame:
     with reading(file, CohortError, "is damaged", "ingest the source again"):
         if not pq.read_schema(file).equals(schema):
             raise CohortError(f"{file} has other columns than such a file has", "ingest the source again")
-        return pl.read_parquet(file)
+        return pl.read_parquet(file, glob=False)
 
 
 class _RowWriter:

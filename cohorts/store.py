@@ -98,7 +98,7 @@ class Cohort:
             CohortError: the file is damaged, or a row says what no cohort holds.
         """
         with reading(self.path / MANIFEST_FILE, CohortError, "is damaged", AGAIN):
-            rows = pl.read_parquet(self.path / MANIFEST_FILE)
+            rows = pl.read_parquet(self.path / MANIFEST_FILE, glob=False)
         require_usable_rows(rows, self.schema, self.path / MANIFEST_FILE)
         return rows
 

@@ -91,8 +91,8 @@ def _read(path: Path) -> pl.DataFrame:
         if not user_path(path).is_file():
             raise InputError(f"{path} cannot be read as a table of prompts", "give a CSV or Parquet file")
         if path.suffix.lower() == ".parquet":
-            return pl.read_parquet(path)
-        return original_texts(path, pl.read_csv(path, infer_schema=False))
+            return pl.read_parquet(path, glob=False)
+        return original_texts(path, pl.read_csv(path, infer_schema=False, glob=False))
 
 
 def _prompt(schema: ConditionSchema, given: dict[str, Any], where: str) -> Prompt:

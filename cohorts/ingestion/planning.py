@@ -21,7 +21,7 @@ from cohorts.options import IngestOptions
 from cohorts.readers.common import ReadOptions
 from cohorts.readers.npz import NpzHead
 from cohorts.readers.tasks import FileHead, Refusal
-from cohorts.records import AttributeSpec, CohortSchema
+from cohorts.records import NAME_PATTERN, AttributeSpec, CohortSchema
 from cohorts.tables.table import UNITS
 
 HEADER_ATTRIBUTES: dict[str, Literal["continuous", "categorical"]] = {
@@ -158,6 +158,12 @@ def _folder_labels(plan: Plan, names: FolderNames, options: IngestOptions) -> tu
     for number, image in enumerate(plan.images):
         image.label = names.at(number, level) or None
     found = tuple(sorted({image.label for image in plan.images if image.label is not None}))
+    unfit = sum(not NAME_PATTERN.fullmatch(label) for label in found)
+    if unfit:
+        raise InputError(
+            f"the names of {unfit} class folders are no label names: 1 to 80 characters, no ':', no control character",
+            "rename these folders",
+        )
     return found, len(found) > 1
 
 

@@ -245,10 +245,11 @@ def _from_parquet(path: Path) -> TableFile:
     with reading(path, InputError, "cannot be read as Parquet", "write the file again"):
         if problem := why_parquet_is_refused(path):
             raise InputError(f"{path} declares {problem}", REMEDY)
-        schema = pl.read_parquet_schema(path)
+        with path.open("rb") as stream:  # polars takes a name with brackets for a pattern
+            schema = pl.read_parquet_schema(stream)
         for name in schema:  # one by one, since a type that cannot be read would cost the whole table
             try:
-                column = pl.read_parquet(path, columns=[name])[name]
+                column = pl.read_parquet(path, columns=[name], glob=False)[name]
                 require_modest_column(path, column)
                 columns.append(_as_text(column))
             except pl.exceptions.InvalidOperationError:

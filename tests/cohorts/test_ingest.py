@@ -184,6 +184,15 @@ def test_a_decoder_that_hangs_costs_only_its_file(tmp_path: Path) -> None:
     assert result.accepted == 5
 
 
+@pytest.mark.parametrize("name", ["a\x07b", "stage: one", "x" * 81])
+def test_class_folders_whose_names_are_no_labels_cost_one_line(tmp_path: Path, name: str) -> None:
+    for number in range(4):
+        write_png(tmp_path / "s" / ("mass", name)[number % 2] / f"{number}.png", structure(number, (16, 16)))
+    with pytest.raises(InputError, match="the names of 1 class folders are no label names"):
+        take_in(tmp_path / "s", tmp_path / "c", folders="classes")
+    assert not (tmp_path / "c").exists()
+
+
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_file_that_changes_after_the_first_look_is_not_taken(tmp_path: Path, workers: int) -> None:
     """Its header was read before, its pixels after somebody wrote to it: nothing of it can be believed."""

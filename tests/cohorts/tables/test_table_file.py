@@ -17,6 +17,7 @@ from pydantic import ValidationError
 
 from cohorts.errors import InputError
 from cohorts.options import IngestOptions
+from cohorts.tables.file import read_table
 from cohorts.tables.join import FileKey
 from cohorts.tables.table import Table
 from tests.cohorts.files import structure, take_in, write_png
@@ -256,3 +257,13 @@ def test_any_bytes_are_a_table_or_refused_in_one_line(tmp_path: Path, rows: list
             assert table.exclusive in {True, False}
         assert said
         assert "\n" not in "".join(said)
+
+
+@pytest.mark.parametrize("name", ["t[1].parquet", "t[1].csv", "t*.parquet"])
+def test_the_name_of_a_table_is_no_pattern(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "lists [final]"
+    folder.mkdir()
+    frame = pl.DataFrame({"image": ["a.png", "b.png"], "label": ["x", "y"]})
+    frame.write_parquet(folder / name) if name.endswith("parquet") else frame.write_csv(folder / name)
+    pl.DataFrame({"image": ["c.png"], "label": ["z"]}).write_parquet(folder / "t1.parquet")
+    assert read_table(folder / name).frame.equals(frame)
