@@ -1,7 +1,8 @@
 """Pound on the command line with changed files, and count what becomes of them.
 
 ``python -m tests.hostile.pound --mutations 50000 --seed 1 --processes 2 --write`` writes a dated file to
-``benchmarks/results``; ``--only NUMBER`` makes one mutation again and says all about it.
+``benchmarks/results``; ``--first`` begins at another number, so that a long run can be done in pieces; ``--only
+NUMBER`` makes one mutation again and says all about it.
 """
 
 from __future__ import annotations
@@ -161,13 +162,14 @@ def counts(found: Sequence[Outcome]) -> dict[str, Any]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--mutations", type=int, default=1000)
+    parser.add_argument("--first", type=int, default=0, help="number of the first mutation")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--only", type=int, help="make this mutation again")
     parser.add_argument("--kind", help="only mutations of this kind of file")
     parser.add_argument("--write", action="store_true", help="write a dated file to benchmarks/results")
     options = parser.parse_args()
-    numbers = range(options.mutations) if options.only is None else [options.only]
+    numbers = range(options.first, options.first + options.mutations) if options.only is None else [options.only]
     chosen = [n for n in numbers if options.kind in {None, kind_of(options.seed, n)[0].name}]
     found: list[Outcome] = []
     began = time.monotonic()
@@ -180,7 +182,8 @@ def main() -> int:
                 )
             if len(found) % 1000 == 0:
                 print(f"{len(found)} after {time.monotonic() - began:.0f} s", flush=True)
-    table = {"seed": options.seed, "seconds": round(time.monotonic() - began, 1), **counts(found)}
+    done = {"seed": options.seed, "first": options.first, "seconds": round(time.monotonic() - began, 1)}
+    table = {**done, **counts(found)}
     for name, row in table["kinds"].items():
         print(f"{name:36s} {' '.join(f'{key}: {value}' for key, value in row.items())}")
     print(json.dumps({key: table[key] for key in ("mutations", "exit", "wrong", "seconds")}))
@@ -188,7 +191,7 @@ def main() -> int:
     if options.write:
         from benchmarks.measuring import write_result
 
-        write_result("hostile_files", table)
+        write_result(f"hostile_files_{options.first}", table)
     return int(table["wrong"] > 0)
 
 
