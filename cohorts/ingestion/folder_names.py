@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from cohorts.errors import InputError
-from cohorts.naming import SPLIT_WORDS
+from cohorts.naming import SPLIT_WORDS, is_nobody, plain_id
+from cohorts.options import IngestOptions
 from cohorts.records import Split
 
+BY_PATTERN, BY_FOLDER, BY_SUBJECT = "patient_pattern", "folder", "BIDS subject"
 _SUBJECT = re.compile(r"sub-([A-Za-z0-9]+)")  # BIDS 1.10, "Entities"
 FOLDER_SPLITS = {word: split for word, split in SPLIT_WORDS.items() if word not in {"tr", "ts", "dev"}}
 """Words of a split that a folder may have; the short ones may as well be somebody's initials."""
@@ -65,6 +67,26 @@ def folder_names(paths: Sequence[str]) -> FolderNames:
     levels = [tuple(part for part in parts if part.lower() not in FOLDER_SPLITS) for parts in parents]
     subjects = [next((match[1] for part in parts if (match := _SUBJECT.fullmatch(part))), None) for parts in parents]
     return FolderNames(tuple(levels), tuple(splits), tuple(subjects))
+
+
+def named_by_path(names: FolderNames, number: int, path: str, options: IngestOptions) -> list[tuple[str, str]]:
+    """Whom the path of an image names, the surest way first: ``(source, id)``, without words for nobody.
+
+    Args:
+        names: the folders of all images.
+        number: of the image among them.
+        path: of the image.
+        options: ``patient_pattern``, and the level of folders that are patients.
+    """
+    match = re.search(options.patient_pattern, path) if options.patient_pattern else None
+    level = options.folder_level("patients")
+    subject = names.subjects[number] if names.subjects_count else None
+    candidates = (
+        (BY_PATTERN, (match[1] or "") if match else ""),
+        (BY_FOLDER, "" if level is None else names.at(number, level)),
+        (BY_SUBJECT, "" if subject is None else f"sub-{subject}"),
+    )
+    return [(source, plain_id(text)) for source, text in candidates if plain_id(text) and not is_nobody(text)]
 
 
 def ask(names: FolderNames, *, labels_known: bool) -> InputError:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import PurePosixPath
 
 from cohorts.errors import InputError, Reason
-from cohorts.ingestion.folder_names import FolderNames, ask
+from cohorts.ingestion.folder_names import BY_FOLDER, BY_PATTERN, BY_SUBJECT, FolderNames, ask, named_by_path
 from cohorts.ingestion.grouping import Planned
 from cohorts.ingestion.layout import Layout
 from cohorts.ingestion.mask_places import CHANNEL_ENDING
@@ -21,23 +20,17 @@ from cohorts.records import LEFT_OUT_SPLIT, SPLITS
 from cohorts.tables.join import stem
 
 TABLE, HEADER = "the table", "DICOM header"
-SOURCES = (TABLE, "patient_pattern", "folder", "BIDS subject", HEADER)
+SOURCES = (TABLE, BY_PATTERN, BY_FOLDER, BY_SUBJECT, HEADER)
 """What may name a patient, the surest first."""
 BRIDGED = "another image of the same patient, which a surer source names"
 
 
 def name_by_path(plan: Plan, names: FolderNames, layout: Layout, options: IngestOptions) -> None:
     """Write patient ids that paths or headers name into the planned images: pattern, folder, BIDS subject, header."""
-    level = options.folder_level("patients")
-    pattern = re.compile(options.patient_pattern) if options.patient_pattern else None
     for number, image in enumerate(plan.images):
-        candidates = (
-            ("patient_pattern", _first_group(pattern, image.paths[0])),
-            ("folder", "" if level is None else names.at(number, level)),
-            ("BIDS subject", _subject(names, number)),
-            (HEADER, image.head.dicom.patient if image.head.dicom is not None else ""),
-        )
-        image.names = tuple((source, plain_id(text)) for source, text in candidates if plain_id(text))
+        by_header = plain_id(image.head.dicom.patient) if image.head.dicom is not None else ""
+        by_path = named_by_path(names, number, image.paths[0], options)
+        image.names = (*by_path, *([(HEADER, by_header)] if by_header else []))
         image.patient_source, image.patient = image.names[0] if image.names else ("", "")
         image.split = names.splits[number]
         if layout.dataset is not None:
@@ -52,20 +45,24 @@ def bridge_names(plan: Plan) -> None:
     person under several names: nobody is merged, and a warning says so.
     """
     called: dict[tuple[str, str], dict[str, int]] = defaultdict(dict)
-    for image in plan.images:
-        if image.patient:
-            for key in (*image.names, *_belongs(image)):
-                sure = _sureness(image)
+    ranks = [_sureness(image) for image in plan.images]
+    followed = True
+    while followed:  # each one follows a surer name than its own, so that this ends
+        called.clear()
+        for image, sure in zip(plan.images, ranks, strict=True):
+            for key in (*image.names, *_belongs(image)) if image.patient else ():
                 called[key][image.patient] = min(sure, called[key].get(image.patient, sure))
-    for image in plan.images:
-        mine = _sureness(image)
-        surer = (
-            {patient for key in keys for patient, sure in called.get(key, {}).items() if sure < mine}
-            for keys in (image.names, _belongs(image))  # a study counts where no name does
-        )
-        found = next((patients for patients in surer if patients), set())
-        if len(found) == 1:
-            image.patient_source, image.patient = BRIDGED, next(iter(found))
+        followed = False
+        for number, image in enumerate(plan.images):
+            mine = ranks[number]
+            surer = (
+                {patient: sure for key in keys for patient, sure in called.get(key, {}).items() if sure < mine}
+                for keys in (image.names, _belongs(image))  # a study counts where no name does
+            )
+            found = next((patients for patients in surer if patients), {})
+            if len(found) == 1:
+                ((image.patient, ranks[number]),) = found.items()
+                image.patient_source, followed = BRIDGED, True
     several = sum(
         sum(sure < SOURCES.index(source) for sure in patients.values()) > 1
         for (source, _), patients in called.items()
@@ -97,8 +94,14 @@ def tell_issuers_apart(plan: Plan) -> None:
             issuers[image.head.dicom.patient].add(image.head.dicom.issuer)
     for image in plan.images:
         dicom = image.head.dicom
-        if dicom is not None and image.patient_source == HEADER and len(issuers.get(dicom.patient, ())) > 1:
-            image.patient = f"{dicom.patient} of {dicom.issuer}"
+        if dicom is None or len(issuers.get(dicom.patient, ())) < 2:
+            continue
+        issued = f"{dicom.patient} of {dicom.issuer}" if dicom.issuer else ""  # without issuer it is any of them
+        image.names = tuple(
+            (source, issued if source == HEADER else name) for source, name in image.names if source != HEADER or issued
+        )
+        if image.patient_source == HEADER:
+            image.patient_source, image.patient = (HEADER, issued) if issued else ("", "")
 
 
 def refuse_nobodys(plan: Plan) -> None:
@@ -114,16 +117,6 @@ def refuse_nobodys(plan: Plan) -> None:
 
 def _study_of(image: Planned) -> str:
     return image.head.dicom.study if image.head.dicom is not None else ""
-
-
-def _subject(names: FolderNames, number: int) -> str:
-    subject = names.subjects[number]
-    return f"sub-{subject}" if subject is not None and names.subjects_count else ""
-
-
-def _first_group(pattern: re.Pattern[str] | None, path: str) -> str:
-    match = pattern.search(path) if pattern is not None else None
-    return (match[1] or "") if match else ""
 
 
 def settle_people(plan: Plan) -> None:

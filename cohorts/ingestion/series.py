@@ -7,14 +7,13 @@ these. Two files are the same image when their place and their pixels are equal,
 from __future__ import annotations
 
 import hashlib
-import re
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from cohorts.errors import Reason, UnreadableImage
-from cohorts.naming import plain_id
+from cohorts.ingestion.folder_names import folder_names, named_by_path
 from cohorts.options import IngestOptions
 from cohorts.readers.dicom_file import PIXEL_KEYWORDS, open_dicom, quietly, values_of
 from cohorts.readers.dicom_geometry import Plane
@@ -76,7 +75,7 @@ def series_volumes(
 
     Args:
         heads: of any files; those that are no slices are passed over.
-        options: ``min_slices``, and ``patient_pattern``, which tells patients apart as the header does.
+        options: ``min_slices``, and what tells patients apart by their paths, as the header does.
         digest: what recognises the pixels of a file again; it is asked only where two files share a place.
     """
     refused: list[tuple[str, Refusal]] = []
@@ -154,10 +153,24 @@ def _plane(head: FileHead) -> Plane:
     return plane
 
 
-def _patient(head: FileHead, options: IngestOptions) -> str:
-    """Whose a file is, by its path where ``patient_pattern`` finds somebody, else by its header."""
-    match = re.search(options.patient_pattern, head.path) if options.patient_pattern else None
-    return plain_id(match[1]) if match and match[1] else _dicom(head).patient
+def _patients(heads: Sequence[FileHead], options: IngestOptions) -> dict[str, str]:
+    """Whose each file is: by its path where a pattern, a folder or a subject of BIDS names somebody, else its header.
+
+    An id of a header counts with its issuer, since two hospitals may give one id to two people.
+    """
+    names = folder_names([head.path for head in heads])
+    issuers: dict[tuple[str, str], set[str]] = defaultdict(set)
+    for head in heads:
+        dicom = _dicom(head)
+        issuers[dicom.patient, dicom.series] |= {dicom.issuer} - {""}
+    found = {}
+    for number, head in enumerate(heads):
+        dicom, known = _dicom(head), named_by_path(names, number, head.path, options)
+        issued = issuers[dicom.patient, dicom.series]
+        issuer = dicom.issuer or (next(iter(issued)) if len(issued) == 1 else "")
+        by_header = f"{dicom.patient} of {issuer}" if dicom.patient and issuer else dicom.patient
+        found[head.path] = next((name for _, name in known), by_header)
+    return found
 
 
 def _groups(
@@ -171,13 +184,14 @@ def _groups(
     groups: dict[tuple[Hashable, ...], list[FileHead]] = defaultdict(list)
     people: dict[tuple[str, ...], set[str]] = defaultdict(set)
     series_of: dict[str, tuple[str, ...]] = {}
+    patients = _patients(slices, options)
     for head in slices:
         dicom = _dicom(head)
         folder = "" if dicom.series else PurePosixPath(head.path).parent.as_posix()
         series_of[head.path] = (dicom.study, dicom.series, folder)
-        people[series_of[head.path]].add(_patient(head, options))
+        people[series_of[head.path]].add(patients[head.path])
     for head in slices:
-        dicom, patient, series = _dicom(head), _patient(head, options), series_of[head.path]
+        dicom, patient, series = _dicom(head), patients[head.path], series_of[head.path]
         if not patient and len(people[series]) > 1:
             refused.append((head.path, NOBODY))
         elif not (patient or dicom.study or dicom.series):

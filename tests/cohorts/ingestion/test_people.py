@@ -14,7 +14,7 @@ import tifffile
 
 from cohorts.errors import InputError
 from cohorts.naming import plain_id
-from tests.cohorts.files import KEY, structure, take_in, write_dicom, write_png
+from tests.cohorts.files import KEY, structure, take_in, uid, write_dicom, write_png, write_series
 
 NAMES = ("MEIER_ANNA", "SCHMIDT_JAN", "WEBER_LEA")
 
@@ -303,3 +303,68 @@ def test_a_case_binds_its_channels_whatever_the_table_names(tmp_path: Path) -> N
     cohort = take_in(tmp_path / "s", tmp_path / "c").cohort
     assert len(cohort) == 24
     assert cohort.manifest["patient"].n_unique() == 12
+
+
+@pytest.mark.parametrize(
+    ("folders", "options", "elements"),
+    [
+        (("anna", "berta"), {"folders": "patients"}, ({}, {})),
+        (("sub-01", "sub-02"), {}, ({}, {})),
+        (("a", "b"), {"folders": "ignore"}, ({"IssuerOfPatientID": "HOSP A"}, {"IssuerOfPatientID": "HOSP B"})),
+    ],
+)
+@pytest.mark.parametrize("interleaved", [False, True])
+def test_slices_of_two_people_under_one_series_are_never_one_volume(
+    tmp_path: Path,
+    folders: tuple[str, str],
+    options: dict[str, Any],
+    elements: tuple[dict[str, str], dict[str, str]],
+    interleaved: bool,
+) -> None:
+    """A tool gave everybody one id, one study and one series; folders or the issuer still tell who is who."""
+    for person, folder in enumerate(folders):
+        volume = structure(person, (6, 16, 16), "uint16", 999)
+        heights = [2.0 * number + person if interleaved else 6.0 * person + number for number in range(6)]
+        places = [(0.0, 0.0, height) for height in heights]
+        same = {"PatientID": "7", "StudyInstanceUID": "1.2.3", "SeriesInstanceUID": "1.2.3.4"}
+        write_series(tmp_path / "s" / folder, volume, places, **same, **elements[person])
+    result = take_in(tmp_path / "s", tmp_path / "c", spatial_dims=3, min_slices=3, **options)
+    assert result.cohort.manifest["patient"].n_unique() == 2
+    links = pl.read_parquet(result.private_folder / "links.parquet")
+    by_image = links.with_columns(folder=pl.col("path").str.split("/").list.first()).group_by("image_id")
+    assert by_image.agg(pl.col("folder").n_unique())["folder"].to_list() == [1, 1]
+
+
+def test_a_folder_for_nobody_leaves_the_header_to_say_who_it_is(tmp_path: Path) -> None:
+    for number in range(6):
+        folder = "unknown" if number < 4 else f"P{number}"
+        pixels = structure(number, dtype="uint16", high=999)
+        study = {"StudyInstanceUID": uid(number)}
+        write_dicom(tmp_path / "s" / folder / f"{number}.dcm", pixels, PatientID=f"P{number}", **study)
+    cohort = take_in(tmp_path / "s", tmp_path / "c", folders="patients").cohort
+    assert set(cohort.manifest["patient"]) == {KEY.pseudonym("patient", f"P{number}") for number in range(6)}
+
+
+def test_names_are_bridged_as_far_as_they_go(tmp_path: Path) -> None:
+    """The table names the first, whose header the second shares, whose study the third shares, which names nobody."""
+    lines = ["image,patient_id"]
+    for person in range(4):
+        for number, header in enumerate((f"H{person}", f"H{person}", "")):
+            pixels = structure(10 * person + number, dtype="uint16", high=999)
+            study = {"StudyInstanceUID": uid("first" if number == 0 else "second", person)}
+            write_dicom(tmp_path / "s" / f"{person}_{number}.dcm", pixels, PatientID=header, **study)
+            lines.append(f"{person}_{number}.dcm,{'' if number else f'T{person}'}")
+    (tmp_path / "s" / "t.csv").write_text("\n".join(lines) + "\n")
+    cohort = take_in(tmp_path / "s", tmp_path / "c", table="t.csv").cohort
+    assert cohort.manifest["patient"].value_counts()["count"].to_list() == [3] * 4
+
+
+def test_an_image_without_issuer_follows_its_study(tmp_path: Path) -> None:
+    for hospital in "AB":
+        for number in range(3):
+            pixels = structure(10 * ord(hospital) + number, dtype="uint16", high=999)
+            issuer = {"IssuerOfPatientID": f"HOSP {hospital}"} if number else {}
+            study = {"StudyInstanceUID": uid(hospital)}
+            write_dicom(tmp_path / "s" / f"{hospital}{number}.dcm", pixels, PatientID="0", **study, **issuer)
+    cohort = take_in(tmp_path / "s", tmp_path / "c").cohort
+    assert cohort.manifest["patient"].value_counts()["count"].to_list() == [3, 3]
