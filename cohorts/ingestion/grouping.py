@@ -37,6 +37,7 @@ class Planned:
         case: what several files of one examination share, such as the channels of nnU-Net.
         split: the split that the source gives it.
         left_out: an export of ours says that it is in none.
+        slices: of a volume from slices the SOPInstanceUID of each, empty where it names none.
         order: what images are sorted by: a path, then the number of the volume in its series; by default its own path.
     """
 
@@ -55,6 +56,7 @@ class Planned:
     split: Split | None = None
     left_out: bool = False
     order: tuple[str, int] = ("", 0)
+    slices: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.order[0]:
@@ -72,8 +74,11 @@ class Planned:
         paths = ((folder,) if folder and folder != "." else ()) + self.paths
         if dicom is None:
             return FileKey(paths, (), self.patient)
-        uids = (dicom.series, dicom.sop) if len(self.paths) > 1 else (dicom.sop, dicom.series)
-        return FileKey(paths, tuple(uid for uid in uids if uid), self.patient or dicom.patient)
+        uids = (dicom.series, *self.slices) if len(self.paths) > 1 else (dicom.sop, dicom.series)
+        parts = tuple(
+            FileKey((path,), (uid,) if uid else ()) for path, uid in zip(self.paths, self.slices, strict=False)
+        )
+        return FileKey(paths, tuple(uid for uid in uids if uid), self.patient or dicom.patient, parts)
 
     def job(
         self, root: Path, mask_root: Path, options: ReadOptions, states: Mapping[str, tuple[int, int] | None]
@@ -146,7 +151,9 @@ def group_files(
     forget_spoilt_identifiers(heads, digest)
     for volume in volumes:
         paths = tuple(head.path for head in volume.heads)
-        planned.append(Planned(paths, volume.heads[0], volume.affine, volume.spacing_mm, order=volume.order))
+        slices = tuple(head.dicom.sop if head.dicom is not None else "" for head in volume.heads)
+        first = volume.heads[0]
+        planned.append(Planned(paths, first, volume.affine, volume.spacing_mm, order=volume.order, slices=slices))
     return planned
 
 

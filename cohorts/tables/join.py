@@ -21,13 +21,15 @@ class FileKey:
 
     Attributes:
         paths: relative path; for a volume from slices the folder that holds just them, then each slice.
-        uids: SOPInstanceUID, or SeriesInstanceUID for a volume; then the other.
+        uids: SOPInstanceUID; for a volume SeriesInstanceUID, then the SOPInstanceUID of each slice.
         patient: patient id of the header.
+        parts: of a volume from slices what identifies each of these, since a table may have a row for each.
     """
 
     paths: tuple[str, ...]
     uids: tuple[str, ...] = ()
     patient: str = ""
+    parts: tuple[FileKey, ...] = ()
 
 
 class Fit(NamedTuple):
@@ -126,6 +128,11 @@ class Join:
 
     def __init__(self, index: RowIndex, keys: Sequence[FileKey]) -> None:
         self._fits = [_first_fit(index, key) for key in keys]
+        self._parts = {
+            number: tuple(fit.row for part in key.parts if (fit := _first_fit(index, part)).row >= 0)
+            for number, key in enumerate(keys)
+            if key.parts
+        }
         weak = Counter(fit.row for fit in self._fits if fit.weak and fit.row >= 0)
         strong = {fit.row for fit in self._fits if not fit.weak and fit.row >= 0}
         for number, fit in enumerate(self._fits):
@@ -135,6 +142,15 @@ class Join:
     def ways(self) -> Counter[str]:
         """Files that have a row, by what of them is equal."""
         return Counter(fit.way for fit in self._fits if fit.row >= 0)
+
+    def rows_of_slices(self) -> dict[int, tuple[int, ...]]:
+        """Row of each volume → that row, and those that its slices have of their own."""
+        found: dict[int, tuple[int, ...]] = {}
+        for number, rows in self._parts.items():
+            row = self._fits[number].row
+            if row >= 0 and set(rows) - {row}:
+                found[row] = tuple(dict.fromkeys((row, *found.get(row, ()), *rows)))
+        return found
 
     def rows(self) -> set[int]:
         """Rows that have a file."""

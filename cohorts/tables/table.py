@@ -157,9 +157,9 @@ class Table:
     def bind(self, keys: Sequence[FileKey]) -> float:
         """Join the rows to these files; returns the share of files that have a row.
 
-        Rows of one image are united: identical ones count once, a label that any row states is present. Rows of one
-        patient are united when they agree in labels, mask and split, or are boxes; a file whose patient's rows
-        contradict each other in these has rows, of which none is taken.
+        Rows of one image are united, as are those of the slices of a volume: identical ones count once, a label that
+        any row states is present. Rows of one patient are united when they agree in labels, mask and split, or are
+        boxes; a file whose patient's rows contradict each other in these has rows, of which none is taken.
 
         Raises:
             InputError: the wanted join lacks its column.
@@ -183,6 +183,9 @@ class Table:
         joined = self._join.rows()
         self._groups = {row: each for row, each in rows.groups.items() if row in joined}
         self._torn = {row: each for row, each in rows.torn.items() if row in joined}
+        for row, each in self._join.rows_of_slices().items():
+            every = tuple(one for part in each for one in rows.torn.get(part, rows.groups.get(part, (part,))))
+            (self._torn if any(part in rows.torn for part in each) else self._groups)[row] = every
         self._refused = self._refusals()
         self._total_files = len(keys)
         return self._join.total_matched / max(1, len(keys))

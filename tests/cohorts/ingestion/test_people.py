@@ -9,6 +9,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import polars as pl
+import pydicom
 import pytest
 import tifffile
 
@@ -368,3 +369,44 @@ def test_an_image_without_issuer_follows_its_study(tmp_path: Path) -> None:
             write_dicom(tmp_path / "s" / f"{hospital}{number}.dcm", pixels, PatientID="0", **study, **issuer)
     cohort = take_in(tmp_path / "s", tmp_path / "c").cohort
     assert cohort.manifest["patient"].value_counts()["count"].to_list() == [3, 3]
+
+
+def volume_of_each(source: Path, people: int, slices: int = 4) -> list[list[str]]:
+    """Write a volume of each person; returns the SOPInstanceUIDs of its slices."""
+    found = []
+    for person in range(people):
+        volume = structure(person, (slices, 16, 16), "uint16", 999)
+        named = {"PatientID": f"P{person}", "StudyInstanceUID": uid("study", person)}
+        series = uid("series", person)
+        places = [(0.0, 0.0, float(number)) for number in range(slices)]
+        write_series(source / f"v{person}", volume, places, SeriesInstanceUID=series, **named)
+        files = sorted((source / f"v{person}").iterdir())
+        found.append([str(pydicom.dcmread(file).SOPInstanceUID) for file in files])
+    return found
+
+
+@pytest.mark.parametrize("by", ["path", "uid"])
+def test_a_volume_whose_slices_have_rows_of_their_own_has_what_any_of_them_states(tmp_path: Path, by: str) -> None:
+    slices = volume_of_each(tmp_path / "s", 6)
+    lines = ["file_name,bleeding" if by == "path" else "SOPInstanceUID,bleeding"]
+    for person, uids in enumerate(slices):
+        for number, name in enumerate(uids):
+            key = f"v{person}/{number:03d}.dcm" if by == "path" else name
+            lines.append(f"{key},{int(person % 2 == 1 and number == 2)}")
+    (tmp_path / "s" / "t.csv").write_text("\n".join(lines) + "\n")
+    options = {"spatial_dims": 3, "min_slices": 3, "label_columns": ("bleeding",)}
+    result = take_in(tmp_path / "s", tmp_path / "c", **options)
+    states = dict(result.cohort.manifest.select("patient", "label:bleeding").iter_rows())
+    assert states == {KEY.pseudonym("patient", f"P{person}"): person % 2 == 1 for person in range(6)}
+    assert not any("belong to no image" in line for line in result.warnings)
+
+
+def test_a_volume_whose_slices_are_several_peoples_by_the_table_is_nobodys(tmp_path: Path) -> None:
+    volume_of_each(tmp_path / "s", 3)
+    lines = ["file_name,patient_id"]
+    for person in range(3):
+        lines += [f"v{person}/{number:03d}.dcm,T{person if number < 2 else 2}" for number in range(4)]
+    (tmp_path / "s" / "t.csv").write_text("\n".join(lines) + "\n")
+    result = take_in(tmp_path / "s", tmp_path / "c", spatial_dims=3, min_slices=3)
+    assert {reason.value: total for reason, total in result.rejected.items()} == {"bad_table_row": 8}
+    assert result.cohort.manifest["patient"].to_list() == [KEY.pseudonym("patient", "T2")]
