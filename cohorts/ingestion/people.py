@@ -15,6 +15,7 @@ from cohorts.ingestion.plan import Plan
 from cohorts.ingestion.splits import Division
 from cohorts.naming import plain_id
 from cohorts.options import IngestOptions
+from cohorts.readers.dicom_file import UNDECODED
 from cohorts.readers.tasks import Refusal
 from cohorts.records import LEFT_OUT_SPLIT, SPLITS
 from cohorts.tables.join import stem
@@ -150,6 +151,17 @@ def alike_ids(plan: Plan) -> str | None:
     if not alike:
         return None
     return f"{alike} patient ids differ from another by case or leading zeros only; they count as different patients"
+
+
+def undecoded_ids(plan: Plan) -> str | None:
+    """A warning of ids that the character set of their header cannot hold: they are kept byte by byte."""
+    found = {name for image in plan.images for source, name in image.names if source == HEADER and UNDECODED in name}
+    if not found:
+        return None
+    return (
+        f"{len(found)} patient ids hold bytes that the character set of their header cannot hold; the same person "
+        "under a right character set counts as another one"
+    )
 
 
 def require_patients(plan: Plan, names: FolderNames, options: IngestOptions) -> None:

@@ -29,6 +29,7 @@ PIXEL_KEYWORDS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 _ASCII_VRS = {"AS", "CS", "DA", "DS", "IS", "TM", "UI"}  # their values are plain text (PS3.5 6.2)
 _META_STARTS = 132  # after the preamble and its four letters (PS3.10 7.1)
 _LARGEST_PROBED = 2**30  # larger files are not read whole only to say why they hold no image
+UNDECODED, ASCII_END = "\ufffd", 128
 _CUT_OFF = "the file ends before its data set does"
 
 
@@ -208,6 +209,21 @@ def whole_text_of(ds: pydicom.Dataset, keyword: str) -> str:
     all of it, and its first part alone would make one patient of a hospital.
     """
     return "\\".join(str(value).strip() for value in values_of(ds, keyword)).strip()
+
+
+def identifier_of(ds: pydicom.Dataset, keyword: str) -> str:
+    """As :func:`whole_text_of`, and injective: bytes that the stated character set cannot hold are written out.
+
+    pydicom puts U+FFFD in place of each of them, which would make one person of Müller and Möller. They are followed by
+    their two hexadecimal digits here.
+    """
+    element = ds.get_item(_tag(keyword))
+    raw = element.value if isinstance(element, RawDataElement) else None
+    text = whole_text_of(ds, keyword)
+    if UNDECODED not in text or not isinstance(raw, bytes):
+        return text
+    stripped = raw.strip(b" \0")
+    return "".join(chr(byte) if byte < ASCII_END else f"{UNDECODED}{byte:02x}" for byte in stripped)
 
 
 def code_of(ds: pydicom.Dataset, keyword: str) -> str:

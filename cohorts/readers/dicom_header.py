@@ -13,6 +13,7 @@ from cohorts.errors import Reason, UnreadableImage
 from cohorts.naming import is_nobody, plain_id
 from cohorts.readers.dicom_file import (
     has,
+    identifier_of,
     integer_of,
     no_pixels,
     numbers_of,
@@ -165,7 +166,7 @@ def read_head(path: Path) -> DicomHead:
         age = _age(ds)
         read: dict[str, float | str | None] = {**codes, "PatientAge": age}
         return DicomHead(
-            patient=_named(plain_id(whole_text_of(ds, "PatientID"))),
+            patient=_named(plain_id(identifier_of(ds, "PatientID"))),
             study=whole_text_of(ds, "StudyInstanceUID"),
             series=whole_text_of(ds, "SeriesInstanceUID"),
             sop=whole_text_of(ds, "SOPInstanceUID"),
@@ -179,7 +180,7 @@ def read_head(path: Path) -> DicomHead:
             instance=integer_of(ds, "InstanceNumber"),
             frame_of_reference=whole_text_of(ds, "FrameOfReferenceUID"),
             unknown_codes=tuple(keyword for keyword, term in read.items() if term is None and text_of(ds, keyword)),
-            issuer=plain_id(whole_text_of(ds, "IssuerOfPatientID")),
+            issuer=plain_id(identifier_of(ds, "IssuerOfPatientID")),
         )
 
 

@@ -78,13 +78,25 @@ def modality_values(stored: Array, ds: pydicom.Dataset, frame: int) -> Array:
 def rescale_of(ds: pydicom.Dataset, frame: int) -> tuple[float, float] | None:
     """RescaleSlope and RescaleIntercept; ``None`` when there are none.
 
+    The functional groups of an enhanced object come first, since its standard has no place for another one (PS3.3
+    A.36.2.3, C.7.6.16.2.9).
+
     Raises:
-        UnreadableImage: one is there without the other, one is empty or no number, or the slope is zero: nothing says
-            what the values mean.
+        UnreadableImage: one is there without the other, one is empty or no number, or the slope is zero; or the data
+            set changes the values in another way than its functional groups: nothing says what the values mean.
     """
     source = rescale_source(ds, frame)
     if source is None:
         return None
+    found = _rescale_in(source)
+    if source is not ds and (has(ds, "RescaleSlope") or has(ds, "RescaleIntercept")):
+        whole = _rescale_in(ds)
+        if whole not in {(1.0, 0.0), found}:
+            raise UnreadableImage(Reason.UNSUPPORTED_PIXELS, "a rescale of the frame and another one of the data set")
+    return found
+
+
+def _rescale_in(source: pydicom.Dataset) -> tuple[float, float]:
     slope, intercept = (numbers_of(source, keyword, 1) for keyword in ("RescaleSlope", "RescaleIntercept"))
     if slope is None or intercept is None:
         stated = all(values_of(source, keyword) for keyword in ("RescaleSlope", "RescaleIntercept"))
@@ -96,10 +108,11 @@ def rescale_of(ds: pydicom.Dataset, frame: int) -> tuple[float, float] | None:
 
 
 def rescale_source(ds: pydicom.Dataset, frame: int) -> pydicom.Dataset | None:
-    """The data set that holds the rescale of a frame: the whole one, else a functional group; ``None`` without any."""
-    if has(ds, "RescaleSlope") or has(ds, "RescaleIntercept"):
+    """The data set that holds the rescale of a frame: a functional group, else the whole one; ``None`` without any."""
+    group = functional_group(ds, frame, "PixelValueTransformationSequence")
+    if group is None and (has(ds, "RescaleSlope") or has(ds, "RescaleIntercept")):
         return ds
-    return functional_group(ds, frame, "PixelValueTransformationSequence")
+    return group
 
 
 def dose_scaling(ds: pydicom.Dataset) -> float | None:

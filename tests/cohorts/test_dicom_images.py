@@ -185,6 +185,22 @@ def test_enhanced_objects_rescale_each_frame_by_its_own_functional_group(tmp_pat
     assert records[0].voi == Voi(40, 400)
 
 
+@pytest.mark.parametrize(("whole", "taken"), [((1, 0), True), ((1, -10), True), ((2, 0), False)])
+def test_the_rescale_of_a_frame_comes_before_one_of_the_data_set(
+    tmp_path: Path, whole: tuple[int, int], taken: bool
+) -> None:
+    frames = np.stack([structure(seed, dtype="uint16", high=999) for seed in (1, 2)])
+    shared = sequence(PixelValueTransformationSequence=sequence(RescaleSlope=1, RescaleIntercept=-10, RescaleType="US"))
+    stated = {"SharedFunctionalGroupsSequence": shared, "RescaleSlope": whole[0], "RescaleIntercept": whole[1]}
+    write_dicom(tmp_path / "s" / "a.dcm", frames, **stated)
+    write_dicom(tmp_path / "s" / "b.dcm", structure(3, dtype="uint16", high=999))
+    result = take_in(tmp_path / "s", tmp_path / "c")
+    assert [reason.value for reason in result.rejected] == ([] if taken else ["unsupported_pixels"])
+    found = images_by_path(result).get("a.dcm", [])
+    assert len(found) == (2 if taken else 0)
+    assert all(np.array_equal(pixels, frame.astype(int) - 10) for pixels, frame in zip(found, frames, strict=False))
+
+
 def test_spacing_comes_from_the_attribute_that_the_standard_prefers(tmp_path: Path) -> None:
     both = {"PixelSpacing": [0.3, 0.4], "ImagerPixelSpacing": [0.6, 0.8]}
     write_dicom(tmp_path / "s" / "a.dcm", structure(1), **both)

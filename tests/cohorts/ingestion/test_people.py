@@ -410,3 +410,16 @@ def test_a_volume_whose_slices_are_several_peoples_by_the_table_is_nobodys(tmp_p
     result = take_in(tmp_path / "s", tmp_path / "c", spatial_dims=3, min_slices=3)
     assert {reason.value: total for reason, total in result.rejected.items()} == {"bad_table_row": 8}
     assert result.cohort.manifest["patient"].to_list() == [KEY.pseudonym("patient", "T2")]
+
+
+def test_ids_that_their_character_set_cannot_hold_stay_apart(tmp_path: Path) -> None:
+    """Latin letters declared as UTF-8: a decoder puts one and the same sign in place of each."""
+    for number, letter in enumerate("üöäü"):
+        pixels = structure(number, dtype="uint16", high=999)
+        stated = {"SpecificCharacterSet": "ISO_IR 192", "StudyInstanceUID": uid(number)}
+        file = tmp_path / "s" / f"{number}.dcm"
+        write_dicom(file, pixels, PatientID="M_ller-7", **stated)
+        file.write_bytes(file.read_bytes().replace(b"M_ller-7", f"M{letter}ller-7".encode("latin-1")))
+    result = take_in(tmp_path / "s", tmp_path / "c")
+    assert result.cohort.manifest["patient"].n_unique() == 3
+    assert any("3 patient ids hold bytes" in line for line in result.warnings)

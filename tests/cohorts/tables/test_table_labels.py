@@ -298,3 +298,18 @@ def test_free_text_is_no_category(tmp_path: Path) -> None:
         read(tmp_path / "t.csv", "image,view\na.png,AP\nb.png,seen by: somebody\n", attributes=("view",))
     codes = read(tmp_path / "t.csv", "image,sex\na.png,0\nb.png,1\nc.png,unknown\n")
     assert [codes.content(row).attributes["sex"] for row in range(3)] == ["0", "1", None]
+
+
+@pytest.mark.parametrize("separators", ["; ", "|"])
+def test_one_stray_separator_does_not_read_the_other_cells_anew(tmp_path: Path, separators: str) -> None:
+    cells = ["Edema, Mass", "Edema", "Mass, Cyst", "Edema, Cyst", "Cyst", "No Finding"]
+    clean = labelled(tmp_path, [*cells, "Edema, Mass"])
+    assert labelled(tmp_path, [*cells, f"Edema{separators}Mass"]) == clean
+    assert set(clean[0]) == {"Edema", "Mass", "Cyst"}
+
+
+def test_a_separator_that_may_be_part_of_a_name_is_told(tmp_path: Path) -> None:
+    rows = labelled(tmp_path, ["fracture, healed", "fracture|mass", "mass"])
+    assert set(rows[0]) == {"fracture, healed", "fracture", "mass"}
+    remarks = read(tmp_path / "t.csv", (tmp_path / "t.csv").read_bytes()).remarks()
+    assert any("hold a separator within a name" in line for line in remarks)
