@@ -89,6 +89,14 @@ def named_by_path(names: FolderNames, number: int, path: str, options: IngestOpt
     return [(source, plain_id(text)) for source, text in candidates if plain_id(text) and not is_nobody(text)]
 
 
+def folders_above(names: FolderNames, number: int, source: str, options: IngestOptions) -> tuple[str, ...]:
+    """The folders above the one that names an image's patient, by :data:`BY_FOLDER` or :data:`BY_SUBJECT`."""
+    levels = names.levels[number]
+    if source == BY_FOLDER:
+        return levels[: options.folder_level("patients")]
+    return levels[: next((place for place, part in enumerate(levels) if _SUBJECT.fullmatch(part)), 0)]
+
+
 def ask(names: FolderNames, *, labels_known: bool) -> InputError:
     """The line that shows both readings and the option for each; it names no folder, since one may be a name."""
     level = names.open_level or 0

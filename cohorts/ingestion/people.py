@@ -7,7 +7,15 @@ from collections.abc import Mapping
 from pathlib import PurePosixPath
 
 from cohorts.errors import InputError, Reason
-from cohorts.ingestion.folder_names import BY_FOLDER, BY_PATTERN, BY_SUBJECT, FolderNames, ask, named_by_path
+from cohorts.ingestion.folder_names import (
+    BY_FOLDER,
+    BY_PATTERN,
+    BY_SUBJECT,
+    FolderNames,
+    ask,
+    folders_above,
+    named_by_path,
+)
 from cohorts.ingestion.grouping import Planned
 from cohorts.ingestion.layout import Layout
 from cohorts.ingestion.mask_places import CHANNEL_ENDING
@@ -28,14 +36,23 @@ BRIDGED = "another image of the same patient, which a surer source names"
 
 def name_by_path(plan: Plan, names: FolderNames, layout: Layout, options: IngestOptions) -> None:
     """Write patient ids that paths or headers name into the planned images: pattern, folder, BIDS subject, header."""
+    places: dict[str, set[tuple[str, ...]]] = defaultdict(set)
     for number, image in enumerate(plan.images):
         by_header = plain_id(image.head.dicom.patient) if image.head.dicom is not None else ""
         by_path = named_by_path(names, number, image.paths[0], options)
         image.names = (*by_path, *([(HEADER, by_header)] if by_header else []))
         image.patient_source, image.patient = image.names[0] if image.names else ("", "")
+        if image.patient_source in {BY_FOLDER, BY_SUBJECT}:
+            places[image.patient].add(folders_above(names, number, image.patient_source, options))
         image.split = names.splits[number]
         if layout.dataset is not None:
             image.case = CHANNEL_ENDING.sub("", PurePosixPath(stem(image.paths[0])).name)
+
+    if several := sum(len(above) > 1 for above in places.values()):
+        plan.warnings.append(
+            f"{several} folders that name a patient lie below several folders, each counts as one person; if these are "
+            "sites that number their own patients, give patient_pattern a group that holds the site too"
+        )
 
 
 def bridge_names(plan: Plan) -> None:

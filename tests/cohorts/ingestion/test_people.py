@@ -423,3 +423,16 @@ def test_ids_that_their_character_set_cannot_hold_stay_apart(tmp_path: Path) -> 
     result = take_in(tmp_path / "s", tmp_path / "c")
     assert result.cohort.manifest["patient"].n_unique() == 3
     assert any("3 patient ids hold bytes" in line for line in result.warnings)
+
+
+@pytest.mark.parametrize(("name", "options"), [("P1", {"folders": "-/patients"}), ("sub-01", {})])
+def test_one_folder_name_at_several_sites_is_told(tmp_path: Path, name: str, options: dict[str, str]) -> None:
+    for place, site in enumerate(("siteA", "siteB")):
+        for number in range(3):
+            write_png(tmp_path / "s" / site / name / f"{number}.png", structure(10 * place + number))
+    warned = take_in(tmp_path / "s", tmp_path / "c", **options).warnings
+    assert any("1 folders that name a patient lie below several folders" in line for line in warned)
+    pattern = {"patient_pattern": rf"(site\w/{name})"}
+    apart = take_in(tmp_path / "s", tmp_path / "d", **options, **pattern)
+    assert apart.cohort.manifest["patient"].n_unique() == 2
+    assert not any("below several folders" in line for line in apart.warnings)
