@@ -105,21 +105,35 @@ def _sureness(image: Planned) -> int:
 
 
 def tell_issuers_apart(plan: Plan) -> None:
-    """Give patients of one id under several issuers (DICOM PS3.3 C.7.1.1, IssuerOfPatientID) names of their own."""
+    """Name patients by their id and its issuer (DICOM PS3.3 C.7.1.1, IssuerOfPatientID), where the header states one.
+
+    Always, not only where a second issuer uses the id: then nobody's name changes when somebody else's files come or
+    go. An image without issuer has the only one of its id; of several it is nobody's, and follows its study.
+    """
     issuers: dict[str, set[str]] = defaultdict(set)
-    for image in plan.images:
-        if image.head.dicom is not None and image.head.dicom.issuer:
-            issuers[image.head.dicom.patient].add(image.head.dicom.issuer)
+    of_study: dict[tuple[str, str], set[str]] = defaultdict(set)
+    headers = [image.head.dicom for image in plan.images if image.head.dicom is not None and image.head.dicom.patient]
+    for header in headers:
+        if header.issuer:
+            issuers[header.patient].add(header.issuer)
+            of_study[header.patient, header.study].add(header.issuer)
     for image in plan.images:
         dicom = image.head.dicom
-        if dicom is None or len(issuers.get(dicom.patient, ())) < 2:
+        known = issuers.get(dicom.patient, set()) if dicom is not None else set()
+        if dicom is None or not known:
             continue
-        issued = f"{dicom.patient} of {dicom.issuer}" if dicom.issuer else ""  # without issuer it is any of them
+        issuer = dicom.issuer or (next(iter(known)) if len(known) == 1 else "")
+        issued = f"{dicom.patient} of {issuer}" if issuer else ""
         image.names = tuple(
             (source, issued if source == HEADER else name) for source, name in image.names if source != HEADER or issued
         )
         if image.patient_source == HEADER:
             image.patient_source, image.patient = (HEADER, issued) if issued else ("", "")
+    if torn := sum(len(stated) > 1 for (_, study), stated in of_study.items() if study):
+        plan.warnings.append(
+            f"{torn} patient ids stand in one study under several issuers and count as several people; if these are "
+            "spellings of one issuer, one person may lie in several splits"
+        )
 
 
 def refuse_nobodys(plan: Plan) -> None:

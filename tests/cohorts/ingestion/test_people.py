@@ -436,3 +436,27 @@ def test_one_folder_name_at_several_sites_is_told(tmp_path: Path, name: str, opt
     apart = take_in(tmp_path / "s", tmp_path / "d", **options, **pattern)
     assert apart.cohort.manifest["patient"].n_unique() == 2
     assert not any("below several folders" in line for line in apart.warnings)
+
+
+def test_a_second_issuer_of_an_id_renames_nobody(tmp_path: Path) -> None:
+    def hospital(name: str, seed: int) -> None:
+        for number in range(12):
+            pixels = structure(100 * seed + number, dtype="uint16", high=999)
+            named = {"PatientID": str(number), "IssuerOfPatientID": name, "StudyInstanceUID": uid(name, number)}
+            write_dicom(tmp_path / "s" / name / f"{number}.dcm", pixels, **named)
+
+    hospital("HOSP A", 1)
+    before = take_in(tmp_path / "s", tmp_path / "a").cohort.manifest
+    hospital("HOSP B", 2)
+    after = take_in(tmp_path / "s", tmp_path / "b").cohort.manifest
+    assert after["patient"].n_unique() == 24
+    was = before.select("image_id", "patient", "split")
+    assert was.join(after.select("image_id", "patient", "split"), on=["image_id", "patient", "split"]).height == 12
+
+
+def test_issuers_that_differ_within_a_study_are_told(tmp_path: Path) -> None:
+    for number, issuer in enumerate(("MGH", "Massachusetts General Hospital")):
+        pixels = structure(number, dtype="uint16", high=999)
+        write_dicom(tmp_path / "s" / f"{number}.dcm", pixels, PatientID="1", IssuerOfPatientID=issuer)
+    warned = take_in(tmp_path / "s", tmp_path / "c").warnings
+    assert any("1 patient ids stand in one study under several issuers" in line for line in warned)
