@@ -188,6 +188,7 @@ class _Run:
     def resume(self) -> int:
         """Go on from the last whole checkpoint; returns its step, 0 where there is none."""
         found = latest_checkpoint(self.work / CHECKPOINTS)
+        self.accelerator.wait_for_everyone()  # all have looked before one of them writes the first
         if found is not None:
             refuse_other_settings(found.state["settings"], self.settings, self.work)
             self.step = found.step
