@@ -14,7 +14,7 @@ import numpy as np
 
 from cohorts.access import private_files, private_folder, share, shared_folder
 from cohorts.errors import ArtifactError, InputError, ResourceError
-from cohorts.guard import folder_path, plain_text, read_json_file, reading
+from cohorts.guard import folder_path, read_json_file, reading, storable_text
 from cohorts.records import Array
 from cohorts.staging import replacing, staging
 
@@ -174,7 +174,7 @@ def inside(root: Path, relative: str | Path) -> Path:
     """
     with reading(f"a path in the data of {root}", InputError, "cannot be a path", "name files of that folder"):
         base = root.resolve()
-        path = (base / plain_text(str(relative))).resolve()
+        path = (base / storable_text(str(relative))).resolve()
         path.exists()  # a name that is too long raises here, and not where it is used
     if not path.is_relative_to(base):
         raise InputError(f"a path in the data leaves {root}", "keep all files inside the source folder")

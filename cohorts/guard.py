@@ -96,13 +96,13 @@ def plain(value: Any) -> Any:
             else:
                 waiting += ((inner, False) for inner in item)
         elif isinstance(item, str):
-            plain_text(item)
+            storable_text(item)
         elif isinstance(item, int) and abs(item) >= LARGEST_WHOLE_NUMBER:
             raise ValueError("holds a whole number of more than 64 bits")
     return value
 
 
-def plain_text(text: str) -> str:
+def storable_text(text: str) -> str:
     """A text without a null character or half of a surrogate pair.
 
     Raises:

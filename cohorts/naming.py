@@ -110,6 +110,16 @@ def plain_id(text: str) -> str:
     return number[1] if number else spaced
 
 
+def issued_id(patient: str, issuer: str) -> str:
+    """Who a patient of a DICOM header is: an id, and who issued it, since two hospitals may give out the same one.
+
+    Example:
+        >>> issued_id("7", "HOSP A"), issued_id("7", "")
+        ('7 of HOSP A', '7')
+    """
+    return f"{patient} of {issuer}" if patient and issuer else patient
+
+
 def is_nobody(text: str) -> bool:
     """Whether what stands for a person names nobody: nothing, a word for *unknown*, or a spreadsheet's error.
 

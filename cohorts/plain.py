@@ -30,13 +30,13 @@ _CONTROLS = re.compile(
 )
 
 
-def plain_text(text: str) -> str:
+def printable(text: str) -> str:
     r"""Text without control sequences, and with a sign in place of every other control character.
 
     Tabs and ends of lines stay; joiners, which several scripts need within words, do too.
 
     Example:
-        >>> plain_text("a\x1b[31mb\x07\u202ec")
+        >>> printable("a\x1b[31mb\x07\u202ec")
         'ab\ufffd\ufffdc'
     """
     if text.isascii() and text.isprintable():
@@ -46,7 +46,7 @@ def plain_text(text: str) -> str:
 
 def plain_line(text: str) -> str:
     """Plain text as one line with single spaces."""
-    return " ".join(plain_text(" ".join(text.split())).split())
+    return " ".join(printable(" ".join(text.split())).split())
 
 
 def error_line(what: str, remedy: str = "", *, longest: int = LONGEST_ERROR - len(PROGRAM)) -> str:
@@ -84,7 +84,7 @@ class PlainStream(io.TextIOBase):
 
     def write(self, text: str) -> int:
         """Write a text; returns its length."""
-        plain = plain_text(text)  # bytes raise a TypeError here, as they must
+        plain = printable(text)  # bytes raise a TypeError here, as they must
         try:
             self.raw.write(plain)
         except UnicodeEncodeError:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Protocol
 
-from cohorts.plain import plain_line, plain_output, plain_text, raw_stream
+from cohorts.plain import plain_line, plain_output, printable, raw_stream
 from cohorts.progress import Progress
 
 SECONDS_PER_LINE = 15.0
@@ -116,7 +116,7 @@ class LineView:
 
     def note(self, text: str) -> None:
         """Say a line."""
-        self._say(plain_text(text))  # it may go to Prefect's log, or to a notebook
+        self._say(printable(text))  # it may go to Prefect's log, or to a notebook
 
 
 def _print(text: str) -> None:
@@ -171,7 +171,7 @@ class BarView:
 
     def note(self, text: str) -> None:
         """Print a line above the bars."""
-        self.bars.console.print(plain_text(text), markup=False, highlight=False, soft_wrap=True)
+        self.bars.console.print(printable(text), markup=False, highlight=False, soft_wrap=True)
 
 
 _watcher: ContextVar[ProgressView | None] = ContextVar("medphantom_progress", default=None)

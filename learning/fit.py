@@ -252,6 +252,8 @@ class _Run:
         """To the last checkpoint, all of whose losses were finite, and on at half the rate."""
         self.history.end()
         self.not_finite_at = error.step
+        if latest_checkpoint(self.work / CHECKPOINTS) is None:
+            raise error  # somebody took them away: these weights are no beginning
         self.resume()
         self.history.log_halved(self.step, error.step, RATE_AFTER_A_FAILURE)
         log.warning("%s; going on from step %d at half the learning rate", error.what, self.step)

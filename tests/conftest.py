@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,3 +20,20 @@ def real_data() -> Path:
     if not folder or not Path(folder).is_dir():
         pytest.skip("MEDPHANTOM_REAL_DATA names no folder of real images")
     return Path(folder)
+
+
+@pytest.fixture
+def one_line(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Runs the command line, expects status 2 and exactly one line on stderr, and returns that line."""
+
+    from flows.cli import main  # most tests need none of it
+
+    def run(*arguments: str | Path) -> str:
+        capsys.readouterr()
+        status = main([str(argument) for argument in arguments])
+        said = capsys.readouterr().err.splitlines()
+        assert (status, len(said)) == (2, 1), said
+        assert "Traceback" not in said[0]
+        return said[0]
+
+    return run

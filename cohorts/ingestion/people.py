@@ -21,7 +21,7 @@ from cohorts.ingestion.layout import Layout
 from cohorts.ingestion.mask_places import CHANNEL_ENDING
 from cohorts.ingestion.plan import Plan
 from cohorts.ingestion.splits import Division
-from cohorts.naming import plain_id
+from cohorts.naming import issued_id, plain_id
 from cohorts.options import IngestOptions
 from cohorts.readers.dicom_file import UNDECODED
 from cohorts.readers.tasks import Refusal
@@ -123,7 +123,7 @@ def tell_issuers_apart(plan: Plan) -> None:
         if dicom is None or not known:
             continue
         issuer = dicom.issuer or (next(iter(known)) if len(known) == 1 else "")
-        issued = f"{dicom.patient} of {issuer}" if issuer else ""
+        issued = issued_id(dicom.patient, issuer) if issuer else ""
         image.names = tuple(
             (source, issued if source == HEADER else name) for source, name in image.names if source != HEADER or issued
         )

@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 
 from cohorts.errors import Reason, UnreadableImage
 from cohorts.ingestion.folder_names import folder_names, named_by_path
+from cohorts.naming import issued_id
 from cohorts.options import IngestOptions
 from cohorts.readers.dicom_file import PIXEL_KEYWORDS, open_dicom, quietly, values_of
 from cohorts.readers.dicom_geometry import Plane
@@ -168,8 +169,7 @@ def _patients(heads: Sequence[FileHead], options: IngestOptions) -> dict[str, st
         dicom, known = _dicom(head), named_by_path(names, number, head.path, options)
         issued = issuers[dicom.patient, dicom.series]
         issuer = dicom.issuer or (next(iter(issued)) if len(issued) == 1 else "")
-        by_header = f"{dicom.patient} of {issuer}" if dicom.patient and issuer else dicom.patient
-        found[head.path] = next((name for _, name in known), by_header)
+        found[head.path] = next((name for _, name in known), issued_id(dicom.patient, issuer))
     return found
 
 

@@ -131,11 +131,12 @@ def scan(job: ScanJob) -> FileHead:
 
 def read(job: ReadJob) -> ReadResult:
     """Read the images of a job; never raises. Whatever came of files that changed meanwhile is not taken."""
-    masks = _states([job.mask] if job.mask is not None else [])
+    mask = (job.mask,) if job.mask is not None else ()
+    before = _states(mask)
     result = _read_whatever(job)
     states = _states(job.paths)
     changed = any(then is not None and then != now for then, now in zip(job.states, states, strict=False))
-    if changed or masks != _states([job.mask] if job.mask is not None else []):
+    if changed or before != _states(mask):
         return ReadResult(refusals=[Refusal(Reason.CHANGED, "it or its mask changed while the source was read")])
     return result
 

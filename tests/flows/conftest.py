@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -48,18 +47,3 @@ def copy(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
     shutil.copytree(finished, folder)
     monkeypatch.chdir(folder)
     return folder
-
-
-@pytest.fixture
-def one_line(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
-    """Runs the command line, expects status 2 and exactly one line on stderr, and returns that line."""
-
-    def run(*arguments: str | Path) -> str:
-        capsys.readouterr()
-        status = main([str(argument) for argument in arguments])
-        said = capsys.readouterr().err.splitlines()
-        assert (status, len(said)) == (2, 1), said
-        assert "Traceback" not in said[0]
-        return said[0]
-
-    return run

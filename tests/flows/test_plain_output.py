@@ -15,7 +15,7 @@ import polars as pl
 import pytest
 
 from cohorts.errors import InputError
-from cohorts.plain import LONGEST_ERROR, error_line, plain_text
+from cohorts.plain import LONGEST_ERROR, error_line, printable
 from flows.progress import LineView
 from tests.cohorts.files import structure, write_png
 
@@ -139,12 +139,12 @@ def test_logs_of_a_served_flow_get_plain_lines() -> None:
 
 
 def test_what_stays_and_what_goes() -> None:
-    assert plain_text("größe\t1\n") == "größe\t1\n"
-    assert plain_text("نیم\u200cفاصله") == "نیم\u200cفاصله"  # a joiner within a word of Persian
-    assert plain_text("\x1b[1;31mred\x1b[0m") == "red"
-    assert plain_text("\x1b") == plain_text("\udcff") == plain_text("\x85") == plain_text("\r") == "\ufffd"
+    assert printable("größe\t1\n") == "größe\t1\n"
+    assert printable("نیم\u200cفاصله") == "نیم\u200cفاصله"  # a joiner within a word of Persian
+    assert printable("\x1b[1;31mred\x1b[0m") == "red"
+    assert printable("\x1b") == printable("\udcff") == printable("\x85") == printable("\r") == "\ufffd"
     for number in (*range(0x20), *range(0x7F, 0xA0)):
-        assert number in {9, 10} or chr(number) not in plain_text(f"a{chr(number)}b")
+        assert number in {9, 10} or chr(number) not in printable(f"a{chr(number)}b")
 
 
 @pytest.mark.parametrize(("what", "remedy"), [(10, 10), (4000, 10), (4000, 4000), (10, 4000), (380, 380)])

@@ -111,6 +111,7 @@ SYNTHETIC = (
     ("lineage", "synthetic", "bundle", "--patient", "p0001"),
 )
 QUICK = COHORT[:1] * 6 + COHORT[1:2] + COHORT[4:5] * 3
+RUN = ("run", "recipe.yaml", "--out", OUT, "--no-prefect", "--until", "ingest")
 GENERATE = ("generate", "bundle", "--out", OUT, "--set", "sampler.steps=1")
 
 KINDS = (
@@ -118,7 +119,7 @@ KINDS = (
         "recipe",
         ("recipe.yaml",),
         "yaml",
-        (("run", "recipe.yaml", "--out", OUT, "--no-prefect", "--until", "ingest"),),
+        (RUN,),
         14,
     ),
     Kind(
@@ -136,29 +137,9 @@ KINDS = (
         (),
         "yaml",
         (
-            (
-                "run",
-                "recipe.yaml",
-                "--out",
-                OUT,
-                "--no-prefect",
-                "--until",
-                "ingest",
-                "--set",
-                "@cohort.options.table=table.csv",
-            ),
-            ("run", "recipe.yaml", "--out", OUT, "--no-prefect", "--until", "ingest", "--set", "@cohort.source=source"),
-            (
-                "run",
-                "recipe.yaml",
-                "--out",
-                OUT,
-                "--no-prefect",
-                "--until",
-                "ingest",
-                "--set",
-                "@plan={kind: match, total: 3}",
-            ),
+            (*RUN, "--set", "@cohort.options.table=table.csv"),
+            (*RUN, "--set", "@cohort.source=source"),
+            (*RUN, "--set", "@plan={kind: match, total: 3}"),
             ("inspect", "real", "--images", "1", "--out", "out/sheet.png", "--set", "@preprocess.size=[16, 16]"),
             ("verify", "@real"),
             ("lineage", "real", "--patient", "@p0001"),

@@ -20,18 +20,6 @@ INGEST = ("--public-phrase", "x", "--workers", "0", "--folders", "ignore")
 DEEP = "[" * 100_000
 
 
-@pytest.fixture
-def one_line(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
-    def run(*arguments: str | Path) -> str:
-        capsys.readouterr()
-        status = main([str(argument) for argument in arguments])
-        said = capsys.readouterr().err.splitlines()
-        assert (status, len(said)) == (2, 1), said
-        return said[0]
-
-    return run
-
-
 def pictures(folder: Path, total: int = 8) -> Path:
     folder.mkdir()
     rng = np.random.default_rng(0)
