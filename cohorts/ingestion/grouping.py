@@ -39,6 +39,7 @@ class Planned:
         left_out: an export of ours says that it is in none.
         slices: of a volume from slices the SOPInstanceUID of each, empty where it names none.
         order: what images are sorted by: a path, then the number of the volume in its series; by default its own path.
+        sops: SOPInstanceUIDs of the slices of a volume; empty ones are spoilt.
     """
 
     paths: tuple[str, ...]
@@ -56,7 +57,7 @@ class Planned:
     split: Split | None = None
     left_out: bool = False
     order: tuple[str, int] = ("", 0)
-    slices: tuple[str, ...] = ()
+    sops: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.order[0]:
@@ -70,15 +71,19 @@ class Planned:
     def key(self) -> FileKey:
         """What may identify it in a table."""
         dicom = self.head.dicom
-        folder = common_folder(self.paths) if len(self.paths) > 1 else None
-        paths = ((folder,) if folder and folder != "." else ()) + self.paths
-        if dicom is None:
-            return FileKey(paths, (), self.patient)
-        uids = (dicom.series, *self.slices) if len(self.paths) > 1 else (dicom.sop, dicom.series)
-        parts = tuple(
-            FileKey((path,), (uid,) if uid else ()) for path, uid in zip(self.paths, self.slices, strict=False)
+        patient = self.patient or ("" if dicom is None else dicom.patient)
+        if len(self.paths) == 1:
+            uids = () if dicom is None else (dicom.sop, dicom.series)
+            return FileKey(self.paths, tuple(uid for uid in uids if uid), patient)
+        folder = common_folder(self.paths)
+        series = "" if dicom is None else dicom.series
+        return FileKey(
+            (folder,) if folder and folder != "." else (),
+            (series,) if series else (),
+            patient,
+            self.paths,
+            tuple(uid for uid in self.sops if uid),
         )
-        return FileKey(paths, tuple(uid for uid in uids if uid), self.patient or dicom.patient, parts)
 
     def job(
         self, root: Path, mask_root: Path, options: ReadOptions, states: Mapping[str, tuple[int, int] | None]
@@ -151,9 +156,8 @@ def group_files(
     forget_spoilt_identifiers(heads, digest)
     for volume in volumes:
         paths = tuple(head.path for head in volume.heads)
-        slices = tuple(head.dicom.sop if head.dicom is not None else "" for head in volume.heads)
-        first = volume.heads[0]
-        planned.append(Planned(paths, first, volume.affine, volume.spacing_mm, order=volume.order, slices=slices))
+        sops = tuple("" if head.dicom is None else head.dicom.sop for head in volume.heads)
+        planned.append(Planned(paths, volume.heads[0], volume.affine, volume.spacing_mm, order=volume.order, sops=sops))
     return planned
 
 

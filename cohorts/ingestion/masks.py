@@ -51,7 +51,10 @@ def _masks_of_folders(plan: Plan, layout: Layout) -> set[str]:
 
 def _key_for_masks(image: Planned, *, channels: bool) -> FileKey:
     key = image.key()
-    return replace(key, paths=tuple(image_key(path, channels=channels) for path in key.paths))
+    paths, slices = (
+        tuple(image_key(path, channels=channels) for path in given) for given in (key.paths, key.slice_paths)
+    )
+    return replace(key, paths=paths, slice_paths=slices)
 
 
 def _masks_beside(plan: Plan, layout: Layout) -> set[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -20,16 +20,18 @@ class FileKey:
     """What may identify an image in a table.
 
     Attributes:
-        paths: relative path; for a volume from slices the folder that holds just them, then each slice.
-        uids: SOPInstanceUID; for a volume SeriesInstanceUID, then the SOPInstanceUID of each slice.
+        paths: relative path; for a volume from slices the folder that holds just them, where there is one.
+        uids: SOPInstanceUID, then SeriesInstanceUID; for a volume from slices the latter alone.
         patient: patient id of the header.
-        parts: of a volume from slices what identifies each of these, since a table may have a row for each.
+        slice_paths: relative paths of all slices of a volume.
+        slice_uids: their SOPInstanceUIDs.
     """
 
     paths: tuple[str, ...]
     uids: tuple[str, ...] = ()
     patient: str = ""
-    parts: tuple[FileKey, ...] = ()
+    slice_paths: tuple[str, ...] = ()
+    slice_uids: tuple[str, ...] = ()
 
 
 class Fit(NamedTuple):
@@ -69,8 +71,9 @@ class RowIndex:
         self._unlike: set[str] = set()
         if kind == "path":
             paths = [tidy(text) for text in texts]
-            own = [tidy(path) for key in keys for path in key.paths]
-            self._unlike = _unlike([path for key in keys for path in key.paths])
+            files = [path for key in keys for path in (*key.paths, *key.slice_paths)]
+            own = [tidy(path) for path in files]
+            self._unlike = _unlike(files)
             self._paths = [_PathIndex(list(map(form, paths)), list(map(form, own))) for form in _FORMS]
             return
         texts = [plain_id(text) for text in texts]
@@ -78,18 +81,28 @@ class RowIndex:
             _note(self._ids, text, row)
         self._ids.pop("", None)
 
-    def candidates(self, key: FileKey) -> Iterator[Fit]:
-        """Rows that fit, the surest first."""
+    def fit(self, key: FileKey) -> Fit:
+        """The row that fits a file, or a volume as a whole, most surely."""
         if self.kind == "path":
-            for path in map(tidy, key.paths):
-                if path in self._unlike:
-                    yield Fit(AMBIGUOUS, weak=True, way=WHOLE)
-                for index, form in zip(self._paths, _FORMS, strict=True):
-                    for fit in index.candidates(form(path)):
-                        yield fit._replace(weak=True) if form is _numbered else fit  # 1.0 may be another file than 1
-        else:
-            for name in (key.patient,) if self.kind == "patient" else key.uids:
-                yield Fit(self._ids.get(plain_id(name), NONE), weak=False, way=ID)
+            return _first(fit for path in key.paths for fit in self._of_path(path))
+        return _first(map(self._of_id, (key.patient,) if self.kind == "patient" else key.uids))
+
+    def slice_fits(self, key: FileKey) -> list[Fit]:
+        """The same of each slice of a volume."""
+        if self.kind == "path":
+            return [_first(self._of_path(path)) for path in key.slice_paths]
+        return [] if self.kind == "patient" else list(map(self._of_id, key.slice_uids))
+
+    def _of_path(self, path: str) -> Iterator[Fit]:
+        path = tidy(path)
+        if path in self._unlike:
+            yield Fit(AMBIGUOUS, weak=True, way=WHOLE)
+        for index, form in zip(self._paths, _FORMS, strict=True):
+            for fit in index.candidates(form(path)):
+                yield fit._replace(weak=True) if form is _numbered else fit  # 1.0 may be another file than 1
+
+    def _of_id(self, name: str) -> Fit:
+        return Fit(self._ids.get(plain_id(name), NONE), weak=False, way=ID)
 
 
 class _PathIndex:
@@ -119,29 +132,40 @@ class _PathIndex:
 
 
 class Join:
-    """The row of each file.
+    """The rows of each file: one, or those of the slices of a volume.
+
+    A volume has the row that fits it as a whole, and the rows of its slices: all of them where none fits the whole,
+    else those that are certain.
 
     Args:
         index: the rows.
         keys: the files.
+
+    Attributes:
+        total_lacking: volumes of which some slices have a row, others and the whole have none.
     """
 
     def __init__(self, index: RowIndex, keys: Sequence[FileKey]) -> None:
-        self._fits = [_first_fit(index, key) for key in keys]
-        self._parts = {
-            number: tuple(fit.row for part in key.parts if (fit := _first_fit(index, part)).row >= 0)
-            for number, key in enumerate(keys)
-            if key.parts
-        }
-        weak = Counter(fit.row for fit in self._fits if fit.weak and fit.row >= 0)
-        strong = {fit.row for fit in self._fits if not fit.weak and fit.row >= 0}
-        for number, fit in enumerate(self._fits):
-            if fit.weak and fit.row >= 0 and (weak[fit.row] > 1 or fit.row in strong):
-                self._fits[number] = fit._replace(row=AMBIGUOUS)  # several files have that name
+        found = [_fits_of(index, key) for key in keys]
+        self._fits = [fits for fits, _ in found]
+        files: dict[int, set[int]] = {}  # row → files that it fits
+        for number, fits in enumerate(self._fits):
+            for fit in fits:
+                files.setdefault(fit.row, set()).add(number)
+        self._rows = [self._settled(fits, files) for fits in self._fits]
+        lacking = (_is_matched(rows) and lacks for rows, (_, lacks) in zip(self._rows, found, strict=True))
+        self.total_lacking = sum(lacking)
+
+    @staticmethod
+    def _settled(fits: Sequence[Fit], files: Mapping[int, set[int]]) -> tuple[int, ...]:
+        """Different rows of a file; ``AMBIGUOUS`` alone where any of them may be another's."""
+        if any(fit.row == AMBIGUOUS or (fit.weak and len(files[fit.row]) > 1) for fit in fits):
+            return (AMBIGUOUS,)
+        return tuple(dict.fromkeys(fit.row for fit in fits))
 
     def ways(self) -> Counter[str]:
         """Files that have a row, by what of them is equal."""
-        return Counter(fit.way for fit in self._fits if fit.row >= 0)
+        return Counter(fits[0].way for fits, rows in zip(self._fits, self._rows, strict=True) if _is_matched(rows))
 
     def rows_of_slices(self) -> dict[int, tuple[int, ...]]:
         """Row of each volume → that row, and those that its slices have of their own."""
@@ -154,29 +178,34 @@ class Join:
 
     def rows(self) -> set[int]:
         """Rows that have a file."""
-        return {fit.row for fit in self._fits if fit.row >= 0}
+        return {row for rows in self._rows if _is_matched(rows) for row in rows}
 
     def total_with(self, rows: Container[int]) -> int:
         """Files that have one of these rows."""
-        return sum(fit.row in rows for fit in self._fits)
+        return sum(any(row in rows for row in own) for own in self._rows)
 
     @property
     def total_matched(self) -> int:
         """Files that have a row."""
-        return sum(fit.row >= 0 for fit in self._fits)
+        return sum(map(_is_matched, self._rows))
+
+    def rows_of(self, number: int) -> tuple[int, ...]:
+        """Rows of the file with this number; none where there is none, or it is not certain which."""
+        rows = self._rows[number]
+        return rows if _is_matched(rows) else ()
 
     def row_of(self, number: int) -> int:
-        """Row of the file with this number.
+        """Row of the file with this number, the first of several.
 
         Raises:
-            UnreadableImage: there is none, or several.
+            UnreadableImage: there is none, or it is not certain which.
         """
-        row = self._fits[number].row
-        if row == AMBIGUOUS:
+        rows = self._rows[number]
+        if rows == (AMBIGUOUS,):
             raise UnreadableImage(Reason.AMBIGUOUS_TABLE_ROW, "several rows or files share its name or id")
-        if row < 0:
+        if not rows:
             raise UnreadableImage(Reason.NO_TABLE_ROW, "the table has no row for it")
-        return row
+        return rows[0]
 
 
 def stem(path: str) -> str:
@@ -210,8 +239,21 @@ def _unlike(paths: Sequence[str]) -> set[str]:
     return {path for path, total in Counter(map(tidy, different)).items() if total > 1}
 
 
-def _first_fit(index: RowIndex, key: FileKey) -> Fit:
-    return next((fit for fit in index.candidates(key) if fit.row >= AMBIGUOUS), Fit(NONE, weak=False, way=""))
+def _first(fits: Iterable[Fit]) -> Fit:
+    return next((fit for fit in fits if fit.row >= AMBIGUOUS), Fit(NONE, weak=False, way=""))
+
+
+def _fits_of(index: RowIndex, key: FileKey) -> tuple[list[Fit], bool]:
+    """What may be the rows of a file, that of a volume as a whole first; whether some slices alone have one."""
+    whole, slices = index.fit(key), index.slice_fits(key)
+    if whole.row != NONE:
+        return [whole, *(fit for fit in slices if fit.row >= 0 and not fit.weak)], False
+    fitting = [fit for fit in slices if fit.row != NONE]
+    return fitting, 0 < len(fitting) < len(slices)
+
+
+def _is_matched(rows: Sequence[int]) -> bool:
+    return bool(rows) and rows[0] >= 0
 
 
 def _note(rows: dict[str, int], key: str, row: int) -> None:

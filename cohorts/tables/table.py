@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Collection, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -101,6 +101,7 @@ class Table:
         self._total_files = 0
         self._groups: Groups = {}
         self._torn: Groups = {}
+        self._of_volume: Collection[int] = ()
         self._refused: dict[int, tuple[Reason, str]] = {}
 
     @classmethod
@@ -157,9 +158,10 @@ class Table:
     def bind(self, keys: Sequence[FileKey]) -> float:
         """Join the rows to these files; returns the share of files that have a row.
 
-        Rows of one image are united, as are those of the slices of a volume: identical ones count once, a label that
-        any row states is present. Rows of one patient are united when they agree in labels, mask and split, or are
-        boxes; a file whose patient's rows contradict each other in these has rows, of which none is taken.
+        Rows of one image, and those of the slices of a volume, are united: identical ones count once, a label that any
+        row states is present. Rows of one
+        patient are united when they agree in labels, mask and split, or are boxes; a file whose patient's rows
+        contradict each other in these has rows, of which none is taken.
 
         Raises:
             InputError: the wanted join lacks its column.
@@ -183,21 +185,42 @@ class Table:
         joined = self._join.rows()
         self._groups = {row: each for row, each in rows.groups.items() if row in joined}
         self._torn = {row: each for row, each in rows.torn.items() if row in joined}
-        for row, each in self._join.rows_of_slices().items():
-            every = tuple(one for part in each for one in rows.torn.get(part, rows.groups.get(part, (part,))))
-            (self._torn if any(part in rows.torn for part in each) else self._groups)[row] = every
+        self._unite_slices(len(keys))
         self._refused = self._refusals()
         self._total_files = len(keys)
         return self._join.total_matched / max(1, len(keys))
 
+    def _unite_slices(self, total_files: int) -> None:
+        """Give each volume that has several rows one of its own, behind those of the table."""
+        assert self._join is not None  # noqa: S101 - bind() comes first
+        single: set[int] = set()
+        volumes: Groups = {}
+        for number in range(total_files):
+            rows = self._join.rows_of(number)
+            if len(rows) > 1:
+                volumes[len(self) + number] = rows
+            else:
+                single.update(rows)
+        torn = {volume: rows for volume, rows in volumes.items() if any(row in self._torn for row in rows)}
+        expand = {**self._groups, **self._torn}
+        united = {
+            volume: tuple(each for row in rows for each in expand.get(row, (row,))) for volume, rows in volumes.items()
+        }
+        self._of_volume = united.keys()
+        self._groups = {row: rows for row, rows in self._groups.items() if row in single}
+        self._torn = {row: rows for row, rows in self._torn.items() if row in single}
+        for volume, rows in united.items():
+            (self._torn if volume in torn else self._groups)[volume] = rows
+
     def row_of(self, number: int) -> int:
-        """Row of the file with this number in :meth:`bind`'s list.
+        """Row of the file with this number in :meth:`bind`'s list; of a volume with several, what stands for them all.
 
         Raises:
             UnreadableImage: there is none, or several that contradict each other, or name different patients or masks.
         """
         assert self._join is not None  # noqa: S101 - bind() comes first
         row = self._join.row_of(number)
+        row = len(self) + number if len(self) + number in self._of_volume else row
         if row in self._refused:
             raise UnreadableImage(*self._refused[row])
         return row
@@ -213,8 +236,8 @@ class Table:
     def total_unmatched(self) -> int:
         """Rows that belong to no file."""
         used = set() if self._join is None else self._join.rows()
-        several = {**self._groups, **self._torn}
-        return len(self) - sum(len(several.get(row, (row,))) for row in used)
+        used.update(row for rows in chain(self._groups.values(), self._torn.values()) for row in rows)
+        return len(self) - len(used)
 
     def content(self, row: int) -> RowContent:
         """What the table says of the image of a row, out of all of that image's rows."""
@@ -248,11 +271,15 @@ class Table:
 
     def remarks(self) -> list[str]:
         """What of the table was not believed, column by column, in words that repeat no cell."""
-        said = [*self._columns.remarks, *self._remarks, *self._disagreements(), self.contradicted()]
+        said = [*self._columns.remarks, *self._remarks, *self._disagreements(), self.contradicted(), self._lacking()]
         unknown = set(self._options.labels).difference(self.labels) if self.labels else ()
         if unknown:
             said.append(f"labels names {len(unknown)} labels that the table does not have")
         return [line for line in said if line]
+
+    def _lacking(self) -> str:
+        total = 0 if self._join is None else self._join.total_lacking
+        return f"{total} volumes have rows for some of their slices only: the others state nothing" if total else ""
 
     def understood(self) -> list[str]:
         """What the table was taken for, in lines for people; they name columns, and no cell."""
@@ -298,7 +325,8 @@ class Table:
 
     def _united(self, way: _Way, keys: Sequence[FileKey]) -> United:
         names = [tidy(name) for name in self._ids[way.role]] if way.kind == "path" else self._ids[way.role]
-        own = {plain_id(key.uids[0]) for key in keys if key.uids} if way.kind == "uid" else set()
+        uids = chain.from_iterable((*key.uids[:1], *key.slice_uids) for key in keys) if way.kind == "uid" else ()
+        own = set(map(plain_id, uids))
         boxes = self._columns.has_boxes
 
         def of_one_image(name: str) -> bool:
