@@ -8,7 +8,6 @@ import re
 import tokenize
 import unicodedata
 import warnings
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -159,22 +158,6 @@ def _unquoted(cell: str) -> list[str] | None:
     if any(part.endswith(("...", "…")) for part in parts):
         return None  # whoever printed the list left some of it out
     return [part for part in parts if part]
-
-
-def list_separator(cells: Iterable[str]) -> str:
-    """The separator of lists in a column: ``|``, else ``;``, else a comma whose parts recur; empty when there is none.
-
-    Names hold commas (*fracture, healed*), so that a comma separates only where at least half of the parts that it
-    makes are in other cells too.
-    """
-    distinct = set(cells)
-    for separator in ("|", ";"):
-        if any(separator in cell for cell in distinct):
-            return separator
-    cut = {cell: {part for part in map(folded, cell.split(",")) if part} for cell in distinct}
-    often = Counter(part for parts in cut.values() for part in parts)
-    parts = {part for cell, parts in cut.items() if "," in cell for part in parts}
-    return "," if parts and 2 * sum(often[part] > 1 for part in parts) >= len(parts) else ""
 
 
 def folded(name: str) -> str:

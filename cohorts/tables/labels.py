@@ -23,7 +23,6 @@ from cohorts.tables.cells import (
     folded,
     is_broken_list,
     is_uncertain,
-    list_separator,
     listed,
     no_name,
     number_of,
@@ -32,6 +31,7 @@ from cohorts.tables.cells import (
 )
 from cohorts.tables.columns import NEVER_LABELS, USUAL_NAMES, Columns
 from cohorts.tables.label_forms import CellLabels, ColumnLabels, Form, Labels, NoLabels
+from cohorts.tables.separators import Separators, list_separators
 
 MANY_LABELS, MANY_NUMBERED = 512, 64
 SURE_OF_NOTHING = {plain_name(name) for name in ("No Finding", "No Findings")}
@@ -143,11 +143,12 @@ def _of_numbers(columns: Columns, column: str, counts: Counter[str], remarks: li
 def _of_names(
     columns: Columns, column: str, counts: Counter[str], options: IngestOptions, remarks: list[str]
 ) -> Labels:
-    parts, unreadable = _parts(counts, options)
+    separators = _separators(counts, options)
+    parts, unreadable = _parts(counts, separators)
     _count(remarks, column, unreadable, _UNREADABLE_LIST)
-    if options.label_separator in {"", "auto"}:
-        doubtful = _split_again(parts)
-        _count(remarks, column, sum(counts[cell] for cell in doubtful), _MAY_BE_LISTS)
+    if separators.mixed:
+        used = " and ".join(map(repr, separators.signs))
+        remarks.append(f"column {column!r}: lists are split at {used}, the latter in {separators.mixed} cells")
     form: Form = "lists" if any(len(entries) != 1 for entries in parts.values()) else "names"
     nothing = states_nothing(options, of_classes=form == "names")
     torn = [cell for cell, entries in parts.items() if _contradict(entries, nothing)]
@@ -166,6 +167,7 @@ def _of_names(
     problems = [problem for name in often if (problem := no_name(name))]
     if problems:
         raise _NoLabels(f"holds {len(problems)} different names {problems[0]}, which no label has")
+    _refuse_doubtful(columns, column, counts, separators)
     spelling = one_spelling(often)
     merged = len(spelling) - len(set(spelling.values()))
     if merged:
@@ -189,19 +191,39 @@ def _all_numbers(names: Collection[str]) -> bool:
     return bool(names)
 
 
-def _parts(counts: Counter[str], options: IngestOptions) -> tuple[dict[str, list[str]], int]:
+def _separators(counts: Counter[str], options: IngestOptions) -> Separators:
+    """What parts the labels of the cells that are no lists in brackets."""
+    if options.label_separator not in {"", "auto"}:
+        return Separators((options.label_separator,))
+    plain = {cell: total for cell, total in counts.items() if listed(cell) is None and not is_broken_list(cell)}
+    return list_separators(plain)
+
+
+def _refuse_doubtful(columns: Columns, column: str, counts: Counter[str], separators: Separators) -> None:
+    """Stop where each reading of a column would change the labels of other cells.
+
+    Raises:
+        InputError: as said.
+    """
+    if separators.doubtful:
+        total = {sign: sum(n for cell, n in counts.items() if sign in cell) for sign in separators.doubtful}
+        held = " and ".join(f"{n} with {sign!r}" for sign, n in total.items())
+        raise InputError(
+            f"column {column!r} of {columns.path} has cells that may be lists or single names: {held}",
+            "write one separator in all cells, or name with label_separator the only one that parts labels",
+        )
+
+
+def _parts(counts: Counter[str], separators: Separators) -> tuple[dict[str, list[str]], int]:
     """Entries of each cell that names any, and how many cells hold an unreadable list."""
-    lists = {cell: listed(cell) for cell in counts}
-    plain = [cell for cell, entries in lists.items() if entries is None]
-    separator = options.label_separator
-    separator = list_separator(plain) if separator in {"", "auto"} else separator
     parts: dict[str, list[str]] = {}
     unreadable = 0
-    for cell, entries in lists.items():
+    for cell in counts:
+        entries = listed(cell)
         if entries is None and is_broken_list(cell):
             unreadable += counts[cell]
             continue
-        given = entries if entries is not None else cell.split(separator) if separator else [cell]
+        given = entries if entries is not None else separators.split(cell)
         named = [" ".join(text.split(" ")) for text in map(stated_text, given) if text]
         if named:
             parts[cell] = named

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from cohorts.errors import InputError
 from cohorts.options import IngestOptions
 from cohorts.tables.ages import settled_age
-from cohorts.tables.cells import comma_is_decimal, list_separator, listed, number_of
+from cohorts.tables.cells import comma_is_decimal, listed, number_of
 from cohorts.tables.join import FileKey
 from tests.cohorts.files import structure, take_in, uid, write_dicom
 from tests.cohorts.tables.written import contents, joined, read
@@ -129,10 +129,6 @@ def test_the_list_that_python_writes_is_the_list_that_is_read(names: list[str]) 
     assert listed(repr(names)) == [name for name in map(stated_text, names) if name]
 
 
-def test_separators_of_lists_are_looked_for(tmp_path: Path) -> None:
-    assert list_separator(["A|B", "C, D"]) == "|"
-    assert list_separator(["A;B", "A"]) == ";"
-    assert list_separator(["A, B", "A", "B"]) == ","
-    assert list_separator(["fracture, healed", "normal"]) == ""
+def test_a_column_that_is_named_and_missing_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no column 'nope'"):
         read(tmp_path / "t.csv", "image,label\na.png,x\n", label_columns=("nope",))

@@ -1,0 +1,83 @@
+"""Lists of labels: what parts them, and one odd cell that must not change what all others say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cohorts.errors import InputError
+from cohorts.tables.separators import list_separators
+from cohorts.tables.table import Table
+from tests.cohorts.tables.written import present, read
+
+COMMAS = ["Edema, Mass", "Edema", "Mass, Cyst", "Edema, Cyst", "Cyst", "No Finding"]
+
+
+def findings(path: Path, cells: list[str], **options: object) -> Table:
+    rows = "".join(f'{number}.png,"{cell}"\n' for number, cell in enumerate(cells))
+    return read(path / "t.csv", f"image,findings\n{rows}", **options)
+
+
+def test_separators_of_lists_are_looked_for() -> None:
+    for cells, signs in (
+        (["A|B", "C, D"], ("|",)),
+        (["A;B", "A"], (";",)),
+        (["A, B", "A", "B"], (",",)),
+        (["fracture, healed", "normal"], ()),
+        (["fracture, healed|mass", "fracture, old|mass", "fracture"], ("|",)),
+    ):
+        assert list_separators(dict.fromkeys(cells, 1))[:2] == (signs, ())
+
+
+@pytest.mark.parametrize("odd", ["Edema; Mass", "Edema|Mass", "Mass ;Edema;"])
+def test_one_odd_cell_changes_no_other(tmp_path: Path, odd: str) -> None:
+    cells = [COMMAS[number % 6] for number in range(41)]
+    clean, stray = findings(tmp_path, [*cells, "Edema, Mass"]), findings(tmp_path, [*cells, odd])
+    assert stray.labels == clean.labels == ("Cyst", "Edema", "Mass")
+    assert [stray.content(row).labels for row in range(42)] == [clean.content(row).labels for row in range(42)]
+    assert clean.remarks() == []
+    sign = "|" if "|" in odd else ";"
+    said = f"column 'findings': lists are split at {sign!r} and ',', the latter in {sum(',' in c for c in cells)} cells"
+    assert said in stray.remarks()
+
+
+@pytest.mark.parametrize("other", ["Edema; Mass", "Edema, Mass"])
+def test_mixed_separators_of_known_labels_are_all_honoured(tmp_path: Path, other: str) -> None:
+    table = findings(tmp_path, ["Edema|Mass", other, "Edema", "Mass", "No Finding"])
+    assert [present(table, row) for row in range(5)] == [
+        {"Edema", "Mass"},
+        {"Edema", "Mass"},
+        {"Edema"},
+        {"Mass"},
+        set(),
+    ]
+
+
+@pytest.mark.parametrize(
+    "cells",
+    [
+        ["Edema, Mass", "Edema,Cyst", "Mass, left; Cyst", "Edema"],
+        ["Edema, Mass", "Mass, Cyst", "Edema, Cyst", "Mass; Cyst"],  # edema never stands alone
+        ["Edema|Mass", "Nodule; Effusion", "Edema"],  # no name holds a semicolon
+        ["Edema|Mass", "Edema, Mass", "Edema", "Mass", "fracture, healed"],
+        ["Edema, Mass", "Edema", "Mass", "fracture, healed", "cyst, old", "nodule, left"],  # one of them is a list
+    ],
+)
+def test_separators_that_nobody_can_tell_stop_the_run(tmp_path: Path, cells: list[str]) -> None:
+    with pytest.raises(InputError, match=r"column 'findings' of .* lists or single names: .*label_separator"):
+        findings(tmp_path, cells)
+    named = findings(tmp_path, cells, label_separator="|")
+    assert {name for row in range(len(cells)) for name in present(named, row)} == {
+        part for cell in cells for part in cell.split("|")
+    }
+
+
+def test_sentences_are_no_labels_whatever_parts_them(tmp_path: Path) -> None:
+    cells = [
+        f"lungs clear, bones intact, the heart and the large vessels are of normal size and shape in film no {n}; old"
+        for n in range(9)
+    ]
+    table = findings(tmp_path, [*cells, "lungs clear", "bones intact, lungs clear; old"])  # commas are in doubt
+    assert table.labels == ()
+    assert "longer than 80 characters" in table.remarks()[0]
