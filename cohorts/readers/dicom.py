@@ -21,6 +21,8 @@ from cohorts.readers.common import (
 from cohorts.readers.dicom_checks import require_described
 from cohorts.readers.dicom_decode import stored_frames, valid_bits
 from cohorts.readers.dicom_file import (
+    MEASURES,
+    ORIENTATION,
     code_of,
     functional_group,
     has_pixels,
@@ -30,6 +32,7 @@ from cohorts.readers.dicom_file import (
     numbers_of,
     open_dicom,
     quietly,
+    stating,
 )
 from cohorts.readers.dicom_geometry import Plane, slice_normal
 from cohorts.readers.dicom_header import make_plane, plane_of, rank_of, spacing_of, trait_of
@@ -84,7 +87,7 @@ def read_images(path: Path, options: ReadOptions) -> list[DecodedImage]:
                 pixels=without_padding([plane], [mask], inverted=decoded.inverted)[0],
                 channels=decoded.channels,
                 inverted=decoded.inverted,
-                spacing_mm=spacing_of(_measures(ds, number)),
+                spacing_mm=spacing_of(stating(ds, number, MEASURES) or ds),
                 voi=voi_of(ds, number),
                 frame=number if total > 1 else None,
             )
@@ -209,8 +212,7 @@ def _frame_planes(ds: pydicom.Dataset) -> list[Plane]:
             plane = _dose_plane(ds, size, offsets[number])
         else:
             where = functional_group(ds, number, "PlanePositionSequence")
-            direction = functional_group(ds, number, "PlaneOrientationSequence")
-            measures = functional_group(ds, number, "PixelMeasuresSequence")
+            direction, measures = stating(ds, number, ORIENTATION), stating(ds, number, MEASURES)
             traits, ranks = _frame_traits(ds, number)
             plane = make_plane(where, direction, measures, size, traits=traits, ranks=ranks)
         if plane is None:
@@ -244,7 +246,3 @@ def _inner(ds: pydicom.Dataset, frame: int, path: Sequence[str]) -> pydicom.Data
         items = () if group is None else items_of(group, keyword)
         group = items[0] if items else None
     return group
-
-
-def _measures(ds: pydicom.Dataset, frame: int) -> pydicom.Dataset:
-    return functional_group(ds, frame, "PixelMeasuresSequence") or ds

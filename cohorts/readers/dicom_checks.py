@@ -9,7 +9,18 @@ import pydicom
 
 from cohorts.errors import Reason, UnreadableImage
 from cohorts.readers.dicom_decode import JPEG_FAMILY
-from cohorts.readers.dicom_file import code_of, functional_group, has, integer_of, items_of, numbers_of, values_of
+from cohorts.readers.dicom_file import (
+    MEASURES,
+    ORIENTATION,
+    RESCALE,
+    code_of,
+    has,
+    integer_of,
+    items_of,
+    numbers_of,
+    stating,
+    values_of,
+)
 from cohorts.readers.dicom_header import spacing_of
 
 GREY = {"MONOCHROME1", "MONOCHROME2"}
@@ -24,7 +35,7 @@ def require_described(ds: pydicom.Dataset) -> None:
     Raises:
         UnreadableImage: something is missing, contradicts another attribute, or is not supported.
     """
-    problem = _samples(ds) or _bits(ds) or _presentation(ds) or _shape(ds) or _people(ds)
+    problem = _samples(ds) or _bits(ds) or _presentation(ds) or _shape(ds) or _frames(ds) or _people(ds)
     if problem:
         raise UnreadableImage(Reason.UNSUPPORTED_PIXELS, problem)
 
@@ -80,8 +91,19 @@ def _shape(ds: pydicom.Dataset) -> str:
     aspect = numbers_of(ds, "PixelAspectRatio", 2)
     if aspect is None or aspect[0] == aspect[1]:
         return ""
-    measures = functional_group(ds, 0, "PixelMeasuresSequence") or ds
-    return "" if spacing_of(measures) else "pixels that are not square, and no spacing"
+    return "" if spacing_of(stating(ds, 0, MEASURES) or ds) else "pixels that are not square, and no spacing"
+
+
+def _frames(ds: pydicom.Dataset) -> str:
+    """What the header states for all frames, and functional groups for some of them: nobody knows of the others."""
+    if not items_of(ds, "PerFrameFunctionalGroupsSequence"):
+        return ""
+    for place, called in ((RESCALE, "a rescale"), (MEASURES, "a pixel spacing"), (ORIENTATION, "an orientation")):
+        if any(has(ds, keyword) for keyword in place[1]):
+            frames = range(max(1, integer_of(ds, "NumberOfFrames")))
+            if len({stating(ds, frame, place) is ds for frame in frames}) > 1:
+                return f"{called} in the functional groups of some frames, and another for the whole file"
+    return ""
 
 
 def _people(ds: pydicom.Dataset) -> str:

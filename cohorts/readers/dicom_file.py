@@ -26,6 +26,16 @@ from cohorts.readers.dicom_elements import read_plain
 
 DIRECTORY_CLASS = "1.2.840.10008.1.3.10"
 PIXEL_KEYWORDS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
+FramePlace = tuple[str, tuple[str, ...]]
+"""A functional group macro, and the elements that may stand in it or in the header around it."""
+RESCALE: FramePlace = ("PixelValueTransformationSequence", ("RescaleSlope", "RescaleIntercept"))
+WINDOW: FramePlace = ("FrameVOILUTSequence", ("WindowCenter", "WindowWidth", "VOILUTSequence"))
+MEASURES: FramePlace = (
+    "PixelMeasuresSequence",
+    ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing"),
+)
+ORIENTATION: FramePlace = ("PlaneOrientationSequence", ("ImageOrientationPatient",))
+POSITION: FramePlace = ("PlanePositionSequence", ("ImagePositionPatient",))
 _ASCII_VRS = {"AS", "CS", "DA", "DS", "IS", "TM", "UI"}  # their values are plain text (PS3.5 6.2)
 _META_STARTS = 132  # after the preamble and its four letters (PS3.10 7.1)
 _LARGEST_PROBED = 2**30  # larger files are not read whole only to say why they hold no image
@@ -149,6 +159,24 @@ def functional_group(ds: pydicom.Dataset, frame: int, keyword: str) -> pydicom.D
         if inner:
             return inner[0]
     return None
+
+
+def stating(ds: pydicom.Dataset, frame: int, place: FramePlace) -> pydicom.Dataset | None:
+    """The data set that states elements of a frame; ``None`` where neither a functional group nor the header does.
+
+    The frame's own functional group comes first, then the shared one, then the header around them, in which the
+    standard has no place for these elements where there are functional groups (PS3.3 C.7.6.16.2), yet converters write
+    them.
+    """
+    macro, keywords = place
+    empty = None
+    for groups, index in (("PerFrameFunctionalGroupsSequence", frame), ("SharedFunctionalGroupsSequence", 0)):
+        items = items_of(ds, groups)
+        inner = items_of(items[index], macro) if index < len(items) else ()
+        if inner and any(has(inner[0], keyword) for keyword in keywords):
+            return inner[0]
+        empty = inner[0] if inner and empty is None else empty
+    return ds if any(has(ds, keyword) for keyword in keywords) else empty
 
 
 def has(ds: pydicom.Dataset, keyword: str) -> bool:

@@ -12,6 +12,9 @@ import pydicom
 from cohorts.errors import Reason, UnreadableImage
 from cohorts.naming import is_nobody, plain_id
 from cohorts.readers.dicom_file import (
+    MEASURES,
+    ORIENTATION,
+    POSITION,
     has,
     identifier_of,
     integer_of,
@@ -19,6 +22,7 @@ from cohorts.readers.dicom_file import (
     numbers_of,
     open_dicom,
     quietly,
+    stating,
     text_of,
     values_of,
     whole_text_of,
@@ -96,7 +100,8 @@ _BEFORE_PIXELS = (
     ),
     *("Modality", "PatientAge", "PatientSex", "ViewPosition", "BodyPartExamined"),
     *("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing", "EstimatedRadiographicMagnificationFactor"),
-    *("ImagePositionPatient", "ImageOrientationPatient", "GridFrameOffsetVector", "SharedFunctionalGroupsSequence"),
+    *("ImagePositionPatient", "ImageOrientationPatient", "GridFrameOffsetVector"),
+    *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
 )
 _HEAD_TAGS = [*_BEFORE_PIXELS, *STACK_TRAITS, *STACK_RANKS, *_ENCODING]
 
@@ -204,7 +209,10 @@ def plane_of(ds: pydicom.Dataset, size: tuple[int, int]) -> Plane | None:
     """Where a single-frame image lies; ``None`` when its header does not say."""
     traits = tuple(trait_of(ds, keyword) for keyword in STACK_TRAITS)
     ranks = tuple(rank_of(ds, keyword) for keyword in STACK_RANKS)
-    return make_plane(ds, ds, ds, size, traits=traits, ranks=ranks)
+    if integer_of(ds, "NumberOfFrames") > 1:
+        return make_plane(ds, ds, ds, size, traits=traits, ranks=ranks)
+    where, direction, measures = (stating(ds, 0, place) for place in (POSITION, ORIENTATION, MEASURES))
+    return make_plane(where, direction, measures or ds, size, traits=traits, ranks=ranks)
 
 
 def trait_of(ds: pydicom.Dataset, keyword: str) -> Hashable:

@@ -15,12 +15,14 @@ from pydicom.pixels import apply_color_lut
 from cohorts.errors import Reason, UnreadableImage
 from cohorts.readers.common import INTEGER_DTYPES, narrowest
 from cohorts.readers.dicom_file import (
+    RESCALE,
+    WINDOW,
     code_of,
-    functional_group,
     has,
     integer_of,
     items_of,
     numbers_of,
+    stating,
     text_of,
     values_of,
 )
@@ -109,10 +111,7 @@ def _rescale_in(source: pydicom.Dataset) -> tuple[float, float]:
 
 def rescale_source(ds: pydicom.Dataset, frame: int) -> pydicom.Dataset | None:
     """The data set that holds the rescale of a frame: a functional group, else the whole one; ``None`` without any."""
-    group = functional_group(ds, frame, "PixelValueTransformationSequence")
-    if group is None and (has(ds, "RescaleSlope") or has(ds, "RescaleIntercept")):
-        return ds
-    return group
+    return stating(ds, frame, RESCALE)
 
 
 def dose_scaling(ds: pydicom.Dataset) -> float | None:
@@ -268,7 +267,9 @@ def voi_of(ds: pydicom.Dataset, frame: int) -> Voi | None:
     becomes the other by half a unit; a SIGMOID is taken by its tangent in the centre, which also covers ``c ± w / 2``.
     A window that the standard forbids is none.
     """
-    group = functional_group(ds, frame, "FrameVOILUTSequence") or ds
+    group = stating(ds, frame, WINDOW)
+    if group is None:
+        return None
     center, width = numbers_of(group, "WindowCenter"), numbers_of(group, "WindowWidth")
     function = code_of(group, "VOILUTFunction") or "LINEAR"
     if center and width:
