@@ -186,7 +186,8 @@ def _schema(plan: Plan, folder_labels: tuple[tuple[str, ...], bool], options: In
     for name, kind in HEADER_ATTRIBUTES.items():
         if name not in attributes and seen[name] and (wanted is None or name in wanted):
             attributes[name] = AttributeSpec(name=name, kind=kind, unit=UNITS.get(name, ""))
-    lacking = [name for name in wanted or () if name not in attributes]
+    renamed = table.renamed if table is not None else set()
+    lacking = [name for name in wanted or () if name not in attributes and name not in renamed]
     if lacking and plan.images:
         raise InputError(f"there is no attribute {lacking[0]!r}", "name a column of the table, or leave it out")
     return CohortSchema(

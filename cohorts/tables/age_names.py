@@ -51,6 +51,7 @@ _NAME_UNITS = {
     "day": DAYS, "days": DAYS, "tage": DAYS, "tagen": DAYS, "jours": DAYS, "dias": DAYS, "días": DAYS,
 }  # fmt: skip
 _GLUED_UNIT = re.compile(f"{_AGE}(?:in|at|by)*(months?|mths?|monaten?|mos?|weeks?|wks?|wochen|days?|tagen?)")
+_LINK = re.compile("(?:in|at|by)$", re.IGNORECASE)
 _CAMEL = re.compile(r"(?<=[a-zß-ÿ])(?=[A-ZÀ-Þ])|(?<=[A-ZÀ-Þ])(?=[A-ZÀ-Þ][a-zß-ÿ])")
 
 
@@ -101,6 +102,27 @@ def unit_of_name(name: str) -> float | None:
     found = [_NAME_UNITS[word] for word in words if word in _NAME_UNITS]
     found += [_NAME_UNITS[match[1]] for word in words if (match := _GLUED_UNIT.search(word))]
     return found[0] if found else None
+
+
+def name_in_years(name: str) -> str:
+    """What to call ages that were converted into years: the name without the unit that it states.
+
+    Example:
+        >>> [name_in_years(name) for name in ("age_months", "AgeInDays", "agemonths", "bone_age_months", "age")]
+        ['age', 'age', 'age', 'bone_age', 'age']
+    """
+    if unit_of_name(name) is None:
+        return name
+    kept: list[str] = []
+    for word in re.split(r"[\W\d_]+", _CAMEL.sub(" ", unicodedata.normalize("NFC", name))):
+        match = _GLUED_UNIT.search(word.casefold())
+        rest = _LINK.sub("", word[: match.start(1)]) if match else word
+        if word.casefold() in _NAME_UNITS:
+            kept = kept[:-1] if kept and kept[-1].casefold() in {"in", "by"} else kept
+        elif rest:
+            kept.append(rest)
+    found = "_".join(kept)
+    return found if found and found.casefold() != "age" else "age"
 
 
 def _words(name: str) -> list[str]:

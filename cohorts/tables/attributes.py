@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cohorts.errors import InputError
 from cohorts.naming import plain_id, plain_name
 from cohorts.options import IngestOptions
 from cohorts.records import ATTRIBUTE_PREFIX, AttributeSpec
-from cohorts.tables.age_names import says_age, says_age_group, says_birth, unit_of_name
+from cohorts.tables.age_names import name_in_years, says_age, says_age_group, says_birth, unit_of_name
 from cohorts.tables.ages import (
     OLDEST_YEARS,
     age_of_text,
@@ -42,12 +43,14 @@ class Attribute:
         column: its column.
         values: text of a cell → value; a text that is missing here states nothing.
         cells: text of each row.
+        asked: the name that was asked for, where another one is true.
     """
 
     spec: AttributeSpec
     column: str
     values: dict[str, float | str]
     cells: list[str]
+    asked: str = ""
 
     def of(self, row: int) -> float | str | None:
         """What a row states."""
@@ -72,7 +75,23 @@ def find_attributes(columns: Columns, options: IngestOptions, remarks: list[str]
     """
     named = options.attribute_kinds is not None
     found = [_attribute(columns, options, entry, named, remarks) for entry in _wanted(columns, options)]
-    return [attribute for attribute in found if attribute is not None]
+    attributes = [attribute for attribute in found if attribute is not None]
+    _call_years_years(attributes, remarks)
+    return attributes
+
+
+def _call_years_years(attributes: Sequence[Attribute], remarks: list[str]) -> None:
+    """Give ages that a column has in months, weeks or days, and a cohort in years, a name that is true."""
+    taken = {attribute.spec.name for attribute in attributes}
+    for attribute in attributes:
+        asked = attribute.spec.name
+        if attribute.spec.unit != UNITS["age"] or unit_of_name(asked) is None:
+            continue
+        name = name_in_years(asked)
+        name = f"{name}_years" if name in taken else name
+        taken.add(name)
+        attribute.asked, attribute.spec = asked, attribute.spec.model_copy(update={"name": name})
+        remarks.append(f"column {attribute.column!r}: its ages are in years and called {name!r}")
 
 
 def _wanted(columns: Columns, options: IngestOptions) -> list[tuple[str, str, str]]:

@@ -19,6 +19,17 @@ STATED = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no"
 WORDS = {"y": True, "n": False, "t": True, "f": False, "positive": True, "negative": False, "present": True,
          "absent": False}  # fmt: skip
 """Words that state a label where a column was named for it; elsewhere they may be classes or codes."""
+YES_WORDS = (
+    *("yes", "true", "ja", "wahr", "oui", "vrai", "sí", "si", "sì", "vero", "sim", "tak", "ano", "áno", "da", "igen"),
+    *("kyllä", "evet", "ναι", "да", "есть", "是", "有", "はい", "あり", "有り", "예", "네", "있음", "نعم", "हाँ"),
+)
+NO_WORDS = (
+    *("no", "false", "nein", "falsch", "non", "faux", "falso", "não", "nao", "nee", "nej", "nei", "nie", "ne", "nu"),
+    *("nem", "ei", "hayır", "όχι", "нет", "否", "无", "無", "いいえ", "なし", "無し", "아니오", "아니요", "없음", "لا"),
+    "नहीं",
+)
+YES_OR_NO = {**dict.fromkeys(YES_WORDS, True), **dict.fromkeys(NO_WORDS, False)}
+"""Words for yes and no; each may be something else (*da*, *no*), so that a column is believed where it holds both."""
 UNCERTAIN_CELLS = {"-1", "-1.0", "-1,0"}
 CLEAR_SHARE = 0.9  # a column is of one kind when this share of its cells are; the others are reported
 _DOT = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")

@@ -83,7 +83,9 @@ class Columns:
         self._splits(options)
 
     def find(self, role: str, wanted: str, usual: Iterable[str]) -> str | None:
-        """The column that an option names, else the first usual one; ``None`` when there is none.
+        """The column that an option names, else the first usual one that states anything; ``None`` when there is none.
+
+        Where none of the usual ones states anything, it is the first.
 
         Raises:
             InputError: the named column does not exist or has a type that cannot be read, or two columns have the name.
@@ -97,6 +99,7 @@ class Columns:
                     f"name the column of {role} as the table does",
                 )
             return self._readable(self._only(clean))
+        empty = None
         for name in usual:
             fitting = [column for column in names if plain_name(column) == plain_name(name)]
             if role in {"patient", "split"}:  # to overlook whose images they are would cost more than to stop
@@ -105,9 +108,11 @@ class Columns:
             if any(not self.frame[column].equals(self.frame[fitting[0]]) for column in fitting[1:]):
                 named = " and ".join(map(repr, fitting[:2]))
                 raise InputError(f"{self.path} has the columns {named}, which are one name", "rename one of them")
-            if fitting:
-                return self._only(fitting[0])
-        return None
+            found = self._only(fitting[0]) if fitting else None
+            if found is not None and self._states(found, role):
+                return found
+            empty = empty or found
+        return empty
 
     def refuse_if_identifying(self, column: str, remedy: str) -> None:
         """Nothing is published out of the column that says which patient, study or file a row is of.
@@ -171,6 +176,12 @@ class Columns:
         rest = [name for name in self.frame.columns if name not in used]
         boxes = [name for name in rest if self.has_boxes and plain_name(name) in BOX_COLUMNS]
         return boxes, [name for name in rest if name not in boxes]
+
+    def _states(self, column: str, role: str) -> bool:
+        """Whether any cell of a column says something; of identifiers, whether it names anybody."""
+        texts = map(stated_text, self.frame[column])
+        names = role in {"patient", "study", "uid"}
+        return any(text and not (names and is_nobody(text)) for text in texts)
 
     def _readable(self, column: str) -> str:
         if column in self._unreadable:

@@ -19,6 +19,7 @@ from cohorts.tables.cells import (
     CLEAR_SHARE,
     STATED,
     WORDS,
+    YES_OR_NO,
     flag,
     folded,
     is_broken_list,
@@ -34,6 +35,7 @@ from cohorts.tables.label_forms import CellLabels, ColumnLabels, Form, Labels, N
 from cohorts.tables.separators import Separators, list_separators
 
 MANY_LABELS, MANY_NUMBERED = 512, 64
+YES_OR_NO_SHARE = 0.5  # a column of yes and no stays one when fewer cells than these say something else
 SURE_OF_NOTHING = {plain_name(name) for name in ("No Finding", "No Findings")}
 NO_FINDINGS = {plain_name(name) for name in ("Support Devices", "Support Device")}
 """What may be present where there is no finding: in CheXpert devices are no pathology (Irvin et al. 2019)."""
@@ -106,7 +108,7 @@ def _of_one_column(columns: Columns, column: str, options: IngestOptions, remark
     counts = columns.counts(column)
     total = sum(counts.values())
     flags = sum(n for cell, n in counts.items() if flag(cell) is not None or is_uncertain(cell))
-    if total and flags >= CLEAR_SHARE * total:
+    if total and (flags >= CLEAR_SHARE * total or _says_yes_and_no(counts, named=named)):
         return _of_columns(columns, [column], options, remarks)
     try:
         numbers = sum(n for cell, n in counts.items() if _INTEGER.fullmatch(plain_id(cell)))
@@ -121,6 +123,21 @@ def _of_one_column(columns: Columns, column: str, options: IngestOptions, remark
             ) from None
         remarks.append(f"column {column!r} {problem}: it is not used as labels; label_columns names others")
         return NoLabels()
+
+
+def _says_yes_and_no(counts: Counter[str], *, named: bool) -> bool:
+    """Whether a column says yes in some cells and no in others, in words of one language or another, and little else.
+
+    Its name is the label then, not its words.
+
+    Args:
+        counts: text of a cell → how often it is there.
+        named: somebody asked for this column, so that *positive* and *negative* are no classes.
+    """
+    words = {**YES_OR_NO, **(WORDS if named else {})}
+    other = sum(n for cell, n in counts.items() if flag(cell, {**STATED, **words}) is None and not is_uncertain(cell))
+    said = {flag(cell, words) for cell in counts}
+    return {True, False} <= said and other < YES_OR_NO_SHARE * sum(counts.values())
 
 
 class _NoLabels(Exception):
@@ -253,7 +270,7 @@ def _split_again(parts: dict[str, list[str]]) -> list[str]:
 
 def _of_columns(columns: Columns, names: Sequence[str], options: IngestOptions, remarks: list[str]) -> Labels:
     policy = {"missing": None, "present": True, "absent": False}[options.uncertain]
-    words = {**WORDS, **STATED}
+    words = {**YES_OR_NO, **WORDS, **STATED}
     cells = {}
     for name in names:
         counts = columns.counts(name)

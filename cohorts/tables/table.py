@@ -131,6 +131,11 @@ class Table:
         return self._columns.frame.height
 
     @property
+    def renamed(self) -> set[str]:
+        """Attributes that were asked for and have another name, since theirs would not be true."""
+        return {found.asked for found in self._found if found.asked}
+
+    @property
     def labels(self) -> tuple[str, ...]:
         """Label names in a fixed order."""
         return self._labels.names

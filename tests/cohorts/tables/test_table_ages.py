@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cohorts.errors import InputError
+from cohorts.export import export_cohort
 from cohorts.options import IngestOptions
 from cohorts.tables.age_names import UNIT_WORDS, says_age, says_age_group, says_birth, unit_of_name
 from cohorts.tables.ages import is_range_of_ages, number_and_unit, youngest_of_open_age
@@ -132,13 +134,39 @@ def test_ages_are_no_labels_where_they_are_capped(tmp_path: Path) -> None:
 @pytest.mark.parametrize("options", [{}, {"max_age": 89}])
 def test_months_and_days_become_years(tmp_path: Path, options: dict[str, object]) -> None:
     months = one_column(tmp_path, "age_months", ["540", "30", "6 years"], attributes=("age_months",), **options)
-    assert values(months, "age_months") == [45.0, 2.5, 6.0]
+    assert values(months, "age") == [45.0, 2.5, 6.0]
     assert months.attributes[0].unit == "years"
-    assert months.remarks() == ["column 'age_months': its unit is converted into years"]
+    assert months.remarks() == [
+        "column 'age_months': its unit is converted into years",
+        "column 'age_months': its ages are in years and called 'age'",
+    ]
     days = one_column(tmp_path, "age_days", ["7305"], attributes=("age_days",), **options)
-    assert values(days, "age_days") == [20.0]
+    assert values(days, "age") == [20.0]
     oldest = one_column(tmp_path, "age_months", ["1164", "1099"], attributes=("age_months",), max_age=89)
-    assert values(oldest, "age_months") == [90.0, 90.0]
+    assert values(oldest, "age") == [90.0, 90.0]
+
+
+def test_a_name_that_another_attribute_has_is_not_given_twice(tmp_path: Path) -> None:
+    path, rows = tmp_path / "t.csv", "image,age,age_months,bone_age_months\na.png,4,60,48\n"
+    table = read(path, rows, attributes=("age_months", "age", "bone_age_months"))
+    assert table.content(0).attributes == {"age": 4.0, "age_years": 5.0, "bone_age": 4.0}
+
+
+def test_years_are_published_and_exported_under_a_name_that_is_true(tmp_path: Path) -> None:
+    for number in range(4):
+        write_png(tmp_path / "s" / f"{number}.png", structure(number))
+    (tmp_path / "s" / "t.csv").write_text("image,age_months\n0.png,120\n1.png,132\n2.png,144\n3.png,6\n")
+    cohort = take_in(tmp_path / "s", tmp_path / "c", attributes=("age_months",)).cohort
+    assert [spec.name for spec in cohort.schema.attributes] == ["age"]
+    export_cohort(cohort, tmp_path / "e")
+    exported = pl.read_csv(tmp_path / "e" / "metadata.csv")
+    assert [column for column in exported.columns if "age" in column and column != "image_id"] == ["attr:age"]
+    again = take_in(tmp_path / "e", tmp_path / "d").cohort
+    for found in (exported["attr:age"].to_list(), cohort.attribute("age"), again.attribute("age")):
+        assert sorted(found) == [0.5, 10.0, 11.0, 12.0]
+    old = exported.rename({"attr:age": "attr:age_months"})  # as exports were called that hold years
+    old.write_csv(tmp_path / "e" / "metadata.csv")
+    assert sorted(take_in(tmp_path / "e", tmp_path / "f").cohort.attribute("age")) == [0.5, 10.0, 11.0, 12.0]
 
 
 def test_a_cohort_of_capped_ages_holds_no_older_one(tmp_path: Path) -> None:

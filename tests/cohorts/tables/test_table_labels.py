@@ -51,6 +51,50 @@ def test_a_column_of_zero_and_one_is_one_label(tmp_path: Path, cells: list[str])
     assert labelled(tmp_path, cells, uncertain="absent")[3] == {"label": False}
 
 
+@pytest.mark.parametrize(
+    ("cells", "named"),
+    [
+        (["ja", "nein", "", "ja", "nein"], False),
+        (["Ja", "NEIN", "k.A.", "ja", "nein"], True),
+        (["oui", "non", "", "oui", "non"], False),
+        (["да", "нет", "", "да", "нет"], False),
+        (["是", "否", "", "是", "否"], True),
+        (["yes", "no", "maybe", "yes", "no"], False),
+        (["sí", "no", "quizás", "1", "0"], True),
+        (["positive", "negative", "inconclusive", "positive", "negative"], True),
+    ],
+)
+def test_words_for_yes_and_no_are_one_label_of_their_columns_name(
+    tmp_path: Path, cells: list[str], *, named: bool
+) -> None:
+    header = "pneumonia" if named else "label"
+    rows = labelled(tmp_path, cells, header, **({"label_columns": (header,)} if named else {}))
+    assert rows == [{header: value} for value in (True, False, None, True, False)]
+    table = read(tmp_path / "t.csv", (tmp_path / "t.csv").read_bytes(), label_columns=(header,))
+    strange = cells[2] in {"maybe", "quizás", "inconclusive"}
+    said = f"column {header!r}: 1 cells hold neither 1, 0, -1 nor nothing and are not stated"
+    assert table.remarks() == ([said] if strange else [])
+
+
+def test_several_columns_of_words_are_labels(tmp_path: Path) -> None:
+    table = read(
+        tmp_path / "t.csv",
+        "image,pneumonia,edema\na.png,ja,nein\nb.png,nein,oui\n",
+        label_columns=("pneumonia", "edema"),
+    )
+    assert [present(table, row) for row in range(2)] == [{"pneumonia"}, {"edema"}]
+
+
+def test_classes_that_hold_a_word_for_yes_or_no_stay_classes(tmp_path: Path) -> None:
+    for cells in (["no", "mild", "severe"], ["positive", "negative"], ["yes", "no", "mass", "cyst", "edema"]):
+        rows = labelled(tmp_path, cells)
+        assert [[name for name, value in row.items() if value] for row in rows] == [[cell] for cell in cells]
+    named = labelled(tmp_path, ["0", "1", "2", "1"], label_columns=("label",))
+    assert set(named[0]) == {"label 0", "label 1", "label 2"}
+    text = "image,smoker,dead\na.png,ja,nein\nb.png,nein,ja\n"
+    assert read(tmp_path / "t.csv", text).labels == ()  # nobody named them
+
+
 def test_numbers_of_classes_carry_the_name_of_their_column(tmp_path: Path) -> None:
     rows = labelled(tmp_path, ["0", "1", "2", "2.0", ""])
     assert [[name for name, value in row.items() if value] for row in rows] == [

@@ -8,7 +8,7 @@ import pytest
 
 from cohorts.errors import InputError
 from cohorts.naming import MISSING_CELLS, UNNAMED, is_nobody, plain_id, plain_name
-from tests.cohorts.tables.written import read
+from tests.cohorts.tables.written import contents, joined, read
 
 PEOPLE = "image,patient_id,study,uid,mask,label\na.png,7,70,1.2.3,m.png,x\nb.png,8,80,1.2.4,n.png,y\n"
 
@@ -97,3 +97,13 @@ def test_labels_that_only_compatibility_forms_make_alike_stay_two(tmp_path: Path
         "10² Zellen",
     )
     assert read(tmp_path / "t.csv", "image,label\na.png,Mass\nb.png,Ｍａｓｓ\nc.png,Mass\n").labels == ("Mass",)
+
+
+@pytest.mark.parametrize("empty", ["", "unknown", "n/a"])
+def test_an_empty_column_hides_no_filled_one_of_its_role(tmp_path: Path, empty: str) -> None:
+    rows = "".join(f"{number}.png,,{empty},S{number // 2},,{40 + number}\n" for number in range(4))
+    header = "image,label,patient_id,subject_id,age,patient_age"
+    table = joined(tmp_path / "t.csv", f"{header}\n{rows}", [f"{number}.png" for number in range(4)])
+    assert [content.patient for content in contents(table, 4)] == ["S0", "S0", "S1", "S1"]
+    assert [content.attributes["age"] for content in contents(table, 4)] == [40, 41, 42, 43]
+    assert "patient: column 'subject_id'" in table.understood()
