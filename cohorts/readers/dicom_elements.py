@@ -1,8 +1,9 @@
 """The elements of a plain DICOM file, found by walking them: what pydicom finds, in a tenth of its time.
 
 A file is plain when it has its preamble and file meta information, is in little endian and not deflated, and when its
-elements follow each other in the order of their tags up to its last byte (PS3.5 7.1, PS3.10 7.1). Whatever is not is
-left to pydicom, which knows what to make of the exceptions; nothing is judged here.
+elements follow each other in the order of their tags up to its last byte (PS3.5 7.1, PS3.10 7.1), those of sequences of
+undefined length up to the end of their items. Whatever is not is left to pydicom, which knows what to make of the
+exceptions; nothing is judged here. A sequence of defined length is parsed by neither before somebody asks for it.
 """
 
 from __future__ import annotations
@@ -75,6 +76,8 @@ def _data_set(data: bytes, *, stop_before_pixels: bool) -> pydicom.Dataset:
         raise _Unusual  # explicit after all
     found = _elements(data, at, explicit=explicit, stop_before_pixels=stop_before_pixels)
     stated = found.get(_CHARACTER_SET)
+    if stated is not None and stated.VR not in {None, "CS", "UN"}:
+        raise _Unusual
     encoding = default_encoding if stated is None else _encoding(stated.value or b"")
     ds = pydicom.Dataset(found, parent_encoding=default_encoding)
     ds.set_original_encoding(not explicit, True, encoding)
@@ -117,8 +120,8 @@ def _meta_information(data: bytes) -> tuple[int, str, str]:
     before = 0
     values: dict[int, bytes] = {}
     while data[at : at + 2] == b"\2\0":
-        tag, _, length, start, end = _element(data, at, True)
-        if tag <= before or length == _UNDEFINED or end > len(data):
+        tag, vr, length, start, end = _element(data, at, True)
+        if tag <= before or length == _UNDEFINED or end > len(data) or vr != _dictionary_vr(tag):
             raise _Unusual
         values[tag] = data[start:end]
         before, at = tag, end
@@ -148,8 +151,9 @@ def _element(data: bytes, at: int, explicit: bool) -> Element:
 
 def _value_ends(data: bytes, tag: int, vr: str | None, start: int, *, explicit: bool, depth: int = 0) -> int:
     """Where the element after one of undefined length begins: a sequence of items, or fragments of pixels."""
-    pixels = tag in _PIXELS
-    if depth > DEEPEST or not (pixels or vr == "SQ" or (vr is None and _is_sequence(tag))):
+    fragments = tag in _PIXELS
+    as_it_may = vr in {None, "OB", "OW"} if fragments else vr == "SQ" or (vr is None and _is_sequence(tag))
+    if depth > DEEPEST or not as_it_may:
         raise _Unusual
     at = start
     while True:
@@ -157,26 +161,39 @@ def _value_ends(data: bytes, tag: int, vr: str | None, start: int, *, explicit: 
         at += 8
         if group << 16 | number == _SEQUENCE_ENDS and item_length == 0:
             return at
-        if group << 16 | number != _ITEM or (pixels and item_length == _UNDEFINED):
+        if group << 16 | number != _ITEM or (fragments and item_length == _UNDEFINED):
             raise _Unusual
-        at = _item_ends(data, at, explicit, depth) if item_length == _UNDEFINED else at + item_length
+        if fragments:
+            at += item_length
+        else:
+            at = _item_ends(data, at, None if item_length == _UNDEFINED else at + item_length, explicit, depth)
 
 
-def _item_ends(data: bytes, at: int, explicit: bool, depth: int) -> int:
-    while True:
+def _item_ends(data: bytes, at: int, stated_end: int | None, explicit: bool, depth: int) -> int:
+    """Where an item ends: where its length says, and its last element too, or behind its delimiter."""
+    while stated_end is None or at < stated_end:
         group, number, length = _implicit(data, at)
-        if group << 16 | number == _ITEM_ENDS and length == 0:
+        if stated_end is None and group << 16 | number == _ITEM_ENDS and length == 0:
             return at + 8
         tag, vr, length, start, end = _element(data, at, explicit)
+        if tag >= _ITEM & 0xFFFF0000:
+            raise _Unusual
         at = _value_ends(data, tag, vr, start, explicit=explicit, depth=depth + 1) if length == _UNDEFINED else end
+    if at != stated_end:
+        raise _Unusual
+    return at
+
+
+def _is_sequence(tag: int) -> bool:
+    return _dictionary_vr(tag) == VR.SQ
 
 
 @lru_cache(maxsize=256)
-def _is_sequence(tag: int) -> bool:
+def _dictionary_vr(tag: int) -> str | None:
     try:
-        return pydicom.datadict.dictionary_VR(tag) == VR.SQ
+        return pydicom.datadict.dictionary_VR(tag)
     except KeyError:
-        return False
+        return None
 
 
 @lru_cache(maxsize=64)

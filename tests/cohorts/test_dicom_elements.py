@@ -109,6 +109,63 @@ def test_elements_out_of_order_are_left_to_pydicom(tmp_path: Path) -> None:
     assert read_plain(path, stop_before_pixels=False) is None
 
 
+def write_items_of_stated_length(path: Path, *, implicit: bool) -> bytes:
+    """A sequence without length whose items state theirs; returns the file."""
+    write_sample(path, implicit=implicit, undefined=False)
+    ds = pydicom.dcmread(path)
+    ds["AnatomicRegionSequence"].is_undefined_length = True
+    ds.save_as(path, enforce_file_format=True)
+    found = read_plain(path, stop_before_pixels=False)
+    assert found is not None
+    require_same(path, found, stop_before_pixels=False)
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize("implicit", [True, False])
+def test_items_whose_length_is_wrong_are_left_to_pydicom(tmp_path: Path, *, implicit: bool) -> None:
+    data = write_items_of_stated_length(tmp_path / "a.dcm", implicit=implicit)
+    item = b"\xfe\xff\x00\xe0"
+    lengths = [at + 4 for at in range(len(data)) if data.startswith(item, at)]
+    total = int.from_bytes(data[lengths[0] : lengths[0] + 4], "little")
+    second = next(at for at in lengths if at == lengths[0] + total + 8)
+    for wrong in (total + 8 + int.from_bytes(data[second : second + 4], "little"), total - 2, total + 2, 4):
+        damaged = bytearray(data)
+        damaged[lengths[0] : lengths[0] + 4] = wrong.to_bytes(4, "little")
+        (tmp_path / "a.dcm").write_bytes(damaged)
+        assert read_plain(tmp_path / "a.dcm", stop_before_pixels=False) is None
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong"),
+    [
+        (b"\2\0\x10\0UI", b"\2\0\x10\0US"),  # transfer syntax
+        (b"\2\0\2\0UI", b"\2\0\2\0UL"),
+        (b"\x08\0\5\0CS", b"\x08\0\5\0SS"),  # character set
+    ],
+)
+def test_wrong_representations_of_what_decides_are_left_to_pydicom(tmp_path: Path, right: bytes, wrong: bytes) -> None:
+    path = tmp_path / "a.dcm"
+    write_sample(path, implicit=False, undefined=False)
+    data = path.read_bytes()
+    assert data.count(right) == 1
+    path.write_bytes(data.replace(right, wrong))
+    assert read_plain(path, stop_before_pixels=False) is None
+
+
+def test_pixels_that_call_themselves_something_else_are_left_to_pydicom(tmp_path: Path) -> None:
+    path = tmp_path / "a.dcm"
+    write_sample(path, implicit=False, undefined=False)
+    ds = pydicom.dcmread(path)
+    ds.compress(pydicom.uid.RLELossless, encoding_plugin="pydicom")
+    ds.save_as(path, enforce_file_format=True)
+    assert read_plain(path, stop_before_pixels=False) is not None
+    data = path.read_bytes()
+    assert data.count(b"\xe0\x7f\x10\0OB") == 1
+    for vr in (b"UN", b"SQ", b"UT"):
+        path.write_bytes(data.replace(b"\xe0\x7f\x10\0OB", b"\xe0\x7f\x10\0" + vr))
+        assert read_plain(path, stop_before_pixels=False) is None
+
+
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data(), implicit=st.booleans(), undefined=st.booleans(), stop=st.booleans())
 def test_damaged_files_are_left_to_pydicom_or_read_alike(
