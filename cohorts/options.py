@@ -52,8 +52,9 @@ class IngestOptions(Frozen):
         uid_column: column of SOPInstanceUIDs or SeriesInstanceUIDs.
         label_columns: one column whose cells list findings, or several columns (one per label) of 1 / 0 / -1 / empty.
         label_names: names of the numbered labels of a ``.npz``, in order.
-        label_separator: separates the findings of a cell; ``auto``: ``|``, else ``;``, else a comma where
-            its parts recur.
+        label_separator: separates the findings of a cell; ``auto``: ``|`` or ``;``, else a comma where half of the
+            parts recur; several of them where every part is a label elsewhere. Where none of that tells lists from
+            names, ingestion stops and asks for it.
         no_finding: cell values (or column names) that state the absence of every label. Among classes, and
             as names of columns, the defaults count only as far as they say *no finding*: *normal* is a class there.
         uncertain: what -1 in a label column means: ``missing`` (not stated), ``present`` or ``absent``.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
+from itertools import chain
 
 from cohorts.errors import InputError
 from cohorts.naming import plain_id, plain_name
@@ -32,7 +33,7 @@ from cohorts.tables.cells import (
 )
 from cohorts.tables.columns import NEVER_LABELS, USUAL_NAMES, Columns
 from cohorts.tables.label_forms import CellLabels, ColumnLabels, Form, Labels, NoLabels
-from cohorts.tables.separators import Separators, list_separators
+from cohorts.tables.separators import Separators, list_separators, total_unparted
 
 MANY_LABELS, MANY_NUMBERED = 512, 64
 YES_OR_NO_SHARE = 0.5  # a column of yes and no stays one when fewer cells than these say something else
@@ -160,7 +161,7 @@ def _of_numbers(columns: Columns, column: str, counts: Counter[str], remarks: li
 def _of_names(
     columns: Columns, column: str, counts: Counter[str], options: IngestOptions, remarks: list[str]
 ) -> Labels:
-    separators = _separators(counts, options)
+    separators = _separators(column, counts, options, remarks)
     parts, unreadable = _parts(counts, separators)
     _count(remarks, column, unreadable, _UNREADABLE_LIST)
     if separators.mixed:
@@ -208,12 +209,18 @@ def _all_numbers(names: Collection[str]) -> bool:
     return bool(names)
 
 
-def _separators(counts: Counter[str], options: IngestOptions) -> Separators:
+def _separators(column: str, counts: Counter[str], options: IngestOptions, remarks: list[str]) -> Separators:
     """What parts the labels of the cells that are no lists in brackets."""
-    if options.label_separator not in {"", "auto"}:
-        return Separators((options.label_separator,))
     plain = {cell: total for cell, total in counts.items() if listed(cell) is None and not is_broken_list(cell)}
-    return list_separators(plain)
+    if options.label_separator not in {"", "auto"}:
+        unparted = total_unparted(plain, options.label_separator)
+        if unparted:
+            remarks.append(
+                f"column {column!r}: {unparted} cells hold known labels by another separator than label_separator, "
+                "and are taken as names"
+            )
+        return Separators((options.label_separator,))
+    return list_separators(plain, chain.from_iterable(listed(cell) or () for cell in counts if cell not in plain))
 
 
 def _refuse_doubtful(columns: Columns, column: str, counts: Counter[str], separators: Separators) -> None:

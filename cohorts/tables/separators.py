@@ -30,7 +30,7 @@ class Separators(NamedTuple):
         return _split(cell, self.signs)
 
 
-def list_separators(counts: Mapping[str, int]) -> Separators:
+def list_separators(counts: Mapping[str, int], known: Iterable[str] = ()) -> Separators:
     """The separators of lists in a column: ``|`` or ``;``, else a comma whose parts recur.
 
     Where no cell holds ``|`` or ``;``, a comma separates where at least half of the parts that it makes are in other
@@ -41,6 +41,7 @@ def list_separators(counts: Mapping[str, int]) -> Separators:
 
     Args:
         counts: text of a cell → how often it is there.
+        known: labels that other cells name without a separator, such as lists in brackets.
 
     Example:
         >>> list_separators({"a|b": 1, "a": 1}).signs, list_separators({"fracture, healed": 1, "mass": 1}).signs
@@ -50,19 +51,31 @@ def list_separators(counts: Mapping[str, int]) -> Separators:
     """
     often = {sign: sum(total for cell, total in counts.items() if sign in cell) for sign in _SURE}
     sure = sorted((sign for sign in _SURE if often[sign]), key=lambda sign: -often[sign])
-    signs = sure[:1]
+    signs, labels = sure[:1], set(map(folded, known))
     if not sure and _recurs(",", counts):
         return Separators((",",))
     for sign in (*sure[1:], ","):
         parts = {folded(part) for cell in counts for part in _split(cell, signs)}
         cut = {part for part in parts if sign in part}
-        listed = sum(_pieces(part, sign) <= parts - cut for part in cut)
+        listed = sum(_pieces(part, sign) <= (parts - cut) | labels for part in cut)
         if cut and listed == len(cut):
             signs.append(sign)
         elif cut and (listed or sign in _SURE or _recurs(sign, parts)):
             return Separators(tuple(signs), (*signs, sign))
     mixed = sum(total for cell, total in counts.items() if any(sign in cell for sign in signs[1:]))
     return Separators(tuple(signs), (), mixed)
+
+
+def total_unparted(counts: Mapping[str, int], separator: str) -> int:
+    """Cells that one separator, which was named, leaves with known labels that another sign parts."""
+    parts = {folded(part) for cell in counts for part in _split(cell, (separator,))}
+    others = [sign for sign in (*_SURE, ",") if sign not in separator]
+
+    def is_list(part: str) -> bool:
+        return any(sign in part and _pieces(part, sign) <= parts - {part} for sign in others)
+
+    lists = {part for part in parts if is_list(part)}
+    return sum(total for cell, total in counts.items() if lists.intersection(map(folded, _split(cell, (separator,)))))
 
 
 def _split(cell: str, signs: Iterable[str]) -> list[str]:

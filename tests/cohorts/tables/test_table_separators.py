@@ -73,6 +73,19 @@ def test_separators_that_nobody_can_tell_stop_the_run(tmp_path: Path, cells: lis
     }
 
 
+def test_lists_in_brackets_tell_what_is_a_label(tmp_path: Path) -> None:
+    table = findings(tmp_path, ["['Edema', 'Mass']", "Edema, Mass", "['Cyst']", "[]"])
+    assert [present(table, row) for row in range(3)] == [{"Edema", "Mass"}, {"Edema", "Mass"}, {"Cyst"}]
+
+
+def test_a_separator_that_was_named_is_obeyed_and_what_it_leaves_is_remarked(tmp_path: Path) -> None:
+    table = findings(tmp_path, [*COMMAS, "Edema; Mass", "fracture; healed"], label_separator=",")
+    assert present(table, 6) == {"Edema; Mass"}
+    said = "1 cells hold known labels by another separator than label_separator, and are taken as names"
+    assert f"column 'findings': {said}" in table.remarks()
+    assert not any("another separator" in line for line in findings(tmp_path, COMMAS, label_separator=",").remarks())
+
+
 def test_sentences_are_no_labels_whatever_parts_them(tmp_path: Path) -> None:
     cells = [
         f"lungs clear, bones intact, the heart and the large vessels are of normal size and shape in film no {n}; old"
