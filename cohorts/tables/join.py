@@ -87,10 +87,11 @@ class RowIndex:
             return _first(fit for path in key.paths for fit in self._of_path(path))
         return _first(map(self._of_id, (key.patient,) if self.kind == "patient" else key.uids))
 
-    def slice_fits(self, key: FileKey) -> list[Fit]:
-        """The same of each slice of a volume."""
+    def slice_fits(self, key: FileKey, *, certain: bool = False) -> list[Fit]:
+        """The same of each slice of a volume; ``certain``: only what no other file can fit as well."""
         if self.kind == "path":
-            return [_first(self._of_path(path)) for path in key.slice_paths]
+            of_path = self._certain if certain else self._of_path
+            return [_first(of_path(path)) for path in key.slice_paths]
         return [] if self.kind == "patient" else list(map(self._of_id, key.slice_uids))
 
     def _of_path(self, path: str) -> Iterator[Fit]:
@@ -100,6 +101,13 @@ class RowIndex:
         for index, form in zip(self._paths, _FORMS, strict=True):
             for fit in index.candidates(form(path)):
                 yield fit._replace(weak=True) if form is _numbered else fit  # 1.0 may be another file than 1
+
+    def _certain(self, path: str) -> Iterator[Fit]:
+        path = tidy(path)
+        if path not in self._unlike:
+            for index, form in zip(self._paths, _FORMS, strict=True):
+                if form is not _numbered:
+                    yield from index.certain(form(path))
 
     def _of_id(self, name: str) -> Fit:
         return Fit(self._ids.get(plain_id(name), NONE), weak=False, way=ID)
@@ -123,9 +131,12 @@ class _PathIndex:
         identify = AMBIGUOUS not in names.values() and max(of_files.values(), default=0) == 1
         self._names = names if identify else {}
 
-    def candidates(self, path: str) -> Iterator[Fit]:
+    def certain(self, path: str) -> Iterator[Fit]:
         yield Fit(self._whole.get(path, NONE), weak=False, way=WHOLE)
         yield Fit(self._ends.get(path, NONE), weak=False, way=END)  # the table's paths start above the source
+
+    def candidates(self, path: str) -> Iterator[Fit]:
+        yield from self.certain(path)
         for end in _ends(path):
             yield Fit(self._whole.get(end, NONE), weak=True, way=END)  # the table's paths start below the source
         yield Fit(self._names.get(_name(path), NONE), weak=True, way=NAME)
@@ -245,9 +256,10 @@ def _first(fits: Iterable[Fit]) -> Fit:
 
 def _fits_of(index: RowIndex, key: FileKey) -> tuple[list[Fit], bool]:
     """What may be the rows of a file, that of a volume as a whole first; whether some slices alone have one."""
-    whole, slices = index.fit(key), index.slice_fits(key)
+    whole = index.fit(key)
     if whole.row != NONE:
-        return [whole, *(fit for fit in slices if fit.row >= 0 and not fit.weak)], False
+        return [whole, *(fit for fit in index.slice_fits(key, certain=True) if fit.row >= 0)], False
+    slices = index.slice_fits(key)
     fitting = [fit for fit in slices if fit.row != NONE]
     return fitting, 0 < len(fitting) < len(slices)
 
