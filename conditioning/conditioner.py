@@ -225,20 +225,17 @@ def learn_conditioner(
     Raises:
         InputError: no kind of prompt is wanted, or the rows have no text or no mask to learn from.
     """
-    changes: dict[str, object] = {}
-    reads = ["labels"] if config.labels else []
+    changes: dict[str, object] = {"reads": config.reads}
     if config.mask is not None:
-        reads.append("mask")
         changes["mask"] = _mask_schema(cohort, rows, preprocess)
     reader: TextReader | None = None
     if config.text is not None:
-        reads.append("text")
         changes["text"], reader = _text_schema(cohort, rows, vocabulary, config.text, seed=seed, pipeline=pipeline)
-    if not reads:
+    if not config.reads:
         raise InputError(
             "generator.conditioning reads neither labels, text nor masks", "set one of them, or labels to true"
         )
-    schema = ConditionSchema.model_validate({**vocabulary.model_dump(), **changes, "reads": tuple(reads)})
+    schema = ConditionSchema.model_validate({**vocabulary.model_dump(), **changes})
     return Conditioner(schema, reader)
 
 

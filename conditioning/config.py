@@ -64,6 +64,12 @@ class ConditioningConfig(Frozen):
     text: TextConfig | None = None
     mask: MaskConfig | None = None
 
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The kinds of prompt, as a schema names them."""
+        kinds = (("labels", self.labels), ("mask", self.mask is not None), ("text", self.text is not None))
+        return tuple(name for name, wanted in kinds if wanted)
+
 
 class EncoderSizes(Frozen):
     """Sizes of the layers that encode conditions; stored in bundles.

@@ -45,8 +45,9 @@ def check_base(
         progress: told the number of images.
 
     Raises:
-        InputError: the base cannot be had, its lineage rules out the guarantee that is asked for, or the search finds
-            this cohort's images in what it draws.
+        InputError: the base cannot be had, its lineage rules out the guarantee that is asked for, it does not read the
+            prompts that are wanted, there is nothing to search in, or the search finds this cohort's images in what
+            it draws.
     """
     if config.init_from is None:
         return None
@@ -54,6 +55,12 @@ def check_base(
     said = check_footing(config, cohort, base).line()
     if said is not None:
         watcher().note(f"train: privacy: {said}")
+    if base.pipeline is not None and config.conditioning.reads != ("text",):
+        from generators.stable import TEXT_ALONE
+
+        raise InputError(*TEXT_ALONE)
+    if not cohort.rows("train") or not cohort.rows("gate"):
+        return accept_base(None, base.source)
     parts = [base.digest, cohort.digest, preprocess.model_dump(mode="json"), config.seed, config.threads, DRAWN, STEPS]
     kept = work / f"base-check-{json_digest(parts)[:16]}.json"
     if kept.is_file():  # from before an interruption

@@ -33,6 +33,11 @@ RGB = 3
 FITTING = "use a text-to-image model of the Stable Diffusion 1.x or 2.x class"
 STEM = "diffusion_pytorch_model"  # of diffusers' files of weights
 
+TEXT_ALONE = (
+    "a Stable Diffusion base reads text, and nothing else",
+    "set conditioning.labels to false and conditioning.text.written_by to templates or cohort",
+)
+
 
 class StableAutoencoder(nn.Module):
     """diffusers' AutoencoderKL for images of one or three channels.
@@ -83,10 +88,7 @@ class StableDenoiser(nn.Module):
         super().__init__()
         reader = conditioner.reader
         if not isinstance(reader, PipelineReader) or conditioner.schema.reads != ("text",):
-            raise InputError(
-                "a Stable Diffusion base reads text, and nothing else",
-                "set conditioning.labels to false and conditioning.text.written_by to templates or cohort",
-            )
+            raise InputError(*TEXT_ALONE)
         self.net, self.conditioner, self.bank, self.steps = net, conditioner, reader.bank, steps
         self.register_buffer("empty", reader.features(""), persistent=False)
 

@@ -21,6 +21,7 @@ from flows.recipe import load_recipe
 from quality.assess import screen_copies
 from quality.config import AssessConfig
 from tests.flows.conftest import TINY_RECIPE
+from tests.generators.stable_tiny import make_pipeline
 
 TUNED = (
     TINY_RECIPE.replace("name: tiny", "name: tuned")
@@ -94,6 +95,22 @@ def test_a_base_that_draws_this_cohort_is_refused(tuned: Path) -> None:
         accept_base(summary, "there")
     with pytest.raises(InputError, match="no training or no gate image"):
         accept_base(None, "there")
+
+
+def test_what_cannot_be_learned_or_searched_is_said_before_anything_is_drawn(
+    tuned: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(base_check, "generate", lambda *_, **__: pytest.fail("drawn"))
+    cohort, config = Cohort.open(tuned / "runs/tiny/cohort"), load_recipe("tuned.yaml").recipe.generator
+    preprocess = Preprocess.for_cohort(cohort, (32, 32))
+    stable = config.model_copy(update={"init_from": str(make_pipeline(tuned / "stable"))})
+    with pytest.raises(InputError, match="reads text, and nothing else"):
+        check_base(cohort, preprocess, stable, work=tuned / "work")
+    with CohortWriter(tuned / "no gate", cohort.schema) as writer:
+        for record in cohort.records(cohort.rows("train")):
+            writer.add(record)
+    with pytest.raises(InputError, match="no training or no gate image"):
+        check_base(Cohort.open(tuned / "no gate"), preprocess, config, work=tuned / "work")
 
 
 def test_a_path_to_nothing_is_named(tuned: Path, capsys: pytest.CaptureFixture[str]) -> None:
