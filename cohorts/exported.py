@@ -13,7 +13,7 @@ from cohorts.export import FACTS_FILE, METADATA_FILE
 from cohorts.folders import read_json
 from cohorts.guard import reading
 from cohorts.records import Array
-from cohorts.spreadsheet import GUARD, GUARD_FACT, unguarded
+from cohorts.spreadsheet import GUARD, GUARD_FACT, unguarded, unmarked
 
 MAPPING = ("file_name", "value_slope", "value_intercept")
 SIGNED = ("int16", "int32")
@@ -33,9 +33,11 @@ def export_facts(root: Path) -> dict[str, Any] | None:
 
 
 def original_texts(path: Path, table: pl.DataFrame) -> pl.DataFrame:
-    """The texts of a table as they were before the export that it belongs to guarded them; other tables as they are."""
+    """The texts of a table as they were before our export, or somebody's spreadsheet, marked them as text."""
     facts = export_facts(path.parent) if path.name == METADATA_FILE else None
-    return table if facts is None or facts.get(GUARD_FACT) != GUARD else unguarded(table)
+    if facts is None:
+        return unmarked(table)
+    return unguarded(table) if facts.get(GUARD_FACT) == GUARD else table
 
 
 def value_mapping(root: Path) -> ValueMapping | None:

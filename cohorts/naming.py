@@ -37,7 +37,8 @@ UNNAMED = frozenset({
     "missing", "undefined", "unbekannt", "unbek.", "nicht bekannt", "nicht angegeben", "inconnu", "inconnue",
     "desconocido", "desconocida", "desconhecido", "sconosciuto", "onbekend", "okänd", "nieznany", "неизвестно",
     "неизвестен", "неизвестный", "н/д", "不明", "未知", "不详", "不詳", "미상", "anonymous", "anonymized",
-    "anonymised", "anonymisiert", "anonym", "anon", "anonymous patient",
+    "anonymised", "anonymisiert", "anonym", "anon", "anonymous patient", "deidentified", "de-identified", "removed",
+    "redacted", "withheld",
 })  # fmt: skip
 """Words, case folded, that stand where the name of somebody should, and name nobody."""
 

@@ -18,6 +18,7 @@ GUARD_NOTE = (
 _BEGINS = (
     r"^[\s\u00a0\ufeff]*['=+\-@\t\r\uff07\uff1d\uff0b\uff0d\uff20]|^[\t\r]"  # full-width forms: Excel reads them too
 )
+_MARKED = r"""^(?:="([^"]*)"|'([0-9]+))$"""  # ="007" and '007: how spreadsheets are told to leave 007 as it is
 _NUMBER = r"^[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?$"
 
 
@@ -36,3 +37,17 @@ def guarded(table: pl.DataFrame) -> pl.DataFrame:
 def unguarded(table: pl.DataFrame) -> pl.DataFrame:
     """The inverse of :func:`guarded`."""
     return table.with_columns(pl.col(pl.String).str.strip_prefix(GUARD))
+
+
+def unmarked(table: pl.DataFrame) -> pl.DataFrame:
+    """A table of somebody else's without the marks by which people keep a spreadsheet from reading text as a number.
+
+    Example:
+        >>> unmarked(pl.DataFrame({"site": ["A", "'B'"], "patient": ['="007"', "'008"]})).rows()
+        [('A', '007'), ("'B'", '008')]
+    """
+    return table.with_columns(
+        pl.coalesce(text.str.extract(_MARKED, 1), text.str.extract(_MARKED, 2), text).alias(text.name)
+        for text in table.iter_columns()
+        if text.dtype == pl.String
+    )

@@ -37,7 +37,6 @@ class Planned:
         case: what several files of one examination share, such as the channels of nnU-Net.
         split: the split that the source gives it.
         left_out: an export of ours says that it is in none.
-        slices: of a volume from slices the SOPInstanceUID of each, empty where it names none.
         order: what images are sorted by: a path, then the number of the volume in its series; by default its own path.
         sops: SOPInstanceUIDs of the slices of a volume; empty ones are spoilt.
     """

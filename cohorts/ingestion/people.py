@@ -31,6 +31,7 @@ from cohorts.tables.join import stem
 TABLE, HEADER = "the table", "DICOM header"
 SOURCES = (TABLE, BY_PATTERN, BY_FOLDER, BY_SUBJECT, HEADER)
 """What may name a patient, the surest first."""
+MANY_STUDIES = 5  # of one person alone, above which the header's id is doubted
 BRIDGED = "another image of the same patient, which a surer source names"
 
 
@@ -175,24 +176,79 @@ def name_by_table(plan: Plan) -> None:
         plan.warnings.append(f"{contradicting} images lie in folders of another split than the table says; it counts")
 
 
-def alike_ids(plan: Plan) -> str | None:
-    """A warning of ids that differ by case or leading zeros only: a tool may have changed one person into two."""
+def doubts(plan: Plan) -> list[str]:
+    """What a tool may have spoilt about who the patients are, a line each, in counts: nobody is merged on a guess."""
+    checks = (_alike_ids, _undecoded_ids, _misread_ids, _shared_studies, _one_for_all)
+    return [line for check in checks if (line := check(plan))]
+
+
+def _alike_ids(plan: Plan) -> str:
+    """Ids that differ by case or leading zeros only: a tool may have changed one person into two."""
     ids = {image.patient for image in plan.images} - {""}
     alike = len(ids) - len({name.casefold().lstrip("0") or "0" for name in ids})
     if not alike:
-        return None
+        return ""
     return f"{alike} patient ids differ from another by case or leading zeros only; they count as different patients"
 
 
-def undecoded_ids(plan: Plan) -> str | None:
-    """A warning of ids that the character set of their header cannot hold: they are kept byte by byte."""
-    found = {name for image in plan.images for source, name in image.names if source == HEADER and UNDECODED in name}
+def _undecoded_ids(plan: Plan) -> str:
+    """Ids that the character set of their header cannot hold: they are kept byte by byte."""
+    found = {name for name in _ids_of_headers(plan) if UNDECODED in name}
     if not found:
-        return None
+        return ""
     return (
         f"{len(found)} patient ids hold bytes that the character set of their header cannot hold; the same person "
         "under a right character set counts as another one"
     )
+
+
+def _misread_ids(plan: Plan) -> str:
+    """Ids whose bytes are UTF-8 under a header that states another character set."""
+    found = {name for name in _ids_of_headers(plan) if UNDECODED not in name and _is_misread(name)}
+    if not found:
+        return ""
+    return (
+        f"{len(found)} patient ids read as if their header stated another character set than they are written in "
+        "(UTF-8); the same person under a right character set counts as another one"
+    )
+
+
+def _is_misread(name: str) -> bool:
+    try:
+        return not name.isascii() and bool(name.encode("latin-1").decode("utf-8"))
+    except UnicodeError:
+        return False
+
+
+def _shared_studies(plan: Plan) -> str:
+    """Studies of several patients: one of their two identifiers is spoilt, and nobody knows which."""
+    of_study: dict[str, set[str]] = defaultdict(set)
+    for image in plan.images:
+        if image.patient and (study := _study_of(image)):
+            of_study[study].add(image.patient)
+    several = sum(len(patients) > 1 for patients in of_study.values())
+    if not several:
+        return ""
+    return (
+        f"{several} DICOM studies hold images of several patients, which count; if the studies are right, one person "
+        "may lie in several splits"
+    )
+
+
+def _one_for_all(plan: Plan) -> str:
+    """The same id in the header of many studies: a tool may have written it over everybody's."""
+    named = [image for image in plan.images if image.patient_source == HEADER]
+    studies = {study for image in named if (study := _study_of(image))}
+    if len({image.patient for image in named}) != 1 or len(studies) < MANY_STUDIES:
+        return ""
+    return (
+        f"one patient id stands in the headers of all {len(studies)} studies, which count as one person's; if a tool "
+        "wrote it over everybody's, name patients by patient_column or patient_pattern"
+    )
+
+
+def _ids_of_headers(plan: Plan) -> set[str]:
+    return {name for image in plan.images for source, name in image.names if source == HEADER}
 
 
 def require_patients(plan: Plan, names: FolderNames, options: IngestOptions) -> None:

@@ -13,15 +13,7 @@ from cohorts.ingestion.folder_names import FolderNames, folder_names
 from cohorts.ingestion.grouping import choose_spatial_dims, group_files
 from cohorts.ingestion.layout import Layout
 from cohorts.ingestion.masks import use_masks
-from cohorts.ingestion.people import (
-    alike_ids,
-    divide,
-    divide_archive,
-    name_by_path,
-    require_patients,
-    settle_people,
-    undecoded_ids,
-)
+from cohorts.ingestion.people import divide, divide_archive, doubts, name_by_path, require_patients, settle_people
 from cohorts.ingestion.plan import Plan
 from cohorts.ingestion.scanning import largest_image_bytes
 from cohorts.ingestion.tables import use_table
@@ -64,7 +56,7 @@ def make_plan(layout: Layout, heads: Sequence[FileHead], options: IngestOptions)
     settle_people(plan)
     names = folder_names([image.paths[0] for image in plan.images])
     require_patients(plan, names, options)
-    plan.warnings += [line for line in (alike_ids(plan), undecoded_ids(plan)) if line is not None]
+    plan.warnings += doubts(plan)
     labels = _folder_labels(plan, names, options)
     use_masks(plan, layout, options)
     plan.division = divide(plan, options)

@@ -72,6 +72,8 @@ def _data_set(data: bytes, *, stop_before_pixels: bool) -> pydicom.Dataset:
     if syntax not in _EXPLICIT and syntax != uid.ImplicitVRLittleEndian:
         raise _Unusual
     explicit = syntax in _EXPLICIT
+    if at >= len(data):
+        raise _Unusual  # nothing behind the meta information
     if not explicit and data[at + 4 : at + 6].isalpha() and data[at + 4 : at + 6].isupper():
         raise _Unusual  # explicit after all
     found = _elements(data, at, explicit=explicit, stop_before_pixels=stop_before_pixels)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 import warnings
 import zlib
 from collections.abc import Iterator, Sequence
@@ -40,6 +41,7 @@ _ASCII_VRS = {"AS", "CS", "DA", "DS", "IS", "TM", "UI"}  # their values are plai
 _META_STARTS = 132  # after the preamble and its four letters (PS3.10 7.1)
 _LARGEST_PROBED = 2**30  # larger files are not read whole only to say why they hold no image
 UNDECODED, ASCII_END = "\ufffd", 128
+_UNDECODABLE = re.compile("[\u0080-\u009f\ufffd]")  # C1 controls: no text of DICOM has them (PS3.5 6.1.3)
 _CUT_OFF = "the file ends before its data set does"
 
 
@@ -242,13 +244,13 @@ def whole_text_of(ds: pydicom.Dataset, keyword: str) -> str:
 def identifier_of(ds: pydicom.Dataset, keyword: str) -> str:
     """As :func:`whole_text_of`, and injective: bytes that the stated character set cannot hold are written out.
 
-    pydicom puts U+FFFD in place of each of them, which would make one person of Müller and Möller. They are followed by
-    their two hexadecimal digits here.
+    pydicom puts U+FFFD, or a control character that nobody sees, in place of each of them, which would make one person
+    of Müller and Möller. They are U+FFFD and two hexadecimal digits here.
     """
     element = ds.get_item(_tag(keyword))
     raw = element.value if isinstance(element, RawDataElement) else None
     text = whole_text_of(ds, keyword)
-    if UNDECODED not in text or not isinstance(raw, bytes):
+    if not _UNDECODABLE.search(text) or not isinstance(raw, bytes):
         return text
     stripped = raw.strip(b" \0")
     return "".join(chr(byte) if byte < ASCII_END else f"{UNDECODED}{byte:02x}" for byte in stripped)

@@ -178,15 +178,6 @@ class Join:
         """Files that have a row, by what of them is equal."""
         return Counter(fits[0].way for fits, rows in zip(self._fits, self._rows, strict=True) if _is_matched(rows))
 
-    def rows_of_slices(self) -> dict[int, tuple[int, ...]]:
-        """Row of each volume → that row, and those that its slices have of their own."""
-        found: dict[int, tuple[int, ...]] = {}
-        for number, rows in self._parts.items():
-            row = self._fits[number].row
-            if row >= 0 and set(rows) - {row}:
-                found[row] = tuple(dict.fromkeys((row, *found.get(row, ()), *rows)))
-        return found
-
     def rows(self) -> set[int]:
         """Rows that have a file."""
         return {row for rows in self._rows if _is_matched(rows) for row in rows}

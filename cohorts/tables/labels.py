@@ -40,8 +40,6 @@ YES_OR_NO_SHARE = 0.5  # a column of yes and no stays one when fewer cells than 
 SURE_OF_NOTHING = {plain_name(name) for name in ("No Finding", "No Findings")}
 NO_FINDINGS = {plain_name(name) for name in ("Support Devices", "Support Device")}
 """What may be present where there is no finding: in CheXpert devices are no pathology (Irvin et al. 2019)."""
-_SEPARATORS = re.compile(r"[,;|]")
-_MAY_BE_LISTS = "hold a separator within a name, part of which is a name elsewhere; label_separator says what separates"
 _INTEGER = re.compile(r"-?[0-9]+")
 _UNREADABLE_LIST = "hold a list that cannot be read"
 
@@ -252,27 +250,6 @@ def _parts(counts: Counter[str], separators: Separators) -> tuple[dict[str, list
         if named:
             parts[cell] = named
     return parts, unreadable
-
-
-def _split_again(parts: dict[str, list[str]]) -> list[str]:
-    """Split entries at other separators where all that comes out stands elsewhere alone, since one table can have two.
-
-    Returns:
-        Cells with an entry of which only some of what would come out does: one name, or two.
-    """
-    lists = {cell: entries for cell, entries in parts.items() if listed(cell) is None}
-    alone = {folded(name) for entries in lists.values() for name in entries if not _SEPARATORS.search(name)}
-    doubtful = []
-    for cell, entries in lists.items():
-        found: list[str] = []
-        for entry in entries:
-            pieces = [" ".join(piece.split()) for piece in _SEPARATORS.split(entry) if piece.strip()]
-            known = [folded(piece) in alone for piece in pieces]
-            found += pieces if len(pieces) > 1 and all(known) else [entry]
-            if len(pieces) > 1 and any(known) and not all(known):
-                doubtful.append(cell)
-        parts[cell] = found
-    return doubtful
 
 
 def _of_columns(columns: Columns, names: Sequence[str], options: IngestOptions, remarks: list[str]) -> Labels:

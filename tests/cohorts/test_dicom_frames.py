@@ -47,8 +47,6 @@ def read(folder: Path, dims: int = 3, values: Array | None = None, **elements: A
     [
         {},
         {"RescaleSlope": "1", "RescaleIntercept": "0"},
-        {"RescaleSlope": "2", "RescaleIntercept": "0"},
-        {"RescaleSlope": "", "RescaleIntercept": ""},
         {"PixelSpacing": [9, 9], "ImageOrientationPatient": CORONAL, "ImagePositionPatient": [7, 7, 7]},
         {"WindowCenter": 1, "WindowWidth": 2},
     ],
@@ -69,11 +67,20 @@ def test_the_functional_group_counts_before_the_header(tmp_path: Path, dims: int
         assert np.allclose(np.reshape(records[0].affine, (4, 4))[:3, 3], 0)
 
 
+@pytest.mark.parametrize("around", [("2", "0"), ("", ""), ("1", "")])
+def test_a_header_that_contradicts_its_functional_groups_is_refused(tmp_path: Path, around: tuple[str, str]) -> None:
+    stated = groups(PixelValueTransformationSequence=rescale(1, -1024))
+    write_dicom(tmp_path / "s" / "a.dcm", pixels(), **stated, RescaleSlope=around[0], RescaleIntercept=around[1])
+    write_dicom(tmp_path / "s" / "b.dcm", pixels() + 1, **groups(), PatientID="P2")
+    result = take_in(tmp_path / "s", tmp_path / "c", spatial_dims=3, near_duplicates="off")
+    assert reasons(result) == {"unsupported_pixels": 1}
+
+
 def test_the_frame_counts_before_the_shared_group(tmp_path: Path) -> None:
     stated = groups(PixelValueTransformationSequence=rescale(1, -1024))
     for number, frame in enumerate(stated["PerFrameFunctionalGroupsSequence"]):
         frame.PixelValueTransformationSequence = rescale(1, -number)
-    records = read(tmp_path, 3, **stated, RescaleSlope="5", RescaleIntercept="1")
+    records = read(tmp_path, 3, **stated, RescaleSlope="1", RescaleIntercept="0")
     assert np.array_equal(records[0].pixels, pixels().astype(int) - np.arange(FRAMES)[:, None, None])
 
 

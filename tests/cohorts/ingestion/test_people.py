@@ -460,3 +460,62 @@ def test_issuers_that_differ_within_a_study_are_told(tmp_path: Path) -> None:
         write_dicom(tmp_path / "s" / f"{number}.dcm", pixels, PatientID="1", IssuerOfPatientID=issuer)
     warned = take_in(tmp_path / "s", tmp_path / "c").warnings
     assert any("1 patient ids stand in one study under several issuers" in line for line in warned)
+
+
+def ids_in_bytes(folder: Path, ids: list[bytes], **elements: Any) -> Any:
+    """Ingest one DICOM image per id, whose bytes the header states as it is told."""
+    for number, name in enumerate(ids):
+        file = folder / "s" / f"{number}.dcm"
+        placeholder = b"x" * len(name)
+        named = {"PatientID": placeholder.decode(), "StudyInstanceUID": uid(number), **elements}
+        write_dicom(file, structure(number, dtype="uint16", high=999), **named)
+        file.write_bytes(file.read_bytes().replace(placeholder, name))
+    return take_in(folder / "s", folder / "c")
+
+
+@pytest.mark.parametrize("charset", ["ISO_IR 100", "ISO_IR 6"])
+def test_ids_of_utf8_under_another_character_set_stay_apart_and_are_told(tmp_path: Path, charset: str) -> None:
+    ids = [name.encode() for name in ("MÄLLER-7", "MÖLLER-7", "MÜLLER-7", "MÜLLER-7", "Mäller-7", "Möller-7")]
+    result = ids_in_bytes(tmp_path, ids, SpecificCharacterSet=charset)
+    assert result.cohort.manifest["patient"].n_unique() == 5
+    told = [line for line in result.warnings if "under a right character set counts as another one" in line]
+    assert sum(int(line.split()[0]) for line in told) == 5, told
+
+
+def test_a_name_in_latin_letters_is_no_misread_one(tmp_path: Path) -> None:
+    ids = [name.encode("latin-1") for name in ("Müller-77", "Möller-77", "Ãlvarez-7")]
+    result = ids_in_bytes(tmp_path, ids, SpecificCharacterSet="ISO_IR 100")
+    assert result.cohort.manifest["patient"].n_unique() == 3
+    assert not any("character set" in line for line in result.warnings)
+
+
+def test_a_study_of_several_patients_is_told(tmp_path: Path) -> None:
+    for number, patient in enumerate(("A", "B", "C")):
+        stated = {"PatientID": patient, "StudyInstanceUID": uid(number // 2)}
+        write_dicom(tmp_path / "s" / f"{number}.dcm", structure(number, dtype="uint16", high=999), **stated)
+    warned = take_in(tmp_path / "s", tmp_path / "c").warnings
+    assert any(line.startswith("1 DICOM studies hold images of several patients") for line in warned), warned
+
+
+@pytest.mark.parametrize(("name", "patients"), [("CASE", 1), ("DEIDENTIFIED", 6), ("Removed", 6)])
+def test_one_id_in_every_header_is_told_or_names_nobody(tmp_path: Path, name: str, patients: int) -> None:
+    for number in range(6):
+        stated = {"PatientID": name, "StudyInstanceUID": uid(number)}
+        write_dicom(tmp_path / "s" / f"{number}.dcm", structure(number, dtype="uint16", high=999), **stated)
+    result = take_in(tmp_path / "s", tmp_path / "c")
+    assert result.cohort.manifest["patient"].n_unique() == patients
+    told = any("one patient id stands in the headers of all 6 studies" in line for line in result.warnings)
+    assert told == (patients == 1)
+
+
+@pytest.mark.parametrize("written", ['="00{n}"', '"=""00{n}"""', "'00{n}", "00{n}"])
+def test_ids_that_are_marked_as_text_are_the_ids(tmp_path: Path, written: str) -> None:
+    for number in range(4):
+        stated = {"PatientID": f"00{number}", "StudyInstanceUID": uid(number)}
+        write_dicom(tmp_path / "s" / f"{number}.dcm", structure(number, dtype="uint16", high=999), **stated)
+    cells = [written.replace("{n}", str(number)) for number in range(4)]
+    rows = [f"{number % 2},{cell}" for number, cell in enumerate(cells)]
+    (tmp_path / "s" / "t.csv").write_text("\n".join(["nodule,patient_id", *rows]) + "\n")
+    result = take_in(tmp_path / "s", tmp_path / "c", label_columns=("nodule",))
+    assert result.cohort.schema.labels == ("nodule",)
+    assert set(result.cohort.manifest["patient"]) == {KEY.pseudonym("patient", f"00{n}") for n in range(4)}

@@ -350,10 +350,3 @@ def test_one_stray_separator_does_not_read_the_other_cells_anew(tmp_path: Path, 
     clean = labelled(tmp_path, [*cells, "Edema, Mass"])
     assert labelled(tmp_path, [*cells, f"Edema{separators}Mass"]) == clean
     assert set(clean[0]) == {"Edema", "Mass", "Cyst"}
-
-
-def test_a_separator_that_may_be_part_of_a_name_is_told(tmp_path: Path) -> None:
-    rows = labelled(tmp_path, ["fracture, healed", "fracture|mass", "mass"])
-    assert set(rows[0]) == {"fracture, healed", "fracture", "mass"}
-    remarks = read(tmp_path / "t.csv", (tmp_path / "t.csv").read_bytes()).remarks()
-    assert any("hold a separator within a name" in line for line in remarks)
