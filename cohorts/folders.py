@@ -6,7 +6,7 @@ import errno
 import hashlib
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import numpy as np
 
 from cohorts.access import private_files, private_folder, share, shared_folder
 from cohorts.errors import ArtifactError, InputError, ResourceError
-from cohorts.guard import folder_path, read_json_file, reading, storable_text
+from cohorts.guard import Model, folder_path, parse_model, read_json_file, reading, storable_text
 from cohorts.records import Array
 from cohorts.staging import replacing, staging
 
@@ -139,6 +139,20 @@ def read_json(path: Path, *, error: type[ArtifactError] = ArtifactError) -> Any:
     """Read JSON of ours, as :func:`cohorts.guard.plain` allows it; else ``error`` in one line."""
     with reading(path, error, "cannot be read as JSON", "the folder was never finished or was damaged; make it again"):
         return read_json_file(path)
+
+
+def kept(kind: type[Model], path: Path) -> Model | None:
+    """What earlier work kept in a file; ``None`` where it is missing, damaged or of another version: it is made again.
+
+    Args:
+        kind: a pydantic model.
+        path: JSON of it.
+    """
+    if not path.is_file():
+        return None
+    with suppress(ArtifactError):
+        return parse_model(kind, read_json(path), path, ArtifactError, "was damaged; delete it")
+    return None
 
 
 def write_digest(folder: Path, digest: str, **facts: Any) -> None:

@@ -11,6 +11,7 @@ import torch
 from transformers import AutoConfig, AutoModel, AutoTokenizer, CLIPTextModel, CLIPTokenizer
 
 from cohorts.errors import InputError
+from conditioning.foreign import foreign_networks
 from conditioning.prompt import TextSchema
 from conditioning.text_encoder import TextBank
 from conditioning.tokens import TokenizedTexts
@@ -196,10 +197,8 @@ def _reading(kind: Any, source: str, subfolder: str) -> Callable[[str | None], t
 
 
 def _opened(what: str, source: str, read: Callable[[], Any]) -> Any:
-    try:
+    remedy = "check that the folder holds config.json, the tokenizer and model.safetensors"
+    if not Path(source).is_dir():
+        remedy = "give a folder that holds its config.json, tokenizer and model.safetensors, or connect to the hub"
+    with foreign_networks(what, "cannot be had", remedy, source=source):
         return read()
-    except (OSError, ValueError, KeyError):
-        remedy = "check that the folder holds config.json, the tokenizer and model.safetensors"
-        if not Path(source).is_dir():
-            remedy = "give a folder that holds its config.json, tokenizer and model.safetensors, or connect to the hub"
-        raise InputError(f"{what} cannot be had", remedy) from None

@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 
 from cohorts.errors import ArtifactError, InputError
 from cohorts.folders import read_json
+from conditioning.foreign import foreign_networks
 
 CONFIG_FILE = "config.json"
 PICKLED = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
@@ -131,14 +132,13 @@ def load_whole(
     local = Path(source).is_dir()
     if local:
         found = find_weights(Path(source) / subfolder, stem, what)
-        try:
+        place = Path(source) / subfolder
+        remedy = f"check that the folder holds config.json and whole safetensors that fit it: {place / found.file}"
+        with foreign_networks(what, "cannot be had", remedy, source=source, folders=[place]):
             network, info = read(found.variant)
-        except UNREADABLE:
-            place = Path(source) / subfolder
-            remedy = f"check that the folder holds config.json and whole safetensors that fit it: {place / found.file}"
-            raise InputError(f"{what} cannot be had", remedy) from None
     else:
-        network, info, found = _from_hub(stem, what, read)
+        with foreign_networks(what, "cannot be had", source=source):
+            network, info, found = _from_hub(stem, what, read)
     missing = [name for name in info["missing_keys"] if not name.startswith(tuple(spare))]
     unexpected = [] if superfluous else list(info["unexpected_keys"])
     if missing or unexpected or info.get("mismatched_keys"):

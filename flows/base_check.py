@@ -11,7 +11,7 @@ import shutil
 from pathlib import Path
 
 from cohorts.errors import InputError
-from cohorts.folders import json_digest, read_json, write_json
+from cohorts.folders import json_digest, kept, write_json
 from cohorts.preprocess import Preprocess
 from cohorts.progress import Progress
 from cohorts.store import Cohort
@@ -62,12 +62,12 @@ def check_base(
     if not cohort.rows("train") or not cohort.rows("gate"):
         return accept_base(None, base.source)
     parts = [base.digest, cohort.digest, preprocess.model_dump(mode="json"), config.seed, config.threads, DRAWN, STEPS]
-    kept = work / f"base-check-{json_digest(parts)[:16]}.json"
-    if kept.is_file():  # from before an interruption
-        return accept_base(CopySummary.model_validate(read_json(kept)), base.source)
+    file = work / f"base-check-{json_digest(parts)[:16]}.json"
+    if (found := kept(CopySummary, file)) is not None:  # from before an interruption
+        return accept_base(found, base.source)
     summary = _searched(cohort, preprocess, base, config, folder=work / "base-check", progress=progress)
     if summary is not None:
-        write_json(kept, summary.model_dump(mode="json"))
+        write_json(file, summary.model_dump(mode="json"))
     judged = accept_base(summary, base.source)
     if base.files:
         watcher().note(f"train: weights of the base: {', '.join(base.files)}")

@@ -18,10 +18,10 @@ from typing import Any, Literal
 import numpy as np
 
 from cohorts.errors import RecipeError, UnsupportedClaim
-from cohorts.folders import json_digest, publishing, read_json, work_folder, write_json
+from cohorts.folders import json_digest, kept, publishing, work_folder, write_json
 from cohorts.preprocess import Preprocess, network_images
 from cohorts.progress import Progress
-from cohorts.records import Array
+from cohorts.records import Array, Frozen
 from cohorts.store import Cohort
 from flows.facts import machine, versions
 from flows.plans import PlanChoice, make_plan
@@ -198,16 +198,22 @@ class Trainings:
         return folder
 
 
+class _Judged(Frozen):
+    distance: float
+
+
 def judged(trials: Sequence[Trial], trainings: Trainings, judge: Judge) -> list[float]:
     """The distance of every trial, in order; those that were judged before an interruption are not judged again."""
     shown, found = watcher().stage("search"), []
     for number, trial in enumerate(trials, start=1):
         file = trainings.work / f"{json_digest([trainings.key(trial.generator), trial.sampler.model_dump()])[:16]}.json"
-        if not file.is_file():
+        distance = kept(_Judged, file)
+        if distance is None:
             folder = trainings.bundle(trial.generator, shown)
             work_folder(trainings.work)
-            write_json(file, {"distance": judge.distance(GeneratorBundle.load(folder), trial.sampler, shown)})
-        found.append(float(read_json(file)["distance"]))
+            distance = _Judged(distance=judge.distance(GeneratorBundle.load(folder), trial.sampler, shown))
+            write_json(file, distance.model_dump(mode="json"))
+        found.append(distance.distance)
         watcher().note(f"search: {number}/{len(trials)}  {found[-1]:.4f}  {' '.join(trial.settings)}")
     return found
 

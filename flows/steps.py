@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cohorts.errors import ArtifactError
 from cohorts.folders import read_json, write_json
 from cohorts.progress import Progress
 from flows.artifact import REPORT_JSON, WORK_FOLDER, ArtifactRef, Stage
@@ -90,7 +92,9 @@ def write_run_facts(job: Job, refs: Refs) -> Path:
     file = job.run.path / RUN_FILE
     stages = {stage: job.folder_of(stage).records()[stage].model_dump(mode="json", exclude={"marks"}) for stage in refs}
     if file.is_file():
-        old = read_json(file)
+        old = None
+        with suppress(ArtifactError):
+            old = read_json(file)
         if isinstance(old, dict) and (old.get("stages"), old.get("recipe")) == (stages, job.loaded.written):
             return file
     write_json(

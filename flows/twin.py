@@ -12,8 +12,9 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from cohorts.errors import InputError, RecipeError
-from cohorts.folders import read_json, work_folder, write_json
+from cohorts.errors import ArtifactError, InputError, RecipeError
+from cohorts.folders import kept, work_folder, write_json
+from cohorts.records import Frozen
 from flows.artifact import REPORT_JSON
 from flows.job import TWIN_FILE, Job, open_job, twin_path
 
@@ -28,6 +29,11 @@ PATIENTS = 60
 LOOKS = 1000
 FEWEST = 20  # patients, to ask for membership
 PURPOSE = "A twin that tests the privacy checks. Never share it, nor what it draws."
+
+
+class _Twin(Frozen):
+    format_version: Literal[1] = 1
+    kind: Kind
 
 
 def make_twin(job: Job, kind: Kind, *, patients: int = PATIENTS, looks: int = LOOKS) -> Job:
@@ -56,7 +62,7 @@ def make_twin(job: Job, kind: Kind, *, patients: int = PATIENTS, looks: int = LO
     out = twin_path(job.base.path)
     twin = open_job(job.loaded.file, [*job.loaded.settings, *common(job.recipe), *settings], out)
     work_folder(out)
-    write_json(out / TWIN_FILE, {"format_version": 1, "kind": kind})
+    write_json(out / TWIN_FILE, _Twin(kind=kind).model_dump(mode="json"))
     return twin
 
 
@@ -133,10 +139,13 @@ def twin_facts(run: Path) -> TwinFacts | None:
     folder = twin_path(run)
     if not (folder / TWIN_FILE).is_file() or not (folder / REPORT_JSON).is_file():
         return None
+    facts = kept(_Twin, folder / TWIN_FILE)
+    if facts is None:
+        raise ArtifactError(f"{folder / TWIN_FILE} was damaged", "make the twin again")
     quality = PublishedReport.load(folder / REPORT_JSON).quality
     results: tuple[Any, ...] = () if quality.membership is None else quality.membership.results
     return TwinFacts(
-        kind=read_json(folder / TWIN_FILE)["kind"],
+        kind=facts.kind,
         training_images=quality.real_counts.get("train", 0),
         verdict=quality.verdict,
         reasons=quality.verdict_reasons,

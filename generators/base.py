@@ -15,6 +15,7 @@ from cohorts.errors import BundleError, InputError
 from cohorts.folders import DIGEST_FILE
 from conditioning.conditioner import Conditioner
 from conditioning.config import EncoderSizes
+from conditioning.foreign import foreign_networks
 from generators.autoencoder import Autoencoder
 from generators.config import FineTuning, Objective
 from generators.denoiser import Denoiser
@@ -195,9 +196,10 @@ def open_base(source: str, tuning: FineTuning | None = None) -> Base:
     if (folder / DIGEST_FILE).is_file():
         return _bundle(source)
     if (folder / "configs").is_dir():
-        from generators.monai_base import MonaiParts
+        from generators.monai_base import LAYOUT, MonaiParts
 
-        parts = MonaiParts(source, unit_range=(tuning or FineTuning()).value_range == "unit")
+        with foreign_networks(f"base {source}", remedy=LAYOUT, source=source, folders=[folder / "models"]):
+            parts = MonaiParts(source, unit_range=(tuning or FineTuning()).value_range == "unit")
         return NetworkBase(
             "monai",
             source,
@@ -213,7 +215,9 @@ def open_base(source: str, tuning: FineTuning | None = None) -> Base:
             f"{source} is neither a bundle nor a folder in the layout of MONAI or diffusers",
             "give a folder that holds bundle.json, configs/ and models/, or a diffusers pipeline (unet/ vae/ …)",
         )
-    return StableBase(source)
+    remedy = "give a diffusers pipeline of the Stable Diffusion 1.x or 2.x class"
+    with foreign_networks(f"base {source}", remedy=remedy, source=source):
+        return StableBase(source)
 
 
 def _bundle(source: str) -> NetworkBase:

@@ -38,8 +38,8 @@ from generators.autoencoder import Autoencoder
 from generators.base import AnyAutoencoder, AnyDenoiser, open_base
 from generators.denoiser import Denoiser
 from generators.facts import FACTS_FILE, BaseFacts, BundleFacts, parse_facts
-from generators.headers import no_more_weights_than
 from generators.methods import load_tuned, lora_arguments, tuned_tensors
+from learning.headers import no_more_weights_than
 
 TRAINING_FILE = "training.json"
 CONFIG_FILE = "config.json"
@@ -302,7 +302,7 @@ def _network(
         raise BundleError(f"{folder / CONFIG_FILE} does not describe a {CLASSES[folder.name]}", MAKE_AGAIN)
     with (
         reading(folder / CONFIG_FILE, BundleError, f"does not describe a {CLASSES[folder.name]}", MAKE_AGAIN),
-        no_more_weights_than([folder, folder.parent / "conditioning"]),
+        no_more_weights_than([folder, folder.parent / "conditioning"], BundleError, MAKE_AGAIN),
         torch.random.fork_rng(devices=[]),  # initial weights are drawn and thrown away
     ):
         network = build(config)

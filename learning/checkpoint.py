@@ -94,7 +94,7 @@ def _steps(folder: Path) -> list[int]:
 def _read(path: Path, step: int) -> Checkpoint:
     content = read_json(path / STATE_FILE)
     digest = content.pop("digest", None) if isinstance(content, dict) else None
-    if digest is None or digest != json_digest(content) or content["format_version"] != FORMAT_VERSION:
+    if digest is None or digest != json_digest(content) or content.get("format_version") != FORMAT_VERSION:
         raise ArtifactError(f"{path / STATE_FILE} was altered")
     groups = {}
     for name, expected in content["files"].items():

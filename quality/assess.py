@@ -7,13 +7,10 @@ every small classifier. What is there is not computed again.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
-from cohorts.errors import ArtifactError
-from cohorts.folders import json_digest, read_json, work_folder, write_json
-from cohorts.guard import parse_model
+from cohorts.folders import json_digest, kept, work_folder, write_json
 from cohorts.preprocess import Preprocess
 from cohorts.progress import Progress
 from cohorts.records import SPLITS, Frozen
@@ -217,10 +214,7 @@ class _Assessment:
         self.weight = WEIGHTS.get(name, 2) if weight is None else weight
         key = json_digest([self.material.fingerprint, self.config.seed, name, settings])
         path = self.parts / f"{name}-{key[:16]}.json"
-        found: Part | None = None
-        if path.is_file():
-            with suppress(ArtifactError):  # written by another version, or damaged: make it again
-                found = parse_model(kind, read_json(path), path, ArtifactError, "was damaged; delete it")
+        found = kept(kind, path)
         if found is None:
             self.tell(0, 1, name.replace("_", " "))
             found = make()

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ from torch.nn import functional
 from cohorts.errors import InputError
 from cohorts.guard import user_path
 from cohorts.records import Array
-from conditioning.weights import UNREADABLE
+from conditioning.foreign import foreign_networks
 from quality.classifier import weights_digest
 
 BATCH = 32
@@ -71,40 +70,21 @@ def load_encoder(source: str) -> tuple[ImageEncoder, int, str]:
             f"feature network {source} lacks {missing[0]}", f"bring the folder with {', '.join(CONFIG_FILES)}"
         )
     where = str(folder) if local else source
-    try:
+    remedy = f"give a folder with {', '.join(CONFIG_FILES)}, or a hub id where the hub can be reached"
+    with foreign_networks(
+        f"feature network {source!r}", "cannot be loaded", remedy, source=where, folders=[folder] if local else []
+    ):
         processor = AutoImageProcessor.from_pretrained(where, local_files_only=local, trust_remote_code=False)
-        with _quietly():
-            model, info = AutoModel.from_pretrained(
-                where, local_files_only=local, use_safetensors=True, trust_remote_code=False, output_loading_info=True
-            )
-    except (*UNREADABLE, ImportError) as error:
-        raise InputError(
-            f"feature network {source!r} cannot be loaded ({type(error).__name__})",
-            f"give a folder with {', '.join(CONFIG_FILES)}, or a hub id where the hub can be reached",
-        ) from None
+        model, info = AutoModel.from_pretrained(
+            where, local_files_only=local, use_safetensors=True, trust_remote_code=False, output_loading_info=True
+        )
     _check_whole(f"feature network {source!r}", info)
     size = getattr(model.config, "hidden_size", None)
     if not isinstance(size, int):
         raise InputError(f"feature network {source!r} {NO_ENCODER}", ONE_WIDTH)
     module = ImageEncoder(model.eval(), processor)
-    _check_answers(f"feature network {source!r}", module, size)
+    _check_answers(f"feature network {source!r}", module, size, where)
     return module, size, folder.name if local else source
-
-
-@contextmanager
-def _quietly() -> Iterator[None]:
-    """The library's bars and reports of loading are not printed: what is wrong is said in one line."""
-    from transformers.utils import logging
-
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if bars:
-            logging.enable_progress_bar()
 
 
 def _check_whole(what: str, info: dict[str, Any]) -> None:
@@ -120,16 +100,12 @@ def _check_whole(what: str, info: dict[str, Any]) -> None:
         )
 
 
-def _check_answers(what: str, module: nn.Module, size: int) -> None:
+def _check_answers(what: str, module: nn.Module, size: int, source: str) -> None:
     """Refuse an encoder that answers otherwise when asked again, or not with one vector of its width per image."""
     grey = torch.rand((PROBES, 1, 64, 64), generator=torch.Generator().manual_seed(0)) * 2 - 1
-    try:
-        with torch.inference_mode():
-            first, again = module(grey).float(), module(grey).float()
-    except (RuntimeError, ValueError, TypeError, AttributeError, KeyError) as error:
-        raise InputError(
-            f"{what} cannot look at an image ({type(error).__name__})", "choose an encoder of images, such as DINOv2"
-        ) from None
+    remedy = "choose an encoder of images, such as DINOv2"
+    with foreign_networks(what, "cannot look at an image", remedy, source=source), torch.inference_mode():
+        first, again = module(grey).float(), module(grey).float()
     if first.shape != (PROBES, size):
         raise InputError(f"{what} {NO_ENCODER}", ONE_WIDTH)
     if not bool(torch.isfinite(first).all()):
@@ -204,18 +180,15 @@ def load_text_image_encoder(source: str) -> tuple[TextImageEncoder, str, str]:
     folder = user_path(source)
     local = folder.is_dir()
     where = str(folder) if local else source
-    try:
+    remedy = "give a folder with config.json, the tokenizer, preprocessor_config.json and model.safetensors"
+    with foreign_networks(
+        f"text encoder {source!r}", "cannot be loaded", remedy, source=where, folders=[folder] if local else []
+    ):
         processor = AutoImageProcessor.from_pretrained(where, local_files_only=local, trust_remote_code=False)
         tokenizer = AutoTokenizer.from_pretrained(where, local_files_only=local, trust_remote_code=False)
-        with _quietly():
-            model, info = AutoModel.from_pretrained(
-                where, local_files_only=local, use_safetensors=True, trust_remote_code=False, output_loading_info=True
-            )
-    except (*UNREADABLE, ImportError) as error:
-        raise InputError(
-            f"text encoder {source!r} cannot be loaded ({type(error).__name__})",
-            "give a folder with config.json, the tokenizer, preprocessor_config.json and model.safetensors",
-        ) from None
+        model, info = AutoModel.from_pretrained(
+            where, local_files_only=local, use_safetensors=True, trust_remote_code=False, output_loading_info=True
+        )
     _check_whole(f"text encoder {source!r}", info)
     if not (hasattr(model, "get_text_features") and hasattr(model, "get_image_features")):
         raise InputError(f"{source!r} does not encode images and texts alike", "choose a CLIP or SigLIP model")

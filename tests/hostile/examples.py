@@ -5,30 +5,32 @@ from __future__ import annotations
 import csv
 import json
 import shutil
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import nibabel
 import numpy as np
 import polars as pl
+import yaml
+from monai.networks.nets import AutoencoderKL, DiffusionModelUNet
 from PIL import Image
 
-from cohorts.folders import DIGEST_FILE, file_digest
 from cohorts.preprocess import Preprocess
+from cohorts.store import Cohort
+from cohorts.writer import CohortWriter
 from conditioning.plan import plan_prompts
 from conditioning.prompt import Prompt
 from flows.cli import main
 from generators.train import train_generator
 from learning.fit_config import FitConfig
 from tests.cohorts.files import write_dicom
+from tests.generators.stable_tiny import make_pipeline
+from tests.generators.test_monai_base import CODEC, UNET, write_base
 from tests.generators.tiny import SIDE, make_cohort, tiny_config
+from tests.hostile.kinds import CANARY
 from tests.quality.test_report import _write as write_made_up_report
 
-CANARY = "ZZSECRETZZ"  # stands for what must never be in a message
 IMAGES = 8
-OUT = "out/made"
 
 RECIPE = """\
 name: tiny
@@ -50,273 +52,6 @@ generator: {denoiser_fit: {steps: 3}, threads: 1}
 plan: {kind: counts, counts: {bright: 1}}
 sampler: {steps: 2, guidance: 1.5}
 """
-INGEST = ("--public-phrase", "x", "--workers", "0", "--out", OUT)
-PLAIN = ("--folders", "ignore", "--table", "none", *INGEST)
-
-
-@dataclass(frozen=True)
-class Kind:
-    """One kind of file.
-
-    Attributes:
-        name: for tables.
-        files: which of the examples, as patterns.
-        form: how they are changed, as of :func:`tests.hostile.mutations.mutated`.
-        commands: that read them.
-        weight: how often it comes.
-        sign: makes the digests of a folder fit again, so that a change is met by what lies behind them.
-    """
-
-    name: str
-    files: tuple[str, ...]
-    form: str
-    commands: tuple[tuple[str, ...], ...]
-    weight: int = 4
-    sign: Callable[[Path], None] | None = None
-
-
-def _sign_bundle(root: Path) -> None:
-    folder = root / "bundle"
-    facts = json.loads((folder / DIGEST_FILE).read_text())
-    facts["files"] = {name: file_digest(folder / name) for name in facts["files"]}
-    (folder / DIGEST_FILE).write_text(json.dumps(facts))
-
-
-COHORT = (
-    ("verify", "real"),
-    ("inspect", "real", "--out", "out/sheet.png", "--images", "1", "--size", "16"),
-    ("export", "real", "--out", OUT),
-    ("generate", "bundle", "--cohort", "real", "--match", "1", "--out", OUT, "--set", "sampler.steps=1"),
-    ("lineage", "real", "--patient", "p0001"),
-    (
-        "counterfactual",
-        "bundle",
-        "real",
-        "--set",
-        "bright=present",
-        "--split",
-        "train",
-        "--limit",
-        "1",
-        "--steps",
-        "2",
-        "--out",
-        OUT,
-    ),
-)
-SYNTHETIC = (
-    ("verify", "synthetic"),
-    ("export", "synthetic", "--out", OUT),
-    ("merge", "synthetic", "--out", OUT),
-    ("lineage", "synthetic", "bundle", "--patient", "p0001"),
-)
-QUICK = COHORT[:1] * 6 + COHORT[1:2] + COHORT[4:5] * 3
-RUN = ("run", "recipe.yaml", "--out", OUT, "--no-prefect", "--until", "ingest")
-GENERATE = ("generate", "bundle", "--out", OUT, "--set", "sampler.steps=1")
-
-KINDS = (
-    Kind(
-        "recipe",
-        ("recipe.yaml",),
-        "yaml",
-        (RUN,),
-        14,
-    ),
-    Kind(
-        "part of a recipe",
-        ("recipe.yaml",),
-        "yaml",
-        (
-            ("inspect", "real", "--recipe", "recipe.yaml", "--images", "1", "--out", "out/sheet.png"),
-            (*GENERATE, "--recipe", "recipe.yaml", "--count", "bright=1"),
-        ),
-        3,
-    ),
-    Kind(
-        "setting",
-        (),
-        "yaml",
-        (
-            (*RUN, "--set", "@cohort.options.table=table.csv"),
-            (*RUN, "--set", "@cohort.source=source"),
-            (*RUN, "--set", "@plan={kind: match, total: 3}"),
-            ("inspect", "real", "--images", "1", "--out", "out/sheet.png", "--set", "@preprocess.size=[16, 16]"),
-            ("verify", "@real"),
-            ("lineage", "real", "--patient", "@p0001"),
-            ("lineage", "real", "--patient", "p0001", "--key-file", "@key.txt"),
-            ("ingest", "source", *INGEST, "--table", "@table.csv", "--folders", "ignore"),
-            ("ingest", "@source", *PLAIN),
-            ("export", "synthetic", "--out", "@out/made"),
-        ),
-        8,
-    ),
-    Kind(
-        "name of a file",
-        ("source/*.png", "masks/*.png", "source/table.csv"),
-        "name",
-        (
-            ("ingest", "source", *INGEST, "--table", "table.csv", "--folders", "ignore", "--masks", "masks"),
-            ("ingest", "source", *PLAIN, "--masks", "masks"),
-        ),
-        3,
-    ),
-    Kind(
-        "table",
-        ("source/table.csv",),
-        "text",
-        (
-            (
-                "ingest",
-                "source",
-                *INGEST,
-                "--table",
-                "table.csv",
-                "--set",
-                "cohort.options.mask_column=mask",
-                "--folders",
-                "ignore",
-            ),
-            ("ingest", "source", *INGEST, "--folders", "ignore"),
-        ),
-        10,
-    ),
-    Kind(
-        "Parquet table",
-        ("table.parquet",),
-        "parquet",
-        (
-            (
-                "ingest",
-                "source",
-                *INGEST,
-                "--table",
-                "table.parquet",
-                "--set",
-                "cohort.options.mask_column=mask",
-                "--folders",
-                "ignore",
-            ),
-        ),
-        6,
-    ),
-    Kind("plan", ("plan.jsonl",), "lines", ((*GENERATE, "--plan", "plan.jsonl"),), 5),
-    Kind("masks of a plan", ("plan.masks.safetensors",), "safetensors", ((*GENERATE, "--plan", "plan.jsonl"),), 2),
-    Kind("prompts", ("prompts.csv",), "text", ((*GENERATE, "--prompts", "prompts.csv"),), 3),
-    Kind("Parquet prompts", ("prompts.parquet",), "parquet", ((*GENERATE, "--prompts", "prompts.parquet"),), 2),
-    Kind("cohort.json", ("real/cohort.json",), "json", QUICK, 6),
-    Kind(
-        "digest.json",
-        ("real/digest.json", "bundle/digest.json", "synthetic/digest.json"),
-        "json",
-        (
-            *COHORT[:1],
-            ("verify", "bundle"),
-            SYNTHETIC[0],
-            ("lineage", "real", "bundle", "synthetic", "--patient", "p0001"),
-        ),
-        5,
-    ),
-    Kind("manifest", ("real/manifest.parquet",), "parquet", COHORT + QUICK * 3, 12),
-    Kind("synthetic cohort", ("synthetic/manifest.parquet",), "parquet", SYNTHETIC, 6),
-    Kind("description of a synthetic cohort", ("synthetic/cohort.json",), "json", SYNTHETIC, 3),
-    Kind("zarr.json", ("real/arrays.zarr/*/zarr.json",), "json", QUICK, 8),
-    Kind("chunk", ("real/arrays.zarr/*/c/**/*",), "binary", COHORT[:1] * 3 + COHORT[2:3], 3),
-    Kind(
-        "bundle",
-        ("bundle/bundle.json",),
-        "json",
-        (("verify", "bundle"), (*GENERATE, "--count", "bright=1")),
-        5,
-        _sign_bundle,
-    ),
-    Kind(
-        "configuration of a bundle",
-        ("bundle/*/config.json", "bundle/training.json"),
-        "json",
-        (("verify", "bundle"),),
-        4,
-        _sign_bundle,
-    ),
-    Kind("weights", ("bundle/*/model.safetensors",), "safetensors", (("verify", "bundle"),), 4, _sign_bundle),
-    Kind(
-        "report",
-        ("one/report.json", "two/report.json"),
-        "json",
-        (
-            ("compare", "one", "two", "--out", OUT),
-            ("lineage", "one", "real", "--patient", "p0001"),
-        ),
-        5,
-    ),
-    Kind(
-        "private folder",
-        ("cohort.private/*.parquet",),
-        "parquet",
-        (
-            ("lineage", "cohort", "--patient", f"{CANARY}1", "--files"),
-            ("inspect", "cohort", "--rejected"),
-        ),
-        6,
-    ),
-    Kind(
-        "key file",
-        ("key.txt",),
-        "text",
-        (
-            ("lineage", "real", "--patient", "p0001", "--key-file", "key.txt"),
-            (
-                "ingest",
-                "source",
-                "--key-file",
-                "key.txt",
-                "--workers",
-                "0",
-                "--folders",
-                "ignore",
-                "--table",
-                "none",
-                "--out",
-                OUT,
-            ),
-        ),
-        3,
-    ),
-    Kind(
-        "export",
-        ("export/export.json",),
-        "json",
-        (
-            ("ingest", "export", *INGEST, "--folders", "ignore"),
-            ("lineage", "real", "export", "--patient", "p0001"),
-        ),
-        3,
-    ),
-    Kind(
-        "table of an export",
-        ("export/metadata.csv",),
-        "text",
-        (("ingest", "export", *INGEST, "--folders", "ignore"),),
-        4,
-    ),
-    Kind(
-        "record of stages",
-        ("run/.stages.json",),
-        "json",
-        (
-            ("verify", "run"),
-            ("run", "recipe.yaml", "--out", "run", "--no-prefect", "--until", "ingest"),
-        ),
-        4,
-    ),
-    Kind("dataset.json", ("nnunet/dataset.json",), "json", (("ingest", "nnunet", *PLAIN),), 2),
-    Kind("DICOM", ("dicom/*.dcm",), "binary", (("ingest", "dicom", *PLAIN),), 6),
-    Kind("NIfTI", ("nifti/*.nii",), "binary", (("ingest", "nifti", *PLAIN),), 4),
-    Kind("gzip NIfTI", ("zipped/*.nii.gz",), "binary", (("ingest", "zipped", *PLAIN),), 2),
-    Kind("PNG", ("source/0.png",), "binary", (("ingest", "source", *PLAIN),), 4),
-    Kind("JPEG", ("jpeg/0.jpg",), "binary", (("ingest", "jpeg", *PLAIN),), 4),
-    Kind("TIFF", ("tiff/0.tif",), "binary", (("ingest", "tiff", *PLAIN),), 4),
-    Kind("npz", ("data.npz",), "binary", (("ingest", "data.npz", *PLAIN),), 4),
-)
 
 
 def make_examples(root: Path) -> None:
@@ -331,7 +66,11 @@ def make_examples(root: Path) -> None:
     real = make_cohort(root / "real", total=2 * IMAGES)
     fit = FitConfig(steps=1, batch_size=4, validate_every=1, checkpoint_every=1, tracker="none", warmup_steps=1)
     config = tiny_config(autoencoder_fit=fit, denoiser_fit=fit, micro_batch=1)
-    made = train_generator(real, Preprocess.for_cohort(real, (SIDE, SIDE)), config, root / "bundle", work=root / "work")
+    preprocess = Preprocess.for_cohort(real, (SIDE, SIDE))
+    made = train_generator(real, preprocess, config, root / "bundle", work=root / "trained.work")
+    parts = {"generator": config.model_dump(mode="json"), "preprocess": preprocess.model_dump(mode="json")}
+    (root / "training.yaml").write_text(yaml.safe_dump(parts))
+    _bases(root, real)
     mask = np.zeros((SIDE, SIDE), dtype=np.uint8)
     prompts = [Prompt(labels={"bright": True}), Prompt(attributes={"age": 50.0, "sex": "F"})]
     plan_prompts(prompts[:1], 1, masks={}).to_jsonl(root / "plan.jsonl")
@@ -351,8 +90,17 @@ def make_examples(root: Path) -> None:
     for name in ("one", "two"):
         (root / name).mkdir()
         shutil.copy(pages / "report.json", root / name / "report.json")
-    for folder in ("reported", "work"):
-        shutil.rmtree(root / folder, ignore_errors=True)
+    shutil.rmtree(root / "reported")
+
+
+def _bases(root: Path, real: Cohort) -> None:
+    """Bases of others, and a cohort in which nothing can be searched: they are read and then refused."""
+    codec = AutoencoderKL(**CODEC, channels=[8, 16])
+    write_base(root / "monai", codec, DiffusionModelUNet(**UNET, channels=[16, 32]), old=False)
+    make_pipeline(root / "stable")
+    with CohortWriter(root / "no gate", real.schema) as writer:
+        for record in real.records(real.rows("train")):
+            writer.add(record)
 
 
 def _run(*command: Any) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from flows.cli import main
-from tests.hostile.examples import CANARY, KINDS, OUT, Kind
+from tests.hostile.kinds import CANARY, KINDS, OUT, Kind
 from tests.hostile.mutations import mutated, odd_string
 
 MEMORY = 2**30
@@ -58,9 +58,8 @@ def kind_of(seed: int, number: int) -> tuple[Kind, random.Random]:
 def try_out(root: Path, seed: int, number: int, seconds: float) -> Outcome:
     """Run one mutation in ``root``, the working directory."""
     kind, rng = kind_of(seed, number)
-    before = {path.name for path in root.iterdir()}
+    before, kept = names(root), content(root, kind)
     (root / "out").mkdir(exist_ok=True)
-    kept = _kept(root, kind)
     command = list(rng.choice(kind.commands))
     try:
         _change(root, kind, rng, command)
@@ -71,10 +70,7 @@ def try_out(root: Path, seed: int, number: int, seconds: float) -> Outcome:
             f"took {took:.1f} s" if took > seconds else "took too much memory" if peak > MEMORY else ""
         )
     finally:
-        for path in {path.name for path in root.iterdir()} - before:
-            whole = root / path
-            shutil.rmtree(whole) if whole.is_dir() and not whole.is_symlink() else whole.unlink()
-        _put_back(root, kept)
+        put_back(root, before, kept)
     return Outcome(number, kind.name, " ".join(command)[:120], status, round(took, 3), round(peak / 2**20, 1), wrong)
 
 
@@ -136,26 +132,35 @@ def _change(root: Path, kind: Kind, rng: random.Random, command: list[str]) -> N
             kind.sign(root)
 
 
-def _kept(root: Path, kind: Kind) -> dict[Path, dict[str, bytes]]:
+def names(root: Path) -> set[str]:
+    """What lies in a folder."""
+    return {path.name for path in root.iterdir()}
+
+
+def content(root: Path, kind: Kind) -> dict[Path, dict[str, bytes]]:
     """Folders that a mutation may touch, with the content of their files."""
     places = {path.relative_to(root).parts[0] for pattern in kind.files for path in root.glob(pattern)}
     folders = [root / place for place in (*places, "run") if (root / place).is_dir()]
-    kept = {folder: _content(folder) for folder in folders}
+    kept = {folder: _files(folder) for folder in folders}
     kept[root] = {path.name: path.read_bytes() for path in root.iterdir() if path.is_file()}
     return kept
 
 
-def _content(folder: Path) -> dict[str, bytes]:
+def _files(folder: Path) -> dict[str, bytes]:
     return {os.path.relpath(path, folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def _put_back(root: Path, kept: dict[Path, dict[str, bytes]]) -> None:
-    for folder, content in kept.items():
-        if folder != root:
+def put_back(root: Path, before: set[str], kept: dict[Path, dict[str, bytes]]) -> None:
+    """Make a folder what it was when :func:`names` and :func:`content` looked at it."""
+    for name in names(root) - before:
+        whole = root / name
+        shutil.rmtree(whole) if whole.is_dir() and not whole.is_symlink() else whole.unlink()
+    for folder, files in kept.items():
+        if folder != root and folder.is_dir():
             for path in list(folder.rglob("*")):
-                if path.is_file() and os.path.relpath(path, folder) not in content:
+                if path.is_file() and os.path.relpath(path, folder) not in files:
                     path.unlink()
-        for name, data in content.items():
+        for name, data in files.items():
             file = folder / name
             if not file.is_file() or file.stat().st_size != len(data) or file.read_bytes() != data:
                 file.parent.mkdir(parents=True, exist_ok=True)

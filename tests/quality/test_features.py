@@ -231,7 +231,7 @@ def test_an_encoder_is_never_swapped_and_pickled_weights_are_refused(tiny_dinov2
     for name in ("config.json", "preprocessor_config.json"):
         (tmp_path / name).write_bytes((tiny_dinov2 / name).read_bytes())
     torch.save(weights, tmp_path / "pytorch_model.bin")
-    with pytest.raises(InputError, match=r"cannot be loaded .*model\.safetensors"):
+    with pytest.raises(InputError, match=r"cannot be loaded; .*model\.safetensors"):
         encoder(str(tmp_path), 7, "cpu")
     (tmp_path / "preprocessor_config.json").unlink()
     with pytest.raises(InputError, match=r"lacks preprocessor_config\.json"):
