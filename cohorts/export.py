@@ -274,6 +274,7 @@ def _facts(cohort: Cohort, folders: dict[str, str] | None, form: Format, values:
     return {
         "cohort_digest": cohort.digest,
         "kind": schema.kind,
+        "patients": schema.patients,
         "total_images": total,
         "format": form,
         "values": values,

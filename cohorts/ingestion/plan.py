@@ -35,6 +35,7 @@ class Plan:
         division: how the source divides its patients, where that is kept.
         is_export: the source is an export of ours, whose splits and vocabulary are all there.
         is_drawn: that export is of images that a generator drew.
+        stand_ins: why its pseudonyms may each stand for an image instead of a patient; empty: they are patients.
         values: of an export, what the values of each file stand for: slope and intercept.
         mask_values: names of the integers of the masks, where the source has some.
         modality: DICOM modality code that the source names for all its images.
@@ -56,6 +57,7 @@ class Plan:
     division: Division = field(default_factory=Division)
     is_export: bool = False
     is_drawn: bool = False
+    stand_ins: str = ""
     values: ValueMapping | None = None
     mask_values: dict[int, str] = field(default_factory=dict)
     modality: str | None = None

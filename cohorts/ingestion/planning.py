@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Literal
 
 from cohorts.errors import InputError, Reason
+from cohorts.export import METADATA_FILE
 from cohorts.exported import export_facts, value_mapping
 from cohorts.ingestion.folder_names import FolderNames, folder_names
 from cohorts.ingestion.grouping import choose_spatial_dims, group_files
@@ -53,6 +54,7 @@ def make_plan(layout: Layout, heads: Sequence[FileHead], options: IngestOptions)
     if (values := plan.values) is not None:
         unlisted = Refusal(Reason.NO_TABLE_ROW, "the export's table does not say what its values stand for")
         plan.keep(lambda image: None if image.paths[0] in values else unlisted)
+    plan.stand_ins = _stand_ins(plan, options)
     settle_people(plan)
     names = folder_names([image.paths[0] for image in plan.images])
     require_patients(plan, names, options)
@@ -82,6 +84,18 @@ def begin_plan(layout: Layout, heads: Sequence[FileHead], options: IngestOptions
     plan.is_export, plan.values = exported is not None, value_mapping(layout.root)
     plan.is_drawn = exported is not None and exported.get("kind") != "real"
     return plan, usable
+
+
+def _stand_ins(plan: Plan, options: IngestOptions) -> str:
+    """Why the pseudonyms of an export may stand for images; empty where somebody else's table names the patients."""
+    table = plan.table
+    its_own = table is not None and table.path.name == METADATA_FILE and options.patient_column in {"", "patient"}
+    said = export_facts(plan.root) if plan.is_export and its_own else None
+    if said is None or said.get("patients") == "known":
+        return ""
+    if said.get("patients") == "per_image":
+        return "the cohort behind this export has images that name no patient"
+    return "this export does not say whether its patients are known (export the cohort again with this version)"
 
 
 def read_paths(plan: Plan, usable: Sequence[FileHead], layout: Layout, options: IngestOptions) -> FolderNames:

@@ -194,7 +194,8 @@ class Sink:
         if header and header != planned.patient:  # a withdrawal may come under the number of the file
             self.private.link(planned.paths[0], "header id", image_id=image_id, patient_id=header, patient=patient)
         self._sharers.note(patient, labels, {**attributes, MODALITY: modality})
-        self._rows.append(_Row(image_id, patient, split, given, "" if planned.patient else identity, planned.left_out))
+        known = bool(planned.patient) and not self.plan.stand_ins
+        self._rows.append(_Row(image_id, patient, split, given, "" if known else identity, planned.left_out))
         record = ImageRecord(
             image_id=image_id,
             patient=patient,
@@ -323,7 +324,9 @@ class Sink:
 
     def _warn(self, without_patient: int) -> None:
         total = len(self._rows)
-        if without_patient:
+        if self.plan.stand_ins:
+            self.warnings.append(f"{self.plan.stand_ins}: splits may share patients")
+        elif without_patient:
             self.warnings.append(f"{without_patient} of {total} images name no patient: splits may share patients")
         if self.exact_duplicates:
             self.warnings.append(
