@@ -29,7 +29,12 @@ def export_facts(root: Path) -> dict[str, Any] | None:
         said = read_json(root / FACTS_FILE)
     except ArtifactError:
         return None
-    return said if isinstance(said, dict) and {"cohort_digest", "total_images", "mapping"} <= set(said) else None
+    return said if is_ours(said) else None
+
+
+def is_ours(said: Any) -> bool:
+    """Whether the content of an ``export.json`` is of an export of ours."""
+    return isinstance(said, dict) and {"cohort_digest", "total_images", "mapping"} <= set(said)
 
 
 def original_texts(path: Path, table: pl.DataFrame) -> pl.DataFrame:
@@ -55,6 +60,19 @@ def value_mapping(root: Path) -> ValueMapping | None:
         return None  # a table of somebody else's of the same name
     kept = numbers.drop_nulls().filter(pl.all_horizontal(pl.col(MAPPING[1:]).is_finite()))
     return {name: (slope, intercept) for name, slope, intercept in kept.iter_rows() if slope != 0}
+
+
+def exported_texts(root: Path, column: str) -> list[str] | None:
+    """The cells of a column of an export's table that hold something; ``None`` where it cannot be read."""
+    table = root / METADATA_FILE
+    if not table.is_file():
+        return None
+    try:
+        with reading(table):
+            cells = pl.read_csv(table, columns=[column], infer_schema=False, glob=False)[column]
+            return unguarded(cells.to_frame())[column].drop_nulls().to_list()
+    except ArtifactError:
+        return None
 
 
 def source_values(stored: Array, slope: float, intercept: float) -> Array:

@@ -254,5 +254,6 @@ def lineage(
     again = [str(trace.path) for trace in found.traces if trace.retrain]
     typer.echo(
         f"looked at {found.searched} cohorts, bundles, exports and reports; {len(found.traces)} know this patient"
+        + (f", and of {len(found.untold)} it is not known" if found.untold else "")
     )
-    typer.echo(f"to train again: {', '.join(again) or 'nothing'}")
+    typer.echo(f"to train again: {', '.join(again) or ('nothing that is known' if found.untold else 'nothing')}")

@@ -16,6 +16,8 @@ import polars as pl
 
 from cohorts.errors import InputError, MedphantomError
 from cohorts.export import FACTS_FILE as EXPORT_FILE
+from cohorts.export import METADATA_FILE
+from cohorts.exported import exported_texts, is_ours
 from cohorts.folders import DIGEST_FILE, read_json
 from cohorts.guard import user_path
 from cohorts.identity import IdentityKey
@@ -29,6 +31,7 @@ from generators.facts import FACTS_FILE, BundleFacts, read_facts
 from generators.training_data import training_digest
 
 LEARNED_FROM = ("train", "val")
+DRAWN = "drawn from a bundle that learned from the patient"
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,7 @@ class Lineage:
 
     Attributes:
         traces: in the order in which one was made of the other.
-        untold: cohorts of which nobody can tell, and why.
+        untold: one line for each cohort or export of which nobody can tell, and why.
         searched: folders that were looked at.
         files: source files of the patient, where a private folder names them.
     """
@@ -117,8 +120,8 @@ def _look(root: Path, places: _Places) -> None:
                 inner.clear()
                 places.bundles.append((here, *read_facts(here)))
             else:
-                if EXPORT_FILE in names:
-                    places.exports.append((here, read_json(here / EXPORT_FILE)))
+                if EXPORT_FILE in names and is_ours(facts := read_json(here / EXPORT_FILE)):
+                    places.exports.append((here, facts))
                 if REPORT_JSON in names:
                     places.reports.append((here / REPORT_JSON, read_json(here / REPORT_JSON)))
         except MedphantomError as problem:
@@ -133,6 +136,11 @@ class _Trail:
         self.patient, self.key, self.places = patient, key, places
         self.untold = list(places.broken)
         self.files: list[str] = []
+        self.names = {printable(patient)}  # under which the patient may stand
+        if key is not None:
+            self.names.add(key.pseudonym("patient", patient))
+        self.certain: set[str] = set()  # pseudonyms of which a private folder says whose they are
+        self.searched: set[str] = set()  # digests of cohorts of real patients
         self.held: set[str] = set()  # digests of cohorts
         self.rows: dict[str, str] = {}  # digest of training rows → the split that the patient is in
         self.learned: set[str] = set()  # digests of bundles
@@ -143,10 +151,11 @@ class _Trail:
 
     def cohorts(self) -> Iterator[Trace]:
         real = [cohort for cohort in self.places.cohorts if cohort.schema.kind != "synthetic"]
-        names = set().union(*(self._pseudonyms(cohort) for cohort in real))  # an export read again keeps pseudonyms
-        for cohort in real:
-            images = self._images(cohort)
-            rows = cohort.manifest.filter(pl.col("patient").is_in(list(names)) | pl.col("image_id").is_in(images))
+        links = [self._links(cohort) for cohort in real]
+        images = [self._images(frame) for frame in links]
+        for cohort, own in zip(real, images, strict=True):
+            self.searched.add(cohort.digest)
+            rows = cohort.manifest.filter(pl.col("patient").is_in(list(self.names)) | pl.col("image_id").is_in(own))
             if rows.is_empty():
                 self._cannot_tell(cohort)
                 continue
@@ -164,37 +173,49 @@ class _Trail:
             remedy = "remove the patient's files from the source and ingest again; no other patient changes its split"
             yield Trace("cohort", cohort.path, part, remedy)
 
-    def _pseudonyms(self, cohort: Cohort) -> set[str]:
-        names = {printable(self.patient)}
-        if self.key is not None:
-            names.add(self.key.pseudonym("patient", self.patient))
-        links = private_path(cohort.path) / LINKS_FILE
-        if links.is_file():
-            frame = read_links(links).filter(
-                (pl.col("patient_id") == printable(self.patient)) | pl.col("patient").is_in(list(names))
-            )
-            names.update(frame["patient"].drop_nulls().to_list())
-            self.files += frame["path"].drop_nulls().to_list()
-        elif self.key is None and cohort.schema.kind == "real" and self.patient not in set(cohort.patients()):
-            self.untold.append(f"{cohort.path}: its private folder is not beside it; give the key of its pseudonyms")
-        return names
+    def _links(self, cohort: Cohort) -> pl.DataFrame | None:
+        """What the private folder of a cohort says; ``None`` where it is not beside it.
 
-    def _images(self, cohort: Cohort) -> list[str]:
+        The pseudonyms under which it knows the patient become ``names``, since an export that is read again keeps them;
+        such a cohort has them in place of the ids, and so cannot tell whose they are.
+        """
+        file = private_path(cohort.path) / LINKS_FILE
+        if not file.is_file():
+            return None
+        frame = read_links(file)
+        self.certain.update(frame.filter(pl.col("patient").ne_missing(pl.col("patient_id")))["patient"].drop_nulls())
+        own = frame.filter(
+            (pl.col("patient_id") == printable(self.patient)) | pl.col("patient").is_in(list(self.names))
+        )
+        self.names.update(own["patient"].drop_nulls())
+        self.files += own["path"].drop_nulls().to_list()
+        return frame
+
+    def _images(self, links: pl.DataFrame | None) -> list[str]:
         """Images that a file of the patient became, or that it repeats."""
-        links = private_path(cohort.path) / LINKS_FILE
-        if not links.is_file():
+        if links is None:
             return []
-        own = read_links(links).filter(pl.col("patient_id") == printable(self.patient))
-        return own["image_id"].drop_nulls().to_list()
+        return links.filter(pl.col("patient_id") == printable(self.patient))["image_id"].drop_nulls().to_list()
 
     def _cannot_tell(self, cohort: Cohort) -> None:
         """Note where that nothing was found means nothing."""
-        if cohort.schema.kind != "real":
-            return
+        reasons = []
+        if not self.certain.issuperset(cohort.patients()):
+            reasons.append(self._nobody_knows(private_path(cohort.path) / LINKS_FILE))
         if cohort.schema.patients == "per_image":
-            self.untold.append(f"{cohort.path}: some of its images name no patient, so that any may be this one's")
-        elif self.key is not None and not (private_path(cohort.path) / LINKS_FILE).is_file():
-            self.untold.append(f"{cohort.path}: its private folder is not beside it, and its key may be another one")
+            reasons.append("some of its images name no patient, so that any may be this one's")
+        if reasons:
+            self.untold.append(f"{cohort.path}: {'; and '.join(reasons)}")
+
+    def _nobody_knows(self, links: Path) -> str:
+        """Why nobody can tell whose the pseudonyms of a cohort are, and what to do."""
+        if not links.is_file():
+            ask, doubt = "give the key of its pseudonyms", "and its key may be another one"
+            return f"its private folder is not beside it{f'; {ask}' if self.key is None else f', {doubt}'}"
+        beside = "search the cohort that was exported, with its private folder, too"
+        if self.key is None:
+            return f"it was read from an export, which names pseudonyms alone; {beside}, or give the key of these"
+        return f"it was read from an export, which names pseudonyms alone, and their key may be another one; {beside}"
 
     def bundles(self) -> Iterator[Trace]:
         waiting, found = list(self.places.bundles), True
@@ -228,15 +249,35 @@ class _Trail:
                 yield Trace(
                     "synthetic",
                     cohort.path,
-                    "drawn from a bundle that learned from the patient",
+                    DRAWN,
                     "withdraw it, from whoever has it too, and generate again",
                 )
 
     def exports(self) -> Iterator[Trace]:
+        remedy = "withdraw it, from whoever has it too, and export again"
         for path, facts in self.places.exports:
-            if _texts(facts, "cohort_digest") & self.held:
-                remedy = "withdraw it, from whoever has it too, and export again"
+            digest = _texts(facts, "cohort_digest")
+            if digest & self.held:
                 yield Trace("export", path, "files of one of these cohorts", remedy)
+                continue
+            drawn = facts.get("kind") == "synthetic"
+            stated = exported_texts(path, "bundle_digest" if drawn else "patient")
+            if stated is not None and (self.learned if drawn else self.names) & set(stated):
+                part = f"{sum(name in self.names for name in stated)} images of the patient, by pseudonym"
+                self.held |= digest
+                yield Trace("export", path, DRAWN if drawn else part, remedy)
+            elif not drawn and not digest & self.searched:  # else the cohort that it is of has the answer
+                self._cannot_tell_of_export(path, facts, stated)
+
+    def _cannot_tell_of_export(self, path: Path, facts: Any, patients: Sequence[str] | None) -> None:
+        if patients is None:
+            self.untold.append(f"{path}: its {METADATA_FILE} cannot be read; search the cohort that was exported too")
+        elif not self.certain.issuperset(patients):
+            ask, doubt = "; give the key of these", ", and their key may be another one"
+            said = f"its {METADATA_FILE} names pseudonyms alone{ask if self.key is None else doubt}"
+            self.untold.append(f"{path}: {said}, or search the cohort that was exported too")
+        elif _texts(facts, "patients") != {"known"}:
+            self.untold.append(f"{path}: some of its images may name no patient, so that any may be this one's")
 
     def reports(self) -> Iterator[Trace]:
         for path, content in self.places.reports:

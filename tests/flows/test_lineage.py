@@ -12,6 +12,7 @@ import pytest
 from cohorts.errors import InputError
 from cohorts.export import export_cohort
 from cohorts.identity import IdentityKey
+from cohorts.ingest import IngestResult
 from cohorts.private import LINKS_FILE, private_path
 from cohorts.store import Cohort
 from flows.cli import main
@@ -149,3 +150,78 @@ def test_an_export_that_was_read_again_and_the_number_of_the_file_are_followed(t
     for name in ("S3", "MRN3"):
         found = {trace.path.name for trace in lineage(name, [tmp_path / "l"], KEY).traces}
         assert found == {"c", "x", "c2"}
+
+
+def exported_and_read_again(tmp_path: Path) -> tuple[IngestResult, IngestResult]:
+    """``l/c``, its export ``l/x`` and ``l/c2`` that was read from it; five patients, ``H0`` to ``H4``."""
+    for number in range(10):
+        pixels = structure(number, dtype="uint16", high=999)
+        write_dicom(tmp_path / "s" / f"{number}.dcm", pixels, PatientID=f"H{number // 2}")
+    first = take_in(tmp_path / "s", tmp_path / "l" / "c")
+    export_cohort(first.cohort, tmp_path / "l" / "x")
+    return first, take_in(tmp_path / "l" / "x", tmp_path / "l" / "c2")
+
+
+def take_away(first: IngestResult) -> None:
+    shutil.rmtree(first.cohort.path)
+    shutil.rmtree(first.private_folder)
+
+
+def test_what_was_read_from_an_export_cannot_tell_without_the_original_or_the_key(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = exported_and_read_again(tmp_path)
+    beside = lineage("nobody", [tmp_path / "l"])
+    assert (beside.traces, beside.untold) == ((), ())
+    _, pseudonym = patient_of(first.cohort, first.cohort.manifest["split"][0])
+    take_away(first)
+    found = lineage("H1", [tmp_path / "l"])
+    assert found.traces == ()
+    assert len(found.untold) == 2
+    cohort, export = (next(line for line in found.untold if f"/{name}:" in line) for name in ("c2", "x"))
+    assert "names pseudonyms alone; search the cohort that was exported" in cohort
+    assert "give the key of these" in cohort
+    assert "names pseudonyms alone; give the key of these, or search the cohort that was exported too" in export
+    assert {trace.path.name for trace in lineage("H1", [tmp_path / "l"], KEY).traces} == {"c2", "x"}
+    assert {trace.path.name for trace in lineage(pseudonym, [tmp_path / "l"]).traces} == {"c2", "x"}
+    stranger = lineage("nobody", [tmp_path / "l"], IdentityKey.from_phrase("another key"))
+    assert all("may be another one" in line for line in stranger.untold)
+    assert len(stranger.untold) == 2
+    assert main(["lineage", str(tmp_path / "l"), "--patient", "H1"]) == 0
+    said = capsys.readouterr().out
+    assert said.count("not known        ") == 2
+    assert "0 know this patient, and of 2 it is not known" in said
+    assert "to train again: nothing that is known" in said
+    shutil.rmtree(second.private_folder)
+    assert any("its private folder is not beside it" in line for line in lineage("H1", [tmp_path / "l"]).untold)
+
+
+def test_the_table_of_an_export_alone_holds_a_pseudonym(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    exported_and_read_again(tmp_path)
+    alone = tmp_path / "l" / "x"
+    (trace,) = lineage("H1", [alone], KEY).traces
+    assert (trace.kind, trace.part) == ("export", "2 images of the patient, by pseudonym")
+    assert main(["lineage", str(alone), "--patient", "H1", "--public-phrase", "tests"]) == 0
+    assert "1 know this patient" in capsys.readouterr().out
+    assert lineage("nobody", [alone], KEY).untold  # nobody can tell whether it is that key
+    (alone / "metadata.csv").unlink()
+    (untold,) = lineage("H1", [alone], KEY).untold
+    assert "metadata.csv cannot be read" in untold
+
+
+def test_an_export_of_unknown_patients_cannot_tell(tmp_path: Path) -> None:
+    for number in range(8):
+        write_png(tmp_path / "s" / f"{number}.png", structure(number))
+    first = take_in(tmp_path / "s", tmp_path / "l" / "c")
+    export_cohort(first.cohort, tmp_path / "l" / "x")
+    take_in(tmp_path / "l" / "x", tmp_path / "l" / "c2")
+    found = lineage("P1", [tmp_path / "l"])
+    assert sorted(Path(line.split(":")[0]).name for line in found.untold) == ["c", "c2"]
+    assert all("some of its images name no patient" in line for line in found.untold)
+    assert not any("pseudonyms alone" in line for line in found.untold)  # the original says that nobody is named
+
+
+def test_an_export_of_synthetic_images_is_found_by_its_bundle(run: Path, copy: Path) -> None:
+    name, _ = patient_of(Cohort.open(run / "cohort"), "train")
+    shutil.rmtree(run / "synthetic")
+    assert kinds(lineage(name, [copy])) == EVERYTHING[:2] + EVERYTHING[3:]
