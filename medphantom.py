@@ -14,6 +14,7 @@ Long functions continue after an interruption when they are called again.
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -511,7 +512,7 @@ def export(
     layout: Literal["auto", "labels", "table"] = "auto",
     progress: Progress | None = None,
 ) -> Path:
-    """Write a cohort as files that other tools load.
+    """Write a cohort as files that other tools load, with a warning where values were rounded.
 
     Args:
         cohort: usually synthetic.
@@ -521,8 +522,12 @@ def export(
         progress: told how far it is.
     """
     from cohorts.export import export_cohort
+    from cohorts.exported import rounding
 
-    return export_cohort(_opened(cohort), Path(out), format=format, layout=layout, progress=progress)
+    made = export_cohort(_opened(cohort), Path(out), format=format, layout=layout, progress=progress)
+    if said := rounding(made):
+        warnings.warn(said, stacklevel=2)
+    return made
 
 
 def run(recipe: Folder, settings: Sequence[str] = (), *, out: Folder | None = None) -> dict[str, Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from cohorts.store import Cohort
 
 METADATA_FILE = "metadata.csv"
 FACTS_FILE = "export.json"
+LARGEST_ROUNDING = "largest_rounding"  # in it
 IMAGES, MASKS = "images", "masks"
 INT16_OFFSET = 32768
 NIFTI1_LONGEST = 32767  # its axes are counted in 16 bits; NIfTI-2 counts in 64
@@ -44,12 +46,14 @@ class Stored:
         slope: of ``source = slope * stored + intercept``.
         intercept: of the same.
         exact: whether that gives every source value back.
+        rounding: how far a value is from its source at most, as a share of the range of the source; 0 where exact.
     """
 
     array: Array
     slope: float
     intercept: float
     exact: bool
+    rounding: float = 0.0
 
 
 def export_cohort(
@@ -101,12 +105,17 @@ def export_cohort(
     write = _write_png if format == "png" else _write_nifti
     with publishing(folder, shared=schema.kind == "synthetic") as partial:
         table: list[dict[str, Any]] = []
+        largest = 0.0
         for done, record in enumerate(cohort.records(numbers), 1):
-            table.append(_write_record(record, partial, folders, values, write))
+            stored = stored_values(record, values) if format == "png" or values == "display" else _turned(record)
+            largest = max(largest, stored.rounding)
+            table.append(_write_record(record, stored, partial, folders, write))
             if progress is not None:
                 progress(done, len(numbers), "writing images")
         guarded(pl.DataFrame(table, infer_schema_length=None)).write_csv(partial / METADATA_FILE)
-        write_json(partial / FACTS_FILE, _facts(cohort, folders, format, values, len(numbers)))
+        write_json(
+            partial / FACTS_FILE, {**_facts(cohort, folders, format, values, len(numbers)), LARGEST_ROUNDING: largest}
+        )
     return folder
 
 
@@ -170,15 +179,14 @@ def _label_folders(cohort: Cohort, rows: Sequence[int], layout: Layout) -> dict[
 
 def _write_record(
     record: ImageRecord,
+    stored: Stored,
     folder: Path,
     folders: dict[str, str] | None,
-    values: Values,
     write: Callable[[Path, ImageRecord, Array], str],
 ) -> dict[str, Any]:
     """Write one image and its mask; its row of the table."""
     place = IMAGES if folders is None else next(folders[name] for name, value in record.labels.items() if value)
     name = re.sub(r"[^\w-]", "_", record.image_id)
-    stored = stored_values(record, values) if write is _write_png or values == "display" else _turned(record)
     row: dict[str, Any] = {
         "file_name": f"{place}/{write(folder / place / name, record, stored.array)}",
         "image_id": record.image_id,
@@ -266,7 +274,12 @@ def _scaled(pixels: Array, black: float, white: float, dtype: np.dtype[Any]) -> 
     slope = (white - black) / top if white != black else 1.0
     whole = np.rint((pixels.astype(np.float64) - black) / slope)
     stored = np.clip(whole, 0, top).astype(dtype)
-    return Stored(stored, slope, black, exact=bool(np.array_equal(stored * slope + black, pixels)))
+    error = float(np.abs(stored * slope + black - pixels).max())
+    return Stored(stored, slope, black, exact=error == 0, rounding=error / abs(_range(pixels)) if error else 0.0)
+
+
+def _range(pixels: Array) -> float:
+    return float(pixels.max()) - float(pixels.min()) or math.inf
 
 
 def _facts(cohort: Cohort, folders: dict[str, str] | None, form: Format, values: Values, total: int) -> dict[str, Any]:

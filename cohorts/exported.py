@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 import polars as pl
 
 from cohorts.errors import ArtifactError
-from cohorts.export import FACTS_FILE, METADATA_FILE
+from cohorts.export import FACTS_FILE, LARGEST_ROUNDING, METADATA_FILE
 from cohorts.folders import read_json
 from cohorts.guard import reading
 from cohorts.records import Array
@@ -73,6 +74,24 @@ def exported_texts(root: Path, column: str) -> list[str] | None:
             return unguarded(cells.to_frame())[column].drop_nulls().to_list()
     except ArtifactError:
         return None
+
+
+def rounding(root: Path) -> str:
+    """How many images of an export of ours do not give back the values that they were made from; empty: all do."""
+    facts = export_facts(root) or {}
+    inexact = sum(cell.casefold() == "false" for cell in exported_texts(root, "exact") or ())
+    if not inexact:
+        return ""
+    largest = facts.get(LARGEST_ROUNDING)
+    far = ""
+    if isinstance(largest, float) and 0 < largest < math.inf:
+        far = f", by up to {100 * largest:.2g} % of an image's range"
+    how, remedy = "rounded", "; --format nifti keeps the values of grey images"
+    if facts.get("values") == "display":
+        how, remedy = "clipped and rounded to 8 bits for display", ""
+    elif facts.get("format") == "nifti":
+        how, remedy = "given a mapping to whole numbers that no double holds", ""
+    return f"{inexact} of {facts.get('total_images')} exported images were {how}{far}{remedy}"
 
 
 def source_values(stored: Array, slope: float, intercept: float) -> Array:

@@ -75,7 +75,8 @@ class IngestOptions(Frozen):
         mask_required: reject an image without a mask when a mask folder or column is used.
         mask_values: name of each integer of the masks; values without a name are named by their number.
         modality: DICOM modality code (``CT``, ``MR``, ``DX`` …) of images whose files do not say it.
-        color: what becomes of colour images: ``grey`` (ITU-R BT.601 luminance), ``keep`` or ``reject``.
+        color: what becomes of colour images: ``grey`` (ITU-R BT.601 luminance), ``keep`` or ``reject``; ``auto``:
+            ``keep`` in an export of ours, else ``grey``.
         frames: multi-frame and multi-page files among images, and the fourth axis of NIfTI files: ``split`` into
             images, or ``reject``.
         duplicates: ``reject`` later images with the same pixels, or ``keep`` them.
@@ -136,7 +137,7 @@ class IngestOptions(Frozen):
     mask_required: bool = True
     mask_values: dict[int, str] = Field(default_factory=dict)
     modality: Annotated[str, Field(pattern=r"^[A-Z]{0,16}$")] = ""
-    color: Literal["grey", "keep", "reject"] = "grey"
+    color: Literal["auto", "grey", "keep", "reject"] = "auto"
     frames: Literal["split", "reject"] = "split"
     duplicates: Literal["reject", "keep"] = "reject"
     near_duplicates: NearDuplicatePolicy = "together"

@@ -59,7 +59,9 @@ def ingest(
     folders: Annotated[
         str | None, typer.Option(help="What folders are: classes, patients, classes/patients or ignore.")
     ] = None,
-    color: Annotated[str | None, typer.Option(help="Colour images: grey, keep or reject.")] = None,
+    color: Annotated[
+        str | None, typer.Option(help="Colour images: auto (grey; kept in an export of ours), grey, keep or reject.")
+    ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Stop at the first rejected file.")] = False,
     workers: Annotated[int | None, typer.Option(help="Processes that decode; 0: none beside this one.")] = None,
     key_file: Annotated[
@@ -201,6 +203,7 @@ def export(
 ) -> None:
     """Write a cohort as files that other tools load: a folder per label, or metadata.csv."""
     from cohorts.export import export_cohort
+    from cohorts.exported import rounding
     from cohorts.store import Cohort
     from flows.progress import watching
 
@@ -208,6 +211,8 @@ def export(
         made = export_cohort(
             Cohort.open(cohort), out, format=file_format.value, layout=layout.value, progress=view.stage("export")
         )
+        if said := rounding(made):
+            view.note(f"warning: {said}")
     typer.echo(f"exported to {made}")
 
 

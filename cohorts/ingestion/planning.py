@@ -9,7 +9,7 @@ from typing import Literal
 
 from cohorts.errors import InputError, Reason
 from cohorts.export import METADATA_FILE
-from cohorts.exported import export_facts, value_mapping
+from cohorts.exported import export_facts, rounding, value_mapping
 from cohorts.ingestion.folder_names import FolderNames, folder_names
 from cohorts.ingestion.grouping import choose_spatial_dims, group_files
 from cohorts.ingestion.layout import Layout
@@ -73,16 +73,19 @@ def begin_plan(layout: Layout, heads: Sequence[FileHead], options: IngestOptions
     archive = _archive(usable, heads, layout, options)
     dims = choose_spatial_dims(usable, options, archive)
     schema = CohortSchema(spatial_dims=dims)
-    plan = Plan(layout.root, schema, _read_options(options, dims), layout.mask_root, layout.total_files)
+    exported = export_facts(layout.root)
+    read_options = _read_options(options, dims, "grey" if exported is None or dims == 3 else "keep")
+    plan = Plan(layout.root, schema, read_options, layout.mask_root, layout.total_files)
     plan.refused = [*layout.refused, *((head.path, head.refusal) for head in heads if head.refusal is not None)]
     plan.states = {head.path: head.state for head in usable}
     plan.archive = archive
     if layout.dataset is not None:
         plan.use("dataset.json", "dataset.json of nnU-Net")
         plan.mask_values, plan.modality = layout.dataset.mask_values, layout.dataset.modality
-    exported = export_facts(layout.root)
     plan.is_export, plan.values = exported is not None, value_mapping(layout.root)
     plan.is_drawn = exported is not None and exported.get("kind") != "real"
+    if exported is not None and (said := rounding(layout.root)):
+        plan.warnings.append(said)
     return plan, usable
 
 
@@ -145,10 +148,10 @@ def _archive_schema(head: NpzHead, options: IngestOptions) -> CohortSchema:
     )
 
 
-def _read_options(options: IngestOptions, dims: Literal[2, 3]) -> ReadOptions:
+def _read_options(options: IngestOptions, dims: Literal[2, 3], color: Literal["grey", "keep"]) -> ReadOptions:
     return ReadOptions(
         spatial_dims=dims,
-        color=options.color,
+        color=color if options.color == "auto" else options.color,
         split_frames=options.frames == "split",
         min_side=options.min_side,
         min_slices=options.min_slices,

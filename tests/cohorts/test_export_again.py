@@ -7,13 +7,19 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+import pytest
+import tifffile
 
 from cohorts.export import export_cohort
 from cohorts.folders import read_json, write_json
 from cohorts.identity import IdentityKey
-from cohorts.ingest import ingest
+from cohorts.ingest import IngestResult, ingest
 from cohorts.options import IngestOptions
 from cohorts.private import LINKS_FILE
+from cohorts.records import Array
+from cohorts.store import Cohort
+from flows.cli import main
+from medphantom import export
 from tests.cohorts.files import structure, take_in, write_png
 
 OTHER_KEY = IdentityKey.from_phrase("another key")
@@ -97,3 +103,84 @@ def test_a_table_of_the_users_own_may_name_the_patients_of_an_export(tmp_path: P
     second = take_in(out, tmp_path / "c2", table=tmp_path / "own.csv")
     assert second.cohort.schema.patients == "known"
     assert second.cohort.manifest["patient"].n_unique() == 4
+
+
+def write_colours_and_odd_values(folder: Path) -> None:
+    """Colour of 8 and 16 bits, float32, float64 and uint32 beyond 16 bits, beside plain pictures."""
+    rng = np.random.default_rng(3)
+    folder.mkdir()
+    for number in range(4):
+        write_png(folder / f"{number}.png", structure(number))
+    rgb = np.stack([structure(seed, (24, 24)) for seed in (11, 12, 13)], axis=-1)
+    tifffile.imwrite(folder / "rgb8.tif", rgb, photometric="rgb")
+    tifffile.imwrite(folder / "f4.tif", rng.normal(size=(24, 24)).astype("f4"))
+    tifffile.imwrite(folder / "f8.tif", rng.normal(size=(24, 24)) * 1e-9)
+    tifffile.imwrite(folder / "u4.tif", rng.integers(0, 2**32, (24, 24), dtype="u4"))
+    tifffile.imwrite(folder / "u2.tif", rng.integers(0, 2**16, (24, 24)).astype("u2"))
+
+
+def by_id(cohort: Cohort, names: dict[str, str]) -> dict[str, Array]:
+    """Pixels of each image under the id that ``names`` gives it."""
+    return {names[record.image_id]: record.pixels for record in cohort.records()}
+
+
+def first_ids(second: IngestResult) -> dict[str, str]:
+    """Image of a cohort that was read from an export → image of the exported one, by the name of its file."""
+    links = pl.read_parquet(second.private_folder / LINKS_FILE).filter(pl.col("role") == "image")
+    return {image: Path(path).name.split(".")[0] for path, image in links.select("path", "image_id").iter_rows()}
+
+
+def test_colour_comes_back_without_an_option_and_goes_where_one_says_so(tmp_path: Path) -> None:
+    write_colours_and_odd_values(tmp_path / "s")
+    first = take_in(tmp_path / "s", tmp_path / "c", color="keep")
+    out = export_cohort(first.cohort, tmp_path / "x")
+    second = take_in(out, tmp_path / "c2")
+    assert sorted(second.cohort.manifest["channels"]) == [1] * 8 + [3]
+    found = by_id(second.cohort, first_ids(second))
+    for record in first.cohort.records():
+        if record.channels == 3:
+            assert np.array_equal(found[record.image_id], record.pixels)
+    grey = take_in(out, tmp_path / "c3", color="grey")
+    assert set(grey.cohort.manifest["channels"]) == {1}
+    assert set(take_in(tmp_path / "s", tmp_path / "c4").cohort.manifest["channels"]) == {1}  # no export of ours
+
+
+def test_what_png_rounds_is_told_by_export_and_by_ingestion(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], recwarn: pytest.WarningsRecorder
+) -> None:
+    write_colours_and_odd_values(tmp_path / "s")
+    first = take_in(tmp_path / "s", tmp_path / "c", color="keep")
+    assert main(["export", str(tmp_path / "c"), "--out", str(tmp_path / "x")]) == 0
+    told = (
+        "3 of 9 exported images were rounded, by up to 0.00076 % of an image's range; --format nifti keeps the values"
+    )
+    assert "".join(capsys.readouterr()).count(f"warning: {told}") == 1
+    second = take_in(tmp_path / "x", tmp_path / "c2")
+    assert sum(told in warning for warning in second.warnings) == 1
+    found = by_id(second.cohort, first_ids(second))
+    changed = 0
+    for record in first.cohort.records():
+        span = float(record.pixels.max()) - float(record.pixels.min())
+        error = np.abs(found[record.image_id].astype(float) - record.pixels).max() / span
+        changed += error > 0
+        assert error <= 1 / 65535
+    assert changed == 3
+    export(tmp_path / "c", tmp_path / "x2")
+    assert sum(told in str(warning.message) for warning in recwarn.list) == 1
+    facts = read_json(tmp_path / "x" / "export.json")
+    del facts["largest_rounding"]  # of an older version
+    write_json(tmp_path / "x" / "export.json", facts)
+    older = take_in(tmp_path / "x", tmp_path / "c3")
+    assert any("3 of 9 exported images were rounded; --format" in warning for warning in older.warnings)
+
+
+def test_nifti_keeps_what_png_rounds_and_nothing_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_colours_and_odd_values(tmp_path / "s")
+    first = take_in(tmp_path / "s", tmp_path / "c")
+    assert main(["export", str(tmp_path / "c"), "--out", str(tmp_path / "x"), "--format", "nifti"]) == 0
+    assert "rounded" not in "".join(capsys.readouterr())
+    second = take_in(tmp_path / "x", tmp_path / "c2")
+    assert not any("rounded" in warning for warning in second.warnings)
+    found = by_id(second.cohort, first_ids(second))
+    for record in first.cohort.records():
+        assert np.array_equal(found[record.image_id], record.pixels)
