@@ -197,6 +197,9 @@ def _write_record(
         "value_slope": stored.slope,
         "value_intercept": stored.intercept,
         "exact": stored.exact,
+        "spacing_mm": None if record.spacing_mm is None else " ".join(str(float(mm)) for mm in record.spacing_mm),
+        "voi_center": None if record.voi is None else float(record.voi.center),
+        "voi_width": None if record.voi is None else float(record.voi.width),
     }
     if record.mask is not None:
         row["mask"] = f"{MASKS}/{write(folder / MASKS / name, record, record.mask)}"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +15,34 @@ from cohorts.errors import ArtifactError
 from cohorts.export import FACTS_FILE, LARGEST_ROUNDING, METADATA_FILE
 from cohorts.folders import read_json
 from cohorts.guard import reading
-from cohorts.records import Array
+from cohorts.records import Array, Voi
 from cohorts.spreadsheet import GUARD, GUARD_FACT, unguarded, unmarked
 
 MAPPING = ("file_name", "value_slope", "value_intercept")
+HEADER = ("modality", "spacing_mm", "voi_center", "voi_width")
+NUMBERS = {"value_slope", "value_intercept", "voi_center", "voi_width"}
 SIGNED = ("int16", "int32")
 
-ValueMapping = dict[str, tuple[float, float]]
+
+@dataclass(frozen=True, slots=True)
+class ExportedImage:
+    """What the table of an export says of one file.
+
+    Attributes:
+        slope: of ``source = slope * stored + intercept``.
+        intercept: of the same.
+        modality: DICOM code.
+        has_header: the table has columns for what comes next; those of older versions lack them.
+        spacing_mm: between pixel centres, along each spatial axis.
+        voi: window of the header, in source values.
+    """
+
+    slope: float
+    intercept: float
+    modality: str | None = None
+    has_header: bool = False
+    spacing_mm: tuple[float, ...] | None = None
+    voi: Voi | None = None
 
 
 def export_facts(root: Path) -> dict[str, Any] | None:
@@ -46,21 +69,53 @@ def original_texts(path: Path, table: pl.DataFrame) -> pl.DataFrame:
     return unguarded(table) if facts.get(GUARD_FACT) == GUARD else table
 
 
-def value_mapping(root: Path) -> ValueMapping | None:
-    """Slope and intercept of each file of an export of ours; ``None`` of other folders."""
+def exported_images(root: Path) -> dict[str, ExportedImage] | None:
+    """What the table of an export of ours says of each file; ``None`` of other folders."""
     table = root / METADATA_FILE
     if export_facts(root) is None or not table.is_file():
         return None
     try:
         with reading(table):
-            rows = pl.read_csv(table, columns=list(MAPPING), infer_schema_length=None, glob=False)
-            numbers = rows.select(
-                pl.col("file_name").cast(pl.String), *(pl.col(name).cast(pl.Float64) for name in MAPPING[1:])
+            there = pl.read_csv(table, n_rows=0, infer_schema=False, glob=False).columns
+            known = [name for name in (*MAPPING, *HEADER) if name in there or name in MAPPING]
+            rows = pl.read_csv(table, columns=known, infer_schema=False, glob=False).select(
+                pl.col("file_name", *(name for name in known if name in {"modality", "spacing_mm"})),
+                *(pl.col(name).cast(pl.Float64) for name in known if name in NUMBERS),
             )
     except ArtifactError:
         return None  # a table of somebody else's of the same name
-    kept = numbers.drop_nulls().filter(pl.all_horizontal(pl.col(MAPPING[1:]).is_finite()))
-    return {name: (slope, intercept) for name, slope, intercept in kept.iter_rows() if slope != 0}
+    kept = rows.drop_nulls(MAPPING).filter(pl.all_horizontal(pl.col(MAPPING[1:]).is_finite()))
+    return {
+        row["file_name"]: ExportedImage(
+            slope=row["value_slope"],
+            intercept=row["value_intercept"],
+            modality=_modality(row.get("modality")),
+            has_header=set(HEADER) <= set(known),
+            spacing_mm=_spacing(row.get("spacing_mm")),
+            voi=_voi(row.get("voi_center"), row.get("voi_width")),
+        )
+        for row in kept.iter_rows(named=True)
+        if row["value_slope"] != 0
+    }
+
+
+def _modality(said: str | None) -> str | None:
+    return said if said and re.fullmatch(r"[A-Z]{1,16}", said) else None
+
+
+def _spacing(said: str | None) -> tuple[float, ...] | None:
+    """Spacing out of its cell, such as ``0.3 0.4``; ``None`` where it holds none."""
+    try:
+        found = tuple(float(part) for part in (said or "").split(" "))
+    except ValueError:
+        return None
+    return found if len(found) in {2, 3} and all(0 < value < math.inf for value in found) else None
+
+
+def _voi(center: float | None, width: float | None) -> Voi | None:
+    if center is None or width is None or not (math.isfinite(center) and 0 < width < math.inf):
+        return None
+    return Voi(center, width)
 
 
 def exported_texts(root: Path, column: str) -> list[str] | None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cohorts.exported import ValueMapping
+from cohorts.exported import ExportedImage
 from cohorts.ingestion.grouping import Planned
 from cohorts.ingestion.source import Refused
 from cohorts.ingestion.splits import Division
@@ -36,7 +36,7 @@ class Plan:
         is_export: the source is an export of ours, whose splits and vocabulary are all there.
         is_drawn: that export is of images that a generator drew.
         stand_ins: why its pseudonyms may each stand for an image instead of a patient; empty: they are patients.
-        values: of an export, what the values of each file stand for: slope and intercept.
+        exported: of an export, what its table says of each file.
         mask_values: names of the integers of the masks, where the source has some.
         modality: DICOM modality code that the source names for all its images.
         warnings: what the user should know.
@@ -58,7 +58,7 @@ class Plan:
     is_export: bool = False
     is_drawn: bool = False
     stand_ins: str = ""
-    values: ValueMapping | None = None
+    exported: dict[str, ExportedImage] | None = None
     mask_values: dict[int, str] = field(default_factory=dict)
     modality: str | None = None
     warnings: list[str] = field(default_factory=list)

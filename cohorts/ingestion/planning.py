@@ -9,7 +9,7 @@ from typing import Literal
 
 from cohorts.errors import InputError, Reason
 from cohorts.export import METADATA_FILE
-from cohorts.exported import export_facts, rounding, value_mapping
+from cohorts.exported import export_facts, exported_images, rounding
 from cohorts.ingestion.folder_names import FolderNames, folder_names
 from cohorts.ingestion.grouping import choose_spatial_dims, group_files
 from cohorts.ingestion.layout import Layout
@@ -51,9 +51,9 @@ def make_plan(layout: Layout, heads: Sequence[FileHead], options: IngestOptions)
         return plan
     names = read_paths(plan, usable, layout, options)
     use_table(plan, layout, options)
-    if (values := plan.values) is not None:
+    if (listed := plan.exported) is not None:
         unlisted = Refusal(Reason.NO_TABLE_ROW, "the export's table does not say what its values stand for")
-        plan.keep(lambda image: None if image.paths[0] in values else unlisted)
+        plan.keep(lambda image: None if image.paths[0] in listed else unlisted)
     plan.stand_ins = _stand_ins(plan, options)
     settle_people(plan)
     names = folder_names([image.paths[0] for image in plan.images])
@@ -82,7 +82,7 @@ def begin_plan(layout: Layout, heads: Sequence[FileHead], options: IngestOptions
     if layout.dataset is not None:
         plan.use("dataset.json", "dataset.json of nnU-Net")
         plan.mask_values, plan.modality = layout.dataset.mask_values, layout.dataset.modality
-    plan.is_export, plan.values = exported is not None, value_mapping(layout.root)
+    plan.is_export, plan.exported = exported is not None, exported_images(layout.root)
     plan.is_drawn = exported is not None and exported.get("kind") != "real"
     if exported is not None and (said := rounding(layout.root)):
         plan.warnings.append(said)

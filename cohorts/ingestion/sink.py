@@ -109,11 +109,17 @@ class Sink:
 
     def _with_source_values(self, planned: Planned, ready: ReadyImage) -> ReadyImage:
         """Of an export of ours: the values that it was made from."""
-        mapping = (self.plan.values or {}).get(planned.paths[0])
-        if mapping is None or mapping == (1, 0):
+        said = (self.plan.exported or {}).get(planned.paths[0])
+        if said is None:
             return ready
-        ready.image.pixels = source_values(ready.image.pixels, *mapping)
-        ready.image.inverted = mapping[0] < 0
+        if said.has_header and self.plan.read_options.spatial_dims == 2:  # a volume's place stands in its file
+            spacing = said.spacing_mm
+            ready.image.spacing_mm = spacing if spacing is not None and len(spacing) == 2 else None
+        ready.image.voi = said.voi
+        if (said.slope, said.intercept) == (1, 0):
+            return ready
+        ready.image.pixels = source_values(ready.image.pixels, said.slope, said.intercept)
+        ready.image.inverted = said.slope < 0
         return replace(ready, digest=pixel_digest(ready.image.pixels))
 
     def _add(self, planned: Planned, ready: ReadyImage, content: RowContent) -> None:
@@ -189,7 +195,9 @@ class Sink:
             self.private.link(
                 path, "image", image_id=image_id, frame=image.frame, patient_id=planned.patient, patient=patient
             )
+        said = (self.plan.exported or {}).get(planned.paths[0])
         modality = (dicom.modality if dicom is not None else None) or self.options.modality or self.plan.modality
+        modality = modality or (said.modality if said is not None else None)
         header = dicom.patient if dicom is not None else ""
         if header and header != planned.patient:  # a withdrawal may come under the number of the file
             self.private.link(planned.paths[0], "header id", image_id=image_id, patient_id=header, patient=patient)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import polars as pl
@@ -20,7 +21,7 @@ from cohorts.records import Array
 from cohorts.store import Cohort
 from flows.cli import main
 from medphantom import export
-from tests.cohorts.files import structure, take_in, write_png
+from tests.cohorts.files import structure, take_in, write_dicom, write_png
 
 OTHER_KEY = IdentityKey.from_phrase("another key")
 
@@ -184,3 +185,35 @@ def test_nifti_keeps_what_png_rounds_and_nothing_is_told(tmp_path: Path, capsys:
     found = by_id(second.cohort, first_ids(second))
     for record in first.cohort.records():
         assert np.array_equal(found[record.image_id], record.pixels)
+
+
+@pytest.mark.parametrize("form", ["png", "nifti"])
+def test_modality_spacing_and_window_come_back(tmp_path: Path, form: Literal["png", "nifti"]) -> None:
+    for number in range(6):
+        pixels = structure(number, dtype="uint16", high=999)
+        header: dict[str, object] = {"PatientID": f"P{number}", "Modality": "DX", "PixelSpacing": [0.3, 0.1 + number]}
+        if number:
+            header |= {"WindowCenter": 300.5, "WindowWidth": 100 + number}
+        else:
+            del header["PixelSpacing"]
+        write_dicom(tmp_path / "s" / f"{number}.dcm", pixels, **header)
+    first = take_in(tmp_path / "s", tmp_path / "c")
+    assert first.cohort.manifest["spacing_mm"].null_count() < 6
+    out = export_cohort(first.cohort, tmp_path / "x", format=form)
+    second = take_in(out, tmp_path / "c2")
+    names = first_ids(second)
+    found = {names[record.image_id]: record for record in second.cohort.records()}
+    for record in first.cohort.records():
+        again = found[record.image_id]
+        assert (again.modality, again.spacing_mm, again.voi) == (record.modality, record.spacing_mm, record.voi)
+        assert np.array_equal(again.pixels, record.pixels)
+    assert {record.modality for record in found.values()} == {"DX"}
+    assert sum(record.voi is not None for record in found.values()) == 5
+
+    table = pl.read_csv(out / "metadata.csv", infer_schema=False)
+    spoilt = table.with_columns(spacing_mm=pl.lit("0.3 nan"), voi_width=pl.lit("-1"), modality=pl.lit("dx;"))
+    spoilt.write_csv(out / "metadata.csv")
+    third = take_in(out, tmp_path / "c3").cohort.manifest
+    assert third.select("spacing_mm", "voi_width", "modality").null_count().row(0) == (6, 6, 6)
+    table.drop("spacing_mm", "voi_center", "voi_width").write_csv(out / "metadata.csv")  # of an older version
+    assert len(take_in(out, tmp_path / "c4").cohort) == 6
