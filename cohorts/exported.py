@@ -19,7 +19,7 @@ from cohorts.records import Array, Voi
 from cohorts.spreadsheet import GUARD, GUARD_FACT, unguarded, unmarked
 
 MAPPING = ("file_name", "value_slope", "value_intercept")
-HEADER = ("modality", "spacing_mm", "voi_center", "voi_width")
+HEADER = ("exact", "modality", "spacing_mm", "voi_center", "voi_width")
 NUMBERS = {"value_slope", "value_intercept", "voi_center", "voi_width"}
 SIGNED = ("int16", "int32")
 
@@ -31,6 +31,7 @@ class ExportedImage:
     Attributes:
         slope: of ``source = slope * stored + intercept``.
         intercept: of the same.
+        exact: that gives every source value back.
         modality: DICOM code.
         has_header: the table has columns for what comes next; those of older versions lack them.
         spacing_mm: between pixel centres, along each spatial axis.
@@ -39,6 +40,7 @@ class ExportedImage:
 
     slope: float
     intercept: float
+    exact: bool = False
     modality: str | None = None
     has_header: bool = False
     spacing_mm: tuple[float, ...] | None = None
@@ -79,7 +81,7 @@ def exported_images(root: Path) -> dict[str, ExportedImage] | None:
             there = pl.read_csv(table, n_rows=0, infer_schema=False, glob=False).columns
             known = [name for name in (*MAPPING, *HEADER) if name in there or name in MAPPING]
             rows = pl.read_csv(table, columns=known, infer_schema=False, glob=False).select(
-                pl.col("file_name", *(name for name in known if name in {"modality", "spacing_mm"})),
+                pl.col("file_name", *(name for name in known if name in {"exact", "modality", "spacing_mm"})),
                 *(pl.col(name).cast(pl.Float64) for name in known if name in NUMBERS),
             )
     except ArtifactError:
@@ -89,6 +91,7 @@ def exported_images(root: Path) -> dict[str, ExportedImage] | None:
         row["file_name"]: ExportedImage(
             slope=row["value_slope"],
             intercept=row["value_intercept"],
+            exact=row.get("exact") in {"true", "True", "TRUE"},
             modality=_modality(row.get("modality")),
             has_header=set(HEADER) <= set(known),
             spacing_mm=_spacing(row.get("spacing_mm")),
@@ -149,13 +152,15 @@ def rounding(root: Path) -> str:
     return f"{inexact} of {facts.get('total_images')} exported images were {how}{far}{remedy}"
 
 
-def source_values(stored: Array, slope: float, intercept: float) -> Array:
-    """``slope * stored + intercept``: whole numbers in the smallest format that keeps them, else float32.
+def source_values(stored: Array, slope: float, intercept: float, *, exact: bool = False) -> Array:
+    """``slope * stored + intercept``: whole numbers in the smallest format that keeps them, else float32 or float64.
 
     Args:
         stored: values of a file.
         slope: from the table of an export.
         intercept: from the same.
+        exact: these are the values of the source, and float64 where float32 would change one; if not, where float32
+            would change one by more than a hundredth of a step.
 
     Example:
         >>> source_values(np.array([31768, 32768], dtype=np.uint16), 1.0, -32768.0)
@@ -165,8 +170,10 @@ def source_values(stored: Array, slope: float, intercept: float) -> Array:
         return stored
     values = slope * stored.astype(np.float64) + intercept
     if stored.dtype.kind not in "iu" or not (float(slope).is_integer() and float(intercept).is_integer()):
-        found: Array = values.astype(np.float32)
-        return found
+        with np.errstate(over="ignore"):
+            single: Array = values.astype(np.float32)
+        allowed = 0.0 if exact or stored.dtype.kind == "f" else abs(slope) / 100
+        return single if float(np.abs(single - values).max()) <= allowed else values
     signed = slope > 0 > intercept or values.min() < 0
     formats = SIGNED if signed else ("uint8", "uint16", "uint32") if stored.dtype == np.uint8 else ("uint16", "uint32")
     for name in formats:

@@ -118,7 +118,7 @@ class Sink:
         ready.image.voi = said.voi
         if (said.slope, said.intercept) == (1, 0):
             return ready
-        ready.image.pixels = source_values(ready.image.pixels, said.slope, said.intercept)
+        ready.image.pixels = source_values(ready.image.pixels, said.slope, said.intercept, exact=said.exact)
         ready.image.inverted = said.slope < 0
         return replace(ready, digest=pixel_digest(ready.image.pixels))
 

@@ -11,13 +11,14 @@ import polars as pl
 import pytest
 import tifffile
 
-from cohorts.export import export_cohort
+from cohorts.export import export_cohort, stored_values
+from cohorts.exported import source_values
 from cohorts.folders import read_json, write_json
 from cohorts.identity import IdentityKey
 from cohorts.ingest import IngestResult, ingest
 from cohorts.options import IngestOptions
 from cohorts.private import LINKS_FILE
-from cohorts.records import Array
+from cohorts.records import Array, ImageRecord
 from cohorts.store import Cohort
 from flows.cli import main
 from medphantom import export
@@ -217,3 +218,41 @@ def test_modality_spacing_and_window_come_back(tmp_path: Path, form: Literal["pn
     assert third.select("spacing_mm", "voi_width", "modality").null_count().row(0) == (6, 6, 6)
     table.drop("spacing_mm", "voi_center", "voi_width").write_csv(out / "metadata.csv")  # of an older version
     assert len(take_in(out, tmp_path / "c4").cohort) == 6
+
+
+def write_fractional(path: Path, number: int, photometric: str = "MONOCHROME2") -> None:
+    """A DICOM file whose rescale gives float64: steps of 0.1 far from 0."""
+    pixels = structure(number, dtype="uint16", high=999)
+    scale: dict[str, object] = {"RescaleSlope": "0.1", "RescaleIntercept": "1000000"}
+    write_dicom(path, pixels, PatientID=f"P{number}", PhotometricInterpretation=photometric, **scale)
+
+
+@pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
+def test_nifti_keeps_the_values_of_a_fractional_rescale(tmp_path: Path, photometric: str) -> None:
+    write_fractional(tmp_path / "s" / "0.dcm", 0, photometric)
+    first = take_in(tmp_path / "s", tmp_path / "c").cohort
+    assert first.pixels([0])[0].dtype == np.float64
+    again = take_in(export_cohort(first, tmp_path / "x", format="nifti"), tmp_path / "c2").cohort
+    assert np.array_equal(again.pixels([0])[0], first.pixels([0])[0])
+    (record,) = again.records()
+    assert record.inverted == (photometric == "MONOCHROME1")
+
+
+def test_png_rounds_no_further_than_it_says(tmp_path: Path) -> None:
+    write_fractional(tmp_path / "s" / "0.dcm", 0)
+    first = take_in(tmp_path / "s", tmp_path / "c").cohort
+    out = export_cohort(first, tmp_path / "x")
+    again = take_in(out, tmp_path / "c2").cohort
+    source = first.pixels([0])[0]
+    error = np.abs(again.pixels([0])[0] - source).max() / (source.max() - source.min())
+    assert 0 < error <= read_json(out / "export.json")["largest_rounding"] * 1.01
+
+
+def test_two_values_that_png_holds_come_back_as_they_were(tmp_path: Path) -> None:
+    pixels = np.where(structure(0) > 128, 0.1, 0.0)
+    stored = stored_values(ImageRecord("i", "p", pixels, split="train"))
+    assert stored.exact
+    found = source_values(stored.array, stored.slope, stored.intercept, exact=True)
+    assert np.array_equal(found, pixels)
+    single = source_values(stored.array, stored.slope, stored.intercept, exact=False)
+    assert single.dtype == np.float32
