@@ -59,7 +59,7 @@ class Lineage:
 
     Attributes:
         traces: in the order in which one was made of the other.
-        untold: one line for each cohort or export of which nobody can tell, and why.
+        untold: one line for each cohort, bundle or export of which nobody can tell, and why.
         searched: folders that were looked at.
         files: source files of the patient, where a private folder names them.
     """
@@ -140,7 +140,7 @@ class _Trail:
         if key is not None:
             self.names.add(key.pseudonym("patient", patient))
         self.certain: set[str] = set()  # pseudonyms of which a private folder says whose they are
-        self.searched: set[str] = set()  # digests of cohorts of real patients
+        self.searched: set[str] = set()  # digests of cohorts, those that do not know the patient too
         self.held: set[str] = set()  # digests of cohorts
         self.rows: dict[str, str] = {}  # digest of training rows → the split that the patient is in
         self.learned: set[str] = set()  # digests of bundles
@@ -150,7 +150,7 @@ class _Trail:
         return Lineage(tuple(traces), tuple(self.untold), len(self.places), tuple(dict.fromkeys(self.files)))
 
     def cohorts(self) -> Iterator[Trace]:
-        real = [cohort for cohort in self.places.cohorts if cohort.schema.kind != "synthetic"]
+        real = self._real()
         links = [self._links(cohort) for cohort in real]
         images = [self._images(frame) for frame in links]
         for cohort, own in zip(real, images, strict=True):
@@ -172,6 +172,9 @@ class _Trail:
                 self.rows[training_digest(cohort)] = split
             remedy = "remove the patient's files from the source and ingest again; no other patient changes its split"
             yield Trace("cohort", cohort.path, part, remedy)
+
+    def _real(self) -> list[Cohort]:
+        return [cohort for cohort in self.places.cohorts if cohort.schema.kind != "synthetic"]
 
     def _links(self, cohort: Cohort) -> pl.DataFrame | None:
         """What the private folder of a cohort says; ``None`` where it is not beside it.
@@ -233,6 +236,11 @@ class _Trail:
                     promised = f" (what it says of one patient is bounded: {facts.privacy.formal})"
                 yield Trace("bundle", path, part + promised, "remove it and train again", retrain=True)
 
+        seen = {training_digest(cohort) for cohort in self._real()} if waiting else set()
+        for path, facts, _ in waiting:
+            if facts.training_digest not in seen:
+                self.untold.append(f"{path}: the cohort that it learned from is not among the folders; search it too")
+
     def _part_in(self, facts: BundleFacts) -> str | None:
         split = self.rows.get(facts.training_digest)
         if split is not None:
@@ -244,7 +252,13 @@ class _Trail:
 
     def synthetic(self) -> Iterator[Trace]:
         for cohort in self.places.cohorts:
-            if cohort.schema.kind == "synthetic" and self.learned & set(cohort.manifest["bundle_digest"].to_list()):
+            if cohort.schema.kind != "synthetic":
+                continue
+            self.searched.add(cohort.digest)
+            bundles = set(cohort.manifest["bundle_digest"].drop_nulls())
+            if not self.learned & bundles:
+                self._miss_bundles(cohort.path, bundles)
+            else:
                 self.held.add(cohort.digest)
                 yield Trace(
                     "synthetic",
@@ -252,6 +266,10 @@ class _Trail:
                     DRAWN,
                     "withdraw it, from whoever has it too, and generate again",
                 )
+
+    def _miss_bundles(self, path: Path, bundles: set[str]) -> None:
+        if not bundles <= {digest for _, _, digest in self.places.bundles}:
+            self.untold.append(f"{path}: the bundle that it was drawn from is not among the folders; search it too")
 
     def exports(self) -> Iterator[Trace]:
         remedy = "withdraw it, from whoever has it too, and export again"
@@ -266,13 +284,19 @@ class _Trail:
                 part = f"{sum(name in self.names for name in stated)} images of the patient, by pseudonym"
                 self.held |= digest
                 yield Trace("export", path, DRAWN if drawn else part, remedy)
-            elif not drawn and not digest & self.searched:  # else the cohort that it is of has the answer
+            elif digest & self.searched:
+                continue  # the cohort that it is of has the answer
+            elif stated is None:
+                self.untold.append(
+                    f"{path}: its {METADATA_FILE} does not tell; search the cohort that was exported too"
+                )
+            elif drawn:
+                self._miss_bundles(path, set(stated))
+            else:
                 self._cannot_tell_of_export(path, facts, stated)
 
-    def _cannot_tell_of_export(self, path: Path, facts: Any, patients: Sequence[str] | None) -> None:
-        if patients is None:
-            self.untold.append(f"{path}: its {METADATA_FILE} cannot be read; search the cohort that was exported too")
-        elif not self.certain.issuperset(patients):
+    def _cannot_tell_of_export(self, path: Path, facts: Any, patients: Sequence[str]) -> None:
+        if not self.certain.issuperset(patients):
             ask, doubt = "; give the key of these", ", and their key may be another one"
             said = f"its {METADATA_FILE} names pseudonyms alone{ask if self.key is None else doubt}"
             self.untold.append(f"{path}: {said}, or search the cohort that was exported too")

@@ -206,7 +206,7 @@ def test_the_table_of_an_export_alone_holds_a_pseudonym(tmp_path: Path, capsys: 
     assert lineage("nobody", [alone], KEY).untold  # nobody can tell whether it is that key
     (alone / "metadata.csv").unlink()
     (untold,) = lineage("H1", [alone], KEY).untold
-    assert "metadata.csv cannot be read" in untold
+    assert "metadata.csv does not tell" in untold
 
 
 def test_an_export_of_unknown_patients_cannot_tell(tmp_path: Path) -> None:
@@ -225,3 +225,13 @@ def test_an_export_of_synthetic_images_is_found_by_its_bundle(run: Path, copy: P
     name, _ = patient_of(Cohort.open(run / "cohort"), "train")
     shutil.rmtree(run / "synthetic")
     assert kinds(lineage(name, [copy])) == EVERYTHING[:2] + EVERYTHING[3:]
+
+
+def test_what_nobody_searched_for_is_no_all_clear(run: Path, copy: Path) -> None:
+    name, _ = patient_of(Cohort.open(run / "cohort"), "train")
+    (line,) = lineage(name, [run / "bundle"]).untold
+    assert "the cohort that it learned from is not among the folders; search it too" in line
+    for place in (run / "synthetic", copy / "elsewhere"):
+        (line,) = lineage(name, [place]).untold
+        assert "the bundle that it was drawn from is not among the folders; search it too" in line
+    assert lineage("nobody", [run / "cohort", run / "bundle", run / "synthetic", copy / "elsewhere"]).untold == ()
