@@ -82,7 +82,7 @@ def exported_images(root: Path) -> dict[str, ExportedImage] | None:
             known = [name for name in (*MAPPING, *HEADER) if name in there or name in MAPPING]
             rows = pl.read_csv(table, columns=known, infer_schema=False, glob=False).select(
                 pl.col("file_name", *(name for name in known if name in {"exact", "modality", "spacing_mm"})),
-                *(pl.col(name).cast(pl.Float64) for name in known if name in NUMBERS),
+                *(pl.col(name).cast(pl.Float64, strict=name in MAPPING) for name in known if name in NUMBERS),
             )
     except ArtifactError:
         return None  # a table of somebody else's of the same name
@@ -137,7 +137,8 @@ def exported_texts(root: Path, column: str) -> list[str] | None:
 def rounding(root: Path) -> str:
     """How many images of an export of ours do not give back the values that they were made from; empty: all do."""
     facts = export_facts(root) or {}
-    inexact = sum(cell.casefold() == "false" for cell in exported_texts(root, "exact") or ())
+    stated = exported_texts(root, "exact") or []
+    inexact = sum(cell.casefold() == "false" for cell in stated)
     if not inexact:
         return ""
     largest = facts.get(LARGEST_ROUNDING)
@@ -149,7 +150,7 @@ def rounding(root: Path) -> str:
         how, remedy = "clipped and rounded to 8 bits for display", ""
     elif facts.get("format") == "nifti":
         how, remedy = "given a mapping to whole numbers that no double holds", ""
-    return f"{inexact} of {facts.get('total_images')} exported images were {how}{far}{remedy}"
+    return f"{inexact} of {len(stated)} exported images were {how}{far}{remedy}"
 
 
 def source_values(stored: Array, slope: float, intercept: float, *, exact: bool = False) -> Array:

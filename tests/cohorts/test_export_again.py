@@ -212,7 +212,7 @@ def test_modality_spacing_and_window_come_back(tmp_path: Path, form: Literal["pn
     assert sum(record.voi is not None for record in found.values()) == 5
 
     table = pl.read_csv(out / "metadata.csv", infer_schema=False)
-    spoilt = table.with_columns(spacing_mm=pl.lit("0.3 nan"), voi_width=pl.lit("-1"), modality=pl.lit("dx;"))
+    spoilt = table.with_columns(spacing_mm=pl.lit("0.3 nan"), voi_width=pl.lit("wide"), modality=pl.lit("dx;"))
     spoilt.write_csv(out / "metadata.csv")
     third = take_in(out, tmp_path / "c3").cohort.manifest
     assert third.select("spacing_mm", "voi_width", "modality").null_count().row(0) == (6, 6, 6)
