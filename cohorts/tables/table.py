@@ -99,6 +99,7 @@ class Table:
         self._join: Join | None = None
         self._way: _Way | None = None
         self._total_files = 0
+        self._boxes: list[list[str]] | None = None
         self._groups: Groups = {}
         self._torn: Groups = {}
         self._of_volume: Collection[int] = ()
@@ -256,6 +257,14 @@ class Table:
             text=self._stated(self._raw["text"], rows) or None,
             split=self._stated(self._splits, rows),
         )
+
+    def states_several(self, row: int) -> bool:
+        """Whether the rows of an image differ in labels or boxes, so that each may be of a part of it."""
+        rows = self._groups.get(row, (row,))
+        if len(rows) > 1 and self._boxes is None:
+            self._boxes = [self._columns.cells(column) for column in self._columns.others(self._used())[0]]
+        boxes = self._boxes or ()
+        return len({(*self._labels.of(each).values(), *(box[each] for box in boxes)) for each in rows}) > 1
 
     def who(self, row: int) -> tuple[str, str, str]:
         """Patient, study and split of the image of a row; empty where none is stated."""
