@@ -90,6 +90,10 @@ class Columns:
         }
         if table.short_rows:
             self.remarks.append(f"{table.short_rows} rows end before the header does: their last cells are empty")
+        if table.headers:
+            self.remarks.append(
+                f"{table.headers} lines repeat the column names and are no rows: files that were put together"
+            )
         for column, kind in table.unreadable.items():
             self.remarks.append(f"column {column!r}: cells of the type {kind} cannot be read, it is not used")
         self._splits(options)
