@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from cohorts.errors import InputError
-from cohorts.naming import CELL_SPLITS, is_nobody, plain_id, plain_name, plain_text
+from cohorts.naming import cell_split, is_nobody, plain_id, plain_name, plain_text
 from cohorts.options import IngestOptions
 from cohorts.tables.cells import STATED, YES_OR_NO, flag, is_rounded_id, stated_text
 from cohorts.tables.file import TableFile, clean_name
@@ -231,17 +231,17 @@ class Columns:
         return column
 
     def _splits(self, options: IngestOptions) -> None:
-        """A column of splits holds words for splits and nothing else."""
+        """A column of splits holds words for splits in at least half of its cells; the others state none."""
         column = self.roles["split"]
         if column is None:
             return
         words = self.counts(column)
-        strange = sum(count for word, count in words.items() if word.casefold() not in CELL_SPLITS)
+        strange = sum(count for word, count in words.items() if not cell_split(word))
         if strange and options.split_column:
             raise InputError(f"column {column!r} of {self.path} has {strange} cells that name no split",
                              "write train, val, gate or test")  # fmt: skip
         total = sum(words.values())
-        if strange and 2 * strange < total:
-            self.remarks.append(f"column {column!r}: {strange} of {total} cells name no split: it is not used as one")
-        if strange or not words:
+        if 2 * strange > total or not words:
             self.roles["split"] = None
+        elif strange:
+            self.remarks.append(f"column {column!r}: {strange} of {total} cells name no split and are not stated")

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 from cohorts.errors import InputError, Reason, UnreadableImage
-from cohorts.naming import CELL_SPLITS, plain_id
+from cohorts.naming import cell_split, plain_id
 from cohorts.options import IngestOptions
 from cohorts.records import HELD_OUT_FIRST, LEFT_OUT_SPLIT, AttributeSpec
 from cohorts.tables.attributes import UNITS, find_attributes
@@ -96,7 +96,8 @@ class Table:
         self._ids = {role: self._columns.ids(role) for role in ("path", "patient", "study", "uid")}
         self._raw = {role: self._columns.raw(role) for role in ("text", "mask")}
         splits = [] if not self.has_splits else self._columns.cells(str(self._columns.roles["split"]))
-        self._splits = [CELL_SPLITS.get(cell.casefold(), "") for cell in splits] or [""] * len(self)
+        split_of = {cell: cell_split(cell) for cell in set(splits)}
+        self._splits = [split_of[cell] for cell in splits] or [""] * len(self)
         self._join: Join | None = None
         self._way: _Way | None = None
         self._total_files = 0

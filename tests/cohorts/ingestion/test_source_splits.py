@@ -171,3 +171,37 @@ def test_a_volume_of_which_one_slice_is_held_out_is_held_out(tmp_path: Path) -> 
     result = take_in(tmp_path / "s", tmp_path / "c", spatial_dims=3, label_columns=("bleed",))
     found = splits_by_path(result.private_folder, result.cohort)
     assert {path.split("/")[0] for path, split in found.items() if split == "test"} == {"v4", "v5"}
+
+
+@pytest.mark.parametrize(
+    ("train", "test"),
+    [
+        ("Train set", "Test set"),
+        ("training set", "Test (internal)"),
+        ("train_images", "test_images"),
+        ("train2017", "test2017"),
+        ("trainval", "test"),
+        ("TrainSet", "TestSet"),
+    ],
+)
+def test_words_beside_the_word_for_a_split_change_nothing(tmp_path: Path, train: str, test: str) -> None:
+    lines = ["image,split"]
+    for number in range(20):
+        write_png(tmp_path / "s" / f"{number}.png", structure(number))
+        lines.append(f"{number}.png,{test if number < 5 else train}")
+    (tmp_path / "s" / "t.csv").write_text("\n".join(lines) + "\n")
+    result = take_in(tmp_path / "s", tmp_path / "c")
+    found = splits_by_path(result.private_folder, result.cohort)
+    assert {int(Path(path).stem) for path, split in found.items() if split == "test"} == set(range(5))
+
+
+def test_an_odd_cell_costs_the_cell_and_not_the_column(tmp_path: Path) -> None:
+    lines = ["image,split"]
+    for number in range(20):
+        write_png(tmp_path / "s" / f"{number}.png", structure(number))
+        lines.append(f"{number}.png,{'later' if number == 19 else 'test' if number < 5 else 'train'}")
+    (tmp_path / "s" / "t.csv").write_text("\n".join(lines) + "\n")
+    result = take_in(tmp_path / "s", tmp_path / "c", source_splits="use")
+    found = splits_by_path(result.private_folder, result.cohort)
+    assert {int(Path(path).stem) for path, split in found.items() if split == "test"} >= set(range(5))
+    assert "column 'split': 1 of 20 cells name no split and are not stated" in result.understood
