@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Literal, Protocol
 
 from cohorts.records import LABEL_PREFIX
+from cohorts.tables.cells import is_uncertain
 
 Form = Literal["none", "names", "lists", "numbers", "flag", "columns"]
 Stated = dict[str, bool | None]
@@ -99,7 +100,7 @@ class ColumnLabels:
 
     Args:
         cells: column → text of each row.
-        nothing: columns that state, where they are 1, that what is not stated is absent.
+        nothing: columns that state, where they are 1, that what is not stated, nor uncertain, is absent.
         meaning: column and text of a cell → what it states.
         form: one column (``flag``) or several (``columns``).
         beside: columns that may be 1 beside those of nothing. A row in which any other is contradicts itself, and
@@ -154,5 +155,9 @@ class ColumnLabels:
             return dict.fromkeys(self.names)
         stated = {name: values[self._column_of[name]] for name in self.names}
         if any(values[column] is True for column in self._nothing):
-            return {name: False if value is None else value for name, value in stated.items()}
+            doubtful = {name for name, cell in zip(self._cells, cells, strict=True) if is_uncertain(cell)}
+            return {
+                name: False if value is None and self._column_of[name] not in doubtful else value
+                for name, value in stated.items()
+            }
         return stated

@@ -175,7 +175,7 @@ def test_a_finding_beside_no_finding_in_one_row_states_nothing_and_is_counted(tm
         {"Pneumonia": None, "Edema": None, "Support Devices": None},
         {"Pneumonia": False, "Edema": False, "Support Devices": True},
         {"Pneumonia": True, "Edema": None, "Support Devices": None},
-        {"Pneumonia": False, "Edema": False, "Support Devices": False},
+        {"Pneumonia": None, "Edema": False, "Support Devices": False},
     ]
     assert table.remarks() == ["1 rows state a finding beside 'No Finding': none of their labels is stated"]
 
@@ -392,3 +392,13 @@ def test_a_column_of_yes_alone_states_what_is_there(tmp_path: Path) -> None:
     assert [table.content(row).labels["mass"] for row in range(2)] == [True, None]
     with pytest.raises(InputError, match=r"column 'mass' .* in any cell"):
         read(tmp_path / "t.csv", "image,mass,cyst\na.png,NE,1\nb.png,NE,0\n", label_columns=("mass", "cyst"))
+
+
+def test_an_uncertain_finding_beside_no_finding_is_not_stated(tmp_path: Path) -> None:
+    text = "image,No Finding,Edema,Mass\na.png,1,-1,\nb.png,1,,0\nc.png,,1,-1\n"
+    table = read(tmp_path / "t.csv", text)
+    assert [table.content(row).labels for row in range(3)] == [
+        {"Edema": None, "Mass": False},
+        {"Edema": False, "Mass": False},
+        {"Edema": True, "Mass": None},
+    ]
