@@ -184,3 +184,27 @@ def test_what_only_says_age_keeps_its_numbers_where_nothing_is_capped(tmp_path: 
     table = one_column(tmp_path, "bone_age", ["180", "94"], attributes=("bone_age",))
     assert values(table, "bone_age") == [180.0, 94.0]  # months, in the best-known table of bone ages
     assert IngestOptions().max_age is None
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["életkor", "umur", "возр.", "Lebensjahr", "años", "anos", "yrs", "Years", "wiek", "vek", "věk", "ikä", "ålder",
+     "yaş", "tuổi", "나이", "年龄", "年齢", "usia", "Alter", "edad_paciente"],
+)  # fmt: skip
+def test_ages_of_any_language_are_capped(tmp_path: Path, name: str) -> None:
+    table = one_column(tmp_path, name, ["95", "97", "30", "41"], max_age=89, attributes=(name,))
+    assert values(table, table.attributes[0].name) == [90.0, 90.0, 30.0, 41.0]
+
+
+@pytest.mark.parametrize(
+    "name", ["Jahrgang", "yob", "birth year", "YearOfBirth", "rok_urodzenia", "födelseår", "data_nasc", "doğum yılı"]
+)
+def test_years_of_birth_of_any_language_are_refused_where_ages_are_capped(tmp_path: Path, name: str) -> None:
+    with pytest.raises(InputError, match="says when people were born"):
+        one_column(tmp_path, name, ["1930", "1931", "1990", "1985"], max_age=89, attributes=(name,))
+
+
+@pytest.mark.parametrize("name", ["pack_years", "years_smoking", "year", "veka", "sensor", "canos"])
+def test_years_of_something_are_no_ages(name: str) -> None:
+    assert not says_age(name)
+    assert not says_birth(name)
