@@ -56,6 +56,7 @@ CLEAR_SHARE = 0.9  # a column is of one kind when this share of its cells are; t
 _DOT = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _COMMA = re.compile(r"[+-]?[0-9]*,[0-9]+")
 _GROUPED_DOT = re.compile(r"[+-]?[1-9][0-9]{0,2}(\.[0-9]{3})+")
+_PROVEN_DOTS = re.compile(r"[+-]?[1-9][0-9]{0,2}(\.[0-9]{3}){2,}(,[0-9]+)?")
 _GROUPED_COMMA = re.compile(r"[+-]?[1-9][0-9]{0,2}(,[0-9]{3})+")
 _GROUPED = re.compile(r"[+-]?[0-9]{1,3}([,. '’][0-9]{3})+([.,][0-9]+)?")
 _ROUNDED_ID = re.compile(r"[0-9]([.,][0-9]+)?[eE]\+[0-9]{2,}|[0-9][.,][0-9]+[eE][0-9]{2,}")
@@ -117,13 +118,19 @@ def comma_is_decimal(cells: Iterable[str]) -> bool:
     return any(not _GROUPED_COMMA.fullmatch(number) for number in commas) and not grouped
 
 
-def number_of(cell: str, decimal_comma: bool = False) -> float:
+def dots_separate_thousands(cells: Iterable[str]) -> bool:
+    """Whether a column of numbers holds one whose points can only separate thousands (``1.234.567``)."""
+    return any(_PROVEN_DOTS.fullmatch(plain_id(cell)) for cell in cells)
+
+
+def number_of(cell: str, decimal_comma: bool = False, grouped: bool = False) -> float:
     """A finite number, written with a decimal point or a decimal comma.
 
     Args:
         cell: its text.
         decimal_comma: commas in this column are decimal ones, so that a point may separate thousands; without it
             ``1,234`` may be either number, and is none.
+        grouped: points in this column separate thousands, so that ``1.007`` may be either number, and is none.
 
     Raises:
         ValueError: it is none; the message says why without saying what the cell holds.
@@ -133,7 +140,7 @@ def number_of(cell: str, decimal_comma: bool = False) -> float:
         (45.5, 45.0)
     """
     text = plain_id(cell)
-    if _DOT.fullmatch(text) and not (decimal_comma and _GROUPED_DOT.fullmatch(text)):
+    if _DOT.fullmatch(text) and not ((decimal_comma or grouped) and _GROUPED_DOT.fullmatch(text)):
         number = float(text)
         if abs(number) == float("inf"):
             raise ValueError(NO_NUMBER)

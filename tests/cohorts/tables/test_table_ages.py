@@ -208,3 +208,19 @@ def test_years_of_birth_of_any_language_are_refused_where_ages_are_capped(tmp_pa
 def test_years_of_something_are_no_ages(name: str) -> None:
     assert not says_age(name)
     assert not says_birth(name)
+
+
+def test_a_letter_for_a_sex_is_no_unit(tmp_path: Path) -> None:
+    table = one_column(tmp_path, "age", ["45M", "32F", "51 m", "60", "12 months"])
+    assert values(table, "age") == [None, None, None, 60.0, 1.0]
+    assert table.remarks() == [
+        "column 'age': 3 cells hold a number with a letter for a sex, such as 45M beside 32F, and are not stated"
+    ]
+    assert values(one_column(tmp_path, "age", ["6M", "30Y", "9M", "60"]), "age") == [0.5, 30.0, 0.75, 60.0]
+
+
+def test_points_that_are_proven_to_separate_thousands_are_no_decimal_ones(tmp_path: Path) -> None:
+    cells = ["1.234.567", "1.007", "100", "3.021", *map(str, range(200, 240))]
+    table = one_column(tmp_path, "volume", cells, attributes=("volume:continuous",))
+    assert values(table, "volume") == [None, None, 100.0, None, *map(float, range(200, 240))]
+    assert values(one_column(tmp_path, "volume", ["1.007", "100"], attributes=("volume",)), "volume") == [1.007, 100.0]
