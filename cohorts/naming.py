@@ -21,8 +21,31 @@ SPLIT_WORDS: dict[str, Split] = {
 }  # fmt: skip
 """Names of folders, files and cells, case folded, that say which split an image is in; ``imagesTr`` is nnU-Net's."""
 
-CELL_SPLITS: dict[str, str] = {**SPLIT_WORDS, LEFT_OUT_SPLIT: LEFT_OUT_SPLIT}
-"""The same for cells, with what our own exports write of images in no split."""
+_BESIDE_SPLITS = frozenset(
+    {"set", "sets", "image", "images", "img", "imgs", "data", "dataset", "split", "subset", "part"}
+)
+_IN_BRACKETS = re.compile(r"[(\[][^()\[\]]*[)\]]")
+_ONE_WORD = re.compile(f"({'|'.join((*SPLIT_WORDS, 'trainval'))})(?:set|data|images)?")
+
+
+def split_word(text: str) -> Split | None:
+    """The split that a name or a cell says, also beside *set* or *images*, a number, or a remark in brackets.
+
+    Example:
+        >>> [split_word(text) for text in ("Train set", "Test (internal)", "train2017", "trainval", "val_images")]
+        ['train', 'test', 'train', 'train', 'val']
+        >>> [split_word(text) for text in ("train;val", "attest", "set", "trainee")]
+        [None, None, None, None]
+    """
+    folded = plain_text(text).casefold()
+    if folded in SPLIT_WORDS:
+        return SPLIT_WORDS[folded]
+    words = [
+        word for word in re.split(r"[\W\d_]+", _IN_BRACKETS.sub(" ", folded)) if word and word not in _BESIDE_SPLITS
+    ]
+    match = _ONE_WORD.fullmatch(words[0]) if len(words) == 1 else None
+    return None if match is None else SPLIT_WORDS.get(match[1], "train")
+
 
 MISSING_CELLS = frozenset({
     "", "na", "n/a", "n.a.", "n. a.", "k.a.", "k. a.", "keine angabe", "nan", "nat", "null", "none", "<na>", "-", "--",
@@ -130,6 +153,11 @@ def is_nobody(text: str) -> bool:
     """
     word = plain_text(text).casefold()
     return word in MISSING_CELLS or word in UNNAMED
+
+
+def cell_split(cell: str) -> str:
+    """The split that a cell says, with what our own exports write of images in none; empty where it says nothing."""
+    return LEFT_OUT_SPLIT if cell.casefold() == LEFT_OUT_SPLIT else split_word(cell) or ""
 
 
 def counterparts(mine: Collection[str], theirs: Iterable[str]) -> dict[str, str]:

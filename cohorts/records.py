@@ -16,6 +16,8 @@ Array = npt.NDArray[Any]
 
 Split = Literal["train", "val", "gate", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
+HELD_OUT_FIRST: tuple[Split, ...] = ("test", "gate", "val", "train")
+"""Where a patient goes who stands on several sides of a source's division: to the side that must stay unseen."""
 SYNTHETIC_SPLIT = "synthetic"
 LEFT_OUT_SPLIT = (
     "left_out"  # real images that nearly repeat a training image: nothing learns from them or is scored on them

@@ -35,7 +35,8 @@ class Planned:
         names: every name that table, path and header have for the patient: ``(source, id)``.
         study: normalised study id of the table.
         case: what several files of one examination share, such as the channels of nnU-Net.
-        split: the split that the source gives it.
+        split: the split that the source gives it; of several the most held-out one.
+        splits: all that its rows in the table give it.
         left_out: an export of ours says that it is in none.
         order: what images are sorted by: a path, then the number of the volume in its series; by default its own path.
         sops: SOPInstanceUIDs of the slices of a volume; empty ones are spoilt.
@@ -54,6 +55,7 @@ class Planned:
     study: str = ""
     case: str = ""
     split: Split | None = None
+    splits: tuple[Split, ...] = ()
     left_out: bool = False
     order: tuple[str, int] = ("", 0)
     sops: tuple[str, ...] = ()

@@ -25,7 +25,7 @@ from cohorts.naming import issued_id, plain_id
 from cohorts.options import IngestOptions
 from cohorts.readers.dicom_file import UNDECODED
 from cohorts.readers.tasks import Refusal
-from cohorts.records import LEFT_OUT_SPLIT, SPLITS
+from cohorts.records import HELD_OUT_FIRST, LEFT_OUT_SPLIT, SPLITS
 from cohorts.tables.join import stem
 
 TABLE, HEADER = "the table", "DICOM header"
@@ -166,12 +166,13 @@ def name_by_table(plan: Plan) -> None:
     for image in plan.images:
         if plan.table is None or image.row is None:
             continue
-        patient, image.study, split = plan.table.who(image.row)
-        contradicting += bool(split) and image.split is not None and image.split != split
+        patient, image.study, splits = plan.table.who(image.row)
+        image.splits = tuple(split for split in HELD_OUT_FIRST if split in splits)
+        contradicting += bool(splits) and image.split is not None and image.split not in splits
         if patient:
             image.patient_source, image.patient = TABLE, patient
-        image.split = next((known for known in SPLITS if known == split), image.split)
-        image.left_out = split == LEFT_OUT_SPLIT
+        image.split = next(iter(image.splits), image.split)
+        image.left_out = LEFT_OUT_SPLIT in splits
     if contradicting:
         plan.warnings.append(f"{contradicting} images lie in folders of another split than the table says; it counts")
 
@@ -299,12 +300,13 @@ def divide(plan: Plan, options: IngestOptions) -> Division:
     """
     if options.source_splits == "ignore":
         return Division()
-    stated = [(identity_of(image), image.split) for image in plan.images if image.split is not None]
-    unmistakable = bool(stated) and len(stated) == sum(not image.left_out for image in plan.images)
+    told = [image for image in plan.images if image.split is not None]
+    stated = [(identity_of(image), split) for image in told for split in image.splits or (image.split,) if split]
+    unmistakable = bool(stated) and len(told) == sum(not image.left_out for image in plan.images)
     if options.source_splits == "auto" and not unmistakable:
         if stated and len({split for _, split in stated}) > 1:
             plan.warnings.append(
-                f"{len(stated)} of {len(plan.images)} images lie in a split of the source, which is not kept since "
+                f"{len(told)} of {len(plan.images)} images lie in a split of the source, which is not kept since "
                 "others lie in none; set source_splits to use or ignore"
             )
         return Division()

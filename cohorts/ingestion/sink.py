@@ -26,10 +26,11 @@ from cohorts.private import PrivateFolder
 from cohorts.readers.tasks import ReadResult, ReadyImage, Refusal
 from cohorts.records import LEFT_OUT_SPLIT, SPLITS, ImageRecord, Split
 from cohorts.tables.ages import settled_age
-from cohorts.tables.table import RowContent
+from cohorts.tables.table import RowContent, Table
 from cohorts.writer import CohortWriter
 
 PSEUDONYM = re.compile(r"[0-9a-f]{16}")
+ONE_ROW_EACH = "give each of these files one row, or one file per frame, volume or page"
 MODALITY, MASK = "\0modality", "\0mask"  # no attribute can be called so
 
 
@@ -75,7 +76,7 @@ class Sink:
         self._repeats = Repeats()
         self._sharers = Sharers(self.options.min_patients)
         self._labels_of_first: dict[int, int] = {}
-        self._other_labels = self._other_patients = 0
+        self._other_labels = self._other_patients = self._rows_by_frame = 0
         self._mask_values: set[int] = set()
         self._has_text = False
 
@@ -100,12 +101,26 @@ class Sink:
         try:
             content = RowContent()
             if self.plan.table is not None and planned.row is not None:
+                self._require_one_statement(planned.row, self.plan.table, result)
                 content = self.plan.table.content(planned.row)
         except UnreadableImage as error:
             self.refuse(planned.paths, Refusal(error.reason, error.detail))
             return
         for ready in result.images:
             self._add(planned, self._with_source_values(planned, ready), content)
+
+    def _require_one_statement(self, row: int, table: Table, result: ReadResult) -> None:
+        """Rows of a file that holds several images may be of one of these each.
+
+        Raises:
+            UnreadableImage: there are several of them, and they differ.
+        """
+        if any(ready.image.frame is not None for ready in result.images) and table.states_several(row):
+            self._rows_by_frame += 1
+            raise UnreadableImage(
+                Reason.AMBIGUOUS_TABLE_ROW,
+                "it holds several images, and its rows differ without saying of which they are",
+            )
 
     def _with_source_values(self, planned: Planned, ready: ReadyImage) -> ReadyImage:
         """Of an export of ours: the values that it was made from."""
@@ -262,7 +277,10 @@ class Sink:
         if not self._rows:
             counts = Counter(self._refused.values())
             summary = ", ".join(f"{total} {reason.value}" for reason, total in sorted(counts.items()))
-            raise InputError(f"no image of {source} could be taken: {summary or 'nothing to read'}", "check the source")
+            raise InputError(
+                f"no image of {source} could be taken: {summary or 'nothing to read'}",
+                ONE_ROW_EACH if self._rows_by_frame else "check the source",
+            )
         found = {v: name for v, name in self.plan.mask_values.items() if not self._sharers.is_rare(MASK, str(v))}
         self.rare_masks = len(self._mask_values & set(self.plan.mask_values) - set(found))
         given_names = found | self.options.mask_values
@@ -339,6 +357,11 @@ class Sink:
         if self.exact_duplicates:
             self.warnings.append(
                 f"{self.exact_duplicates} images repeat the pixels of an earlier one and were left out"
+            )
+        if self._rows_by_frame:
+            self.warnings.append(
+                f"{self._rows_by_frame} files that hold several images have rows that differ, and nothing says which "
+                f"row is of which image: they are refused; {ONE_ROW_EACH}"
             )
         if self._other_labels:
             self.warnings.append(

@@ -11,10 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from cohorts.identity import IdentityKey, SplitFractions
-from cohorts.records import SPLITS, Split
-
-HELD_OUT_FIRST: tuple[Split, ...] = ("test", "gate", "val", "train")
-"""Where a patient goes who stands on several sides of a source's division: to the side that must stay unseen."""
+from cohorts.records import HELD_OUT_FIRST, SPLITS, Split
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,13 +37,19 @@ _AFTER = (
     "bei", "zur", "der", "des", *_BEFORE, *_GROUPS,
 )  # fmt: skip
 _GLUED = re.compile(f"(?:{'|'.join(_BEFORE)})*{_AGE}(?:{'|'.join(_AFTER)})*")  # patientage, Altersgruppe; not stage
-_WORDS = {"edad", "età", "âge", "idade", "leeftijd", "ålder", "alder", "wiek", "věk", "yaş", "ikä", "vârsta", "tuổi"}
-_INSIDE = ("возраст", "年龄", "年齢", "年齡", "나이", "연령", "ηλικία", "العمر", "आयु")
+_WORDS = {
+    "edad", "edades", "età", "âge", "idade", "leeftijd", "ålder", "alder", "aldur", "wiek", "věk", "vek", "yaş", "yas",
+    "ikä", "ika", "vârsta", "varsta", "tuổi", "tuoi", "lebensjahr", "lebensjahre", "életkor", "eletkor", "umur", "usia",
+    "возр", "вік", "starost", "старост", "amžius", "vecums", "vanus", "mosha", "عمر", "سن", "उम्र",
+}  # fmt: skip
+_ONLY_YEARS = {"yrs", "years", "jahre", "ans", "años", "anos", "anni", "lata", "лет"}  # not *year*, nor *pack_years*
+_INSIDE = ("возраст", "възраст", "年龄", "年齢", "年齡", "나이", "연령", "ηλικία", "العمر", "आयु")
 _BIRTH = re.compile(
     r"birth|dob|yob|geboren|geburts\w*|geb|naissance|nacimiento|nascita|nascimento|geboorte\w*|birthdate|birthday"
+    r"|jahrg(?:ang)?|urodz\w*|födelse\w*|fødsel\w*|syntymä\w*|doğum\w*|születés\w*|narozen\w*|nasc|lahir|sinh|syntynyt"
     r"|birthyear|dateofbirth|yearofbirth|patientbirth\w*"
 )
-_BIRTH_INSIDE = ("рожд", "出生", "生年", "생년", "출생")
+_BIRTH_INSIDE = ("рожд", "出生", "生年", "생년", "출생", "γεννη", "γέννη", "народж")
 _NAME_UNITS = {
     "month": MONTHS, "months": MONTHS, "mo": MONTHS, "mos": MONTHS, "mth": MONTHS, "mths": MONTHS, "monat": MONTHS,
     "monate": MONTHS, "monaten": MONTHS, "mois": MONTHS, "meses": MONTHS, "mesi": MONTHS,
@@ -66,6 +72,8 @@ def says_age(name: str) -> bool:
     """
     words = _words(name)
     folded = unicodedata.normalize("NFC", name).casefold()
+    if len(words) == 1 and words[0] in _ONLY_YEARS:
+        return True
     return any(word in _WORDS or _GLUED.fullmatch(word) for word in words) or any(sign in folded for sign in _INSIDE)
 
 

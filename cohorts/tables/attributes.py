@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from cohorts.errors import InputError
 from cohorts.naming import plain_id, plain_name
@@ -20,7 +21,14 @@ from cohorts.tables.ages import (
     settled_age,
     youngest_of_open_age,
 )
-from cohorts.tables.cells import CLEAR_SHARE, comma_is_decimal, no_name, number_of, one_spelling
+from cohorts.tables.cells import (
+    CLEAR_SHARE,
+    comma_is_decimal,
+    dots_separate_thousands,
+    no_name,
+    number_of,
+    one_spelling,
+)
 from cohorts.tables.columns import USUAL_ATTRIBUTES, Columns
 from cohorts.tables.file import clean_name
 
@@ -28,6 +36,8 @@ UNITS = {"age": "years"}
 MANY_CATEGORIES = 256
 UNKNOWN = {"unknown", "unk", "unspecified"}
 OUT_OF_RANGE = f"lie outside 0 to {OLDEST_YEARS} years"
+SEXED = "hold a number with a letter for a sex, such as 45M beside 32F,"
+_AGE_AND_SEX = re.compile(r"[0-9]{1,3}\s*([fm])", re.IGNORECASE)
 RANGE = "hold a range of ages such as 90-100"
 AGES_SHARE = 0.5  # a column of ages stays one when many cells are spoilt: the alternative is a category per age
 IDENTIFYING_SHARE, IDENTIFYING_CELLS = 0.9, 20
@@ -229,37 +239,57 @@ def _numbers(
 ) -> tuple[dict[str, float], int, Counter[str]]:
     """Value of each text that is a number; how many cells hold none at all, and all that are not stated, by reason."""
     numbers = [(number_and_unit(cell) or (cell, 1.0))[0] if age is not None else cell for cell in counts]
-    decimal_comma = comma_is_decimal(numbers)
+    signs = _Signs(
+        comma_is_decimal(numbers),
+        dots_separate_thousands(numbers),
+        any(match[1].casefold() == "f" for match in map(_AGE_AND_SEX.fullmatch, map(plain_id, counts)) if match),
+    )
     values: dict[str, float] = {}
     wrong: Counter[str] = Counter()
     total_strange = 0
     for cell, count in counts.items():
         try:
-            values[cell] = _number(cell, decimal_comma) if age is None else _age(cell, decimal_comma, age, options)
+            values[cell] = _number(cell, signs) if age is None else _age(cell, signs, age, options)
         except ValueError as error:
             wrong[str(error)] += count
-            is_age = age is not None and (str(error) == OUT_OF_RANGE or youngest_of_open_age(cell) is not None)
+            is_age = age is not None and (str(error) in {OUT_OF_RANGE, SEXED} or youngest_of_open_age(cell) is not None)
             total_strange += 0 if is_age or plain_name(cell) in UNKNOWN else count
     return values, total_strange, wrong
 
 
-def _number(cell: str, decimal_comma: bool) -> float:
+class _Signs(NamedTuple):
+    """What the cells of a column show about all of its numbers.
+
+    Attributes:
+        decimal_comma: commas are decimal ones.
+        grouped: points separate thousands.
+        sexed: a letter behind an age is a sex (``32F``), so that ``45M`` are no months.
+    """
+
+    decimal_comma: bool
+    grouped: bool
+    sexed: bool
+
+
+def _number(cell: str, signs: _Signs) -> float:
     age = age_of_text(cell)
-    return number_of(cell, decimal_comma) if age is None else age
+    return number_of(cell, signs.decimal_comma, signs.grouped) if age is None else age
 
 
-def _age(cell: str, decimal_comma: bool, unit: float, options: IngestOptions) -> float:
+def _age(cell: str, signs: _Signs, unit: float, options: IngestOptions) -> float:
     """An age in years.
 
     Args:
         cell: its text; a unit that it states itself comes first.
-        decimal_comma: as of :func:`~cohorts.tables.cells.number_of`.
+        signs: what the column shows about its numbers.
         unit: length in years of the column's unit.
         options: of which ``max_age`` counts.
 
     Raises:
         ValueError: it is none; the message says why without saying what the cell holds.
     """
+    if signs.sexed and _AGE_AND_SEX.fullmatch(plain_id(cell)):
+        raise ValueError(SEXED)
     youngest = youngest_of_open_age(cell)
     if youngest is not None:
         stated = number_and_unit(cell) is not None or unit == 1.0
@@ -271,7 +301,7 @@ def _age(cell: str, decimal_comma: bool, unit: float, options: IngestOptions) ->
     years = age_of_text(cell)
     if years is None:
         number, length = number_and_unit(cell) or (cell, unit)
-        years = number_of(number, decimal_comma)
+        years = number_of(number, signs.decimal_comma, signs.grouped)
         years = years if length == 1.0 else round(years * length, 3)  # as DICOM ages are read
     settled = settled_age(years, options)
     if settled is None:

@@ -19,22 +19,44 @@ STATED = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no"
 WORDS = {"y": True, "n": False, "t": True, "f": False, "positive": True, "negative": False, "present": True,
          "absent": False}  # fmt: skip
 """Words that state a label where a column was named for it; elsewhere they may be classes or codes."""
-YES_WORDS = (
-    *("yes", "true", "ja", "wahr", "oui", "vrai", "sí", "si", "sì", "vero", "sim", "tak", "ano", "áno", "da", "igen"),
-    *("kyllä", "evet", "ναι", "да", "есть", "是", "有", "はい", "あり", "有り", "예", "네", "있음", "نعم", "हाँ"),
-)
-NO_WORDS = (
-    *("no", "false", "nein", "falsch", "non", "faux", "falso", "não", "nao", "nee", "nej", "nei", "nie", "ne", "nu"),
-    *("nem", "ei", "hayır", "όχι", "нет", "否", "无", "無", "いいえ", "なし", "無し", "아니오", "아니요", "없음", "لا"),
-    "नहीं",
-)
-YES_OR_NO = {**dict.fromkeys(YES_WORDS, True), **dict.fromkeys(NO_WORDS, False)}
-"""Words for yes and no; each may be something else (*da*, *no*), so that a column is believed where it holds both."""
+NEUTRAL = {word: value for word, value in STATED.items() if word not in {"yes", "no"}}
+"""What states a label in every language."""
+LANGUAGES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "English": (("yes",), ("no",)),
+    "German": (("ja", "wahr"), ("nein", "falsch")),
+    "French": (("oui", "vrai"), ("non", "faux")),
+    "Spanish": (("sí", "si", "verdadero"), ("no", "falso")),
+    "Italian": (("sì", "si", "vero"), ("no", "falso")),
+    "Portuguese": (("sim", "verdadeiro"), ("não", "nao", "falso")),
+    "Dutch": (("ja", "waar"), ("nee", "onwaar")),
+    "Swedish and Danish": (("ja",), ("nej",)),
+    "Norwegian": (("ja",), ("nei",)),
+    "Polish": (("tak",), ("nie",)),
+    "Czech": (("ano",), ("ne",)),
+    "Slovak": (("áno", "ano"), ("nie",)),
+    "Slovenian, Croatian and Serbian": (("da",), ("ne",)),
+    "Romanian": (("da",), ("nu",)),
+    "Hungarian": (("igen",), ("nem",)),
+    "Finnish": (("kyllä",), ("ei",)),
+    "Turkish": (("evet",), ("hayır",)),
+    "Greek": (("ναι",), ("όχι",)),
+    "Russian": (("да", "есть"), ("нет",)),
+    "Chinese": (("是", "有"), ("否", "无", "無")),
+    "Japanese": (("はい", "あり", "有り", "有"), ("いいえ", "なし", "無し", "無")),
+    "Korean": (("예", "네", "있음"), ("아니오", "아니요", "없음")),
+    "Arabic": (("نعم",), ("لا",)),
+    "Hindi": (("हाँ",), ("नहीं",)),
+}
+"""Language → its words for yes and for no; each may be something else elsewhere (*da*, *no*, *NE*: not evaluable)."""
+YES_OR_NO = {word: value for words in LANGUAGES.values() for value, each in zip((True, False), words, strict=True)
+             for word in each}  # fmt: skip
+"""All of these words."""
 UNCERTAIN_CELLS = {"-1", "-1.0", "-1,0"}
 CLEAR_SHARE = 0.9  # a column is of one kind when this share of its cells are; the others are reported
 _DOT = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _COMMA = re.compile(r"[+-]?[0-9]*,[0-9]+")
 _GROUPED_DOT = re.compile(r"[+-]?[1-9][0-9]{0,2}(\.[0-9]{3})+")
+_PROVEN_DOTS = re.compile(r"[+-]?[1-9][0-9]{0,2}(\.[0-9]{3}){2,}(,[0-9]+)?")
 _GROUPED_COMMA = re.compile(r"[+-]?[1-9][0-9]{0,2}(,[0-9]{3})+")
 _GROUPED = re.compile(r"[+-]?[0-9]{1,3}([,. '’][0-9]{3})+([.,][0-9]+)?")
 _ROUNDED_ID = re.compile(r"[0-9]([.,][0-9]+)?[eE]\+[0-9]{2,}|[0-9][.,][0-9]+[eE][0-9]{2,}")
@@ -61,6 +83,28 @@ def flag(cell: str, words: Mapping[str, bool] = STATED) -> bool | None:
     return words.get(plain_id(cell).casefold())
 
 
+def yes_and_no(counts: Mapping[str, int]) -> dict[str, bool]:
+    """The words of the one language of which a column holds yes as well as no; empty where it holds both of none.
+
+    Args:
+        counts: text of a cell → how often it is there; of several languages the one of most cells is taken.
+
+    Example:
+        >>> yes_and_no({"ja": 9, "nein": 8, "NE": 2})["nein"], yes_and_no({"SI": 6, "NE": 6})
+        (False, {})
+    """
+    often: dict[str, int] = {}
+    for cell, total in counts.items():
+        word = plain_id(cell).casefold()
+        often[word] = often.get(word, 0) + total
+    best: tuple[int, dict[str, bool]] = (0, {})
+    for yes, no in LANGUAGES.values():
+        held = [sum(often.get(word, 0) for word in words) for words in (yes, no)]
+        if all(held) and sum(held) > best[0]:
+            best = sum(held), {**dict.fromkeys(yes, True), **dict.fromkeys(no, False)}
+    return best[1]
+
+
 def is_uncertain(cell: str) -> bool:
     """Whether a cell is the -1 of uncertain labels (Irvin et al. 2019, CheXpert)."""
     return plain_id(cell) in UNCERTAIN_CELLS
@@ -74,13 +118,19 @@ def comma_is_decimal(cells: Iterable[str]) -> bool:
     return any(not _GROUPED_COMMA.fullmatch(number) for number in commas) and not grouped
 
 
-def number_of(cell: str, decimal_comma: bool = False) -> float:
+def dots_separate_thousands(cells: Iterable[str]) -> bool:
+    """Whether a column of numbers holds one whose points can only separate thousands (``1.234.567``)."""
+    return any(_PROVEN_DOTS.fullmatch(plain_id(cell)) for cell in cells)
+
+
+def number_of(cell: str, decimal_comma: bool = False, grouped: bool = False) -> float:
     """A finite number, written with a decimal point or a decimal comma.
 
     Args:
         cell: its text.
         decimal_comma: commas in this column are decimal ones, so that a point may separate thousands; without it
             ``1,234`` may be either number, and is none.
+        grouped: points in this column separate thousands, so that ``1.007`` may be either number, and is none.
 
     Raises:
         ValueError: it is none; the message says why without saying what the cell holds.
@@ -90,7 +140,7 @@ def number_of(cell: str, decimal_comma: bool = False) -> float:
         (45.5, 45.0)
     """
     text = plain_id(cell)
-    if _DOT.fullmatch(text) and not (decimal_comma and _GROUPED_DOT.fullmatch(text)):
+    if _DOT.fullmatch(text) and not ((decimal_comma or grouped) and _GROUPED_DOT.fullmatch(text)):
         number = float(text)
         if abs(number) == float("inf"):
             raise ValueError(NO_NUMBER)

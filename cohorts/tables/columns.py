@@ -7,9 +7,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from cohorts.errors import InputError
-from cohorts.naming import CELL_SPLITS, is_nobody, plain_id, plain_name, plain_text
+from cohorts.naming import cell_split, is_nobody, plain_id, plain_name, plain_text
 from cohorts.options import IngestOptions
-from cohorts.tables.cells import is_rounded_id, stated_text
+from cohorts.tables.cells import STATED, YES_OR_NO, flag, is_rounded_id, stated_text
 from cohorts.tables.file import TableFile, clean_name
 
 USUAL_NAMES: dict[str, tuple[str, ...]] = {
@@ -38,6 +38,18 @@ USUAL_ATTRIBUTES: dict[str, tuple[str, ...]] = {
                   "localization"),
 }  # fmt: skip
 """Attributes that are taken without being asked for, each under its own name, and the columns they are found in."""
+
+ROLE_WORDS = {plain_name(word) for word in (
+    "patient", "patients", "pat", "control", "controls", "ctrl", "ctl", "hc", "case", "cases", "healthy", "diseased",
+    "sick", "ill", "normal", "abnormal", "affected", "unaffected", "volunteer", "volunteers", "healthy control",
+    "healthy controls", "healthy volunteer", "healthy volunteers", "subject", "participant", "proband", "donor",
+    "relative", "sibling", "human", "animal", "phantom", "adult", "child", "treated", "untreated", "treatment",
+    "placebo", "intervention", "positive", "negative", "kontrolle", "kontrollen", "gesund", "krank", "probanden",
+    "témoin", "témoins", "malade", "sain", "paciente", "sano", "enfermo", "paziente", "controllo", "пациент",
+    "контроль", "患者", "对照", "對照", "健常者", "환자", "대조군",
+)}  # fmt: skip
+"""What people are in a study; in a column that is called *patient* they tell who is ill, and not who is who."""
+MANY_ROWS = 5  # of one word, or of 0 and 1, which no longer may be the names of a few people
 
 BOX_COLUMNS = {plain_name(name) for name in (
     "x", "y", "w", "h", "width", "height", "x_min", "y_min", "x_max", "y_max", "x1", "y1", "x2", "y2", "bbox",
@@ -71,13 +83,17 @@ class Columns:
         self.frame = table.frame
         self._repeated = table.repeated
         self._unreadable = table.unreadable
+        self.remarks: list[str] = []
         self.roles: dict[str, str | None] = {
             role: self.find(role, getattr(options, f"{role}_column"), USUAL_NAMES.get(role, ()))
             for role in ("path", "patient", "study", "uid", "text", "mask", "split")
         }
-        self.remarks: list[str] = []
         if table.short_rows:
             self.remarks.append(f"{table.short_rows} rows end before the header does: their last cells are empty")
+        if table.headers:
+            self.remarks.append(
+                f"{table.headers} lines repeat the column names and are no rows: files that were put together"
+            )
         for column, kind in table.unreadable.items():
             self.remarks.append(f"column {column!r}: cells of the type {kind} cannot be read, it is not used")
         self._splits(options)
@@ -110,7 +126,9 @@ class Columns:
                 raise InputError(f"{self.path} has the columns {named}, which are one name", "rename one of them")
             found = self._only(fitting[0]) if fitting else None
             if found is not None and self._states(found, role):
-                return found
+                if role not in {"patient", "study"} or self._names_somebody(found, role):
+                    return found
+                continue
             empty = empty or found
         return empty
 
@@ -183,6 +201,22 @@ class Columns:
         names = role in {"patient", "study", "uid"}
         return any(text and not (names and is_nobody(text)) for text in texts)
 
+    def _names_somebody(self, column: str, role: str) -> bool:
+        """Whether a column that nobody named may tell people apart: its cells are no flags and no roles in a study."""
+        counts = self.counts(column)
+        many = sum(counts.values()) >= MANY_ROWS
+        flags = all(cell.casefold() in YES_OR_NO or plain_name(cell) in ROLE_WORDS for cell in counts)
+        numbers = many and all(flag(cell, {**STATED, **YES_OR_NO}) is not None for cell in counts)
+        word = many and len(counts) == 1 and not any(sign.isdigit() for sign in next(iter(counts)))
+        if not (flags or numbers or word):
+            return True
+        held = "one and the same word" if word else "yes and no, or roles such as patient and control"
+        self.remarks.append(
+            f"column {column!r}: its cells say {held}, which tells no {role} from another: it is not used as "
+            f"the column of {role}; {role}_column names it if it is"
+        )
+        return False
+
     def _readable(self, column: str) -> str:
         if column in self._unreadable:
             raise InputError(
@@ -197,17 +231,17 @@ class Columns:
         return column
 
     def _splits(self, options: IngestOptions) -> None:
-        """A column of splits holds words for splits and nothing else."""
+        """A column of splits holds words for splits in at least half of its cells; the others state none."""
         column = self.roles["split"]
         if column is None:
             return
         words = self.counts(column)
-        strange = sum(count for word, count in words.items() if word.casefold() not in CELL_SPLITS)
+        strange = sum(count for word, count in words.items() if not cell_split(word))
         if strange and options.split_column:
             raise InputError(f"column {column!r} of {self.path} has {strange} cells that name no split",
                              "write train, val, gate or test")  # fmt: skip
         total = sum(words.values())
-        if strange and 2 * strange < total:
-            self.remarks.append(f"column {column!r}: {strange} of {total} cells name no split: it is not used as one")
-        if strange or not words:
+        if 2 * strange > total or not words:
             self.roles["split"] = None
+        elif strange:
+            self.remarks.append(f"column {column!r}: {strange} of {total} cells name no split and are not stated")

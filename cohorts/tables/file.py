@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 import polars as pl
 
@@ -55,6 +56,7 @@ class TableFile:
         form: format, encoding and separator, for people.
         repeated: names that several columns of different content have; only the first of them keeps it.
         short_rows: rows that end before the header does; their last cells are empty.
+        headers: further lines of the column names, which are no rows.
         unreadable: columns whose type has no text, such as durations and structures, and that type; their cells are
             empty.
     """
@@ -63,6 +65,7 @@ class TableFile:
     form: str
     repeated: frozenset[str] = frozenset()
     short_rows: int = 0
+    headers: int = 0
     unreadable: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -128,7 +131,8 @@ def read_parts(paths: Sequence[Path], encoding: str = "auto", known: Collection[
     ]
     repeated = frozenset(name for file in files for name in file.repeated)
     unreadable = {name: kind for file in files for name, kind in file.unreadable.items()}
-    return TableFile(pl.concat(frames), files[0].form, repeated, sum(file.short_rows for file in files), unreadable)
+    short, headers = sum(file.short_rows for file in files), sum(file.headers for file in files)
+    return TableFile(pl.concat(frames), files[0].form, repeated, short, headers, unreadable)
 
 
 def clean_name(name: str) -> str:
@@ -166,18 +170,23 @@ def _from_text(path: Path, text: str, encoding: str, known: Collection[str]) -> 
     rows = _filled_rows(text, separator)
     try:
         header = next(rows, [])
-        frame, long, short = _body(rows, len(header))
+        body = _body(rows, header)
     except csv.Error:
         raise InputError(f"{path} {BROKEN_QUOTES}", "save it as CSV again") from None
-    if long:
+    if body.torn:
         raise InputError(
-            f"{path} has {long} rows with more cells than its header, so that cells may stand in the wrong column",
+            f"{path} has a line that repeats the column names in another order: two tables in one file",
+            "give each its own file, or bring them into one order of columns",
+        )
+    if body.long:
+        raise InputError(
+            f"{path} has {body.long} rows with more cells than its header, so that cells may stand in the wrong column",
             "quote the cells that hold the separator, and name every column",
         )
     _check_header(path, [clean_name(name) for name in header], known)
-    named, repeated = _named(frame, header)
+    named, repeated = _named(body.frame, header)
     shown = {"\t": "tabs"}.get(separator, separator)
-    return TableFile(named, f"{encoding}, separated by {shown}", repeated, short)
+    return TableFile(named, f"{encoding}, separated by {shown}", repeated, body.short, body.headers)
 
 
 def _check_title(path: Path, text: str, separator: str, known: Collection[str]) -> None:
@@ -205,17 +214,53 @@ def _filled_rows(text: str, separator: str) -> Iterator[list[str]]:
     return (row for row in reader if any(cell.strip() for cell in row))
 
 
-def _body(rows: Iterator[list[str]], width: int) -> tuple[pl.DataFrame, int, int]:
-    """Rows of ``width`` cells, a part at a time; how many had more cells that say something, and how many fewer."""
+class _Body(NamedTuple):
+    """The rows below a header.
+
+    Attributes:
+        frame: their cells, as many as the header has.
+        long: rows with more cells that say something.
+        short: rows with fewer cells.
+        headers: lines that repeat the header, which are left out.
+        torn: lines that repeat its names in another order, below which cells stand in the wrong columns.
+    """
+
+    frame: pl.DataFrame
+    long: int
+    short: int
+    headers: int
+    torn: int
+
+
+def _body(rows: Iterator[list[str]], header: Sequence[str]) -> _Body:
+    """The rows below a header, a part at a time."""
+    width = len(header)
     schema = dict.fromkeys(map(str, range(width)), pl.String)
     parts = [pl.DataFrame(schema=schema)]
-    long = short = 0
+    names = [plain_name(name) for name in header]
+    first_cells = {name.strip().casefold() for name in header}
+    long = short = headers = torn = 0
     while batch := list(islice(rows, ROWS_AT_ONCE)):
+        repeats = [row for row in batch if row[0].strip().casefold() in first_cells and _is_header(row, names)]
+        if repeats:
+            same = [
+                row
+                for row in repeats
+                if all(plain_name(cell) in {"", name} for cell, name in zip(row, names, strict=False))
+            ]
+            headers, torn = headers + len(same), torn + len(repeats) - len(same)
+            batch = [row for row in batch if row not in repeats]
         long += sum(any(cell.strip() for cell in row[width:]) for row in batch)
         short += sum(len(row) < width for row in batch)
         padded = [[*row[:width], *[None] * (width - len(row))] for row in batch]
         parts.append(pl.DataFrame(padded, schema=schema, orient="row"))
-    return pl.concat(parts), long, short
+    return _Body(pl.concat(parts), long, short, headers, torn)
+
+
+def _is_header(row: Sequence[str], names: Sequence[str]) -> bool:
+    """Whether a row holds names of columns and nothing else, as the header of a further table does."""
+    cells = [plain_name(cell) for cell in row if cell.strip()]
+    return len(cells) >= min(2, len(names)) and len(set(cells)) == len(cells) and set(cells) <= set(names)
 
 
 def _separator(path: Path, text: str, known: Collection[str]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -11,6 +11,7 @@ from cohorts.errors import Reason, UnreadableImage
 from cohorts.naming import plain_id, plain_text
 
 AMBIGUOUS, NONE = -1, -2
+MANY_FOLDERS = 1000
 WHOLE, END, NAME, ID = "whole path", "end of the path", "file name", "identifier"
 SUFFIXES = {".dcm", ".dicom", ".png", ".jpg", ".jpeg", ".tif", ".tiff", ".nii", ".gz"}
 
@@ -41,11 +42,15 @@ class Fit(NamedTuple):
         row: its number, or ``AMBIGUOUS`` or ``NONE``.
         weak: other files may fit as well.
         way: what is equal.
+        rank: of paths: what they are compared without (0: nothing), then how little of them is equal.
+        path: of paths: that of the file.
     """
 
     row: int
     weak: bool
     way: str
+    rank: tuple[int, int] = (0, 0)
+    path: str = ""
 
 
 class RowIndex:
@@ -55,7 +60,8 @@ class RowIndex:
 
     A path fits when it is equal to the file's, when one of the two is the end of the other, or when the file names
     alone are equal, provided that no two rows and no two files share a name; all of it again without suffixes, first as
-    the names are written, then with ``1.0`` as the ``1`` that it may have been.
+    the names are written, then with ``1.0`` as the ``1`` that it may have been. A row goes to one path: see
+    :class:`Join`.
 
     Args:
         kind: what the column holds.
@@ -74,7 +80,9 @@ class RowIndex:
             files = [path for key in keys for path in (*key.paths, *key.slice_paths)]
             own = [tidy(path) for path in files]
             self._unlike = _unlike(files)
-            self._paths = [_PathIndex(list(map(form, paths)), list(map(form, own))) for form in _FORMS]
+            self._paths = [
+                _PathIndex(place, list(map(form, paths)), list(map(form, own))) for place, form in enumerate(_FORMS)
+            ]
             return
         texts = [plain_id(text) for text in texts]
         for row, text in enumerate(texts):
@@ -99,24 +107,25 @@ class RowIndex:
         if path in self._unlike:
             yield Fit(AMBIGUOUS, weak=True, way=WHOLE)
         for index, form in zip(self._paths, _FORMS, strict=True):
-            for fit in index.candidates(form(path)):
-                yield fit._replace(weak=True) if form is _numbered else fit  # 1.0 may be another file than 1
+            yield from index.candidates(path, form(path), number=form is _numbered)
 
     def _certain(self, path: str) -> Iterator[Fit]:
         path = tidy(path)
         if path not in self._unlike:
             for index, form in zip(self._paths, _FORMS, strict=True):
                 if form is not _numbered:
-                    yield from index.certain(form(path))
+                    yield from index.certain(path, form(path))
 
     def _of_id(self, name: str) -> Fit:
         return Fit(self._ids.get(plain_id(name), NONE), weak=False, way=ID)
 
 
 class _PathIndex:
-    """Rows by path, by the ends of their paths, and by name where names identify."""
+    """Rows by path, by the ends of their paths, and by name where names identify; all of these in one form."""
 
-    def __init__(self, rows: Sequence[str], files: Sequence[str]) -> None:
+    def __init__(self, form: int, rows: Sequence[str], files: Sequence[str]) -> None:
+        self._form = form
+        self._without = " without suffix" if form else ""
         self._whole: dict[str, int] = {}
         self._ends: dict[str, int] = {}
         names: dict[str, int] = {}
@@ -131,22 +140,34 @@ class _PathIndex:
         identify = AMBIGUOUS not in names.values() and max(of_files.values(), default=0) == 1
         self._names = names if identify else {}
 
-    def certain(self, path: str) -> Iterator[Fit]:
-        yield Fit(self._whole.get(path, NONE), weak=False, way=WHOLE)
-        yield Fit(self._ends.get(path, NONE), weak=False, way=END)  # the table's paths start above the source
+    def certain(self, file: str, path: str, *, number: bool = False) -> Iterator[Fit]:
+        """Rows that fit a file, which has this path in the form of the index, by the whole of it.
 
-    def candidates(self, path: str) -> Iterator[Fit]:
-        yield from self.certain(path)
+        ``number``: its name is a number, and ``1.0`` may be another file than ``1``.
+        """
+        yield self._fit(self._whole.get(path, NONE), WHOLE, -MANY_FOLDERS, file, weak=number)
+        yield self._fit(
+            self._ends.get(path, NONE), END, -path.count("/"), file, weak=number
+        )  # the table's start above the source
+
+    def candidates(self, file: str, path: str, *, number: bool = False) -> Iterator[Fit]:
+        """The same, then those that fit by less of the path."""
+        yield from self.certain(file, path, number=number)
         for end in _ends(path):
-            yield Fit(self._whole.get(end, NONE), weak=True, way=END)  # the table's paths start below the source
-        yield Fit(self._names.get(_name(path), NONE), weak=True, way=NAME)
+            yield self._fit(self._whole.get(end, NONE), END, MANY_FOLDERS, file)  # the table's start below the source
+        yield self._fit(self._names.get(_name(path), NONE), NAME, MANY_FOLDERS, file)
+
+    def _fit(self, found: int, way: str, less: int, file: str, *, weak: bool = True) -> Fit:
+        return _NO_FIT if found == NONE else Fit(found, weak, way + self._without, (self._form, less), file)
 
 
 class Join:
     """The rows of each file: one, or those of the slices of a volume.
 
     A volume has the row that fits it as a whole, and the rows of its slices: all of them where none fits the whole,
-    else those that are certain.
+    else those that are certain. A row that some file has as it is written belongs to no file that has it without suffix
+    only; of two that have it without suffix, or by the end of their paths, the surer one has it and the other is
+    ambiguous, and both are where neither is surer.
 
     Args:
         index: the rows.
@@ -159,18 +180,28 @@ class Join:
     def __init__(self, index: RowIndex, keys: Sequence[FileKey]) -> None:
         found = [_fits_of(index, key) for key in keys]
         self._fits = [fits for fits, _ in found]
-        files: dict[int, set[int]] = {}  # row → files that it fits
+        files: _Files = {}
         for number, fits in enumerate(self._fits):
             for fit in fits:
-                files.setdefault(fit.row, set()).add(number)
-        self._rows = [self._settled(fits, files) for fits in self._fits]
+                of_row = files.setdefault(fit.row, {})
+                of_row[number] = min(fit, of_row.get(number, fit), key=_rank)
+        as_written = {row for row, fits in files.items() if row >= 0 and any(map(_is_as_written, fits.values()))}
+        self._fits = [[fit for fit in fits if _is_as_written(fit) or fit.row not in as_written] for fits in self._fits]
+        for row in as_written:
+            files[row] = {number: fit for number, fit in files[row].items() if _is_as_written(fit)}
+        self._rows = [self._settled(number, fits, files) for number, fits in enumerate(self._fits)]
         lacking = (_is_matched(rows) and lacks for rows, (_, lacks) in zip(self._rows, found, strict=True))
         self.total_lacking = sum(lacking)
 
     @staticmethod
-    def _settled(fits: Sequence[Fit], files: Mapping[int, set[int]]) -> tuple[int, ...]:
+    def _settled(number: int, fits: Sequence[Fit], files: _Files) -> tuple[int, ...]:
         """Different rows of a file; ``AMBIGUOUS`` alone where any of them may be another's."""
-        if any(fit.row == AMBIGUOUS or (fit.weak and len(files[fit.row]) > 1) for fit in fits):
+
+        def may_be_of_another(fit: Fit) -> bool:
+            others = (other for each, other in files[fit.row].items() if each != number)
+            return any(fit.weak or _rank(other) < _rank(fit) or _equals(other, fit) for other in others)
+
+        if any(fit.row == AMBIGUOUS or may_be_of_another(fit) for fit in fits):
             return (AMBIGUOUS,)
         return tuple(dict.fromkeys(fit.row for fit in fits))
 
@@ -235,6 +266,24 @@ def _numbered(path: str) -> str:
 _FORMS: tuple[Callable[[str], str], ...] = (str, stem, _numbered)
 
 
+_Files = dict[int, dict[int, Fit]]
+"""Row → files that it fits, and how surely at best."""
+_NO_FIT = Fit(NONE, weak=False, way="")
+
+
+def _rank(fit: Fit) -> tuple[int, int, bool]:
+    return (*fit.rank, fit.weak)
+
+
+def _is_as_written(fit: Fit) -> bool:
+    return fit.rank[0] == 0
+
+
+def _equals(one: Fit, other: Fit) -> bool:
+    """Whether two files have a row equally surely; volumes that share a folder share its row."""
+    return _rank(one) == _rank(other) and one.path != other.path
+
+
 def _unlike(paths: Sequence[str]) -> set[str]:
     """Tidy paths that different paths have."""
     different = set(paths)
@@ -242,7 +291,7 @@ def _unlike(paths: Sequence[str]) -> set[str]:
 
 
 def _first(fits: Iterable[Fit]) -> Fit:
-    return next((fit for fit in fits if fit.row >= AMBIGUOUS), Fit(NONE, weak=False, way=""))
+    return next((fit for fit in fits if fit.row >= AMBIGUOUS), _NO_FIT)
 
 
 def _fits_of(index: RowIndex, key: FileKey) -> tuple[list[Fit], bool]:

@@ -7,10 +7,11 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Literal, Protocol
 
 from cohorts.records import LABEL_PREFIX
+from cohorts.tables.cells import is_uncertain
 
 Form = Literal["none", "names", "lists", "numbers", "flag", "columns"]
 Stated = dict[str, bool | None]
-Meaning = Callable[[str], bool | None]
+Meaning = Callable[[str, str], bool | None]
 
 
 class Labels(Protocol):
@@ -99,8 +100,8 @@ class ColumnLabels:
 
     Args:
         cells: column → text of each row.
-        nothing: columns that state, where they are 1, that what is not stated is absent.
-        meaning: text of a cell → what it states.
+        nothing: columns that state, where they are 1, that what is not stated, nor uncertain, is absent.
+        meaning: column and text of a cell → what it states.
         form: one column (``flag``) or several (``columns``).
         beside: columns that may be 1 beside those of nothing. A row in which any other is contradicts itself, and
             states nothing.
@@ -110,7 +111,7 @@ class ColumnLabels:
         self,
         cells: Mapping[str, list[str]],
         nothing: Collection[str],
-        meaning: Callable[[str], bool | None],
+        meaning: Meaning,
         form: Form,
         beside: Collection[str] = (),
     ) -> None:
@@ -121,8 +122,7 @@ class ColumnLabels:
         self.names = tuple(self._column_of)
         self._nothing = tuple(nothing)
         self._cells = cells
-        texts = {cell for column in cells.values() for cell in set(column)}
-        self._meaning = {cell: meaning(cell) for cell in texts}
+        self._meaning = {name: {cell: meaning(name, cell) for cell in set(column)} for name, column in cells.items()}
 
     def of(self, row: int) -> Stated:
         """What a row states about each label."""
@@ -144,7 +144,7 @@ class ColumnLabels:
         return sum(total for cells, total in rows.items() if self._contradict(self._values(cells)))
 
     def _values(self, cells: Sequence[str]) -> Stated:
-        return dict(zip(self._cells, map(self._meaning.__getitem__, cells), strict=True))
+        return {name: self._meaning[name][cell] for name, cell in zip(self._cells, cells, strict=True)}
 
     def _contradict(self, values: Stated) -> bool:
         return any(values[name] for name in self._nothing) and any(values[name] for name in self._findings)
@@ -155,5 +155,9 @@ class ColumnLabels:
             return dict.fromkeys(self.names)
         stated = {name: values[self._column_of[name]] for name in self.names}
         if any(values[column] is True for column in self._nothing):
-            return {name: False if value is None else value for name, value in stated.items()}
+            doubtful = {name for name, cell in zip(self._cells, cells, strict=True) if is_uncertain(cell)}
+            return {
+                name: False if value is None and self._column_of[name] not in doubtful else value
+                for name, value in stated.items()
+            }
         return stated

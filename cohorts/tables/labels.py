@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import chain
 
 from cohorts.errors import InputError
@@ -18,6 +18,7 @@ from cohorts.records import LABEL_PREFIX
 from cohorts.tables.age_names import says_age, says_birth
 from cohorts.tables.cells import (
     CLEAR_SHARE,
+    NEUTRAL,
     STATED,
     WORDS,
     YES_OR_NO,
@@ -30,6 +31,7 @@ from cohorts.tables.cells import (
     number_of,
     one_spelling,
     stated_text,
+    yes_and_no,
 )
 from cohorts.tables.columns import NEVER_LABELS, USUAL_NAMES, Columns
 from cohorts.tables.label_forms import CellLabels, ColumnLabels, Form, Labels, NoLabels
@@ -125,7 +127,7 @@ def _of_one_column(columns: Columns, column: str, options: IngestOptions, remark
 
 
 def _says_yes_and_no(counts: Counter[str], *, named: bool) -> bool:
-    """Whether a column says yes in some cells and no in others, in words of one language or another, and little else.
+    """Whether a column says yes in some cells and no in others, in words of one language, and little else.
 
     Its name is the label then, not its words.
 
@@ -133,10 +135,36 @@ def _says_yes_and_no(counts: Counter[str], *, named: bool) -> bool:
         counts: text of a cell → how often it is there.
         named: somebody asked for this column, so that *positive* and *negative* are no classes.
     """
-    words = {**YES_OR_NO, **(WORDS if named else {})}
-    other = sum(n for cell, n in counts.items() if flag(cell, {**STATED, **words}) is None and not is_uncertain(cell))
+    spoken = yes_and_no(counts)
+    words = {**spoken, **(WORDS if named else {})}
+    every = {**(NEUTRAL if spoken else STATED), **words}
+    other = sum(n for cell, n in counts.items() if flag(cell, every) is None and not is_uncertain(cell))
     said = {flag(cell, words) for cell in counts}
     return {True, False} <= said and other < YES_OR_NO_SHARE * sum(counts.values())
+
+
+def _words_of(columns: Mapping[str, Mapping[str, int]]) -> dict[str, dict[str, bool]]:
+    """Column → the words that state its label: those of one language alone, which is its own or that of the others.
+
+    Where no column holds yes as well as no, a word for yes counts where nothing else stands in its column.
+
+    Args:
+        columns: of labels → text of a cell → how often it is there.
+    """
+    own = {name: yes_and_no(counts) for name, counts in columns.items()}
+    everywhere: Counter[str] = Counter()
+    for name, counts in columns.items():
+        everywhere.update({} if own[name] else counts)
+    others = next((words for words in own.values() if words), {}) or yes_and_no(everywhere)
+    found = {}
+    for name, counts in columns.items():
+        spoken = own[name] or others
+        stated = {**WORDS, **(NEUTRAL if own[name] else STATED), **spoken}
+        alone = {plain_id(cell).casefold() for cell in counts}
+        if not spoken and alone and all(YES_OR_NO.get(word) for word in alone):
+            stated.update(dict.fromkeys(alone, True))
+        found[name] = stated
+    return found
 
 
 class _NoLabels(Exception):
@@ -254,10 +282,10 @@ def _parts(counts: Counter[str], separators: Separators) -> tuple[dict[str, list
 
 def _of_columns(columns: Columns, names: Sequence[str], options: IngestOptions, remarks: list[str]) -> Labels:
     policy = {"missing": None, "present": True, "absent": False}[options.uncertain]
-    words = {**YES_OR_NO, **WORDS, **STATED}
+    words_of = _words_of({name: columns.counts(name) for name in names})
     cells = {}
     for name in names:
-        counts = columns.counts(name)
+        counts, words = columns.counts(name), words_of[name]
         strange = sum(n for cell, n in counts.items() if flag(cell, words) is None and not is_uncertain(cell))
         if counts and strange == sum(counts.values()):
             raise InputError(
@@ -273,7 +301,7 @@ def _of_columns(columns: Columns, names: Sequence[str], options: IngestOptions, 
     labels = ColumnLabels(
         cells,
         without,
-        lambda cell: policy if is_uncertain(cell) else flag(cell, words),
+        lambda name, cell: policy if is_uncertain(cell) else flag(cell, words_of[name]),
         "columns" if len(names) > 1 else "flag",
         {name for name in names if plain_name(name.removeprefix(LABEL_PREFIX)) in NO_FINDINGS},
     )

@@ -9,6 +9,9 @@ from typing import NamedTuple
 
 from cohorts.tables.cells import folded
 
+_ALIKE = {"|": "|｜", ";": ";；", ",": ",，、､"}
+"""Sign → itself and what stands for it in other scripts."""
+_PLAIN = str.maketrans({each: sign for sign, alike in _ALIKE.items() for each in alike})
 _SURE = ("|", ";")  # no name holds them, but names hold commas (*fracture, healed*)
 
 
@@ -31,7 +34,7 @@ class Separators(NamedTuple):
 
 
 def list_separators(counts: Mapping[str, int], known: Iterable[str] = ()) -> Separators:
-    """The separators of lists in a column: ``|`` or ``;``, else a comma whose parts recur.
+    """The separators of lists in a column: ``|`` or ``;``, else a comma whose parts recur; in any script.
 
     Where no cell holds ``|`` or ``;``, a comma separates where at least half of the parts that it makes are in other
     cells too. Where cells hold several of the three, a further one separates as well when every piece that it makes is
@@ -48,7 +51,22 @@ def list_separators(counts: Mapping[str, int], known: Iterable[str] = ()) -> Sep
         (('|',), ())
         >>> list_separators({"a, b": 9, "a": 2, "b": 2, "a; b": 1}).signs
         (';', ',')
+        >>> list_separators({"肺炎、胸水": 1, "肺炎": 1, "胸水": 1}).signs
+        ('、',)
     """
+    plain: Counter[str] = Counter()
+    for cell, total in counts.items():
+        plain[cell.translate(_PLAIN)] += total
+    found = _of_plain(plain, [name.translate(_PLAIN) for name in known])
+    written = {sign for cell in counts for sign in cell}
+
+    def as_written(signs: Iterable[str]) -> tuple[str, ...]:
+        return tuple(each for sign in signs for each in _ALIKE[sign] if each in written)
+
+    return Separators(as_written(found.signs), as_written(found.doubtful), found.mixed)
+
+
+def _of_plain(counts: Mapping[str, int], known: Iterable[str]) -> Separators:
     often = {sign: sum(total for cell, total in counts.items() if sign in cell) for sign in _SURE}
     sure = sorted((sign for sign in _SURE if often[sign]), key=lambda sign: -often[sign])
     signs, labels = sure[:1], set(map(folded, known))
@@ -68,14 +86,18 @@ def list_separators(counts: Mapping[str, int], known: Iterable[str] = ()) -> Sep
 
 def total_unparted(counts: Mapping[str, int], separator: str) -> int:
     """Cells that one separator, which was named, leaves with known labels that another sign parts."""
-    parts = {folded(part) for cell in counts for part in _split(cell, (separator,))}
+    parts = {_folded(part) for cell in counts for part in _split(cell, (separator,))}
     others = [sign for sign in (*_SURE, ",") if sign not in separator]
 
     def is_list(part: str) -> bool:
         return any(sign in part and _pieces(part, sign) <= parts - {part} for sign in others)
 
     lists = {part for part in parts if is_list(part)}
-    return sum(total for cell, total in counts.items() if lists.intersection(map(folded, _split(cell, (separator,)))))
+    return sum(total for cell, total in counts.items() if lists.intersection(map(_folded, _split(cell, (separator,)))))
+
+
+def _folded(part: str) -> str:
+    return folded(part.translate(_PLAIN))
 
 
 def _split(cell: str, signs: Iterable[str]) -> list[str]:

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Literal
 
 from cohorts.errors import InputError, Reason, UnreadableImage
-from cohorts.naming import CELL_SPLITS, plain_id
+from cohorts.naming import cell_split, plain_id
 from cohorts.options import IngestOptions
-from cohorts.records import AttributeSpec
+from cohorts.records import HELD_OUT_FIRST, LEFT_OUT_SPLIT, AttributeSpec
 from cohorts.tables.attributes import UNITS, find_attributes
 from cohorts.tables.columns import USUAL_ATTRIBUTES, USUAL_NAMES, Columns
 from cohorts.tables.file import TableFile, read_parts, read_table
@@ -49,7 +49,8 @@ class RowContent:
         patient: id, as :func:`~cohorts.naming.plain_id` has it; empty when none is stated.
         study: the same of the study.
         text: report or caption.
-        split: ``train``, ``val``, ``gate`` or ``test`` where the table has splits already; else empty.
+        split: ``train``, ``val``, ``gate`` or ``test`` where the table has splits already, the most held-out one of
+            several rows; else empty.
     """
 
     labels: dict[str, bool | None] = field(default_factory=dict)
@@ -95,10 +96,12 @@ class Table:
         self._ids = {role: self._columns.ids(role) for role in ("path", "patient", "study", "uid")}
         self._raw = {role: self._columns.raw(role) for role in ("text", "mask")}
         splits = [] if not self.has_splits else self._columns.cells(str(self._columns.roles["split"]))
-        self._splits = [CELL_SPLITS.get(cell.casefold(), "") for cell in splits] or [""] * len(self)
+        split_of = {cell: cell_split(cell) for cell in set(splits)}
+        self._splits = [split_of[cell] for cell in splits] or [""] * len(self)
         self._join: Join | None = None
         self._way: _Way | None = None
         self._total_files = 0
+        self._boxes: list[list[str]] | None = None
         self._groups: Groups = {}
         self._torn: Groups = {}
         self._of_volume: Collection[int] = ()
@@ -254,15 +257,26 @@ class Table:
             patient=self._stated(self._ids["patient"], rows),
             study=self._stated(self._ids["study"], rows),
             text=self._stated(self._raw["text"], rows) or None,
-            split=self._stated(self._splits, rows),
+            split=next(iter(self._splits_of(rows)), ""),
         )
 
-    def who(self, row: int) -> tuple[str, str, str]:
-        """Patient, study and split of the image of a row; empty where none is stated."""
+    def states_several(self, row: int) -> bool:
+        """Whether the rows of an image differ in labels or boxes, so that each may be of a part of it."""
         rows = self._groups.get(row, (row,))
-        columns = (self._ids["patient"], self._ids["study"], self._splits)
-        patient, study, split = (self._stated(column, rows) for column in columns)
-        return patient, study, split
+        if len(rows) > 1 and self._boxes is None:
+            self._boxes = [self._columns.cells(column) for column in self._columns.others(self._used())[0]]
+        boxes = self._boxes or ()
+        return len({(*self._labels.of(each).values(), *(box[each] for box in boxes)) for each in rows}) > 1
+
+    def who(self, row: int) -> tuple[str, str, tuple[str, ...]]:
+        """Patient, study and all splits that the rows of an image state, the most held-out first; empty without any."""
+        rows = self._groups.get(row, (row,))
+        patient, study = (self._stated(self._ids[role], rows) for role in ("patient", "study"))
+        return patient, study, self._splits_of(rows)
+
+    def _splits_of(self, rows: Sequence[int]) -> tuple[str, ...]:
+        stated = {self._splits[row] for row in rows}
+        return tuple(split for split in (LEFT_OUT_SPLIT, *HELD_OUT_FIRST) if split in stated)
 
     def mask_cell(self, row: int) -> str:
         """Path of the mask that a row names, with forward slashes; empty when it names none."""
@@ -371,13 +385,17 @@ class Table:
         disagreeing: Counter[str] = Counter()
         for rows in self._groups.values():
             disagreeing.update(f.column for f in self._found if agreed(f.of(row) for row in rows)[1])
-            for role, cells in (("study", self._ids["study"]), ("text", self._raw["text"]), ("split", self._splits)):
+            for role, cells in (("study", self._ids["study"]), ("text", self._raw["text"])):
                 disagreeing[str(self._columns.roles[role])] += agreed(cells[row] for row in rows)[1]
-        return [
+        said = [
             f"column {column!r}: rows of {total} images contradict each other and are not stated"
             for column, total in disagreeing.items()
             if total
         ]
+        if several := sum(len(self._splits_of(rows)) > 1 for rows in self._groups.values()):
+            column = self._columns.roles["split"]
+            said.append(f"column {column!r}: rows of {several} images name several splits, see split_conflicts")
+        return said
 
     @staticmethod
     def _stated(cells: Sequence[str], rows: Sequence[int]) -> str:

@@ -7,8 +7,8 @@ import pytest
 from cohorts.identity import IdentityKey, SplitFractions
 from cohorts.ingestion.repeats import Repeats
 from cohorts.ingestion.sharers import Sharers
-from cohorts.ingestion.splits import HELD_OUT_FIRST, Division
-from cohorts.records import Split
+from cohorts.ingestion.splits import Division
+from cohorts.records import HELD_OUT_FIRST, Split
 
 KEY = IdentityKey(bytes(range(32)))
 

@@ -11,7 +11,7 @@ import pytest
 from cohorts.errors import InputError
 from cohorts.export import export_cohort
 from cohorts.store import Cohort
-from tests.cohorts.files import images_by_path, reasons, structure, take_in, write_png
+from tests.cohorts.files import images_by_path, reasons, structure, take_in, uid, write_png, write_series
 
 
 def splits_by_path(result_folder: Path, cohort: Cohort) -> dict[str, str]:
@@ -131,3 +131,77 @@ def test_export_and_ingestion_keep_what_is_in_no_split(tmp_path: Path) -> None:
     again = take_in(tmp_path / "x", tmp_path / "d", near_duplicates="mark")
     digests = [dict(c.manifest.select("digest", "split").iter_rows()) for c in (first.cohort, again.cohort)]
     assert digests[0] == digests[1]
+
+
+@pytest.mark.parametrize("source_splits", ["auto", "use"])
+def test_rows_of_one_image_that_name_two_splits_hold_it_out_or_refuse_it(tmp_path: Path, source_splits: str) -> None:
+    lines = ["file,patient_id,label,x,y,width,height,split"]
+    for number in range(40):
+        write_png(tmp_path / "s" / f"{number}.png", structure(number))
+        lines.append(f"{number}.png,p{number},a,1,1,2,2,{'train' if number < 38 else 'test'}")
+        lines += [f"{number}.png,p{number},b,3,3,2,2,{'test' if number else 'val'}"] if number < 3 else []
+        lines += [f"{number}.png,p{number},b,5,5,2,2,"] if number < 5 else []
+    (tmp_path / "s" / "t.csv").write_text("\n".join(lines) + "\n")
+    result = take_in(tmp_path / "s", tmp_path / "c", source_splits=source_splits)
+    found = splits_by_path(result.private_folder, result.cohort)
+    assert {int(Path(path).stem) for path, split in found.items() if split == "test"} == {1, 2, 38, 39}
+    assert {int(Path(path).stem) for path, split in found.items() if split == "val"} == {0}
+    assert "column 'split': rows of 3 images name several splits, see split_conflicts" in result.understood
+    assert any(line.startswith("3 patients lie in several splits of the source; all their") for line in result.warnings)
+    refused = take_in(tmp_path / "s", tmp_path / "d", source_splits=source_splits, split_conflicts="refuse")
+    assert reasons(refused) == {"split_conflict": 3}
+    kept = splits_by_path(refused.private_folder, refused.cohort)
+    assert {int(Path(path).stem) for path, split in kept.items() if split == "test"} == {38, 39}
+
+
+def test_a_volume_of_which_one_slice_is_held_out_is_held_out(tmp_path: Path) -> None:
+    lines = ["file,bleed,split"]
+    for number in range(6):
+        write_series(
+            tmp_path / "s" / f"v{number}",
+            structure(number, (6, 24, 24), "uint16", 1000),
+            [(0, 0, place) for place in range(6)],
+            PatientID=f"P{number}",
+            StudyInstanceUID=uid("study", number),
+            SeriesInstanceUID=uid("series", number),
+        )
+        sides = ["test" if number == 5 or (number, place) == (4, 3) else "train" for place in range(6)]
+        lines += [f"v{number}/{place:03d}.dcm,{place % 2},{side}" for place, side in enumerate(sides)]
+    (tmp_path / "s" / "t.csv").write_text("\n".join(lines) + "\n")
+    result = take_in(tmp_path / "s", tmp_path / "c", spatial_dims=3, label_columns=("bleed",))
+    found = splits_by_path(result.private_folder, result.cohort)
+    assert {path.split("/")[0] for path, split in found.items() if split == "test"} == {"v4", "v5"}
+
+
+@pytest.mark.parametrize(
+    ("train", "test"),
+    [
+        ("Train set", "Test set"),
+        ("training set", "Test (internal)"),
+        ("train_images", "test_images"),
+        ("train2017", "test2017"),
+        ("trainval", "test"),
+        ("TrainSet", "TestSet"),
+    ],
+)
+def test_words_beside_the_word_for_a_split_change_nothing(tmp_path: Path, train: str, test: str) -> None:
+    lines = ["image,split"]
+    for number in range(20):
+        write_png(tmp_path / "s" / f"{number}.png", structure(number))
+        lines.append(f"{number}.png,{test if number < 5 else train}")
+    (tmp_path / "s" / "t.csv").write_text("\n".join(lines) + "\n")
+    result = take_in(tmp_path / "s", tmp_path / "c")
+    found = splits_by_path(result.private_folder, result.cohort)
+    assert {int(Path(path).stem) for path, split in found.items() if split == "test"} == set(range(5))
+
+
+def test_an_odd_cell_costs_the_cell_and_not_the_column(tmp_path: Path) -> None:
+    lines = ["image,split"]
+    for number in range(20):
+        write_png(tmp_path / "s" / f"{number}.png", structure(number))
+        lines.append(f"{number}.png,{'later' if number == 19 else 'test' if number < 5 else 'train'}")
+    (tmp_path / "s" / "t.csv").write_text("\n".join(lines) + "\n")
+    result = take_in(tmp_path / "s", tmp_path / "c", source_splits="use")
+    found = splits_by_path(result.private_folder, result.cohort)
+    assert {int(Path(path).stem) for path, split in found.items() if split == "test"} >= set(range(5))
+    assert "column 'split': 1 of 20 cells name no split and are not stated" in result.understood

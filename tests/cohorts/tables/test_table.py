@@ -257,6 +257,15 @@ def rows_of(cells: list[str], paths: list[str]) -> list[int | str]:
         (["1"], ["x/1.0.png"], [0]),
         (["1.0", "1"], ["1.00.png"], ["ambiguous_table_row"]),
         (["p1/2.0"], ["p1/2.0.nii.gz"], [0]),
+        (["a.png"], ["a.png", "a.jpg"], [0, "no_table_row"]),  # another file of the same stem
+        (["a.png"], ["x/a.png", "a.jpg"], [0, "no_table_row"]),
+        (["a.png", "a.jpg"], ["a.png", "a.jpg"], [0, 1]),
+        (["a"], ["a.png", "a.tif"], ["ambiguous_table_row"] * 2),  # both have it without suffix only
+        (["a.dcm"], ["a.png", "a.tif"], ["ambiguous_table_row"] * 2),
+        (["a"], ["a", "a.tif"], [0, "no_table_row"]),
+        (["a.dcm", "b.dcm"], ["x/a.png", "x/b.png"], [0, 1]),  # files that were converted
+        (["1.0"], ["1.png", "1.jpg"], ["ambiguous_table_row"] * 2),  # by number
+        (["root/x/a.png"], ["x/a.png", "a.png"], [0, "ambiguous_table_row"]),  # the longer end is surer
         (["x  1.png"], ["x 1.png", "x  1.png"], ["ambiguous_table_row"] * 2),  # two files that are read as one
     ],
 )
@@ -283,3 +292,20 @@ def test_a_header_does_not_speak_where_the_table_hid_something(tmp_path: Path) -
     csv(tmp_path / "s" / "t.csv", "\n".join(lines) + "\n")
     ages = take_in(tmp_path / "s", tmp_path / "c").cohort.attribute("age")
     assert sorted(ages, key=str) == [60.0, 60.0, 95.0, 95.0, None, None, None, None]
+
+
+def test_a_picture_beside_a_file_that_has_a_row_gets_neither_its_patient_nor_its_label(tmp_path: Path) -> None:
+    pictures(tmp_path / "s", *[f"{n}.{suffix}" for n in range(6) for suffix in ("png", "tif")])
+    rows = "".join(f"{n}.png,p{n},{'xy'[n % 2]}\n" for n in range(6))
+    csv(tmp_path / "s" / "t.csv", f"file,patient_id,label\n{rows}0.tif,q,x\n")
+    result = take_in(tmp_path / "s", tmp_path / "c")
+    assert rejections(result) == {f"{n}.tif": "no_table_row" for n in range(1, 6)}
+    assert result.cohort.manifest["patient"].n_unique() == 7
+    assert "joined by column 'file': 7 of 12 images (7 by whole path)" in result.understood
+
+
+def test_a_join_without_suffixes_is_called_so(tmp_path: Path) -> None:
+    pictures(tmp_path / "s", "a.png", "b.png")
+    csv(tmp_path / "s" / "t.csv", "file,label\na.dcm,x\nb.dcm,y\n")
+    result = take_in(tmp_path / "s", tmp_path / "c")
+    assert "joined by column 'file': 2 of 2 images (2 by whole path without suffix)" in result.understood

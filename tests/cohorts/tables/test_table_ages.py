@@ -184,3 +184,43 @@ def test_what_only_says_age_keeps_its_numbers_where_nothing_is_capped(tmp_path: 
     table = one_column(tmp_path, "bone_age", ["180", "94"], attributes=("bone_age",))
     assert values(table, "bone_age") == [180.0, 94.0]  # months, in the best-known table of bone ages
     assert IngestOptions().max_age is None
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["életkor", "umur", "возр.", "Lebensjahr", "años", "anos", "yrs", "Years", "wiek", "vek", "věk", "ikä", "ålder",
+     "yaş", "tuổi", "나이", "年龄", "年齢", "usia", "Alter", "edad_paciente"],
+)  # fmt: skip
+def test_ages_of_any_language_are_capped(tmp_path: Path, name: str) -> None:
+    table = one_column(tmp_path, name, ["95", "97", "30", "41"], max_age=89, attributes=(name,))
+    assert values(table, table.attributes[0].name) == [90.0, 90.0, 30.0, 41.0]
+
+
+@pytest.mark.parametrize(
+    "name", ["Jahrgang", "yob", "birth year", "YearOfBirth", "rok_urodzenia", "födelseår", "data_nasc", "doğum yılı"]
+)
+def test_years_of_birth_of_any_language_are_refused_where_ages_are_capped(tmp_path: Path, name: str) -> None:
+    with pytest.raises(InputError, match="says when people were born"):
+        one_column(tmp_path, name, ["1930", "1931", "1990", "1985"], max_age=89, attributes=(name,))
+
+
+@pytest.mark.parametrize("name", ["pack_years", "years_smoking", "year", "veka", "sensor", "canos"])
+def test_years_of_something_are_no_ages(name: str) -> None:
+    assert not says_age(name)
+    assert not says_birth(name)
+
+
+def test_a_letter_for_a_sex_is_no_unit(tmp_path: Path) -> None:
+    table = one_column(tmp_path, "age", ["45M", "32F", "51 m", "60", "12 months"])
+    assert values(table, "age") == [None, None, None, 60.0, 1.0]
+    assert table.remarks() == [
+        "column 'age': 3 cells hold a number with a letter for a sex, such as 45M beside 32F, and are not stated"
+    ]
+    assert values(one_column(tmp_path, "age", ["6M", "30Y", "9M", "60"]), "age") == [0.5, 30.0, 0.75, 60.0]
+
+
+def test_points_that_are_proven_to_separate_thousands_are_no_decimal_ones(tmp_path: Path) -> None:
+    cells = ["1.234.567", "1.007", "100", "3.021", *map(str, range(200, 240))]
+    table = one_column(tmp_path, "volume", cells, attributes=("volume:continuous",))
+    assert values(table, "volume") == [None, None, 100.0, None, *map(float, range(200, 240))]
+    assert values(one_column(tmp_path, "volume", ["1.007", "100"], attributes=("volume",)), "volume") == [1.007, 100.0]

@@ -267,3 +267,31 @@ def test_the_name_of_a_table_is_no_pattern(tmp_path: Path, name: str) -> None:
     frame.write_parquet(folder / name) if name.endswith("parquet") else frame.write_csv(folder / name)
     pl.DataFrame({"image": ["c.png"], "label": ["z"]}).write_parquet(folder / "t1.parquet")
     assert read_table(folder / name).frame.equals(frame)
+
+
+def test_a_second_header_in_the_same_order_is_no_row(tmp_path: Path) -> None:
+    text = (
+        "file,patient_id,label\n0.png,p0,a\nfile,patient_id,label\n1.png,p1,b\nFile, Patient ID,Label\n2.png,p2,file\n"
+    )
+    table = read(tmp_path / "t.csv", text)
+    assert len(table) == 3
+    assert table.labels == ("a", "b", "file")
+    assert table.remarks() == ["2 lines repeat the column names and are no rows: files that were put together"]
+
+
+@pytest.mark.parametrize(
+    "second", ["file,label,sex,patient_id", "patient_id,file,sex,label", "file,label", "Label,File,,"]
+)
+def test_a_second_header_in_another_order_stops_in_one_line(tmp_path: Path, second: str) -> None:
+    rows = "".join(f"{n}.png,p{n},{'ab'[n % 2]},F\n" for n in range(60))
+    with pytest.raises(
+        InputError, match=r"repeats the column names in another order: two tables in one file"
+    ) as raised:
+        read(tmp_path / "t.csv", f"file,patient_id,label,sex\n{rows}{second}\n60.png,a,M,p60\n")
+    assert "\n" not in str(raised.value)
+
+
+def test_rows_that_hold_a_column_name_are_rows(tmp_path: Path) -> None:
+    table = read(tmp_path / "t.csv", "file,label,view\nfile,mass,AP\nlabel,cyst,view\n2.png,label,view\n")
+    assert len(table) == 3
+    assert table.remarks() == []

@@ -79,7 +79,7 @@ def test_words_for_yes_and_no_are_one_label_of_their_columns_name(
 def test_several_columns_of_words_are_labels(tmp_path: Path) -> None:
     table = read(
         tmp_path / "t.csv",
-        "image,pneumonia,edema\na.png,ja,nein\nb.png,nein,oui\n",
+        "image,pneumonia,edema\na.png,ja,nein\nb.png,nein,ja\n",
         label_columns=("pneumonia", "edema"),
     )
     assert [present(table, row) for row in range(2)] == [{"pneumonia"}, {"edema"}]
@@ -175,7 +175,7 @@ def test_a_finding_beside_no_finding_in_one_row_states_nothing_and_is_counted(tm
         {"Pneumonia": None, "Edema": None, "Support Devices": None},
         {"Pneumonia": False, "Edema": False, "Support Devices": True},
         {"Pneumonia": True, "Edema": None, "Support Devices": None},
-        {"Pneumonia": False, "Edema": False, "Support Devices": False},
+        {"Pneumonia": None, "Edema": False, "Support Devices": False},
     ]
     assert table.remarks() == ["1 rows state a finding beside 'No Finding': none of their labels is stated"]
 
@@ -321,11 +321,11 @@ def test_rows_of_a_series_are_united_for_its_volume_and_not_for_its_slices(tmp_p
         slices.row_of(0)
 
 
-def test_a_column_of_splits_is_one_only_when_every_cell_is(tmp_path: Path) -> None:
+def test_a_column_of_splits_is_one_only_when_half_of_its_cells_are(tmp_path: Path) -> None:
     table = read(tmp_path / "t.csv", "image,set\na.png,Training\nb.png,valid\nc.png,TEST\nd.png,\ne.png,gate\n")
     assert [table.content(row).split for row in range(5)] == ["train", "val", "test", "", "gate"]
     assert table.has_splits
-    other = read(tmp_path / "t.csv", "image,set\na.png,train\nb.png,B\n")
+    other = read(tmp_path / "t.csv", "image,set\na.png,train\nb.png,B\nc.png,A\n")
     assert not other.has_splits
     assert other.content(0).split == ""
     with pytest.raises(InputError, match=r"column 'set' .* 1 cells that name no split"):
@@ -350,3 +350,55 @@ def test_one_stray_separator_does_not_read_the_other_cells_anew(tmp_path: Path, 
     clean = labelled(tmp_path, [*cells, "Edema, Mass"])
     assert labelled(tmp_path, [*cells, f"Edema{separators}Mass"]) == clean
     assert set(clean[0]) == {"Edema", "Mass", "Cyst"}
+
+
+@pytest.mark.parametrize(
+    ("yes", "no", "other"),
+    [
+        ("yes", "no", "NE"),  # not evaluable
+        ("ja", "nein", "NE"),
+        ("Yes", "No", "ne"),
+        ("oui", "non", "NE"),
+        ("ja", "nein", "no"),
+        ("да", "нет", "ei"),
+        ("present", "absent", "NE"),
+    ],
+)
+def test_words_of_another_language_state_nothing(tmp_path: Path, yes: str, no: str, other: str) -> None:
+    cells = [yes] * 10 + [no] * 8 + [other] * 3
+    rows = "".join(f"{number}.png,{cell}\n" for number, cell in enumerate(cells))
+    table = read(tmp_path / "t.csv", f"image,effusion\n{rows}", label_columns=("effusion",))
+    stated = [table.content(row).labels["effusion"] for row in range(21)]
+    assert stated == [True] * 10 + [False] * 8 + [None] * 3
+    assert table.remarks() == ["column 'effusion': 3 cells hold neither 1, 0, -1 nor nothing and are not stated"]
+
+
+def test_points_of_the_compass_are_no_yes_and_no(tmp_path: Path) -> None:
+    rows = "".join(f"{number}.png,{('SI', 'NE', 'SW', 'NW', 'NE')[number % 5]}\n" for number in range(20))
+    assert read(tmp_path / "t.csv", f"image,finding\n{rows}").labels == ("NE", "NW", "SI", "SW")
+    pair = "".join(f"{number}.png,{('SI', 'NE')[number % 2]}\n" for number in range(20))
+    assert read(tmp_path / "t.csv", f"image,finding\n{pair}").labels == ("NE", "SI")
+
+
+def test_a_column_without_both_words_has_the_language_of_the_others(tmp_path: Path) -> None:
+    text = "image,mass,edema,cyst,tear\na.png,ja,nein,ja,NE\nb.png,nein,,NE,ja\nc.png,ja,nein,,1\n"
+    table = read(tmp_path / "t.csv", text, label_columns=("mass", "edema", "cyst", "tear"))
+    assert [table.content(0).labels[name] for name in ("mass", "edema", "cyst", "tear")] == [True, False, True, None]
+    assert [table.content(1).labels[name] for name in ("mass", "edema", "cyst", "tear")] == [False, None, None, True]
+
+
+def test_a_column_of_yes_alone_states_what_is_there(tmp_path: Path) -> None:
+    table = read(tmp_path / "t.csv", "image,mass,cyst\na.png,ja,1\nb.png,,0\n", label_columns=("mass", "cyst"))
+    assert [table.content(row).labels["mass"] for row in range(2)] == [True, None]
+    with pytest.raises(InputError, match=r"column 'mass' .* in any cell"):
+        read(tmp_path / "t.csv", "image,mass,cyst\na.png,NE,1\nb.png,NE,0\n", label_columns=("mass", "cyst"))
+
+
+def test_an_uncertain_finding_beside_no_finding_is_not_stated(tmp_path: Path) -> None:
+    text = "image,No Finding,Edema,Mass\na.png,1,-1,\nb.png,1,,0\nc.png,,1,-1\n"
+    table = read(tmp_path / "t.csv", text)
+    assert [table.content(row).labels for row in range(3)] == [
+        {"Edema": None, "Mass": False},
+        {"Edema": False, "Mass": False},
+        {"Edema": True, "Mass": None},
+    ]

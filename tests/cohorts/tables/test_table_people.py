@@ -8,6 +8,7 @@ import pytest
 
 from cohorts.errors import InputError
 from cohorts.naming import MISSING_CELLS, UNNAMED, is_nobody, plain_id, plain_name
+from tests.cohorts.files import structure, take_in, write_dicom, write_png
 from tests.cohorts.tables.written import contents, joined, read
 
 PEOPLE = "image,patient_id,study,uid,mask,label\na.png,7,70,1.2.3,m.png,x\nb.png,8,80,1.2.4,n.png,y\n"
@@ -107,3 +108,58 @@ def test_an_empty_column_hides_no_filled_one_of_its_role(tmp_path: Path, empty: 
     assert [content.patient for content in contents(table, 4)] == ["S0", "S0", "S1", "S1"]
     assert [content.attributes["age"] for content in contents(table, 4)] == [40, 41, 42, 43]
     assert "patient: column 'subject_id'" in table.understood()
+
+
+@pytest.mark.parametrize(
+    ("column", "cells"),
+    [
+        ("patient", ("yes", "no")),
+        ("patient", ("ja", "nein")),
+        ("patient", ("0", "1")),
+        ("patient_id", ("0.0", "1.0")),
+        ("Patient", ("true", "false")),
+        ("subject", ("patient", "control")),
+        ("participant", ("Case", "Healthy volunteer")),
+        ("subject", ("brain",)),
+        ("study", ("TRIAL",)),
+        ("study", ("case", "control")),
+    ],
+)
+def test_a_flag_a_role_or_one_word_for_all_names_nobody(tmp_path: Path, column: str, cells: tuple[str, ...]) -> None:
+    for number in range(8):
+        write_png(tmp_path / "s" / f"{number}.png", structure(number))
+    rows = "".join(f"{number}.png,{cells[number % len(cells)]},{'ab'[number % 2]}\n" for number in range(8))
+    (tmp_path / "s" / "t.csv").write_text(f"file,{column},label\n{rows}")
+    result = take_in(tmp_path / "s", tmp_path / "c")
+    assert result.cohort.manifest["patient"].n_unique() == 8
+    option = "study_column" if column == "study" else "patient_column"
+    (told,) = [line for line in result.understood if option in line]
+    assert told.startswith(f"column '{column}': its cells say ")
+    believed = take_in(tmp_path / "s", tmp_path / "d", **{option: column})
+    assert believed.cohort.manifest["patient"].n_unique() == len(cells)
+
+
+def test_a_role_hides_neither_the_column_of_ids_nor_the_header(tmp_path: Path) -> None:
+    rows = "".join(f"{n}.png,{'yes' if n % 2 else 'no'},S{n // 2}\n" for n in range(6))
+    table = read(tmp_path / "t.csv", f"image,patient,subject\n{rows}")
+    assert [table.content(row).patient for row in range(6)] == ["S0", "S0", "S1", "S1", "S2", "S2"]
+    for number in range(6):
+        write_dicom(
+            tmp_path / "s" / f"{number}.dcm", structure(number, (32, 32), "uint16"), PatientID=f"H{number // 2}"
+        )
+    lines = "".join(f"{n}.dcm,brain,{40 + n}\n" for n in range(6))
+    (tmp_path / "s" / "t.csv").write_text(f"image,subject,age\n{lines}")
+    assert take_in(tmp_path / "s", tmp_path / "c").cohort.manifest["patient"].n_unique() == 3
+
+
+@pytest.mark.parametrize("ids", [("P1",), ("7",), ("0", "1", "2"), ("yes-1", "no-1"), ("DA", "NE", "XK")])
+def test_ids_that_look_a_little_like_flags_are_ids(tmp_path: Path, ids: tuple[str, ...]) -> None:
+    rows = "".join(f"{n}.png,{ids[n % len(ids)]}\n" for n in range(9))
+    table = read(tmp_path / "t.csv", f"image,patient\n{rows}")
+    assert {table.content(row).patient for row in range(9)} == set(ids)
+    assert table.remarks() == []
+
+
+def test_two_people_who_are_called_0_and_1_are_two(tmp_path: Path) -> None:
+    table = read(tmp_path / "t.csv", "image,patient\na.png,0\nb.png,1\nc.png,1\n")
+    assert [table.content(row).patient for row in range(3)] == ["0", "1", "1"]

@@ -94,3 +94,27 @@ def test_sentences_are_no_labels_whatever_parts_them(tmp_path: Path) -> None:
     table = findings(tmp_path, [*cells, "lungs clear", "bones intact, lungs clear; old"])  # commas are in doubt
     assert table.labels == ()
     assert "longer than 80 characters" in table.remarks()[0]
+
+
+@pytest.mark.parametrize("sign", ["、", "；", "，", "､", "｜"])
+def test_separators_of_other_scripts_part_lists(tmp_path: Path, sign: str) -> None:
+    table = findings(tmp_path, [f"肺炎{sign}胸水", f"胸水 {sign} 結節", "肺炎", "胸水", "結節"])
+    assert [present(table, row) for row in range(3)] == [{"肺炎", "胸水"}, {"胸水", "結節"}, {"肺炎"}]
+    assert table.remarks() == []
+
+
+def test_separators_of_two_scripts_are_one_sign(tmp_path: Path) -> None:
+    table = findings(tmp_path, ["肺炎、胸水", "肺炎, 胸水", "肺炎，結節", "結節", "胸水"])
+    assert [len(present(table, row)) for row in range(5)] == [2, 2, 2, 1, 1]
+    assert table.remarks() == []
+
+
+def test_commas_of_other_scripts_are_doubted_like_commas(tmp_path: Path) -> None:
+    named = findings(tmp_path, ["骨折、治癒", "腫瘤、右", "胸水"])
+    assert named.labels == ("胸水", "腫瘤、右", "骨折、治癒")
+    with pytest.raises(InputError, match=r"lists or single names: 3 with '；' and 2 with '、'.*label_separator"):
+        findings(tmp_path, ["肺炎；胸水", "肺炎；胸水、結節", "骨折、治癒；胸水", "結節", "胸水"])
+    left = findings(tmp_path, ["骨折、治癒", "肺炎;結節", "胸水"], label_separator=";")
+    assert not any("another separator" in line for line in left.remarks())
+    left = findings(tmp_path, ["肺炎、胸水", "肺炎;胸水", "胸水"], label_separator=";")
+    assert any(line.endswith("are taken as names") for line in left.remarks())
