@@ -190,6 +190,16 @@ class RunFolder:
                 return None
         return ArtifactRef(path=str(self.path / record.output), digest=record.digest)
 
+    def require_unaltered(self, stage: Stage, name: str) -> None:
+        """Refuse a file of a stage that is not as that stage wrote it.
+
+        Raises:
+            ArtifactError: it was altered since, or nothing says how it was.
+        """
+        record = self.records().get(stage)
+        if record is None or record.marks.get(name) != artifact_mark(self.path / name):
+            raise ArtifactError(f"{self.path / name} is not as its run wrote it", "run the recipe again")
+
     def work(self, stage: Stage) -> Path:
         """Where a stage keeps checkpoints, each under a digest of its own, so that other settings find what they share.
 

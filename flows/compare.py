@@ -14,7 +14,7 @@ from cohorts.folders import publishing
 from cohorts.store import Cohort
 from conditioning.plan import PlannedImage, SamplingPlan
 from conditioning.prompt import Prompt
-from flows.artifact import REPORT_JSON
+from flows.artifact import REPORT_JSON, STAGES_FILE, RunFolder
 from flows.augment import BUNDLE_FOLDER, IMAGES_FOLDER
 from flows.progress import watcher
 from flows.verbs import refuse_existing, resumable
@@ -90,6 +90,8 @@ def _opened(folders: Sequence[Path]) -> Iterator[_Run]:
             raise InputError(f"{given} holds no {REPORT_JSON}", "give folders of run, assess or augment")
         alike = sum(other.name == place.name for other in places) > 1
         name = f"{place.parent.name}/{place.name}" if alike else place.name
+        if (place / STAGES_FILE).is_file():
+            RunFolder(place).require_unaltered("report", REPORT_JSON)
         report = PublishedReport.load(file)
         yield _Run(name, place, report, _images(place, report.quality.synthetic_digest))
 

@@ -122,13 +122,14 @@ def verify_folder(folder: Path) -> Iterator[str]:
         if not records:  # a run does without them; whoever asks whether it is whole must be told
             raise ArtifactError(f"{folder / STAGES_FILE} is damaged or names no stage", "run the recipe again")
         for stage, record in records.items():
-            part = inside(folder, record.output)
-            if (part / SCHEMA_FILE).is_file() or (part / FACTS_FILE).is_file():
-                yield from verify_folder(part)
-            elif not part.exists() or artifact_mark(part) != record.marks.get(record.output):
-                raise ResourceError(f"{part} is missing or was altered", "run the recipe again")
-            else:
-                yield f"{part}: as stage {stage} made it"
+            for name in dict.fromkeys((record.output, *record.marks)):
+                part = inside(folder, name)
+                if (part / SCHEMA_FILE).is_file() or (part / FACTS_FILE).is_file():
+                    yield from verify_folder(part)
+                elif not part.exists() or artifact_mark(part) != record.marks.get(name):
+                    raise ResourceError(f"{part} is missing or was altered", "run the recipe again")
+                else:
+                    yield f"{part}: as stage {stage} made it"
     elif (folder / SCHEMA_FILE).is_file():
         cohort = Cohort.open(folder)
         cohort.verify()

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -138,3 +139,20 @@ def test_nothing_private_in_what_may_be_shared(finished: Path) -> None:
     for file in ("run.json", "report.json", "report.public.html", ".stages.json"):
         text = (run / file).read_text()
         assert not [name for name in names if name in text]
+
+
+@pytest.mark.parametrize("name", ["report.json", "report.public.html", "report.html"])
+def test_an_edited_report_is_neither_verified_nor_compared(copy: Path, name: str, one_line: Callable[..., str]) -> None:
+    """The two files that leave the house say what the gate found: nobody may say more."""
+    run = copy / "runs" / "tiny"
+    assert main(["verify", str(run)]) == 0
+    shutil.copytree(run, copy / "runs" / "other")
+    edited = (run / name).read_text().replace("inconclusive", "screened", 1)
+    assert edited != (run / name).read_text()
+    (run / name).write_text(edited)
+    assert f"{run / name} is missing or was altered" in one_line("verify", run)
+    if name == "report.json":
+        assert "is not as its run wrote it" in one_line("compare", run, copy / "runs" / "other", "--out", copy / "out")
+    assert main(["run", "tiny.yaml", "--no-prefect"]) == 0
+    assert (run / name).read_text() != edited
+    assert main(["verify", str(run)]) == 0
