@@ -5,17 +5,18 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import PurePosixPath
 
 from cohorts.errors import InputError
-from cohorts.naming import SPLIT_WORDS, is_nobody, plain_id
+from cohorts.naming import is_nobody, plain_id, split_word
 from cohorts.options import IngestOptions
 from cohorts.records import Split
 
 BY_PATTERN, BY_FOLDER, BY_SUBJECT = "patient_pattern", "folder", "BIDS subject"
 _SUBJECT = re.compile(r"sub-([A-Za-z0-9]+)")  # BIDS 1.10, "Entities"
-FOLDER_SPLITS = {word: split for word, split in SPLIT_WORDS.items() if word not in {"tr", "ts", "dev"}}
-"""Words of a split that a folder may have; the short ones may as well be somebody's initials."""
+_INITIALS = {"tr", "ts", "dev"}  # words of splits that may as well be somebody's
+_NO_YEAR = re.compile(r"(?<!\d)(?!(?:19|20)\d\d(?!\d))\d")  # test07 may be the seventh person of a test
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,13 +61,31 @@ def folder_names(paths: Sequence[str]) -> FolderNames:
         paths: relative POSIX paths.
     """
     parents = [PurePosixPath(path).parts[:-1] for path in paths]
-    splits = [
-        next((FOLDER_SPLITS[part.lower()] for part in parts if part.lower() in FOLDER_SPLITS), None)
-        for parts in parents
-    ]
-    levels = [tuple(part for part in parts if part.lower() not in FOLDER_SPLITS) for parts in parents]
+    splits = [split_by_path(path) for path in paths]
+    levels = [levels_of(path) for path in paths]
     subjects = [next((match[1] for part in parts if (match := _SUBJECT.fullmatch(part))), None) for parts in parents]
     return FolderNames(tuple(levels), tuple(splits), tuple(subjects))
+
+
+@lru_cache(maxsize=4096)
+def split_by_folder(name: str) -> Split | None:
+    """The split that the name of a folder says.
+
+    Example:
+        >>> [split_by_folder(name) for name in ("train2017", "Test_images", "test07", "TS", "benign")]
+        ['train', 'test', None, None, None]
+    """
+    return None if name.casefold() in _INITIALS or _NO_YEAR.search(name) else split_word(name)
+
+
+def split_by_path(path: str) -> Split | None:
+    """The split that the folders above a file say, the highest first."""
+    return next((split for part in PurePosixPath(path).parts[:-1] if (split := split_by_folder(part))), None)
+
+
+def levels_of(path: str) -> tuple[str, ...]:
+    """Names of the folders above a file, those of splits aside."""
+    return tuple(part for part in PurePosixPath(path).parts[:-1] if split_by_folder(part) is None)
 
 
 def named_by_path(names: FolderNames, number: int, path: str, options: IngestOptions) -> list[tuple[str, str]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -36,7 +36,8 @@ class Planned:
         study: normalised study id of the table.
         case: what several files of one examination share, such as the channels of nnU-Net.
         split: the split that the source gives it; of several the most held-out one.
-        splits: all that its rows in the table give it.
+        splits: all that folders, or else its rows in the table, give it.
+        disagreeing: attributes about which the headers of its slices disagree: they are not stated.
         left_out: an export of ours says that it is in none.
         order: what images are sorted by: a path, then the number of the volume in its series; by default its own path.
         sops: SOPInstanceUIDs of the slices of a volume; empty ones are spoilt.
@@ -56,6 +57,7 @@ class Planned:
     case: str = ""
     split: Split | None = None
     splits: tuple[Split, ...] = ()
+    disagreeing: tuple[str, ...] = ()
     left_out: bool = False
     order: tuple[str, int] = ("", 0)
     sops: tuple[str, ...] = ()
@@ -158,8 +160,33 @@ def group_files(
     for volume in volumes:
         paths = tuple(head.path for head in volume.heads)
         sops = tuple("" if head.dicom is None else head.dicom.sop for head in volume.heads)
-        planned.append(Planned(paths, volume.heads[0], volume.affine, volume.spacing_mm, order=volume.order, sops=sops))
+        head, disagreeing = _common_head(volume.heads)
+        planned.append(
+            Planned(
+                paths,
+                head,
+                volume.affine,
+                volume.spacing_mm,
+                order=volume.order,
+                sops=sops,
+                disagreeing=disagreeing,
+            )
+        )
     return planned
+
+
+def _common_head(heads: Sequence[FileHead]) -> tuple[FileHead, tuple[str, ...]]:
+    """The first of several heads without the attributes about which they disagree, and the names of these."""
+    first, stated = heads[0], [head.dicom.attributes for head in heads if head.dicom is not None]
+    if first.dicom is None or all(attributes == stated[0] for attributes in stated):
+        return first, ()
+    values: dict[str, set[float | str | None]] = {}
+    for attributes in stated:
+        for name, value in attributes.items():
+            values.setdefault(name, set()).add(value)
+    common = {name: next(iter(found)) for name, found in values.items() if len(found) == 1}
+    disagreeing = tuple(name for name, found in values.items() if len(found) > 1)
+    return replace(first, dicom=replace(first.dicom, attributes=common)), disagreeing
 
 
 def _why_no_volume(head: FileHead) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import PurePosixPath
@@ -15,6 +16,7 @@ from cohorts.ingestion.folder_names import (
     ask,
     folders_above,
     named_by_path,
+    split_by_path,
 )
 from cohorts.ingestion.grouping import Planned
 from cohorts.ingestion.layout import Layout
@@ -31,6 +33,7 @@ from cohorts.tables.join import stem
 TABLE, HEADER = "the table", "DICOM header"
 SOURCES = (TABLE, BY_PATTERN, BY_FOLDER, BY_SUBJECT, HEADER)
 """What may name a patient, the surest first."""
+_ZEROS, _BETWEEN = re.compile(r"(?<!\d)0+(?=\d)"), re.compile(r"[\s_-]+")  # what tools change about an id
 MANY_STUDIES = 5  # of one person alone, above which the header's id is doubted
 BRIDGED = "another image of the same patient, which a surer source names"
 
@@ -45,7 +48,9 @@ def name_by_path(plan: Plan, names: FolderNames, layout: Layout, options: Ingest
         image.patient_source, image.patient = image.names[0] if image.names else ("", "")
         if image.patient_source in {BY_FOLDER, BY_SUBJECT}:
             places[image.patient].add(folders_above(names, number, image.patient_source, options))
-        image.split = names.splits[number]
+        sides = {split for path in image.paths if (split := split_by_path(path)) is not None}
+        image.splits = tuple(split for split in HELD_OUT_FIRST if split in sides)
+        image.split = next(iter(image.splits), None)
         if layout.dataset is not None:
             image.case = CHANNEL_ENDING.sub("", PurePosixPath(stem(image.paths[0])).name)
 
@@ -64,19 +69,20 @@ def bridge_names(plan: Plan) -> None:
     person under several names: nobody is merged, and a warning says so.
     """
     called: dict[tuple[str, str], dict[str, int]] = defaultdict(dict)
+    belongs = _belonging(plan)
     ranks = [_sureness(image) for image in plan.images]
     followed = True
     while followed:  # each one follows a surer name than its own, so that this ends
         called.clear()
-        for image, sure in zip(plan.images, ranks, strict=True):
-            for key in (*image.names, *_belongs(image)) if image.patient else ():
+        for image, sure, own in zip(plan.images, ranks, belongs, strict=True):
+            for key in (*image.names, *own) if image.patient else ():
                 called[key][image.patient] = min(sure, called[key].get(image.patient, sure))
         followed = False
         for number, image in enumerate(plan.images):
             mine = ranks[number]
             surer = (
                 {patient: sure for key in keys for patient, sure in called.get(key, {}).items() if sure < mine}
-                for keys in (image.names, _belongs(image))  # a study counts where no name does
+                for keys in (image.names, belongs[number])  # a study counts where no name does
             )
             found = next((patients for patients in surer if patients), {})
             if len(found) == 1:
@@ -94,10 +100,23 @@ def bridge_names(plan: Plan) -> None:
         )
 
 
-def _belongs(image: Planned) -> tuple[tuple[str, str], ...]:
-    """The studies and the case that an image belongs to."""
-    kinds = (("study", image.study), ("DICOM study", _study_of(image)), ("case", image.case))
-    return tuple((kind, value) for kind, value in kinds if value)
+def _belonging(plan: Plan) -> list[tuple[tuple[str, str], ...]]:
+    """The studies and the case of each image; a column of studies that several people share names no studies."""
+    people: dict[str, set[str]] = defaultdict(set)
+    for image in plan.images:
+        if image.study and image.patient:
+            people[image.study].add(image.patient)
+    is_of_one = all(len(named) == 1 for named in people.values())
+
+    def of(image: Planned) -> tuple[tuple[str, str], ...]:
+        kinds = (
+            ("study", image.study if is_of_one else ""),
+            ("DICOM study", _study_of(image)),
+            ("case", image.case),
+        )
+        return tuple((kind, value) for kind, value in kinds if value)
+
+    return [of(image) for image in plan.images]
 
 
 def _sureness(image: Planned) -> int:
@@ -167,11 +186,11 @@ def name_by_table(plan: Plan) -> None:
         if plan.table is None or image.row is None:
             continue
         patient, image.study, splits = plan.table.who(image.row)
-        image.splits = tuple(split for split in HELD_OUT_FIRST if split in splits)
+        image.splits = tuple(split for split in HELD_OUT_FIRST if split in splits) or image.splits
         contradicting += bool(splits) and image.split is not None and image.split not in splits
         if patient:
             image.patient_source, image.patient = TABLE, patient
-        image.split = next(iter(image.splits), image.split)
+        image.split = next(iter(image.splits), None)
         image.left_out = LEFT_OUT_SPLIT in splits
     if contradicting:
         plan.warnings.append(f"{contradicting} images lie in folders of another split than the table says; it counts")
@@ -179,17 +198,20 @@ def name_by_table(plan: Plan) -> None:
 
 def doubts(plan: Plan) -> list[str]:
     """What a tool may have spoilt about who the patients are, a line each, in counts: nobody is merged on a guess."""
-    checks = (_alike_ids, _undecoded_ids, _misread_ids, _shared_studies, _one_for_all)
+    checks = (_alike_ids, _undecoded_ids, _misread_ids, _shared_studies, _one_for_all, _several_sexes, _torn_headers)
     return [line for check in checks if (line := check(plan))]
 
 
 def _alike_ids(plan: Plan) -> str:
-    """Ids that differ by case or leading zeros only: a tool may have changed one person into two."""
+    """Ids that differ by case, zeros before a number or separators only: a tool may have made two of one person."""
     ids = {image.patient for image in plan.images} - {""}
-    alike = len(ids) - len({name.casefold().lstrip("0") or "0" for name in ids})
+    alike = len(ids) - len({_BETWEEN.sub("-", _ZEROS.sub("", name.casefold())) for name in ids})
     if not alike:
         return ""
-    return f"{alike} patient ids differ from another by case or leading zeros only; they count as different patients"
+    return (
+        f"{alike} patient ids differ from another by case, leading zeros or separators only; they count as different "
+        "patients"
+    )
 
 
 def _undecoded_ids(plan: Plan) -> str:
@@ -248,6 +270,29 @@ def _one_for_all(plan: Plan) -> str:
     )
 
 
+def _several_sexes(plan: Plan) -> str:
+    """Patients of whom headers state several sexes: two hospitals, or a tool, may have used one id for several."""
+    sexes: dict[str, set[float | str | None]] = defaultdict(set)
+    for image in plan.images:
+        dicom = image.head.dicom
+        if image.patient and dicom is not None and dicom.attributes.get("sex") in {"M", "F"}:
+            sexes[image.patient].add(dicom.attributes["sex"])
+    several = sum(len(stated) > 1 for stated in sexes.values())
+    if not several:
+        return ""
+    return (
+        f"headers state both sexes of {several} patients, each of which counts as one person; if several people have "
+        "the same id (of two sites, say), name patients by patient_column or patient_pattern"
+    )
+
+
+def _torn_headers(plan: Plan) -> str:
+    """Volumes whose slices state different values of an attribute."""
+    torn = [image.disagreeing for image in plan.images if image.disagreeing]
+    names = ", ".join(sorted({name for each in torn for name in each}))
+    return f"slices of {len(torn)} volumes disagree about {names}, which is not stated" if torn else ""
+
+
 def _ids_of_headers(plan: Plan) -> set[str]:
     return {name for image in plan.images for source, name in image.names if source == HEADER}
 
@@ -304,7 +349,7 @@ def divide(plan: Plan, options: IngestOptions) -> Division:
     stated = [(identity_of(image), split) for image in told for split in image.splits or (image.split,) if split]
     unmistakable = bool(stated) and len(told) == sum(not image.left_out for image in plan.images)
     if options.source_splits == "auto" and not unmistakable:
-        if stated and len({split for _, split in stated}) > 1:
+        if stated:
             plan.warnings.append(
                 f"{len(told)} of {len(plan.images)} images lie in a split of the source, which is not kept since "
                 "others lie in none; set source_splits to use or ignore"

@@ -10,7 +10,7 @@ from typing import Literal
 from cohorts.errors import InputError, Reason
 from cohorts.export import METADATA_FILE
 from cohorts.exported import export_facts, exported_images, rounding
-from cohorts.ingestion.folder_names import FolderNames, folder_names
+from cohorts.ingestion.folder_names import FolderNames, folder_names, levels_of
 from cohorts.ingestion.grouping import choose_spatial_dims, group_files
 from cohorts.ingestion.layout import Layout
 from cohorts.ingestion.masks import use_masks
@@ -171,8 +171,10 @@ def _folder_labels(plan: Plan, names: FolderNames, options: IngestOptions) -> tu
         return (), False
     if names.total_at(level) < 2:
         return (), False
-    for number, image in enumerate(plan.images):
-        image.label = names.at(number, level) or None
+    torn = Refusal(Reason.GEOMETRY, "its slices lie in folders of several classes")
+    plan.keep(lambda image: torn if len({_class_of(path, level) for path in image.paths}) > 1 else None)
+    for image in plan.images:
+        image.label = _class_of(image.paths[0], level) or None
     found = tuple(sorted({image.label for image in plan.images if image.label is not None}))
     unfit = sum(not NAME_PATTERN.fullmatch(label) for label in found)
     if unfit:
@@ -181,6 +183,11 @@ def _folder_labels(plan: Plan, names: FolderNames, options: IngestOptions) -> tu
             "rename these folders",
         )
     return found, len(found) > 1
+
+
+def _class_of(path: str, level: int) -> str:
+    names = levels_of(path)
+    return names[level] if level < len(names) else ""
 
 
 def _schema(plan: Plan, folder_labels: tuple[tuple[str, ...], bool], options: IngestOptions) -> CohortSchema:

@@ -146,7 +146,7 @@ def test_ids_that_are_nearly_equal_are_told(tmp_path: Path) -> None:
         write_dicom(tmp_path / "s" / f"{number}.dcm", structure(number, dtype="uint16", high=999), PatientID=name)
     result = take_in(tmp_path / "s", tmp_path / "c")
     assert result.cohort.manifest["patient"].n_unique() == 5
-    assert any("2 patient ids differ from another by case or leading zeros only" in line for line in result.warnings)
+    assert any("2 patient ids differ from another by case, leading zeros or separators" in w for w in result.warnings)
 
 
 def test_headers_and_tables_name_the_same_patient(tmp_path: Path) -> None:
@@ -519,3 +519,59 @@ def test_ids_that_are_marked_as_text_are_the_ids(tmp_path: Path, written: str) -
     result = take_in(tmp_path / "s", tmp_path / "c", label_columns=("nodule",))
     assert result.cohort.schema.labels == ("nodule",)
     assert set(result.cohort.manifest["patient"]) == {KEY.pseudonym("patient", f"00{n}") for n in range(4)}
+
+
+def test_both_sexes_under_one_id_are_told(tmp_path: Path) -> None:
+    for number, site in enumerate(("A", "B")):
+        stated = {"PatientID": "1", "PatientSex": "MF"[number], "StudyInstanceUID": uid(site)}
+        write_dicom(tmp_path / "s" / site / "1.dcm", structure(number, dtype="uint16", high=999), **stated)
+    result = take_in(tmp_path / "s", tmp_path / "c")
+    assert result.cohort.manifest["patient"].n_unique() == 1
+    assert any("both sexes of 1 patients" in line for line in result.warnings)
+
+
+@pytest.mark.parametrize("ids", [("AB-12", "AB 12"), ("PAT-007", "PAT-7"), ("ab_1", "AB-1")])
+def test_ids_that_a_tool_may_have_changed_are_told(tmp_path: Path, ids: tuple[str, str]) -> None:
+    for number, name in enumerate(ids):
+        stated = {"PatientID": name, "StudyInstanceUID": uid(number)}
+        write_dicom(tmp_path / "s" / f"{number}.dcm", structure(number, dtype="uint16", high=999), **stated)
+    result = take_in(tmp_path / "s", tmp_path / "c")
+    assert result.cohort.manifest["patient"].n_unique() == 2
+    assert any("1 patient ids differ from another" in line for line in result.warnings)
+
+
+def test_a_trial_is_no_study(tmp_path: Path) -> None:
+    """A column of studies that several patients share does not say whose the others are."""
+    lines = ["file_name,patient_id,study_id"]
+    for number in range(8):
+        write_png(tmp_path / "s" / f"{number}.png", structure(number))
+        lines.append(f"{number}.png,{f'P{number}' if number in {0, 1, 4} else ''},{'TRIAL' if number < 4 else 'OTHER'}")
+    (tmp_path / "s" / "t.csv").write_text("\n".join(lines) + "\n")
+    cohort = take_in(tmp_path / "s", tmp_path / "c").cohort
+    assert cohort.manifest.filter(pl.col("patient") == KEY.pseudonym("patient", "P4")).height == 1
+
+
+def test_slices_that_disagree_about_a_patient_state_nothing(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for patient in range(6):
+        for place in range(4):
+            stated = {"PatientSex": "MF"[place % 2] if patient == 0 else "F", "PatientAge": "050Y"}
+            write_dicom(
+                tmp_path / "s" / str(patient) / f"{place}.dcm",
+                rng.integers(0, 999, (24, 24), dtype=np.uint16),
+                PatientID=f"P{patient}",
+                StudyInstanceUID=uid("study", patient),
+                SeriesInstanceUID=uid("series", patient),
+                SOPInstanceUID=uid("slice", patient, place),
+                ImagePositionPatient=[0.0, 0.0, 2.0 * place],
+                ImageOrientationPatient=[1.0, 0.0, 0.0, 0.0, 1.0, 0.0],
+                PixelSpacing=[1.0, 1.0],
+                **stated,
+            )
+    result = take_in(tmp_path / "s", tmp_path / "c", spatial_dims=3, min_slices=3, folders="ignore")
+    records = {record.patient: record.attributes for record in result.cohort.records()}
+    first = KEY.pseudonym("patient", "P0")
+    assert {patient: found["sex"] for patient, found in records.items()} == {
+        patient: None if patient == first else "F" for patient in records
+    }
+    assert any("slices of 1 volumes disagree about sex" in line for line in result.warnings)

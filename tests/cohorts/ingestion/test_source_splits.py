@@ -11,7 +11,7 @@ import pytest
 from cohorts.errors import InputError
 from cohorts.export import export_cohort
 from cohorts.store import Cohort
-from tests.cohorts.files import images_by_path, reasons, structure, take_in, uid, write_png, write_series
+from tests.cohorts.files import images_by_path, reasons, structure, take_in, uid, write_dicom, write_png, write_series
 
 
 def splits_by_path(result_folder: Path, cohort: Cohort) -> dict[str, str]:
@@ -205,3 +205,56 @@ def test_an_odd_cell_costs_the_cell_and_not_the_column(tmp_path: Path) -> None:
     found = splits_by_path(result.private_folder, result.cohort)
     assert {int(Path(path).stem) for path, split in found.items() if split == "test"} >= set(range(5))
     assert "column 'split': 1 of 20 cells name no split and are not stated" in result.understood
+
+
+@pytest.mark.parametrize(
+    ("train", "test"), [("TrainVal", "Test"), ("train2017", "test2017"), ("train_images", "test_images")]
+)
+def test_folders_may_say_more_than_the_word(tmp_path: Path, train: str, test: str) -> None:
+    result = take_in(divided(tmp_path / "s", {train: 30, test: 8}), tmp_path / "c")
+    found = splits_by_path(result.private_folder, result.cohort)
+    assert {split for path, split in found.items() if path.startswith(test)} == {"test"}
+    assert "test" not in {split for path, split in found.items() if path.startswith(train)}
+
+
+def test_one_side_alone_is_told(tmp_path: Path) -> None:
+    """A test folder beside others that no word names: its images would go to train without a word."""
+    result = take_in(divided(tmp_path / "s", {"x": 20, "test": 6}), tmp_path / "c", folders="ignore")
+    assert any("6 of 26 images lie in a split of the source" in line for line in result.warnings)
+
+
+def volume_over(source: Path, folders: list[str], patient: str) -> None:
+    rng = np.random.default_rng(len(patient))
+    for place, folder in enumerate(folders):
+        write_dicom(
+            source / folder / f"{patient}{place}.dcm",
+            rng.integers(0, 999, (24, 24), dtype=np.uint16),
+            PatientID=patient,
+            StudyInstanceUID=uid("study", patient),
+            SeriesInstanceUID=uid("series", patient),
+            SOPInstanceUID=uid("slice", patient, place),
+            ImagePositionPatient=[0.0, 0.0, 2.0 * place],
+            ImageOrientationPatient=[1.0, 0.0, 0.0, 0.0, 1.0, 0.0],
+            PixelSpacing=[1.0, 1.0],
+        )
+
+
+def test_slices_in_folders_of_two_splits_hold_the_volume_out_or_refuse_it(tmp_path: Path) -> None:
+    for number in range(6):
+        volume_over(tmp_path / "s", ["train"] * 4, f"P{'x' * number}")
+    volume_over(tmp_path / "s", ["train", "train", "test", "test"], "BOTH")
+    options = {"spatial_dims": 3, "min_slices": 3}
+    held = take_in(tmp_path / "s", tmp_path / "c", **options)
+    assert held.cohort.manifest["split"].to_list().count("test") == 1
+    assert any("lie in several splits of the source" in line for line in held.warnings)
+    refused = take_in(tmp_path / "s", tmp_path / "d", split_conflicts="refuse", **options)
+    assert reasons(refused) == {"split_conflict": 4}
+
+
+def test_slices_in_folders_of_two_classes_are_refused(tmp_path: Path) -> None:
+    for number in range(6):
+        volume_over(tmp_path / "s", ["normal" if number % 2 else "bleed"] * 4, f"P{'x' * number}")
+    volume_over(tmp_path / "s", ["normal", "normal", "bleed", "bleed"], "BOTH")
+    result = take_in(tmp_path / "s", tmp_path / "c", spatial_dims=3, min_slices=3, folders="classes")
+    assert reasons(result) == {"geometry": 4}
+    assert result.cohort.schema.labels == ("bleed", "normal")
