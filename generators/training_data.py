@@ -9,6 +9,7 @@ import hashlib
 import shutil
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from torch import Tensor
 
 from cohorts.errors import ArtifactError, InputError
 from cohorts.folders import canonical_json, json_digest, publishing, read_digest, write_digest
+from cohorts.guard import reading
 from cohorts.manifest import STORAGE_COLUMNS
 from cohorts.preprocess import Preprocess, network_images
 from cohorts.progress import Progress
@@ -187,14 +189,13 @@ def cached_images(
     identity = cohort.manifest.select("digest", "channels", "inverted")[list(rows)].rows()
     entry = folder / json_digest([identity, preprocess.model_dump(mode="json")])[:24]
     shape = (len(rows), preprocess.channels, *preprocess.size)
-    try:
+    with suppress(ArtifactError):  # never finished, or damaged: it is made again
         read_digest(entry)
-        cached: Array = np.load(entry / "images.npy", mmap_mode="r", allow_pickle=False)
-        if cached.shape == shape:
+        with reading(entry / "images.npy"):
+            cached: Array = np.load(entry / "images.npy", mmap_mode="r", allow_pickle=False)
+        if cached.shape == shape and cached.dtype == np.float16:
             return cached
-        shutil.rmtree(entry)
-    except (ArtifactError, OSError, ValueError):
-        shutil.rmtree(entry, ignore_errors=True)
+    shutil.rmtree(entry, ignore_errors=True)
     with publishing(entry) as partial:
         images: Any = np.lib.format.open_memmap(partial / "images.npy", mode="w+", dtype=np.float16, shape=shape)
         for start in range(0, len(rows), ROWS_PER_READ):

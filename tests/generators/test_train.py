@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -103,11 +104,17 @@ def test_images_are_cached_as_the_network_sees_them(cohort: Cohort, preprocess: 
     assert cached_images(cohort, rows, other, tmp_path).shape[2:] == (8, 8)
 
 
-def test_a_truncated_cache_is_made_again(cohort: Cohort, preprocess: Preprocess, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "damaged",
+    [lambda d: d[:-64], lambda d: d.replace(b"<f2", b">f2"), lambda d: d.replace(b"(", b"'"), lambda _: b"\x93NUMPY"],
+)
+def test_a_damaged_cache_is_made_again(
+    cohort: Cohort, preprocess: Preprocess, tmp_path: Path, damaged: Callable[[bytes], bytes]
+) -> None:
     rows = cohort.rows("val")
     expected = np.array(cached_images(cohort, rows, preprocess, tmp_path))
     file = next(tmp_path.glob("*/images.npy"))
-    file.write_bytes(file.read_bytes()[:-64])
+    file.write_bytes(damaged(file.read_bytes()))
     assert np.array_equal(cached_images(cohort, rows, preprocess, tmp_path), expected)
 
 
