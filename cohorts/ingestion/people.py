@@ -100,6 +100,29 @@ def bridge_names(plan: Plan) -> None:
         )
 
 
+def keep_numberings_apart(plan: Plan) -> None:
+    """Tell people apart whom two sources call alike, where they number people differently.
+
+    Where the table's patient 6 is someone whose header says 2, a header's 6, whom no table names, is somebody else.
+    """
+    others: dict[tuple[str, str], set[str]] = defaultdict(set)  # patient and less sure source → what it calls them
+    for image in plan.images:
+        for source, name in image.names:
+            if image.patient and _sureness(image) < SOURCES.index(source):
+                others[image.patient, source].add(name)
+    apart = set()
+    for image in plan.images:
+        called = others.get((image.patient, image.patient_source))
+        if called and image.patient not in called:
+            apart.add(image.patient)
+            image.patient = f"{image.patient} ({image.patient_source})"
+    if apart:
+        plan.warnings.append(
+            f"{len(apart)} patients whom no surer source names have the id that one gives to somebody else; they count "
+            "as different people"
+        )
+
+
 def _belonging(plan: Plan) -> list[tuple[tuple[str, str], ...]]:
     """The studies and the case of each image; a column of studies that several people share names no studies."""
     people: dict[str, set[str]] = defaultdict(set)
@@ -176,6 +199,7 @@ def settle_people(plan: Plan) -> None:
     name_by_table(plan)
     tell_issuers_apart(plan)
     bridge_names(plan)
+    keep_numberings_apart(plan)
     refuse_nobodys(plan)
 
 

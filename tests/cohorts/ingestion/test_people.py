@@ -575,3 +575,18 @@ def test_slices_that_disagree_about_a_patient_state_nothing(tmp_path: Path) -> N
         patient: None if patient == first else "F" for patient in records
     }
     assert any("slices of 1 volumes disagree about sex" in line for line in result.warnings)
+
+
+@pytest.mark.parametrize("same", [False, True])
+def test_two_numberings_of_people_are_kept_apart(tmp_path: Path, same: bool) -> None:
+    """The table numbers six people otherwise than their headers do, and leaves two cells empty."""
+    lines = ["file_name,patient_id"]
+    for number in range(6):
+        stated = {"PatientID": str(number + 1), "StudyInstanceUID": uid(number)}
+        write_dicom(tmp_path / "s" / f"{number}.dcm", structure(number, dtype="uint16", high=999), **stated)
+        named = number + 1 if same else 6 - number
+        lines.append(f"{number}.dcm,{'' if number in {0, 1} else named}")
+    (tmp_path / "s" / "t.csv").write_text("\n".join(lines) + "\n")
+    result = take_in(tmp_path / "s", tmp_path / "c")
+    assert result.cohort.manifest["patient"].n_unique() == 6
+    assert any("give" in line and "somebody else" in line for line in result.warnings) is not same
