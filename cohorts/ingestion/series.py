@@ -207,6 +207,23 @@ def _agree(members: Sequence[FileHead]) -> bool:
     return len({_plane(head).traits[:1] for head in members}) == 1 and len(set(numbers)) == len(numbers)
 
 
+def _by_folder(heads: Sequence[FileHead]) -> list[list[FileHead]]:
+    folders: dict[str, list[FileHead]] = defaultdict(list)
+    for head in heads:
+        folders[PurePosixPath(head.path).parent.as_posix()].append(head)
+    return list(folders.values())
+
+
+def _numbered_by_folder(heads: Sequence[FileHead]) -> bool:
+    """Whether slices number themselves anew in each of several folders, as those of different volumes do.
+
+    Their places may fit between each other, or follow on each other, where a tool gave all of them one series.
+    """
+    numbers = [[_dicom(head).instance for head in members] for members in _by_folder(heads)]
+    every = [number for each in numbers for number in each]
+    return len(numbers) > 1 and len(set(every)) < len(every) and all(len(set(each)) == len(each) for each in numbers)
+
+
 class _Finder:
     """Finds the volumes of one group: copies first, then stacks, then what only its folder tells apart."""
 
@@ -224,10 +241,10 @@ class _Finder:
             alone = self._without_copies(repeated, lambda head: (_plane(head).position, _plane(head).orientation))
             more, repeated = self._stacked(alone)
             found += more
-        folders: dict[str, list[FileHead]] = defaultdict(list)
-        for head in repeated:
-            folders[PurePosixPath(head.path).parent.as_posix()].append(head)
-        for members in folders.values():
+        whole = [volume for volume in found if not _numbered_by_folder(volume[0])]
+        apart = [head for heads, _ in found if _numbered_by_folder(heads) for head in heads]
+        found = whole
+        for members in (*_by_folder(apart), *_by_folder(repeated)):
             more, repeated = self._stacked(members)
             found += more
             self.refused += [(head.path, Refusal(Reason.GEOMETRY, REPEATED)) for head in repeated]

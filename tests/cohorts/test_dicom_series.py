@@ -225,3 +225,26 @@ def test_byte_order_does_not_make_different_pixels_equal(tmp_path: Path) -> None
     result, found = volumes(tmp_path / "s", tmp_path / "c")
     assert found == [volume_of(2).tobytes()]
     assert reasons(result) == {"geometry": 7}
+
+
+@pytest.mark.parametrize("start", [1.25, 15.0])
+def test_folders_that_number_their_slices_anew_are_volumes_of_their_own(tmp_path: Path, start: float) -> None:
+    """All identifiers were overwritten alike, and the places fit between each other, or follow on each other."""
+    for number, folder in enumerate("AB"):
+        for place, (plane, position) in enumerate(
+            zip(volume_of(number), positions(start=start * number), strict=True), start=1
+        ):
+            write_dicom(
+                tmp_path / "s" / folder / f"{place}.dcm",
+                plane,
+                PatientID="ANON1",
+                StudyInstanceUID=uid("study"),
+                SeriesInstanceUID=uid("series"),
+                SOPInstanceUID=uid("slice", number, place),
+                InstanceNumber=place,
+                ImagePositionPatient=[float(value) for value in position],
+                ImageOrientationPatient=list(AXIAL),
+                PixelSpacing=[0.8, 0.6],
+            )
+    _, found = volumes(tmp_path / "s", tmp_path / "c")
+    assert sorted(found) == sorted(volume_of(number).tobytes() for number in (0, 1))
