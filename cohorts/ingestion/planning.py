@@ -10,11 +10,12 @@ from typing import Literal
 from cohorts.errors import InputError, Reason
 from cohorts.export import METADATA_FILE
 from cohorts.exported import export_facts, exported_images, rounding
+from cohorts.ingestion.doubts import doubts
 from cohorts.ingestion.folder_names import FolderNames, folder_names, levels_of
 from cohorts.ingestion.grouping import choose_spatial_dims, group_files
 from cohorts.ingestion.layout import Layout
 from cohorts.ingestion.masks import use_masks
-from cohorts.ingestion.people import divide, divide_archive, doubts, name_by_path, require_patients, settle_people
+from cohorts.ingestion.people import divide, divide_archive, name_by_path, require_patients, settle_people
 from cohorts.ingestion.plan import Plan
 from cohorts.ingestion.scanning import largest_image_bytes
 from cohorts.ingestion.tables import use_table

@@ -1,0 +1,114 @@
+"""What a tool may have spoilt about who the patients are: told in counts, and never mended on a guess."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+
+from cohorts.ingestion.people import HEADER, study_of
+from cohorts.ingestion.plan import Plan
+from cohorts.readers.dicom_file import UNDECODED
+
+_ZEROS, _BETWEEN = re.compile(r"(?<!\d)0+(?=\d)"), re.compile(r"[\s_-]+")  # what tools change about an id
+MANY_STUDIES = 5  # of one person alone, above which the header's id is doubted
+
+
+def doubts(plan: Plan) -> list[str]:
+    """What a tool may have spoilt about who the patients are, a line each, in counts: nobody is merged on a guess."""
+    checks = (_alike_ids, _undecoded_ids, _misread_ids, _shared_studies, _one_for_all, _several_sexes, _torn_headers)
+    return [line for check in checks if (line := check(plan))]
+
+
+def _alike_ids(plan: Plan) -> str:
+    """Ids that differ by case, zeros before a number or separators only: a tool may have made two of one person."""
+    ids = {image.patient for image in plan.images} - {""}
+    alike = len(ids) - len({_BETWEEN.sub("-", _ZEROS.sub("", name.casefold())) for name in ids})
+    if not alike:
+        return ""
+    return (
+        f"{alike} patient ids differ from another by case, leading zeros or separators only; they count as different "
+        "patients"
+    )
+
+
+def _undecoded_ids(plan: Plan) -> str:
+    """Ids that the character set of their header cannot hold: they are kept byte by byte."""
+    found = {name for name in _ids_of_headers(plan) if UNDECODED in name}
+    if not found:
+        return ""
+    return (
+        f"{len(found)} patient ids hold bytes that the character set of their header cannot hold; the same person "
+        "under a right character set counts as another one"
+    )
+
+
+def _misread_ids(plan: Plan) -> str:
+    """Ids whose bytes are UTF-8 under a header that states another character set."""
+    found = {name for name in _ids_of_headers(plan) if UNDECODED not in name and _is_misread(name)}
+    if not found:
+        return ""
+    return (
+        f"{len(found)} patient ids read as if their header stated another character set than they are written in "
+        "(UTF-8); the same person under a right character set counts as another one"
+    )
+
+
+def _is_misread(name: str) -> bool:
+    try:
+        return not name.isascii() and bool(name.encode("latin-1").decode("utf-8"))
+    except UnicodeError:
+        return False
+
+
+def _shared_studies(plan: Plan) -> str:
+    """Studies of several patients: one of their two identifiers is spoilt, and nobody knows which."""
+    of_study: dict[str, set[str]] = defaultdict(set)
+    for image in plan.images:
+        if image.patient and (study := study_of(image)):
+            of_study[study].add(image.patient)
+    several = sum(len(patients) > 1 for patients in of_study.values())
+    if not several:
+        return ""
+    return (
+        f"{several} DICOM studies hold images of several patients, which count; if the studies are right, one person "
+        "may lie in several splits"
+    )
+
+
+def _one_for_all(plan: Plan) -> str:
+    """The same id in the header of many studies: a tool may have written it over everybody's."""
+    named = [image for image in plan.images if image.patient_source == HEADER]
+    studies = {study for image in named if (study := study_of(image))}
+    if len({image.patient for image in named}) != 1 or len(studies) < MANY_STUDIES:
+        return ""
+    return (
+        f"one patient id stands in the headers of all {len(studies)} studies, which count as one person's; if a tool "
+        "wrote it over everybody's, name patients by patient_column or patient_pattern"
+    )
+
+
+def _several_sexes(plan: Plan) -> str:
+    """Patients of whom headers state several sexes: two hospitals, or a tool, may have used one id for several."""
+    sexes: dict[str, set[float | str | None]] = defaultdict(set)
+    for image in plan.images:
+        dicom = image.head.dicom
+        if image.patient and dicom is not None and dicom.attributes.get("sex") in {"M", "F"}:
+            sexes[image.patient].add(dicom.attributes["sex"])
+    several = sum(len(stated) > 1 for stated in sexes.values())
+    if not several:
+        return ""
+    return (
+        f"headers state both sexes of {several} patients, each of which counts as one person; if several people have "
+        "the same id (of two sites, say), name patients by patient_column or patient_pattern"
+    )
+
+
+def _torn_headers(plan: Plan) -> str:
+    """Volumes whose slices state different values of an attribute."""
+    torn = [image.disagreeing for image in plan.images if image.disagreeing]
+    names = ", ".join(sorted({name for each in torn for name in each}))
+    return f"slices of {len(torn)} volumes disagree about {names}, which is not stated" if torn else ""
+
+
+def _ids_of_headers(plan: Plan) -> set[str]:
+    return {name for image in plan.images for source, name in image.names if source == HEADER}
