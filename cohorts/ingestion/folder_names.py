@@ -27,22 +27,19 @@ class FolderNames:
         levels: per image the names of its folders below the source, split folders aside.
         splits: per image the split that a folder names, if one does.
         subjects: per image the subject that its folders name as BIDS does (``sub-<label>``), if they do.
+        subjects_count: whether most images name their subject so.
     """
 
     levels: tuple[tuple[str, ...], ...]
     splits: tuple[Split | None, ...]
     subjects: tuple[str | None, ...]
+    subjects_count: bool
 
     @property
     def open_level(self) -> int | None:
         """The first level, from 0, at which images lie in several folders; these may be classes as well as patients."""
         depth = max((len(names) for names in self.levels), default=0)
         return next((level for level in range(depth) if self.total_at(level) > 1), None)
-
-    @property
-    def subjects_count(self) -> bool:
-        """Whether most images name their subject as BIDS does."""
-        return 2 * sum(subject is not None for subject in self.subjects) > len(self.subjects)
 
     def total_at(self, level: int) -> int:
         """How many folders there are at a level."""
@@ -64,7 +61,8 @@ def folder_names(paths: Sequence[str]) -> FolderNames:
     splits = [split_by_path(path) for path in paths]
     levels = [levels_of(path) for path in paths]
     subjects = [next((match[1] for part in parts if (match := _SUBJECT.fullmatch(part))), None) for parts in parents]
-    return FolderNames(tuple(levels), tuple(splits), tuple(subjects))
+    most = 2 * sum(subject is not None for subject in subjects) > len(subjects)
+    return FolderNames(tuple(levels), tuple(splits), tuple(subjects), most)
 
 
 @lru_cache(maxsize=4096)
