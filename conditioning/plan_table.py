@@ -20,6 +20,8 @@ from conditioning.plan import SamplingPlan, plan_prompts
 from conditioning.prompt import ConditionSchema, Prompt, nearest
 
 TEXT, MASK, COUNT = "text", "mask", "count"
+MOST_IMAGES = 10_000_000  # of one plan: years of drawing
+NO_TABLE = "cannot be read as a table of prompts"
 MASK_READING = ReadOptions(
     spatial_dims=3,
     color="grey",
@@ -56,7 +58,9 @@ def plan_table(path: Path, schema: ConditionSchema, seed: int, *, fresh: str = "
             raise PromptError(f"{path.name}: column {column!r} is unknown to this generator", nearest(column, known))
     prompts: list[Prompt] = []
     masks: dict[str, Array] = {}
-    for place, row in enumerate(frame.iter_rows(named=True), 1):
+    with reading(path, InputError, NO_TABLE, "give a CSV or Parquet file"):
+        rows = frame.rows(named=True)  # a time beyond the calendar is met here
+    for place, row in enumerate(rows, 1):
         where = f"{path.name} row {place}"
         given = {name: value for name, value in row.items() if value is not None and str(value).strip()}
         count = _count(given.pop(COUNT, 1), where)
@@ -69,6 +73,10 @@ def plan_table(path: Path, schema: ConditionSchema, seed: int, *, fresh: str = "
             schema.check(prompt)
         except PromptError as error:
             raise PromptError(f"{where}: {error.what}", error.remedy) from None
+        if len(prompts) + count > MOST_IMAGES:
+            raise PromptError(
+                f"{where}: the table asks for more than {MOST_IMAGES:,} images", "ask for them in several plans"
+            )
         prompts += [prompt] * count
     if not prompts:
         raise InputError(f"{path.name} asks for no image", "give it at least one row")
@@ -87,9 +95,9 @@ def files_of(path: Path) -> list[Path]:
 
 
 def _read(path: Path) -> pl.DataFrame:
-    with reading(path, InputError, "cannot be read as a table of prompts", "give a CSV or Parquet file"):
+    with reading(path, InputError, NO_TABLE, "give a CSV or Parquet file"):
         if not user_path(path).is_file():
-            raise InputError(f"{path} cannot be read as a table of prompts", "give a CSV or Parquet file")
+            raise InputError(f"{path} {NO_TABLE}", "give a CSV or Parquet file")
         if path.suffix.lower() == ".parquet":
             return pl.read_parquet(path, glob=False)
         return original_texts(path, pl.read_csv(path, infer_schema=False, glob=False))
@@ -118,7 +126,7 @@ def _state(value: Any, where: str) -> bool:
 def _number(value: Any, where: str) -> float:
     try:
         number = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         number = math.nan
     if not math.isfinite(number):
         raise PromptError(f"{where}: {value!r} is no number", "write a number, or leave it empty")

@@ -89,3 +89,20 @@ def test_bad_tables_are_one_line(tmp_path: Path, text: str, error: type[Medphant
 def test_a_missing_table_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot be read as a table of prompts"):
         plan_table(tmp_path / "none.csv", SCHEMA, seed=0)
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pl.Series("age", [2**62], dtype=pl.Datetime("us")),  # beyond the calendar
+        pl.Series("count", [2**60], dtype=pl.Duration("us")),
+        pl.Series("age", [10**37], dtype=pl.Decimal(38, 0)),
+        pl.Series("count", [2**63], dtype=pl.UInt64),
+        pl.Series("count", [10**9]),  # a list of so many would take the machine's memory
+    ],
+)
+def test_cells_beyond_what_a_type_holds_are_one_line(tmp_path: Path, column: pl.Series) -> None:
+    pl.DataFrame([column]).write_parquet(tmp_path / "p.parquet")
+    with pytest.raises(MedphantomError) as told:
+        plan_table(tmp_path / "p.parquet", SCHEMA, seed=0)
+    assert "\n" not in str(told.value)
