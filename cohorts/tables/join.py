@@ -198,6 +198,8 @@ class Join:
         """Different rows of a file; ``AMBIGUOUS`` alone where any of them may be another's."""
 
         def may_be_of_another(fit: Fit) -> bool:
+            if fit.way == ID:  # all files of a patient or series have its row
+                return False
             others = (other for each, other in files[fit.row].items() if each != number)
             return any(fit.weak or _rank(other) < _rank(fit) or _equals(other, fit) for other in others)
 
