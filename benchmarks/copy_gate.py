@@ -19,20 +19,20 @@ import numpy as np
 from scipy import stats
 
 from benchmarks.measuring import write_result
-from cohorts.preprocess import Preprocess, network_images
-from cohorts.records import Array
-from cohorts.store import Cohort
-from generators.bundle import GeneratorBundle
-from generators.edits import edited
-from generators.generate import reconstruct
-from learning.randomness import derive_seed
-from quality.config import CopyConfig
-from quality.fixed_networks import filter_bank
-from quality.material import on_stored_grid
-from quality.privacy.alterations import altered
-from quality.privacy.controls import Maker, plant
-from quality.privacy.likeness import Likeness
-from quality.privacy.search import CopySearch, RealImages, weigh
+from medphantom.cohorts.preprocess import Preprocess, network_images
+from medphantom.cohorts.store import Cohort
+from medphantom.core.randomness import derive_seed
+from medphantom.core.records import Array
+from medphantom.generators.bundle import GeneratorBundle
+from medphantom.generators.edits import edited
+from medphantom.generators.generate import reconstruct
+from medphantom.quality.config import CopyConfig
+from medphantom.quality.data.material import on_stored_grid
+from medphantom.quality.networks.fixed_networks import filter_bank
+from medphantom.quality.privacy.alterations import altered
+from medphantom.quality.privacy.controls import Maker, plant
+from medphantom.quality.privacy.likeness import Likeness
+from medphantom.quality.privacy.search import CopySearch, RealImages, weigh
 
 SHARES = (0.6, 0.1, 0.3)  # of the patients: training, gate, released
 COPIED = 0.01

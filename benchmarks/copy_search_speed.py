@@ -24,9 +24,9 @@ import numpy as np
 import torch
 
 from benchmarks.measuring import PeakMemory, write_result
-from cohorts.records import Array
-from quality.privacy.crowd import draw_subsets
-from quality.privacy.likeness import FeatureMatcher
+from medphantom.core.records import Array
+from medphantom.quality.privacy.crowd import draw_subsets
+from medphantom.quality.privacy.likeness import FeatureMatcher
 
 GATE_SHARE = 10  # training images per gate image
 BLOCK = 256

@@ -23,20 +23,20 @@ import numpy as np
 from benchmarks.measuring import write_result
 from benchmarks.sheet import contact_sheet
 from benchmarks.simulated_truth import Oracle, Simulation, masked_l1, nearest_draw, with_finding, without
-from cohorts.errors import MedphantomError
-from cohorts.phantom.factors import FINDINGS, factor_column, with_factor
-from cohorts.records import Array
-from cohorts.store import Cohort
-from conditioning.prompt import Intervention
-from generators.bundle import GeneratorBundle
-from generators.config import CounterfactualConfig
-from generators.counterfactual import Counterfactuals, counterfactual_images
-from generators.generate import reconstruct
-from learning.randomness import derive_seed
-from quality.config import ClassifierConfig
-from quality.estimate import Estimate
-from quality.means import Means
-from quality.regressor import r_squared
+from medphantom.cohorts.store import Cohort
+from medphantom.conditioning.prompt import Intervention
+from medphantom.core.errors import MedphantomError
+from medphantom.core.randomness import derive_seed
+from medphantom.core.records import Array
+from medphantom.generators.bundle import GeneratorBundle
+from medphantom.generators.config import CounterfactualConfig
+from medphantom.generators.counterfactual import Counterfactuals, counterfactual_images
+from medphantom.generators.generate import reconstruct
+from medphantom.phantoms.factors import FINDINGS, factor_column, with_factor
+from medphantom.quality.config import ClassifierConfig
+from medphantom.quality.networks.regressor import r_squared
+from medphantom.quality.stats.estimate import Estimate
+from medphantom.quality.stats.means import Means
 
 SHEET_ROWS = 3
 ROUGHLY = 0.05  # of the range of a continuous factor is left out at either end

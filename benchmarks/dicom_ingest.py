@@ -30,10 +30,10 @@ from pydicom.pixels import apply_modality_lut
 from zarr.codecs import BloscCodec
 
 from benchmarks.measuring import paired_ratio, rate, seconds, write_result
-from cohorts.identity import IdentityKey
-from cohorts.ingest import ingest
-from cohorts.options import IngestOptions
-from cohorts.workers import usable_cores
+from medphantom.cohorts.identity import IdentityKey
+from medphantom.cohorts.ingest import ingest
+from medphantom.cohorts.options import IngestOptions
+from medphantom.core.workers import usable_cores
 
 KEY = IdentityKey.from_phrase("benchmark")
 

@@ -20,15 +20,15 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.measuring import write_result
-from learning.audit import ceiling, epsilon_at_least, right_guesses
-from learning.batches import TensorBatches
-from learning.devices import make_accelerator
-from learning.fit_config import FitConfig
-from learning.learner import RowLearner
-from learning.private_config import PrivateFitConfig
-from learning.private_steps import Private, PrivateSteps, Units
-from learning.randomness import derive_seed, torch_generator
-from learning.row_gradients import RowGradients
+from medphantom.core.randomness import derive_seed, torch_generator
+from medphantom.learning.audit import ceiling, epsilon_at_least, right_guesses
+from medphantom.learning.batches import TensorBatches
+from medphantom.learning.devices import make_accelerator
+from medphantom.learning.fit_config import FitConfig
+from medphantom.learning.learner import RowLearner
+from medphantom.learning.private_config import PrivateFitConfig
+from medphantom.learning.private_steps import Private, PrivateSteps, Units
+from medphantom.learning.row_gradients import RowGradients
 
 DELTA = 1e-5
 WIDTH = 4

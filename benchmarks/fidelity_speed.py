@@ -32,13 +32,13 @@ from torchmetrics.image.kid import poly_mmd
 
 from benchmarks.copy_search_speed import features
 from benchmarks.measuring import PeakMemory, own_mib, write_result
-from cohorts.records import Array
-from quality.fidelity.comparison import compare
-from quality.fidelity.frechet import frechet_interval
-from quality.fidelity.half_samples import manifold_intervals
-from quality.fidelity.kernel import kernel_distance, kernel_interval
-from quality.fidelity.score import FoldFeatures
-from quality.influence import variance_of
+from medphantom.core.records import Array
+from medphantom.quality.fidelity.comparison import compare
+from medphantom.quality.fidelity.frechet import frechet_interval
+from medphantom.quality.fidelity.half_samples import manifold_intervals
+from medphantom.quality.fidelity.kernel import kernel_distance, kernel_interval
+from medphantom.quality.fidelity.score import FoldFeatures
+from medphantom.quality.stats.influence import variance_of
 
 RESAMPLES = 1000
 NAMES = ("real", "synthetic")

@@ -27,20 +27,20 @@ from PIL import Image
 
 from benchmarks.measuring import write_result
 from benchmarks.membership import attacked, words_of
-from cohorts.preprocess import network_images
-from cohorts.store import Cohort
-from flows.plans import make_plan
-from flows.probes import probes_of
-from flows.progress import watching
-from flows.recipe import Recipe, load_recipe
-from flows.twin import by_heart
-from flows.verbs import ingest
-from generators.bundle import GeneratorBundle
-from generators.generate import generate
-from generators.train import train_generator
-from quality.assess import screen_copies
-from quality.pictures import flatten
-from quality.quality_report import CopySummary
+from medphantom.cohorts.preprocess import network_images
+from medphantom.cohorts.store import Cohort
+from medphantom.flows.operations.verbs import ingest
+from medphantom.flows.process.progress import watching
+from medphantom.flows.recipes.plans import make_plan
+from medphantom.flows.recipes.recipe import Recipe, load_recipe
+from medphantom.flows.runs.probes import probes_of
+from medphantom.flows.runs.twin import by_heart
+from medphantom.generators.bundle import GeneratorBundle
+from medphantom.generators.generate import generate
+from medphantom.generators.train import train_generator
+from medphantom.quality.assessment.assess import screen_copies
+from medphantom.quality.report.pictures import flatten
+from medphantom.quality.results.quality_report import CopySummary
 
 RECIPE = Path(__file__).parents[1] / "examples" / "finetune_scarce.yaml"
 MANY = "{train: 0.6, val: 0.1, gate: 0.2, test: 0.1}"

@@ -19,15 +19,15 @@ from typing import Any
 import numpy as np
 
 from benchmarks.measuring import write_result
-from cohorts.records import Array
-from quality.auroc import auroc_difference, auroc_with_influence
-from quality.estimate import Interval
-from quality.fidelity.comparison import compare
-from quality.fidelity.frechet import frechet_distance, frechet_interval
-from quality.fidelity.kernel import kernel_distance, kernel_interval
-from quality.fidelity.score import FoldFeatures
-from quality.influence import by_owner, variance_of
-from quality.intervals import proportion_interval
+from medphantom.core.records import Array
+from medphantom.quality.fidelity.comparison import compare
+from medphantom.quality.fidelity.frechet import frechet_distance, frechet_interval
+from medphantom.quality.fidelity.kernel import kernel_distance, kernel_interval
+from medphantom.quality.fidelity.score import FoldFeatures
+from medphantom.quality.stats.auroc import auroc_difference, auroc_with_influence
+from medphantom.quality.stats.estimate import Interval
+from medphantom.quality.stats.influence import by_owner, variance_of
+from medphantom.quality.stats.intervals import proportion_interval
 
 FACTORS = 10
 RESAMPLES = 200

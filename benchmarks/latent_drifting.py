@@ -20,11 +20,11 @@ from typing import Any
 import numpy as np
 
 from benchmarks.measuring import machine, versions, write_result
-from cohorts.store import Cohort
-from flows.progress import ignore, watching
-from flows.search import Judge, Trainings, Trial, judged, trials_of
-from flows.settings import SearchPart, read_part
-from generators.bundle import GeneratorBundle
+from medphantom.cohorts.store import Cohort
+from medphantom.flows.operations.search import Judge, Trainings, Trial, judged, trials_of
+from medphantom.flows.process.progress import ignore, watching
+from medphantom.flows.recipes.settings import SearchPart, read_part
+from medphantom.generators.bundle import GeneratorBundle
 
 RECIPE = Path(__file__).parents[1] / "examples" / "finetune_scarce.yaml"
 RATE, STEPS_OF_SAMPLING = "generator.denoiser_fit.learning_rate", 20

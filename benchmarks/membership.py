@@ -22,16 +22,16 @@ from typing import Any
 import numpy as np
 
 from benchmarks.measuring import write_result
-from cohorts.preprocess import Preprocess, network_images
-from cohorts.store import Cohort
-from quality.config import AssessConfig
-from quality.estimate import Estimate
-from quality.fixed_networks import filter_bank
-from quality.intervals import proportion_interval
-from quality.material import Material
-from quality.parts import Context
-from quality.privacy.membership import Patients, auroc, nearness
-from quality.privacy_part import membership_part
+from medphantom.cohorts.preprocess import Preprocess, network_images
+from medphantom.cohorts.store import Cohort
+from medphantom.quality.assessment.parts import Context
+from medphantom.quality.assessment.privacy_part import membership_part
+from medphantom.quality.config import AssessConfig
+from medphantom.quality.data.material import Material
+from medphantom.quality.networks.fixed_networks import filter_bank
+from medphantom.quality.privacy.membership import Patients, auroc, nearness
+from medphantom.quality.stats.estimate import Estimate
+from medphantom.quality.stats.intervals import proportion_interval
 
 
 def figures(estimate: Estimate) -> list[float | None]:

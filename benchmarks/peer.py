@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from conditioning.encoder import Conditions
-from generators.autoencoder import Autoencoder, space_to_depth
-from generators.denoiser import Denoiser
-from generators.facts import LatentScaling
-from generators.latents import scaled, unscaled
+from medphantom.conditioning.encoder import Conditions
+from medphantom.generators.autoencoder import Autoencoder, space_to_depth
+from medphantom.generators.denoiser import Denoiser
+from medphantom.generators.facts import LatentScaling
+from medphantom.generators.latents import scaled, unscaled
 
 
 class PeerAutoencoder(nn.Module):

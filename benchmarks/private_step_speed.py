@@ -1,8 +1,8 @@
 """Time of a differentially private step over a plain one, for full, attention-only and LoRA fine-tuning.
 
 The same denoiser, latents, expected batch and precision; each image looked at once per step. Both run in
-:func:`learning.fit.fit`, in turns; a step's time is that between two calls of its progress, without the first ones. Run
-by hand on a quiet machine::
+:func:`medphantom.learning.fit.fit`, in turns; a step's time is that between two calls of its progress, without the
+first ones. Run by hand on a quiet machine::
 
     python -m benchmarks.private_step_speed --batch-size 64 --rounds 3
 """
@@ -21,16 +21,16 @@ from torch.nn import functional as F
 
 from benchmarks.measuring import now, write_result
 from benchmarks.training_speed import LABELS, networks
-from conditioning.encoder import Conditions
-from generators.config import FineTuning, GeneratorConfig
-from generators.denoiser import DenoiserLearner
-from generators.facts import LatentScaling
-from generators.methods import make_trainable
-from learning.batches import TensorBatches
-from learning.fit import fit
-from learning.fit_config import FitConfig
-from learning.private_config import PrivateFitConfig
-from learning.private_steps import Private, Units
+from medphantom.conditioning.encoder import Conditions
+from medphantom.generators.config import FineTuning, GeneratorConfig
+from medphantom.generators.denoiser import DenoiserLearner
+from medphantom.generators.facts import LatentScaling
+from medphantom.generators.methods import make_trainable
+from medphantom.learning.batches import TensorBatches
+from medphantom.learning.fit import fit
+from medphantom.learning.fit_config import FitConfig
+from medphantom.learning.private_config import PrivateFitConfig
+from medphantom.learning.private_steps import Private, Units
 
 Method = Literal["full", "attention", "lora"]
 Gradients = Literal["passes", "hooks"]
@@ -47,7 +47,7 @@ class Steps:
         self.moments: list[float] = []
 
     def __call__(self, done: int, total: int, what: str = "") -> None:
-        """As :class:`cohorts.progress.Progress`."""
+        """As :class:`medphantom.core.progress.Progress`."""
         del done, total, what
         self.moments.append(now())
 

@@ -23,19 +23,19 @@ from monai.networks.schedulers import DDPMScheduler
 
 from benchmarks.measuring import now, paired_ratio, rate, write_result
 from benchmarks.peer import PeerAutoencoder, PeerDenoiser
-from cohorts.preprocess import network_images
-from cohorts.records import Array
-from cohorts.store import Cohort
-from conditioning.encoder import encode_prompts
-from conditioning.plan import PlannedImage, plan_match
-from generators.bundle import GeneratorBundle
-from generators.config import SamplerConfig
-from generators.generate import draw, resolved
-from generators.reproducible import reproducible
-from generators.sampler import noise_of
-from learning.devices import resolve_device
-from quality.fidelity.frechet import frechet_distance
-from quality.filters import FilterBank
+from medphantom.cohorts.preprocess import network_images
+from medphantom.cohorts.store import Cohort
+from medphantom.conditioning.encoder import encode_prompts
+from medphantom.conditioning.plan import PlannedImage, plan_match
+from medphantom.core.records import Array
+from medphantom.generators.bundle import GeneratorBundle
+from medphantom.generators.config import SamplerConfig
+from medphantom.generators.generate import draw, resolved
+from medphantom.generators.reproducible import reproducible
+from medphantom.generators.sampler import noise_of
+from medphantom.learning.devices import resolve_device
+from medphantom.quality.fidelity.frechet import frechet_distance
+from medphantom.quality.networks.filters import FilterBank
 
 
 class Peer:

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from PIL import Image, ImageDraw
 
-from cohorts.records import Array
-from quality.pair_pictures import diverging
-from quality.pictures import flatten
+from medphantom.core.records import Array
+from medphantom.quality.report.pair_pictures import diverging
+from medphantom.quality.report.pictures import flatten
 
 FULL_COLOUR = 0.5  # change in network values that takes the full colour
 

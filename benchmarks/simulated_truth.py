@@ -15,22 +15,22 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from cohorts.errors import InputError
-from cohorts.folders import json_digest
-from cohorts.phantom.dicom import stored_pixels
-from cohorts.phantom.factors import FINDINGS, Finding, ImageFactors, factor_column, factor_value, with_factor
-from cohorts.phantom.population import simulate
-from cohorts.phantom.render import changed_region, render
-from cohorts.phantom.write import OPTIONS, TRUTH, PhantomOptions
-from cohorts.preprocess import Preprocess, fit_to_size, network_images
-from cohorts.private import LINKS_FILE, private_path
-from cohorts.records import Array
-from cohorts.store import Cohort
-from quality.classifier import fit_classifier, predict
-from quality.config import ClassifierConfig
-from quality.counterfactual_readings import operating_point
-from quality.regressor import Regressor, fit_regressor, r_squared
-from quality.targets import auroc
+from medphantom.cohorts.preprocess import Preprocess, fit_to_size, network_images
+from medphantom.cohorts.private import LINKS_FILE, private_path
+from medphantom.cohorts.store import Cohort
+from medphantom.core.errors import InputError
+from medphantom.core.folders import json_digest
+from medphantom.core.records import Array
+from medphantom.phantoms.dicom import stored_pixels
+from medphantom.phantoms.factors import FINDINGS, Finding, ImageFactors, factor_column, factor_value, with_factor
+from medphantom.phantoms.population import simulate
+from medphantom.phantoms.render import changed_region, render
+from medphantom.phantoms.write import OPTIONS, TRUTH, PhantomOptions
+from medphantom.quality.config import ClassifierConfig
+from medphantom.quality.counterfactual.readings import operating_point
+from medphantom.quality.data.targets import auroc
+from medphantom.quality.networks.classifier import fit_classifier, predict
+from medphantom.quality.networks.regressor import Regressor, fit_regressor, r_squared
 
 CHECKED = 8
 NUM_FEATURES = 64

@@ -23,17 +23,17 @@ from torch.nn import functional as F
 
 from benchmarks.measuring import now, paired_ratio, rate, write_result
 from benchmarks.peer import PeerAutoencoder, PeerDenoiser
-from conditioning.conditioner import Conditioner
-from conditioning.encoder import Conditions
-from conditioning.prompt import ConditionSchema
-from generators.autoencoder import Autoencoder, build_autoencoder
-from generators.config import GeneratorConfig
-from generators.denoiser import Denoiser, DenoiserLearner, build_denoiser
-from generators.facts import LatentScaling
-from generators.latents import balanced_scaling, encode_all
-from learning.batches import TensorBatches
-from learning.devices import resolve_device, resolve_precision
-from learning.fit import fit
+from medphantom.conditioning.conditioner import Conditioner
+from medphantom.conditioning.encoder import Conditions
+from medphantom.conditioning.prompt import ConditionSchema
+from medphantom.generators.autoencoder import Autoencoder, build_autoencoder
+from medphantom.generators.config import GeneratorConfig
+from medphantom.generators.denoiser import Denoiser, DenoiserLearner, build_denoiser
+from medphantom.generators.facts import LatentScaling
+from medphantom.generators.latents import balanced_scaling, encode_all
+from medphantom.learning.batches import TensorBatches
+from medphantom.learning.devices import resolve_device, resolve_precision
+from medphantom.learning.fit import fit
 
 LABELS = ("a", "b", "c", "d", "e", "f")
 
@@ -121,7 +121,8 @@ def main() -> None:
 def measure(config: GeneratorConfig, size: int, total: int, rounds: int, per_round: int) -> dict[str, Any]:
     """Alternate rounds of both loops.
 
-    Ours runs as users run it, in :func:`learning.fit.fit`; its progress callback is where the other takes its turn.
+    Ours runs as users run it, in :func:`medphantom.learning.fit.fit`; its progress callback is where the other takes
+    its turn.
     """
     images = torch.rand(total, 1, size, size) * 2 - 1
     empty = torch.zeros(total, 0)
@@ -166,7 +167,7 @@ class Turns:
         self.since = now()
 
     def __call__(self, done: int, total: int, what: str = "") -> None:
-        """As :class:`cohorts.progress.Progress`."""
+        """As :class:`medphantom.core.progress.Progress`."""
         del total, what
         if done % self.per_round:
             return

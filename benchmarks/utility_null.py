@@ -3,7 +3,7 @@
 Trainings are drawn, not done: a classifier's scores are truth times its luck, plus what is hard about every patient
 (alike for all trainings), plus noise of its own. Each study has new test patients, one arm of real trainings, and an
 arm with the same distribution for each of several generators and seeds, judged by the study's own code
-(:mod:`quality.utility.judging`). The arms share the real trainings, as in a study.
+(:mod:`medphantom.quality.utility.judging`). The arms share the real trainings, as in a study.
 
 Beside it stands the rule that counts every difference to the shared real trainings as independent of the others.
 
@@ -19,8 +19,8 @@ import numpy as np
 from scipy import stats
 
 from benchmarks.measuring import write_result
-from quality.ranking import holm
-from quality.utility.judging import Guesses, Trained, mean_over, trained
+from medphantom.quality.stats.correction import holm
+from medphantom.quality.utility.judging import Guesses, Trained, mean_over, trained
 
 PATIENTS, SEEDS, LABELS, RATIOS = 200, 5, 2, 2
 FIGURES = ("p", "p_as_if_independent", "smallest_in_family")

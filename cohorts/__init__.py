@@ -1,1 +1,1 @@
-"""What images are: read, check, de-identify, split, store, export. The lowest floor: no torch, no model."""
+"""What images are: read, check, de-identify, split, store, export. No torch, no model."""

@@ -11,8 +11,8 @@ from functools import cache
 import numpy as np
 from scipy import ndimage
 
-from cohorts.readers.common import luminance
-from cohorts.records import Array
+from medphantom.cohorts.readers.common import luminance
+from medphantom.core.records import Array
 
 CELLS = {2: (16, 16), 3: (8, 8, 8)}
 HIGH_PASS_SIGMA = 2.0

@@ -14,14 +14,15 @@ import numpy as np
 import polars as pl
 from PIL import Image
 
-from cohorts.errors import InputError
-from cohorts.folders import publishing, write_json
-from cohorts.overview import display_range
-from cohorts.progress import Progress
-from cohorts.readers.common import EXACT_IN_DOUBLE, narrowest
-from cohorts.records import ATTRIBUTE_PREFIX, LABEL_PREFIX, Array, ImageRecord
-from cohorts.spreadsheet import GUARD, GUARD_FACT, GUARD_NOTE, guarded
-from cohorts.store import Cohort
+from medphantom.cohorts.overview import display_range
+from medphantom.cohorts.readers.common import EXACT_IN_DOUBLE, narrowest
+from medphantom.cohorts.records import ATTRIBUTE_PREFIX, LABEL_PREFIX, ImageRecord
+from medphantom.cohorts.store import Cohort
+from medphantom.core.errors import InputError
+from medphantom.core.folders import publishing, write_json
+from medphantom.core.progress import Progress
+from medphantom.core.records import Array
+from medphantom.core.spreadsheet import GUARD, GUARD_FACT, GUARD_NOTE, guarded
 
 METADATA_FILE = "metadata.csv"
 FACTS_FILE = "export.json"
@@ -71,8 +72,9 @@ def export_cohort(
     The table has ``file_name``, patient pseudonym, split, the mapping back to source values, one ``label:`` column of
     1 / 0 / empty per label, ``attr:`` columns, masks, text, and for synthetic images prompt, seed and bundle digest:
     ingestion reads it back without options. ``export.json`` says what the columns mean. Texts that a spreadsheet would
-    run stand after an apostrophe (see :mod:`cohorts.spreadsheet`), which reading takes away. Synthetic images are made
-    to be shared, so the folder is readable as the umask says; one of real images or of their edits by its owner only.
+    run stand after an apostrophe (see :mod:`medphantom.core.spreadsheet`), which reading takes away. Synthetic images
+    are made to be shared, so the folder is readable as the umask says; one of real images or of their edits by its
+    owner only.
 
     Args:
         cohort: what to write.

@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from cohorts.errors import ArtifactError
-from cohorts.export import FACTS_FILE, LARGEST_ROUNDING, METADATA_FILE
-from cohorts.folders import read_json
-from cohorts.guard import reading
-from cohorts.records import Array, Voi
-from cohorts.spreadsheet import GUARD, GUARD_FACT, unguarded, unmarked
+from medphantom.cohorts.export import FACTS_FILE, LARGEST_ROUNDING, METADATA_FILE
+from medphantom.cohorts.records import Voi
+from medphantom.core.errors import ArtifactError
+from medphantom.core.folders import read_json
+from medphantom.core.guard import reading
+from medphantom.core.records import Array
+from medphantom.core.spreadsheet import GUARD, GUARD_FACT, unguarded, unmarked
 
 MAPPING = ("file_name", "value_slope", "value_intercept")
 HEADER = ("exact", "modality", "spacing_mm", "voi_center", "voi_width")

@@ -11,12 +11,13 @@ from pathlib import Path
 
 from pydantic import model_validator
 
-from cohorts.access import private_files
-from cohorts.errors import InputError
-from cohorts.folders import no_space_becomes_one_line
-from cohorts.guard import reading, user_path
-from cohorts.origin import PUBLIC_SECRET, Origin
-from cohorts.records import SPLITS, Frozen, Split
+from medphantom.cohorts.origin import PUBLIC_SECRET, Origin
+from medphantom.cohorts.records import SPLITS, Split
+from medphantom.core.access import private_files
+from medphantom.core.errors import InputError
+from medphantom.core.folders import no_space_becomes_one_line
+from medphantom.core.guard import reading, user_path
+from medphantom.core.records import Frozen
 
 KEY_VARIABLE = "MEDPHANTOM_KEY_FILE"
 KEY_BYTES = 32
@@ -110,7 +111,10 @@ class IdentityKey:
         return self._digest(kind, value).hex()[:16]
 
     def origin(self) -> Origin:
-        """What a cohort under this key says of itself, so that lineage can be compared; see :mod:`cohorts.origin`."""
+        """What a cohort under this key says of itself, so that lineage can be compared.
+
+        See :mod:`medphantom.cohorts.origin`.
+        """
         secret = PUBLIC_SECRET if self.public else self._digest("lineage", "").hex()
         return Origin(secret=secret, names=self.pseudonym("names", ""))
 

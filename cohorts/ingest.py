@@ -7,24 +7,24 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from cohorts.errors import InputError, Reason, UnreadableImage
-from cohorts.folders import file_state
-from cohorts.identity import IdentityKey
-from cohorts.ingestion.grouping import Planned
-from cohorts.ingestion.plan import Plan
-from cohorts.ingestion.planning import make_plan
-from cohorts.ingestion.scanning import lay_out_source, make_workers, scan_heads, source_root
-from cohorts.ingestion.sink import Sink
-from cohorts.ingestion.understood import understood
-from cohorts.options import IngestOptions
-from cohorts.overview import cohort_warnings
-from cohorts.private import PrivateFolder, private_path
-from cohorts.progress import Progress
-from cohorts.readers import npz
-from cohorts.readers.tasks import FileHead, ReadJob, ReadResult, Refusal, finish, read
-from cohorts.store import Cohort
-from cohorts.workers import Batch, Crashed, Workers
-from cohorts.writer import CohortWriter
+from medphantom.cohorts.identity import IdentityKey
+from medphantom.cohorts.ingestion.grouping import Planned
+from medphantom.cohorts.ingestion.plan import Plan
+from medphantom.cohorts.ingestion.planning import make_plan
+from medphantom.cohorts.ingestion.scanning import lay_out_source, make_workers, scan_heads, source_root
+from medphantom.cohorts.ingestion.sink import Sink
+from medphantom.cohorts.ingestion.understood import understood
+from medphantom.cohorts.options import IngestOptions
+from medphantom.cohorts.overview import cohort_warnings
+from medphantom.cohorts.private import PrivateFolder, private_path
+from medphantom.cohorts.readers import npz
+from medphantom.cohorts.readers.tasks import FileHead, ReadJob, ReadResult, Refusal, finish, read
+from medphantom.cohorts.store import Cohort
+from medphantom.cohorts.writer import CohortWriter
+from medphantom.core.errors import InputError, Reason, UnreadableImage
+from medphantom.core.folders import file_state
+from medphantom.core.progress import Progress
+from medphantom.core.workers import Batch, Crashed, Workers
 
 FILES_PER_READ = 16
 BYTES_PER_READ = 2**20

@@ -11,9 +11,9 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from cohorts.errors import CohortError
-from cohorts.folders import canonical_json
-from cohorts.records import ATTRIBUTE_PREFIX, LABEL_PREFIX, CohortSchema
+from medphantom.cohorts.records import ATTRIBUTE_PREFIX, LABEL_PREFIX, CohortSchema
+from medphantom.core.errors import CohortError
+from medphantom.core.folders import canonical_json
 
 SCHEMA_FILE = "cohort.json"
 MANIFEST_FILE = "manifest.parquet"

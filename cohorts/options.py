@@ -8,8 +8,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
-from cohorts.identity import SplitFractions
-from cohorts.records import NAME_PATTERN, Frozen
+from medphantom.cohorts.identity import SplitFractions
+from medphantom.cohorts.records import NAME_PATTERN
+from medphantom.core.records import Frozen
 
 Format = Literal["auto", "dicom", "nifti", "picture", "npz"]
 AttributeKind = Literal["auto", "continuous", "categorical"]

@@ -1,8 +1,8 @@
 """Marks of patients and images by which later work recognises them, without telling anyone else who they are.
 
 A generator that learned without a formal guarantee says from whom, so that nobody is promised privacy on top of it
-(:mod:`generators.lineage`). It says so in keyed marks: they derive from a secret that all cohorts of one identity key
-share, and that whoever sees only the generator does not have. The secret makes no pseudonym of an id.
+(:mod:`medphantom.generators.lineage`). It says so in keyed marks: they derive from a secret that all cohorts of one
+identity key share, and that whoever sees only the generator does not have. The secret makes no pseudonym of an id.
 """
 
 from __future__ import annotations

@@ -10,10 +10,11 @@ import numpy as np
 import polars as pl
 from PIL import Image, ImageDraw
 
-from cohorts.preprocess import Preprocess
-from cohorts.readers.common import luminance
-from cohorts.records import ATTRIBUTE_PREFIX, LABEL_PREFIX, LEFT_OUT_SPLIT, SPLITS, Array, ImageRecord
-from cohorts.store import Cohort
+from medphantom.cohorts.preprocess import Preprocess
+from medphantom.cohorts.readers.common import luminance
+from medphantom.cohorts.records import ATTRIBUTE_PREFIX, LABEL_PREFIX, LEFT_OUT_SPLIT, SPLITS, ImageRecord
+from medphantom.cohorts.store import Cohort
+from medphantom.core.records import Array
 
 GAP, CAPTION = 4, 12
 SHEET_LIMIT = 400  # images on one sheet

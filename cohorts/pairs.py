@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from cohorts.errors import CohortError, InputError
-from cohorts.records import ATTRIBUTE_PREFIX
-from cohorts.store import Cohort
+from medphantom.cohorts.records import ATTRIBUTE_PREFIX
+from medphantom.cohorts.store import Cohort
+from medphantom.core.errors import CohortError, InputError
 
 ROLE = "role"
 Role = Literal["factual", "counterfactual", "difference", "reversed", "reconstruction"]

@@ -10,9 +10,9 @@ from PIL import Image
 from pydantic import Field, model_validator
 from scipy import ndimage
 
-from cohorts.errors import InputError
-from cohorts.records import Array, Frozen
-from cohorts.store import Cohort
+from medphantom.cohorts.store import Cohort
+from medphantom.core.errors import InputError
+from medphantom.core.records import Array, Frozen
 
 SMALLEST_SIDE = 8
 

@@ -11,10 +11,10 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cohorts.errors import CohortError
-from cohorts.folders import publishing
-from cohorts.guard import reading
-from cohorts.readers.tasks import Refusal
+from medphantom.cohorts.readers.tasks import Refusal
+from medphantom.core.errors import CohortError
+from medphantom.core.folders import publishing
+from medphantom.core.guard import reading
 
 REJECTIONS_FILE = "rejections.parquet"
 LINKS_FILE = "links.parquet"

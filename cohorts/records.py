@@ -7,12 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 import numpy as np
-import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field, field_validator
 
-from cohorts.origin import Origin
-
-Array = npt.NDArray[Any]
+from medphantom.cohorts.origin import Origin
+from medphantom.core.records import Array, Frozen
 
 Split = Literal["train", "val", "gate", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
@@ -26,12 +24,6 @@ LEFT_OUT_SPLIT = (
 LABEL_PREFIX = "label:"
 ATTRIBUTE_PREFIX = "attr:"
 NAME_PATTERN = re.compile(r"[^\x00-\x1f:]{1,80}")
-
-
-class Frozen(BaseModel):
-    """Base of every typed, immutable configuration or description; unknown fields are refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
 
 
 class AttributeSpec(Frozen):
@@ -132,7 +124,7 @@ class ImageRecord:
         study: pseudonym of the study, where known.
         channels: 1 (grey) or 3 (colour, channel last).
         inverted: whether small values are bright (DICOM MONOCHROME1, PS3.3 C.7.6.3.1.2; TIFF MinIsWhite). ``pixels``
-            keep the source's values; :class:`~cohorts.preprocess.Preprocess` and export turn them.
+            keep the source's values; :class:`~medphantom.cohorts.preprocess.Preprocess` and export turn them.
         spacing_mm: distance between pixel centres along each spatial axis of ``pixels``, in its order.
         affine: row-major 4x4 voxel-to-world matrix (RAS+, mm) over the spatial axes of ``pixels``; volumes only.
         modality: DICOM modality code (``CT``, ``MR``, ``DX``…) where known.

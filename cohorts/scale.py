@@ -14,10 +14,10 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import Field
 
-from cohorts.errors import InputError
-from cohorts.preprocess import Percentile, Preprocess, Window
-from cohorts.records import Array, Frozen
-from cohorts.store import Cohort
+from medphantom.cohorts.preprocess import Percentile, Preprocess, Window
+from medphantom.cohorts.store import Cohort
+from medphantom.core.errors import InputError
+from medphantom.core.records import Array, Frozen
 
 UNSIGNED = {"uint8", "uint16"}
 COMMON_BITS = (8, 10, 12, 14, 16)  # of DICOM BitsStored and of detectors; a file of 16 bits may use fewer
@@ -156,7 +156,7 @@ def stored_dtypes(cohort: Cohort) -> tuple[str, ...]:
 
 
 def stored_preprocess(preprocess: Preprocess) -> Preprocess:
-    """How images are read that :meth:`~cohorts.preprocess.Preprocess.undo` stored.
+    """How images are read that :meth:`~medphantom.cohorts.preprocess.Preprocess.undo` stored.
 
     Where it spread them over the full range of their dtype, they come back from that range; percentiles of each image
     would stretch them once more.

@@ -12,12 +12,7 @@ import polars as pl
 import pyarrow.parquet as pq
 import zarr
 
-from cohorts.access import warn_when_open
-from cohorts.errors import CohortError
-from cohorts.folders import DIGEST_FILE, pixel_digest, read_digest, read_json
-from cohorts.guard import parse_json, parse_model, reading
-from cohorts.limits import why_parquet_is_refused
-from cohorts.manifest import (
+from medphantom.cohorts.manifest import (
     ARRAYS_FOLDER,
     MANIFEST_FILE,
     SCHEMA_FILE,
@@ -27,15 +22,13 @@ from cohorts.manifest import (
     require_usable_rows,
     row_hash,
 )
-from cohorts.records import (
-    ATTRIBUTE_PREFIX,
-    LABEL_PREFIX,
-    Array,
-    CohortSchema,
-    ImageRecord,
-    Provenance,
-    Voi,
-)
+from medphantom.cohorts.records import ATTRIBUTE_PREFIX, LABEL_PREFIX, CohortSchema, ImageRecord, Provenance, Voi
+from medphantom.core.access import warn_when_open
+from medphantom.core.errors import CohortError
+from medphantom.core.folders import DIGEST_FILE, pixel_digest, read_digest, read_json
+from medphantom.core.guard import parse_json, parse_model, reading
+from medphantom.core.limits import why_parquet_is_refused
+from medphantom.core.records import Array
 
 AGAIN = "make the cohort again"
 

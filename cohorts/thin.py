@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from cohorts.errors import InputError
-from cohorts.store import Cohort
-from cohorts.writer import CohortWriter
+from medphantom.cohorts.store import Cohort
+from medphantom.cohorts.writer import CohortWriter
+from medphantom.core.errors import InputError
 
 
 def thin(cohort: Cohort, out: Path, fraction: float, seed: int) -> Cohort:

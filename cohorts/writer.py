@@ -15,9 +15,7 @@ import pyarrow.parquet as pq
 import zarr
 from zarr.codecs import BloscCodec
 
-from cohorts.errors import InputError
-from cohorts.folders import pixel_digest, publishing, write_digest, write_json
-from cohorts.manifest import (
+from medphantom.cohorts.manifest import (
     ARRAYS_FOLDER,
     MANIFEST_FILE,
     SCHEMA_FILE,
@@ -26,7 +24,10 @@ from cohorts.manifest import (
     manifest_schema,
     row_hash,
 )
-from cohorts.records import ATTRIBUTE_PREFIX, LABEL_PREFIX, Array, AttributeSpec, CohortSchema, ImageRecord
+from medphantom.cohorts.records import ATTRIBUTE_PREFIX, LABEL_PREFIX, AttributeSpec, CohortSchema, ImageRecord
+from medphantom.core.errors import InputError
+from medphantom.core.folders import pixel_digest, publishing, write_digest, write_json
+from medphantom.core.records import Array
 
 CHUNK_BYTES = 2**20
 WRITTEN_TOGETHER = 2**22
@@ -106,7 +107,7 @@ class CohortWriter(AbstractContextManager["CohortWriter"]):
 
         Args:
             record: the image.
-            digest: its :func:`~cohorts.folders.pixel_digest`, where the caller has it already.
+            digest: its :func:`~medphantom.core.folders.pixel_digest`, where the caller has it already.
 
         Raises:
             InputError: its id was added before, or it names a label or attribute that the schema has not.

@@ -10,23 +10,23 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 import torch
 
-from cohorts.errors import InputError
-from cohorts.preprocess import Preprocess
-from cohorts.records import Array
-from cohorts.store import Cohort
-from conditioning.config import EMBEDDED, ConditioningConfig, EncoderSizes, TextConfig
-from conditioning.encoder import Conditions, encode_prompts
-from conditioning.masks import mask_numbers, masks_by_digest
-from conditioning.prompt import ConditionSchema, MaskSchema, Prompt, TextSchema
-from conditioning.stated import stated_attributes
-from conditioning.templates import sentence
-from conditioning.tokens import TokenizedTexts, refuse_long, tokenize, train_tokenizer
-from learning.randomness import derive_seed
+from medphantom.cohorts.preprocess import Preprocess
+from medphantom.cohorts.store import Cohort
+from medphantom.conditioning.config import EMBEDDED, ConditioningConfig, EncoderSizes, TextConfig
+from medphantom.conditioning.encoder import Conditions, encode_prompts
+from medphantom.conditioning.masks import mask_numbers, masks_by_digest
+from medphantom.conditioning.prompt import ConditionSchema, MaskSchema, Prompt, TextSchema
+from medphantom.conditioning.stated import stated_attributes
+from medphantom.conditioning.templates import sentence
+from medphantom.conditioning.tokens import TokenizedTexts, refuse_long, tokenize, train_tokenizer
+from medphantom.core.errors import InputError
+from medphantom.core.randomness import derive_seed
+from medphantom.core.records import Array
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-    from conditioning.text_encoder import TextBank
+    from medphantom.conditioning.text_encoder import TextBank
 
 ROWS_PER_READ = 64
 
@@ -154,7 +154,7 @@ class Conditioner:
 
 
 def network_masks(cohort: Cohort, rows: Sequence[int], preprocess: Preprocess, schema: MaskSchema) -> torch.Tensor:
-    """Masks of rows on the network's grid, as :func:`conditioning.masks.mask_numbers` gives them."""
+    """Masks of rows on the network's grid, as :func:`medphantom.conditioning.masks.mask_numbers` gives them."""
     numbers = torch.zeros(len(rows), *schema.size, dtype=torch.uint8)
     for start in range(0, len(rows), ROWS_PER_READ):
         part = list(rows[start : start + ROWS_PER_READ])
@@ -270,7 +270,7 @@ def _text_schema(
         )
     reader: TextReader
     if pipeline is not None:
-        from conditioning.pretrained_text import PipelineReader  # loads transformers
+        from medphantom.conditioning.pretrained_text import PipelineReader  # loads transformers
 
         reader = PipelineReader(pipeline)
         schema = reader.schema()
@@ -283,7 +283,7 @@ def _text_schema(
         )
         reader, schema = EmbeddedReader(tokenizer, config.tokens), TextSchema(tokens=config.tokens)
     else:
-        from conditioning.pretrained_text import PretrainedReader  # loads transformers
+        from medphantom.conditioning.pretrained_text import PretrainedReader  # loads transformers
 
         reader = PretrainedReader(config.encoder, config.tokens)
         schema = reader.schema()
@@ -326,9 +326,9 @@ def open_conditioner(schema: ConditionSchema, tokenizer_file: Path) -> Condition
     if schema.text is None:
         return Conditioner(schema)
     if schema.text.encoder == EMBEDDED:
-        from conditioning.tokens import read_tokenizer
+        from medphantom.conditioning.tokens import read_tokenizer
 
         return Conditioner(schema, EmbeddedReader(read_tokenizer(tokenizer_file), schema.text.tokens))
-    from conditioning.pretrained_text import open_reader  # loads transformers
+    from medphantom.conditioning.pretrained_text import open_reader  # loads transformers
 
     return Conditioner(schema, open_reader(schema.text))

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from cohorts.records import Frozen
+from medphantom.core.records import Frozen
 
 EMBEDDED = "embedded"
 

@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import Tensor, nn
 
-from cohorts.errors import InputError
-from cohorts.naming import counterparts
-from cohorts.records import AttributeSpec
-from cohorts.store import Cohort
-from conditioning.config import EMBEDDED, EncoderSizes
-from conditioning.prompt import ConditionSchema, Prompt
-from conditioning.stated import stated_attributes
-from conditioning.tables import WithTables, for_each, table
+from medphantom.cohorts.records import AttributeSpec
+from medphantom.cohorts.store import Cohort
+from medphantom.conditioning.config import EMBEDDED, EncoderSizes
+from medphantom.conditioning.prompt import ConditionSchema, Prompt
+from medphantom.conditioning.stated import stated_attributes
+from medphantom.conditioning.tables import WithTables, for_each, table
+from medphantom.core.errors import InputError
+from medphantom.core.naming import counterparts
 
 if TYPE_CHECKING:
-    from conditioning.text_encoder import TextBank, TextEncoder
+    from medphantom.conditioning.text_encoder import TextBank, TextEncoder
 
 ABSENT, PRESENT, MISSING = 0, 1, 2
 FREQUENCIES = 8
@@ -39,7 +39,8 @@ class Conditions:
         categorical_BK: int64; 0 missing, else 1 + index of the category.
         text_BT: int64 ``(B, T)`` or ``(B, W, T)``, numbers as the text encoder takes them; a row of 0: no text;
             ``None``: the generator reads no text.
-        mask: uint8 ``(B, *size)`` from :func:`conditioning.masks.mask_numbers`; all 0: no mask; ``None``: it reads
+        mask: uint8 ``(B, *size)`` from :func:`medphantom.conditioning.masks.mask_numbers`; all 0: no mask; ``None``:
+        it reads
             none.
     """
 
@@ -294,7 +295,7 @@ class ConditionEncoder(WithTables):
 def _text_encoder(schema: ConditionSchema, sizes: EncoderSizes, bank: TextBank | None) -> TextEncoder | None:
     if schema.text is None:
         return None
-    from conditioning.text_encoder import EmbeddedText, PretrainedText  # loads transformers
+    from medphantom.conditioning.text_encoder import EmbeddedText, PretrainedText  # loads transformers
 
     if schema.text.encoder == EMBEDDED:
         return EmbeddedText(schema.text, sizes)

@@ -7,9 +7,9 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from cohorts.errors import InputError
-from cohorts.guard import reading
-from learning.headers import no_more_weights_than
+from medphantom.core.errors import InputError
+from medphantom.core.guard import reading
+from medphantom.learning.headers import no_more_weights_than
 
 TIMES = 4  # libraries make a network, and again as it is filled
 SPARE = 2**20  # weights that are made beside those of a base

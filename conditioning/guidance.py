@@ -7,8 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from cohorts.errors import InputError
-from conditioning.encoder import Conditions
+from medphantom.conditioning.encoder import Conditions
+from medphantom.core.errors import InputError
 
 ConditionalDenoiser = Callable[[Tensor, Tensor, Conditions], Tensor]
 Denoiser = Callable[[Tensor, Tensor], Tensor]

@@ -10,10 +10,10 @@ from scipy import ndimage
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cohorts.errors import InputError, PromptError
-from cohorts.records import Array
-from conditioning.config import EncoderSizes
-from conditioning.prompt import MaskSchema
+from medphantom.conditioning.config import EncoderSizes
+from medphantom.conditioning.prompt import MaskSchema
+from medphantom.core.errors import InputError, PromptError
+from medphantom.core.records import Array
 
 MISSING_PLANE = 0
 

@@ -16,14 +16,14 @@ import numpy as np
 from pydantic import Field, ValidationError
 from safetensors.numpy import load_file, save_file
 
-from cohorts.errors import InputError, PromptError
-from cohorts.folders import json_digest, no_space_becomes_one_line, pixel_digest
-from cohorts.guard import parse_json, reading, user_path
-from cohorts.records import Array, Frozen
-from cohorts.store import Cohort
-from conditioning.prompt import ConditionSchema, Prompt
-from conditioning.training_rows import TrainingRows
-from learning.randomness import derive_seed
+from medphantom.cohorts.store import Cohort
+from medphantom.conditioning.prompt import ConditionSchema, Prompt
+from medphantom.conditioning.training_rows import TrainingRows
+from medphantom.core.errors import InputError, PromptError
+from medphantom.core.folders import json_digest, no_space_becomes_one_line, pixel_digest
+from medphantom.core.guard import parse_json, reading, user_path
+from medphantom.core.randomness import derive_seed
+from medphantom.core.records import Array, Frozen
 
 NO_FINDING = "no finding"
 MIN_PATIENTS = 5
@@ -237,9 +237,9 @@ def plan_match(
 
     What this discloses: which labels and categories occur together in the training split, and roughly how often. How it
     is limited: a combination that fewer than ``min_patients`` patients have is not written down
-    (:class:`~conditioning.training_rows.TrainingRows` says what is, instead); continuous attributes are never copied,
-    but drawn near a row's value, since a row of exact values, such as an age with a rare finding, may point to a
-    patient; and counts vary by chance instead of equalling those of the split. It is no formal guarantee.
+    (:class:`~medphantom.conditioning.training_rows.TrainingRows` says what is, instead); continuous attributes are
+    never copied, but drawn near a row's value, since a row of exact values, such as an age with a rare finding, may
+    point to a patient; and counts vary by chance instead of equalling those of the split. It is no formal guarantee.
 
     Args:
         cohort: real cohort; only its ``train`` rows are used.

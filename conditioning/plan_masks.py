@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 
-from cohorts.errors import InputError
-from cohorts.folders import pixel_digest
-from cohorts.preprocess import Preprocess
-from cohorts.records import Array, Split
-from cohorts.store import Cohort
-from conditioning.masks import deformed, mask_numbers
-from conditioning.plan import MIN_PATIENTS, SamplingPlan, plan_prompts
-from conditioning.prompt import ConditionSchema, Prompt
-from conditioning.training_rows import TrainingRows
-from learning.randomness import derive_seed
+from medphantom.cohorts.preprocess import Preprocess
+from medphantom.cohorts.records import Split
+from medphantom.cohorts.store import Cohort
+from medphantom.conditioning.masks import deformed, mask_numbers
+from medphantom.conditioning.plan import MIN_PATIENTS, SamplingPlan, plan_prompts
+from medphantom.conditioning.prompt import ConditionSchema, Prompt
+from medphantom.conditioning.training_rows import TrainingRows
+from medphantom.core.errors import InputError
+from medphantom.core.folders import pixel_digest
+from medphantom.core.randomness import derive_seed
+from medphantom.core.records import Array
 
 
 def plan_masks(
@@ -40,9 +41,9 @@ def plan_masks(
         seed: run seed.
         preprocess: brings masks to the generator's grid.
         split: whose masks; ``test`` only to measure how well a generator follows masks that it never saw.
-        deform: strength of the bending, see :func:`conditioning.masks.deformed`.
-        fresh: as in :func:`~conditioning.plan.plan_prompts`.
-        min_patients: as in :func:`~conditioning.plan.plan_match`.
+        deform: strength of the bending, see :func:`medphantom.conditioning.masks.deformed`.
+        fresh: as in :func:`~medphantom.conditioning.plan.plan_prompts`.
+        min_patients: as in :func:`~medphantom.conditioning.plan.plan_match`.
 
     Raises:
         InputError: ``total`` < 1, the generator reads no masks, or the split has none.

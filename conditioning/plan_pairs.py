@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cohorts.errors import InputError
-from cohorts.store import Cohort
-from conditioning.plan import MIN_PATIENTS, PlannedImage, SamplingPlan, plan_match
-from conditioning.prompt import ConditionSchema, Intervention
+from medphantom.cohorts.store import Cohort
+from medphantom.conditioning.plan import MIN_PATIENTS, PlannedImage, SamplingPlan, plan_match
+from medphantom.conditioning.prompt import ConditionSchema, Intervention
+from medphantom.core.errors import InputError
 
 TRIES = 20
 
@@ -28,13 +28,13 @@ def plan_pairs(
     intervention changes nothing are passed over.
 
     Args:
-        cohort: real cohort; only its ``train`` rows are used, as by :func:`conditioning.plan.plan_match`.
+        cohort: real cohort; only its ``train`` rows are used, as by :func:`medphantom.conditioning.plan.plan_match`.
         schema: the vocabulary of the generator.
         changes: ``name=value`` of the intervention, as :meth:`Intervention.parse` reads them.
         total: pairs.
         seed: run seed.
-        fresh: as in :func:`conditioning.plan.plan_prompts`.
-        min_patients: as in :func:`conditioning.plan.plan_match`.
+        fresh: as in :func:`medphantom.conditioning.plan.plan_prompts`.
+        min_patients: as in :func:`medphantom.conditioning.plan.plan_match`.
 
     Raises:
         InputError: ``total`` < 1, no training rows, or (nearly) no prompt that the intervention changes.

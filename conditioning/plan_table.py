@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from cohorts.errors import InputError, PromptError, UnreadableImage
-from cohorts.exported import original_texts
-from cohorts.folders import inside, pixel_digest
-from cohorts.guard import reading, user_path
-from cohorts.readers import nifti, picture
-from cohorts.readers.common import ReadOptions
-from cohorts.records import Array
-from conditioning.plan import SamplingPlan, plan_prompts
-from conditioning.prompt import ConditionSchema, Prompt, nearest
+from medphantom.cohorts.exported import original_texts
+from medphantom.cohorts.readers import nifti, picture
+from medphantom.cohorts.readers.common import ReadOptions
+from medphantom.conditioning.plan import SamplingPlan, plan_prompts
+from medphantom.conditioning.prompt import ConditionSchema, Prompt, nearest
+from medphantom.core.errors import InputError, PromptError, UnreadableImage
+from medphantom.core.folders import inside, pixel_digest
+from medphantom.core.guard import reading, user_path
+from medphantom.core.records import Array
 
 TEXT, MASK, COUNT = "text", "mask", "count"
 MOST_IMAGES = 10_000_000  # of one plan: years of drawing
@@ -45,7 +45,7 @@ def plan_table(path: Path, schema: ConditionSchema, seed: int, *, fresh: str = "
         path: CSV (comma-separated, UTF-8) or Parquet.
         schema: the vocabulary of the generator.
         seed: run seed.
-        fresh: as in :func:`conditioning.plan.plan_prompts`.
+        fresh: as in :func:`medphantom.conditioning.plan.plan_prompts`.
 
     Raises:
         InputError: the table cannot be read, has no row, or names a mask that cannot be read.

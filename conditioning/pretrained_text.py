@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModel, AutoTokenizer, CLIPTextModel, CLIPTokenizer
 
-from cohorts.errors import InputError
-from conditioning.foreign import foreign_networks
-from conditioning.prompt import TextSchema
-from conditioning.text_encoder import TextBank
-from conditioning.tokens import TokenizedTexts
-from conditioning.weights import load_whole
+from medphantom.conditioning.foreign import foreign_networks
+from medphantom.conditioning.prompt import TextSchema
+from medphantom.conditioning.text_encoder import TextBank
+from medphantom.conditioning.tokens import TokenizedTexts
+from medphantom.conditioning.weights import load_whole
+from medphantom.core.errors import InputError
 
 CLIP_KINDS = {"clip", "clip_text_model"}
 STEM = "model"  # of transformers' files of weights

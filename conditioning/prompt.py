@@ -9,11 +9,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from cohorts.errors import PromptError
-from cohorts.folders import canonical_json
-from cohorts.guard import parse_json, reading
-from cohorts.records import AttributeSpec, CohortSchema, Frozen
-from learning.randomness import derive_seed
+from medphantom.cohorts.records import AttributeSpec, CohortSchema
+from medphantom.core.errors import PromptError
+from medphantom.core.folders import canonical_json
+from medphantom.core.guard import parse_json, reading
+from medphantom.core.randomness import derive_seed
+from medphantom.core.records import Frozen
 
 Reads = Literal["labels", "text", "mask"]
 SPACING, SLICE_SPACING = "spacing", "slice_spacing"
@@ -27,7 +28,7 @@ class Prompt(Frozen):
         attributes: name → value (a number for continuous attributes, a category for the others).
         text: a sentence or report.
         mask: digest of a segmentation on the generator's grid, which the plan holds
-            (:attr:`conditioning.plan.SamplingPlan.masks`).
+            (:attr:`medphantom.conditioning.plan.SamplingPlan.masks`).
     """
 
     labels: dict[str, bool] = Field(default_factory=dict)
@@ -165,7 +166,7 @@ class GridSchema(Frozen):
 
     Attributes:
         size: spatial size of generated images.
-        fit: how images are brought to it (:class:`cohorts.preprocess.Preprocess`).
+        fit: how images are brought to it (:class:`medphantom.cohorts.preprocess.Preprocess`).
     """
 
     size: tuple[int, ...]

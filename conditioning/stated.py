@@ -6,11 +6,11 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from cohorts.errors import InputError
-from cohorts.preprocess import Preprocess, spacing_on_grid
-from cohorts.records import AttributeSpec
-from cohorts.store import Cohort
-from conditioning.prompt import SLICE_SPACING, SPACING, ConditionSchema, GridSchema
+from medphantom.cohorts.preprocess import Preprocess, spacing_on_grid
+from medphantom.cohorts.records import AttributeSpec
+from medphantom.cohorts.store import Cohort
+from medphantom.conditioning.prompt import SLICE_SPACING, SPACING, ConditionSchema, GridSchema
+from medphantom.core.errors import InputError
 
 
 def stated_attributes(cohort: Cohort, rows: Sequence[int], schema: ConditionSchema) -> dict[str, list[Any]]:

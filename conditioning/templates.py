@@ -1,7 +1,7 @@
 """Sentences from labels and attributes, for cohorts without reports: varied in wording, never in what they say.
 
 They are plain English of the kind that reports open with; a model that learned from them knows these phrases and no
-others, which its bundle says (:attr:`conditioning.prompt.TextSchema.written_by`).
+others, which its bundle says (:attr:`medphantom.conditioning.prompt.TextSchema.written_by`).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from conditioning.prompt import ConditionSchema, Prompt
+from medphantom.conditioning.prompt import ConditionSchema, Prompt
 
 MOST_ABSENT = 2  # absent findings that a sentence names; naming all of fourteen would leave no room for those present
 

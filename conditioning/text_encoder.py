@@ -10,13 +10,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from cohorts.errors import ArtifactError
-from cohorts.folders import no_space_becomes_one_line, work_folder
-from cohorts.guard import reading
-from conditioning.config import EncoderSizes
-from conditioning.prompt import TextSchema
-from conditioning.tables import WithTables, for_each, table
-from conditioning.tokens import END, PADDING, START
+from medphantom.conditioning.config import EncoderSizes
+from medphantom.conditioning.prompt import TextSchema
+from medphantom.conditioning.tables import WithTables, for_each, table
+from medphantom.conditioning.tokens import END, PADDING, START
+from medphantom.core.errors import ArtifactError
+from medphantom.core.folders import no_space_becomes_one_line, work_folder
+from medphantom.core.guard import reading
 
 HEAD_CHANNELS = 16
 

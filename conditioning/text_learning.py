@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cohorts.errors import InputError
-from conditioning.encoder import MISSING, PRESENT, Conditions
-from conditioning.prompt import ConditionSchema
-from conditioning.text_encoder import EmbeddedText
-from conditioning.tokens import PADDING
-from learning.learner import Learner
+from medphantom.conditioning.encoder import MISSING, PRESENT, Conditions
+from medphantom.conditioning.prompt import ConditionSchema
+from medphantom.conditioning.text_encoder import EmbeddedText
+from medphantom.conditioning.tokens import PADDING
+from medphantom.core.errors import InputError
+from medphantom.learning.learner import Learner
 
 
 class TextQuestions(nn.Module):

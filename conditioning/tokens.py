@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
-from cohorts.errors import BundleError, PromptError
-from cohorts.guard import reading
+from medphantom.core.errors import BundleError, PromptError
+from medphantom.core.guard import reading
 
 PADDING, START, END = 0, 1, 2
 SPECIAL = ("<padding>", "<start>", "<end>")

@@ -8,11 +8,11 @@ from collections.abc import Hashable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from cohorts.errors import InputError
-from cohorts.records import AttributeSpec
-from cohorts.store import Cohort
-from conditioning.prompt import ConditionSchema, Prompt
-from conditioning.stated import stated_attributes
+from medphantom.cohorts.records import AttributeSpec
+from medphantom.cohorts.store import Cohort
+from medphantom.conditioning.prompt import ConditionSchema, Prompt
+from medphantom.conditioning.stated import stated_attributes
+from medphantom.core.errors import InputError
 
 
 class TrainingRows:

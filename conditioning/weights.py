@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
-from cohorts.errors import ArtifactError, InputError
-from cohorts.folders import read_json
-from conditioning.foreign import foreign_networks
+from medphantom.conditioning.foreign import foreign_networks
+from medphantom.core.errors import ArtifactError, InputError
+from medphantom.core.folders import read_json
 
 CONFIG_FILE = "config.json"
 PICKLED = (".bin", ".ckpt", ".pt", ".pth", ".pkl")

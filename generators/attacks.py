@@ -8,19 +8,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cohorts.preprocess import network_images
-from cohorts.progress import Progress
-from cohorts.records import Array
-from cohorts.store import Cohort
-from conditioning.conditioner import row_prompts
-from conditioning.encoder import Conditions
-from generators.bundle import GeneratorBundle
-from generators.latents import scaled
-from generators.objective import add_noise, alpha_sigma, denoised, target
-from generators.reproducible import reproducible
-from generators.sampler import noise_of
-from learning.devices import resolve_device
-from learning.randomness import derive_seed
+from medphantom.cohorts.preprocess import network_images
+from medphantom.cohorts.store import Cohort
+from medphantom.conditioning.conditioner import row_prompts
+from medphantom.conditioning.encoder import Conditions
+from medphantom.core.progress import Progress
+from medphantom.core.randomness import derive_seed
+from medphantom.core.records import Array
+from medphantom.generators.bundle import GeneratorBundle
+from medphantom.generators.latents import scaled
+from medphantom.generators.objective import add_noise, alpha_sigma, denoised, target
+from medphantom.generators.reproducible import reproducible
+from medphantom.generators.sampler import noise_of
+from medphantom.learning.devices import resolve_device
 
 LOSS, PROXIMAL = "loss", "proximal initialization"
 LOSS_TIMES = (0.1, 0.2, 0.3, 0.45, 0.6, 0.8)

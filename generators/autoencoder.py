@@ -18,7 +18,7 @@ from monai.networks.nets import AutoencoderKL
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from generators.config import AutoencoderConfig
+from medphantom.generators.config import AutoencoderConfig
 
 WINDOW_OVERLAP = 0.25
 

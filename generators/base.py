@@ -11,17 +11,17 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor
 
-from cohorts.errors import BundleError, InputError
-from cohorts.folders import DIGEST_FILE
-from conditioning.conditioner import Conditioner
-from conditioning.config import EncoderSizes
-from conditioning.foreign import foreign_networks
-from generators.autoencoder import Autoencoder
-from generators.config import FineTuning, Objective
-from generators.denoiser import Denoiser
-from generators.facts import LatentScaling
-from generators.lineage import Lineage
-from generators.stable import StableAutoencoder, StableBase, StableDenoiser
+from medphantom.conditioning.conditioner import Conditioner
+from medphantom.conditioning.config import EncoderSizes
+from medphantom.conditioning.foreign import foreign_networks
+from medphantom.core.errors import BundleError, InputError
+from medphantom.core.folders import DIGEST_FILE
+from medphantom.generators.autoencoder import Autoencoder
+from medphantom.generators.config import FineTuning, Objective
+from medphantom.generators.denoiser import Denoiser
+from medphantom.generators.facts import LatentScaling
+from medphantom.generators.lineage import Lineage
+from medphantom.generators.stable import StableAutoencoder, StableBase, StableDenoiser
 
 AnyAutoencoder = Autoencoder | StableAutoencoder
 AnyDenoiser = Denoiser | StableDenoiser
@@ -196,7 +196,7 @@ def open_base(source: str, tuning: FineTuning | None = None) -> Base:
     if (folder / DIGEST_FILE).is_file():
         return _bundle(source)
     if (folder / "configs").is_dir():
-        from generators.monai_base import LAYOUT, MonaiParts
+        from medphantom.generators.monai_base import LAYOUT, MonaiParts
 
         with foreign_networks(f"base {source}", remedy=LAYOUT, source=source, folders=[folder / "models"]):
             parts = MonaiParts(source, unit_range=(tuning or FineTuning()).value_range == "unit")
@@ -221,7 +221,7 @@ def open_base(source: str, tuning: FineTuning | None = None) -> Base:
 
 
 def _bundle(source: str) -> NetworkBase:
-    from generators.bundle import GeneratorBundle  # which reads its own base by way of this module
+    from medphantom.generators.bundle import GeneratorBundle  # which reads its own base by way of this module
 
     bundle = GeneratorBundle.load(source)
     if (

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import torch
 
-from cohorts.preprocess import Preprocess
-from generators.base import Base
-from generators.bundle import GeneratorBundle
-from generators.facts import BundleFacts
+from medphantom.cohorts.preprocess import Preprocess
+from medphantom.generators.base import Base
+from medphantom.generators.bundle import GeneratorBundle
+from medphantom.generators.facts import BundleFacts
 
 
 def base_bundle(base: Base, preprocess: Preprocess, *, threads: int | None) -> GeneratorBundle:
     """The base, drawing images of a cohort's kind.
 
     Args:
-        base: from :func:`generators.base.open_base`.
+        base: from :func:`medphantom.generators.base.open_base`.
         preprocess: of the cohort that it is to be fine-tuned to.
         threads: of the CPU.
 

@@ -17,8 +17,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from cohorts.errors import BundleError, InputError
-from cohorts.folders import (
+from medphantom.conditioning.conditioner import open_conditioner
+from medphantom.conditioning.config import EncoderSizes
+from medphantom.conditioning.tables import stored_state
+from medphantom.core.errors import BundleError, InputError
+from medphantom.core.folders import (
     DIGEST_FILE,
     canonical_json,
     file_digest,
@@ -30,16 +33,13 @@ from cohorts.folders import (
     write_digest,
     write_json,
 )
-from cohorts.guard import parse_model, reading
-from conditioning.conditioner import open_conditioner
-from conditioning.config import EncoderSizes
-from conditioning.tables import stored_state
-from generators.autoencoder import Autoencoder
-from generators.base import AnyAutoencoder, AnyDenoiser, open_base
-from generators.denoiser import Denoiser
-from generators.facts import FACTS_FILE, BaseFacts, BundleFacts, parse_facts
-from generators.methods import load_tuned, lora_arguments, tuned_tensors
-from learning.headers import no_more_weights_than
+from medphantom.core.guard import parse_model, reading
+from medphantom.generators.autoencoder import Autoencoder
+from medphantom.generators.base import AnyAutoencoder, AnyDenoiser, open_base
+from medphantom.generators.denoiser import Denoiser
+from medphantom.generators.facts import FACTS_FILE, BaseFacts, BundleFacts, parse_facts
+from medphantom.generators.methods import load_tuned, lora_arguments, tuned_tensors
+from medphantom.learning.headers import no_more_weights_than
 
 TRAINING_FILE = "training.json"
 CONFIG_FILE = "config.json"

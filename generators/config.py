@@ -8,11 +8,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from cohorts.errors import InputError
-from cohorts.records import Frozen
-from conditioning.config import ConditioningConfig
-from generators.privacy_config import PrivacyConfig
-from learning.fit_config import FitConfig
+from medphantom.conditioning.config import ConditioningConfig
+from medphantom.core.errors import InputError
+from medphantom.core.records import Frozen
+from medphantom.generators.privacy_config import PrivacyConfig
+from medphantom.learning.fit_config import FitConfig
 
 SMALLEST_LATENT_SIDE = 2
 WHOLE_PIXELS = 128**3
@@ -215,7 +215,7 @@ class NoiseTable(Frozen):
 
 
 class Objective(Frozen):
-    """A noise path, what is regressed on it, and where training looks; see :mod:`generators.objective`.
+    """A noise path, what is regressed on it, and where training looks; see :mod:`medphantom.generators.objective`.
 
     Attributes:
         kind: ``flow`` (rectified flow), ``v`` (velocity of the cosine path) or ``ddpm`` (a table of noise levels, as

@@ -46,7 +46,7 @@ class MaskControl(nn.Module):
         Args:
             x_t: noisy latents ``(B, C, *latent)``.
             timesteps: as the denoiser takes them, ``(B,)``.
-            masks: numbers ``(B, *size)`` from :func:`conditioning.masks.mask_numbers`.
+            masks: numbers ``(B, *size)`` from :func:`medphantom.conditioning.masks.mask_numbers`.
             context: tokens of the other conditions, where the denoiser attends to them.
             beside_time: what those say beside the time.
         """

@@ -16,24 +16,24 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cohorts.errors import InputError
-from cohorts.preprocess import network_images
-from cohorts.progress import Progress
-from cohorts.records import Array
-from cohorts.store import Cohort
-from conditioning.conditioner import row_prompts
-from conditioning.encoder import Conditions
-from conditioning.guidance import guided
-from conditioning.prompt import Intervention, Prompt
-from generators.bundle import GeneratorBundle
-from generators.config import CounterfactualConfig
-from generators.inversion import Denoise, Step, ddim_step, follow, invert, time_grid
-from generators.latents import scaled, unscaled
-from generators.objective import add_noise
-from generators.reproducible import reproducible
-from generators.sampler import noise_of
-from learning.devices import resolve_device
-from learning.randomness import derive_seed
+from medphantom.cohorts.preprocess import network_images
+from medphantom.cohorts.store import Cohort
+from medphantom.conditioning.conditioner import row_prompts
+from medphantom.conditioning.encoder import Conditions
+from medphantom.conditioning.guidance import guided
+from medphantom.conditioning.prompt import Intervention, Prompt
+from medphantom.core.errors import InputError
+from medphantom.core.progress import Progress
+from medphantom.core.randomness import derive_seed
+from medphantom.core.records import Array
+from medphantom.generators.bundle import GeneratorBundle
+from medphantom.generators.config import CounterfactualConfig
+from medphantom.generators.inversion import Denoise, Step, ddim_step, follow, invert, time_grid
+from medphantom.generators.latents import scaled, unscaled
+from medphantom.generators.objective import add_noise
+from medphantom.generators.reproducible import reproducible
+from medphantom.generators.sampler import noise_of
+from medphantom.learning.devices import resolve_device
 
 MADE = ("factual", "counterfactual", "reversed", "reconstruction")
 

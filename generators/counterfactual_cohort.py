@@ -1,4 +1,4 @@
-"""Counterfactuals as a cohort of their own: for each image one row per role (:mod:`cohorts.pairs`).
+"""Counterfactuals as a cohort of their own: for each image one row per role (:mod:`medphantom.cohorts.pairs`).
 
 It is made of edits of real patients and stays as private as they are: its kind is ``counterfactual``, which nothing
 takes for synthetic data.
@@ -12,19 +12,20 @@ from typing import Any
 
 import numpy as np
 
-from cohorts.errors import InputError
-from cohorts.pairs import ROLE, ROLES, Role, pair_id
-from cohorts.progress import Progress
-from cohorts.records import Array, AttributeSpec, CohortSchema, ImageRecord, Provenance
-from cohorts.scale import check_same_scale
-from cohorts.store import Cohort
-from cohorts.writer import CohortWriter
-from conditioning.conditioner import row_prompts
-from conditioning.prompt import Intervention, Prompt
-from generators.bundle import GeneratorBundle
-from generators.config import CounterfactualConfig
-from generators.counterfactual import Counterfactuals, counterfactual_images
-from generators.training_data import training_digest
+from medphantom.cohorts.pairs import ROLE, ROLES, Role, pair_id
+from medphantom.cohorts.records import AttributeSpec, CohortSchema, ImageRecord, Provenance
+from medphantom.cohorts.scale import check_same_scale
+from medphantom.cohorts.store import Cohort
+from medphantom.cohorts.writer import CohortWriter
+from medphantom.conditioning.conditioner import row_prompts
+from medphantom.conditioning.prompt import Intervention, Prompt
+from medphantom.core.errors import InputError
+from medphantom.core.progress import Progress
+from medphantom.core.records import Array
+from medphantom.generators.bundle import GeneratorBundle
+from medphantom.generators.config import CounterfactualConfig
+from medphantom.generators.counterfactual import Counterfactuals, counterfactual_images
+from medphantom.generators.training_data import training_digest
 
 
 def changed_rows(bundle: GeneratorBundle, cohort: Cohort, rows: Sequence[int], intervention: Intervention) -> list[int]:

@@ -10,21 +10,28 @@ import torch
 from monai.networks.nets import DiffusionModelUNet
 from torch import Tensor, nn
 
-from conditioning.conditioner import Conditioner
-from conditioning.config import EncoderSizes
-from conditioning.encoder import ConditionEncoder, Conditions
-from conditioning.guidance import guided
-from conditioning.masks import MaskEncoder
-from generators.autoencoder import fast_layout
-from generators.config import DenoiserConfig, Objective
-from generators.control import MaskControl
-from generators.facts import LatentScaling
-from generators.latents import Latents, draw, scaled
-from generators.objective import add_noise, level_of, target, training_times, validation_times, velocity_loss
-from generators.sampler import noise_of, sample
-from learning.learner import RowLearner
-from learning.memorization import Judged
-from learning.randomness import derive_seed, torch_generator
+from medphantom.conditioning.conditioner import Conditioner
+from medphantom.conditioning.config import EncoderSizes
+from medphantom.conditioning.encoder import ConditionEncoder, Conditions
+from medphantom.conditioning.guidance import guided
+from medphantom.conditioning.masks import MaskEncoder
+from medphantom.core.randomness import derive_seed, torch_generator
+from medphantom.generators.autoencoder import fast_layout
+from medphantom.generators.config import DenoiserConfig, Objective
+from medphantom.generators.control import MaskControl
+from medphantom.generators.facts import LatentScaling
+from medphantom.generators.latents import Latents, draw, scaled
+from medphantom.generators.objective import (
+    add_noise,
+    level_of,
+    target,
+    training_times,
+    validation_times,
+    velocity_loss,
+)
+from medphantom.generators.sampler import noise_of, sample
+from medphantom.learning.learner import RowLearner
+from medphantom.learning.memorization import Judged
 
 TIME_SCALE = 1000.0  # the network's sinusoidal time embedding is made for steps 0…1000
 FEW_TOKENS = 256
@@ -102,7 +109,7 @@ class Denoiser(nn.Module):
             self.net = self.net.to(memory_format=torch.channels_last)
 
     def forward(self, x_t: Tensor, time_B: Tensor, conditions: Conditions) -> Tensor:
-        """Output as :func:`generators.objective.target` defines it, float32, of the shape of ``x_t``.
+        """Output as :func:`medphantom.generators.objective.target` defines it, float32, of the shape of ``x_t``.
 
         Args:
             x_t: noisy latents (B, C, *latent).

@@ -7,17 +7,17 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from cohorts.records import Array
-from conditioning.encoder import Conditions
-from conditioning.prompt import Prompt
-from generators.bundle import GeneratorBundle
-from generators.generate import batch_by_batch
-from generators.inversion import ddim_step, follow, time_grid
-from generators.latents import scaled, unscaled
-from generators.objective import add_noise
-from generators.sampler import noise_of
-from learning.devices import resolve_device
-from learning.randomness import derive_seed
+from medphantom.conditioning.encoder import Conditions
+from medphantom.conditioning.prompt import Prompt
+from medphantom.core.randomness import derive_seed
+from medphantom.core.records import Array
+from medphantom.generators.bundle import GeneratorBundle
+from medphantom.generators.generate import batch_by_batch
+from medphantom.generators.inversion import ddim_step, follow, time_grid
+from medphantom.generators.latents import scaled, unscaled
+from medphantom.generators.objective import add_noise
+from medphantom.generators.sampler import noise_of
+from medphantom.learning.devices import resolve_device
 
 STRENGTH = 0.3
 STEPS = 6

@@ -10,14 +10,14 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import Field
 
-from cohorts.errors import BundleError
-from cohorts.folders import read_digest, read_json
-from cohorts.guard import parse_model
-from cohorts.preprocess import Preprocess
-from cohorts.records import Frozen
-from conditioning.prompt import SLICE_SPACING, SPACING, ConditionSchema, Prompt
-from generators.config import FineTuning, Objective
-from generators.lineage import Lineage
+from medphantom.cohorts.preprocess import Preprocess
+from medphantom.conditioning.prompt import SLICE_SPACING, SPACING, ConditionSchema, Prompt
+from medphantom.core.errors import BundleError
+from medphantom.core.folders import read_digest, read_json
+from medphantom.core.guard import parse_model
+from medphantom.core.records import Frozen
+from medphantom.generators.config import FineTuning, Objective
+from medphantom.generators.lineage import Lineage
 
 FACTS_FILE = "bundle.json"
 NO_GUARANTEE = "no formal guarantee"

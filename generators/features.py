@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from conditioning.encoder import MISSING, PRESENT
-from learning.learner import Learner
+from medphantom.conditioning.encoder import MISSING, PRESENT
+from medphantom.learning.learner import Learner
 
 CHANNELS = (16, 32, 64, 64)
 GROUPS = 4

@@ -11,23 +11,23 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cohorts.folders import json_digest, work_folder
-from cohorts.preprocess import Preprocess
-from cohorts.progress import Progress
-from cohorts.records import Array
-from generators.autoencoder import Autoencoder, build_autoencoder
-from generators.base import AnyAutoencoder
-from generators.config import GeneratorConfig
-from generators.features import FeatureLearner, FeatureNet
-from generators.latents import Latents, encode_all
-from generators.reconstruction import JUDGED_IMAGES, AutoencoderLearner, build_adversary
-from generators.training_data import image_tensor
-from learning.batches import StreamBatches
-from learning.devices import resolve_device
-from learning.fit import FitResult, fit
-from learning.fit_config import FitConfig
-from learning.private_steps import Private
-from learning.randomness import derive_seed
+from medphantom.cohorts.preprocess import Preprocess
+from medphantom.core.folders import json_digest, work_folder
+from medphantom.core.progress import Progress
+from medphantom.core.randomness import derive_seed
+from medphantom.core.records import Array
+from medphantom.generators.autoencoder import Autoencoder, build_autoencoder
+from medphantom.generators.base import AnyAutoencoder
+from medphantom.generators.config import GeneratorConfig
+from medphantom.generators.features import FeatureLearner, FeatureNet
+from medphantom.generators.latents import Latents, encode_all
+from medphantom.generators.reconstruction import JUDGED_IMAGES, AutoencoderLearner, build_adversary
+from medphantom.generators.training_data import image_tensor
+from medphantom.learning.batches import StreamBatches
+from medphantom.learning.devices import resolve_device
+from medphantom.learning.fit import FitResult, fit
+from medphantom.learning.fit_config import FitConfig
+from medphantom.learning.private_steps import Private
 
 Split = Literal["train", "val"]
 SPLITS: tuple[Split, ...] = ("train", "val")
@@ -40,7 +40,7 @@ class Fitting:
     Attributes:
         config: sizes and fits.
         preprocess: what the networks see.
-        images: of each split, as :func:`generators.training_data.cached_images` gives them.
+        images: of each split, as :func:`medphantom.generators.training_data.cached_images` gives them.
         data_key: digest of what every stage depends on.
         work: folder of checkpoints.
         progress: told about each stage.
@@ -77,7 +77,7 @@ def fit_features(fitting: Fitting, labels: Tensor, *, exclusive: bool) -> Featur
 
     Args:
         fitting: the training.
-        labels: of the training images, ``(N, L)`` as :class:`conditioning.encoder.Conditions` has them.
+        labels: of the training images, ``(N, L)`` as :class:`medphantom.conditioning.encoder.Conditions` has them.
         exclusive: whether exactly one is present per image.
     """
     config = fitting.config

@@ -17,22 +17,23 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 from torch import Tensor
 
-from cohorts.errors import ArtifactError, CohortError, InputError, MedphantomError
-from cohorts.folders import json_digest, no_space_becomes_one_line, pixel_digest, work_folder
-from cohorts.guard import reading
-from cohorts.progress import Progress
-from cohorts.records import SYNTHETIC_SPLIT, Array, CohortSchema, ImageRecord, Provenance
-from cohorts.store import Cohort
-from cohorts.writer import CohortWriter
-from conditioning.guidance import guided
-from conditioning.plan import PlannedImage, SamplingPlan
-from conditioning.prompt import Prompt
-from generators.bundle import GeneratorBundle
-from generators.config import SOLVERS, SamplerConfig
-from generators.latents import unscaled
-from generators.reproducible import reproducible
-from generators.sampler import check_solver, noise_of, sample
-from learning.devices import resolve_device
+from medphantom.cohorts.records import SYNTHETIC_SPLIT, CohortSchema, ImageRecord, Provenance
+from medphantom.cohorts.store import Cohort
+from medphantom.cohorts.writer import CohortWriter
+from medphantom.conditioning.guidance import guided
+from medphantom.conditioning.plan import PlannedImage, SamplingPlan
+from medphantom.conditioning.prompt import Prompt
+from medphantom.core.errors import ArtifactError, CohortError, InputError, MedphantomError
+from medphantom.core.folders import json_digest, no_space_becomes_one_line, pixel_digest, work_folder
+from medphantom.core.guard import reading
+from medphantom.core.progress import Progress
+from medphantom.core.records import Array
+from medphantom.generators.bundle import GeneratorBundle
+from medphantom.generators.config import SOLVERS, SamplerConfig
+from medphantom.generators.latents import unscaled
+from medphantom.generators.reproducible import reproducible
+from medphantom.generators.sampler import check_solver, noise_of, sample
+from medphantom.learning.devices import resolve_device
 
 
 def generate(

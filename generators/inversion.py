@@ -16,9 +16,9 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from cohorts.errors import InputError
-from generators.config import Objective
-from generators.objective import alpha_sigma, denoised
+from medphantom.core.errors import InputError
+from medphantom.generators.config import Objective
+from medphantom.generators.objective import alpha_sigma, denoised
 
 Denoise = Callable[[Tensor, Tensor], Tensor]
 Step = Callable[[Tensor, float, float], Tensor]

@@ -14,15 +14,15 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from cohorts.errors import ArtifactError, MedphantomError
-from cohorts.folders import no_space_becomes_one_line
-from cohorts.guard import reading
-from cohorts.progress import Progress
-from cohorts.records import Array
-from generators.autoencoder import Codec
-from generators.facts import LatentScaling
-from generators.training_data import image_tensor
-from learning.randomness import torch_generator
+from medphantom.core.errors import ArtifactError, MedphantomError
+from medphantom.core.folders import no_space_becomes_one_line
+from medphantom.core.guard import reading
+from medphantom.core.progress import Progress
+from medphantom.core.randomness import torch_generator
+from medphantom.core.records import Array
+from medphantom.generators.autoencoder import Codec
+from medphantom.generators.facts import LatentScaling
+from medphantom.generators.training_data import image_tensor
 
 IMAGES_AT_ONCE = 16
 REACH_IMAGES = 32

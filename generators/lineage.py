@@ -12,10 +12,10 @@ from typing import Annotated
 
 from pydantic import Field
 
-from cohorts.errors import InputError
-from cohorts.origin import PUBLIC_SECRET, marks, name_of
-from cohorts.records import Frozen
-from cohorts.store import Cohort
+from medphantom.cohorts.origin import PUBLIC_SECRET, marks, name_of
+from medphantom.cohorts.store import Cohort
+from medphantom.core.errors import InputError
+from medphantom.core.records import Frozen
 
 START_ANEW = "start from a base that never saw these patients, or leave generator.privacy out"
 ONE_KEY = "ingest both cohorts under one identity key and train the base again, or leave generator.privacy out"
@@ -26,7 +26,8 @@ class Learned(Frozen):
 
     Attributes:
         training_digest: of the training and validation rows.
-        secret: names the secret that the marks were made with (:func:`cohorts.origin.name_of`); null: there are none.
+        secret: names the secret that the marks were made with (:func:`medphantom.cohorts.origin.name_of`); null:
+        there are none.
         names: names the key of the pseudonyms; null: the patients were not named, or by another key.
         patients: marks of their pseudonyms.
         images: marks of their images' pixels.

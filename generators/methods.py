@@ -12,8 +12,8 @@ from typing import Any
 from peft import LoraConfig, get_peft_model_state_dict, inject_adapter_in_model, set_peft_model_state_dict
 from torch import Tensor, nn
 
-from cohorts.errors import InputError
-from generators.config import FineTuning
+from medphantom.core.errors import InputError
+from medphantom.generators.config import FineTuning
 
 ATTENTION = (".attn1.", ".attn2.")
 

@@ -25,15 +25,15 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from cohorts.errors import InputError
-from cohorts.folders import canonical_json, pixel_digest, read_json
-from conditioning.conditioner import Conditioner
-from conditioning.config import EncoderSizes
-from conditioning.prompt import ConditionSchema
-from generators.autoencoder import Autoencoder
-from generators.config import NoiseTable, Objective
-from generators.denoiser import Denoiser
-from generators.facts import LatentScaling
+from medphantom.conditioning.conditioner import Conditioner
+from medphantom.conditioning.config import EncoderSizes
+from medphantom.conditioning.prompt import ConditionSchema
+from medphantom.core.errors import InputError
+from medphantom.core.folders import canonical_json, pixel_digest, read_json
+from medphantom.generators.autoencoder import Autoencoder
+from medphantom.generators.config import NoiseTable, Objective
+from medphantom.generators.denoiser import Denoiser
+from medphantom.generators.facts import LatentScaling
 
 WEIGHTS = (".safetensors", ".pt", ".pth")
 CONTEXT_DIM = 64

@@ -14,8 +14,8 @@ from typing import Any
 import diffusers
 from pydantic import ValidationError
 
-from cohorts.errors import InputError
-from generators.config import NoiseTable
+from medphantom.core.errors import InputError
+from medphantom.generators.config import NoiseTable
 
 DISCRETE = (
     "DDPMScheduler",

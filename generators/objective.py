@@ -30,7 +30,7 @@ import torch
 from diffusers import DDPMScheduler
 from torch import Tensor
 
-from generators.config import NoiseTable, Objective
+from medphantom.generators.config import NoiseTable, Objective
 
 SMALLEST_TIME = 1e-4  # below it, x_t differs from x0 by less than float32 rounding of the targets
 LARGEST_COSINE_TIME = 0.9999  # alpha stays > 0, so that sigma/alpha stays finite

@@ -8,19 +8,19 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import torch
 
-from cohorts.errors import InputError
-from cohorts.records import AttributeSpec
-from cohorts.store import Cohort
-from conditioning.config import EMBEDDED
-from conditioning.prompt import ConditionSchema
-from generators.base import Base
-from generators.config import GeneratorConfig
-from generators.facts import NO_GUARANTEE, Guarantee, Privacy
-from generators.lineage import Footing, Learned, Lineage, PrivateSteps, footing_of
-from generators.privacy_config import Vocabulary
-from generators.training_data import training_digest
-from learning.accounting import Mechanism, Spent, epsilon_of, strongest_attack
-from learning.private_steps import Private, Units
+from medphantom.cohorts.records import AttributeSpec
+from medphantom.cohorts.store import Cohort
+from medphantom.conditioning.config import EMBEDDED
+from medphantom.conditioning.prompt import ConditionSchema
+from medphantom.core.errors import InputError
+from medphantom.generators.base import Base
+from medphantom.generators.config import GeneratorConfig
+from medphantom.generators.facts import NO_GUARANTEE, Guarantee, Privacy
+from medphantom.generators.lineage import Footing, Learned, Lineage, PrivateSteps, footing_of
+from medphantom.generators.privacy_config import Vocabulary
+from medphantom.generators.training_data import training_digest
+from medphantom.learning.accounting import Mechanism, Spent, epsilon_of, strongest_attack
+from medphantom.learning.private_steps import Private, Units
 
 ATTACK_FALSE_ALARMS = 0.01
 NOTHING_BEFORE = Footing()
@@ -40,7 +40,7 @@ def started_from(base: Base | None, config: GeneratorConfig) -> Lineage | None:
 
 
 def check_footing(config: GeneratorConfig, cohort: Cohort, base: Base | None) -> Footing:
-    """What a promise would stand on, where one is asked for; see :func:`generators.lineage.footing_of`.
+    """What a promise would stand on, where one is asked for; see :func:`medphantom.generators.lineage.footing_of`.
 
     Raises:
         InputError: the base learned from any of these patients without a guarantee, or it cannot be told.

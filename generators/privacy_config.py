@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from cohorts.records import Frozen
-from learning.private_config import PrivateFitConfig
+from medphantom.core.records import Frozen
+from medphantom.learning.private_config import PrivateFitConfig
 
 Range = tuple[float, float]
 
@@ -35,7 +35,7 @@ class Vocabulary(Frozen):
 
 
 class PrivacyConfig(PrivateFitConfig):
-    """Fine-tuning under differential privacy; see :mod:`learning.private_steps`.
+    """Fine-tuning under differential privacy; see :mod:`medphantom.learning.private_steps`.
 
     Attributes:
         unit: who is protected: a patient with all of their images.

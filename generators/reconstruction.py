@@ -9,12 +9,12 @@ from monai.networks.nets import PatchDiscriminator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cohorts.records import Array
-from generators.autoencoder import Autoencoder
-from generators.config import ReconstructionConfig
-from generators.features import FeatureNet, feature_error
-from generators.training_data import image_tensor
-from learning.learner import Learner
+from medphantom.core.records import Array
+from medphantom.generators.autoencoder import Autoencoder
+from medphantom.generators.config import ReconstructionConfig
+from medphantom.generators.features import FeatureNet, feature_error
+from medphantom.generators.training_data import image_tensor
+from medphantom.learning.learner import Learner
 
 JUDGED_IMAGES = 256
 JUDGED_AT_ONCE = 32

@@ -20,13 +20,13 @@ from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from cohorts.records import Array
-from conditioning.encoder import MISSING, PRESENT
-from generators.autoencoder import Codec
-from generators.features import FeatureNet
-from generators.latents import IMAGES_AT_ONCE
-from generators.training_data import image_tensor
-from learning.randomness import derive_seed
+from medphantom.conditioning.encoder import MISSING, PRESENT
+from medphantom.core.randomness import derive_seed
+from medphantom.core.records import Array
+from medphantom.generators.autoencoder import Codec
+from medphantom.generators.features import FeatureNet
+from medphantom.generators.latents import IMAGES_AT_ONCE
+from medphantom.generators.training_data import image_tensor
 
 SMALLEST_SIDE = 10  # images that show a label, and that do not, in both splits
 HIDDEN = 0.05  # fall of the AUROC that is warned of, where the label could be told apart at all

@@ -19,14 +19,14 @@ from diffusers import (
 )
 from torch import Tensor
 
-from cohorts.errors import InputError
-from generators.config import SOLVERS, Objective, Solver
-from generators.objective import alpha_sigma, time_of
+from medphantom.core.errors import InputError
+from medphantom.generators.config import SOLVERS, Objective, Solver
+from medphantom.generators.objective import alpha_sigma, time_of
 
 TABLE_STEPS = 1000  # resolution of diffusers' table of noise levels
 
 Denoise = Callable[[Tensor, Tensor], Tensor]
-"""``denoise(x_t, time_B) -> output``: the network's answer, as :func:`generators.objective.target` defines it."""
+"""``denoise(x_t, time_B) -> output``: what the network predicts, see :func:`medphantom.generators.objective.target`."""
 
 
 def noise_of(seeds: Sequence[int], shape: Sequence[int]) -> Tensor:

@@ -15,19 +15,19 @@ import torch
 from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
 from torch import Tensor, nn
 
-from cohorts.errors import InputError
-from cohorts.folders import canonical_json, pixel_digest
-from conditioning.conditioner import Conditioner
-from conditioning.config import EncoderSizes
-from conditioning.encoder import Conditions
-from conditioning.pretrained_text import PipelineReader
-from conditioning.prompt import ConditionSchema
-from conditioning.weights import load_whole
-from generators.config import Objective
-from generators.facts import LatentScaling
-from generators.lineage import Lineage
-from generators.noise_tables import table_of
-from generators.objective import level_of
+from medphantom.conditioning.conditioner import Conditioner
+from medphantom.conditioning.config import EncoderSizes
+from medphantom.conditioning.encoder import Conditions
+from medphantom.conditioning.pretrained_text import PipelineReader
+from medphantom.conditioning.prompt import ConditionSchema
+from medphantom.conditioning.weights import load_whole
+from medphantom.core.errors import InputError
+from medphantom.core.folders import canonical_json, pixel_digest
+from medphantom.generators.config import Objective
+from medphantom.generators.facts import LatentScaling
+from medphantom.generators.lineage import Lineage
+from medphantom.generators.noise_tables import table_of
+from medphantom.generators.objective import level_of
 
 RGB = 3
 FITTING = "use a text-to-image model of the Stable Diffusion 1.x or 2.x class"
@@ -93,7 +93,7 @@ class StableDenoiser(nn.Module):
         self.register_buffer("empty", reader.features(""), persistent=False)
 
     def forward(self, x_t: Tensor, time_B: Tensor, conditions: Conditions) -> Tensor:
-        """As :meth:`generators.denoiser.Denoiser.forward`; a missing text is the empty text, as in the pipeline."""
+        """As :meth:`medphantom.generators.denoiser.Denoiser.forward`; a missing text is read as the empty text."""
         if conditions.text_BT is None:
             raise InputError("conditions have no text, this denoiser reads texts")
         ids = conditions.text_BT[:, 0]

@@ -16,28 +16,29 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cohorts.errors import InputError
-from cohorts.folders import json_digest
-from cohorts.preprocess import Preprocess
-from cohorts.progress import Progress
-from cohorts.records import Array
-from cohorts.store import Cohort
-from conditioning.conditioner import Conditioner, encoder_sizes, learn_conditioner
-from conditioning.config import EMBEDDED
-from conditioning.encoder import Conditions
-from conditioning.prompt import ConditionSchema
-from conditioning.stated import grid_of, with_spacing
-from generators.base import AnyAutoencoder, AnyDenoiser, Base, open_base
-from generators.bundle import GeneratorBundle
-from generators.config import GeneratorConfig, Objective
-from generators.control import embedding_channels
-from generators.denoiser import Denoiser, DenoiserLearner, build_denoiser
-from generators.facts import BaseFacts, BundleFacts, LatentScaling
-from generators.fitting import SPLITS, Fitting, Split, encode_images, fit_autoencoder, fit_features
-from generators.latents import Latents, balanced_scaling, unscaled
-from generators.lineage import Footing, learned_from
-from generators.methods import make_trainable
-from generators.privacy import (
+from medphantom.cohorts.preprocess import Preprocess
+from medphantom.cohorts.store import Cohort
+from medphantom.conditioning.conditioner import Conditioner, encoder_sizes, learn_conditioner
+from medphantom.conditioning.config import EMBEDDED
+from medphantom.conditioning.encoder import Conditions
+from medphantom.conditioning.prompt import ConditionSchema
+from medphantom.conditioning.stated import grid_of, with_spacing
+from medphantom.core.errors import InputError
+from medphantom.core.folders import json_digest
+from medphantom.core.progress import Progress
+from medphantom.core.randomness import derive_seed
+from medphantom.core.records import Array
+from medphantom.generators.base import AnyAutoencoder, AnyDenoiser, Base, open_base
+from medphantom.generators.bundle import GeneratorBundle
+from medphantom.generators.config import GeneratorConfig, Objective
+from medphantom.generators.control import embedding_channels
+from medphantom.generators.denoiser import Denoiser, DenoiserLearner, build_denoiser
+from medphantom.generators.facts import BaseFacts, BundleFacts, LatentScaling
+from medphantom.generators.fitting import SPLITS, Fitting, Split, encode_images, fit_autoencoder, fit_features
+from medphantom.generators.latents import Latents, balanced_scaling, unscaled
+from medphantom.generators.lineage import Footing, learned_from
+from medphantom.generators.methods import make_trainable
+from medphantom.generators.privacy import (
     check_footing,
     check_private,
     lineage_after,
@@ -46,14 +47,19 @@ from generators.privacy import (
     stated_schema,
     statement,
 )
-from generators.reproducible import reproducible
-from generators.round_trip import RoundTrip, round_trip
-from generators.training_data import TrainingRows, cached_images, learnt_geometry, learnt_schema, training_rows
-from learning.accounting import Spent
-from learning.batches import TensorBatches
-from learning.devices import resolve_device
-from learning.fit import FitResult
-from learning.randomness import derive_seed
+from medphantom.generators.reproducible import reproducible
+from medphantom.generators.round_trip import RoundTrip, round_trip
+from medphantom.generators.training_data import (
+    TrainingRows,
+    cached_images,
+    learnt_geometry,
+    learnt_schema,
+    training_rows,
+)
+from medphantom.learning.accounting import Spent
+from medphantom.learning.batches import TensorBatches
+from medphantom.learning.devices import resolve_device
+from medphantom.learning.fit import FitResult
 
 LIBRARIES = ("torch", "monai", "diffusers")
 NOT_KEPT = {"images_per_s"}  # differs from run to run, a bundle must not
@@ -304,10 +310,13 @@ class _Training:
         return network, found
 
     def _text_encoder(self, denoiser: Denoiser) -> None:
-        """Teach the embedded text encoder, where there is one, to read; see :mod:`conditioning.text_learning`."""
+        """Teach the embedded text encoder, where there is one, to read.
+
+        See :mod:`medphantom.conditioning.text_learning`.
+        """
         if not self._learns_to_read:
             return
-        from conditioning.text_learning import TextLearner, TextQuestions  # loads transformers
+        from medphantom.conditioning.text_learning import TextLearner, TextQuestions  # loads transformers
 
         config, sizes = self.config, denoiser.sizes
         encoder: Any = denoiser.conditioning["encoder"]

@@ -19,15 +19,16 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from cohorts.errors import ArtifactError, InputError
-from cohorts.folders import canonical_json, json_digest, publishing, read_digest, write_digest
-from cohorts.guard import reading
-from cohorts.manifest import STORAGE_COLUMNS
-from cohorts.preprocess import Preprocess, network_images
-from cohorts.progress import Progress
-from cohorts.records import ATTRIBUTE_PREFIX, LABEL_PREFIX, Array, AttributeSpec
-from cohorts.store import Cohort
-from conditioning.prompt import ConditionSchema
+from medphantom.cohorts.manifest import STORAGE_COLUMNS
+from medphantom.cohorts.preprocess import Preprocess, network_images
+from medphantom.cohorts.records import ATTRIBUTE_PREFIX, LABEL_PREFIX, AttributeSpec
+from medphantom.cohorts.store import Cohort
+from medphantom.conditioning.prompt import ConditionSchema
+from medphantom.core.errors import ArtifactError, InputError
+from medphantom.core.folders import canonical_json, json_digest, publishing, read_digest, write_digest
+from medphantom.core.guard import reading
+from medphantom.core.progress import Progress
+from medphantom.core.records import Array
 
 SMALLEST_TRAIN = 8
 ROWS_PER_READ = 256

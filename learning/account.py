@@ -8,9 +8,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NoReturn
 
-from cohorts.errors import ArtifactError
-from cohorts.folders import json_digest, read_json, work_folder, write_json
-from learning.accounting import Spent, Terms, epsilon_of
+from medphantom.core.errors import ArtifactError
+from medphantom.core.folders import json_digest, read_json, work_folder, write_json
+from medphantom.learning.accounting import Spent, Terms, epsilon_of
 
 KEY_FILE = "privacy.key"
 ACCOUNT_FILE = "privacy.json"

@@ -19,7 +19,7 @@ from opacus.accountants.utils import get_noise_multiplier
 from scipy.optimize import brentq
 from scipy.special import ndtr, ndtri
 
-from cohorts.errors import InputError
+from medphantom.core.errors import InputError
 
 RELATIVE_ERROR = 0.002  # of ε
 LARGEST_NOISE = 1000.0

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.stats import binom
 
-from cohorts.errors import InputError
+from medphantom.core.errors import InputError
 
 BISECTIONS = 40
 

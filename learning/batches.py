@@ -8,8 +8,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from cohorts.errors import InputError
-from learning.randomness import torch_generator
+from medphantom.core.errors import InputError
+from medphantom.core.randomness import torch_generator
 
 
 class Batches(Protocol):

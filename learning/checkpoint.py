@@ -17,9 +17,17 @@ from typing import Any
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from cohorts.errors import ArtifactError
-from cohorts.folders import file_digest, json_digest, publishing, read_json, unchanged, work_folder, write_json
-from cohorts.guard import reading
+from medphantom.core.errors import ArtifactError
+from medphantom.core.folders import (
+    file_digest,
+    json_digest,
+    publishing,
+    read_json,
+    unchanged,
+    work_folder,
+    write_json,
+)
+from medphantom.core.guard import reading
 
 FORMAT_VERSION = 1
 STATE_FILE = "state.json"

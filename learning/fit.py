@@ -13,18 +13,19 @@ import torch
 from accelerate.utils import broadcast
 from torch import Tensor, nn
 
-from cohorts.errors import InputError
-from cohorts.folders import json_digest
-from cohorts.progress import Progress
-from learning.accounting import Spent
-from learning.batches import Batches, StreamBatches
-from learning.checkpoint import latest_checkpoint, refuse_other_settings, save_checkpoint
-from learning.devices import make_accelerator, reduced
-from learning.fit_config import FitConfig
-from learning.history import History, NotFinite
-from learning.learner import Learner, RowLearner
-from learning.memorization import telling
-from learning.optimizer import (
+from medphantom.core.errors import InputError
+from medphantom.core.folders import json_digest
+from medphantom.core.progress import Progress
+from medphantom.core.randomness import derive_seed, seeded_layers, torch_generator
+from medphantom.learning.accounting import Spent
+from medphantom.learning.batches import Batches, StreamBatches
+from medphantom.learning.checkpoint import latest_checkpoint, refuse_other_settings, save_checkpoint
+from medphantom.learning.devices import make_accelerator, reduced
+from medphantom.learning.fit_config import FitConfig
+from medphantom.learning.history import History, NotFinite
+from medphantom.learning.learner import Learner, RowLearner
+from medphantom.learning.memorization import telling
+from medphantom.learning.optimizer import (
     adamw,
     frozen_names,
     load_optimizer,
@@ -34,8 +35,7 @@ from learning.optimizer import (
     optimizer_tensors,
     trained_state,
 )
-from learning.private_steps import Private, PrivateSteps
-from learning.randomness import derive_seed, seeded_layers, torch_generator
+from medphantom.learning.private_steps import Private, PrivateSteps
 
 __all__ = ["Batches", "FitConfig", "FitResult", "Learner", "fit"]
 

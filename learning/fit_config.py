@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from cohorts.records import Frozen
+from medphantom.core.records import Frozen
 
 # Fields that change neither the weights nor the choice among them: a fit may be resumed with other values of these.
 _WITHOUT_CONSEQUENCE = {"device", "tracker", "log_every", "grid_every", "checkpoint_every", "track_real_images"}

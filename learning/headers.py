@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
-from cohorts.errors import ArtifactError, MedphantomError
+from medphantom.core.errors import ArtifactError, MedphantomError
 
 SPARE = 1024  # weights that a network may hold beside those that are stored
 TIMES = 2  # layers that are made and replaced are counted as well

@@ -13,9 +13,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from cohorts.errors import MedphantomError
-from cohorts.folders import no_space_becomes_one_line, work_folder
-from learning.fit_config import FitConfig
+from medphantom.core.errors import MedphantomError
+from medphantom.core.folders import no_space_becomes_one_line, work_folder
+from medphantom.learning.fit_config import FitConfig
 
 METRICS_FILE = "metrics.jsonl"
 GRIDS = "grids"

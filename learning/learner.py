@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from learning.memorization import Judged
+from medphantom.learning.memorization import Judged
 
 
 class Learner(ABC):

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from learning.randomness import secret_numbers
+from medphantom.core.randomness import secret_numbers
 
 BLOCK = 1 << 16  # numbers, which stay in a core's cache
 SUMMED = 4

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from cohorts.errors import MedphantomError
-from learning.fit_config import FitConfig
+from medphantom.core.errors import MedphantomError
+from medphantom.learning.fit_config import FitConfig
 
 
 @contextmanager

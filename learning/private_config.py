@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from cohorts.records import Frozen
+from medphantom.core.records import Frozen
 
 
 class PrivateFitConfig(Frozen):

@@ -20,17 +20,17 @@ import torch
 from opacus.optimizers import DPOptimizer
 from torch import Tensor, nn
 
-from cohorts.errors import InputError
-from learning.account import Account
-from learning.accounting import Terms, delta_for, noise_for
-from learning.batches import StreamBatches
-from learning.devices import reduced
-from learning.fit_config import FitConfig
-from learning.learner import RowLearner
-from learning.noise import SCHEME, secret_noise
-from learning.private_config import PrivateFitConfig
-from learning.randomness import derive_seed, secret_numbers, seeded_layers, torch_generator
-from learning.row_gradients import RowGradients, Rows, trained_parameters, wrong_rows
+from medphantom.core.errors import InputError
+from medphantom.core.randomness import derive_seed, secret_numbers, seeded_layers, torch_generator
+from medphantom.learning.account import Account
+from medphantom.learning.accounting import Terms, delta_for, noise_for
+from medphantom.learning.batches import StreamBatches
+from medphantom.learning.devices import reduced
+from medphantom.learning.fit_config import FitConfig
+from medphantom.learning.learner import RowLearner
+from medphantom.learning.noise import SCHEME, secret_noise
+from medphantom.learning.private_config import PrivateFitConfig
+from medphantom.learning.row_gradients import RowGradients, Rows, trained_parameters, wrong_rows
 
 CHECKED_ROWS = 3
 

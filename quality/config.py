@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from cohorts.records import Frozen
-from learning.fit_config import FitConfig
+from medphantom.core.records import Frozen
+from medphantom.learning.fit_config import FitConfig
 
 RECONSTRUCTED, EDITED = "reconstructed", "edited"
 KINDS = (
@@ -25,7 +25,7 @@ KINDS = (
     "noised",
     "patched",
 )
-"""Kinds of copies that can be planted: through the generator, or disguised (:mod:`quality.privacy.alterations`)."""
+"""Kinds of copies that can be planted: drawn by the generator, or altered (``quality/privacy/alterations.py``)."""
 CORE_KINDS = KINDS[:7]
 
 

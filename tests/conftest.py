@@ -26,7 +26,7 @@ def real_data() -> Path:
 def one_line(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
     """Runs the command line, expects status 2 and exactly one line on stderr, and returns that line."""
 
-    from flows.cli import main  # most tests need none of it
+    from medphantom.flows.cli.main import main  # most tests need none of it
 
     def run(*arguments: str | Path) -> str:
         capsys.readouterr()

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 import typer.main
 
-from flows.cli import app
+from medphantom.flows.cli.main import app
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-ROOMS = "cohorts|learning|conditioning|generators|quality|flows"
+ROOMS = "core|phantoms|cohorts|learning|conditioning|generators|quality|flows"
 COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]  # the app is a group of commands
 
 
@@ -52,12 +52,12 @@ def test_a_page_names_only_what_exists(page: Path) -> None:
     assert [link for link in links if not (page.parent / link).exists()] == []
     paths = re.findall(rf"`((?:{ROOMS}|benchmarks|examples|tests|docs)/[\w./-]*)`", text)
     assert [path for path in paths if not (ROOT / path).exists()] == []
-    names = re.findall(rf"`((?:{ROOMS})\.[A-Za-z_.]+\w)`", text)
+    names = re.findall(rf"`((?:medphantom|{ROOMS})\.[A-Za-z_.]+\w)`", text)
     assert [name for name in names if not _exists(name)] == []
     assert _unknown_commands(re.sub(r"import medphantom as \w+", "", text)) == []
 
 
 def test_the_check_sees_what_is_missing() -> None:
     assert _unknown_commands("`medphantom dance now` and `medphantom run x --loud`") == ["dance", "run --loud"]
-    assert not _exists("quality.report.no_such_function")
-    assert _exists("quality.report.write_report")
+    assert not _exists("medphantom.quality.report.write.no_such_function")
+    assert _exists("medphantom.quality.report.write.write_report")

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 
-from cohorts.ingestion.people import HEADER, study_of
-from cohorts.ingestion.plan import Plan
-from cohorts.readers.dicom_file import UNDECODED
+from medphantom.cohorts.ingestion.people import HEADER, study_of
+from medphantom.cohorts.ingestion.plan import Plan
+from medphantom.cohorts.readers.dicom_file import UNDECODED
 
 _ZEROS, _BETWEEN = re.compile(r"(?<!\d)0+(?=\d)"), re.compile(r"[\s_-]+")  # what tools change about an id
 MANY_STUDIES = 5  # of one person alone, above which the header's id is doubted

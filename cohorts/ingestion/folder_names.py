@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import PurePosixPath
 
-from cohorts.errors import InputError
-from cohorts.naming import is_nobody, plain_id, split_word
-from cohorts.options import IngestOptions
-from cohorts.records import Split
+from medphantom.cohorts.options import IngestOptions
+from medphantom.cohorts.records import Split
+from medphantom.cohorts.split_names import split_word
+from medphantom.core.errors import InputError
+from medphantom.core.naming import is_nobody, plain_id
 
 BY_PATTERN, BY_FOLDER, BY_SUBJECT = "patient_pattern", "folder", "BIDS subject"
 _SUBJECT = re.compile(r"sub-([A-Za-z0-9]+)")  # BIDS 1.10, "Entities"

@@ -7,15 +7,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from cohorts.errors import InputError, Reason
-from cohorts.ingestion.series import forget_spoilt_identifiers, is_slice, pixel_digests, series_volumes
-from cohorts.ingestion.source import Refused, common_folder
-from cohorts.options import IngestOptions
-from cohorts.readers.common import ReadOptions
-from cohorts.readers.npz import NpzHead
-from cohorts.readers.tasks import FileHead, ReadJob, Refusal
-from cohorts.records import Split
-from cohorts.tables.join import FileKey
+from medphantom.cohorts.ingestion.series import forget_spoilt_identifiers, is_slice, pixel_digests, series_volumes
+from medphantom.cohorts.ingestion.source import Refused, common_folder
+from medphantom.cohorts.options import IngestOptions
+from medphantom.cohorts.readers.common import ReadOptions
+from medphantom.cohorts.readers.npz import NpzHead
+from medphantom.cohorts.readers.tasks import FileHead, ReadJob, Refusal
+from medphantom.cohorts.records import Split
+from medphantom.cohorts.tables.join import FileKey
+from medphantom.core.errors import InputError, Reason
 
 
 @dataclass(slots=True)

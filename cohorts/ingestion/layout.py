@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cohorts.errors import InputError
-from cohorts.guard import read_json_file, reading
-from cohorts.ingestion.mask_places import beside_images, in_mask_folders, is_image_name, loose_bids_masks
-from cohorts.ingestion.source import Refused, find_path, table_candidates
-from cohorts.options import IngestOptions
+from medphantom.cohorts.ingestion.mask_places import beside_images, in_mask_folders, is_image_name, loose_bids_masks
+from medphantom.cohorts.ingestion.source import Refused, find_path, table_candidates
+from medphantom.cohorts.options import IngestOptions
+from medphantom.core.errors import InputError
+from medphantom.core.guard import read_json_file, reading
 
 DATASET_FILE = "dataset.json"
 LARGEST_DATASET_FILE = 2**20

@@ -6,14 +6,14 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cohorts.ingestion.folder_names import folder_names
-from cohorts.ingestion.people import divide, divide_archive, folders_matter, settle_people
-from cohorts.ingestion.planning import begin_plan, read_paths
-from cohorts.ingestion.scanning import lay_out_source, make_workers, scan_heads, source_root
-from cohorts.ingestion.tables import find_tables, use_table
-from cohorts.options import IngestOptions
-from cohorts.progress import Progress
-from cohorts.records import SPLITS
+from medphantom.cohorts.ingestion.folder_names import folder_names
+from medphantom.cohorts.ingestion.people import divide, divide_archive, folders_matter, settle_people
+from medphantom.cohorts.ingestion.planning import begin_plan, read_paths
+from medphantom.cohorts.ingestion.scanning import lay_out_source, make_workers, scan_heads, source_root
+from medphantom.cohorts.ingestion.tables import find_tables, use_table
+from medphantom.cohorts.options import IngestOptions
+from medphantom.cohorts.records import SPLITS
+from medphantom.core.progress import Progress
 
 
 @dataclass(slots=True)

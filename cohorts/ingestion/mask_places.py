@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import PurePosixPath
 
-from cohorts.tables.join import SUFFIXES, FileKey, Join, RowIndex, stem
+from medphantom.cohorts.tables.join import SUFFIXES, FileKey, Join, RowIndex, stem
 
 IMAGE_FOLDERS = ("images", "imagestr", "imagests", "image", "imgs", "img")
 MASK_FOLDERS = ("labels", "labelstr", "labelsts", "masks", "mask", "segmentations", "segmentation", "annotations")

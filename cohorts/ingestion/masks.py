@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from cohorts.errors import InputError, Reason, UnreadableImage
-from cohorts.folders import inside
-from cohorts.ingestion.grouping import Planned
-from cohorts.ingestion.layout import Layout
-from cohorts.ingestion.mask_places import image_key, pair_masks
-from cohorts.ingestion.plan import Plan
-from cohorts.options import IngestOptions
-from cohorts.readers.tasks import Refusal, sniff
-from cohorts.tables.join import FileKey
+from medphantom.cohorts.ingestion.grouping import Planned
+from medphantom.cohorts.ingestion.layout import Layout
+from medphantom.cohorts.ingestion.mask_places import image_key, pair_masks
+from medphantom.cohorts.ingestion.plan import Plan
+from medphantom.cohorts.options import IngestOptions
+from medphantom.cohorts.readers.tasks import Refusal, sniff
+from medphantom.cohorts.tables.join import FileKey
+from medphantom.core.errors import InputError, Reason, UnreadableImage
+from medphantom.core.folders import inside
 
 
 def use_masks(plan: Plan, layout: Layout, options: IngestOptions) -> None:

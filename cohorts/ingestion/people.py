@@ -6,8 +6,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import PurePosixPath
 
-from cohorts.errors import InputError, Reason
-from cohorts.ingestion.folder_names import (
+from medphantom.cohorts.ingestion.folder_names import (
     BY_FOLDER,
     BY_PATTERN,
     BY_SUBJECT,
@@ -17,16 +16,17 @@ from cohorts.ingestion.folder_names import (
     named_by_path,
     split_by_path,
 )
-from cohorts.ingestion.grouping import Planned
-from cohorts.ingestion.layout import Layout
-from cohorts.ingestion.mask_places import CHANNEL_ENDING
-from cohorts.ingestion.plan import Plan
-from cohorts.ingestion.splits import Division
-from cohorts.naming import issued_id, plain_id
-from cohorts.options import IngestOptions
-from cohorts.readers.tasks import Refusal
-from cohorts.records import HELD_OUT_FIRST, LEFT_OUT_SPLIT, SPLITS
-from cohorts.tables.join import stem
+from medphantom.cohorts.ingestion.grouping import Planned
+from medphantom.cohorts.ingestion.layout import Layout
+from medphantom.cohorts.ingestion.mask_places import CHANNEL_ENDING
+from medphantom.cohorts.ingestion.plan import Plan
+from medphantom.cohorts.ingestion.splits import Division
+from medphantom.cohorts.options import IngestOptions
+from medphantom.cohorts.readers.tasks import Refusal
+from medphantom.cohorts.records import HELD_OUT_FIRST, LEFT_OUT_SPLIT, SPLITS
+from medphantom.cohorts.tables.join import stem
+from medphantom.core.errors import InputError, Reason
+from medphantom.core.naming import issued_id, plain_id
 
 TABLE, HEADER = "the table", "DICOM header"
 SOURCES = (TABLE, BY_PATTERN, BY_FOLDER, BY_SUBJECT, HEADER)

@@ -6,15 +6,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cohorts.exported import ExportedImage
-from cohorts.ingestion.grouping import Planned
-from cohorts.ingestion.source import Refused
-from cohorts.ingestion.splits import Division
-from cohorts.readers.common import ReadOptions
-from cohorts.readers.npz import NpzHead
-from cohorts.readers.tasks import Refusal
-from cohorts.records import CohortSchema
-from cohorts.tables.table import Table
+from medphantom.cohorts.exported import ExportedImage
+from medphantom.cohorts.ingestion.grouping import Planned
+from medphantom.cohorts.ingestion.source import Refused
+from medphantom.cohorts.ingestion.splits import Division
+from medphantom.cohorts.readers.common import ReadOptions
+from medphantom.cohorts.readers.npz import NpzHead
+from medphantom.cohorts.readers.tasks import Refusal
+from medphantom.cohorts.records import CohortSchema
+from medphantom.cohorts.tables.table import Table
 
 
 @dataclass(slots=True)

@@ -7,24 +7,24 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
 
-from cohorts.errors import InputError, Reason
-from cohorts.export import METADATA_FILE
-from cohorts.exported import export_facts, exported_images, rounding
-from cohorts.ingestion.doubts import doubts
-from cohorts.ingestion.folder_names import FolderNames, folder_names, levels_of
-from cohorts.ingestion.grouping import choose_spatial_dims, group_files
-from cohorts.ingestion.layout import Layout
-from cohorts.ingestion.masks import use_masks
-from cohorts.ingestion.people import divide, divide_archive, name_by_path, require_patients, settle_people
-from cohorts.ingestion.plan import Plan
-from cohorts.ingestion.scanning import largest_image_bytes
-from cohorts.ingestion.tables import use_table
-from cohorts.options import IngestOptions
-from cohorts.readers.common import ReadOptions
-from cohorts.readers.npz import NpzHead
-from cohorts.readers.tasks import FileHead, Refusal
-from cohorts.records import NAME_PATTERN, AttributeSpec, CohortSchema
-from cohorts.tables.table import UNITS
+from medphantom.cohorts.export import METADATA_FILE
+from medphantom.cohorts.exported import export_facts, exported_images, rounding
+from medphantom.cohorts.ingestion.doubts import doubts
+from medphantom.cohorts.ingestion.folder_names import FolderNames, folder_names, levels_of
+from medphantom.cohorts.ingestion.grouping import choose_spatial_dims, group_files
+from medphantom.cohorts.ingestion.layout import Layout
+from medphantom.cohorts.ingestion.masks import use_masks
+from medphantom.cohorts.ingestion.people import divide, divide_archive, name_by_path, require_patients, settle_people
+from medphantom.cohorts.ingestion.plan import Plan
+from medphantom.cohorts.ingestion.scanning import largest_image_bytes
+from medphantom.cohorts.ingestion.tables import use_table
+from medphantom.cohorts.options import IngestOptions
+from medphantom.cohorts.readers.common import ReadOptions
+from medphantom.cohorts.readers.npz import NpzHead
+from medphantom.cohorts.readers.tasks import FileHead, Refusal
+from medphantom.cohorts.records import NAME_PATTERN, AttributeSpec, CohortSchema
+from medphantom.cohorts.tables.table import UNITS
+from medphantom.core.errors import InputError, Reason
 
 HEADER_ATTRIBUTES: dict[str, Literal["continuous", "categorical"]] = {
     "age": "continuous",
@@ -38,7 +38,7 @@ def make_plan(layout: Layout, heads: Sequence[FileHead], options: IngestOptions)
     """Decide everything that can be decided from paths, headers and the table.
 
     Args:
-        layout: what :func:`~cohorts.ingestion.layout.lay_out` found.
+        layout: what :func:`~medphantom.cohorts.ingestion.layout.lay_out` found.
         heads: one per file of ``layout.images``, in that order.
         options: the user's choices.
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from cohorts.records import LEFT_OUT_SPLIT
+from medphantom.cohorts.records import LEFT_OUT_SPLIT
 
 
 @dataclass(slots=True)

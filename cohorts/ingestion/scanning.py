@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from cohorts.errors import InputError, Reason
-from cohorts.guard import user_path
-from cohorts.ingestion.layout import Layout, lay_out
-from cohorts.ingestion.source import batches_of, walk
-from cohorts.machine import decoding_bytes, usable_cores
-from cohorts.options import IngestOptions
-from cohorts.progress import Progress
-from cohorts.readers.common import Kind
-from cohorts.readers.tasks import FileHead, Refusal, ScanJob, scan
-from cohorts.workers import MEMORY_PER_BYTE, Batch, Crashed, Workers
+from medphantom.cohorts.ingestion.layout import Layout, lay_out
+from medphantom.cohorts.ingestion.source import batches_of, walk
+from medphantom.cohorts.options import IngestOptions
+from medphantom.cohorts.readers.common import Kind
+from medphantom.cohorts.readers.tasks import FileHead, Refusal, ScanJob, scan
+from medphantom.core.errors import InputError, Reason
+from medphantom.core.guard import user_path
+from medphantom.core.machine import decoding_bytes, usable_cores
+from medphantom.core.progress import Progress
+from medphantom.core.workers import MEMORY_PER_BYTE, Batch, Crashed, Workers
 
 FILES_PER_SCAN = 32
 SCAN_BYTES = 256 * 2**20  # that the headers of a file may take, beside a few times what lies on disk
@@ -51,7 +51,12 @@ def lay_out_source(source: Path, root: Path, only: str | None, options: IngestOp
 def make_workers(options: IngestOptions) -> Workers:
     """The processes that decode, each with a bound on memory and time."""
     workers = usable_cores() if options.workers is None else options.workers
-    return Workers(workers, seconds_per_job=options.seconds_per_file, memory_bytes=memory_for_decoding(options))
+    return Workers(
+        workers,
+        seconds_per_job=options.seconds_per_file,
+        memory_bytes=memory_for_decoding(options),
+        preload=["medphantom.cohorts.readers.tasks"],
+    )
 
 
 def memory_for_decoding(options: IngestOptions) -> int:

@@ -12,15 +12,15 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from cohorts.errors import Reason, UnreadableImage
-from cohorts.ingestion.folder_names import folder_names, named_by_path
-from cohorts.naming import issued_id
-from cohorts.options import IngestOptions
-from cohorts.readers.dicom_file import PIXEL_KEYWORDS, open_dicom, quietly, values_of
-from cohorts.readers.dicom_geometry import Plane
-from cohorts.readers.dicom_header import DicomHead
-from cohorts.readers.dicom_stacks import REPEATED, Stack, find_stacks
-from cohorts.readers.tasks import FileHead, Refusal
+from medphantom.cohorts.ingestion.folder_names import folder_names, named_by_path
+from medphantom.cohorts.options import IngestOptions
+from medphantom.cohorts.readers.dicom_file import PIXEL_KEYWORDS, open_dicom, quietly, values_of
+from medphantom.cohorts.readers.dicom_geometry import Plane
+from medphantom.cohorts.readers.dicom_header import DicomHead
+from medphantom.cohorts.readers.dicom_stacks import REPEATED, Stack, find_stacks
+from medphantom.cohorts.readers.tasks import FileHead, Refusal
+from medphantom.core.errors import Reason, UnreadableImage
+from medphantom.core.naming import issued_id
 
 Digest = Callable[[FileHead], Hashable]
 COPY = Refusal(Reason.DUPLICATE, "the same pixels at the same place as a file before")

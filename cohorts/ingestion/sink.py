@@ -10,24 +10,24 @@ from pathlib import Path
 
 import numpy as np
 
-from cohorts.duplicates import NearDuplicates
-from cohorts.errors import InputError, Reason, UnreadableImage
-from cohorts.exported import source_values
-from cohorts.folders import pixel_digest
-from cohorts.identity import IdentityKey
-from cohorts.ingestion.grouping import Planned
-from cohorts.ingestion.people import identity_of
-from cohorts.ingestion.plan import Plan
-from cohorts.ingestion.repeats import Repeats
-from cohorts.ingestion.sharers import Sharers
-from cohorts.options import IngestOptions
-from cohorts.origin import Origin
-from cohorts.private import PrivateFolder
-from cohorts.readers.tasks import ReadResult, ReadyImage, Refusal
-from cohorts.records import LEFT_OUT_SPLIT, SPLITS, ImageRecord, Split
-from cohorts.tables.ages import settled_age
-from cohorts.tables.table import RowContent, Table
-from cohorts.writer import CohortWriter
+from medphantom.cohorts.duplicates import NearDuplicates
+from medphantom.cohorts.exported import source_values
+from medphantom.cohorts.identity import IdentityKey
+from medphantom.cohorts.ingestion.grouping import Planned
+from medphantom.cohorts.ingestion.people import identity_of
+from medphantom.cohorts.ingestion.plan import Plan
+from medphantom.cohorts.ingestion.repeats import Repeats
+from medphantom.cohorts.ingestion.sharers import Sharers
+from medphantom.cohorts.options import IngestOptions
+from medphantom.cohorts.origin import Origin
+from medphantom.cohorts.private import PrivateFolder
+from medphantom.cohorts.readers.tasks import ReadResult, ReadyImage, Refusal
+from medphantom.cohorts.records import LEFT_OUT_SPLIT, SPLITS, ImageRecord, Split
+from medphantom.cohorts.tables.ages import settled_age
+from medphantom.cohorts.tables.table import RowContent, Table
+from medphantom.cohorts.writer import CohortWriter
+from medphantom.core.errors import InputError, Reason, UnreadableImage
+from medphantom.core.folders import pixel_digest
 
 PSEUDONYM = re.compile(r"[0-9a-f]{16}")
 ONE_ROW_EACH = "give each of these files one row, or one file per frame, volume or page"

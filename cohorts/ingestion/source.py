@@ -8,9 +8,9 @@ from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
-from cohorts.errors import InputError, Reason
-from cohorts.guard import user_path
-from cohorts.readers.tasks import Refusal
+from medphantom.cohorts.readers.tasks import Refusal
+from medphantom.core.errors import InputError, Reason
+from medphantom.core.guard import user_path
 
 TABLE_SUFFIXES = {".csv", ".tsv", ".tab", ".parquet", ".pq", ".xlsx", ".xls", ".ods"}
 

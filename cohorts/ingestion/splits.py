@@ -10,8 +10,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from cohorts.identity import IdentityKey, SplitFractions
-from cohorts.records import HELD_OUT_FIRST, SPLITS, Split
+from medphantom.cohorts.identity import IdentityKey, SplitFractions
+from medphantom.cohorts.records import HELD_OUT_FIRST, SPLITS, Split
 
 
 @dataclass(frozen=True, slots=True)

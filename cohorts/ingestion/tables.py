@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from cohorts.errors import InputError, Reason, UnreadableImage
-from cohorts.ingestion.grouping import Planned
-from cohorts.ingestion.layout import Layout
-from cohorts.ingestion.plan import Plan
-from cohorts.ingestion.source import TABLE_SUFFIXES, find_path
-from cohorts.naming import SPLIT_WORDS
-from cohorts.options import IngestOptions
-from cohorts.readers.tasks import Refusal
-from cohorts.tables.table import Table
+from medphantom.cohorts.ingestion.grouping import Planned
+from medphantom.cohorts.ingestion.layout import Layout
+from medphantom.cohorts.ingestion.plan import Plan
+from medphantom.cohorts.ingestion.source import TABLE_SUFFIXES, find_path
+from medphantom.cohorts.options import IngestOptions
+from medphantom.cohorts.readers.tasks import Refusal
+from medphantom.cohorts.split_names import SPLIT_WORDS
+from medphantom.cohorts.tables.table import Table
+from medphantom.core.errors import InputError, Reason, UnreadableImage
 
 TABLE_FITS = 0.5  # share of files that must have a row before a table is taken unasked
 

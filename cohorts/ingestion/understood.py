@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from cohorts.ingestion.grouping import Planned
-from cohorts.ingestion.plan import Plan
-from cohorts.records import SPLITS
+from medphantom.cohorts.ingestion.grouping import Planned
+from medphantom.cohorts.ingestion.plan import Plan
+from medphantom.cohorts.records import SPLITS
 
 if TYPE_CHECKING:
-    from cohorts.ingestion.sink import Sink
+    from medphantom.cohorts.ingestion.sink import Sink
 
 
 def understood(plan: Plan, sink: Sink) -> tuple[str, ...]:

@@ -11,8 +11,9 @@ from typing import Literal
 
 import numpy as np
 
-from cohorts.errors import Reason, UnreadableImage
-from cohorts.records import Array, Voi
+from medphantom.cohorts.records import Voi
+from medphantom.core.errors import Reason, UnreadableImage
+from medphantom.core.records import Array
 
 LUMINANCE_PER_MILLE = (299, 587, 114)  # ITU-R BT.601
 INTEGER_DTYPES = ("int16", "uint16", "int32", "uint32")
@@ -44,7 +45,7 @@ class ReadOptions:
 
 @dataclass(slots=True)
 class DecodedImage:
-    """One image as its reader found it; fields as in :class:`~cohorts.records.ImageRecord`.
+    """One image as its reader found it; fields as in :class:`~medphantom.cohorts.records.ImageRecord`.
 
     Attributes:
         frame: index of the frame, page or row within its file; of the volume within its series; ``None`` when alone.

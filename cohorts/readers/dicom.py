@@ -9,8 +9,7 @@ from pathlib import Path
 import numpy as np
 import pydicom
 
-from cohorts.errors import Reason, UnreadableImage
-from cohorts.readers.common import (
+from medphantom.cohorts.readers.common import (
     NOT_A_FILES_FAULT,
     DecodedImage,
     ReadOptions,
@@ -18,9 +17,9 @@ from cohorts.readers.common import (
     settle_color,
     stack_exactly,
 )
-from cohorts.readers.dicom_checks import require_described
-from cohorts.readers.dicom_decode import stored_frames, valid_bits
-from cohorts.readers.dicom_file import (
+from medphantom.cohorts.readers.dicom_checks import require_described
+from medphantom.cohorts.readers.dicom_decode import stored_frames, valid_bits
+from medphantom.cohorts.readers.dicom_file import (
     MEASURES,
     ORIENTATION,
     code_of,
@@ -34,11 +33,11 @@ from cohorts.readers.dicom_file import (
     quietly,
     stating,
 )
-from cohorts.readers.dicom_geometry import Plane, slice_normal
-from cohorts.readers.dicom_header import make_plane, plane_of, rank_of, spacing_of, trait_of
-from cohorts.readers.dicom_meaning import Meaning, meaning_of, require_one_meaning
-from cohorts.readers.dicom_stacks import find_stacks
-from cohorts.readers.dicom_values import (
+from medphantom.cohorts.readers.dicom_geometry import Plane, slice_normal
+from medphantom.cohorts.readers.dicom_header import make_plane, plane_of, rank_of, spacing_of, trait_of
+from medphantom.cohorts.readers.dicom_meaning import Meaning, meaning_of, require_one_meaning
+from medphantom.cohorts.readers.dicom_stacks import find_stacks
+from medphantom.cohorts.readers.dicom_values import (
     is_inverted,
     modality_values,
     padding_of,
@@ -46,7 +45,9 @@ from cohorts.readers.dicom_values import (
     voi_of,
     without_padding,
 )
-from cohorts.records import Array, Voi
+from medphantom.cohorts.records import Voi
+from medphantom.core.errors import Reason, UnreadableImage
+from medphantom.core.records import Array
 
 FRAME_TRAITS = (
     ("FrameContentSequence", "StackID"),

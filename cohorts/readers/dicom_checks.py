@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import pydicom
 
-from cohorts.errors import Reason, UnreadableImage
-from cohorts.readers.dicom_decode import JPEG_FAMILY
-from cohorts.readers.dicom_file import (
+from medphantom.cohorts.readers.dicom_decode import JPEG_FAMILY
+from medphantom.cohorts.readers.dicom_file import (
     MEASURES,
     ORIENTATION,
     RESCALE,
@@ -21,7 +20,8 @@ from cohorts.readers.dicom_file import (
     stating,
     values_of,
 )
-from cohorts.readers.dicom_header import spacing_of
+from medphantom.cohorts.readers.dicom_header import spacing_of
+from medphantom.core.errors import Reason, UnreadableImage
 
 GREY = {"MONOCHROME1", "MONOCHROME2"}
 COLORS = {"RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT"}

@@ -12,11 +12,16 @@ from pydicom import uid
 from pydicom.encaps import generate_frames
 from pydicom.pixels import convert_color_space, get_decoder
 
-from cohorts.errors import Reason, UnreadableImage
-from cohorts.readers.common import NOT_A_FILES_FAULT
-from cohorts.readers.dicom_codestream import ends_whole, has_component_transform, jpeg_2000_facts, jpeg_facts
-from cohorts.readers.dicom_file import PIXEL_KEYWORDS, bytes_of, code_of, has, integer_of
-from cohorts.records import Array
+from medphantom.cohorts.readers.common import NOT_A_FILES_FAULT
+from medphantom.cohorts.readers.dicom_codestream import (
+    ends_whole,
+    has_component_transform,
+    jpeg_2000_facts,
+    jpeg_facts,
+)
+from medphantom.cohorts.readers.dicom_file import PIXEL_KEYWORDS, bytes_of, code_of, has, integer_of
+from medphantom.core.errors import Reason, UnreadableImage
+from medphantom.core.records import Array
 
 LOSSY_JPEG = {uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit}
 LOSSLESS_JPEG = {uid.JPEGLossless, uid.JPEGLosslessSV1}

@@ -8,7 +8,7 @@ from typing import IO
 
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
-from cohorts.errors import Reason, UnreadableImage
+from medphantom.core.errors import Reason, UnreadableImage
 
 META_STARTS = 132  # after the preamble and its four letters (PS3.10 7.1)
 GROUP_LENGTH = b"\x02\0\0\0UL\4\0"

@@ -21,9 +21,9 @@ from pydicom.tag import BaseTag, Tag
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ExplicitVRLittleEndian
 from pydicom.uid import ImplicitVRLittleEndian as Implicit
 
-from cohorts.errors import Reason, UnreadableImage
-from cohorts.readers.dicom_deflate import require_modest_deflate
-from cohorts.readers.dicom_elements import read_plain
+from medphantom.cohorts.readers.dicom_deflate import require_modest_deflate
+from medphantom.cohorts.readers.dicom_elements import read_plain
+from medphantom.core.errors import Reason, UnreadableImage
 
 DIRECTORY_CLASS = "1.2.840.10008.1.3.10"
 PIXEL_KEYWORDS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")

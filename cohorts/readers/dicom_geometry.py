@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cohorts.errors import Reason, UnreadableImage
-from cohorts.records import Array
+from medphantom.core.errors import Reason, UnreadableImage
+from medphantom.core.records import Array
 
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
 

@@ -9,9 +9,7 @@ from pathlib import Path
 
 import pydicom
 
-from cohorts.errors import Reason, UnreadableImage
-from cohorts.naming import is_nobody, plain_id
-from cohorts.readers.dicom_file import (
+from medphantom.cohorts.readers.dicom_file import (
     MEASURES,
     ORIENTATION,
     POSITION,
@@ -27,8 +25,10 @@ from cohorts.readers.dicom_file import (
     values_of,
     whole_text_of,
 )
-from cohorts.readers.dicom_geometry import Plane
-from cohorts.readers.dicom_terms import DEFINED_TERMS, defined_term
+from medphantom.cohorts.readers.dicom_geometry import Plane
+from medphantom.cohorts.readers.dicom_terms import DEFINED_TERMS, defined_term
+from medphantom.core.errors import Reason, UnreadableImage
+from medphantom.core.naming import is_nobody, plain_id
 
 HEADER_ALLOW_LIST: dict[str, str] = {
     "PatientID": "keyed pseudonym and split; itself only in the private folder",
@@ -116,7 +116,7 @@ class DicomHead:
     """What the header of one file says, within :data:`HEADER_ALLOW_LIST`.
 
     Attributes:
-        patient: PatientID without what tools change about it (:func:`~cohorts.naming.plain_id`).
+        patient: PatientID without what tools change about it (:func:`~medphantom.core.naming.plain_id`).
         study: StudyInstanceUID.
         series: SeriesInstanceUID.
         sop: SOPInstanceUID; empty once it was found on different images.

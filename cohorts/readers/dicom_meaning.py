@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import pydicom
 
-from cohorts.errors import Reason, UnreadableImage
-from cohorts.readers.dicom_file import items_of, values_of
-from cohorts.readers.dicom_values import rescale_of, rescale_source
+from medphantom.cohorts.readers.dicom_file import items_of, values_of
+from medphantom.cohorts.readers.dicom_values import rescale_of, rescale_source
+from medphantom.core.errors import Reason, UnreadableImage
 
 MEANINGS = {
     "Units": "their units",  # of PET, PS3.3 C.8.9.1

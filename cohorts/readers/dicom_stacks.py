@@ -9,9 +9,9 @@ from itertools import combinations, pairwise
 
 import numpy as np
 
-from cohorts.errors import Reason, UnreadableImage
-from cohorts.readers.dicom_geometry import Plane, slice_normal, volume_affine
-from cohorts.records import Array
+from medphantom.cohorts.readers.dicom_geometry import Plane, slice_normal, volume_affine
+from medphantom.core.errors import Reason, UnreadableImage
+from medphantom.core.records import Array
 
 SAME_PLACE_MM = 0.01
 SAME_DIRECTION = 1e-3

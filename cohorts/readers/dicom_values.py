@@ -12,9 +12,8 @@ import numpy as np
 import pydicom
 from pydicom.pixels import apply_color_lut
 
-from cohorts.errors import Reason, UnreadableImage
-from cohorts.readers.common import INTEGER_DTYPES, narrowest
-from cohorts.readers.dicom_file import (
+from medphantom.cohorts.readers.common import INTEGER_DTYPES, narrowest
+from medphantom.cohorts.readers.dicom_file import (
     RESCALE,
     WINDOW,
     code_of,
@@ -26,7 +25,9 @@ from cohorts.readers.dicom_file import (
     text_of,
     values_of,
 )
-from cohorts.records import Array, Voi
+from medphantom.cohorts.records import Voi
+from medphantom.core.errors import Reason, UnreadableImage
+from medphantom.core.records import Array
 
 PADDING = {
     "PixelData": ("PixelPaddingValue", "PixelPaddingRangeLimit"),

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from cohorts.errors import Reason, UnreadableImage
-from cohorts.readers.common import ReadOptions, require_size
-from cohorts.readers.picture_values import ORIENTATION_TAG, Page, known_orientation, turned
-from cohorts.records import Array
+from medphantom.cohorts.readers.common import ReadOptions, require_size
+from medphantom.cohorts.readers.picture_values import ORIENTATION_TAG, Page, known_orientation, turned
+from medphantom.core.errors import Reason, UnreadableImage
+from medphantom.core.records import Array
 
 SOI, EOI, SOS, APP14 = 0xD8, 0xD9, 0xDA, 0xEE
 FRAME_HEADERS = set(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # SOF0 to SOF15 without DHT, JPG and DAC

@@ -10,9 +10,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from cohorts.errors import Reason, UnreadableImage
-from cohorts.readers import nifti_header
-from cohorts.readers.common import (
+from medphantom.cohorts.readers import nifti_header
+from medphantom.cohorts.readers.common import (
     EXACT_IN_DOUBLE,
     NOT_A_FILES_FAULT,
     DecodedImage,
@@ -20,8 +19,9 @@ from cohorts.readers.common import (
     narrowest,
     require_size,
 )
-from cohorts.readers.nifti_header import is_nifti
-from cohorts.records import Array
+from medphantom.cohorts.readers.nifti_header import is_nifti
+from medphantom.core.errors import Reason, UnreadableImage
+from medphantom.core.records import Array
 
 __all__ = ["gunzipped_head", "is_nifti", "read_mask", "read_shape", "read_volumes"]
 

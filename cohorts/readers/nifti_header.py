@@ -11,8 +11,9 @@ import nibabel as nib
 import numpy as np
 from nibabel.spatialimages import HeaderDataError
 
-from cohorts.errors import Reason, UnreadableImage
-from cohorts.records import Array, Voi
+from medphantom.cohorts.records import Voi
+from medphantom.core.errors import Reason, UnreadableImage
+from medphantom.core.records import Array
 
 NIFTI1_BYTES, NIFTI2_BYTES = 348, 540
 MAGIC_OFFSET = 344

@@ -12,9 +12,9 @@ from typing import IO, Any
 import numpy as np
 from numpy.lib import format as npy
 
-from cohorts.errors import Reason, UnreadableImage
-from cohorts.readers.common import NEVER_A_BOMB, DecodedImage, ReadOptions, require_size, settle_color
-from cohorts.records import Array
+from medphantom.cohorts.readers.common import NEVER_A_BOMB, DecodedImage, ReadOptions, require_size, settle_color
+from medphantom.core.errors import Reason, UnreadableImage
+from medphantom.core.records import Array
 
 PARTS = ("train", "val", "test")  # their order is the order of rows
 ZIP_MAGIC = b"PK\x03\x04"

@@ -11,9 +11,8 @@ from typing import TypeVar
 import numpy as np
 from PIL import Image
 
-from cohorts.errors import Reason, UnreadableImage
-from cohorts.readers import jpeg, png, tiff
-from cohorts.readers.common import (
+from medphantom.cohorts.readers import jpeg, png, tiff
+from medphantom.cohorts.readers.common import (
     NOT_A_FILES_FAULT,
     DecodedImage,
     ReadOptions,
@@ -21,8 +20,9 @@ from cohorts.readers.common import (
     settle_color,
     stack_exactly,
 )
-from cohorts.readers.picture_values import Page
-from cohorts.records import Array
+from medphantom.cohorts.readers.picture_values import Page
+from medphantom.core.errors import Reason, UnreadableImage
+from medphantom.core.records import Array
 
 MAGIC = {b"\x89PNG\r\n\x1a\n": "PNG", b"\xff\xd8\xff": "JPEG", b"II*\x00": "TIFF", b"MM\x00*": "TIFF"}
 BIG_TIFF_MAGIC = (b"II+\x00", b"MM\x00+")

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cohorts.errors import Reason, UnreadableImage
-from cohorts.readers.common import narrowest
-from cohorts.records import Array
+from medphantom.cohorts.readers.common import narrowest
+from medphantom.core.errors import Reason, UnreadableImage
+from medphantom.core.records import Array
 
 UPRIGHT = 1
 ORIENTATION_TAG = 274

@@ -11,9 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from cohorts.errors import Reason, UnreadableImage
-from cohorts.readers.common import ReadOptions, require_size
-from cohorts.readers.picture_values import (
+from medphantom.cohorts.readers.common import ReadOptions, require_size
+from medphantom.cohorts.readers.picture_values import (
     ORIENTATION_TAG,
     Page,
     known_orientation,
@@ -22,7 +21,8 @@ from cohorts.readers.picture_values import (
     require_opaque,
     turned,
 )
-from cohorts.records import Array
+from medphantom.core.errors import Reason, UnreadableImage
+from medphantom.core.records import Array
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 FIRST_CHUNK = b"\0\0\0\x0dIHDR"

@@ -8,11 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from cohorts.duplicates import thumbnail
-from cohorts.errors import Reason, UnreadableImage
-from cohorts.folders import file_state, pixel_digest
-from cohorts.readers import dicom, dicom_header, nifti, npz, picture
-from cohorts.readers.common import (
+from medphantom.cohorts.duplicates import thumbnail
+from medphantom.cohorts.readers import dicom, dicom_header, nifti, npz, picture
+from medphantom.cohorts.readers.common import (
     NEVER_A_BOMB,
     DecodedImage,
     Kind,
@@ -23,7 +21,9 @@ from cohorts.readers.common import (
     require_size,
     require_usable,
 )
-from cohorts.records import Array
+from medphantom.core.errors import Reason, UnreadableImage
+from medphantom.core.folders import file_state, pixel_digest
+from medphantom.core.records import Array
 
 SNIFFED_BYTES = 352
 MASK_PER_IMAGE_BYTE = 24  # three channels of 64-bit numbers beside an image of bytes
@@ -82,7 +82,7 @@ class ReadJob:
         spacing_mm: of a volume from slices.
         mask: absolute path of the mask.
         options: how to read.
-        states: of each file, as :func:`~cohorts.folders.file_state` had it when it was looked at.
+        states: of each file, as :func:`~medphantom.core.folders.file_state` had it when it was looked at.
     """
 
     kind: Kind

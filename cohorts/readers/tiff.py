@@ -9,10 +9,9 @@ import numpy as np
 import tifffile
 from PIL import Image
 
-from cohorts.errors import Reason, UnreadableImage
-from cohorts.readers import tiff_bytes
-from cohorts.readers.common import ReadOptions, require_size
-from cohorts.readers.picture_values import (
+from medphantom.cohorts.readers import tiff_bytes
+from medphantom.cohorts.readers.common import ReadOptions, require_size
+from medphantom.cohorts.readers.picture_values import (
     ORIENTATION_TAG,
     Page,
     first_or_rgb,
@@ -23,8 +22,9 @@ from cohorts.readers.picture_values import (
     turned,
     widened,
 )
-from cohorts.readers.tiff_directory import directories
-from cohorts.records import Array
+from medphantom.cohorts.readers.tiff_directory import directories
+from medphantom.core.errors import Reason, UnreadableImage
+from medphantom.core.records import Array
 
 _PHOTOMETRIC = tifffile.PHOTOMETRIC
 COLOR_SAMPLES = {

@@ -15,8 +15,8 @@ import numpy as np
 import tifffile
 from PIL import Image
 
-from cohorts.errors import Reason, UnreadableImage
-from cohorts.records import Array
+from medphantom.core.errors import Reason, UnreadableImage
+from medphantom.core.records import Array
 
 _FORMATS = tifffile.SAMPLEFORMAT
 SAMPLE_DTYPES = {

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from cohorts.errors import Reason, UnreadableImage
+from medphantom.core.errors import Reason, UnreadableImage
 
 BIG_TIFF = 43
 BYTES_PER_VALUE = {

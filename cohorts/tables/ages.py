@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 import re
 
-from cohorts.naming import plain_id
-from cohorts.options import IngestOptions
-from cohorts.readers.dicom_header import years
-from cohorts.tables.age_names import UNIT_WORDS
+from medphantom.cohorts.options import IngestOptions
+from medphantom.cohorts.readers.dicom_header import years
+from medphantom.cohorts.tables.age_names import UNIT_WORDS
+from medphantom.core.naming import plain_id
 
 OLDEST_YEARS = 120
 ROUNDED_BELOW_YEARS = 2

@@ -8,12 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from cohorts.errors import InputError
-from cohorts.naming import plain_id, plain_name
-from cohorts.options import IngestOptions
-from cohorts.records import ATTRIBUTE_PREFIX, AttributeSpec
-from cohorts.tables.age_names import name_in_years, says_age, says_age_group, says_birth, unit_of_name
-from cohorts.tables.ages import (
+from medphantom.cohorts.options import IngestOptions
+from medphantom.cohorts.records import ATTRIBUTE_PREFIX, AttributeSpec
+from medphantom.cohorts.tables.age_names import name_in_years, says_age, says_age_group, says_birth, unit_of_name
+from medphantom.cohorts.tables.ages import (
     OLDEST_YEARS,
     age_of_text,
     is_range_of_ages,
@@ -21,7 +19,7 @@ from cohorts.tables.ages import (
     settled_age,
     youngest_of_open_age,
 )
-from cohorts.tables.cells import (
+from medphantom.cohorts.tables.cells import (
     CLEAR_SHARE,
     comma_is_decimal,
     dots_separate_thousands,
@@ -29,8 +27,10 @@ from cohorts.tables.cells import (
     number_of,
     one_spelling,
 )
-from cohorts.tables.columns import USUAL_ATTRIBUTES, Columns
-from cohorts.tables.file import clean_name
+from medphantom.cohorts.tables.columns import USUAL_ATTRIBUTES, Columns
+from medphantom.cohorts.tables.file import clean_name
+from medphantom.core.errors import InputError
+from medphantom.core.naming import plain_id, plain_name
 
 UNITS = {"age": "years"}
 MANY_CATEGORIES = 256

@@ -11,9 +11,9 @@ import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from cohorts.guard import parse_json
-from cohorts.naming import MISSING_CELLS, comparable, plain_id
-from cohorts.records import NAME_PATTERN
+from medphantom.cohorts.records import NAME_PATTERN
+from medphantom.core.guard import parse_json
+from medphantom.core.naming import MISSING_CELLS, comparable, plain_id
 
 STATED = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False, "1,0": True, "0,0": False}
 WORDS = {"y": True, "n": False, "t": True, "f": False, "positive": True, "negative": False, "present": True,

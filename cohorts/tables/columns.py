@@ -6,11 +6,12 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from cohorts.errors import InputError
-from cohorts.naming import cell_split, is_nobody, plain_id, plain_name, plain_text
-from cohorts.options import IngestOptions
-from cohorts.tables.cells import STATED, YES_OR_NO, flag, is_rounded_id, stated_text
-from cohorts.tables.file import TableFile, clean_name
+from medphantom.cohorts.options import IngestOptions
+from medphantom.cohorts.split_names import cell_split
+from medphantom.cohorts.tables.cells import STATED, YES_OR_NO, flag, is_rounded_id, stated_text
+from medphantom.cohorts.tables.file import TableFile, clean_name
+from medphantom.core.errors import InputError
+from medphantom.core.naming import is_nobody, plain_id, plain_name, plain_text
 
 USUAL_NAMES: dict[str, tuple[str, ...]] = {
     "path": (

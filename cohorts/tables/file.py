@@ -16,12 +16,12 @@ from typing import NamedTuple
 
 import polars as pl
 
-from cohorts.errors import InputError
-from cohorts.exported import original_texts
-from cohorts.guard import reading, user_path
-from cohorts.limits import why_parquet_is_refused
-from cohorts.naming import plain_name
-from cohorts.tables.limits import REMEDY, modest_lines, require_modest_column, require_modest_file
+from medphantom.cohorts.exported import original_texts
+from medphantom.cohorts.tables.limits import REMEDY, modest_lines, require_modest_column, require_modest_file
+from medphantom.core.errors import InputError
+from medphantom.core.guard import reading, user_path
+from medphantom.core.limits import why_parquet_is_refused
+from medphantom.core.naming import plain_name
 
 SEPARATORS = (",", ";", "\t", "|")
 SAMPLE_ROWS = 50
@@ -74,7 +74,7 @@ def read_table(path: Path, encoding: str = "auto", known: Collection[str] = ()) 
 
     A byte order mark decides about the encoding, else ``encoding``; ``auto`` reads UTF-8 and nothing else, since the
     bytes of two other encodings cannot be told apart for certain. Texts of an export of ours are what they were before
-    it (see :mod:`cohorts.spreadsheet`).
+    it (see :mod:`medphantom.core.spreadsheet`).
 
     Args:
         path: the file.

@@ -7,8 +7,8 @@ from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
-from cohorts.errors import Reason, UnreadableImage
-from cohorts.naming import plain_id, plain_text
+from medphantom.core.errors import Reason, UnreadableImage
+from medphantom.core.naming import plain_id, plain_text
 
 AMBIGUOUS, NONE = -1, -2
 MANY_FOLDERS = 1000
@@ -56,7 +56,7 @@ class Fit(NamedTuple):
 class RowIndex:
     """Finds rows by one kind of key.
 
-    Paths and identifiers are compared without what tools change about them (:func:`~cohorts.naming.plain_id`).
+    Paths and identifiers are compared without what tools change about them (:func:`~medphantom.core.naming.plain_id`).
 
     A path fits when it is equal to the file's, when one of the two is the end of the other, or when the file names
     alone are equal, provided that no two rows and no two files share a name; all of it again without suffixes, first as

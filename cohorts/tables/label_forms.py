@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Literal, Protocol
 
-from cohorts.records import LABEL_PREFIX
-from cohorts.tables.cells import is_uncertain
+from medphantom.cohorts.records import LABEL_PREFIX
+from medphantom.cohorts.tables.cells import is_uncertain
 
 Form = Literal["none", "names", "lists", "numbers", "flag", "columns"]
 Stated = dict[str, bool | None]

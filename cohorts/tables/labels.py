@@ -11,12 +11,10 @@ from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import chain
 
-from cohorts.errors import InputError
-from cohorts.naming import plain_id, plain_name
-from cohorts.options import IngestOptions
-from cohorts.records import LABEL_PREFIX
-from cohorts.tables.age_names import says_age, says_birth
-from cohorts.tables.cells import (
+from medphantom.cohorts.options import IngestOptions
+from medphantom.cohorts.records import LABEL_PREFIX
+from medphantom.cohorts.tables.age_names import says_age, says_birth
+from medphantom.cohorts.tables.cells import (
     CLEAR_SHARE,
     NEUTRAL,
     STATED,
@@ -33,9 +31,11 @@ from cohorts.tables.cells import (
     stated_text,
     yes_and_no,
 )
-from cohorts.tables.columns import NEVER_LABELS, USUAL_NAMES, Columns
-from cohorts.tables.label_forms import CellLabels, ColumnLabels, Form, Labels, NoLabels
-from cohorts.tables.separators import Separators, list_separators, total_unparted
+from medphantom.cohorts.tables.columns import NEVER_LABELS, USUAL_NAMES, Columns
+from medphantom.cohorts.tables.label_forms import CellLabels, ColumnLabels, Form, Labels, NoLabels
+from medphantom.cohorts.tables.separators import Separators, list_separators, total_unparted
+from medphantom.core.errors import InputError
+from medphantom.core.naming import plain_id, plain_name
 
 MANY_LABELS, MANY_NUMBERED = 512, 64
 YES_OR_NO_SHARE = 0.5  # a column of yes and no stays one when fewer cells than these say something else

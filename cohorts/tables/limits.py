@@ -8,8 +8,8 @@ from pathlib import Path
 
 import polars as pl
 
-from cohorts.errors import InputError
-from cohorts.limits import MANY_COLUMNS
+from medphantom.core.errors import InputError
+from medphantom.core.limits import MANY_COLUMNS
 
 LARGEST_TEXT_FILE = 256 * 2**20  # bytes
 LONGEST_LINE = 4 * 2**20  # characters

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from cohorts.tables.cells import folded
+from medphantom.cohorts.tables.cells import folded
 
 _ALIKE = {"|": "|｜", ";": ";；", ",": ",，、､"}
 """Sign → itself and what stands for it in other scripts."""

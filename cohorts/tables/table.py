@@ -14,16 +14,17 @@ from itertools import chain
 from pathlib import Path
 from typing import Literal
 
-from cohorts.errors import InputError, Reason, UnreadableImage
-from cohorts.naming import cell_split, plain_id
-from cohorts.options import IngestOptions
-from cohorts.records import HELD_OUT_FIRST, LEFT_OUT_SPLIT, AttributeSpec
-from cohorts.tables.attributes import UNITS, find_attributes
-from cohorts.tables.columns import USUAL_ATTRIBUTES, USUAL_NAMES, Columns
-from cohorts.tables.file import TableFile, read_parts, read_table
-from cohorts.tables.join import FileKey, Join, RowIndex, tidy
-from cohorts.tables.labels import find_labels
-from cohorts.tables.rows import Groups, United, agreed, unite_rows, united
+from medphantom.cohorts.options import IngestOptions
+from medphantom.cohorts.records import HELD_OUT_FIRST, LEFT_OUT_SPLIT, AttributeSpec
+from medphantom.cohorts.split_names import cell_split
+from medphantom.cohorts.tables.attributes import UNITS, find_attributes
+from medphantom.cohorts.tables.columns import USUAL_ATTRIBUTES, USUAL_NAMES, Columns
+from medphantom.cohorts.tables.file import TableFile, read_parts, read_table
+from medphantom.cohorts.tables.join import FileKey, Join, RowIndex, tidy
+from medphantom.cohorts.tables.labels import find_labels
+from medphantom.cohorts.tables.rows import Groups, United, agreed, unite_rows, united
+from medphantom.core.errors import InputError, Reason, UnreadableImage
+from medphantom.core.naming import plain_id
 
 __all__ = ["UNITS", "USUAL_ATTRIBUTES", "USUAL_NAMES", "RowContent", "Table"]
 
@@ -46,7 +47,7 @@ class RowContent:
         labels: name → present, absent or not stated.
         attributes: name → value; ``None`` is not stated.
         unread: attributes of which a cell says something that was not taken, so that no header may speak for it.
-        patient: id, as :func:`~cohorts.naming.plain_id` has it; empty when none is stated.
+        patient: id, as :func:`~medphantom.core.naming.plain_id` has it; empty when none is stated.
         study: the same of the study.
         text: report or caption.
         split: ``train``, ``val``, ``gate`` or ``test`` where the table has splits already, the most held-out one of
@@ -118,7 +119,7 @@ class Table:
 
     @classmethod
     def read_parts(cls, paths: Sequence[Path], options: IngestOptions) -> Table:
-        """Read a table that lies in one file per split; see :func:`~cohorts.tables.file.read_parts`.
+        """Read a table that lies in one file per split; see :func:`~medphantom.cohorts.tables.file.read_parts`.
 
         Raises:
             InputError: as of :meth:`read`, or the files have other columns.

@@ -12,13 +12,13 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from quality.fidelity.draw_means import DrawMeans, Joined
-from quality.fidelity.frechet_scores import frechet_scores
-from quality.fidelity.half_samples import half_sampled_scores
-from quality.fidelity.halves import Halves
-from quality.fidelity.kernel import SMALLEST_PATIENTS, kernel_distance, kernel_refusal
-from quality.fidelity.score import FoldFeatures, Part, Score, smallest_half
-from quality.fidelity.table import Rows, Table
+from medphantom.quality.fidelity.draw_means import DrawMeans, Joined
+from medphantom.quality.fidelity.frechet_scores import frechet_scores
+from medphantom.quality.fidelity.half_samples import half_sampled_scores
+from medphantom.quality.fidelity.halves import Halves
+from medphantom.quality.fidelity.kernel import SMALLEST_PATIENTS, kernel_distance, kernel_refusal
+from medphantom.quality.fidelity.score import FoldFeatures, Part, Score, smallest_half
+from medphantom.quality.fidelity.table import Rows, Table
 
 LARGEST_KERNEL = 10_000  # images a side: the time grows with the square
 

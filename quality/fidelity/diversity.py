@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torchmetrics.functional.image import multiscale_structural_similarity_index_measure
 
-from cohorts.errors import UnsupportedClaim
-from cohorts.records import Array
-from quality.estimate import Estimate
-from quality.intervals import mean_interval
+from medphantom.core.errors import UnsupportedClaim
+from medphantom.core.records import Array
+from medphantom.quality.stats.estimate import Estimate
+from medphantom.quality.stats.intervals import mean_interval
 
 PAPER_BETAS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # Wang, Simoncelli, Bovik 2003
 KERNEL_SIZE = 11

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from quality.fidelity.table import Table, blocks, mean_of
+from medphantom.quality.fidelity.table import Table, blocks, mean_of
 
 SHARE_OF_IMAGES = 1 / 20
 MOST_CARRIED = 0.5  # measured on 300 chest radiographs, MedNIST images or blood cells: .12 to .22 of the whole

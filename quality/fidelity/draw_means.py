@@ -8,10 +8,10 @@ from typing import Literal
 
 import numpy as np
 
-from cohorts.records import Array
-from quality.estimate import Interval
-from quality.fidelity.score import LEAST_KEPT, FoldFeatures, Part, Scale
-from quality.influence import Variance, corrected, variance_of
+from medphantom.core.records import Array
+from medphantom.quality.fidelity.score import LEAST_KEPT, FoldFeatures, Part, Scale
+from medphantom.quality.stats.estimate import Interval
+from medphantom.quality.stats.influence import Variance, corrected, variance_of
 
 Influences = tuple[Literal["real", "synthetic"], Array, Array]
 
@@ -89,7 +89,7 @@ class Joined:
         and that of the value itself added (Wager, Hastie, Efron 2014, section 3).
 
         Args:
-            share: of second order, see :func:`quality.influence.quadratic_share`.
+            share: of second order, see :func:`medphantom.quality.stats.influence.quadratic_share`.
         """
         found = corrected(variance_of(self.real.mean(axis=0), self.synthetic.mean(axis=0)), share)
         draws = len(self.values)

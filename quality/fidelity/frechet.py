@@ -8,14 +8,20 @@ from functools import cached_property
 
 import numpy as np
 
-from cohorts.records import Array
-from quality.estimate import Interval
-from quality.fidelity.halves import owner_half
-from quality.fidelity.table import Rows, Table, blocks, mean_of
-from quality.influence import Variance, by_owner, corrected, log_interval, quadratic_share, variance_of
+from medphantom.core.records import Array
+from medphantom.quality.fidelity.halves import owner_half
+from medphantom.quality.fidelity.table import Rows, Table, blocks, mean_of
+from medphantom.quality.stats.estimate import IMAGES_PER_FEATURE, Interval
+from medphantom.quality.stats.influence import (
+    Variance,
+    by_owner,
+    corrected,
+    log_interval,
+    quadratic_share,
+    variance_of,
+)
 
 SMALLEST_N = 50
-IMAGES_PER_FEATURE = 2
 NEGLIGIBLE = 1e-12  # of the largest eigenvalue: below it, a direction has no extent
 
 

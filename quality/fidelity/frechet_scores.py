@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cohorts.records import Array
-from quality.fidelity.draw_means import DrawMeans, Influences, Joined
-from quality.fidelity.frechet import Gaussian, Influenced, frechet_refusal, influenced_distance
-from quality.fidelity.halves import Halves, owner_half
-from quality.fidelity.score import FoldFeatures, Score, refused, smallest_half
-from quality.fidelity.table import Rows
-from quality.influence import quadratic_share
+from medphantom.core.records import Array
+from medphantom.quality.fidelity.draw_means import DrawMeans, Influences, Joined
+from medphantom.quality.fidelity.frechet import Gaussian, Influenced, frechet_refusal, influenced_distance
+from medphantom.quality.fidelity.halves import Halves, owner_half
+from medphantom.quality.fidelity.score import FoldFeatures, Score, refused, smallest_half
+from medphantom.quality.fidelity.table import Rows
+from medphantom.quality.stats.influence import quadratic_share
 
 
 @dataclass

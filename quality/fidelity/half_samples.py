@@ -7,15 +7,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cohorts.records import Array
-from quality.estimate import Interval
-from quality.fidelity.frechet import SMALLEST_N
-from quality.fidelity.halves import Halves, owner_half
-from quality.fidelity.manifold import ManifoldScores, manifold_scores
-from quality.fidelity.score import LEAST_KEPT, FoldFeatures, Part, Score, refused, smallest_half
-from quality.fidelity.table import Rows, Table, blocks, mean_of
-from quality.fidelity.vendi import vendi_score
-from quality.influence import MOST_FREEDOM
+from medphantom.core.records import Array
+from medphantom.quality.fidelity.frechet import SMALLEST_N
+from medphantom.quality.fidelity.halves import Halves, owner_half
+from medphantom.quality.fidelity.manifold import ManifoldScores, manifold_scores
+from medphantom.quality.fidelity.score import LEAST_KEPT, FoldFeatures, Part, Score, refused, smallest_half
+from medphantom.quality.fidelity.table import Rows, Table, blocks, mean_of
+from medphantom.quality.fidelity.vendi import vendi_score
+from medphantom.quality.stats.estimate import Interval
+from medphantom.quality.stats.influence import MOST_FREEDOM
 
 LOCAL = (*ManifoldScores._fields, "vendi")
 LARGEST_SET = 5_000  # images a side: the time grows with the square, and shares of 5,000 are known to a percent

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cohorts.records import Array
+from medphantom.core.records import Array
 
 
 @dataclass(frozen=True)

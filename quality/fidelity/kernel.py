@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cohorts.errors import UnsupportedClaim
-from cohorts.records import Array
-from quality.estimate import Interval
-from quality.fidelity.frechet import SMALLEST_N
-from quality.fidelity.table import Rows, Table, release
-from quality.influence import Variance, student_quantile
+from medphantom.core.errors import UnsupportedClaim
+from medphantom.core.records import Array
+from medphantom.quality.fidelity.frechet import SMALLEST_N
+from medphantom.quality.fidelity.table import Rows, Table, release
+from medphantom.quality.stats.estimate import Interval
+from medphantom.quality.stats.influence import Variance, student_quantile
 
 ROWS_PER_TILE = 1024
 SMALLEST_PATIENTS = 3

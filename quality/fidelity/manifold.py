@@ -10,9 +10,9 @@ from typing import NamedTuple
 import numpy as np
 from sklearn.metrics.pairwise import euclidean_distances
 
-from cohorts.errors import UnsupportedClaim
-from cohorts.records import Array
-from quality.fidelity.table import Table, blocks, mean_of
+from medphantom.core.errors import UnsupportedClaim
+from medphantom.core.records import Array
+from medphantom.quality.fidelity.table import Table, blocks, mean_of
 
 PRECISION_RECALL_K = 3  # Kynkäänniemi et al. 2019, section 3.1
 DENSITY_COVERAGE_K = 5  # Naeem et al. 2020, section 4.2.2

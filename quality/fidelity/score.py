@@ -8,12 +8,12 @@ from typing import Literal
 
 import numpy as np
 
-from cohorts.records import Array, Frozen
-from quality.estimate import Interval
-from quality.fidelity.halves import Halves, draw_halves
-from quality.fidelity.kernel import kernel_interval
-from quality.fidelity.table import Rows, Table
-from quality.influence import Variance, log_interval, plain_interval
+from medphantom.core.records import Array, Frozen
+from medphantom.quality.fidelity.halves import Halves, draw_halves
+from medphantom.quality.fidelity.kernel import kernel_interval
+from medphantom.quality.fidelity.table import Rows, Table
+from medphantom.quality.stats.estimate import Interval
+from medphantom.quality.stats.influence import Variance, log_interval, plain_interval
 
 Scale = Literal["log", "plain", "share", "kernel"]
 LEAST_KEPT = 0.1  # of a variance, when the chance of draws is taken off
@@ -55,7 +55,7 @@ class Score(Frozen):
     """One score of one network run.
 
     Attributes:
-        name: as in :data:`quality.fidelity.scores.ESTIMANDS`.
+        name: as in :data:`medphantom.quality.fidelity.scores.ESTIMANDS`.
         n_synthetic: synthetic images in one comparison, the fewest of all folds.
         n_real: real images in one comparison.
         label: that both sides show; ``None``: all images.

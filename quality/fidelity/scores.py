@@ -9,15 +9,15 @@ from typing import Literal
 
 import numpy as np
 
-from cohorts.folders import work_folder
-from cohorts.records import Array, Frozen
-from cohorts.staging import staging
-from quality.estimate import Estimate
-from quality.features import Fold, NetworkRun
-from quality.fidelity.comparison import compare, compare_label
-from quality.fidelity.dominance import dominance_refusal
-from quality.fidelity.score import FoldFeatures, Part, Score
-from quality.quality_report import NetworkFacts
+from medphantom.core.folders import work_folder
+from medphantom.core.records import Array, Frozen
+from medphantom.core.staging import staging
+from medphantom.quality.fidelity.comparison import compare, compare_label
+from medphantom.quality.fidelity.dominance import dominance_refusal
+from medphantom.quality.fidelity.score import FoldFeatures, Part, Score
+from medphantom.quality.networks.features import Fold, NetworkRun
+from medphantom.quality.results.quality_report import NetworkFacts
+from medphantom.quality.stats.estimate import Estimate
 
 Better = Literal["lower", "higher", "near_floor"]
 

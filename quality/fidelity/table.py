@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from cohorts.records import Array
+from medphantom.core.records import Array
 
 ROWS_PER_BLOCK = 2048
 ROWS_PER_GATHERING = 512

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from cohorts.records import Array
-from quality.fidelity.table import Table, blocks
+from medphantom.core.records import Array
+from medphantom.quality.fidelity.table import Table, blocks
 
 
 def vendi_score(features_ND: Table) -> float:

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cohorts.records import Array
-from quality.privacy.registration import similarity, smoothed, warp
+from medphantom.core.records import Array
+from medphantom.quality.privacy.registration import similarity, smoothed, warp
 
 Alteration = Callable[[Tensor, np.random.Generator], Tensor]
 

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from cohorts.errors import UnsupportedClaim
-from cohorts.records import Array
+from medphantom.core.errors import UnsupportedClaim
+from medphantom.core.records import Array
 
 TAIL = 0.15  # share of the values that the tail is fitted to
 SMALLEST_TAIL = 10

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cohorts.records import Array
-from quality.config import CORE_KINDS, CopyConfig
-from quality.estimate import Estimate
-from quality.intervals import proportion_lower_bound
-from quality.privacy.alterations import ALTERATIONS, altered
-from quality.privacy.contrast import CopyTest
-from quality.quality_report import ControlKind
+from medphantom.core.records import Array
+from medphantom.quality.config import CORE_KINDS, CopyConfig
+from medphantom.quality.privacy.alterations import ALTERATIONS, altered
+from medphantom.quality.privacy.contrast import CopyTest
+from medphantom.quality.results.quality_report import ControlKind
+from medphantom.quality.stats.estimate import Estimate
+from medphantom.quality.stats.intervals import proportion_lower_bound
 
 TRIALS = 20
 FOUND_IN = 0.8  # of the trials

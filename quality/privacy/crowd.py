@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from scipy import stats
 
-from cohorts.records import Array
-from quality.estimate import Estimate
+from medphantom.core.records import Array
+from medphantom.quality.stats.estimate import Estimate
 
 SMALLEST_YARDSTICK = 20
 PARTS = 10  # groups that stand for a side

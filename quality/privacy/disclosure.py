@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cohorts.records import Array
-from quality.estimate import Estimate
-from quality.privacy.membership import SMALLEST, Patients
+from medphantom.core.records import Array
+from medphantom.quality.privacy.membership import SMALLEST, Patients
+from medphantom.quality.stats.estimate import Estimate
 
 NEIGHBOURS = 5
 BOOTSTRAP = 500

@@ -7,15 +7,21 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cohorts.records import Array
-from quality.config import CORE_KINDS, CopyConfig
-from quality.estimate import Estimate
-from quality.intervals import proportion_interval
-from quality.privacy.contrast import CopyTest
-from quality.privacy.controls import control_kind, fewest_seen
-from quality.privacy.crowd import SMALLEST_YARDSTICK, Crowd
-from quality.privacy.likeness import Likeness
-from quality.quality_report import ControlKind, CopyResult, CopySummary, SimilarityHistogram, Verdict
+from medphantom.core.records import Array
+from medphantom.quality.config import CORE_KINDS, CopyConfig
+from medphantom.quality.privacy.contrast import CopyTest
+from medphantom.quality.privacy.controls import control_kind, fewest_seen
+from medphantom.quality.privacy.crowd import SMALLEST_YARDSTICK, Crowd
+from medphantom.quality.privacy.likeness import Likeness
+from medphantom.quality.results.quality_report import (
+    ControlKind,
+    CopyResult,
+    CopySummary,
+    SimilarityHistogram,
+    Verdict,
+)
+from medphantom.quality.stats.estimate import Estimate
+from medphantom.quality.stats.intervals import proportion_interval
 
 BINS = 40
 JUDGE_VERSION = 2  # raise it when the same evidence is weighed otherwise: what was judged before is judged anew

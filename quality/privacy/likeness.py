@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cohorts.records import Array
-from quality.privacy.crowd import Subsets, wins_of_train
+from medphantom.core.records import Array
+from medphantom.quality.privacy.crowd import Subsets, wins_of_train
 
 LIKENESSES_AT_ONCE = 2**24  # numbers held per block of queries: memory does not grow with the number of real images
 REAL_AT_ONCE = 8192

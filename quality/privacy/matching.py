@@ -18,12 +18,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from cohorts.progress import Progress
-from cohorts.records import Array
-from quality.fingerprints import Fingerprints, shrunk
-from quality.privacy.crowd import Subsets, wins_of_train
-from quality.privacy.likeness import Likeness
-from quality.privacy.registration import ITERATIONS, detail, register, similarity, warp
+from medphantom.core.progress import Progress
+from medphantom.core.records import Array
+from medphantom.quality.networks.fingerprints import Fingerprints, shrunk
+from medphantom.quality.privacy.crowd import Subsets, wins_of_train
+from medphantom.quality.privacy.likeness import Likeness
+from medphantom.quality.privacy.registration import ITERATIONS, detail, register, similarity, warp
 
 QUERIES_PER_BLOCK = 128
 PAIRS_PER_BLOCK = 512

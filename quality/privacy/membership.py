@@ -21,9 +21,9 @@ from sklearn.model_selection import StratifiedKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from cohorts.records import Array
-from quality.estimate import Estimate, Interval
-from quality.quality_report import AttackResult
+from medphantom.core.records import Array
+from medphantom.quality.results.quality_report import AttackResult
+from medphantom.quality.stats.estimate import Estimate, Interval
 
 _LIMITED = {
     "recipe": "which the recipe tolerates",

@@ -11,19 +11,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cohorts.errors import UnsupportedClaim
-from cohorts.progress import Progress
-from cohorts.records import Array
-from quality.config import CopyConfig
-from quality.features import FeatureNetwork
-from quality.fingerprints import DEFAULT_SIDE, Fingerprints
-from quality.privacy.contrast import CopyTest, find_copies
-from quality.privacy.controls import Maker, plant
-from quality.privacy.crowd import draw_subsets, share_in_train
-from quality.privacy.gate import Evidence, Judgement, judge
-from quality.privacy.likeness import FeatureMatcher, Likeness
-from quality.privacy.matching import Matcher
-from quality.stages import stage
+from medphantom.core.errors import UnsupportedClaim
+from medphantom.core.progress import Progress, stage
+from medphantom.core.records import Array
+from medphantom.quality.config import CopyConfig
+from medphantom.quality.networks.features import FeatureNetwork
+from medphantom.quality.networks.fingerprints import DEFAULT_SIDE, Fingerprints
+from medphantom.quality.privacy.contrast import CopyTest, find_copies
+from medphantom.quality.privacy.controls import Maker, plant
+from medphantom.quality.privacy.crowd import draw_subsets, share_in_train
+from medphantom.quality.privacy.gate import Evidence, Judgement, judge
+from medphantom.quality.privacy.likeness import FeatureMatcher, Likeness
+from medphantom.quality.privacy.matching import Matcher
 
 FINGERPRINT_IMAGES = 3000
 DETAIL = "registered detail"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from quality.estimate import Interval
-from quality.utility.study_report import FREE, MIXING, Advice, Beside, Measure, StudyScore, Taught
+from medphantom.quality.results.study_report import FREE, MIXING, Advice, Beside, Measure, StudyScore, Taught
+from medphantom.quality.stats.estimate import Interval
 
 
 def advise(

@@ -7,21 +7,21 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from cohorts.errors import InputError, UnsupportedClaim
-from cohorts.overview import left_out_sentence
-from cohorts.records import Array
-from cohorts.scale import Reading, own_reading
-from quality.config import StudyConfig
-from quality.material import Material
-from quality.ranking import holm
-from quality.targets import Targets
-from quality.utility.advice import advise
-from quality.utility.cells import METADATA, REAL, Desk, Exam
-from quality.utility.check import Counts
-from quality.utility.judging import Guesses, Trained
-from quality.utility.lessons import School
-from quality.utility.study_report import FREE, MEASURES, GroupGap, StudyReport, StudyScore, Taught
-from quality.utility.subgroups import group_gaps
+from medphantom.cohorts.overview import left_out_sentence
+from medphantom.cohorts.scale import Reading, own_reading
+from medphantom.core.errors import InputError, UnsupportedClaim
+from medphantom.core.records import Array
+from medphantom.quality.config import StudyConfig
+from medphantom.quality.data.material import Material
+from medphantom.quality.data.targets import Targets
+from medphantom.quality.results.study_report import FREE, MEASURES, GroupGap, StudyReport, StudyScore, Taught
+from medphantom.quality.stats.correction import holm
+from medphantom.quality.utility.advice import advise
+from medphantom.quality.utility.cells import METADATA, REAL, Desk, Exam
+from medphantom.quality.utility.check import Counts
+from medphantom.quality.utility.judging import Guesses, Trained
+from medphantom.quality.utility.lessons import School
+from medphantom.quality.utility.subgroups import group_gaps
 
 
 def check_counts(counts: Counts, names: Sequence[str], config: StudyConfig) -> None:

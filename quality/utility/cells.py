@@ -7,27 +7,23 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from cohorts.records import Array
-from cohorts.scale import Reading
-from learning.randomness import derive_seed
-from quality.config import StudyConfig
-from quality.estimate import Estimate, Interval
-from quality.intervals import patient_bootstrap
-from quality.targets import Targets
-from quality.utility.check import Counts
-from quality.utility.judging import (
-    Guesses,
-    Trained,
+from medphantom.cohorts.scale import Reading
+from medphantom.core.randomness import derive_seed
+from medphantom.core.records import Array
+from medphantom.quality.config import StudyConfig
+from medphantom.quality.data.targets import Targets
+from medphantom.quality.results.study_report import MIXING, Beside, Measure, StudyScore, Taught
+from medphantom.quality.stats.classification import (
     average_precision,
     balanced_accuracy,
     best_threshold,
     calibration_error,
-    mean_over,
-    right_guesses,
-    trained,
 )
-from quality.utility.study_report import MIXING, Beside, Measure, StudyScore, Taught
-from quality.utility.subgroups import Subgroup
+from medphantom.quality.stats.estimate import Estimate, Interval
+from medphantom.quality.stats.intervals import patient_bootstrap
+from medphantom.quality.utility.check import Counts
+from medphantom.quality.utility.judging import Guesses, Trained, mean_over, right_guesses, trained
+from medphantom.quality.utility.subgroups import Subgroup
 
 REAL = Taught(arm="real")
 METADATA = Taught(arm="metadata")

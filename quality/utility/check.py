@@ -10,12 +10,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cohorts.records import Array
-from quality.config import StudyConfig, UtilityConfig
-from quality.estimate import Estimate, Interval
-from quality.intervals import patient_bootstrap
-from quality.quality_report import TrainedOn, UtilityScore
-from quality.targets import Judged
+from medphantom.core.records import Array
+from medphantom.quality.config import StudyConfig, UtilityConfig
+from medphantom.quality.data.targets import Judged
+from medphantom.quality.results.quality_report import TrainedOn, UtilityScore
+from medphantom.quality.stats.estimate import Estimate, Interval
+from medphantom.quality.stats.intervals import patient_bootstrap
 
 NAME = "utility"
 
@@ -58,11 +58,6 @@ class Counts:
             if found < needed:
                 return f"{found} {side} {self.unit} show it (≥ {needed}): pool labels or bring more patients"
         return None
-
-
-def positives(values_NT: Array, patients: Array) -> Array:
-    """Patients with at least one image that shows each label, ``(T,)``."""
-    return np.array([len(np.unique(patients[column == 1])) for column in values_NT.T], dtype=np.int64)
 
 
 def score_arm(

@@ -12,14 +12,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy import stats
-from sklearn.metrics import average_precision_score
 
-from cohorts.records import Array
-from quality.auroc import Auroc, auroc_with_influence, mean_auroc
-from quality.estimate import Interval
-from quality.influence import MOST_FREEDOM, Variance, plain_interval, student_quantile
-
-CALIBRATION_BINS = 10
+from medphantom.core.records import Array
+from medphantom.quality.stats.auroc import Auroc, auroc_with_influence, mean_auroc
+from medphantom.quality.stats.estimate import Interval
+from medphantom.quality.stats.influence import MOST_FREEDOM, Variance, plain_interval, student_quantile
 
 
 @dataclass(frozen=True)
@@ -171,35 +168,3 @@ def right_guesses(guesses: Guesses, truth_NT: Array, patients: Array) -> Trained
             row.append(Auroc(float(right.mean()), influence))
         found.append(tuple(row))
     return Trained(tuple(found), patients)
-
-
-def average_precision(truth: Array, guess: Array) -> float | None:
-    """Area under the precision-recall curve; ``None`` when nothing is present."""
-    return float(average_precision_score(truth == 1, guess)) if (truth == 1).any() else None
-
-
-def balanced_accuracy(truth: Array, guess: Array, threshold: float) -> float | None:
-    """Mean of sensitivity and specificity; ``None`` when all are alike."""
-    positive = truth == 1
-    if not positive.any() or positive.all():
-        return None
-    return float(((guess[positive] >= threshold).mean() + (guess[~positive] < threshold).mean()) / 2)
-
-
-def best_threshold(truth: Array, guess: Array) -> float:
-    """The threshold of the largest balanced accuracy (Youden 1950); one half when all are alike."""
-    positive = truth == 1
-    if not positive.any() or positive.all():
-        return 0.5
-    candidates = np.unique(guess)
-    scores = [balanced_accuracy(truth, guess, value) or 0.0 for value in candidates]
-    return float(candidates[int(np.argmax(scores))])
-
-
-def calibration_error(truth: Array, guess: Array) -> float | None:
-    """Mean distance of probability and frequency over ten bins of equally many images (Naeini et al. 2015)."""
-    if len(truth) < CALIBRATION_BINS:
-        return None
-    order = np.argsort(guess, kind="stable")
-    bins = np.array_split(order, CALIBRATION_BINS)
-    return float(sum(len(part) * abs((truth[part] == 1).mean() - guess[part].mean()) for part in bins) / len(truth))

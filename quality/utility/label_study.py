@@ -8,23 +8,24 @@ from pathlib import Path
 
 import numpy as np
 
-from cohorts.errors import InputError, UnsupportedClaim
-from cohorts.preprocess import Preprocess
-from cohorts.progress import Progress
-from cohorts.records import SPLITS, Array
-from cohorts.store import Cohort
-from quality.config import StudyConfig
-from quality.estimate import Estimate
-from quality.material import Material
-from quality.targets import Targets, targets_of
-from quality.utility.base_study import Study, check_counts
-from quality.utility.cells import METADATA, REAL, Exam
-from quality.utility.check import Counts, positives
-from quality.utility.judging import Guesses, Trained, trained
-from quality.utility.lessons import Examples, LabelSchool
-from quality.utility.metadata import metadata_guesses, metadata_table
-from quality.utility.study_report import StudyReport, StudyScore, Taught
-from quality.utility.subgroups import subgroups
+from medphantom.cohorts.preprocess import Preprocess
+from medphantom.cohorts.records import SPLITS
+from medphantom.cohorts.store import Cohort
+from medphantom.core.errors import InputError, UnsupportedClaim
+from medphantom.core.progress import Progress
+from medphantom.core.records import Array
+from medphantom.quality.config import StudyConfig
+from medphantom.quality.data.material import Material
+from medphantom.quality.data.targets import Targets, positives, targets_of
+from medphantom.quality.results.study_report import StudyReport, StudyScore, Taught
+from medphantom.quality.stats.estimate import Estimate
+from medphantom.quality.utility.base_study import Study, check_counts
+from medphantom.quality.utility.cells import METADATA, REAL, Exam
+from medphantom.quality.utility.check import Counts
+from medphantom.quality.utility.judging import Guesses, Trained, trained
+from medphantom.quality.utility.lessons import Examples, LabelSchool
+from medphantom.quality.utility.metadata import metadata_guesses, metadata_table
+from medphantom.quality.utility.subgroups import subgroups
 
 UNIT = "ingest both cohorts with values in the same unit"
 
@@ -39,7 +40,7 @@ def run_label_study(
     external: dict[str, Cohort] | None = None,
     progress: Progress | None = None,
 ) -> StudyReport:
-    """As :func:`quality.utility.study.run_study`, of labels.
+    """As :func:`medphantom.quality.utility.study.run_study`, of labels.
 
     Raises:
         InputError: no synthetic cohort, or cohorts that cannot be compared.
@@ -68,7 +69,7 @@ def run_label_study(
 
 
 def check_label_study(real: Cohort, config: StudyConfig) -> None:
-    """As :func:`quality.utility.study.check_study`, of labels.
+    """As :func:`medphantom.quality.utility.study.check_study`, of labels.
 
     Raises:
         InputError: the cohort has no test patients, or not the label that the question is about.

@@ -10,15 +10,14 @@ from typing import Generic, Protocol, Self, TypeVar
 import numpy as np
 from torch import nn
 
-from cohorts.progress import Progress
-from cohorts.records import Array
-from learning.randomness import derive_seed
-from quality.classifier import predict
-from quality.config import StudyConfig
-from quality.stages import stage
-from quality.utility.judging import Guesses
-from quality.utility.pupil import fit_pupil, new_pupil
-from quality.utility.study_report import MIXING, Taught
+from medphantom.core.progress import Progress, stage
+from medphantom.core.randomness import derive_seed
+from medphantom.core.records import Array
+from medphantom.quality.config import StudyConfig
+from medphantom.quality.networks.classifier import predict
+from medphantom.quality.results.study_report import MIXING, Taught
+from medphantom.quality.utility.judging import Guesses
+from medphantom.quality.utility.pupil import fit_pupil, new_pupil
 
 MOST_COPIES = 20  # of one image, when rare labels are oversampled
 CLASSICAL = ("classical", "classical_and_synthetic")

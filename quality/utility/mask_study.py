@@ -9,24 +9,26 @@ from pathlib import Path
 import numpy as np
 from torch import nn
 
-from cohorts.errors import InputError, UnsupportedClaim
-from cohorts.preprocess import Preprocess
-from cohorts.progress import Progress
-from cohorts.records import SPLITS, Array
-from cohorts.store import Cohort
-from quality.auroc import Auroc
-from quality.config import SegmenterConfig, StudyConfig
-from quality.material import Material
-from quality.segmentation import Masked, dice_table, fit_segmenter, segment
-from quality.stages import stage
-from quality.targets import Targets
-from quality.utility.base_study import Study, check_counts
-from quality.utility.cells import Desk, Exam
-from quality.utility.check import Counts, positives
-from quality.utility.judging import Guesses, Trained, mean_over
-from quality.utility.lessons import CLASSICAL, School
-from quality.utility.study_report import StudyReport, StudyScore, Taught
-from quality.utility.subgroups import subgroups
+from medphantom.cohorts.preprocess import Preprocess
+from medphantom.cohorts.records import SPLITS
+from medphantom.cohorts.store import Cohort
+from medphantom.core.errors import InputError, UnsupportedClaim
+from medphantom.core.progress import Progress, stage
+from medphantom.core.records import Array
+from medphantom.quality.conditions.masks import dice_table
+from medphantom.quality.config import SegmenterConfig, StudyConfig
+from medphantom.quality.data.masked import Masked
+from medphantom.quality.data.material import Material
+from medphantom.quality.data.targets import Targets, positives
+from medphantom.quality.networks.segmentation import fit_segmenter, segment
+from medphantom.quality.results.study_report import StudyReport, StudyScore, Taught
+from medphantom.quality.stats.auroc import Auroc
+from medphantom.quality.utility.base_study import Study, check_counts
+from medphantom.quality.utility.cells import Desk, Exam
+from medphantom.quality.utility.check import Counts
+from medphantom.quality.utility.judging import Guesses, Trained, mean_over
+from medphantom.quality.utility.lessons import CLASSICAL, School
+from medphantom.quality.utility.subgroups import subgroups
 
 
 def run_mask_study(
@@ -39,7 +41,7 @@ def run_mask_study(
     external: dict[str, Cohort] | None = None,
     progress: Progress | None = None,
 ) -> StudyReport:
-    """As :func:`quality.utility.study.run_study`, of structures that masks hold.
+    """As :func:`medphantom.quality.utility.study.run_study`, of structures that masks hold.
 
     Raises:
         InputError: no synthetic cohort, no masks, or an external cohort (which this study does not take).
@@ -70,7 +72,7 @@ def run_mask_study(
 
 
 def check_mask_study(real: Cohort, config: StudyConfig) -> None:
-    """As :func:`quality.utility.study.check_study`, of structures that masks hold.
+    """As :func:`medphantom.quality.utility.study.check_study`, of structures that masks hold.
 
     Raises:
         InputError: no test patients.

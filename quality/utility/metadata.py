@@ -9,9 +9,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from cohorts.records import Array
-from cohorts.store import Cohort
-from quality.targets import present_class
+from medphantom.cohorts.store import Cohort
+from medphantom.core.records import Array
+from medphantom.quality.data.targets import present_class
 
 ITERATIONS = 2000
 

@@ -12,13 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cohorts.folders import json_digest, pixel_digest
-from cohorts.progress import Progress
-from cohorts.records import Array
-from learning.randomness import derive_seed
-from quality.classical import varied
-from quality.classifier import ClassifierLearner, fit_network, new_network, weights_digest
-from quality.config import ClassicalAugmentation, ClassifierConfig, PupilNetwork
+from medphantom.core.folders import json_digest, pixel_digest
+from medphantom.core.progress import Progress
+from medphantom.core.randomness import derive_seed
+from medphantom.core.records import Array
+from medphantom.quality.config import ClassicalAugmentation, ClassifierConfig, PupilNetwork
+from medphantom.quality.data.classical import varied
+from medphantom.quality.networks.classifier import ClassifierLearner, fit_network, new_network, weights_digest
 
 NUM_FEATURES = 64
 

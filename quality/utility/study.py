@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from cohorts.preprocess import Preprocess
-from cohorts.progress import Progress
-from cohorts.store import Cohort
-from quality.config import StudyConfig
-from quality.utility.label_study import check_label_study, run_label_study
-from quality.utility.mask_study import check_mask_study, run_mask_study
-from quality.utility.study_report import StudyReport
+from medphantom.cohorts.preprocess import Preprocess
+from medphantom.cohorts.store import Cohort
+from medphantom.core.progress import Progress
+from medphantom.quality.config import StudyConfig
+from medphantom.quality.results.study_report import StudyReport
+from medphantom.quality.utility.label_study import check_label_study, run_label_study
+from medphantom.quality.utility.mask_study import check_mask_study, run_mask_study
 
 
 def run_study(

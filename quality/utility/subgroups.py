@@ -8,11 +8,11 @@ from itertools import groupby
 
 import numpy as np
 
-from cohorts.records import Array
-from cohorts.store import Cohort
-from quality.estimate import Estimate
-from quality.utility.judging import Trained, mean_over
-from quality.utility.study_report import GroupGap, Taught
+from medphantom.cohorts.store import Cohort
+from medphantom.core.records import Array
+from medphantom.quality.results.study_report import GroupGap, Taught
+from medphantom.quality.stats.estimate import Estimate
+from medphantom.quality.utility.judging import Trained, mean_over
 
 ByGroup = Callable[[Taught, Array], dict[str, Trained]]
 REAL = Taught(arm="real")

@@ -14,10 +14,10 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.sequence import Sequence as DicomSequence
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
-from cohorts.identity import IdentityKey
-from cohorts.ingest import IngestResult, ingest
-from cohorts.options import IngestOptions
-from cohorts.records import Array
+from medphantom.cohorts.identity import IdentityKey
+from medphantom.cohorts.ingest import IngestResult, ingest
+from medphantom.cohorts.options import IngestOptions
+from medphantom.core.records import Array
 
 KEY = IdentityKey.from_phrase("tests")
 AXIAL = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)

@@ -14,10 +14,10 @@ import polars as pl
 import pytest
 from PIL import Image
 
-from cohorts.errors import InputError
-from cohorts.ingestion.scanning import largest_image_bytes
-from cohorts.options import IngestOptions
-from cohorts.private import REJECTIONS_FILE, private_path
+from medphantom.cohorts.ingestion.scanning import largest_image_bytes
+from medphantom.cohorts.options import IngestOptions
+from medphantom.cohorts.private import REJECTIONS_FILE, private_path
+from medphantom.core.errors import InputError
 from tests.cohorts.bombs import BOMBS, packed_zeros, png
 from tests.cohorts.files import structure, take_in, write_dicom
 
@@ -26,9 +26,9 @@ HARMLESS = {"items.dcm", "beyond.png", "text.png", "texts.png", "profile.png"}
 """Their pixels are small and whole: what else they hold is skipped, or refused."""
 SCRIPT = """
 import json, sys
-from cohorts.identity import IdentityKey
-from cohorts.ingest import ingest
-from cohorts.options import IngestOptions
+from medphantom.cohorts.identity import IdentityKey
+from medphantom.cohorts.ingest import ingest
+from medphantom.cohorts.options import IngestOptions
 options = IngestOptions(folders="ignore", workers=2)
 result = ingest(sys.argv[1], sys.argv[2], options, IdentityKey.from_phrase("tests"))
 print(json.dumps([result.total_files, result.accepted_files, sum(result.rejected.values())]))

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from cohorts.staging import remove_leftovers
+from medphantom.core.staging import remove_leftovers
 
 HOLD = """
 import pathlib, sys, time
-from cohorts.staging import staging
+from medphantom.core.staging import staging
 with staging(pathlib.Path(sys.argv[1])) as folder:
     print(folder, flush=True)
     time.sleep(300)

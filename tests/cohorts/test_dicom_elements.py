@@ -12,9 +12,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cohorts.errors import UnreadableImage
-from cohorts.readers.dicom_elements import read_plain
-from cohorts.readers.dicom_file import open_dicom, quietly
+from medphantom.cohorts.readers.dicom_elements import read_plain
+from medphantom.cohorts.readers.dicom_file import open_dicom, quietly
+from medphantom.core.errors import UnreadableImage
 
 SAMPLES = sorted(Path(pydicom.data.__file__).parent.rglob("*.dcm"))
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from pydicom.dataset import Dataset
 
-from cohorts.records import Array, ImageRecord, Voi
+from medphantom.cohorts.records import ImageRecord, Voi
+from medphantom.core.records import Array
 from tests.cohorts.files import AXIAL, item, reasons, sequence, structure, take_in, write_dicom
 
 FRAMES = 5

@@ -13,9 +13,10 @@ import pytest
 from pydicom.encaps import encapsulate
 from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian, JPEGLSLossless, RLELossless
 
-from cohorts.preprocess import Preprocess, Window
-from cohorts.readers.dicom_header import HEADER_ALLOW_LIST, years
-from cohorts.records import Array, Voi
+from medphantom.cohorts.preprocess import Preprocess, Window
+from medphantom.cohorts.readers.dicom_header import HEADER_ALLOW_LIST, years
+from medphantom.cohorts.records import Voi
+from medphantom.core.records import Array
 from tests.cohorts.files import (
     dicom_dataset,
     expected_pixels,

@@ -10,9 +10,9 @@ import polars as pl
 import pydicom
 import pytest
 
-from cohorts.readers.dicom_geometry import Plane
-from cohorts.readers.dicom_stacks import REPEATED, find_stacks
-from cohorts.records import Array
+from medphantom.cohorts.readers.dicom_geometry import Plane
+from medphantom.cohorts.readers.dicom_stacks import REPEATED, find_stacks
+from medphantom.core.records import Array
 from tests.cohorts.files import AXIAL, item, sequence, structure, take_in, uid, write_dicom
 
 SLICES = 5

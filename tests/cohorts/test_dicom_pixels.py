@@ -24,10 +24,11 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from cohorts.errors import UnreadableImage
-from cohorts.readers import dicom
-from cohorts.readers.common import DecodedImage, ReadOptions
-from cohorts.records import Array, Voi
+from medphantom.cohorts.readers import dicom
+from medphantom.cohorts.readers.common import DecodedImage, ReadOptions
+from medphantom.cohorts.records import Voi
+from medphantom.core.errors import UnreadableImage
+from medphantom.core.records import Array
 from tests.cohorts.files import AXIAL, dicom_dataset, reasons, sequence, structure, take_in, write_dicom, write_series
 
 OPTIONS = ReadOptions(

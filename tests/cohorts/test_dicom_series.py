@@ -11,8 +11,8 @@ import pydicom
 import pytest
 from pydicom.uid import ExplicitVRBigEndian
 
-from cohorts.ingest import IngestResult
-from cohorts.records import Array
+from medphantom.cohorts.ingest import IngestResult
+from medphantom.core.records import Array
 from tests.cohorts.files import AXIAL, dicom_dataset, reasons, structure, take_in, uid, write_dicom, write_series
 
 

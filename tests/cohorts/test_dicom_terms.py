@@ -7,8 +7,8 @@ from pathlib import Path
 import pydicom
 import pytest
 
-from cohorts.readers.dicom_header import read_head
-from cohorts.readers.dicom_terms import BODY_PARTS, DEFINED_TERMS, MODALITIES, defined_term
+from medphantom.cohorts.readers.dicom_header import read_head
+from medphantom.cohorts.readers.dicom_terms import BODY_PARTS, DEFINED_TERMS, MODALITIES, defined_term
 from tests.cohorts.files import dicom_dataset, structure, take_in
 
 

@@ -9,11 +9,12 @@ import polars as pl
 import pytest
 from pydicom.uid import RTDoseStorage
 
-from cohorts.errors import InputError
-from cohorts.ingest import IngestResult
-from cohorts.readers.dicom_geometry import Plane
-from cohorts.readers.dicom_stacks import find_stacks
-from cohorts.records import Array, ImageRecord
+from medphantom.cohorts.ingest import IngestResult
+from medphantom.cohorts.readers.dicom_geometry import Plane
+from medphantom.cohorts.readers.dicom_stacks import find_stacks
+from medphantom.cohorts.records import ImageRecord
+from medphantom.core.errors import InputError
+from medphantom.core.records import Array
 from tests.cohorts.files import (
     AXIAL,
     images_by_path,

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy import ndimage
 
-from cohorts.duplicates import NEAR_CORRELATION, NearDuplicates, similarity, thumbnail
-from cohorts.records import Array
+from medphantom.cohorts.duplicates import NEAR_CORRELATION, NearDuplicates, similarity, thumbnail
+from medphantom.core.records import Array
 from tests.cohorts.files import structure
 
 

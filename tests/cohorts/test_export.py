@@ -14,15 +14,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from cohorts.errors import InputError
-from cohorts.export import export_cohort, folder_names, stored_values
-from cohorts.folders import read_json, write_json
-from cohorts.options import IngestOptions
-from cohorts.records import Array, AttributeSpec, CohortSchema, ImageRecord, Provenance, Voi
-from cohorts.store import Cohort
-from cohorts.tables.join import FileKey
-from cohorts.tables.table import Table
-from cohorts.writer import CohortWriter
+from medphantom.cohorts.export import export_cohort, folder_names, stored_values
+from medphantom.cohorts.options import IngestOptions
+from medphantom.cohorts.records import AttributeSpec, CohortSchema, ImageRecord, Provenance, Voi
+from medphantom.cohorts.store import Cohort
+from medphantom.cohorts.tables.join import FileKey
+from medphantom.cohorts.tables.table import Table
+from medphantom.cohorts.writer import CohortWriter
+from medphantom.core.errors import InputError
+from medphantom.core.folders import read_json, write_json
+from medphantom.core.records import Array
 from tests.cohorts.files import names_in, structure, take_in
 
 

@@ -11,17 +11,18 @@ import polars as pl
 import pytest
 import tifffile
 
-from cohorts.export import export_cohort, stored_values
-from cohorts.exported import source_values
-from cohorts.folders import read_json, write_json
-from cohorts.identity import IdentityKey
-from cohorts.ingest import IngestResult, ingest
-from cohorts.options import IngestOptions
-from cohorts.private import LINKS_FILE
-from cohorts.records import Array, ImageRecord
-from cohorts.store import Cohort
-from flows.cli import main
 from medphantom import export
+from medphantom.cohorts.export import export_cohort, stored_values
+from medphantom.cohorts.exported import source_values
+from medphantom.cohorts.identity import IdentityKey
+from medphantom.cohorts.ingest import IngestResult, ingest
+from medphantom.cohorts.options import IngestOptions
+from medphantom.cohorts.private import LINKS_FILE
+from medphantom.cohorts.records import ImageRecord
+from medphantom.cohorts.store import Cohort
+from medphantom.core.folders import read_json, write_json
+from medphantom.core.records import Array
+from medphantom.flows.cli.main import main
 from tests.cohorts.files import structure, take_in, write_dicom, write_png
 
 OTHER_KEY = IdentityKey.from_phrase("another key")

@@ -19,7 +19,18 @@ exec "$@"
 def without_shared_memory(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     if sys.platform != "linux" or os.geteuid() != 0:
         pytest.skip("only root of Linux can mount a file system of its own")
-    command = ["unshare", "-m", "bash", "-c", FULL, "bash", sys.executable, "-m", "flows.cli", *map(str, arguments)]
+    command = [
+        "unshare",
+        "-m",
+        "bash",
+        "-c",
+        FULL,
+        "bash",
+        sys.executable,
+        "-m",
+        "medphantom.flows.cli.main",
+        *map(str, arguments),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode == 77 or "unshare failed" in done.stderr:
         pytest.skip("this machine lets nobody mount")

@@ -9,11 +9,11 @@ import polars as pl
 import pytest
 from pydantic import ValidationError
 
-from cohorts.errors import InputError
-from cohorts.folders import canonical_json, file_digest, json_digest, pixel_digest
-from cohorts.identity import IdentityKey, SplitFractions
-from cohorts.manifest import cohort_digest, row_hash
-from cohorts.records import SPLITS, CohortSchema, Split
+from medphantom.cohorts.identity import IdentityKey, SplitFractions
+from medphantom.cohorts.manifest import cohort_digest, row_hash
+from medphantom.cohorts.records import SPLITS, CohortSchema, Split
+from medphantom.core.errors import InputError
+from medphantom.core.folders import canonical_json, file_digest, json_digest, pixel_digest
 from tests.cohorts.files import take_in, write_png
 
 # printf 'patient\0patient 1' | openssl dgst -sha256 -mac HMAC -macopt hexkey:000102…1f

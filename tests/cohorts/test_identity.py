@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cohorts.errors import InputError
-from cohorts.identity import IdentityKey, SplitFractions
-from cohorts.records import SPLITS
+from medphantom.cohorts.identity import IdentityKey, SplitFractions
+from medphantom.cohorts.records import SPLITS
+from medphantom.core.errors import InputError
 
 KEY = IdentityKey.from_phrase("a")
 patients = st.text(max_size=20)

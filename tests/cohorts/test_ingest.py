@@ -16,11 +16,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cohorts.errors import InputError, ResourceError
-from cohorts.folders import DIGEST_FILE
-from cohorts.identity import SplitFractions
-from cohorts.ingest import ingest
-from cohorts.options import IngestOptions
+from medphantom.cohorts.identity import SplitFractions
+from medphantom.cohorts.ingest import ingest
+from medphantom.cohorts.options import IngestOptions
+from medphantom.core.errors import InputError, ResourceError
+from medphantom.core.folders import DIGEST_FILE
 from tests.cohorts.files import (
     KEY,
     images_by_path,
@@ -263,9 +263,9 @@ def test_messages_name_no_file_of_the_source(tmp_path: Path) -> None:
 MEMORY_TRIAL = """
 import resource, sys
 from pathlib import Path
-from cohorts.ingest import ingest
-from cohorts.options import IngestOptions
-from cohorts.identity import IdentityKey
+from medphantom.cohorts.ingest import ingest
+from medphantom.cohorts.options import IngestOptions
+from medphantom.cohorts.identity import IdentityKey
 for name in sys.argv[1:]:
     ingest(name, name + "-c", IngestOptions(workers=0), IdentityKey.from_phrase("x"))
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
@@ -291,10 +291,10 @@ def test_memory_is_flat_in_the_number_of_files(tmp_path: Path) -> None:
 
 DISK_FULL_TRIAL = """
 import resource, sys
-from cohorts.errors import ResourceError
-from cohorts.ingest import ingest
-from cohorts.options import IngestOptions
-from cohorts.identity import IdentityKey
+from medphantom.core.errors import ResourceError
+from medphantom.cohorts.ingest import ingest
+from medphantom.cohorts.options import IngestOptions
+from medphantom.cohorts.identity import IdentityKey
 resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))  # writing a larger file fails as on a full disk
 try:
     ingest(sys.argv[1], sys.argv[2], IngestOptions(workers=0), IdentityKey.from_phrase("x"))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cohorts.machine import decoding_bytes, memory_bytes
+from medphantom.core.machine import decoding_bytes, memory_bytes
 
 GIB = 2**30
 

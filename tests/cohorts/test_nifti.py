@@ -8,9 +8,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from cohorts.errors import InputError
-from cohorts.preprocess import Preprocess, Window
-from cohorts.records import Array
+from medphantom.cohorts.preprocess import Preprocess, Window
+from medphantom.core.errors import InputError
+from medphantom.core.records import Array
 from tests.cohorts.files import reasons, rejections, structure, take_in, write_series
 
 AFFINE = np.array([[0.7, 0, 0, -10], [0, 0.8, 0.1, 20], [0, -0.1, 2.5, 30], [0, 0, 0, 1.0]])

@@ -11,8 +11,9 @@ import numpy as np
 import polars as pl
 import pytest
 
-from cohorts.ingest import IngestResult
-from cohorts.records import Array, ImageRecord
+from medphantom.cohorts.ingest import IngestResult
+from medphantom.cohorts.records import ImageRecord
+from medphantom.core.records import Array
 from tests.cohorts.files import rejections, structure, take_in
 
 VALUES = structure(1, (20, 24, 6), "int16", 900)

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cohorts.errors import InputError, UnreadableImage
-from cohorts.readers.common import DecodedImage, ReadOptions
-from cohorts.readers.npz import read_head, read_rows
-from cohorts.records import Array
+from medphantom.cohorts.readers.common import DecodedImage, ReadOptions
+from medphantom.cohorts.readers.npz import read_head, read_rows
+from medphantom.core.errors import InputError, UnreadableImage
+from medphantom.core.records import Array
 from tests.cohorts.files import reasons, structure, take_in
 
 

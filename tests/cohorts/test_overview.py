@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from cohorts.overview import contact_sheet, overview, source_view
-from cohorts.preprocess import Preprocess, Window
-from cohorts.records import AttributeSpec, CohortSchema, ImageRecord, Voi
-from cohorts.store import Cohort
-from cohorts.writer import CohortWriter
+from medphantom.cohorts.overview import contact_sheet, overview, source_view
+from medphantom.cohorts.preprocess import Preprocess, Window
+from medphantom.cohorts.records import AttributeSpec, CohortSchema, ImageRecord, Voi
+from medphantom.cohorts.store import Cohort
+from medphantom.cohorts.writer import CohortWriter
 from tests.cohorts.files import structure
 
 

@@ -11,7 +11,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from cohorts.records import Array
+from medphantom.core.records import Array
 from tests.cohorts.files import images_by_path, reasons, rejections, structure, take_in, write_png
 
 GREY = structure(1)

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cohorts.errors import InputError
-from cohorts.preprocess import Percentile, Preprocess, Window, fit_to_size, network_images
-from cohorts.records import CohortSchema, ImageRecord
-from cohorts.store import Cohort
-from cohorts.writer import CohortWriter
+from medphantom.cohorts.preprocess import Percentile, Preprocess, Window, fit_to_size, network_images
+from medphantom.cohorts.records import CohortSchema, ImageRecord
+from medphantom.cohorts.store import Cohort
+from medphantom.cohorts.writer import CohortWriter
+from medphantom.core.errors import InputError
 from tests.cohorts.files import structure
 
 

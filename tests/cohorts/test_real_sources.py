@@ -11,8 +11,8 @@ import pydicom
 import pytest
 from PIL import Image
 
-from cohorts.readers.common import luminance
-from cohorts.records import Array
+from medphantom.cohorts.readers.common import luminance
+from medphantom.core.records import Array
 from tests.cohorts.files import expected_pixels, images_by_path, reasons, rejections, take_in
 
 pytestmark = [

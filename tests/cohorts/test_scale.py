@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cohorts.errors import InputError
-from cohorts.preprocess import Percentile, Preprocess, Window, network_images
-from cohorts.records import Array, CohortSchema, ImageRecord
-from cohorts.scale import check_same_scale, reading_of
-from cohorts.store import Cohort
-from cohorts.writer import CohortWriter
+from medphantom.cohorts.preprocess import Percentile, Preprocess, Window, network_images
+from medphantom.cohorts.records import CohortSchema, ImageRecord
+from medphantom.cohorts.scale import check_same_scale, reading_of
+from medphantom.cohorts.store import Cohort
+from medphantom.cohorts.writer import CohortWriter
+from medphantom.core.errors import InputError
+from medphantom.core.records import Array
 from tests.cohorts.files import structure
 
 SIZE = (32, 32)

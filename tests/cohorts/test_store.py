@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from cohorts.errors import ArtifactError, CohortError, InputError
-from cohorts.folders import read_json, unchanged, write_json
-from cohorts.records import AttributeSpec, CohortSchema, ImageRecord, Provenance, Voi
-from cohorts.store import Cohort
-from cohorts.writer import CohortWriter
+from medphantom.cohorts.records import AttributeSpec, CohortSchema, ImageRecord, Provenance, Voi
+from medphantom.cohorts.store import Cohort
+from medphantom.cohorts.writer import CohortWriter
+from medphantom.core.errors import ArtifactError, CohortError, InputError
+from medphantom.core.folders import read_json, unchanged, write_json
 from tests.cohorts.files import names_in, structure
 
 SCHEMA = CohortSchema(

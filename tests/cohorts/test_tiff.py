@@ -13,7 +13,7 @@ import pytest
 import tifffile
 from PIL import Image, ImageOps
 
-from cohorts.records import Array
+from medphantom.core.records import Array
 from tests.cohorts.files import images_by_path, structure, take_in, write_png
 
 GREY = structure(1)

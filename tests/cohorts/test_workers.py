@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from cohorts.workers import BATCHES_AHEAD, Batch, Crashed, Workers
+from medphantom.core.workers import BATCHES_AHEAD, Batch, Crashed, Workers
 from tests.cohorts.deadly import greedy, output_is_silenced, square, square_or_die
 
 
@@ -78,7 +78,7 @@ def test_memory_of_a_job_is_bounded() -> None:
 
 SCRIPT = """
 print("imported", flush=True)
-from cohorts.workers import Batch, Workers
+from medphantom.core.workers import Batch, Workers
 from tests.cohorts.deadly import square
 with Workers(2, seconds_per_job=60, memory_bytes=2**32) as pool:
     print([results for _, results in pool.map(square, [Batch((2, 3))])])

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cohorts.records import AttributeSpec, CohortSchema, ImageRecord
-from cohorts.store import Cohort
-from cohorts.writer import CohortWriter
-from conditioning.prompt import ConditionSchema
+from medphantom.cohorts.records import AttributeSpec, CohortSchema, ImageRecord
+from medphantom.cohorts.store import Cohort
+from medphantom.cohorts.writer import CohortWriter
+from medphantom.conditioning.prompt import ConditionSchema
 
 SCHEMA = CohortSchema(
     labels=("effusion", "mass", "nodule"),

@@ -10,19 +10,19 @@ import torch
 from tokenizers import Tokenizer
 from transformers import BertConfig, BertModel, CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast
 
-from cohorts.errors import BundleError, InputError, PromptError
-from cohorts.folders import pixel_digest
-from cohorts.preprocess import Preprocess
-from cohorts.records import CohortSchema, ImageRecord
-from cohorts.store import Cohort
-from cohorts.writer import CohortWriter
-from conditioning.conditioner import Conditioner, encoder_sizes, learn_conditioner, open_conditioner
-from conditioning.config import ConditioningConfig, MaskConfig, TextConfig
-from conditioning.encoder import ConditionEncoder
-from conditioning.plan_masks import plan_masks
-from conditioning.pretrained_text import PretrainedReader, open_reader
-from conditioning.prompt import ConditionSchema, Prompt
-from conditioning.tokens import train_tokenizer
+from medphantom.cohorts.preprocess import Preprocess
+from medphantom.cohorts.records import CohortSchema, ImageRecord
+from medphantom.cohorts.store import Cohort
+from medphantom.cohorts.writer import CohortWriter
+from medphantom.conditioning.conditioner import Conditioner, encoder_sizes, learn_conditioner, open_conditioner
+from medphantom.conditioning.config import ConditioningConfig, MaskConfig, TextConfig
+from medphantom.conditioning.encoder import ConditionEncoder
+from medphantom.conditioning.plan_masks import plan_masks
+from medphantom.conditioning.pretrained_text import PretrainedReader, open_reader
+from medphantom.conditioning.prompt import ConditionSchema, Prompt
+from medphantom.conditioning.tokens import train_tokenizer
+from medphantom.core.errors import BundleError, InputError, PromptError
+from medphantom.core.folders import pixel_digest
 
 SIDE = 8
 PREPROCESS = Preprocess(size=(SIDE, SIDE))

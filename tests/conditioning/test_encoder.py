@@ -7,13 +7,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from cohorts.errors import InputError, PromptError
-from cohorts.naming import counterparts
-from cohorts.records import AttributeSpec
-from cohorts.store import Cohort
-from conditioning.config import EncoderSizes
-from conditioning.encoder import ConditionEncoder, Conditions, encode_prompts
-from conditioning.prompt import ConditionSchema, Prompt
+from medphantom.cohorts.records import AttributeSpec
+from medphantom.cohorts.store import Cohort
+from medphantom.conditioning.config import EncoderSizes
+from medphantom.conditioning.encoder import ConditionEncoder, Conditions, encode_prompts
+from medphantom.conditioning.prompt import ConditionSchema, Prompt
+from medphantom.core.errors import InputError, PromptError
+from medphantom.core.naming import counterparts
 
 SIZES = EncoderSizes(dim=16)
 

@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from cohorts.errors import InputError
-from conditioning.encoder import Conditions, encode_prompts
-from conditioning.guidance import guided
-from conditioning.prompt import ConditionSchema, Prompt
+from medphantom.conditioning.encoder import Conditions, encode_prompts
+from medphantom.conditioning.guidance import guided
+from medphantom.conditioning.prompt import ConditionSchema, Prompt
+from medphantom.core.errors import InputError
 
 SCHEMA = ConditionSchema(labels=("mass",))
 

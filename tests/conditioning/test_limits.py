@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cohorts.records import AttributeSpec, CohortSchema, ImageRecord
-from cohorts.store import Cohort
-from cohorts.writer import CohortWriter
-from conditioning.plan import MIN_PATIENTS
-from conditioning.prompt import Prompt
-from conditioning.tokens import END, PADDING, SPECIAL, START, tokenize, train_tokenizer
-from conditioning.training_rows import Smoothed, TrainingRows
+from medphantom.cohorts.records import AttributeSpec, CohortSchema, ImageRecord
+from medphantom.cohorts.store import Cohort
+from medphantom.cohorts.writer import CohortWriter
+from medphantom.conditioning.plan import MIN_PATIENTS
+from medphantom.conditioning.prompt import Prompt
+from medphantom.conditioning.tokens import END, PADDING, SPECIAL, START, tokenize, train_tokenizer
+from medphantom.conditioning.training_rows import Smoothed, TrainingRows
 
 Row = tuple[str, dict[str, bool | None], dict[str, float | str | None]]
 LIMIT = 5

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from cohorts.errors import InputError, PromptError
-from conditioning.config import EncoderSizes
-from conditioning.masks import MaskEncoder, deformed, mask_numbers, masks_by_digest
-from conditioning.prompt import MaskSchema
+from medphantom.conditioning.config import EncoderSizes
+from medphantom.conditioning.masks import MaskEncoder, deformed, mask_numbers, masks_by_digest
+from medphantom.conditioning.prompt import MaskSchema
+from medphantom.core.errors import InputError, PromptError
 
 SCHEMA = MaskSchema(values={0: "background", 2: "anterior", 5: "posterior"}, size=(8, 16))
 

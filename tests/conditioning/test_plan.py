@@ -12,13 +12,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from cohorts.errors import InputError, PromptError
-from cohorts.records import AttributeSpec, CohortSchema, ImageRecord
-from cohorts.store import Cohort
-from cohorts.writer import CohortWriter
-from conditioning.plan import PlannedImage, SamplingPlan, plan_balance, plan_counts, plan_match, plan_prompts
-from conditioning.prompt import ConditionSchema, Prompt
-from conditioning.training_rows import Smoothed
+from medphantom.cohorts.records import AttributeSpec, CohortSchema, ImageRecord
+from medphantom.cohorts.store import Cohort
+from medphantom.cohorts.writer import CohortWriter
+from medphantom.conditioning.plan import (
+    PlannedImage,
+    SamplingPlan,
+    plan_balance,
+    plan_counts,
+    plan_match,
+    plan_prompts,
+)
+from medphantom.conditioning.prompt import ConditionSchema, Prompt
+from medphantom.conditioning.training_rows import Smoothed
+from medphantom.core.errors import InputError, PromptError
 
 Key = tuple[object, ...]
 
@@ -118,7 +125,7 @@ def test_a_bad_line_is_named_with_its_field(
 
 
 def test_plans_need_no_torch() -> None:
-    code = "import conditioning.plan, learning.fit_config, sys; sys.exit('torch' in sys.modules)"
+    code = "import medphantom.conditioning.plan, medphantom.learning.fit_config, sys; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

@@ -2,11 +2,11 @@ from __future__ import annotations
 
 import pytest
 
-from cohorts.errors import InputError, PromptError
-from cohorts.store import Cohort
-from conditioning.plan import plan_match
-from conditioning.plan_pairs import plan_pairs
-from conditioning.prompt import ConditionSchema
+from medphantom.cohorts.store import Cohort
+from medphantom.conditioning.plan import plan_match
+from medphantom.conditioning.plan_pairs import plan_pairs
+from medphantom.conditioning.prompt import ConditionSchema
+from medphantom.core.errors import InputError, PromptError
 
 
 def test_a_pair_differs_in_the_change_alone_and_shares_its_noise(cohort: Cohort, schema: ConditionSchema) -> None:

@@ -8,10 +8,10 @@ import polars as pl
 import pytest
 from PIL import Image
 
-from cohorts.errors import InputError, MedphantomError, PromptError
-from cohorts.records import AttributeSpec
-from conditioning.plan_table import files_of, plan_table
-from conditioning.prompt import ConditionSchema, MaskSchema, Prompt, TextSchema
+from medphantom.cohorts.records import AttributeSpec
+from medphantom.conditioning.plan_table import files_of, plan_table
+from medphantom.conditioning.prompt import ConditionSchema, MaskSchema, Prompt, TextSchema
+from medphantom.core.errors import InputError, MedphantomError, PromptError
 
 SCHEMA = ConditionSchema(
     labels=("effusion", "mass"),

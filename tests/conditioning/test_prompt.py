@@ -4,8 +4,8 @@ import math
 
 import pytest
 
-from cohorts.errors import PromptError
-from conditioning.prompt import ConditionSchema, Prompt
+from medphantom.conditioning.prompt import ConditionSchema, Prompt
+from medphantom.core.errors import PromptError
 
 
 def test_prompts_round_trip() -> None:

@@ -7,16 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cohorts.errors import InputError, PromptError
-from cohorts.preprocess import Preprocess
-from cohorts.records import AttributeSpec, CohortSchema, ImageRecord
-from cohorts.store import Cohort
-from cohorts.writer import CohortWriter
-from conditioning.conditioner import row_prompts
-from conditioning.encoder import Conditions
-from conditioning.plan import plan_match
-from conditioning.prompt import ConditionSchema, Prompt
-from conditioning.stated import with_spacing
+from medphantom.cohorts.preprocess import Preprocess
+from medphantom.cohorts.records import AttributeSpec, CohortSchema, ImageRecord
+from medphantom.cohorts.store import Cohort
+from medphantom.cohorts.writer import CohortWriter
+from medphantom.conditioning.conditioner import row_prompts
+from medphantom.conditioning.encoder import Conditions
+from medphantom.conditioning.plan import plan_match
+from medphantom.conditioning.prompt import ConditionSchema, Prompt
+from medphantom.conditioning.stated import with_spacing
+from medphantom.core.errors import InputError, PromptError
 
 Shape = tuple[int, ...]
 

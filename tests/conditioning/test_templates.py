@@ -3,9 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cohorts.records import AttributeSpec
-from conditioning.prompt import ConditionSchema, Prompt
-from conditioning.templates import sentence
+from medphantom.cohorts.records import AttributeSpec
+from medphantom.conditioning.prompt import ConditionSchema, Prompt
+from medphantom.conditioning.templates import sentence
 
 SCHEMA = ConditionSchema(
     labels=("Effusion", "Mass", "Pleural_Thickening"),

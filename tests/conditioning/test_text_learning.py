@@ -7,16 +7,16 @@ from pathlib import Path
 
 import torch
 
-from cohorts.records import AttributeSpec
-from conditioning.config import EncoderSizes
-from conditioning.encoder import MISSING, Conditions, encode_prompts
-from conditioning.prompt import ConditionSchema, Prompt, TextSchema
-from conditioning.text_encoder import EmbeddedText
-from conditioning.text_learning import TextLearner, TextQuestions
-from conditioning.tokens import tokenize, train_tokenizer
-from learning.batches import TensorBatches
-from learning.fit import fit
-from learning.fit_config import FitConfig
+from medphantom.cohorts.records import AttributeSpec
+from medphantom.conditioning.config import EncoderSizes
+from medphantom.conditioning.encoder import MISSING, Conditions, encode_prompts
+from medphantom.conditioning.prompt import ConditionSchema, Prompt, TextSchema
+from medphantom.conditioning.text_encoder import EmbeddedText
+from medphantom.conditioning.text_learning import TextLearner, TextQuestions
+from medphantom.conditioning.tokens import tokenize, train_tokenizer
+from medphantom.learning.batches import TensorBatches
+from medphantom.learning.fit import fit
+from medphantom.learning.fit_config import FitConfig
 
 SCHEMA = ConditionSchema(
     labels=("effusion", "mass"),

@@ -5,8 +5,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cohorts.errors import BundleError, PromptError
-from conditioning.tokens import END, START, TokenizedTexts, read_tokenizer, refuse_long, tokenize, train_tokenizer
+from medphantom.conditioning.tokens import (
+    END,
+    START,
+    TokenizedTexts,
+    read_tokenizer,
+    refuse_long,
+    tokenize,
+    train_tokenizer,
+)
+from medphantom.core.errors import BundleError, PromptError
 
 COMMON = ["Effusion of the left lung.", "No effusion. Lungs clear.", "Left lung clear, no mass."]
 TEXTS = [COMMON[i % 3] for i in range(60)]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.cli import main
+from medphantom.flows.cli.main import main
 
 TINY_RECIPE = """\
 name: tiny

@@ -26,12 +26,12 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 from websockets.typing import Subprotocol
 
-from cohorts.errors import InputError, RecipeError
-from flows.api_password import PASSWORD_FILE, load_or_make_password, read_password
-from flows.cli import main
-from flows.job import open_job
-from flows.named_api import without_password
-from flows.served import SERVED_VARIABLE, Served, open_served
+from medphantom.core.errors import InputError, RecipeError
+from medphantom.flows.cli.main import main
+from medphantom.flows.orchestration.api_password import PASSWORD_FILE, load_or_make_password, read_password
+from medphantom.flows.orchestration.named_api import without_password
+from medphantom.flows.orchestration.served import SERVED_VARIABLE, Served, open_served
+from medphantom.flows.runs.job import open_job
 from tests.quality.test_browser import CHROMIUM, FLAGS
 
 ATTACK = Path(__file__).with_name("attack_api.py")
@@ -76,7 +76,7 @@ def serving(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     }
     state = folder / "state"
     state.mkdir(mode=0o755)
-    command = [sys.executable, "-m", "flows.cli", "serve", "tiny.yaml", "--out", "runs/tiny"]
+    command = [sys.executable, "-m", "medphantom.flows.cli.main", "serve", "tiny.yaml", "--out", "runs/tiny"]
     with (folder / "serve.log").open("w") as log:
         process = subprocess.Popen(
             [*command, "--cron", "0 2 1 1 *", "--state", str(state)],
@@ -276,9 +276,9 @@ def test_serve_wants_a_recipe(capsys: pytest.CaptureFixture[str], tmp_path: Path
 
 USER_OF_A_SERVER = """
 import sys
-from flows.prefect_server import any_server, quiet_prefect
+from medphantom.flows.orchestration.prefect_server import any_server, quiet_prefect
 quiet_prefect()
-from cohorts.errors import MedphantomError
+from medphantom.core.errors import MedphantomError
 try:
     with any_server() as api:
         from prefect.client.orchestration import get_client

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from cohorts.errors import ResourceError
-from cohorts.folders import read_json, write_digest
-from flows.artifact import RunFolder, artifact_mark, source_mark, stage_key
+from medphantom.core.errors import ResourceError
+from medphantom.core.folders import read_json, write_digest
+from medphantom.flows.runs.artifact import RunFolder, artifact_mark, source_mark, stage_key
 
 
 class Maker:
@@ -153,7 +153,9 @@ def test_source_mark_sees_names_sizes_and_times(tmp_path: Path) -> None:
 
 def test_a_second_process_is_kept_out(tmp_path: Path) -> None:
     run = RunFolder(tmp_path / "run")
-    program = f"from flows.artifact import RunFolder\nwith RunFolder({str(run.path)!r}).locked(): print('in')"
+    program = (
+        f"from medphantom.flows.runs.artifact import RunFolder\nwith RunFolder({str(run.path)!r}).locked(): print('in')"
+    )
     with run.locked():
         other = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert "another process works in" in other.stderr

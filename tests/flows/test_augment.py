@@ -8,13 +8,13 @@ import pytest
 import yaml
 
 import medphantom as mp
-from cohorts.store import Cohort
-from flows.augment import ANSWER_FILE, ARMS, BUNDLE_FOLDER, IMAGES_FOLDER, propose
-from flows.cli import main
-from quality.config import ClassifierConfig, StudyConfig
-from quality.report import PublishedReport
-from quality.utility.augment_report import AugmentPlan, AugmentReport
-from quality.utility.study_report import StudyReport, Taught
+from medphantom.cohorts.store import Cohort
+from medphantom.flows.cli.main import main
+from medphantom.flows.operations.augment import ANSWER_FILE, ARMS, BUNDLE_FOLDER, IMAGES_FOLDER, propose
+from medphantom.quality.config import ClassifierConfig, StudyConfig
+from medphantom.quality.report.write import PublishedReport
+from medphantom.quality.results.augment_report import AugmentPlan, AugmentReport
+from medphantom.quality.results.study_report import StudyReport, Taught
 from tests.generators.tiny import SIDE, make_cohort, quick_generator
 
 QUICK_STUDY = {
@@ -140,7 +140,7 @@ def test_images_that_may_repeat_patients_are_not_handed_over_and_nothing_is_taug
     answered: Path, cohort: Cohort, recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A generator that hands out its training images, in place of one that draws."""
-    import flows.augment as module
+    import medphantom.flows.operations.augment as module
     from tests.generators.tiny import copied
 
     monkeypatch.setattr(module, "drawn_by", lambda *_, **__: copied(cohort, tmp_path / "copies", "bright"))

@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cohorts.errors import InputError
-from cohorts.preprocess import Preprocess
-from cohorts.store import Cohort
-from flows import verbs
-from flows.cli import main
-from flows.settings import AssessPart, read_part
+from medphantom.cohorts.preprocess import Preprocess
+from medphantom.cohorts.store import Cohort
+from medphantom.core.errors import InputError
+from medphantom.flows.cli.main import main
+from medphantom.flows.operations import verbs
+from medphantom.flows.recipes.settings import AssessPart, read_part
 
 OneLine = Callable[..., str]
 
@@ -139,7 +139,7 @@ def test_cohort_that_exists(tmp_path: Path, one_line: OneLine) -> None:
 
 FULL_DISK = """
 import resource, signal, sys
-from flows.cli import main
+from medphantom.flows.cli.main import main
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # then a write beyond the limit fails as on a full disk
 resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
 sys.exit(main(sys.argv[1:]))
@@ -329,7 +329,16 @@ def test_init_keeps_what_is_there(tmp_path: Path, one_line: OneLine) -> None:
 
 
 def test_an_interrupt_is_one_line_and_leaves_nothing_half(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "flows.cli", "phantom", "--out", str(tmp_path / "p"), "--patients", "4000"]
+    command = [
+        sys.executable,
+        "-m",
+        "medphantom.flows.cli.main",
+        "phantom",
+        "--out",
+        str(tmp_path / "p"),
+        "--patients",
+        "4000",
+    ]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None
     assert "simulating" in process.stdout.readline()
@@ -342,7 +351,7 @@ def test_an_interrupt_is_one_line_and_leaves_nothing_half(tmp_path: Path) -> Non
 def test_a_fault_of_ours_is_one_line_without_content(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from flows.cli import main
+    from medphantom.flows.cli.main import main
 
     def broken(path: object) -> Cohort:
         raise ValueError("Doe^Jane")

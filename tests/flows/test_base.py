@@ -7,19 +7,19 @@ from pathlib import Path
 
 import pytest
 
-from cohorts.errors import InputError
-from cohorts.preprocess import Preprocess
-from cohorts.records import CohortSchema, ImageRecord
-from cohorts.store import Cohort
-from cohorts.writer import CohortWriter
-from flows import base_check
-from flows.base_check import accept_base, check_base
-from flows.calibration import calibrate
-from flows.cli import main
-from flows.job import open_job
-from flows.recipe import load_recipe
-from quality.assess import screen_copies
-from quality.config import AssessConfig
+from medphantom.cohorts.preprocess import Preprocess
+from medphantom.cohorts.records import CohortSchema, ImageRecord
+from medphantom.cohorts.store import Cohort
+from medphantom.cohorts.writer import CohortWriter
+from medphantom.core.errors import InputError
+from medphantom.flows.cli.main import main
+from medphantom.flows.recipes.recipe import load_recipe
+from medphantom.flows.runs import base_check
+from medphantom.flows.runs.base_check import accept_base, check_base
+from medphantom.flows.runs.calibration import calibrate
+from medphantom.flows.runs.job import open_job
+from medphantom.quality.assessment.assess import screen_copies
+from medphantom.quality.config import AssessConfig
 from tests.flows.conftest import TINY_RECIPE
 from tests.generators.stable_tiny import make_pipeline
 

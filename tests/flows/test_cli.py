@@ -13,11 +13,11 @@ import polars as pl
 import pytest
 from PIL import Image
 
-from cohorts.store import Cohort
-from flows.cli import app, main
-from flows.plans import plan_flags
-from generators.facts import read_facts
-from quality.report import PublishedReport
+from medphantom.cohorts.store import Cohort
+from medphantom.flows.cli.main import app, main
+from medphantom.flows.recipes.plans import plan_flags
+from medphantom.generators.facts import read_facts
+from medphantom.quality.report.write import PublishedReport
 from tests.cohorts.files import structure, write_png
 
 HEAVY = ("torch", "monai", "diffusers", "transformers", "prefect", "sklearn", "matplotlib")
@@ -31,7 +31,7 @@ def loaded_by(program: str, *arguments: str) -> set[str]:
 
 
 def test_the_command_line_itself_loads_nothing_heavy() -> None:
-    assert loaded_by("import flows.cli") == set()
+    assert loaded_by("import medphantom.flows.cli.main") == set()
 
 
 def test_the_module_runs_as_the_command_does() -> None:
@@ -41,7 +41,7 @@ def test_the_module_runs_as_the_command_does() -> None:
 
 
 def test_reading_images_and_recipes_loads_no_network(tmp_path: Path) -> None:
-    ingest = "from flows.cli import main\nassert main(sys.argv[1:]) == 0"
+    ingest = "from medphantom.flows.cli.main import main\nassert main(sys.argv[1:]) == 0"
     (tmp_path / "source" / "a").mkdir(parents=True)
     rng = np.random.default_rng(0)
     for number in range(12):
@@ -49,7 +49,10 @@ def test_reading_images_and_recipes_loads_no_network(tmp_path: Path) -> None:
         Image.fromarray(pixels).save(tmp_path / "source" / "a" / f"{number}.png")
     arguments = ["ingest", str(tmp_path / "source"), "--out", str(tmp_path / "cohort"), "--public-phrase", "x"]
     assert not loaded_by(ingest, *arguments) & set(HEAVY)
-    assert not loaded_by("import flows.steps, flows.costs, flows.summaries, flows.serve_flow") & set(HEAVY)
+    assert not loaded_by(
+        "import medphantom.flows.runs.steps, medphantom.flows.runs.costs, medphantom.flows.operations.summaries, "
+        "medphantom.flows.orchestration.serve_flow"
+    ) & set(HEAVY)
 
 
 @pytest.mark.parametrize("command", sorted(c.callback.__name__ for c in app.registered_commands if c.callback))
@@ -123,7 +126,7 @@ def test_plan_flags() -> None:
 def test_schema_is_printed_and_init_makes_a_recipe_that_runs_are_made_of(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from flows.recipe import load_recipe
+    from medphantom.flows.recipes.recipe import load_recipe
 
     assert main(["schema"]) == 0
     schema = json.loads(capsys.readouterr().out)

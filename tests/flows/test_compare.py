@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 import medphantom as mp
-from flows.cli import main
-from quality.compare import Comparison, compare
-from quality.estimate import Estimate
-from quality.report import JSON_FILE, PublishedReport
+from medphantom.flows.cli.main import main
+from medphantom.quality.report.compare import Comparison, compare
+from medphantom.quality.report.write import JSON_FILE, PublishedReport
+from medphantom.quality.stats.estimate import Estimate
 from tests.flows.conftest import TINY_RECIPE
 
 MORE = ["cohort.simulate.patients=200", "plan.total=60"]

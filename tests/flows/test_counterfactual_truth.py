@@ -13,13 +13,13 @@ from benchmarks import counterfactual_truth as measurement
 from benchmarks import measuring
 from benchmarks.counterfactual_truth import Bench, Case
 from benchmarks.simulated_truth import Oracle, Simulation, masked_l1, nearest_draw, with_finding, without
-from cohorts.errors import InputError
-from cohorts.store import Cohort
-from flows.cli import main
-from generators.bundle import GeneratorBundle
-from generators.counterfactual import Counterfactuals
-from quality.config import ClassifierConfig
-from quality.means import Means
+from medphantom.cohorts.store import Cohort
+from medphantom.core.errors import InputError
+from medphantom.flows.cli.main import main
+from medphantom.generators.bundle import GeneratorBundle
+from medphantom.generators.counterfactual import Counterfactuals
+from medphantom.quality.config import ClassifierConfig
+from medphantom.quality.stats.means import Means
 from tests.flows.conftest import TINY_RECIPE
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.cli import main
+from medphantom.flows.cli.main import main
 from tests.flows.conftest import TINY_RECIPE
 from tests.flows.test_flow import alive, children_of, rows
 
@@ -32,7 +32,7 @@ def folder(tmp_path: Path) -> Path:
 def started(folder: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
     environment = {**kept, "PREFECT_HOME": str(folder / "prefect")}
-    command = [sys.executable, "-m", "flows.cli", *arguments]
+    command = [sys.executable, "-m", "medphantom.flows.cli.main", *arguments]
     with (folder / "said").open("w") as said, (folder / "complained").open("w") as complained:
         process = subprocess.Popen(command, cwd=folder, env=environment, stdout=said, stderr=complained, text=True)
         try:

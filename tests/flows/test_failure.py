@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from cohorts.errors import InputError, ResourceError
-from flows.failure import UnexpectedFailure, reported
+from medphantom.core.errors import InputError, ResourceError
+from medphantom.flows.process.failure import UnexpectedFailure, reported
 
 QUOTED = "Doe^Jane 1960-01-01"
 

@@ -18,12 +18,12 @@ from typing import Any
 import httpx
 import pytest
 
-from cohorts.folders import read_json
-from cohorts.store import Cohort
-from flows.api_password import read_password
-from flows.artifact import RunFolder
-from flows.run_flow import _plain
-from flows.serve_flow import interval_seconds
+from medphantom.cohorts.store import Cohort
+from medphantom.core.folders import read_json
+from medphantom.flows.orchestration.api_password import read_password
+from medphantom.flows.orchestration.run_flow import _plain
+from medphantom.flows.orchestration.serve_flow import interval_seconds
+from medphantom.flows.runs.artifact import RunFolder
 
 SECONDS_TO_FIRE = 300  # some 40 on an idle machine
 
@@ -36,7 +36,7 @@ def environment(tmp_path: Path) -> dict[str, str]:
 
 
 def medphantom(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "flows.cli", *arguments]
+    return [sys.executable, "-m", "medphantom.flows.cli.main", *arguments]
 
 
 def rows(home: Path, query: str) -> list[tuple[Any, ...]]:
@@ -176,7 +176,7 @@ def test_a_schedule_fires_makes_new_images_and_ends_without_a_trace(
 def test_a_server_ends_with_whoever_started_it(tmp_path: Path) -> None:
     program = (
         "import os, subprocess, sys\n"
-        "child = subprocess.Popen([sys.executable, '-P', '-m', 'flows.keeper', 'sleep', '300'])\n"
+        "child = subprocess.Popen([sys.executable, '-P', '-m', 'medphantom.flows.process.keeper', 'sleep', '300'])\n"
         "print(child.pid, flush=True)\n"
         "sys.stdin.readline()\n"
     )

@@ -10,19 +10,20 @@ import pytest
 from PIL import Image
 from scipy import ndimage
 
-from cohorts.errors import InputError
-from cohorts.export import export_cohort
-from cohorts.options import IngestOptions
-from cohorts.preprocess import Preprocess, Window
-from cohorts.records import Array, CohortSchema, ImageRecord
-from cohorts.scale import reading_of
-from cohorts.store import Cohort
-from cohorts.writer import CohortWriter
-from flows.cli import main
-from flows.foreign import open_synthetic
-from quality.estimate import Estimate
-from quality.quality_report import QualityReport
-from quality.report import PublishedReport
+from medphantom.cohorts.export import export_cohort
+from medphantom.cohorts.options import IngestOptions
+from medphantom.cohorts.preprocess import Preprocess, Window
+from medphantom.cohorts.records import CohortSchema, ImageRecord
+from medphantom.cohorts.scale import reading_of
+from medphantom.cohorts.store import Cohort
+from medphantom.cohorts.writer import CohortWriter
+from medphantom.core.errors import InputError
+from medphantom.core.records import Array
+from medphantom.flows.cli.main import main
+from medphantom.flows.operations.foreign import open_synthetic
+from medphantom.quality.report.write import PublishedReport
+from medphantom.quality.results.quality_report import QualityReport
+from medphantom.quality.stats.estimate import Estimate
 from tests.cohorts.files import structure
 from tests.quality.scenes import write_real
 

@@ -7,16 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from cohorts.preprocess import Preprocess
-from cohorts.store import Cohort
-from flows.formal import formal_facts
-from generators.config import GeneratorConfig
-from generators.facts import Privacy
-from generators.privacy import statement
-from generators.privacy_config import PrivacyConfig
-from learning.accounting import Spent, Terms, epsilon_of
-from quality.quality_report import QualityReport
-from quality.report import RunFacts, write_report
+from medphantom.cohorts.preprocess import Preprocess
+from medphantom.cohorts.store import Cohort
+from medphantom.flows.runs.formal import formal_facts
+from medphantom.generators.config import GeneratorConfig
+from medphantom.generators.facts import Privacy
+from medphantom.generators.privacy import statement
+from medphantom.generators.privacy_config import PrivacyConfig
+from medphantom.learning.accounting import Spent, Terms, epsilon_of
+from medphantom.quality.report.write import RunFacts, write_report
+from medphantom.quality.results.quality_report import QualityReport
 
 TERMS = Terms(noise_multiplier=1.2, sample_rate=0.15, delta=1e-4, clip_norm=1.0, draws=2, total_units=900)
 STEPS = 120

@@ -13,8 +13,8 @@ import pytest
 import yaml
 from PIL import Image
 
-from cohorts.store import Cohort
-from flows.cli import main
+from medphantom.cohorts.store import Cohort
+from medphantom.flows.cli.main import main
 from tests.cohorts.files import structure, uid, write_dicom, write_png, write_series
 
 Layout = tuple[list[str], Callable[[Cohort], None]]

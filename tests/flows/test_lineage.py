@@ -9,14 +9,14 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from cohorts.errors import InputError
-from cohorts.export import export_cohort
-from cohorts.identity import IdentityKey
-from cohorts.ingest import IngestResult
-from cohorts.private import LINKS_FILE, private_path
-from cohorts.store import Cohort
-from flows.cli import main
-from flows.lineage import Lineage, lineage
+from medphantom.cohorts.export import export_cohort
+from medphantom.cohorts.identity import IdentityKey
+from medphantom.cohorts.ingest import IngestResult
+from medphantom.cohorts.private import LINKS_FILE, private_path
+from medphantom.cohorts.store import Cohort
+from medphantom.core.errors import InputError
+from medphantom.flows.cli.main import main
+from medphantom.flows.operations.lineage import Lineage, lineage
 from tests.cohorts.files import KEY, structure, take_in, write_dicom, write_png
 
 

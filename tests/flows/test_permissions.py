@@ -17,9 +17,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cohorts.access import private_files, users_umask
-from cohorts.folders import publishing, write_json
-from cohorts.store import Cohort
+from medphantom.cohorts.store import Cohort
+from medphantom.core.access import private_files, users_umask
+from medphantom.core.folders import publishing, write_json
 from tests.flows.conftest import TINY_RECIPE
 
 SHARED = {"report.public.html", "report.json"}
@@ -28,7 +28,7 @@ SECONDS = 240.0
 
 def medphantom(folder: Path, *arguments: str, umask: int, status: int = 0) -> subprocess.CompletedProcess[str]:
     done = subprocess.run(
-        [sys.executable, "-m", "flows.cli", *arguments],
+        [sys.executable, "-m", "medphantom.flows.cli.main", *arguments],
         cwd=folder, umask=umask, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == status, done.stderr
@@ -60,7 +60,7 @@ def require_private(*roots: Path, but: AbstractSet[str] = frozenset(), umask: in
 def several(folder: Path, *commands: list[str], umask: int) -> None:
     """Several commands in one process, which starts once."""
     code = (
-        "import json, sys\nfrom flows.cli import main\n"
+        "import json, sys\nfrom medphantom.flows.cli.main import main\n"
         "for arguments in json.loads(sys.argv[1]):\n    assert main(arguments) == 0, arguments"
     )
     done = subprocess.run(
@@ -134,7 +134,10 @@ def test_a_killed_verb_leaves_what_only_its_owner_reads_and_any_verb_removes_it(
     many_images(tmp_path / "source", 1500)
     arguments = ["ingest", "source", "--out", "cohort", "--public-phrase", "x", "--set", "cohort.options.workers=1"]
     killed = subprocess.Popen(
-        [sys.executable, "-m", "flows.cli", *arguments], cwd=tmp_path, umask=0, stdout=subprocess.DEVNULL
+        [sys.executable, "-m", "medphantom.flows.cli.main", *arguments],
+        cwd=tmp_path,
+        umask=0,
+        stdout=subprocess.DEVNULL,
     )
     until = time.monotonic() + SECONDS
     while len(partial_folders(tmp_path)) < 2 or not list(tmp_path.glob(".cohort.*/cohort/manifest.parquet")):
@@ -175,7 +178,7 @@ def test_what_is_in_a_work_folder_and_of_older_versions_goes_too_and_others_thin
 
 def test_a_live_one_is_left_alone_whatever_its_process_is_called(tmp_path: Path) -> None:
     code = (
-        "import sys, time\nfrom pathlib import Path\nfrom cohorts.folders import publishing\n"
+        "import sys, time\nfrom pathlib import Path\nfrom medphantom.core.folders import publishing\n"
         "with publishing(Path(sys.argv[1])) as folder:\n"
         "    (folder / 'file').write_text('x')\n    print('there', flush=True)\n    time.sleep(600)"
     )

@@ -14,9 +14,9 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from cohorts.errors import InputError
-from cohorts.plain import LONGEST_ERROR, error_line, printable
-from flows.progress import LineView
+from medphantom.core.errors import InputError
+from medphantom.core.plain import LONGEST_ERROR, error_line, printable
+from medphantom.flows.process.progress import LineView
 from tests.cohorts.files import structure, write_png
 
 TITLE, CLEAR, C1, BIDI = "\x1b]0;owned\x07", "\x1b[2J", "\x9b31m", "\u202e\u2066"
@@ -25,7 +25,7 @@ STEERS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e
 
 
 def run(*arguments: str | Path | bytes, **more: str) -> tuple[int, str, str]:
-    command = [sys.executable, "-m", "flows.cli", *(os.fsencode(argument) for argument in arguments)]
+    command = [sys.executable, "-m", "medphantom.flows.cli.main", *(os.fsencode(argument) for argument in arguments)]
     done = subprocess.run(command, capture_output=True, check=False, env={**os.environ, **more})
     return done.returncode, done.stdout.decode(), done.stderr.decode()
 
@@ -33,7 +33,7 @@ def run(*arguments: str | Path | bytes, **more: str) -> tuple[int, str, str]:
 def on_a_terminal(*arguments: str | Path) -> str:
     """What the command writes to a terminal of its own."""
     ours, theirs = pty.openpty()
-    command = [sys.executable, "-m", "flows.cli", *map(os.fspath, arguments)]
+    command = [sys.executable, "-m", "medphantom.flows.cli.main", *map(os.fspath, arguments)]
     environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "200"}
     process = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment)
     os.close(theirs)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from flows.progress import BarView, LineView, Silent, clock, watcher, watching
+from medphantom.flows.process.progress import BarView, LineView, Silent, clock, watcher, watching
 
 
 @pytest.mark.parametrize(

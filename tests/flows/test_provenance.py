@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 
 import medphantom
-from cohorts.errors import InputError
-from cohorts.records import Provenance
-from cohorts.store import Cohort
-from cohorts.thin import thin
-from cohorts.writer import CohortWriter
-from flows.provenance import check_provenance, not_its_patients
-from generators.bundle import GeneratorBundle
-from quality.quality_report import QualityReport
+from medphantom.cohorts.records import Provenance
+from medphantom.cohorts.store import Cohort
+from medphantom.cohorts.thin import thin
+from medphantom.cohorts.writer import CohortWriter
+from medphantom.core.errors import InputError
+from medphantom.flows.runs.provenance import check_provenance, not_its_patients
+from medphantom.generators.bundle import GeneratorBundle
+from medphantom.quality.results.quality_report import QualityReport
 
 OTHER_COHORT = "the generator did not learn from the training images of"
 OTHER_BUNDLE = "1 of 24 synthetic images were drawn by another generator than the bundle"

@@ -9,15 +9,15 @@ from typing import Any
 import pytest
 import yaml
 
-from cohorts.errors import RecipeError
-from cohorts.ingest import ingest
-from cohorts.phantom.write import write_phantoms
-from flows.cli_runs import DEMO_RECIPE
-from flows.recipe import Recipe, load_recipe
-from flows.recipe_file import apply_settings, models_in
-from flows.recipe_schema import field_descriptions, json_schema
-from flows.starter import starter
-from generators.config import GeneratorConfig
+from medphantom.cohorts.ingest import ingest
+from medphantom.core.errors import RecipeError
+from medphantom.flows.cli.runs import DEMO_RECIPE
+from medphantom.flows.recipes.recipe import Recipe, load_recipe
+from medphantom.flows.recipes.recipe_file import apply_settings, models_in
+from medphantom.flows.recipes.recipe_schema import field_descriptions, json_schema
+from medphantom.flows.recipes.starter import starter
+from medphantom.generators.config import GeneratorConfig
+from medphantom.phantoms.write import write_phantoms
 
 ROOT = Path(__file__).parents[2]
 MINIMAL = "cohort:\n  simulate: {patients: 3}\n"

@@ -7,10 +7,10 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from cohorts.errors import ArtifactError, InputError, RecipeError
-from cohorts.folders import read_json
-from cohorts.tables.file import read_table
-from flows.recipe_file import parse_yaml, read_tree
+from medphantom.cohorts.tables.file import read_table
+from medphantom.core.errors import ArtifactError, InputError, RecipeError
+from medphantom.core.folders import read_json
+from medphantom.flows.recipes.recipe_file import parse_yaml, read_tree
 
 LEVELS = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"a{number}: &a{number} [{', '.join([f'*a{number - 1}'] * 10)}]\n" for number in range(1, 9)

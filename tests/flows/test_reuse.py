@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from cohorts.folders import read_json
-from flows.artifact import STAGES, RunFolder
-from flows.cli import main
-from flows.job import open_job
+from medphantom.core.folders import read_json
+from medphantom.flows.cli.main import main
+from medphantom.flows.runs.artifact import STAGES, RunFolder
+from medphantom.flows.runs.job import open_job
 
 RUN = ["run", "tiny.yaml", "--out", "runs/tiny", "--no-prefect"]
 
@@ -45,7 +45,7 @@ def test_everything_of_a_run_is_in_its_folder(finished: Path) -> None:
 
 UNCHANGED = """
 import sys
-from flows.cli import main
+from medphantom.flows.cli.main import main
 status = main(sys.argv[1:])
 print({name for name in ("torch", "prefect", "monai", "diffusers", "sklearn") if name in sys.modules})
 sys.exit(status)
@@ -114,7 +114,7 @@ def test_a_run_killed_while_it_trains_ends_as_if_it_had_not_been(finished: Path,
     run = copy / "runs" / "tiny"
     for made in ("bundle", "synthetic", "work"):
         shutil.rmtree(run / made)
-    command = [sys.executable, "-m", "flows.cli", *RUN]
+    command = [sys.executable, "-m", "medphantom.flows.cli.main", *RUN]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     while not any((run / "work" / "train").glob("denoiser-*/checkpoints/*")):
         assert process.poll() is None

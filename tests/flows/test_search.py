@@ -10,13 +10,13 @@ import pytest
 import yaml
 
 import medphantom
-from cohorts.errors import RecipeError, UnsupportedClaim
-from cohorts.store import Cohort
-from flows import search as searching
-from flows.cli import main
-from flows.search import Judge, Trainings, combinations, judged, trials_of
-from flows.settings import SearchPart, read_part
-from generators.bundle import GeneratorBundle
+from medphantom.cohorts.store import Cohort
+from medphantom.core.errors import RecipeError, UnsupportedClaim
+from medphantom.flows.cli.main import main
+from medphantom.flows.operations import search as searching
+from medphantom.flows.operations.search import Judge, Trainings, combinations, judged, trials_of
+from medphantom.flows.recipes.settings import SearchPart, read_part
+from medphantom.generators.bundle import GeneratorBundle
 from tests.generators.tiny import SIDE, make_cohort, tiny_config
 
 TRIES = ["sampler.steps=[1,8]", "generator.denoiser_fit.steps=[1,60]"]

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from cohorts.errors import InputError, RecipeError
-from cohorts.store import Cohort
-from flows.cli import main
-from flows.job import open_job
-from flows.plans import MatchPlan
-from flows.twin import PURPOSE, by_heart, make_twin, twin_facts
-from generators.facts import read_facts
-from quality.report import PublishedReport
+from medphantom.cohorts.store import Cohort
+from medphantom.core.errors import InputError, RecipeError
+from medphantom.flows.cli.main import main
+from medphantom.flows.recipes.plans import MatchPlan
+from medphantom.flows.runs.job import open_job
+from medphantom.flows.runs.twin import PURPOSE, by_heart, make_twin, twin_facts
+from medphantom.generators.facts import read_facts
+from medphantom.quality.report.write import PublishedReport
 from tests.flows.conftest import TINY_RECIPE
 
 OneLine = Callable[..., str]

@@ -9,11 +9,11 @@ import pytest
 import yaml
 
 import medphantom as mp
-from cohorts.errors import InputError, UnsupportedClaim
-from cohorts.store import Cohort
-from cohorts.thin import thin
-from flows.cli import main
-from quality.utility.study_report import StudyReport, Taught
+from medphantom.cohorts.store import Cohort
+from medphantom.cohorts.thin import thin
+from medphantom.core.errors import InputError, UnsupportedClaim
+from medphantom.flows.cli.main import main
+from medphantom.quality.results.study_report import StudyReport, Taught
 from tests.generators.tiny import SIDE, make_cohort, quick_generator
 
 
@@ -68,7 +68,7 @@ def test_study_of_two_fractions_is_published_and_what_was_done_is_not_done_again
     out = tmp_path / "study"
     command = ["utility", str(cohort.path), "--out", str(out), "--recipe", str(recipe)]
     command += ["--fraction", "0.3", "--fraction", "1"]
-    import flows.utility as module
+    import medphantom.flows.operations.utility as module
 
     def stopped(*_: object) -> None:
         raise KeyboardInterrupt
@@ -82,7 +82,11 @@ def test_study_of_two_fractions_is_published_and_what_was_done_is_not_done_again
         raise AssertionError("what was trained before was trained again")
 
     with monkeypatch.context() as patch:
-        for name in ("generators.train.train_generator", "generators.generate.generate", "learning.fit._Run._one_step"):
+        for name in (
+            "medphantom.generators.train.train_generator",
+            "medphantom.generators.generate.generate",
+            "medphantom.learning.fit._Run._one_step",
+        ):
             patch.setattr(name, again)
         assert main(command) == 0
     assert not out.with_name("study.work").exists()

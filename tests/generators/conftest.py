@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from cohorts.preprocess import Preprocess
-from cohorts.store import Cohort
-from generators.bundle import GeneratorBundle
-from generators.train import train_generator
+from medphantom.cohorts.preprocess import Preprocess
+from medphantom.cohorts.store import Cohort
+from medphantom.generators.bundle import GeneratorBundle
+from medphantom.generators.train import train_generator
 from tests.generators.tiny import SIDE, make_cohort, quick_generator, tiny_config
 
 

@@ -7,15 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cohorts.errors import InputError
-from cohorts.preprocess import Preprocess, network_images
-from cohorts.store import Cohort
-from generators.attacks import LOSS, PROXIMAL, membership_scores
-from generators.bundle import GeneratorBundle
-from generators.edits import edited
-from generators.generate import reconstruct
-from generators.train import train_generator
-from quality.privacy.membership import Patients, auroc
+from medphantom.cohorts.preprocess import Preprocess, network_images
+from medphantom.cohorts.store import Cohort
+from medphantom.core.errors import InputError
+from medphantom.generators.attacks import LOSS, PROXIMAL, membership_scores
+from medphantom.generators.bundle import GeneratorBundle
+from medphantom.generators.edits import edited
+from medphantom.generators.generate import reconstruct
+from medphantom.generators.train import train_generator
+from medphantom.quality.privacy.membership import Patients, auroc
 from tests.generators.tiny import SIDE, make_cohort, tiny_config
 
 

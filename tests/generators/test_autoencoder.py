@@ -7,16 +7,16 @@ from monai.networks.nets import AutoencoderKL
 from pydantic import ValidationError
 from torch.nn import functional as F
 
-from cohorts.errors import InputError
-from generators.autoencoder import (
+from medphantom.core.errors import InputError
+from medphantom.generators.autoencoder import (
     LinearShortcut,
     build_autoencoder,
     cosine_matrix,
     depth_to_space,
     space_to_depth,
 )
-from generators.config import AutoencoderConfig, DenoiserConfig
-from generators.reconstruction import kl_divergence, spectrum_error
+from medphantom.generators.config import AutoencoderConfig, DenoiserConfig
+from medphantom.generators.reconstruction import kl_divergence, spectrum_error
 
 TINY = AutoencoderConfig(channels=(8, 16), norm_groups=8)
 

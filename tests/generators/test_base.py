@@ -11,18 +11,18 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from cohorts.errors import BundleError, InputError
-from cohorts.preprocess import Preprocess
-from cohorts.records import CohortSchema
-from cohorts.store import Cohort
-from cohorts.writer import CohortWriter
-from conditioning.prompt import Prompt
-from generators.base import open_base
-from generators.bundle import GeneratorBundle
-from generators.config import FineTuning, GeneratorConfig
-from generators.methods import make_trainable
-from generators.train import train_generator
-from learning.fit_config import FitConfig
+from medphantom.cohorts.preprocess import Preprocess
+from medphantom.cohorts.records import CohortSchema
+from medphantom.cohorts.store import Cohort
+from medphantom.cohorts.writer import CohortWriter
+from medphantom.conditioning.prompt import Prompt
+from medphantom.core.errors import BundleError, InputError
+from medphantom.generators.base import open_base
+from medphantom.generators.bundle import GeneratorBundle
+from medphantom.generators.config import FineTuning, GeneratorConfig
+from medphantom.generators.methods import make_trainable
+from medphantom.generators.train import train_generator
+from medphantom.learning.fit_config import FitConfig
 from tests.generators.tiny import make_cohort, tiny_config
 
 
@@ -106,8 +106,8 @@ def test_what_the_base_knows_by_name_is_where_tuning_begins(
 def test_a_mask_that_the_base_never_saw_changes_nothing_at_first(
     private: Cohort, preprocess: Preprocess, bundle: GeneratorBundle, bundle_folder: Path
 ) -> None:
-    from conditioning.conditioner import encoder_sizes, learn_conditioner
-    from conditioning.config import ConditioningConfig, MaskConfig
+    from medphantom.conditioning.conditioner import encoder_sizes, learn_conditioner
+    from medphantom.conditioning.config import ConditioningConfig, MaskConfig
 
     config = ConditioningConfig(mask=MaskConfig(channels=4))
     rows = private.rows("train")

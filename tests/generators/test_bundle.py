@@ -13,10 +13,10 @@ import torch
 from monai.networks.nets import AutoencoderKL, DiffusionModelUNet
 from safetensors.torch import load_file, save_file
 
-from cohorts.errors import BundleError
-from cohorts.folders import file_digest
-from generators.bundle import GeneratorBundle
-from generators.facts import NO_GUARANTEE, read_facts
+from medphantom.core.errors import BundleError
+from medphantom.core.folders import file_digest
+from medphantom.generators.bundle import GeneratorBundle
+from medphantom.generators.facts import NO_GUARANTEE, read_facts
 
 
 @pytest.fixture
@@ -177,7 +177,8 @@ def test_a_forged_size_is_refused_before_the_network_is_built(copy: Path, part: 
     listed["files"][f"{part}/config.json"] = file_digest(file)
     (copy / "digest.json").write_text(json.dumps(listed))
     code = (
-        "import resource, sys\nfrom cohorts.errors import BundleError\nfrom generators.bundle import GeneratorBundle\n"
+        "import resource, sys\nfrom medphantom.core.errors import BundleError\n"
+        "from medphantom.generators.bundle import GeneratorBundle\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "try:\n    GeneratorBundle.load(sys.argv[1])\nexcept BundleError as error:\n    print(error)\n"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)"

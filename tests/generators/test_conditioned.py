@@ -8,18 +8,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cohorts.errors import BundleError, InputError, PromptError
-from cohorts.folders import pixel_digest
-from cohorts.preprocess import Preprocess
-from cohorts.records import Array, CohortSchema, ImageRecord
-from cohorts.store import Cohort
-from cohorts.writer import CohortWriter
-from conditioning.plan import SamplingPlan, masks_of, plan_prompts
-from conditioning.plan_masks import plan_masks
-from conditioning.prompt import Prompt
-from generators.bundle import GeneratorBundle
-from generators.generate import generate, plan_again
-from generators.train import train_generator
+from medphantom.cohorts.preprocess import Preprocess
+from medphantom.cohorts.records import CohortSchema, ImageRecord
+from medphantom.cohorts.store import Cohort
+from medphantom.cohorts.writer import CohortWriter
+from medphantom.conditioning.plan import SamplingPlan, masks_of, plan_prompts
+from medphantom.conditioning.plan_masks import plan_masks
+from medphantom.conditioning.prompt import Prompt
+from medphantom.core.errors import BundleError, InputError, PromptError
+from medphantom.core.folders import pixel_digest
+from medphantom.core.records import Array
+from medphantom.generators.bundle import GeneratorBundle
+from medphantom.generators.generate import generate, plan_again
+from medphantom.generators.train import train_generator
 from tests.generators.tiny import REPORTS, SAMPLER, SIDE, tiny_config
 
 FULL = {"text": {"tokens": 40, "width": 32, "layers": 1, "vocabulary": 400}, "mask": {"channels": 4}}

@@ -6,11 +6,14 @@ import sys
 import pytest
 from pydantic import ValidationError
 
-from generators.config import DenoiserConfig, GeneratorConfig, SamplerConfig
+from medphantom.generators.config import DenoiserConfig, GeneratorConfig, SamplerConfig
 
 
 def test_recipes_are_read_without_loading_torch() -> None:
-    code = "import sys, generators.config, generators.facts; sys.exit('torch' in sys.modules or 'monai' in sys.modules)"
+    code = (
+        "import sys, medphantom.generators.config, medphantom.generators.facts; "
+        "sys.exit('torch' in sys.modules or 'monai' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

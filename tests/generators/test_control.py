@@ -9,17 +9,17 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from cohorts.errors import InputError
-from cohorts.folders import pixel_digest
-from cohorts.preprocess import Preprocess
-from cohorts.store import Cohort
-from conditioning.plan import plan_prompts
-from conditioning.prompt import GridSchema, Prompt
-from generators.bundle import GeneratorBundle
-from generators.config import GeneratorConfig
-from generators.generate import generate
-from generators.train import train_generator
-from learning.fit_config import FitConfig
+from medphantom.cohorts.preprocess import Preprocess
+from medphantom.cohorts.store import Cohort
+from medphantom.conditioning.plan import plan_prompts
+from medphantom.conditioning.prompt import GridSchema, Prompt
+from medphantom.core.errors import InputError
+from medphantom.core.folders import pixel_digest
+from medphantom.generators.bundle import GeneratorBundle
+from medphantom.generators.config import GeneratorConfig
+from medphantom.generators.generate import generate
+from medphantom.generators.train import train_generator
+from medphantom.learning.fit_config import FitConfig
 from tests.generators.test_conditioned import masks_at
 from tests.generators.tiny import SAMPLER, SIDE, tiny_config
 

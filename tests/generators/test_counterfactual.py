@@ -9,22 +9,23 @@ import numpy as np
 import pytest
 import torch
 
-from cohorts.errors import InputError, PromptError
-from cohorts.pairs import ROLES, pair_id, pair_rows
-from cohorts.preprocess import Preprocess
-from cohorts.records import Array, CohortSchema, ImageRecord
-from cohorts.store import Cohort
-from cohorts.writer import CohortWriter
-from conditioning.conditioner import row_prompts
-from conditioning.prompt import Intervention, Prompt
-from flows import verbs
-from generators.bundle import GeneratorBundle
-from generators.config import CounterfactualConfig
-from generators.counterfactual import Counterfactuals, change_region, counterfactual_images
-from generators.counterfactual_cohort import changed_rows, publish_counterfactuals
-from generators.generate import reconstruct
-from generators.train import train_generator
-from quality.config import AssessConfig
+from medphantom.cohorts.pairs import ROLES, pair_id, pair_rows
+from medphantom.cohorts.preprocess import Preprocess
+from medphantom.cohorts.records import CohortSchema, ImageRecord
+from medphantom.cohorts.store import Cohort
+from medphantom.cohorts.writer import CohortWriter
+from medphantom.conditioning.conditioner import row_prompts
+from medphantom.conditioning.prompt import Intervention, Prompt
+from medphantom.core.errors import InputError, PromptError
+from medphantom.core.records import Array
+from medphantom.flows.operations import verbs
+from medphantom.generators.bundle import GeneratorBundle
+from medphantom.generators.config import CounterfactualConfig
+from medphantom.generators.counterfactual import Counterfactuals, change_region, counterfactual_images
+from medphantom.generators.counterfactual_cohort import changed_rows, publish_counterfactuals
+from medphantom.generators.generate import reconstruct
+from medphantom.generators.train import train_generator
+from medphantom.quality.config import AssessConfig
 from tests.generators.tiny import SIDE, tiny_config
 
 CONFIG = CounterfactualConfig(steps=12, strength=1.0, guidance=1.5, device="cpu")

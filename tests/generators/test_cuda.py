@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from cohorts.preprocess import Preprocess
-from cohorts.store import Cohort
-from conditioning.plan import plan_counts
-from generators.bundle import GeneratorBundle
-from generators.config import SamplerConfig
-from generators.generate import generate, reconstruct
-from generators.train import train_generator
+from medphantom.cohorts.preprocess import Preprocess
+from medphantom.cohorts.store import Cohort
+from medphantom.conditioning.plan import plan_counts
+from medphantom.generators.bundle import GeneratorBundle
+from medphantom.generators.config import SamplerConfig
+from medphantom.generators.generate import generate, reconstruct
+from medphantom.generators.train import train_generator
 from tests.generators.tiny import SAMPLER, tiny_config
 
 pytestmark = [

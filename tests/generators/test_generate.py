@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cohorts.errors import InputError, MedphantomError, PromptError
-from cohorts.store import Cohort
-from conditioning.plan import PlannedImage, SamplingPlan, plan_counts, plan_prompts
-from conditioning.prompt import Prompt
-from generators.bundle import GeneratorBundle
-from generators.config import SamplerConfig
-from generators.generate import draw, generate, merge, plan_again, reconstruct, resolved
+from medphantom.cohorts.store import Cohort
+from medphantom.conditioning.plan import PlannedImage, SamplingPlan, plan_counts, plan_prompts
+from medphantom.conditioning.prompt import Prompt
+from medphantom.core.errors import InputError, MedphantomError, PromptError
+from medphantom.generators.bundle import GeneratorBundle
+from medphantom.generators.config import SamplerConfig
+from medphantom.generators.generate import draw, generate, merge, plan_again, reconstruct, resolved
 from tests.generators.tiny import SAMPLER, SIDE
 
 TOTAL = 10  # two whole micro-batches of 4, and one padded
@@ -103,9 +103,9 @@ def test_order_and_neighbours_do_not_matter(
 KILLED = """
 import sys
 from pathlib import Path
-from conditioning.plan import plan_counts
-from generators.bundle import GeneratorBundle
-from generators.generate import generate
+from medphantom.conditioning.plan import plan_counts
+from medphantom.generators.bundle import GeneratorBundle
+from medphantom.generators.generate import generate
 from tests.generators.tiny import SAMPLER
 
 bundle = GeneratorBundle.load(sys.argv[1])

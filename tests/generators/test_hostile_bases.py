@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from monai.networks.nets import AutoencoderKL, DiffusionModelUNet
 
-from cohorts.errors import InputError
-from conditioning.pretrained_text import PretrainedReader
-from generators.base import open_base
+from medphantom.conditioning.pretrained_text import PretrainedReader
+from medphantom.core.errors import InputError
+from medphantom.generators.base import open_base
 from tests.generators.stable_tiny import make_pipeline
 from tests.generators.test_monai_base import CODEC, UNET, write_base
 

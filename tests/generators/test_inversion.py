@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from cohorts.errors import InputError
-from generators.config import Objective
-from generators.inversion import Denoise, ddim_step, follow, invert, time_grid
-from generators.objective import alpha_sigma, output_for
+from medphantom.core.errors import InputError
+from medphantom.generators.config import Objective
+from medphantom.generators.inversion import Denoise, ddim_step, follow, invert, time_grid
+from medphantom.generators.objective import alpha_sigma, output_for
 
 MEAN, STD = 0.7, 0.5
 OBJECTIVES = [Objective(), Objective(shift=2.0), Objective(kind="v")]

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from cohorts.errors import MedphantomError
-from generators.autoencoder import Autoencoder, build_autoencoder
-from generators.config import AutoencoderConfig
-from generators.latents import Latents, balanced_scaling, draw, encode_all, reach, scaled, unscaled
+from medphantom.core.errors import MedphantomError
+from medphantom.generators.autoencoder import Autoencoder, build_autoencoder
+from medphantom.generators.config import AutoencoderConfig
+from medphantom.generators.latents import Latents, balanced_scaling, draw, encode_all, reach, scaled, unscaled
 
 
 @pytest.fixture

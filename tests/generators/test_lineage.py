@@ -10,17 +10,17 @@ from typing import Any
 
 import pytest
 
-from cohorts.errors import BundleError, InputError
-from cohorts.export import export_cohort
-from cohorts.folders import file_digest, read_json, write_json
-from cohorts.identity import IdentityKey
-from cohorts.ingest import ingest
-from cohorts.options import IngestOptions
-from cohorts.preprocess import Preprocess
-from cohorts.store import Cohort
-from generators.bundle import GeneratorBundle
-from generators.facts import read_facts
-from learning.accounting import Mechanism, epsilon_of
+from medphantom.cohorts.export import export_cohort
+from medphantom.cohorts.identity import IdentityKey
+from medphantom.cohorts.ingest import ingest
+from medphantom.cohorts.options import IngestOptions
+from medphantom.cohorts.preprocess import Preprocess
+from medphantom.cohorts.store import Cohort
+from medphantom.core.errors import BundleError, InputError
+from medphantom.core.folders import file_digest, read_json, write_json
+from medphantom.generators.bundle import GeneratorBundle
+from medphantom.generators.facts import read_facts
+from medphantom.learning.accounting import Mechanism, epsilon_of
 from tests.generators.stable_tiny import make_pipeline
 from tests.generators.test_private import private, trained
 from tests.generators.tiny import KEY, make_cohort, quick_generator, tiny_config

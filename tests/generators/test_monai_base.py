@@ -17,16 +17,16 @@ from monai.networks.nets import AutoencoderKL, DiffusionModelUNet
 from safetensors.torch import save_file
 from torch import nn
 
-from cohorts.errors import InputError
-from cohorts.preprocess import Preprocess
-from cohorts.store import Cohort
-from conditioning.prompt import Prompt
-from generators.base import NetworkBase, open_base
-from generators.bundle import GeneratorBundle
-from generators.config import FineTuning
-from generators.objective import alpha_sigma
-from generators.train import train_generator
-from learning.fit_config import FitConfig
+from medphantom.cohorts.preprocess import Preprocess
+from medphantom.cohorts.store import Cohort
+from medphantom.conditioning.prompt import Prompt
+from medphantom.core.errors import InputError
+from medphantom.generators.base import NetworkBase, open_base
+from medphantom.generators.bundle import GeneratorBundle
+from medphantom.generators.config import FineTuning
+from medphantom.generators.objective import alpha_sigma
+from medphantom.generators.train import train_generator
+from medphantom.learning.fit_config import FitConfig
 from tests.generators.tiny import tiny_config
 
 PEERS = Path(sys.prefix) / "peers"  # where `make` puts monai-generative, apart from the environment

@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from conditioning.conditioner import Conditioner
-from conditioning.encoder import Conditions
-from conditioning.prompt import ConditionSchema, Prompt
-from generators.config import DenoiserConfig, GeneratorConfig, Objective
-from generators.denoiser import DenoiserLearner
-from generators.facts import LatentScaling
+from medphantom.conditioning.conditioner import Conditioner
+from medphantom.conditioning.encoder import Conditions
+from medphantom.conditioning.prompt import ConditionSchema, Prompt
+from medphantom.generators.config import DenoiserConfig, GeneratorConfig, Objective
+from medphantom.generators.denoiser import DenoiserLearner
+from medphantom.generators.facts import LatentScaling
 
 
 class Probe(nn.Module):

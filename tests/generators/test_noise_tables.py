@@ -9,10 +9,10 @@ import diffusers
 import pytest
 import torch
 
-from cohorts.errors import InputError
-from generators.config import Objective
-from generators.noise_tables import DISCRETE, table_of
-from generators.objective import alpha_sigma
+from medphantom.core.errors import InputError
+from medphantom.generators.config import Objective
+from medphantom.generators.noise_tables import DISCRETE, table_of
+from medphantom.generators.objective import alpha_sigma
 
 
 @pytest.mark.parametrize("name", DISCRETE)

@@ -4,8 +4,8 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler
 
-from generators.config import NoiseTable, Objective
-from generators.objective import (
+from medphantom.generators.config import NoiseTable, Objective
+from medphantom.generators.objective import (
     add_noise,
     alpha_sigma,
     denoised,

@@ -10,17 +10,17 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from cohorts.errors import InputError
-from cohorts.preprocess import Preprocess
-from cohorts.store import Cohort
-from conditioning.plan import plan_counts
-from generators.bundle import GeneratorBundle
-from generators.facts import read_facts
-from generators.generate import generate
-from generators.privacy import stated_schema
-from generators.privacy_config import Vocabulary
-from generators.train import train_generator
-from learning.fit_config import FitConfig
+from medphantom.cohorts.preprocess import Preprocess
+from medphantom.cohorts.store import Cohort
+from medphantom.conditioning.plan import plan_counts
+from medphantom.core.errors import InputError
+from medphantom.generators.bundle import GeneratorBundle
+from medphantom.generators.facts import read_facts
+from medphantom.generators.generate import generate
+from medphantom.generators.privacy import stated_schema
+from medphantom.generators.privacy_config import Vocabulary
+from medphantom.generators.train import train_generator
+from medphantom.learning.fit_config import FitConfig
 from tests.generators.stable_tiny import make_pipeline
 from tests.generators.tiny import SAMPLER, tiny_config
 

@@ -15,18 +15,18 @@ from monai.networks.nets import DiffusionModelUNet
 from opacus.grad_sample import GradSampleHooks
 from torch import Tensor, nn
 
-from cohorts.preprocess import Preprocess
-from cohorts.store import Cohort
-from conditioning.conditioner import Conditioner, encoder_sizes, learn_conditioner
-from conditioning.config import ConditioningConfig
-from generators.base import open_base
-from generators.config import DenoiserConfig, FineTuning, Objective
-from generators.denoiser import DenoiserLearner, build_denoiser
-from generators.facts import LatentScaling
-from generators.methods import make_trainable
-from generators.training_data import learnt_schema, training_rows
-from learning.learner import RowLearner
-from learning.row_gradients import RowGradients, trained_parameters, wrong_rows
+from medphantom.cohorts.preprocess import Preprocess
+from medphantom.cohorts.store import Cohort
+from medphantom.conditioning.conditioner import Conditioner, encoder_sizes, learn_conditioner
+from medphantom.conditioning.config import ConditioningConfig
+from medphantom.generators.base import open_base
+from medphantom.generators.config import DenoiserConfig, FineTuning, Objective
+from medphantom.generators.denoiser import DenoiserLearner, build_denoiser
+from medphantom.generators.facts import LatentScaling
+from medphantom.generators.methods import make_trainable
+from medphantom.generators.training_data import learnt_schema, training_rows
+from medphantom.learning.learner import RowLearner
+from medphantom.learning.row_gradients import RowGradients, trained_parameters, wrong_rows
 from tests.generators.stable_tiny import make_pipeline
 from tests.generators.tiny import make_cohort
 
@@ -161,7 +161,7 @@ def test_bare_hooks_are_wrong_with_channels_last_inputs_and_the_check_sees_it(mo
     learner = Learner(network.to(memory_format=torch.channels_last).train())
     rows = {"x": torch.randn(ROWS, 2, 8, 8)}
     assert wrong_rows(network, learner.row_losses, rows) is None
-    monkeypatch.setattr("learning.row_gradients._contiguous", lambda module, inputs: inputs)
+    monkeypatch.setattr("medphantom.learning.row_gradients._contiguous", lambda module, inputs: inputs)
     found = wrong_rows(network, learner.row_losses, rows)
     assert found is not None
     assert "wrong in" in found or "fail" in found

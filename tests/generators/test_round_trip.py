@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from generators.round_trip import round_trip
+from medphantom.generators.round_trip import round_trip
 
 NAMES = ("speckle", "bright", "rare")
 

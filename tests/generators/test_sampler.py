@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from cohorts.errors import InputError
-from generators.config import SOLVERS, NoiseTable, Objective
-from generators.objective import alpha_sigma, output_for
-from generators.sampler import evaluations, noise_of, sample
+from medphantom.core.errors import InputError
+from medphantom.generators.config import SOLVERS, NoiseTable, Objective
+from medphantom.generators.objective import alpha_sigma, output_for
+from medphantom.generators.sampler import evaluations, noise_of, sample
 
 MEAN, STD = 0.7, 0.5
 # relative error of the standard deviation allowed at 10 and at 20 calls; first-order rules halve theirs

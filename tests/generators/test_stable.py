@@ -12,21 +12,21 @@ import torch
 from diffusers import AutoencoderKL, DPMSolverMultistepScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 
-from cohorts.errors import BundleError, InputError
-from cohorts.preprocess import Preprocess
-from cohorts.store import Cohort
-from conditioning.guidance import guided
-from conditioning.plan import plan_counts
-from conditioning.prompt import Prompt
-from generators.base import open_base
-from generators.bundle import GeneratorBundle
-from generators.config import SamplerConfig
-from generators.generate import generate
-from generators.latents import unscaled
-from generators.sampler import sample
-from generators.stable import StableAutoencoder
-from generators.train import train_generator
-from learning.fit_config import FitConfig
+from medphantom.cohorts.preprocess import Preprocess
+from medphantom.cohorts.store import Cohort
+from medphantom.conditioning.guidance import guided
+from medphantom.conditioning.plan import plan_counts
+from medphantom.conditioning.prompt import Prompt
+from medphantom.core.errors import BundleError, InputError
+from medphantom.generators.base import open_base
+from medphantom.generators.bundle import GeneratorBundle
+from medphantom.generators.config import SamplerConfig
+from medphantom.generators.generate import generate
+from medphantom.generators.latents import unscaled
+from medphantom.generators.sampler import sample
+from medphantom.generators.stable import StableAutoencoder
+from medphantom.generators.train import train_generator
+from medphantom.learning.fit_config import FitConfig
 from tests.generators.stable_tiny import make_pipeline
 from tests.generators.tiny import make_cohort, tiny_config
 

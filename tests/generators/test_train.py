@@ -12,15 +12,15 @@ import numpy as np
 import polars as pl
 import pytest
 
-from cohorts.errors import InputError, MedphantomError
-from cohorts.preprocess import Preprocess
-from cohorts.records import CohortSchema, ImageRecord
-from cohorts.store import Cohort
-from cohorts.writer import CohortWriter
-from generators.bundle import GeneratorBundle
-from generators.config import GeneratorConfig
-from generators.train import train_generator
-from generators.training_data import cached_images, learnt_geometry, learnt_schema, training_rows
+from medphantom.cohorts.preprocess import Preprocess
+from medphantom.cohorts.records import CohortSchema, ImageRecord
+from medphantom.cohorts.store import Cohort
+from medphantom.cohorts.writer import CohortWriter
+from medphantom.core.errors import InputError, MedphantomError
+from medphantom.generators.bundle import GeneratorBundle
+from medphantom.generators.config import GeneratorConfig
+from medphantom.generators.train import train_generator
+from medphantom.generators.training_data import cached_images, learnt_geometry, learnt_schema, training_rows
 from tests.generators.tiny import SIDE, make_cohort, tiny_config
 
 
@@ -211,9 +211,9 @@ def test_finished_stages_are_skipped_and_changed_ones_redone(
 KILLED = """
 import sys
 from pathlib import Path
-from cohorts.preprocess import Preprocess
-from cohorts.store import Cohort
-from generators.train import train_generator
+from medphantom.cohorts.preprocess import Preprocess
+from medphantom.cohorts.store import Cohort
+from medphantom.generators.train import train_generator
 from tests.generators.test_train import short_config
 
 def progress(done, total, what=""):

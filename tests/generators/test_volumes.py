@@ -8,20 +8,20 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from cohorts.export import export_cohort
-from cohorts.preprocess import Preprocess
-from cohorts.records import CohortSchema, ImageRecord
-from cohorts.store import Cohort
-from cohorts.writer import CohortWriter
-from conditioning.plan import plan_counts
-from conditioning.plan_table import plan_table
-from conditioning.prompt import Intervention
-from generators.bundle import GeneratorBundle
-from generators.config import CounterfactualConfig
-from generators.counterfactual_cohort import publish_counterfactuals
-from generators.generate import generate, plan_again, reconstruct
-from generators.train import train_generator
-from generators.training_data import learnt_geometry
+from medphantom.cohorts.export import export_cohort
+from medphantom.cohorts.preprocess import Preprocess
+from medphantom.cohorts.records import CohortSchema, ImageRecord
+from medphantom.cohorts.store import Cohort
+from medphantom.cohorts.writer import CohortWriter
+from medphantom.conditioning.plan import plan_counts
+from medphantom.conditioning.plan_table import plan_table
+from medphantom.conditioning.prompt import Intervention
+from medphantom.generators.bundle import GeneratorBundle
+from medphantom.generators.config import CounterfactualConfig
+from medphantom.generators.counterfactual_cohort import publish_counterfactuals
+from medphantom.generators.generate import generate, plan_again, reconstruct
+from medphantom.generators.train import train_generator
+from medphantom.generators.training_data import learnt_geometry
 from tests.generators.tiny import SAMPLER, make_cohort, tiny_config
 
 SIDE = 16

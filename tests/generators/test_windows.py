@@ -9,15 +9,15 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from cohorts.preprocess import Preprocess, network_images
-from cohorts.store import Cohort
-from conditioning.plan import plan_counts
-from generators.autoencoder import build_autoencoder
-from generators.bundle import GeneratorBundle
-from generators.config import AutoencoderConfig
-from generators.generate import generate, reconstruct
-from generators.reconstruction import random_crop
-from generators.train import train_generator
+from medphantom.cohorts.preprocess import Preprocess, network_images
+from medphantom.cohorts.store import Cohort
+from medphantom.conditioning.plan import plan_counts
+from medphantom.generators.autoencoder import build_autoencoder
+from medphantom.generators.bundle import GeneratorBundle
+from medphantom.generators.config import AutoencoderConfig
+from medphantom.generators.generate import generate, reconstruct
+from medphantom.generators.reconstruction import random_crop
+from medphantom.generators.train import train_generator
 from tests.generators.tiny import SAMPLER, make_cohort, tiny_config
 
 SIDE, WINDOW = 32, 16

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from cohorts.identity import IdentityKey
-from cohorts.records import AttributeSpec, CohortSchema, ImageRecord, Provenance
-from cohorts.store import Cohort
-from cohorts.writer import CohortWriter
-from generators.config import AutoencoderConfig, DenoiserConfig, GeneratorConfig, SamplerConfig
-from learning.fit_config import FitConfig
+from medphantom.cohorts.identity import IdentityKey
+from medphantom.cohorts.records import AttributeSpec, CohortSchema, ImageRecord, Provenance
+from medphantom.cohorts.store import Cohort
+from medphantom.cohorts.writer import CohortWriter
+from medphantom.generators.config import AutoencoderConfig, DenoiserConfig, GeneratorConfig, SamplerConfig
+from medphantom.learning.fit_config import FitConfig
 
 SIDE = 16
 REPORTS = {

@@ -15,14 +15,14 @@ import yaml
 from monai.networks.nets import AutoencoderKL, DiffusionModelUNet
 from PIL import Image
 
-from cohorts.preprocess import Preprocess
-from cohorts.store import Cohort
-from cohorts.writer import CohortWriter
-from conditioning.plan import plan_prompts
-from conditioning.prompt import Prompt
-from flows.cli import main
-from generators.train import train_generator
-from learning.fit_config import FitConfig
+from medphantom.cohorts.preprocess import Preprocess
+from medphantom.cohorts.store import Cohort
+from medphantom.cohorts.writer import CohortWriter
+from medphantom.conditioning.plan import plan_prompts
+from medphantom.conditioning.prompt import Prompt
+from medphantom.flows.cli.main import main
+from medphantom.generators.train import train_generator
+from medphantom.learning.fit_config import FitConfig
 from tests.cohorts.files import write_dicom
 from tests.generators.stable_tiny import make_pipeline
 from tests.generators.test_monai_base import CODEC, UNET, write_base
@@ -111,7 +111,7 @@ def _run(*command: Any) -> None:
 def _masks_beside(file: Path, mask: np.ndarray[Any, Any]) -> None:
     from safetensors.numpy import save_file
 
-    from cohorts.folders import pixel_digest
+    from medphantom.core.folders import pixel_digest
 
     save_file({pixel_digest(mask): mask}, file)
 

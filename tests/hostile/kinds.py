@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from cohorts.folders import DIGEST_FILE, file_digest
+from medphantom.core.folders import DIGEST_FILE, file_digest
 
 CANARY = "ZZSECRETZZ"  # stands for what must never be in a message
 OUT = "out/made"

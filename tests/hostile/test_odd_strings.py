@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from flows.cli import main
+from medphantom.flows.cli.main import main
 from tests.generators.tiny import make_cohort
 
 INGEST = ("--public-phrase", "x", "--workers", "0", "--folders", "ignore")

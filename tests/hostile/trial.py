@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from flows.cli import main
+from medphantom.flows.cli.main import main
 from tests.hostile.kinds import CANARY, KINDS, OUT, Kind
 from tests.hostile.mutations import mutated, odd_string
 

@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from learning.batches import TensorBatches
-from learning.devices import make_accelerator
-from learning.fit import FitResult, fit
-from learning.learner import RowLearner
-from learning.private_config import PrivateFitConfig
-from learning.private_steps import Private, PrivateSteps, Units
+from medphantom.learning.batches import TensorBatches
+from medphantom.learning.devices import make_accelerator
+from medphantom.learning.fit import FitResult, fit
+from medphantom.learning.learner import RowLearner
+from medphantom.learning.private_config import PrivateFitConfig
+from medphantom.learning.private_steps import Private, PrivateSteps, Units
 from tests.learning.tiny import settings
 
 

@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cohorts.errors import ArtifactError
-from learning.account import ACCOUNT_FILE, KEY_FILE
-from learning.accounting import Mechanism, epsilon_of
-from learning.fit import CHECKPOINTS
+from medphantom.core.errors import ArtifactError
+from medphantom.learning.account import ACCOUNT_FILE, KEY_FILE
+from medphantom.learning.accounting import Mechanism, epsilon_of
+from medphantom.learning.fit import CHECKPOINTS
 from tests.learning.private_tiny import Rows, convolutional, fitted
 
 

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from cohorts.errors import ArtifactError
-from cohorts.folders import json_digest
-from learning.account import ACCOUNT_FILE, KEY_BYTES, KEY_FILE, Account
-from learning.accounting import Terms, epsilon_of
+from medphantom.core.errors import ArtifactError
+from medphantom.core.folders import json_digest
+from medphantom.learning.account import ACCOUNT_FILE, KEY_BYTES, KEY_FILE, Account
+from medphantom.learning.accounting import Terms, epsilon_of
 
 TERMS = Terms(noise_multiplier=2.0, sample_rate=0.25, delta=0.01, clip_norm=0.5, draws=3, total_units=8)
 

@@ -10,9 +10,16 @@ import pytest
 from dp_accounting import pld
 from scipy.special import ndtr, ndtri
 
-import learning.accounting
-from cohorts.errors import InputError
-from learning.accounting import Mechanism, delta_for, epsilon_of, gaussian_attack, noise_for, strongest_attack
+import medphantom.learning.accounting
+from medphantom.core.errors import InputError
+from medphantom.learning.accounting import (
+    Mechanism,
+    delta_for,
+    epsilon_of,
+    gaussian_attack,
+    noise_for,
+    strongest_attack,
+)
 
 
 def second_opinion(mechanism: Mechanism, delta: float) -> float:
@@ -87,4 +94,4 @@ def test_without_noise_nothing_is_bounded() -> None:
 
 
 def test_the_examples_of_the_page_hold() -> None:
-    assert doctest.testmod(learning.accounting).failed == 0
+    assert doctest.testmod(medphantom.learning.accounting).failed == 0

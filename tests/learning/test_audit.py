@@ -7,8 +7,8 @@ import pytest
 from scipy.stats import binom
 
 from benchmarks.dp_audit import audit
-from cohorts.errors import InputError
-from learning.audit import ceiling, epsilon_at_least, refuted, right_guesses
+from medphantom.core.errors import InputError
+from medphantom.learning.audit import ceiling, epsilon_at_least, refuted, right_guesses
 
 
 def test_without_delta_the_chance_is_that_of_randomised_response() -> None:

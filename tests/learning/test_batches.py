@@ -5,8 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cohorts.errors import InputError
-from learning.batches import StreamBatches, TensorBatches, epoch_order, stream_rows
+from medphantom.core.errors import InputError
+from medphantom.learning.batches import StreamBatches, TensorBatches, epoch_order, stream_rows
 
 SMALL = settings(max_examples=40, deadline=None)
 

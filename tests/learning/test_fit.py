@@ -12,10 +12,10 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from cohorts.errors import InputError, MedphantomError, ResourceError
-from learning.batches import TensorBatches
-from learning.devices import resolve_precision
-from learning.fit import FitConfig, Learner, fit
+from medphantom.core.errors import InputError, MedphantomError, ResourceError
+from medphantom.learning.batches import TensorBatches
+from medphantom.learning.devices import resolve_precision
+from medphantom.learning.fit import FitConfig, Learner, fit
 from tests.learning.tiny import Denoise, Line, Target, fit_denoiser, fit_regression, settings, without_speed
 
 ANY = TensorBatches({"x": torch.zeros(8, 1)})

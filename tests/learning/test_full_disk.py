@@ -11,8 +11,8 @@ import pytest
 
 PROGRAM = """
 import pathlib, sys
-from cohorts.errors import ResourceError
-from learning.checkpoint import latest_checkpoint
+from medphantom.core.errors import ResourceError
+from medphantom.learning.checkpoint import latest_checkpoint
 from tests.learning.tiny import fit_denoiser
 disk = pathlib.Path(sys.argv[1])
 filler = disk / "filler"

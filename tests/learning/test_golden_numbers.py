@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from learning.noise import BLOCK, SCHEME, SUMMED, secret_noise
-from learning.randomness import derive_seed, secret_numbers, seeded_layers, torch_generator
+from medphantom.core.randomness import derive_seed, secret_numbers, seeded_layers, torch_generator
+from medphantom.learning.noise import BLOCK, SCHEME, SUMMED, secret_noise
 
 KEY = "0123456789abcdef" * 4
 

@@ -9,14 +9,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cohorts.errors import InputError
-from learning.batches import TensorBatches
-from learning.fit import FitResult, fit
-from learning.fit_config import FitConfig
-from learning.learner import RowLearner
-from learning.memorization import Judged, telling
-from learning.private_config import PrivateFitConfig
-from learning.private_steps import Private, Units
+from medphantom.core.errors import InputError
+from medphantom.learning.batches import TensorBatches
+from medphantom.learning.fit import FitResult, fit
+from medphantom.learning.fit_config import FitConfig
+from medphantom.learning.learner import RowLearner
+from medphantom.learning.memorization import Judged, telling
+from medphantom.learning.private_config import PrivateFitConfig
+from medphantom.learning.private_steps import Private, Units
 
 ROWS = 40
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from learning.memorization import Judged, telling
+from medphantom.learning.memorization import Judged, telling
 
 
 def judged(errors: list[float], rows: list[int]) -> Judged:

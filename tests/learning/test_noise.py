@@ -6,7 +6,7 @@ import pytest
 import torch
 from scipy import stats
 
-from learning.noise import BLOCK, secret_noise
+from medphantom.learning.noise import BLOCK, secret_noise
 
 KEY = "a" * 32
 

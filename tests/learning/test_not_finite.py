@@ -12,10 +12,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from learning.batches import TensorBatches
-from learning.checkpoint import latest_checkpoint
-from learning.fit import FitResult, fit
-from learning.history import NotFinite
+from medphantom.learning.batches import TensorBatches
+from medphantom.learning.checkpoint import latest_checkpoint
+from medphantom.learning.fit import FitResult, fit
+from medphantom.learning.history import NotFinite
 from tests.learning.private_tiny import Rows, convolutional, data
 from tests.learning.tiny import Line, settings
 
@@ -96,8 +96,8 @@ class Broken(Rows):
 
 
 def test_a_private_fit_gets_no_second_try_and_what_it_took_is_paid_for(tmp_path: Path) -> None:
-    from learning.private_config import PrivateFitConfig
-    from learning.private_steps import Private
+    from medphantom.learning.private_config import PrivateFitConfig
+    from medphantom.learning.private_steps import Private
 
     batches, units = data([0, 0, 1, 2, 2, 2, 3, 4, 5, 5])
     private = Private(PrivateFitConfig(epsilon=8.0, delta=1e-2), units)

@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cohorts.errors import InputError
-from learning.batches import TensorBatches
-from learning.fit import fit
-from learning.private_config import PrivateFitConfig
-from learning.private_steps import Private
-from learning.randomness import secret_numbers
+from medphantom.core.errors import InputError
+from medphantom.core.randomness import secret_numbers
+from medphantom.learning.batches import TensorBatches
+from medphantom.learning.fit import fit
+from medphantom.learning.private_config import PrivateFitConfig
+from medphantom.learning.private_steps import Private
 from tests.learning.private_tiny import UNITS, Rows, convolutional, data, fitted, gradient, steps_of
 from tests.learning.tiny import Regression, settings
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from learning.account import ACCOUNT_FILE, KEY_FILE
+from medphantom.learning.account import ACCOUNT_FILE, KEY_FILE
 from tests.learning.private_tiny import fit_few
 from tests.learning.tiny import fit_regression, without_speed
 

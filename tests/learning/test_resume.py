@@ -13,11 +13,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cohorts.errors import ArtifactError, ResourceError
-from learning.batches import TensorBatches
-from learning.checkpoint import latest_checkpoint, save_checkpoint
-from learning.fit import fit
-from learning.optimizer import moving_average
+from medphantom.core.errors import ArtifactError, ResourceError
+from medphantom.learning.batches import TensorBatches
+from medphantom.learning.checkpoint import latest_checkpoint, save_checkpoint
+from medphantom.learning.fit import fit
+from medphantom.learning.optimizer import moving_average
 from tests.learning.tiny import Denoise, Line, Target, fit_denoiser, settings, without_speed
 
 ROOT = Path(__file__).parents[2]
@@ -136,7 +136,7 @@ def test_damaged_checkpoints_fall_back_with_one_line_each(tmp_path: Path, caplog
             place = content.index(b'"best"') + 1 if damage == "state" else len(content) - 9
             file.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
         caplog.clear()
-        with caplog.at_level(logging.WARNING, "learning"):
+        with caplog.at_level(logging.WARNING, "medphantom.learning"):
             resumed, result = fit_denoiser(work)
         assert result.resumed_from == 20
         assert same_bits(resumed.network, straight.network)
@@ -150,7 +150,7 @@ def test_without_any_whole_checkpoint_the_fit_starts_again(tmp_path: Path, caplo
     straight, _ = fit_denoiser(tmp_path)
     for path in checkpoints(tmp_path):
         (path / "network.safetensors").write_bytes(b"")
-    with caplog.at_level(logging.WARNING, "learning"):
+    with caplog.at_level(logging.WARNING, "medphantom.learning"):
         again, result = fit_denoiser(tmp_path)
     assert len(caplog.messages) == 2
     assert result.resumed_from == 0

@@ -11,9 +11,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from learning.batches import TensorBatches
-from learning.devices import leave_processes
-from learning.fit import FitConfig, FitResult, Learner, fit
+from medphantom.learning.batches import TensorBatches
+from medphantom.learning.devices import leave_processes
+from medphantom.learning.fit import FitConfig, FitResult, Learner, fit
 
 
 class Line(Learner):

@@ -9,14 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from cohorts.pairs import ROLE, ROLES, Role, pair_id
-from cohorts.phantom.factors import ImageFactors, with_factor
-from cohorts.phantom.population import simulate
-from cohorts.phantom.render import render
-from cohorts.preprocess import Preprocess
-from cohorts.records import Array, AttributeSpec, CohortSchema, ImageRecord, Provenance
-from cohorts.store import Cohort
-from cohorts.writer import CohortWriter
+from medphantom.cohorts.pairs import ROLE, ROLES, Role, pair_id
+from medphantom.cohorts.preprocess import Preprocess
+from medphantom.cohorts.records import AttributeSpec, CohortSchema, ImageRecord, Provenance
+from medphantom.cohorts.store import Cohort
+from medphantom.cohorts.writer import CohortWriter
+from medphantom.core.records import Array
+from medphantom.phantoms.factors import ImageFactors, with_factor
+from medphantom.phantoms.population import simulate
+from medphantom.phantoms.render import render
 
 SIDE = 40
 LABELS = ("effusion", "pneumothorax")

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
-from cohorts.identity import IdentityKey, SplitFractions
-from cohorts.records import Array, AttributeSpec, CohortSchema, ImageRecord, Provenance
-from cohorts.store import Cohort
-from cohorts.writer import CohortWriter
+from medphantom.cohorts.identity import IdentityKey, SplitFractions
+from medphantom.cohorts.records import AttributeSpec, CohortSchema, ImageRecord, Provenance
+from medphantom.cohorts.store import Cohort
+from medphantom.cohorts.writer import CohortWriter
+from medphantom.core.records import Array
 
 KINDS = ("rings", "stripes", "patches")
 SIDE = 32

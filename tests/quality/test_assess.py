@@ -8,16 +8,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cohorts.errors import ArtifactError, InputError, UnsupportedClaim
-from cohorts.preprocess import Percentile, Preprocess
-from cohorts.records import Array, CohortSchema, ImageRecord
-from cohorts.store import Cohort
-from cohorts.writer import CohortWriter
-from quality.assess import assess
-from quality.config import CORE_KINDS, AssessConfig, ClassifierConfig, CopyConfig, UtilityConfig
-from quality.material import Material, Probes
-from quality.quality_report import QualityReport
-from quality.report import public_grids
+from medphantom.cohorts.preprocess import Percentile, Preprocess
+from medphantom.cohorts.records import CohortSchema, ImageRecord
+from medphantom.cohorts.store import Cohort
+from medphantom.cohorts.writer import CohortWriter
+from medphantom.core.errors import ArtifactError, InputError, UnsupportedClaim
+from medphantom.core.records import Array
+from medphantom.quality.assessment.assess import assess
+from medphantom.quality.config import CORE_KINDS, AssessConfig, ClassifierConfig, CopyConfig, UtilityConfig
+from medphantom.quality.data.material import Material, Probes
+from medphantom.quality.report.write import public_grids
+from medphantom.quality.results.quality_report import QualityReport
 from tests.quality.scenes import blurred, images, write_real, write_synthetic
 
 KINDS = ("as it is", "reconstructed")
@@ -294,8 +295,11 @@ def test_multilabel_cohorts_get_auroc_beside_metadata(tmp_path: Path) -> None:
 
 def test_quality_imports_neither_prefect_nor_generators_and_its_configuration_no_torch() -> None:
     code = (
-        "import sys, quality.config, quality.quality_report; light = 'torch' in sys.modules\n"
-        "import quality.assess; print(light, [m for m in ('prefect', 'generators', 'flows') if m in sys.modules])"
+        "import sys, medphantom.quality.config, medphantom.quality.results.quality_report\n"
+        "light = 'torch' in sys.modules\n"
+        "import medphantom.quality.assessment.assess\n"
+        "others = ('prefect', 'medphantom.generators', 'medphantom.flows')\n"
+        "print(light, [m for m in others if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False []"

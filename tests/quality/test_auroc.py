@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from cohorts.records import Array
-from quality.auroc import auroc_difference, auroc_with_influence, mean_auroc
-from quality.privacy.membership import Patients
-from quality.privacy.membership import auroc as delong
+from medphantom.core.records import Array
+from medphantom.quality.privacy.membership import Patients
+from medphantom.quality.privacy.membership import auroc as delong
+from medphantom.quality.stats.auroc import auroc_difference, auroc_with_influence, mean_auroc
 
 
 def sample(total: int, seed: int) -> tuple[Array, Array, Array]:

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, Request, sync_playwright
 
-from quality.compare import compare
-from quality.compare_page import render_comparison
-from quality.report import INTERNAL_PAGE, JSON_FILE, PUBLIC_PAGE, PublishedReport
+from medphantom.quality.report.compare import compare
+from medphantom.quality.report.compare_page import render_comparison
+from medphantom.quality.report.write import INTERNAL_PAGE, JSON_FILE, PUBLIC_PAGE, PublishedReport
 from tests.quality import test_counterfactual_page, test_report
 from tests.quality.utility import test_study_page
 

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
-from cohorts.preprocess import Preprocess
-from cohorts.records import CohortSchema, ImageRecord, Provenance
-from cohorts.store import Cohort
-from cohorts.writer import CohortWriter
-from quality.cautions import cautions
-from quality.material import Material
+from medphantom.cohorts.preprocess import Preprocess
+from medphantom.cohorts.records import CohortSchema, ImageRecord, Provenance
+from medphantom.cohorts.store import Cohort
+from medphantom.cohorts.writer import CohortWriter
+from medphantom.quality.assessment.cautions import cautions
+from medphantom.quality.data.material import Material
 from tests.quality.scenes import SIDE, write_real
 
 

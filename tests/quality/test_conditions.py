@@ -11,18 +11,19 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTextConfig, CLIPVisionConfig
 
-from cohorts.errors import InputError
-from cohorts.preprocess import Preprocess
-from cohorts.records import Array, AttributeSpec, CohortSchema, ImageRecord, Provenance
-from cohorts.store import Cohort
-from cohorts.writer import CohortWriter
-from conditioning.tokens import train_tokenizer
-from quality.assess import assess
-from quality.config import AssessConfig
-from quality.encoders import load_text_image_encoder
-from quality.estimate import Estimate
-from quality.quality_report import QualityReport
-from quality.texts import named_findings
+from medphantom.cohorts.preprocess import Preprocess
+from medphantom.cohorts.records import AttributeSpec, CohortSchema, ImageRecord, Provenance
+from medphantom.cohorts.store import Cohort
+from medphantom.cohorts.writer import CohortWriter
+from medphantom.conditioning.tokens import train_tokenizer
+from medphantom.core.errors import InputError
+from medphantom.core.records import Array
+from medphantom.quality.assessment.assess import assess
+from medphantom.quality.config import AssessConfig
+from medphantom.quality.data.texts import named_findings
+from medphantom.quality.networks.encoders import load_text_image_encoder
+from medphantom.quality.results.quality_report import QualityReport
+from medphantom.quality.stats.estimate import Estimate
 
 SIDE = 32
 TEXTS = {True: "There is a bright disc.", False: "Even ground, no disc."}

@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cohorts.errors import CohortError, InputError, UnsupportedClaim
-from cohorts.phantom.factors import with_factor
-from cohorts.store import Cohort
-from quality.config import AssessConfig, ClassifierConfig
-from quality.counterfactual import assess_counterfactuals, change_share, own_is_nearest
-from quality.counterfactual_readings import operating_point
-from quality.counterfactual_report import CounterfactualReport
-from quality.regressor import fit_regressor, r_squared
+from medphantom.cohorts.store import Cohort
+from medphantom.core.errors import CohortError, InputError, UnsupportedClaim
+from medphantom.phantoms.factors import with_factor
+from medphantom.quality.config import AssessConfig, ClassifierConfig
+from medphantom.quality.counterfactual.readings import operating_point
+from medphantom.quality.counterfactual.scores import assess_counterfactuals, change_share, own_is_nearest
+from medphantom.quality.networks.regressor import fit_regressor, r_squared
+from medphantom.quality.results.counterfactual_report import CounterfactualReport
 from tests.quality.edits import Edit, Patients, drawn, without, write_pairs, write_patients
 
 CONFIG = AssessConfig.quick(classifier=ClassifierConfig(steps=150, device="cpu"))

@@ -12,19 +12,19 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cohorts.errors import ArtifactError, InputError
-from cohorts.pairs import ROLE, ROLES, pair_id
-from cohorts.preprocess import Preprocess
-from cohorts.records import AttributeSpec, CohortSchema, ImageRecord, Provenance
-from cohorts.store import Cohort
-from cohorts.writer import CohortWriter
-from quality.config import AssessConfig, ClassifierConfig
-from quality.counterfactual import assess_counterfactuals
-from quality.counterfactual_page import PublishedCounterfactuals, write_counterfactual_report
-from quality.counterfactual_report import CounterfactualReport
-from quality.page import source_hash
-from quality.pair_pictures import BRIGHTER, DARKER, SAME, diverging, draw_edits, evenly
-from quality.report import INTERNAL_PAGE, JSON_FILE, RunFacts
+from medphantom.cohorts.pairs import ROLE, ROLES, pair_id
+from medphantom.cohorts.preprocess import Preprocess
+from medphantom.cohorts.records import AttributeSpec, CohortSchema, ImageRecord, Provenance
+from medphantom.cohorts.store import Cohort
+from medphantom.cohorts.writer import CohortWriter
+from medphantom.core.errors import ArtifactError, InputError
+from medphantom.quality.config import AssessConfig, ClassifierConfig
+from medphantom.quality.counterfactual.scores import assess_counterfactuals
+from medphantom.quality.report.counterfactual_page import PublishedCounterfactuals, write_counterfactual_report
+from medphantom.quality.report.page import source_hash
+from medphantom.quality.report.pair_pictures import BRIGHTER, DARKER, SAME, diverging, draw_edits, evenly
+from medphantom.quality.report.write import INTERNAL_PAGE, JSON_FILE, RunFacts
+from medphantom.quality.results.counterfactual_report import CounterfactualReport
 from tests.quality.pages import Page
 
 EVIL = "<script>alert(1)</script>"

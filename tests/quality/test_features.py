@@ -8,16 +8,28 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from cohorts.errors import InputError, UnsupportedClaim
-from cohorts.preprocess import Preprocess
-from learning.randomness import derive_seed
-from quality.classifier import SmallCNN, fit_classifier, middle_slices, predict
-from quality.config import ClassifierConfig
-from quality.encoders import load_encoder
-from quality.features import check_names, cross_fitted, features_that_fit, patient_folds, simulated
-from quality.filters import NUM_FEATURES, NUM_VOLUME_FEATURES, FilterBank, VolumeFilterBank, gabor_pairs
-from quality.fixed_networks import encoder, filter_bank, volume_filters
-from quality.targets import Targets, auroc
+from medphantom.cohorts.preprocess import Preprocess
+from medphantom.core.errors import InputError, UnsupportedClaim
+from medphantom.core.randomness import derive_seed
+from medphantom.quality.config import ClassifierConfig
+from medphantom.quality.data.targets import Targets, auroc
+from medphantom.quality.networks.classifier import SmallCNN, fit_classifier, middle_slices, predict
+from medphantom.quality.networks.encoders import load_encoder
+from medphantom.quality.networks.features import (
+    check_names,
+    cross_fitted,
+    features_that_fit,
+    patient_folds,
+    simulated,
+)
+from medphantom.quality.networks.filters import (
+    NUM_FEATURES,
+    NUM_VOLUME_FEATURES,
+    FilterBank,
+    VolumeFilterBank,
+    gabor_pairs,
+)
+from medphantom.quality.networks.fixed_networks import encoder, filter_bank, volume_filters
 from tests.quality.scenes import KINDS, blurred, images
 
 FAST = ClassifierConfig(steps=60, batch_size=16, learning_rate=5e-3, device="cpu")
@@ -182,7 +194,7 @@ def test_classifier_takes_any_size(shape: tuple[int, ...]) -> None:
 
 
 def test_simulated_network_needs_no_real_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("quality.features.SIMULATED_PATIENTS", 12)
+    monkeypatch.setattr("medphantom.quality.networks.features.SIMULATED_PATIENTS", 12)
     preprocess = Preprocess(size=(32, 32))
     config = FAST.model_copy(update={"steps": 4})
     run = simulated(preprocess, 40, total_synthetic=100, seed=0, config=config, work=tmp_path)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-ROOMS = ("cohorts", "learning", "conditioning", "generators", "quality", "flows", "benchmarks")
+ROOMS = ("core", "phantoms", "cohorts", "learning", "conditioning", "generators", "quality", "flows", "benchmarks")
 CLASSES = ("AutoConfig", "AutoModel", "AutoTokenizer", "AutoImageProcessor", "AutoProcessor")
 
 EVIL = """
@@ -45,9 +45,12 @@ def test_every_call_of_transformers_says_that_no_code_is_trusted() -> None:
 @pytest.mark.parametrize(
     "call",
     [
-        "from quality.encoders import load_encoder as load",
-        "from quality.encoders import load_text_image_encoder as load",
-        "from conditioning.pretrained_text import PretrainedReader\ndef load(source): PretrainedReader(source, 8)",
+        "from medphantom.quality.networks.encoders import load_encoder as load",
+        "from medphantom.quality.networks.encoders import load_text_image_encoder as load",
+        (
+            "from medphantom.conditioning.pretrained_text import PretrainedReader\n"
+            "def load(source): PretrainedReader(source, 8)"
+        ),
     ],
 )
 @pytest.mark.parametrize("known", [True, False])
@@ -64,7 +67,7 @@ def test_code_in_a_folder_is_refused_in_one_line_without_a_prompt(tmp_path: Path
     tokenizer = {"tokenizer_class": "Evil", "auto_map": {"AutoTokenizer": ["evil.Evil", None]}}
     (folder / "tokenizer_config.json").write_text(json.dumps(tokenizer))
     code = (
-        f"{call}\nfrom cohorts.errors import InputError\nimport sys\n"
+        f"{call}\nfrom medphantom.core.errors import InputError\nimport sys\n"
         "try:\n    load(sys.argv[1])\nexcept InputError as error:\n    print(error)"
     )
     done = subprocess.run(

@@ -5,11 +5,11 @@ import pytest
 from scipy import stats
 from sklearn.metrics import roc_auc_score
 
-from cohorts.errors import UnsupportedClaim
-from cohorts.records import Array
-from quality.intervals import mean_interval, patient_bootstrap, proportion_interval
-from quality.targets import auroc
-from quality.utility.judging import calibration_error
+from medphantom.core.errors import UnsupportedClaim
+from medphantom.core.records import Array
+from medphantom.quality.data.targets import auroc
+from medphantom.quality.stats.classification import calibration_error
+from medphantom.quality.stats.intervals import mean_interval, patient_bootstrap, proportion_interval
 
 
 @pytest.mark.parametrize(("hits", "total"), [(0, 10), (7, 10), (597, 600), (600, 600)])

@@ -5,13 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cohorts.records import Array
-from quality.agreement import agreement
-from quality.config import UtilityConfig
-from quality.intervals import proportion_interval
-from quality.targets import Judged, held_out_score, targets_of
-from quality.utility.check import Arm, Counts, positives, score_arm
-from quality.utility.metadata import metadata_guesses, metadata_table
+from medphantom.core.records import Array
+from medphantom.quality.conditions.agreement import agreement
+from medphantom.quality.config import UtilityConfig
+from medphantom.quality.data.targets import Judged, held_out_score, positives, targets_of
+from medphantom.quality.stats.intervals import proportion_interval
+from medphantom.quality.utility.check import Arm, Counts, score_arm
+from medphantom.quality.utility.metadata import metadata_guesses, metadata_table
 from tests.quality.scenes import write_real
 
 LABELS = ("a", "b", "c")

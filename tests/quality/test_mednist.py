@@ -8,17 +8,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cohorts.identity import IdentityKey, SplitFractions
-from cohorts.preprocess import Preprocess
-from cohorts.records import Array, CohortSchema, ImageRecord, Provenance
-from cohorts.store import Cohort
-from cohorts.writer import CohortWriter
-from quality.assess import assess
-from quality.config import CORE_KINDS, AssessConfig, ClassifierConfig, CopyConfig, UtilityConfig
-from quality.fixed_networks import filter_bank
-from quality.material import Material, Probes
-from quality.privacy.search import CopySearch, RealImages, screen
-from quality.quality_report import QualityReport
+from medphantom.cohorts.identity import IdentityKey, SplitFractions
+from medphantom.cohorts.preprocess import Preprocess
+from medphantom.cohorts.records import CohortSchema, ImageRecord, Provenance
+from medphantom.cohorts.store import Cohort
+from medphantom.cohorts.writer import CohortWriter
+from medphantom.core.records import Array
+from medphantom.quality.assessment.assess import assess
+from medphantom.quality.config import CORE_KINDS, AssessConfig, ClassifierConfig, CopyConfig, UtilityConfig
+from medphantom.quality.data.material import Material, Probes
+from medphantom.quality.networks.fixed_networks import filter_bank
+from medphantom.quality.privacy.search import CopySearch, RealImages, screen
+from medphantom.quality.results.quality_report import QualityReport
 
 KINDS = ("as it is", "reconstructed")
 PREPROCESS = Preprocess(size=(64, 64))

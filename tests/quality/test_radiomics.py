@@ -3,11 +3,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cohorts.errors import UnsupportedClaim
-from quality.fidelity.dominance import MOST_CARRIED, carried
-from quality.fidelity.frechet import frechet_distance
-from quality.fidelity.kernel import kernel_distance
-from quality.radiomics import FARTHEST, NUM_FEATURES, Radiomics, raw_features
+from medphantom.core.errors import UnsupportedClaim
+from medphantom.quality.fidelity.dominance import MOST_CARRIED, carried
+from medphantom.quality.fidelity.frechet import frechet_distance
+from medphantom.quality.fidelity.kernel import kernel_distance
+from medphantom.quality.networks.radiomics import FARTHEST, NUM_FEATURES, Radiomics, raw_features
 from tests.quality.scenes import blurred, images
 
 

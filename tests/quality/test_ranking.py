@@ -14,14 +14,21 @@ import pytest
 import torch
 from torch import nn
 
-from cohorts.errors import InputError
-from cohorts.preprocess import network_images
-from cohorts.records import Array
-from cohorts.store import Cohort
-from quality.classifier import fit_classifier, predict
-from quality.config import ClassifierConfig
-from quality.outside_classifier import ClassifierInput, OutsideClassifier, load_classifier
-from quality.ranking import NO_COHORT, RankConfig, holm, intervention_words, rank_interventions, sign_flip_p
+from medphantom.cohorts.preprocess import network_images
+from medphantom.cohorts.store import Cohort
+from medphantom.core.errors import InputError
+from medphantom.core.records import Array
+from medphantom.quality.config import ClassifierConfig
+from medphantom.quality.counterfactual.ranking import (
+    NO_COHORT,
+    RankConfig,
+    intervention_words,
+    rank_interventions,
+    sign_flip_p,
+)
+from medphantom.quality.networks.classifier import fit_classifier, predict
+from medphantom.quality.networks.outside_classifier import ClassifierInput, OutsideClassifier, load_classifier
+from medphantom.quality.stats.correction import holm
 from tests.quality.edits import LABELS, PREPROCESS, SIDE, Edit, Patients, drawn, without, write_pairs, write_patients
 from tests.quality.onnx_file import write_linear
 

@@ -12,17 +12,27 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cohorts.errors import ArtifactError, InputError, ResourceError
-from cohorts.preprocess import Percentile, Preprocess, Window, network_images
-from cohorts.records import SPLITS, Array, AttributeSpec, CohortSchema, ImageRecord, Provenance
-from cohorts.store import Cohort
-from cohorts.writer import CohortWriter
-from quality import report as report_module
-from quality.charts import histogram_chart, log_ticks, number, score_bar, ticks
-from quality.estimate import Estimate
-from quality.page import flattened, source_hash
-from quality.pictures import Drawer, draw_grids, flatten, png_uri
-from quality.quality_report import (
+from medphantom.cohorts.preprocess import Percentile, Preprocess, Window, network_images
+from medphantom.cohorts.records import SPLITS, AttributeSpec, CohortSchema, ImageRecord, Provenance
+from medphantom.cohorts.store import Cohort
+from medphantom.cohorts.writer import CohortWriter
+from medphantom.core.errors import ArtifactError, InputError, ResourceError
+from medphantom.core.records import Array
+from medphantom.quality.report import write as report_module
+from medphantom.quality.report.charts import histogram_chart, log_ticks, score_bar, ticks
+from medphantom.quality.report.page import flattened, source_hash
+from medphantom.quality.report.pictures import Drawer, draw_grids, flatten, png_uri
+from medphantom.quality.report.selection import choose
+from medphantom.quality.report.write import (
+    HIDDEN,
+    INTERNAL_PAGE,
+    JSON_FILE,
+    PUBLIC_PAGE,
+    PublishedReport,
+    RunFacts,
+    write_report,
+)
+from medphantom.quality.results.quality_report import (
     AttackResult,
     ControlKind,
     CopyResult,
@@ -34,8 +44,7 @@ from quality.quality_report import (
     SimilarityHistogram,
     UtilityScore,
 )
-from quality.report import HIDDEN, INTERNAL_PAGE, JSON_FILE, PUBLIC_PAGE, PublishedReport, RunFacts, write_report
-from quality.selection import choose
+from medphantom.quality.stats.estimate import Estimate, number
 from tests.quality.pages import Page
 
 EVIL = "<script>alert(1)</script>"

@@ -7,14 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cohorts.errors import UnsupportedClaim
-from cohorts.preprocess import Preprocess
-from cohorts.records import CohortSchema, ImageRecord, Provenance
-from cohorts.store import Cohort
-from cohorts.writer import CohortWriter
-from quality.assess import assess
-from quality.config import AssessConfig, ClassifierConfig, SegmenterConfig
-from quality.segmentation import Masked, dice_table, fit_segmenter, mask_agreement, segment
+from medphantom.cohorts.preprocess import Preprocess
+from medphantom.cohorts.records import CohortSchema, ImageRecord, Provenance
+from medphantom.cohorts.store import Cohort
+from medphantom.cohorts.writer import CohortWriter
+from medphantom.core.errors import UnsupportedClaim
+from medphantom.quality.assessment.assess import assess
+from medphantom.quality.conditions.masks import dice_table, mask_agreement
+from medphantom.quality.config import AssessConfig, ClassifierConfig, SegmenterConfig
+from medphantom.quality.data.masked import Masked
+from medphantom.quality.networks.segmentation import fit_segmenter, segment
 
 CONFIG = SegmenterConfig(steps=150, device="cpu")
 

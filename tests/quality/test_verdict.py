@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from quality.estimate import Estimate
-from quality.glossary import is_ratio, is_reconstruction, term
-from quality.page import (
+from medphantom.quality.report.glossary import is_ratio, is_reconstruction, term
+from medphantom.quality.report.page import (
     against_real,
     every_estimate,
     methods,
@@ -16,8 +15,15 @@ from quality.page import (
     sentence,
     utility_table,
 )
-from quality.quality_report import LabelAgreement, MembershipSummary, QualityReport, UtilityScore, Verdict
-from quality.verdict import plain_words
+from medphantom.quality.report.verdict import plain_words
+from medphantom.quality.results.quality_report import (
+    LabelAgreement,
+    MembershipSummary,
+    QualityReport,
+    UtilityScore,
+    Verdict,
+)
+from medphantom.quality.stats.estimate import Estimate
 
 
 def _estimate(name: str, value: float | None, **changes: object) -> Estimate:

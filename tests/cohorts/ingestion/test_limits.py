@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from cohorts.identity import IdentityKey, SplitFractions
-from cohorts.ingestion.repeats import Repeats
-from cohorts.ingestion.sharers import Sharers
-from cohorts.ingestion.splits import Division
-from cohorts.records import HELD_OUT_FIRST, Split
+from medphantom.cohorts.identity import IdentityKey, SplitFractions
+from medphantom.cohorts.ingestion.repeats import Repeats
+from medphantom.cohorts.ingestion.sharers import Sharers
+from medphantom.cohorts.ingestion.splits import Division
+from medphantom.cohorts.records import HELD_OUT_FIRST, Split
 
 KEY = IdentityKey(bytes(range(32)))
 

@@ -13,8 +13,8 @@ import pydicom
 import pytest
 import tifffile
 
-from cohorts.errors import InputError
-from cohorts.naming import plain_id
+from medphantom.core.errors import InputError
+from medphantom.core.naming import plain_id
 from tests.cohorts.files import KEY, structure, take_in, uid, write_dicom, write_png, write_series
 
 NAMES = ("MEIER_ANNA", "SCHMIDT_JAN", "WEBER_LEA")

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import tifffile
 
-from cohorts.ingestion.repeats import Repeats
-from cohorts.options import IngestOptions
-from cohorts.overview import left_out_sentence
-from cohorts.records import Array
+from medphantom.cohorts.ingestion.repeats import Repeats
+from medphantom.cohorts.options import IngestOptions
+from medphantom.cohorts.overview import left_out_sentence
+from medphantom.core.records import Array
 from tests.cohorts.files import reasons, structure, take_in, write_png
 
 

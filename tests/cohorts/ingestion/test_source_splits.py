@@ -8,9 +8,9 @@ import numpy as np
 import polars as pl
 import pytest
 
-from cohorts.errors import InputError
-from cohorts.export import export_cohort
-from cohorts.store import Cohort
+from medphantom.cohorts.export import export_cohort
+from medphantom.cohorts.store import Cohort
+from medphantom.core.errors import InputError
 from tests.cohorts.files import images_by_path, reasons, structure, take_in, uid, write_dicom, write_png, write_series
 
 

@@ -11,9 +11,9 @@ import numpy as np
 import polars as pl
 import pytest
 
-from cohorts.export import export_cohort
-from cohorts.ingestion.sharers import Sharers
-from cohorts.store import Cohort
+from medphantom.cohorts.export import export_cohort
+from medphantom.cohorts.ingestion.sharers import Sharers
+from medphantom.cohorts.store import Cohort
 from tests.cohorts.files import KEY, structure, take_in, uid, write_dicom, write_png
 
 PLANTED = ("Zacharias", "Quistorp", "Xanthippe", "Yngwie", "Krummhorn", "Wolpertinger", "Oleander", "Tschirnhaus")

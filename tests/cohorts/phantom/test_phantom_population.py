@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cohorts.errors import InputError
-from cohorts.phantom.factors import FINDINGS, ImageFactors, factor_paths, with_factor
-from cohorts.phantom.population import Population, simulate
+from medphantom.core.errors import InputError
+from medphantom.phantoms.factors import FINDINGS, ImageFactors, factor_paths, with_factor
+from medphantom.phantoms.population import Population, simulate
 
 POPULATION = Population()
 

@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cohorts.errors import InputError
-from cohorts.phantom.body import SIGN, Body
-from cohorts.phantom.factors import FINDINGS, ImageFactors, with_factor
-from cohorts.phantom.population import simulate
-from cohorts.phantom.radiograph import MU_LUNG, MU_SOFT, line_integral, ray_grid
-from cohorts.phantom.render import (
+from medphantom.core.errors import InputError
+from medphantom.phantoms.body import SIGN, Body
+from medphantom.phantoms.factors import FINDINGS, ImageFactors, with_factor
+from medphantom.phantoms.population import simulate
+from medphantom.phantoms.radiograph import MU_LUNG, MU_SOFT, line_integral, ray_grid
+from medphantom.phantoms.render import (
     MASK_VALUES,
     changed_region,
     finding_mask,
@@ -28,7 +28,7 @@ from cohorts.phantom.render import (
     shape_of,
     spacing_mm,
 )
-from cohorts.phantom.scanner import blur_radius_px, develop, noisy
+from medphantom.phantoms.scanner import blur_radius_px, develop, noisy
 
 SIZE = 64
 numbers = st.integers(0, 500)
@@ -79,7 +79,7 @@ def test_sizes_that_do_not_suit_are_refused():
 
 def test_phantoms_need_no_torch_and_no_pydicom():
     code = (
-        "import sys; import cohorts.phantom.population, cohorts.phantom.render;"
+        "import sys; import medphantom.phantoms.population, medphantom.phantoms.render;"
         "sys.exit(any(name in sys.modules for name in ('torch', 'monai', 'pydicom', 'polars', 'zarr')))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

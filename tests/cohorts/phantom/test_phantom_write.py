@@ -14,9 +14,9 @@ from PIL import Image
 from pydicom.pixels import apply_modality_lut
 from pydicom.uid import UID
 
-from cohorts.errors import InputError
-from cohorts.phantom.dicom import stored_pixels
-from cohorts.phantom.factors import (
+from medphantom.core.errors import InputError
+from medphantom.phantoms.dicom import stored_pixels
+from medphantom.phantoms.factors import (
     FINDINGS,
     ImageFactors,
     continuous_factors,
@@ -24,11 +24,11 @@ from cohorts.phantom.factors import (
     factor_value,
     with_factor,
 )
-from cohorts.phantom.identities import identity_of
-from cohorts.phantom.narrative import report_of
-from cohorts.phantom.population import simulate
-from cohorts.phantom.render import MASK_VALUES, label_map, render
-from cohorts.phantom.write import write_phantoms
+from medphantom.phantoms.identities import identity_of
+from medphantom.phantoms.narrative import report_of
+from medphantom.phantoms.population import simulate
+from medphantom.phantoms.render import MASK_VALUES, label_map, render
+from medphantom.phantoms.write import write_phantoms
 
 SEED = 31
 WORDS = {

@@ -7,8 +7,8 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from cohorts.errors import InputError
-from cohorts.tables.join import FileKey, Join, RowIndex
+from medphantom.cohorts.tables.join import FileKey, Join, RowIndex
+from medphantom.core.errors import InputError
 from tests.cohorts.files import reasons, rejections, structure, take_in, uid, write_dicom, write_png
 
 

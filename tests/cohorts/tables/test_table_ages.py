@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cohorts.errors import InputError
-from cohorts.export import export_cohort
-from cohorts.options import IngestOptions
-from cohorts.tables.age_names import UNIT_WORDS, says_age, says_age_group, says_birth, unit_of_name
-from cohorts.tables.ages import is_range_of_ages, number_and_unit, youngest_of_open_age
-from cohorts.tables.table import Table
+from medphantom.cohorts.export import export_cohort
+from medphantom.cohorts.options import IngestOptions
+from medphantom.cohorts.tables.age_names import UNIT_WORDS, says_age, says_age_group, says_birth, unit_of_name
+from medphantom.cohorts.tables.ages import is_range_of_ages, number_and_unit, youngest_of_open_age
+from medphantom.cohorts.tables.table import Table
+from medphantom.core.errors import InputError
 from tests.cohorts.files import structure, take_in, write_png
 from tests.cohorts.tables.written import read
 

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cohorts.errors import InputError
-from cohorts.options import IngestOptions
-from cohorts.tables.ages import settled_age
-from cohorts.tables.cells import comma_is_decimal, listed, number_of
-from cohorts.tables.join import FileKey
+from medphantom.cohorts.options import IngestOptions
+from medphantom.cohorts.tables.ages import settled_age
+from medphantom.cohorts.tables.cells import comma_is_decimal, listed, number_of
+from medphantom.cohorts.tables.join import FileKey
+from medphantom.core.errors import InputError
 from tests.cohorts.files import structure, take_in, uid, write_dicom
 from tests.cohorts.tables.written import contents, joined, read
 
@@ -124,7 +124,7 @@ def test_lists_as_json_python_and_numpy_write_them(cell: str, entries: list[str]
 
 @given(st.lists(st.text(st.characters(categories=("L", "N", "P", "S", "Zs")), min_size=1)))
 def test_the_list_that_python_writes_is_the_list_that_is_read(names: list[str]) -> None:
-    from cohorts.tables.cells import stated_text
+    from medphantom.cohorts.tables.cells import stated_text
 
     assert listed(repr(names)) == [name for name in map(stated_text, names) if name]
 

@@ -15,11 +15,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from cohorts.errors import InputError
-from cohorts.options import IngestOptions
-from cohorts.tables.file import read_table
-from cohorts.tables.join import FileKey
-from cohorts.tables.table import Table
+from medphantom.cohorts.options import IngestOptions
+from medphantom.cohorts.tables.file import read_table
+from medphantom.cohorts.tables.join import FileKey
+from medphantom.cohorts.tables.table import Table
+from medphantom.core.errors import InputError
 from tests.cohorts.files import structure, take_in, write_png
 from tests.cohorts.tables.written import present, read
 

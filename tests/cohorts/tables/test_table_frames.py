@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cohorts.errors import InputError
+from medphantom.core.errors import InputError
 from tests.cohorts.files import rejections, structure, take_in, write_dicom
 from tests.cohorts.tables.test_table import labels_by_path
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from cohorts.errors import InputError, UnreadableImage
-from cohorts.tables.join import FileKey
+from medphantom.cohorts.tables.join import FileKey
+from medphantom.core.errors import InputError, UnreadableImage
 from tests.cohorts.files import structure, take_in, uid, write_dicom, write_png
 from tests.cohorts.tables.written import contents, joined, present, read
 

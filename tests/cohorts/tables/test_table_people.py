@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from cohorts.errors import InputError
-from cohorts.naming import MISSING_CELLS, UNNAMED, is_nobody, plain_id, plain_name
+from medphantom.core.errors import InputError
+from medphantom.core.naming import MISSING_CELLS, UNNAMED, is_nobody, plain_id, plain_name
 from tests.cohorts.files import structure, take_in, write_dicom, write_png
 from tests.cohorts.tables.written import contents, joined, read
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import polars as pl
 
-from cohorts.export import export_cohort
-from cohorts.options import IngestOptions
-from cohorts.records import SPLITS
-from cohorts.tables.join import FileKey
-from cohorts.tables.table import Table
+from medphantom.cohorts.export import export_cohort
+from medphantom.cohorts.options import IngestOptions
+from medphantom.cohorts.records import SPLITS
+from medphantom.cohorts.tables.join import FileKey
+from medphantom.cohorts.tables.table import Table
 from tests.cohorts.files import structure, take_in, uid, write_dicom, write_png
 from tests.cohorts.tables.written import contents, joined, present
 

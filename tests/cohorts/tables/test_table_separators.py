@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from cohorts.errors import InputError
-from cohorts.tables.separators import list_separators
-from cohorts.tables.table import Table
+from medphantom.cohorts.tables.separators import list_separators
+from medphantom.cohorts.tables.table import Table
+from medphantom.core.errors import InputError
 from tests.cohorts.tables.written import present, read
 
 COMMAS = ["Edema, Mass", "Edema", "Mass, Cyst", "Edema, Cyst", "Cyst", "No Finding"]

@@ -7,9 +7,9 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from cohorts.errors import UnreadableImage
-from cohorts.ingest import IngestResult
-from cohorts.tables.join import FileKey
+from medphantom.cohorts.ingest import IngestResult
+from medphantom.cohorts.tables.join import FileKey
+from medphantom.core.errors import UnreadableImage
 from tests.cohorts.files import structure, take_in, uid, write_series
 from tests.cohorts.tables.written import joined, present
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from cohorts.options import IngestOptions
-from cohorts.tables.join import FileKey
-from cohorts.tables.table import RowContent, Table
+from medphantom.cohorts.options import IngestOptions
+from medphantom.cohorts.tables.join import FileKey
+from medphantom.cohorts.tables.table import RowContent, Table
 
 
 def read(path: Path, content: str | bytes, **options: Any) -> Table:

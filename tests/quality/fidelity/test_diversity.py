@@ -5,9 +5,15 @@ import pytest
 import torch
 from torchmetrics.functional.image import multiscale_structural_similarity_index_measure
 
-from cohorts.errors import UnsupportedClaim
-from cohorts.records import Array
-from quality.fidelity.diversity import PAPER_BETAS, disjoint_pairs, diversity, pair_similarities, scales_that_fit
+from medphantom.core.errors import UnsupportedClaim
+from medphantom.core.records import Array
+from medphantom.quality.fidelity.diversity import (
+    PAPER_BETAS,
+    disjoint_pairs,
+    diversity,
+    pair_similarities,
+    scales_that_fit,
+)
 
 
 def textures(n: int, side: int, rng: np.random.Generator) -> Array:

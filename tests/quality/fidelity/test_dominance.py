@@ -10,11 +10,11 @@ import torch
 from PIL import Image
 from scipy import stats
 
-from cohorts.records import Array
-from quality.features import ModuleNetwork, everything
-from quality.fidelity.dominance import MOST_CARRIED, carried, dominance_refusal
-from quality.fidelity.scores import ImageSets, Shown, estimates_of, score_run
-from quality.fixed_networks import filter_bank, radiomics
+from medphantom.core.records import Array
+from medphantom.quality.fidelity.dominance import MOST_CARRIED, carried, dominance_refusal
+from medphantom.quality.fidelity.scores import ImageSets, Shown, estimates_of, score_run
+from medphantom.quality.networks.features import ModuleNetwork, everything
+from medphantom.quality.networks.fixed_networks import filter_bank, radiomics
 from tests.quality.scenes import images
 
 

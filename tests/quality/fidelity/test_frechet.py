@@ -10,12 +10,17 @@ from hypothesis import strategies as st
 from torchmetrics.image.fid import _compute_fid
 from torchmetrics.image.kid import poly_mmd
 
-from cohorts.errors import UnsupportedClaim
-from cohorts.records import Array
-from quality.fidelity.frechet import frechet_distance, frechet_interval, frechet_refusal, influenced_distance
-from quality.fidelity.halves import draw_halves
-from quality.fidelity.kernel import kernel_distance, kernel_refusal
-from quality.fidelity.table import Rows
+from medphantom.core.errors import UnsupportedClaim
+from medphantom.core.records import Array
+from medphantom.quality.fidelity.frechet import (
+    frechet_distance,
+    frechet_interval,
+    frechet_refusal,
+    influenced_distance,
+)
+from medphantom.quality.fidelity.halves import draw_halves
+from medphantom.quality.fidelity.kernel import kernel_distance, kernel_refusal
+from medphantom.quality.fidelity.table import Rows
 
 
 def exact_sample(n: int, mean: Array, variances: Array, rng: np.random.Generator) -> Array:

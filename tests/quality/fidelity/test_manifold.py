@@ -7,9 +7,9 @@ import pytest
 from prdc import compute_prdc
 from vendi_score import vendi
 
-from cohorts.errors import UnsupportedClaim
-from quality.fidelity.manifold import manifold_scores, neighbour_radii
-from quality.fidelity.vendi import vendi_score
+from medphantom.core.errors import UnsupportedClaim
+from medphantom.quality.fidelity.manifold import manifold_scores, neighbour_radii
+from medphantom.quality.fidelity.vendi import vendi_score
 
 
 def test_radius_is_the_distance_to_the_kth_other_point() -> None:

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from cohorts.errors import UnsupportedClaim
-from quality.privacy.contrast import Chance, find_copies
+from medphantom.core.errors import UnsupportedClaim
+from medphantom.quality.privacy.contrast import Chance, find_copies
 
 TRAIN_BLOCKS = 5
 

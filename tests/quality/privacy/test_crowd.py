@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from quality.privacy.crowd import draw_subsets, share_in_train, wins_of_train
+from medphantom.quality.privacy.crowd import draw_subsets, share_in_train, wins_of_train
 
 
 def numbered(prefix: str, total: int) -> list[str]:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cohorts.records import Array
-from quality.config import CORE_KINDS, CopyConfig
-from quality.fixed_networks import filter_bank
-from quality.privacy.gate import Judgement
-from quality.privacy.search import CopySearch, RealImages, screen
-from quality.quality_report import ControlKind
+from medphantom.core.records import Array
+from medphantom.quality.config import CORE_KINDS, CopyConfig
+from medphantom.quality.networks.fixed_networks import filter_bank
+from medphantom.quality.privacy.gate import Judgement
+from medphantom.quality.privacy.search import CopySearch, RealImages, screen
+from medphantom.quality.results.quality_report import ControlKind
 from tests.quality.privacy.textures import textures
 
 SIDE = 48

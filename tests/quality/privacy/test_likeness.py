@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from quality.privacy import likeness
-from quality.privacy.crowd import draw_subsets
-from quality.privacy.likeness import FeatureMatcher
+from medphantom.quality.privacy import likeness
+from medphantom.quality.privacy.crowd import draw_subsets
+from medphantom.quality.privacy.likeness import FeatureMatcher
 
 
 def test_cosines_of_standardised_features_from_memory_maps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from quality.fingerprints import Fingerprints
-from quality.privacy.alterations import ALTERATIONS, altered
-from quality.privacy.contrast import find_copies
-from quality.privacy.crowd import Subsets
-from quality.privacy.matching import Matcher
-from quality.privacy.registration import detail, register, similarity, warp
+from medphantom.quality.networks.fingerprints import Fingerprints
+from medphantom.quality.privacy.alterations import ALTERATIONS, altered
+from medphantom.quality.privacy.contrast import find_copies
+from medphantom.quality.privacy.crowd import Subsets
+from medphantom.quality.privacy.matching import Matcher
+from medphantom.quality.privacy.registration import detail, register, similarity, warp
 from tests.quality.privacy.textures import textures
 
 SIDE = 64
@@ -101,7 +101,7 @@ def test_volumes_are_matched_too() -> None:
 def test_blocks_of_queries_change_nothing(matcher: Matcher, monkeypatch: pytest.MonkeyPatch) -> None:
     queries = textures(5, (SIDE, SIDE), 9)
     whole = matcher.find(queries)
-    monkeypatch.setattr("quality.privacy.matching.QUERIES_PER_BLOCK", 2)
+    monkeypatch.setattr("medphantom.quality.privacy.matching.QUERIES_PER_BLOCK", 2)
     parts = matcher.find(queries)
     assert (parts.train == whole.train).all()
     np.testing.assert_allclose(parts.train_score, whole.train_score, atol=1e-4)

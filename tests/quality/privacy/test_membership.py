@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score, roc_curve
 
-from quality.privacy.disclosure import Known, disclosed
-from quality.privacy.membership import (
+from medphantom.quality.privacy.disclosure import Known, disclosed
+from medphantom.quality.privacy.membership import (
     Patients,
     attack_result,
     auroc,

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cohorts.preprocess import Preprocess
-from quality.config import AssessConfig, MembershipConfig
-from quality.material import Material
-from quality.parts import Context
-from quality.privacy_part import membership_part
+from medphantom.cohorts.preprocess import Preprocess
+from medphantom.quality.assessment.parts import Context
+from medphantom.quality.assessment.privacy_part import membership_part
+from medphantom.quality.config import AssessConfig, MembershipConfig
+from medphantom.quality.data.material import Material
 from tests.generators.tiny import SIDE, make_cohort
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from quality.config import StudyConfig
-from quality.estimate import Estimate
-from quality.utility.advice import advise
-from quality.utility.study_report import Beside, GroupGap, Measure, StudyReport, StudyScore, Taught
+from medphantom.quality.config import StudyConfig
+from medphantom.quality.results.study_report import Beside, GroupGap, Measure, StudyReport, StudyScore, Taught
+from medphantom.quality.stats.estimate import Estimate
+from medphantom.quality.utility.advice import advise
 
 EVIL = "<script>alert(1)</script>"
 LABELS = ("effusion", EVIL)

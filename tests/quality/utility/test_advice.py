@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from quality.estimate import Estimate
-from quality.quality_report import QualityReport
-from quality.utility.advice import advise
-from quality.utility.augment_report import AugmentPlan, answer
-from quality.utility.study_report import Advice, Beside, StudyArm, StudyScore, Taught
+from medphantom.quality.results.augment_report import AugmentPlan, answer
+from medphantom.quality.results.quality_report import QualityReport
+from medphantom.quality.results.study_report import Advice, Beside, StudyArm, StudyScore, Taught
+from medphantom.quality.stats.estimate import Estimate
+from medphantom.quality.utility.advice import advise
 
 PLAN = AugmentPlan(
     label="rings", to=100, images=40, patients=30, training_images=400, planned=60, doses=(1.0,), generators=2,

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cohorts.records import Array
-from quality.auroc import Auroc
-from quality.utility.judging import Trained, seed_variance
+from medphantom.core.records import Array
+from medphantom.quality.stats.auroc import Auroc
+from medphantom.quality.utility.judging import Trained, seed_variance
 
 PATIENTS = 50
 

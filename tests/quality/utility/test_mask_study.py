@@ -7,15 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cohorts.errors import InputError, UnsupportedClaim
-from cohorts.preprocess import Preprocess
-from cohorts.records import CohortSchema, ImageRecord, Provenance
-from cohorts.store import Cohort
-from cohorts.writer import CohortWriter
-from quality.config import SegmenterConfig, StudyConfig
-from quality.utility.study import check_study, run_study
-from quality.utility.study_report import StudyReport, Taught
-from quality.utility.table import study_table
+from medphantom.cohorts.preprocess import Preprocess
+from medphantom.cohorts.records import CohortSchema, ImageRecord, Provenance
+from medphantom.cohorts.store import Cohort
+from medphantom.cohorts.writer import CohortWriter
+from medphantom.core.errors import InputError, UnsupportedClaim
+from medphantom.quality.config import SegmenterConfig, StudyConfig
+from medphantom.quality.report.study_table import study_table
+from medphantom.quality.results.study_report import StudyReport, Taught
+from medphantom.quality.utility.study import check_study, run_study
 
 SIDE = 24
 CONFIG = StudyConfig(

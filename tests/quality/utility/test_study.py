@@ -6,15 +6,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cohorts.errors import ArtifactError, InputError, UnsupportedClaim
-from cohorts.identity import SplitFractions
-from cohorts.preprocess import Preprocess
-from cohorts.records import Array
-from cohorts.store import Cohort
-from cohorts.writer import CohortWriter
-from quality.config import ClassifierConfig, StudyConfig
-from quality.utility.study import run_study
-from quality.utility.study_report import StudyReport, Taught
+from medphantom.cohorts.identity import SplitFractions
+from medphantom.cohorts.preprocess import Preprocess
+from medphantom.cohorts.store import Cohort
+from medphantom.cohorts.writer import CohortWriter
+from medphantom.core.errors import ArtifactError, InputError, UnsupportedClaim
+from medphantom.core.records import Array
+from medphantom.quality.config import ClassifierConfig, StudyConfig
+from medphantom.quality.results.study_report import StudyReport, Taught
+from medphantom.quality.utility.study import run_study
 from tests.quality.scenes import KINDS, images, write_real, write_synthetic
 
 PREPROCESS = Preprocess(size=(32, 32))
@@ -187,8 +187,8 @@ def test_what_no_count_supports_is_refused(real: Cohort, tmp_path: Path) -> None
 def test_classical_augmentation_moves_images_and_keeps_what_they_show() -> None:
     import torch
 
-    from quality.config import ClassicalAugmentation
-    from quality.utility.pupil import _ClassicalLearner, new_pupil
+    from medphantom.quality.config import ClassicalAugmentation
+    from medphantom.quality.utility.pupil import _ClassicalLearner, new_pupil
 
     some = torch.from_numpy(images(8, np.random.default_rng(0))[0])
     still = ClassicalAugmentation(turn_degrees=0, scale=0, shift=0, gamma=0, noise=0)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from quality.page import render_study
-from quality.utility.study_page import study_view
+from medphantom.quality.report.page import render_study
+from medphantom.quality.report.study_page import study_view
 from tests.quality.pages import Page
 from tests.quality.utility.made_up import EVIL, LABELS, TAUGHT, made_up_study
 

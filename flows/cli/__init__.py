@@ -1,0 +1,1 @@
+"""The command line: verbs in groups over the operations, one line for every error."""

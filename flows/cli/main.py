@@ -1,0 +1,199 @@
+"""The command ``medphantom``: one line for every error, status 2 for what the user can mend, and a fast start.
+
+Verbs import what they need when they run: ``--help`` and ``ingest`` load no torch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from medphantom.core.access import private_files
+from medphantom.core.errors import MedphantomError
+from medphantom.core.plain import PROGRAM, error_line, plain_output, raw_stream
+from medphantom.flows.cli import (
+    data as cli_data,
+)
+from medphantom.flows.cli import (
+    models as cli_models,
+)
+from medphantom.flows.cli import (
+    pairs as cli_pairs,
+)
+from medphantom.flows.cli import (
+    runs as cli_runs,
+)
+from medphantom.flows.cli import (
+    studies as cli_studies,
+)
+from medphantom.flows.process.ending import STATUS_TERMINATED, Terminated, ended_in_order
+from medphantom.flows.process.failure import DEBUG_VARIABLE, UnexpectedFailure, memory_ran_out
+from medphantom.flows.runs.housekeeping import keeping_house
+
+STATUS_WRONG_INPUT = 2
+STATUS_OUR_FAULT = 1
+STATUS_INTERRUPTED = 130
+DEBUG_FLAG = "--debug"
+
+
+class _OwnHelp:
+    """Help is our own text and may be in colours."""
+
+    def format_help(self, context: Any, formatter: Any) -> None:
+        with contextlib.redirect_stdout(raw_stream(sys.stdout)):
+            super().format_help(context, formatter)  # type: ignore[misc]
+
+
+class _Command(_OwnHelp, TyperCommand):
+    """A verb."""
+
+
+class _Commands(_OwnHelp, TyperGroup):
+    """All verbs."""
+
+
+app = typer.Typer(
+    name="medphantom",
+    cls=_Commands,
+    help="Turns a scarce, private set of medical images into a synthetic one that can be used and shared.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from importlib import metadata
+
+        typer.echo(f"medphantom {metadata.version('medphantom')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version.", callback=_show_version, is_eager=True)
+    ] = False,
+    debug: Annotated[
+        bool, typer.Option(DEBUG_FLAG, help="Show tracebacks. May print content of source files.")
+    ] = False,
+) -> None:
+    del version, debug  # the first acts by its callback, the second in main()
+
+
+for _command in (
+    cli_runs.init,
+    cli_runs.run,
+    cli_runs.serve,
+    cli_runs.demo,
+    cli_runs.twin,
+    cli_data.ingest,
+    cli_data.inspect,
+    cli_data.phantom,
+    cli_models.train,
+    cli_models.search,
+    cli_models.generate,
+    cli_pairs.counterfactual,
+    cli_models.merge,
+    cli_models.assess,
+    cli_studies.utility,
+    cli_studies.augment,
+    cli_studies.compare,
+    cli_pairs.rank,
+    cli_data.export,
+    cli_data.verify,
+    cli_data.lineage,
+    cli_runs.schema,
+):
+    app.command(cls=_Command)(keeping_house(_command))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        arguments: by default those of the process.
+
+    Returns:
+        Exit status: 0, 1 (a fault of ours), 2 (something to mend), 130 (interrupted), 143 (ended by SIGTERM).
+    """
+    # whichever library writes: what is made to be shared is given its mode where it is made
+    with private_files(), plain_output(), ended_in_order():
+        return _main(list(sys.argv[1:] if arguments is None else arguments))
+
+
+def _main(given: list[str]) -> int:
+    arguments_left = [argument for argument in given if argument != DEBUG_FLAG]
+    before = os.environ.get(DEBUG_VARIABLE)
+    if DEBUG_FLAG not in given and not before:
+        return _guarded(arguments_left)
+    os.environ[DEBUG_VARIABLE] = "1"  # stages look at it too
+    try:
+        status = app(arguments_left, prog_name="medphantom", standalone_mode=False)
+    except Exception:
+        sys.excepthook = _plain_traceback  # a traceback quotes what it met
+        raise
+    finally:
+        os.environ[DEBUG_VARIABLE] = before or ""
+    return status if isinstance(status, int) else 0
+
+
+def _guarded(arguments: list[str]) -> int:
+    status, line = STATUS_WRONG_INPUT, ""
+    try:
+        result = app(arguments, prog_name="medphantom", standalone_mode=False)
+        status = result if isinstance(result, int) else 0
+        line = "interrupted; the same command continues" if status == STATUS_INTERRUPTED else ""
+    except Terminated:
+        status, line = STATUS_TERMINATED, "ended by SIGTERM; the same command continues"
+    except KeyboardInterrupt:
+        status, line = STATUS_INTERRUPTED, "interrupted; the same command continues"
+    except MedphantomError as error:
+        line = str(error)
+    except UnexpectedFailure as error:
+        status, line = STATUS_OUR_FAULT, str(error)
+    except Exception as error:  # whatever happens, the user gets one line
+        if memory_ran_out(error):
+            line = "memory did not suffice; use smaller batches or images"
+        elif hasattr(error, "format_message"):  # a usage error of typer
+            said = " ".join(error.format_message().split())
+            line = error_line(said, f"see medphantom {_verb(arguments)}--help") if said else ""
+        elif isinstance(error, OSError) and error.errno:
+            line = _of_the_system(error, error.errno, arguments)
+        else:
+            status = STATUS_OUR_FAULT
+            line = f"unexpected {type(error).__name__}; {DEBUG_FLAG} shows details, which may quote source files"
+    if line:
+        print(PROGRAM + error_line(line), file=sys.stderr)
+    return status
+
+
+def _of_the_system(error: OSError, number: int, arguments: list[str]) -> str:
+    """What the operating system refused; a path only where it was given on this command line, since data hold names."""
+    known = [argument for argument in arguments if error.filename is not None and argument == str(error.filename)]
+    what = known[0] if known else "a file or folder"
+    return error_line(f"{what} cannot be used ({os.strerror(number).lower()})", "check paths, permissions and the disk")
+
+
+def _plain_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    with plain_output():
+        traceback.print_exception(kind, error, trace)
+
+
+def _verb(arguments: list[str]) -> str:
+    known = {command.callback.__name__ for command in app.registered_commands if command.callback}
+    return f"{arguments[0]} " if arguments and arguments[0] in known else ""
+
+
+if __name__ == "__main__":
+    sys.exit(main())

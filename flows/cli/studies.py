@@ -1,0 +1,127 @@
+"""Verbs that ask whether synthetic images help, and which are better: utility, augment, compare."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from medphantom.core.errors import InputError
+from medphantom.flows.cli.data import RecipeOption, Setting
+from medphantom.flows.cli.models import size_flag
+
+
+def utility(
+    cohort: Annotated[Path, typer.Argument(help="Real cohort with labels, from medphantom ingest.")],
+    *,
+    out: Annotated[Path, typer.Option("--out", help="Folder to make: the table and its JSON for every fraction.")],
+    fraction: Annotated[
+        list[float] | None, typer.Option(min=0.0, max=1.0, help="Of the training patients; may be repeated.")
+    ] = None,
+    generators: Annotated[int, typer.Option(min=1, help="Seeds of the generator.")] = 2,
+    external: Annotated[
+        list[Path] | None, typer.Option(help="Another real cohort to test on; may be repeated.")
+    ] = None,
+    size: Annotated[int | None, typer.Option(help="Side of what the networks see, in pixels.")] = None,
+    recipe: RecipeOption = None,
+    setting: Setting = None,
+) -> None:
+    """Does it help to train on synthetic images? Trains generators and classifiers. Continues after an interruption."""
+    from medphantom.cohorts.store import Cohort
+    from medphantom.flows.operations.utility import PAGE_FILE, fraction_folder, utility_study
+    from medphantom.flows.process.progress import watching
+    from medphantom.flows.recipes.settings import UtilityPart, read_part
+
+    real = Cohort.open(cohort)
+    part = read_part(UtilityPart, recipe, setting or [], size_flag(size, real.schema.spatial_dims))
+    outside = {path.name: Cohort.open(path) for path in external or []}
+    with watching():
+        found = utility_study(
+            real, part, out, fractions=fraction or [1.0], generators=generators, external=outside or None
+        )
+    for share, report in found.items():
+        typer.echo(f"{share:g} of the training patients ({report.real_patients}):")
+        for advice in report.advice:
+            if advice.counsel != "refused":
+                typer.echo(f"  {advice.sentence}")
+        typer.echo(f"  table: {out / fraction_folder(share) / 'study.md'}")
+    typer.echo(f"page to open: {out / PAGE_FILE}")
+
+
+def augment(
+    cohort: Annotated[Path, typer.Argument(help="Real cohort with labels, from medphantom ingest.")],
+    *,
+    label: Annotated[str, typer.Option("--label", help="The scarce label.")],
+    to: Annotated[int, typer.Option("--to", min=1, help="Training images of it that are wanted, real and synthetic.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder to make: answer, report, table of the study, images.")],
+    bundle: Annotated[
+        list[Path] | None,
+        typer.Option(help="Generator that learned from exactly this cohort; may be repeated. Without: trained here."),
+    ] = None,
+    generators: Annotated[int, typer.Option(min=1, help="Seeds of the generator, where it is trained here.")] = 2,
+    dose: Annotated[
+        list[float] | None, typer.Option(help="Share of the planned images to learn from; may be repeated.")
+    ] = None,
+    plan_only: Annotated[bool, typer.Option("--plan-only", help="Say what would be done, and stop.")] = False,
+    external: Annotated[
+        list[Path] | None, typer.Option(help="Another real cohort to test on; may be repeated.")
+    ] = None,
+    size: Annotated[int | None, typer.Option(help="Side of what the networks see, without a bundle.")] = None,
+    recipe: RecipeOption = None,
+    setting: Setting = None,
+) -> None:
+    """Top up a scarce label, and say whether that helps. The same command continues after an interruption."""
+    from medphantom.cohorts.store import Cohort
+    from medphantom.flows.operations.augment import DOSES, IMAGES_FOLDER, propose
+    from medphantom.flows.operations.augment import augment as augmented
+    from medphantom.flows.operations.utility import TABLE_FILE
+    from medphantom.flows.process.progress import watching
+    from medphantom.flows.recipes.settings import AugmentPart, read_part
+
+    real, bundles = Cohort.open(cohort), tuple(bundle or ())
+    if bundles and size is not None:
+        raise InputError("--size and --bundle exclude each other: the generator knows its size", "give one of them")
+    part = read_part(AugmentPart, recipe, setting or [], size_flag(size, real.schema.spatial_dims))
+    plan = propose(
+        real,
+        label,
+        to,
+        part.study,
+        doses=dose or DOSES,
+        generators=len(bundles) or generators,
+        trained=not bundles,
+    )
+    for line in plan.lines():
+        typer.echo(f"plan: {line}")
+    if plan_only:
+        return
+    outside = {path.name: Cohort.open(path) for path in external or []}
+    with watching():
+        found = augmented(real, part, plan, out, bundles=bundles, external=outside or None)
+    typer.echo(f"{found.headline}. {found.sentence}")
+    typer.echo(f"privacy gate: {found.verdict}")
+    typer.echo(f"report: {out / 'report.html'} (internal), {out / 'report.public.html'} (may be shared)")
+    if found.study:
+        typer.echo(f"table: {out / TABLE_FILE}")
+    if found.verdict != "fail":
+        typer.echo(f"images: {out / IMAGES_FOLDER}   as files: medphantom export {out / IMAGES_FOLDER} --out FOLDER")
+
+
+def compare(
+    runs: Annotated[list[Path], typer.Argument(help="Folders of run, assess or augment: two or more.")],
+    *,
+    out: Annotated[Path, typer.Option("--out", help="Folder to make: compare.html (internal) and compare.json.")],
+    draw: Annotated[
+        bool, typer.Option(help="Let generators draw, where runs have no prompt and seed in common.")
+    ] = True,
+) -> None:
+    """Put runs side by side: scores with intervals, and images of the same prompts and seeds."""
+    from medphantom.flows.operations.compare import PAGE_FILE, compare_runs
+    from medphantom.flows.operations.summaries import comparison_summary
+    from medphantom.flows.process.progress import watching
+
+    with watching():
+        found = compare_runs(runs, out, draw=draw)
+    typer.echo(comparison_summary(found))
+    typer.echo(f"page to open: {out / PAGE_FILE} (internal)")

@@ -1,0 +1,1 @@
+"""Recipes: everything that decides a run, read from YAML and settings into one frozen value."""

@@ -1,0 +1,324 @@
+"""Reading a recipe: YAML and ``--set`` become one frozen value, or one line that says which field breaks which rule."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from medphantom.conditioning.prompt import nearest
+from medphantom.core.errors import RecipeError
+from medphantom.core.guard import plain, reading, user_path
+from medphantom.flows.recipes.yaml_limits import LARGEST_TEXT, why_refused
+
+Model = TypeVar("Model", bound=BaseModel)
+Location = tuple[str | int, ...]
+
+_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+_LONGEST_VALUE = 60
+UNUSABLE = "holds a value that YAML cannot make, that holds itself, is nested too deep, or is no text or number to use"
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """Safe YAML that refuses a key given twice (plain YAML silently takes the last)."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if isinstance(key, str | int | float | bool) and key in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"{key!r} is given twice", key_node.start_mark)
+            if isinstance(key, str | int | float | bool):
+                seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+def parse_yaml(text: str, name: str) -> Any:
+    """Safe YAML of ``text``.
+
+    Raises:
+        RecipeError: naming ``name``, line and column.
+    """
+    with reading(name, RecipeError, UNUSABLE, "mend the YAML"):
+        if problem := why_refused(text):
+            raise RecipeError(f"{name}: {problem}", "leave out what a recipe does not need")
+        try:
+            return plain(yaml.load(text, Loader=_UniqueKeyLoader))  # noqa: S506 - a SafeLoader
+        except yaml.YAMLError as error:
+            mark = getattr(error, "problem_mark", None)
+            where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+            problem = " ".join(str(getattr(error, "problem", None) or "no YAML").split())
+            raise RecipeError(f"{name}{where}: {problem}", "mend the YAML there") from None
+
+
+def read_tree(file: Path) -> dict[str, Any]:
+    """The mapping in a YAML file.
+
+    Raises:
+        RecipeError: the file cannot be read or holds no mapping.
+    """
+    if not user_path(file, RecipeError).exists():
+        raise RecipeError(f"{file} does not exist", "medphantom init writes a recipe to start from")
+    with reading(file, RecipeError, "cannot be read as text", "give a YAML file"):
+        if file.stat().st_size > 4 * LARGEST_TEXT:  # a character of UTF-8 takes at most four bytes
+            raise RecipeError(f"{file} is too large for a recipe", "give a YAML file")
+        text = file.read_text(encoding="utf-8")
+    tree = parse_yaml(text, file.name)
+    if not isinstance(tree, dict):
+        raise RecipeError(f"{file.name} holds no fields", "medphantom init writes a recipe to start from")
+    return tree
+
+
+def apply_settings(tree: dict[str, Any], settings: Sequence[str]) -> tuple[dict[str, Any], list[Location]]:
+    """A copy of ``tree`` with every ``a.b=value`` set, the value typed as YAML would.
+
+    Returns:
+        The tree, and the place of each setting.
+
+    Raises:
+        RecipeError: a setting is not of the form ``field.field=value``.
+    """
+    result = _copied(tree)
+    places: list[Location] = []
+    for setting in settings:
+        name, equals, text = setting.partition("=")
+        place = tuple(name.strip().split("."))
+        if not equals or not all(place):
+            raise RecipeError(f"--set {setting}: expected field.field=value", "e.g. --set sampler.steps=10")
+        level: Any = result
+        for depth, part in enumerate(place[:-1]):
+            if level.get(part) is None:
+                level[part] = {}
+            level = level[part]
+            if not isinstance(level, dict):
+                parent = ".".join(place[: depth + 1])
+                raise RecipeError(f"--set {setting}: {parent} holds a value, not fields", f"set {parent} itself")
+        level[place[-1]] = parse_yaml(text, f"--set {name}")
+        places.append(place)
+    return result, places
+
+
+def _copied(tree: Any) -> Any:
+    if isinstance(tree, dict):
+        return {key: _copied(value) for key, value in tree.items()}
+    return [_copied(value) for value in tree] if isinstance(tree, list) else tree
+
+
+def expand_variables(model: type[BaseModel], tree: dict[str, Any], name: str) -> dict[str, Any]:
+    """A copy of ``tree`` with every ``${VARIABLE}`` in its paths replaced.
+
+    Elsewhere none is: what an environment holds may be secret, and texts of a recipe end in reports and bundles.
+
+    Args:
+        model: of the tree; its fields of type ``Path`` are the paths.
+        tree: nested values.
+        name: of the file, for messages.
+
+    Raises:
+        RecipeError: a variable is not set, or stands in a field that is no path.
+    """
+    expanded: dict[str, Any] = _expanded([model], tree, name, ())
+    return expanded
+
+
+def _expanded(annotations: Sequence[Any], tree: Any, name: str, place: Location) -> Any:
+    """The tree with variables in its paths replaced; ``annotations`` are what may stand at its place."""
+    if isinstance(tree, dict):
+        models = [model for annotation in annotations for model in models_in(annotation)]
+        return {
+            key: _expanded(
+                [model.model_fields[str(key)].annotation for model in models if str(key) in model.model_fields],
+                value,
+                name,
+                (*place, key),
+            )
+            for key, value in tree.items()
+        }
+    if isinstance(tree, list):
+        return [_expanded(annotations, value, name, (*place, index)) for index, value in enumerate(tree)]
+    if not isinstance(tree, str) or not _VARIABLE.search(tree):
+        return tree
+    if not any(_mentions_path(annotation) for annotation in annotations):
+        raise RecipeError(
+            f"{name}: {_dotted(place)} holds ${{…}}, which stands for an environment variable in paths only",
+            "write the value itself",
+        )
+
+    def value_of(match: re.Match[str]) -> str:
+        variable = match[1]
+        if not os.environ.get(variable):
+            raise RecipeError(
+                f"{name}: {_dotted(place)} needs the environment variable {variable}, which is not set",
+                f"e.g. export {variable}=/path/to/data",
+            )
+        return os.environ[variable]
+
+    return _VARIABLE.sub(value_of, tree)
+
+
+def _mentions_path(annotation: Any) -> bool:
+    return annotation is Path or any(_mentions_path(argument) for argument in get_args(annotation))
+
+
+def validate(model: type[Model], tree: dict[str, Any], name: str, settings: Sequence[Location] = ()) -> Model:
+    """The model of a tree.
+
+    Args:
+        model: a pydantic model.
+        tree: nested values.
+        name: of the file, for messages.
+        settings: places that came from ``--set``, for messages.
+
+    Raises:
+        RecipeError: one line that names file (or ``--set``), field, rule and value.
+    """
+    with reading(name, RecipeError, "holds values that cannot be used", "mend them"):
+        tree = with_defaults(model, tree)
+        try:
+            return model.model_validate(tree)
+        except ValidationError as error:
+            problems = error.errors(include_url=False)
+    first = problems[0]
+    place = _readable(first, tree)
+    came_from_set = any(place[: len(setting)] == setting for setting in settings)
+    where = "--set" if came_from_set else f"{name}:"
+    what, remedy = _sentence(first, place, model)
+    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    raise RecipeError(f"{where} {what}{more}", remedy)
+
+
+def with_defaults(model: type[BaseModel], tree: dict[str, Any]) -> dict[str, Any]:
+    """A copy of ``tree`` in which a section that is given in part keeps the rest of that section's own default.
+
+    Without it, setting ``denoiser_fit.learning_rate`` alone would put ``denoiser_fit.steps`` back to what any fit has.
+    """
+    result = dict(tree)
+    for name, field in model.model_fields.items():
+        inner = list(models_in(field.annotation))
+        given = tree.get(name)
+        if len(inner) != 1 or not isinstance(given, dict):
+            continue
+        if isinstance(field.default, inner[0]):
+            given = _overlaid(field.default.model_dump(exclude_unset=True), given)
+        result[name] = with_defaults(inner[0], given)
+    return result
+
+
+def _overlaid(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    result = dict(below)
+    for name, value in above.items():
+        under = result.get(name)
+        result[name] = _overlaid(under, value) if isinstance(under, dict) and isinstance(value, dict) else value
+    return result
+
+
+def _readable(problem: ErrorDetails, tree: Any) -> Location:
+    """The place without the tags that pydantic adds for unions: only what stands in the file, and the last name."""
+    place: list[str | int] = []
+    level: Any = tree
+    parts = problem["loc"]
+    for index, part in enumerate(parts):
+        known = part in level if isinstance(level, dict) else isinstance(level, list) and isinstance(part, int)
+        if known:
+            level = level[part]
+        if known or (index == len(parts) - 1 and problem["type"] == "missing"):
+            place.append(part)
+    return tuple(place)
+
+
+_BOUNDS = {
+    "greater_than_equal": ("≥", "ge"),
+    "greater_than": (">", "gt"),
+    "less_than_equal": ("≤", "le"),
+    "less_than": ("<", "lt"),
+}
+_KINDS = {
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "string": "text",
+    "path": "a path",
+    "tuple": "a list",
+    "list": "a list",
+    "dict": "fields",
+    "model": "fields",
+}
+
+
+def _sentence(problem: ErrorDetails, place: Location, model: type[BaseModel]) -> tuple[str, str]:
+    """What is wrong and what to do, from one pydantic error."""
+    path = _dotted(place) or "the recipe"
+    kind, context, value = problem["type"], problem.get("ctx", {}), _shown(problem.get("input"))
+    what, remedy = f"{path}: {problem['msg'][:1].lower()}{problem['msg'][1:]}, got {value}", ""
+    if kind == "extra_forbidden":
+        what, remedy = f"{path} is no field", nearest(str(place[-1]), _fields_at(model, place[:-1]))
+    elif kind in {"missing", "union_tag_not_found"}:
+        what, remedy = f"{path}{_tag_name(context)} is missing", "add it"
+    elif kind in _BOUNDS:
+        sign, name = _BOUNDS[kind]
+        what = f"{path} must be {sign} {_number(context[name])}, got {value}"
+    elif kind in {"literal_error", "enum", "union_tag_invalid"}:
+        expected = str(context.get("expected") or context.get("expected_tags")).replace("'", "").replace(" or ", ", ")
+        got = _shown(context["tag"]) if kind == "union_tag_invalid" else value
+        what, remedy = f"{path}{_tag_name(context)} must be one of {expected}, got {got}", _close(got, expected)
+    elif kind == "value_error":
+        text = problem["msg"].removeprefix("Value error, ")
+        what = text if place and str(place[-1]) in text else f"{path}: {text}"
+    elif kind == "string_pattern_mismatch":
+        what = f"{path} must match {context['pattern']}, got {value}"
+    else:
+        words = next((words for start, words in _KINDS.items() if kind.startswith(start)), None)
+        what = f"{path} must be {words}, got {value}" if words else what
+    return what, remedy
+
+
+def _tag_name(context: dict[str, Any]) -> str:
+    """``.kind`` when a union is told apart by a field ``kind``."""
+    return f".{str(context['discriminator']).strip(chr(39))}" if "discriminator" in context else ""
+
+
+def _close(got: str, expected: str) -> str:
+    found = difflib.get_close_matches(got.strip("'"), expected.split(", "), n=1)
+    return f"did you mean {found[0]}?" if found else ""
+
+
+def _number(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _shown(value: Any) -> str:
+    text = " ".join(repr(value).split())
+    return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}…"
+
+
+def _dotted(place: Location) -> str:
+    return ".".join(str(part) for part in place)
+
+
+def _fields_at(model: type[BaseModel], place: Location) -> set[str]:
+    """Names of the fields that may stand at a place of a recipe."""
+    models = [model]
+    for part in place:
+        inner: list[type[BaseModel]] = []
+        for candidate in models:
+            field = candidate.model_fields.get(str(part))
+            if field is not None:
+                inner += models_in(field.annotation)
+        models = inner or models
+    return {name for candidate in models for name in candidate.model_fields}
+
+
+def models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    """Every pydantic model that an annotation mentions."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+        return
+    for argument in get_args(annotation):
+        yield from models_in(argument)

@@ -1,0 +1,313 @@
+"""What a stage left on disk, when it may be used again, and the folder of a run that holds it all.
+
+A stage is made once per key: the digest of its inputs, its part of the recipe and the version of its results. The
+key of the last success is kept in ``.stages.json``; everything that is still going on lies under ``work/``.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import glob
+import hashlib
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from pydantic import Field
+
+from medphantom.core.access import private_files
+from medphantom.core.errors import ArtifactError, InputError, MedphantomError, ResourceError
+from medphantom.core.folders import (
+    DIGEST_FILE,
+    file_digest,
+    inside,
+    json_digest,
+    no_space_becomes_one_line,
+    read_digest,
+    read_json,
+    work_folder,
+    write_json,
+)
+from medphantom.core.guard import reading, user_path
+from medphantom.core.records import Frozen
+from medphantom.core.staging import remove_all_leftovers, staging
+
+Stage = Literal["phantom", "ingest", "train", "generate", "assess", "report"]
+STAGES: tuple[Stage, ...] = get_args(Stage)
+
+# Raise a number when the same inputs and settings give another result than before: then that stage is made again.
+RESULT_VERSIONS: dict[Stage, int] = {"phantom": 1, "ingest": 2, "train": 3, "generate": 1, "assess": 8, "report": 7}
+
+# Settings that change how fast a stage is or what it prints, never what it makes.
+INERT_SETTINGS = frozenset(
+    {"workers", "device", "tracker", "track_real_images", "log_every", "checkpoint_every", "grid_every"}
+)
+
+STAGES_FILE = ".stages.json"
+LOCK_FILE = ".lock"
+WORK_FOLDER = "work"
+REPORT_JSON = "report.json"
+
+
+class ArtifactRef(Frozen):
+    """A path and the digest of what lies there: the only thing that Prefect tasks hand to each other.
+
+    Attributes:
+        path: file or folder.
+        digest: digest of its content.
+    """
+
+    path: str
+    digest: str
+
+
+class StageRecord(Frozen):
+    """How one stage was made.
+
+    Attributes:
+        key: digest of inputs, settings and result version.
+        output: path of the artifact, relative to the run folder.
+        digest: digest of its content.
+        marks: path of the artifact, and of what must lie beside it → cheap fingerprint by which damage is noticed.
+        seconds: wall-clock time that the making took, over all interrupted attempts of which time was kept.
+        finished: end of the making, UTC, ISO 8601.
+        facts: short remarks for ``run.json``, such as counts; nothing from a source image.
+    """
+
+    key: str
+    output: str
+    digest: str
+    marks: dict[str, str]
+    seconds: float
+    finished: str
+    facts: dict[str, Any] = Field(default_factory=dict)
+
+
+def stage_key(stage: Stage, inputs: Mapping[str, str], settings: Any) -> str:
+    """Digest of everything that decides what a stage makes.
+
+    Args:
+        stage: which stage.
+        inputs: digest of each input.
+        settings: its part of the recipe as JSON values; :data:`INERT_SETTINGS` do not count.
+    """
+    facts = {"stage": stage, "version": RESULT_VERSIONS[stage], "inputs": dict(inputs), "settings": _active(settings)}
+    return json_digest(facts)
+
+
+def _active(settings: Any) -> Any:
+    if isinstance(settings, dict):
+        return {name: _active(value) for name, value in settings.items() if name not in INERT_SETTINGS}
+    return [_active(value) for value in settings] if isinstance(settings, list | tuple) else settings
+
+
+def source_mark(path: Path) -> str:
+    """Fingerprint of a source file or folder by names, sizes and modification times, without reading any content.
+
+    A file whose content changes while size and time stay is not noticed, as with ``make`` and ``rsync``.
+
+    Raises:
+        InputError: there is no such path.
+    """
+    if not user_path(path).exists():
+        raise InputError(f"{path} does not exist", "check the path")
+    return _tree_digest(path, lambda stat: [stat.st_size, stat.st_mtime_ns])
+
+
+def artifact_mark(path: Path) -> str:
+    """Fingerprint by which a truncated or replaced artifact is noticed; a plain copy of the folder keeps it."""
+    return file_digest(path) if path.is_file() else _tree_digest(path, lambda stat: [stat.st_size])
+
+
+def _tree_digest(path: Path, facts_of: Callable[[os.stat_result], list[int]]) -> str:
+    if path.is_file():
+        return json_digest(facts_of(path.stat()))
+    digest = hashlib.sha256()
+    for folder, folders, names in os.walk(path):
+        folders.sort()
+        base = os.path.relpath(folder, path)
+        for name in sorted(names):
+            with suppress(OSError):  # a dangling link is no reason to stop; ingestion will name it
+                facts = facts_of(os.stat(os.path.join(folder, name)))  # noqa: PTH116, PTH118 - a Path per file is slow
+                digest.update(f"{base}\0{name}\0{facts}\n".encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
+
+
+def content_digest(path: Path) -> str:
+    """Digest of what lies at ``path``: a published folder's own, or that of the files in it, or of the file."""
+    if path.is_file():
+        return file_digest(path)
+    if (path / DIGEST_FILE).is_file():
+        return str(read_digest(path)["digest"])
+    files = sorted(file for file in path.rglob("*") if file.is_file())
+    return json_digest([[file.relative_to(path).as_posix(), file_digest(file)] for file in files])
+
+
+class RunFolder:
+    """``runs/<name>/``: the artifacts of a run, the record of its stages, and what is still being made.
+
+    Args:
+        path: the folder; it is made when something is first written.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+
+    @property
+    def name(self) -> str:
+        """Name of the run."""
+        return self.path.resolve().name
+
+    def records(self) -> dict[str, StageRecord]:
+        """Record of each stage that was made."""
+        file = self.path / STAGES_FILE
+        if not file.is_file():
+            return {}
+        try:
+            with reading(file):
+                found = {stage: StageRecord.model_validate(record) for stage, record in read_json(file).items()}
+                for record in found.values():  # what a record names lies in the run folder
+                    for name in (record.output, *record.marks):
+                        inside(self.path, name)
+        except MedphantomError:
+            return {}  # a lost record costs time, never correctness: the stages are made again
+        return found
+
+    def current(self, stage: Stage, key: str) -> ArtifactRef | None:
+        """The artifact of a stage when it was made under this key and still lies there unharmed, else ``None``."""
+        record = self.records().get(stage)
+        if record is None or record.key != key:
+            return None
+        for name, mark in record.marks.items():
+            path = self.path / name
+            if not path.exists() or artifact_mark(path) != mark:
+                return None
+        return ArtifactRef(path=str(self.path / record.output), digest=record.digest)
+
+    def require_unaltered(self, stage: Stage, name: str) -> None:
+        """Refuse a file of a stage that is not as that stage wrote it.
+
+        Raises:
+            ArtifactError: it was altered since, or nothing says how it was.
+        """
+        record = self.records().get(stage)
+        if record is None or record.marks.get(name) != artifact_mark(self.path / name):
+            raise ArtifactError(f"{self.path / name} is not as its run wrote it", "run the recipe again")
+
+    def work(self, stage: Stage) -> Path:
+        """Where a stage keeps checkpoints, each under a digest of its own, so that other settings find what they share.
+
+        Nothing in it is needed once the artifact is there; it may be deleted while no run is going on.
+        """
+        return self.path / WORK_FOLDER / stage
+
+    def make(
+        self,
+        stage: Stage,
+        key: str,
+        output: str,
+        build: Callable[[Path, Path], Mapping[str, Any] | None],
+        *,
+        beside: tuple[str, ...] = (),
+    ) -> ArtifactRef:
+        """Make the artifact of a stage and put it in its place; an interrupted making continues from its work folder.
+
+        Args:
+            stage: which stage.
+            key: as of :func:`stage_key`.
+            output: path of the artifact relative to the run folder.
+            build: called with the path to make and a work folder that outlives an interruption; what else it makes
+                beside the path is put beside the artifact too. May return facts for the record.
+            beside: names of what else belongs to the artifact: without it, it is made again.
+
+        Returns:
+            The artifact in its place.
+        """
+        work = self.work(stage)
+        made = work / "made"
+        shutil.rmtree(made, ignore_errors=True)  # half of something: the checkpoints lie beside it
+        work_folder(made)
+        started = time.monotonic()
+        spent = _Stopwatch(work / "seconds.json", key)
+        try:
+            facts = build(made / Path(output).name, work) or {}
+        finally:
+            spent.add(time.monotonic() - started)
+        target = self.path / output
+        digest = content_digest(made / Path(output).name)
+        for item in sorted(made.iterdir()):
+            self._put(item, target.parent / item.name)
+        names = [output, *(str(Path(output).parent / name) for name in beside)]
+        record = StageRecord(
+            key=key,
+            output=output,
+            digest=digest,
+            marks={name: artifact_mark(self.path / name) for name in names},
+            seconds=round(spent.total, 3),
+            finished=datetime.now(UTC).isoformat(timespec="seconds"),
+            facts=dict(facts),
+        )
+        self._record(stage, record)
+        shutil.rmtree(made, ignore_errors=True)
+        return ArtifactRef(path=str(target), digest=digest)
+
+    def _put(self, new: Path, target: Path) -> None:
+        """Move ``new`` to ``target``; what was there goes away only when the new one is in its place."""
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with staging(target) as partial:
+            if target.exists():
+                target.rename(partial / target.name)
+            new.rename(target)
+
+    def _record(self, stage: Stage, record: StageRecord) -> None:
+        records = {**self.records(), stage: record}
+        write_json(self.path / STAGES_FILE, {name: item.model_dump(mode="json") for name, item in records.items()})
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the run folder for this process.
+
+        Raises:
+            ResourceError: another process works in it, or it cannot be written.
+        """
+        file = self.path / LOCK_FILE
+        work_folder(self.path)
+        remove_all_leftovers(
+            [self.path, *self.path.parent.glob(f"{glob.escape(self.path.name)}-*")]
+        )  # nightly runs too
+        with no_space_becomes_one_line(file), private_files():
+            stream = file.open("a", encoding="ascii")
+        with stream, private_files():
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                if error.errno not in {errno.EAGAIN, errno.EACCES}:
+                    raise
+                raise ResourceError(
+                    f"another process works in {self.path}", "wait for it, or choose another --out"
+                ) from None
+            yield
+
+
+class _Stopwatch:
+    """Time spent on one key over all its attempts, kept beside its checkpoints."""
+
+    def __init__(self, file: Path, key: str) -> None:
+        self._file = file
+        self._key = key
+        self.total = 0.0
+        with suppress(ArtifactError), reading(file):
+            kept = read_json(file)
+            self.total = float(kept["seconds"]) if kept["key"] == key else 0.0
+
+    def add(self, seconds: float) -> None:
+        """Add one attempt."""
+        self.total += seconds
+        with suppress(OSError, ResourceError):
+            write_json(self._file, {"key": self._key, "seconds": self.total})

@@ -1,0 +1,124 @@
+"""Before a base is fine-tuned to a private cohort: does it hold that cohort's images already?
+
+A base that learned from the same patients would hand their images on, whatever fine-tuning promises. So it draws some
+images of its own accord, and the copy search looks for them in the private cohort's training split, with ``gate`` as
+its yardstick.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from medphantom.core.errors import InputError
+from medphantom.core.folders import json_digest, kept, write_json
+from medphantom.cohorts.preprocess import Preprocess
+from medphantom.core.progress import Progress
+from medphantom.cohorts.store import Cohort
+from medphantom.conditioning.plan import plan_prompts
+from medphantom.conditioning.prompt import Prompt
+from medphantom.flows.runs.probes import probes_of
+from medphantom.flows.process.progress import watcher
+from medphantom.generators.base import Base, open_base
+from medphantom.generators.base_bundle import base_bundle
+from medphantom.generators.config import GeneratorConfig, SamplerConfig
+from medphantom.generators.generate import generate
+from medphantom.generators.privacy import check_footing
+from medphantom.quality.assessment.assess import screen_copies
+from medphantom.quality.config import AssessConfig
+from medphantom.quality.results.quality_report import CopySummary
+
+DRAWN = 120
+STEPS = 20
+
+
+def check_base(
+    cohort: Cohort, preprocess: Preprocess, config: GeneratorConfig, *, work: Path, progress: Progress | None = None
+) -> CopySummary | None:
+    """Search a base's own images for copies of a private cohort; ``None`` where nothing is fine-tuned.
+
+    Args:
+        cohort: the private cohort.
+        preprocess: what the networks see.
+        config: names the base.
+        work: private folder; what the search found is kept here, what was drawn is not.
+        progress: told the number of images.
+
+    Raises:
+        InputError: the base cannot be had, its lineage rules out the guarantee that is asked for, it does not read the
+            prompts that are wanted, there is nothing to search in, or the search finds this cohort's images in what
+            it draws.
+    """
+    if config.init_from is None:
+        return None
+    base = open_base(config.init_from, config.tuning)
+    said = check_footing(config, cohort, base).line()
+    if said is not None:
+        watcher().note(f"train: privacy: {said}")
+    if base.pipeline is not None and config.conditioning.reads != ("text",):
+        from medphantom.generators.stable import TEXT_ALONE
+
+        raise InputError(*TEXT_ALONE)
+    if not cohort.rows("train") or not cohort.rows("gate"):
+        return accept_base(None, base.source)
+    parts = [base.digest, cohort.digest, preprocess.model_dump(mode="json"), config.seed, config.threads, DRAWN, STEPS]
+    file = work / f"base-check-{json_digest(parts)[:16]}.json"
+    if (found := kept(CopySummary, file)) is not None:  # from before an interruption
+        return accept_base(found, base.source)
+    summary = _searched(cohort, preprocess, base, config, folder=work / "base-check", progress=progress)
+    if summary is not None:
+        write_json(file, summary.model_dump(mode="json"))
+    judged = accept_base(summary, base.source)
+    if base.files:
+        watcher().note(f"train: weights of the base: {', '.join(base.files)}")
+    watcher().note(f"train: base {judged.verdict}: {judged.reasons[0]} ({DRAWN} images of the base's own)")
+    return judged
+
+
+def _searched(
+    cohort: Cohort,
+    preprocess: Preprocess,
+    base: Base,
+    config: GeneratorConfig,
+    *,
+    folder: Path,
+    progress: Progress | None,
+) -> CopySummary | None:
+    """What the search finds among images of the base's own; they are removed at the end."""
+    bundle = base_bundle(base, preprocess, threads=config.threads)
+    shutil.rmtree(folder, ignore_errors=True)
+    drawn = generate(
+        bundle,
+        plan_prompts([Prompt()] * DRAWN, seed=config.seed),
+        folder / "drawn",
+        work=folder / "draw",
+        sampler=SamplerConfig(steps=STEPS, guidance=1),
+        progress=progress,
+    )
+    summary = screen_copies(
+        cohort,
+        drawn,
+        preprocess,
+        AssessConfig(),
+        work=folder / "screen",
+        probes=probes_of(bundle),
+        progress=progress,
+    )
+    shutil.rmtree(folder, ignore_errors=True)
+    return summary
+
+
+def accept_base(summary: CopySummary | None, source: str) -> CopySummary:
+    """What the search found, unless it forbids the base.
+
+    Raises:
+        InputError: there was nothing to search in, or it found copies.
+    """
+    if summary is None:
+        raise InputError("the base cannot be checked: the cohort has no training or no gate image", "give both a share")
+    if summary.verdict == "fail":
+        raise InputError(
+            f"base {source} draws images of this cohort: {summary.reasons[0]}",
+            "use a base that never saw these patients",
+        )
+    return summary

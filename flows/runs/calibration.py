@@ -1,0 +1,281 @@
+"""How fast this machine trains the networks of a recipe: one or two real steps of each, on random pixels."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+
+from medphantom.conditioning.conditioner import Conditioner
+from medphantom.conditioning.config import EMBEDDED, EncoderSizes
+from medphantom.conditioning.prompt import ConditionSchema, Prompt
+from medphantom.flows.process.facts import machine
+from medphantom.flows.recipes.recipe import Recipe
+from medphantom.generators.autoencoder import build_autoencoder
+from medphantom.generators.base import AnyDenoiser, Base, open_base
+from medphantom.generators.config import GeneratorConfig, Objective
+from medphantom.generators.denoiser import DenoiserLearner, build_denoiser
+from medphantom.generators.facts import LatentScaling
+from medphantom.generators.features import FeatureNet
+from medphantom.generators.methods import make_trainable
+from medphantom.generators.reconstruction import AutoencoderLearner, build_adversary
+from medphantom.learning.devices import resolve_device, resolve_precision
+from medphantom.learning.fit_config import FitConfig
+from medphantom.learning.learner import Learner
+from medphantom.quality.networks.classifier import SmallCNN
+
+LONG_STEP_S = 2.0
+REPEATS = 3
+PART_OF_A_BATCH = 8
+FORWARD_SHARE = 1 / 3  # of a training step: the backward pass costs about two forward passes
+ASSESS_FIXED_S = 8.0
+ASSESS_PER_IMAGE_S = 0.015  # reading, features
+COPY_SEARCH_S = 0.03  # per image that is searched for, planted ones too
+VOCABULARY = ConditionSchema(labels=tuple(f"label {number}" for number in range(8)))  # the real one is not read yet
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What was measured and counted.
+
+    Attributes:
+        train_s: all steps of all fits.
+        sample_s: one image, decoding included.
+        assess_s: all scores.
+        memory_bytes: peak of the process while it trained.
+        weight_bytes: of all networks, float32.
+        cache_bytes: training images as the network sees them, and their latents.
+        image_bytes: one generated image.
+        assumption: in words.
+    """
+
+    train_s: float
+    sample_s: float
+    assess_s: float
+    memory_bytes: float
+    weight_bytes: float
+    cache_bytes: float
+    image_bytes: float
+    assumption: str
+
+
+def calibrate(recipe: Recipe, images: int) -> Measured:
+    """Time the training steps of a recipe; some seconds.
+
+    Args:
+        recipe: the recipe.
+        images: training images that are expected.
+    """
+    config, size = recipe.generator, recipe.preprocess.size
+    base = None if config.init_from is None else open_base(config.init_from, config.tuning)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(config.threads or threads)
+    try:
+        with _PeakMemory() as peak:
+            autoencoder_s, autoencoder_bytes = _autoencoder_step(recipe, base)
+            denoiser_s, denoiser_bytes = _denoiser_step(recipe, base)
+            classifier_s = _classifiers(recipe)
+    finally:
+        torch.set_num_threads(threads)
+    features_s = autoencoder_s / 8 * config.features_fit.steps if config.reconstruction.features else 0.0
+    text = config.conditioning.text
+    learns_to_read = text is not None and text.encoder == EMBEDDED and (base is None or base.pipeline is None)
+    text_s = denoiser_s / 4 * config.text_fit.steps if learns_to_read else 0.0
+    train_s = (
+        config.autoencoder_fit.steps * autoencoder_s + text_s + config.denoiser_fit.steps * denoiser_s + features_s
+    )
+    passes = recipe.sampler.steps * (1 if recipe.sampler.guidance == 1 else 2)
+    sample_s = passes * denoiser_s * FORWARD_SHARE / config.denoiser_fit.batch_size
+    window = config.autoencoder.window_for(size) or max(size)
+    windows = math.prod(size) / math.prod(min(side, window) for side in size)
+    sample_s += windows * autoencoder_s * FORWARD_SHARE / 2 / config.autoencoder_fit.batch_size
+    pixels = recipe.preprocess.channels * math.prod(size)
+    latent = math.prod(config.autoencoder.latent_shape(size) if base is None else base.latent_shape(size))
+    return Measured(
+        train_s=train_s,
+        sample_s=sample_s,
+        assess_s=classifier_s
+        + ASSESS_FIXED_S
+        + ASSESS_PER_IMAGE_S * images
+        + COPY_SEARCH_S * _searched(recipe, images),
+        memory_bytes=peak.bytes,
+        weight_bytes=autoencoder_bytes + denoiser_bytes,
+        cache_bytes=images * (pixels + 2 * latent) * 4.0,
+        image_bytes=float(pixels * (4 if recipe.preprocess.stored_dtype == "float32" else 2)),
+        assumption=f"from timed training steps on {_where(config)}",
+    )
+
+
+def _where(config: GeneratorConfig) -> str:
+    facts = machine()
+    if resolve_device(config.denoiser_fit.device) == "cuda":
+        return str(facts.get("gpu", "the accelerator"))
+    return f"{facts['cores']} cores"
+
+
+def _autoencoder_step(recipe: Recipe, base: Base | None) -> tuple[float, float]:
+    if base is not None:  # it does not learn; what it costs to encode and decode is a share of the denoiser's steps
+        return 0.0, _bytes_of(base.autoencoder(recipe.preprocess.channels))
+    config, dims, channels = recipe.generator, len(recipe.preprocess.size), recipe.preprocess.channels
+    window = config.autoencoder.window_for(recipe.preprocess.size)
+    network = build_autoencoder(config.autoencoder, spatial_dims=dims, image_channels=channels, seed=0, window=window)
+    judge = config.reconstruction
+    device = resolve_device(config.autoencoder_fit.device)
+    adversary = build_adversary(judge, spatial_dims=dims, image_channels=channels, seed=0) if judge.adversary else None
+    learner = AutoencoderLearner(
+        network,
+        judge,
+        steps=config.autoencoder_fit.steps,
+        features=FeatureNet(dims, channels, 1).to(device).requires_grad_(False) if judge.features else None,
+        adversary=adversary,
+        judged={},
+    )
+
+    def batch(images: int) -> dict[str, Tensor]:
+        return {"image": torch.rand(images, channels, *recipe.preprocess.size) * 2 - 1}
+
+    seconds = step_seconds(learner, batch, config.autoencoder_fit)
+    if adversary is not None:
+        learner.step = config.autoencoder_fit.steps - 1
+        late = step_seconds(learner, batch, config.autoencoder_fit)
+        seconds = judge.adversary_from * seconds + (1 - judge.adversary_from) * late
+    return seconds, _bytes_of(network) + (0.0 if adversary is None else _bytes_of(adversary))
+
+
+def _denoiser_step(recipe: Recipe, base: Base | None) -> tuple[float, float]:
+    config = recipe.generator
+    shape, network, objective = _new_denoiser(recipe) if base is None else _tuned_denoiser(recipe, base)
+    learner = DenoiserLearner(
+        network,
+        config.denoiser,
+        objective=objective,
+        scaling=LatentScaling(mean=(0.0,) * shape[0], std=(1.0,) * shape[0]),
+        judged={},
+        seed=0,
+        decode=lambda latents: latents,
+    )
+    prompt = Prompt(labels={VOCABULARY.labels[0]: True}) if base is None or base.pipeline is None else Prompt(text="x")
+
+    def batch(images: int) -> dict[str, Tensor]:
+        conditions = network.conditioner.of_prompts([prompt] * images).tensors()
+        return {"mean": torch.randn(images, *shape), "log_var": torch.full((images, *shape), -5.0), **conditions}
+
+    return step_seconds(learner, batch, config.denoiser_fit), _bytes_of(network)
+
+
+def _new_denoiser(recipe: Recipe) -> tuple[tuple[int, ...], AnyDenoiser, Objective]:
+    config = recipe.generator
+    shape = config.autoencoder.latent_shape(recipe.preprocess.size)
+    return shape, build_denoiser(config.denoiser, Conditioner(VOCABULARY), shape, seed=0), config.objective
+
+
+def _tuned_denoiser(recipe: Recipe, base: Base) -> tuple[tuple[int, ...], AnyDenoiser, Objective]:
+    if base.pipeline is None:
+        conditioner = Conditioner(VOCABULARY)
+    else:
+        from medphantom.conditioning.pretrained_text import PipelineReader  # loads transformers
+
+        reader = PipelineReader(base.pipeline)
+        conditioner = Conditioner(ConditionSchema(reads=("text",), text=reader.schema()), reader)
+    network = base.denoiser(conditioner, EncoderSizes(dim=base.context_dim), seed=0)
+    if recipe.generator.tuning.method != "control":  # the network itself is what is timed then
+        make_trainable(network, recipe.generator.tuning)
+    return base.latent_shape(recipe.preprocess.size), network, base.objective
+
+
+class _Classifying(Learner):
+    """Stands for the small classifiers of the scores."""
+
+    def loss(self, batch: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
+        del generator
+        return {"loss": self.network(batch["image"]).square().mean()}
+
+
+def _searched(recipe: Recipe, images: int) -> int:
+    """Images that the copy search looks for: synthetic ones, about half as many as real ones, and planted ones."""
+    copies = recipe.assess.copies
+    return images // 2 + len(copies.kinds) * copies.controls
+
+
+def _classifiers(recipe: Recipe) -> float:
+    """Seconds of all small classifiers: two folds per seed of a trained feature network, a judge, two pupils."""
+    config, size, channels = recipe.assess, recipe.preprocess.size, recipe.preprocess.channels
+    trained = [name for name in config.networks or ("cross_fitted",) if name in {"cross_fitted", "simulated"}]
+    total = 2 * config.network_seeds * len(trained) + 1 + (2 if config.utility.enabled else 0)
+
+    def batch(images: int) -> dict[str, Tensor]:
+        return {"image": torch.rand(images, channels, *size) * 2 - 1}
+
+    learner = _Classifying(SmallCNN(channels, 64, len(VOCABULARY.labels), min(size)))
+    return total * config.classifier.steps * step_seconds(learner, batch, config.classifier.fit_config(0))
+
+
+def step_seconds(learner: Learner, batch: Callable[[int], dict[str, Tensor]], config: FitConfig) -> float:
+    """Seconds of one optimiser step; of a long one, a part of the batch is timed and scaled up."""
+    device = resolve_device(config.device)
+    learner.network.to(device)
+    parts = [learner.network]
+    if learner.adversary is not None:
+        parts.append(learner.adversary.to(device))
+    optimizers = [torch.optim.AdamW([p for p in part.parameters() if p.requires_grad], lr=1e-6) for part in parts]
+    low_precision = resolve_precision(config.precision, device) == "bf16"
+
+    def timed(images: int) -> float:
+        started = time.perf_counter()
+        data = {name: tensor.to(device) for name, tensor in batch(images).items()}
+        generator = torch.Generator().manual_seed(0)
+        losses = [learner.loss, learner.adversary_loss] if learner.adversary is not None else [learner.loss]
+        for judge, optimizer in zip(losses, optimizers, strict=True):
+            with torch.autocast(device, dtype=torch.bfloat16, enabled=low_precision):
+                terms = judge(data, generator)
+            if "loss" in terms:
+                optimizer.zero_grad()
+                terms["loss"].backward()  # type: ignore[no-untyped-call]  # torch does not type it
+                optimizer.step()
+        if device == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter() - started
+
+    started = time.perf_counter()
+    images = max(1, config.batch_size // PART_OF_A_BATCH)
+    timed(images)  # kernels are chosen and memory is fetched at the first call
+    best = timed(images)
+    if best * config.batch_size / images < LONG_STEP_S:
+        images, best = config.batch_size, timed(config.batch_size)
+    for _ in range(REPEATS):  # the shortest is least disturbed by whatever else runs
+        if time.perf_counter() - started > LONG_STEP_S:
+            break
+        best = min(best, timed(images))
+    return best * config.batch_size / images
+
+
+def _bytes_of(network: nn.Module) -> float:
+    return 4.0 * sum(parameter.numel() for parameter in network.parameters())
+
+
+class _PeakMemory:
+    """Peak memory of the process over a block; of the accelerator's where one is used."""
+
+    bytes: float = 0.0
+
+    def __enter__(self) -> Self:
+        with suppress(OSError):
+            Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # proc(5): resets the high-water mark
+        if torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with suppress(OSError, StopIteration, ValueError):
+            lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+            mark = next(line for line in lines if line.startswith("VmHWM"))
+            self.bytes = float(mark.split()[1]) * 1024
+        if torch.cuda.is_available():
+            self.bytes = max(self.bytes, float(torch.cuda.max_memory_allocated()))

@@ -1,0 +1,160 @@
+"""What a run will cost, said before it starts: time from a few real training steps, memory and disk from sizes."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from medphantom.core.errors import ResourceError
+from medphantom.flows.runs.artifact import Stage
+from medphantom.flows.process.facts import memory_bytes, usable_cores
+from medphantom.flows.runs.job import Job, Refs
+from medphantom.flows.process.progress import clock
+
+BYTES_PER_GB = 1e9
+FILES_PER_SECOND_AND_CORE = 100.0  # radiographs of some 100 kB, decoded and checked
+PHANTOMS_PER_SECOND_AND_CORE = 20.0  # at 128 px; grows with the area
+IMAGES_PER_PATIENT = 1.6  # simulated
+REPORT_BYTES = 20e6
+REPORT_S = 3.0
+START_S = 5.0  # loading torch and MONAI
+EXTRA_TIME = 1.15  # validations, latents, checkpoints
+CHECKPOINTS = 3  # the last two and the best
+TENSORS_PER_WEIGHT = 4  # weight, average, two moments
+TORCH_BYTES = 0.6e9  # what Python and the libraries occupy before any network
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a run may take.
+
+    Attributes:
+        seconds: per stage that has to be made.
+        memory_bytes: peak of the process.
+        disk_bytes: what will be written.
+        assumption: where the numbers come from.
+    """
+
+    seconds: Mapping[Stage, float]
+    memory_bytes: float
+    disk_bytes: float
+    assumption: str
+
+    def line(self) -> str:
+        """One line for the console."""
+        parts = ", ".join(f"{stage} {clock(seconds)}" for stage, seconds in self.seconds.items() if seconds >= 1)
+        return (
+            f"estimate: about {clock(sum(self.seconds.values()))}{f' ({parts})' if parts else ''}, "
+            f"{_gb(self.memory_bytes)} of memory, {_gb(self.disk_bytes)} of disk; {self.assumption}"
+        )
+
+
+def estimate(job: Job, refs: Refs, to_do: tuple[Stage, ...]) -> Estimate:
+    """Estimate the stages that have to be made.
+
+    Networks are built at the recipe's sizes and take a few real training steps on random pixels; the rest is counted.
+
+    Args:
+        job: the run.
+        refs: artifacts that are current.
+        to_do: stages that have to be made.
+    """
+    images, source_bytes = _source_size(job, refs)
+    seconds: dict[Stage, float] = {}
+    disk, memory, assumption = REPORT_BYTES, TORCH_BYTES, "from file counts"
+    cores = usable_cores()
+    if "phantom" in to_do and job.recipe.cohort.simulate is not None:
+        area = (job.recipe.cohort.simulate.size / 128) ** job.recipe.cohort.simulate.spatial_dims
+        seconds["phantom"] = images * area / PHANTOMS_PER_SECOND_AND_CORE / cores
+        disk += source_bytes
+    if "ingest" in to_do:
+        seconds["ingest"] = images / FILES_PER_SECOND_AND_CORE / cores + 2
+        disk += source_bytes
+    if "report" in to_do:
+        seconds["report"] = REPORT_S
+    if {"train", "generate", "assess"} & set(to_do):
+        from medphantom.flows.runs.calibration import calibrate
+
+        measured = calibrate(job.recipe, images)
+        if "train" in to_do:
+            seconds["train"] = measured.train_s * EXTRA_TIME
+            disk += measured.weight_bytes * (1 + CHECKPOINTS * TENSORS_PER_WEIGHT) + measured.cache_bytes
+        if "generate" in to_do:
+            total = planned_images(job, images)
+            seconds["generate"] = total * measured.sample_s
+            disk += total * measured.image_bytes
+        if "assess" in to_do:
+            seconds["assess"] = measured.assess_s
+        memory = measured.memory_bytes + measured.cache_bytes
+        assumption = measured.assumption
+        first = next(stage for stage in to_do if stage in {"train", "generate", "assess"})
+        seconds[first] += START_S
+    ordered = {stage: seconds[stage] for stage in to_do if stage in seconds}
+    return Estimate(ordered, memory, disk, assumption)
+
+
+def require_room(job: Job, needed: Estimate) -> None:
+    """Stop before any work when disk or memory cannot suffice.
+
+    Raises:
+        ResourceError: it does not.
+    """
+    folder = job.run.path.resolve()
+    while not folder.exists():
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free
+    if needed.disk_bytes > free:
+        raise ResourceError(
+            f"the run needs about {_gb(needed.disk_bytes)} of disk, {_gb(free)} are free under {folder}",
+            "free some space, or choose another --out",
+        )
+    total, _ = memory_bytes()
+    if total and needed.memory_bytes > total:
+        raise ResourceError(
+            f"the run needs about {_gb(needed.memory_bytes)} of memory, the machine has {_gb(total)}",
+            "lower preprocess.size or a batch_size, or raise its accumulate",
+        )
+
+
+def planned_images(job: Job, images: int) -> int:
+    """Images that the plan asks for, as far as that is known before the cohort is."""
+    plan = job.recipe.plan
+    if plan.kind == "match":
+        return plan.total
+    if plan.kind == "counts":
+        return sum(plan.counts.values())
+    return images  # topping up depends on the labels: at most about as many again
+
+
+def _source_size(job: Job, refs: Refs) -> tuple[int, float]:
+    """Images and bytes of the source, without reading any."""
+    if "ingest" in refs:
+        record = job.base.records()["ingest"]
+        return int(record.facts.get("images", 0)), float(_tree_size(Path(refs["ingest"].path))[1])
+    simulate = job.recipe.cohort.simulate
+    if simulate is not None:
+        images = round(simulate.patients * IMAGES_PER_PATIENT)
+        return images, images * float(simulate.size**simulate.spatial_dims) * 2
+    assert job.recipe.cohort.source is not None  # noqa: S101 - the recipe has one or the other
+    return _tree_size(job.recipe.cohort.source)
+
+
+def _tree_size(path: Path) -> tuple[int, float]:
+    if path.is_file():
+        return 1, float(path.stat().st_size)
+    count, size = 0, 0.0
+    for folder, _, names in os.walk(path):
+        for name in names:
+            count += 1
+            try:
+                size += os.stat(os.path.join(folder, name)).st_size  # noqa: PTH116, PTH118 - a Path per file is slow
+            except OSError:
+                continue
+    return count, size
+
+
+def _gb(size: float) -> str:
+    return f"{max(size / BYTES_PER_GB, 0.1):.1f} GB"

@@ -1,0 +1,21 @@
+"""What of a generator an assessment may call."""
+
+from __future__ import annotations
+
+from medphantom.generators.attacks import membership_scores
+from medphantom.generators.bundle import GeneratorBundle
+from medphantom.generators.edits import edited
+from medphantom.generators.generate import reconstruct
+from medphantom.quality.data.material import Probes
+
+
+def probes_of(bundle: GeneratorBundle) -> Probes:
+    """The probes of a bundle."""
+    privacy = bundle.facts.privacy
+    guarantee = None if privacy.conditions else privacy.guarantee  # what nobody could check excuses no attack
+    return Probes(
+        reconstruct=lambda images: reconstruct(bundle, images),
+        edit=lambda images: edited(bundle, images),
+        attack=lambda cohort, rows: membership_scores(bundle, cohort, rows),
+        bound=None if guarantee is None else guarantee.attack_auroc,
+    )

@@ -1,0 +1,59 @@
+"""Does an assessment judge what it says: the images of this generator, against the patients whom it learned from?"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from medphantom.core.errors import InputError
+from medphantom.cohorts.store import Cohort
+
+if TYPE_CHECKING:
+    from medphantom.generators.bundle import GeneratorBundle
+    from medphantom.quality.results.quality_report import QualityReport
+
+
+def learned_from(bundle: GeneratorBundle, real: Cohort) -> bool:
+    """Whether a generator learned from exactly the training images of a cohort."""
+    from medphantom.generators.training_data import training_digest
+
+    return training_digest(real) == bundle.facts.training_digest
+
+
+def check_provenance(real: Cohort, synthetic: Cohort, bundle: GeneratorBundle) -> None:
+    """Refuse to judge a generator by patients whom it did not learn from, or by images of another or unknown one.
+
+    Args:
+        real: cohort whose training images are searched for copies.
+        synthetic: what was drawn; its rows name their generator.
+        bundle: the generator.
+
+    Raises:
+        InputError: they do not belong together.
+    """
+    if not learned_from(bundle, real):
+        raise InputError(
+            f"the generator did not learn from the training images of {real.path}, so that a search for copies there "
+            "says nothing about it",
+            "give the cohort that it learned from, or leave the bundle out",
+        )
+    made = synthetic.manifest["bundle_digest"]
+    others, nameless = int((made != bundle.digest).sum()), made.null_count()
+    if others:
+        raise InputError(
+            f"{others} of {len(made)} synthetic images were drawn by another generator than the bundle",
+            "give the bundle that drew them, or leave it out",
+        )
+    if nameless:
+        raise InputError(
+            f"{nameless} of {len(made)} synthetic images do not say which generator drew them, so that what the bundle "
+            "promises is not known of them",
+            "give the cohort that medphantom generate wrote, or leave the bundle out",
+        )
+
+
+def not_its_patients(report: QualityReport) -> QualityReport:
+    """The report of a generator that learned from others: that nothing was found among these screens nothing."""
+    reason = "the generator did not learn from these training images, so that a search for copies of them says little"
+    found = () if report.verdict == "screened" else report.verdict_reasons
+    verdict = "fail" if report.verdict == "fail" else "inconclusive"
+    return report.model_copy(update={"verdict": verdict, "verdict_reasons": (*found, reason)})

@@ -1,0 +1,153 @@
+"""A twin of a run: a generator that gives its patients away on purpose, so that the privacy checks show what they see.
+
+A check that finds nothing says little unless it is known to find something. The twin runs the same recipe: by heart on
+few patients for many steps, or with the same private steps and no noise. Its report answers for the checks. It is never
+shared, and what is shared never learns anything from it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from medphantom.core.errors import ArtifactError, InputError, RecipeError
+from medphantom.core.folders import kept, work_folder, write_json
+from medphantom.core.records import Frozen
+from medphantom.flows.runs.artifact import REPORT_JSON
+from medphantom.flows.runs.job import TWIN_FILE, Job, open_job, twin_path
+
+if TYPE_CHECKING:
+    from medphantom.flows.recipes.plans import PlanChoice
+    from medphantom.flows.recipes.recipe import Recipe
+    from medphantom.quality.report.write import TwinFacts
+
+Kind = Literal["by_heart", "noiseless"]
+
+PATIENTS = 60
+LOOKS = 1000
+FEWEST = 20  # patients, to ask for membership
+PURPOSE = "A twin that tests the privacy checks. Never share it, nor what it draws."
+
+
+class _Twin(Frozen):
+    format_version: Literal[1] = 1
+    kind: Kind
+
+
+def make_twin(job: Job, kind: Kind, *, patients: int = PATIENTS, looks: int = LOOKS) -> Job:
+    """The job of a twin, in a folder of its own beside the run's.
+
+    Args:
+        job: the run.
+        kind: how it gives its patients away.
+        patients: by heart: about so many are learned from.
+        looks: by heart: how often each image is looked at.
+
+    Raises:
+        RecipeError: noiseless, and the recipe asks for no noise; by heart, and the run has no cohort yet.
+        InputError: too few or too many patients.
+    """
+    if kind == "noiseless":
+        privacy = job.recipe.generator.privacy
+        if privacy is None or privacy.epsilon is None:
+            raise RecipeError(
+                f"{job.loaded.file.name}: generator.privacy asks for no noise, so there is none to leave out",
+                "make a twin that learns by heart",
+            )
+        settings = ["generator.privacy.epsilon=null"]
+    else:
+        settings = by_heart(job.recipe, *_learned(job), patients=patients, looks=looks)
+    out = twin_path(job.base.path)
+    twin = open_job(job.loaded.file, [*job.loaded.settings, *common(job.recipe), *settings], out)
+    work_folder(out)
+    write_json(out / TWIN_FILE, _Twin(kind=kind).model_dump(mode="json"))
+    return twin
+
+
+def common(recipe: Recipe) -> list[str]:
+    """Settings of every twin."""
+    return [
+        f"name={recipe.name[:70]}_twin",
+        f"generator.intended_use={json.dumps(PURPOSE)}",
+        "generator.denoiser_fit.on_memorization=flag",
+        "assess.membership.weights=true",
+        "assess.utility.enabled=false",
+    ]
+
+
+def by_heart(recipe: Recipe, learned: int, images: int, *, patients: int, looks: int) -> list[str]:
+    """Settings under which a generator learns the images of few patients by heart.
+
+    Args:
+        recipe: of the run.
+        learned: how many patients the run learns from.
+        images: how many images of theirs.
+        patients: about so many are left; the others go to ``test``.
+        looks: how often each image is looked at.
+
+    Raises:
+        InputError: fewer than :data:`FEWEST`, or more than half of the training patients.
+    """
+    if not FEWEST <= patients <= learned // 2:
+        raise InputError(
+            f"a twin cannot learn {patients} of {learned} training patients by heart",
+            f"give {FEWEST} to {learned // 2}",
+        )
+    split = recipe.cohort.options.split
+    train, images = split.train * patients / learned, math.ceil(images * patients / learned)
+    shares = {"train": train, "val": split.val, "gate": split.gate, "test": 1 - train - split.val - split.gate}
+    fit = recipe.generator.denoiser_fit
+    batch = min(fit.batch_size, images)
+    return [
+        *_drawable(recipe.plan),
+        f"cohort.options.split={json.dumps(shares)}",
+        "generator.privacy=null",
+        f"generator.denoiser_fit.batch_size={batch}",
+        f"generator.denoiser_fit.steps={max(fit.steps, math.ceil(looks * images / batch))}",
+        "generator.denoiser_fit.validate_every=0",  # else the weights from before it knew them by heart were kept
+    ]
+
+
+def _drawable(plan: PlanChoice) -> list[str]:
+    """Settings of a plan that asks for nothing that none of the few patients has."""
+    from medphantom.flows.recipes.plans import CountsPlan, MatchPlan
+
+    if isinstance(plan, MatchPlan):
+        return []
+    total = max(1, sum(plan.counts.values())) if isinstance(plan, CountsPlan) else 500
+    return [f"plan={MatchPlan(total=total, seed=plan.seed).model_dump_json()}"]
+
+
+def _learned(job: Job) -> tuple[int, int]:
+    """Training patients and images of a run."""
+    from medphantom.cohorts.store import Cohort
+
+    refs, _ = job.outlook()
+    if "ingest" not in refs:
+        raise RecipeError(f"{job.base.path} has no cohort yet", f"medphantom run {job.loaded.file} first")
+    cohort = Cohort.open(refs["ingest"].path)
+    rows = cohort.rows("train")
+    return len(set(cohort.patients(rows))), len(rows)
+
+
+def twin_facts(run: Path) -> TwinFacts | None:
+    """What the report of a run says of its twin; ``None``: there is no finished one."""
+    from medphantom.quality.report.write import PublishedReport, TwinAttack, TwinFacts
+
+    folder = twin_path(run)
+    if not (folder / TWIN_FILE).is_file() or not (folder / REPORT_JSON).is_file():
+        return None
+    facts = kept(_Twin, folder / TWIN_FILE)
+    if facts is None:
+        raise ArtifactError(f"{folder / TWIN_FILE} was damaged", "make the twin again")
+    quality = PublishedReport.load(folder / REPORT_JSON).quality
+    results: tuple[Any, ...] = () if quality.membership is None else quality.membership.results
+    return TwinFacts(
+        kind=facts.kind,
+        training_images=quality.real_counts.get("train", 0),
+        verdict=quality.verdict,
+        reasons=quality.verdict_reasons,
+        attacks=tuple(TwinAttack(attack=one.attack, auroc=one.auroc, flagged=one.flagged) for one in results),
+    )

@@ -1,0 +1,327 @@
+"""Simulated patients as a folder of files, as an archive or a public data set would hand them over."""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import json
+import multiprocessing
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from PIL import Image
+from pydantic import Field, ValidationError, field_validator
+
+from medphantom.core.errors import InputError, ResourceError
+from medphantom.core.folders import publishing, write_json
+from medphantom.core.progress import Progress
+from medphantom.core.randomness import stream
+from medphantom.core.records import Array, Frozen
+from medphantom.phantoms.dicom import ct_series, radiograph, slice_origin, spacing_3d, uid
+from medphantom.phantoms.factors import (
+    FINDINGS,
+    ImageFactors,
+    SimulatedPatient,
+    continuous_factors,
+    factor_column,
+    factor_value,
+)
+from medphantom.phantoms.identities import identity_of
+from medphantom.phantoms.narrative import report_of
+from medphantom.phantoms.population import Population, draw_patient
+from medphantom.phantoms.render import DEFAULT_SIZE, MASK_VALUES, label_map, render
+
+NO_FINDING = "No Finding"
+TABLE = "metadata.csv"
+TRUTH = "factors.jsonl"
+OPTIONS = "phantom.json"
+COLUMNS = (
+    "image", "patient_id", "study", "uid", "age", "sex", "view", "findings", "site", "report", "mask",
+)  # fmt: skip
+MAY_BE_MISSING = ("age", "sex", "view", "findings", "report")
+
+Format = Literal["dicom", "png", "nifti"]
+
+
+class PhantomOptions(Frozen):
+    """What :func:`write_phantoms` writes.
+
+    Attributes:
+        patients: how many.
+        format: ``dicom``, ``png`` (radiographs only) or ``nifti`` (volumes only).
+        spatial_dims: 2 or 3.
+        seed: seed of the simulation.
+        size: side in pixels; see :func:`medphantom.phantoms.render.shape_of`.
+        masks: write organ and finding masks too.
+        bit_depth: of PNG files; DICOM has that of the site.
+        missing: share of cells in the table that are left empty: not stated, which is not absent.
+        factors: continuous factors as further columns of the table, dotted: ``anatomy.adiposity``,
+            ``pose.inspiration``, ``cardiomegaly.severity``; a recipe reads them as attributes (``adiposity``,
+            ``inspiration``, ``cardiomegaly_severity``).
+        population: how patients are drawn.
+    """
+
+    patients: Annotated[int, Field(ge=1)]
+    format: Format = "dicom"
+    spatial_dims: Literal[2, 3] = 2
+    seed: int = 0
+    size: Annotated[int, Field(ge=32, le=4096)] = 256
+    masks: bool = False
+    bit_depth: Literal[8, 16] = 8
+    missing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    factors: tuple[str, ...] = ()
+    population: Population = Population()
+
+    @field_validator("factors")
+    @classmethod
+    def _factors_are_numbers(cls, factors: tuple[str, ...]) -> tuple[str, ...]:
+        known = continuous_factors()
+        for name in factors:
+            if name not in known:
+                close = difflib.get_close_matches(name, known, n=1)
+                hint = f"did you mean {close[0]!r}?" if close else "e.g. anatomy.adiposity"
+                raise ValueError(f"{name!r} is no continuous factor; {hint}")
+        if len(set(factors)) != len(factors):
+            raise ValueError("factors must differ")
+        return factors
+
+    @property
+    def factor_columns(self) -> tuple[str, ...]:
+        """Names of the columns of ``factors``."""
+        return tuple(factor_column(name) for name in self.factors)
+
+
+@dataclass(frozen=True)
+class PhantomSummary:
+    """What was written.
+
+    Attributes:
+        folder: where.
+        total_patients: patients.
+        total_images: radiographs or volumes.
+        total_files: image files (a CT volume is one file per slice).
+        present: images that show each finding.
+    """
+
+    folder: Path
+    total_patients: int
+    total_images: int
+    total_files: int
+    present: dict[str, int]
+
+
+@dataclass(frozen=True)
+class _Written:
+    """Table row and truth of one image."""
+
+    row: dict[str, str]
+    truth: dict[str, Any]
+    total_files: int
+
+
+def write_phantoms(
+    out: str | Path,
+    patients: int,
+    *,
+    format: Format = "dicom",  # noqa: A002 - the command line's own word
+    spatial_dims: Literal[2, 3] | None = None,
+    seed: int = 0,
+    size: int | None = None,
+    masks: bool = False,
+    bit_depth: Literal[8, 16] = 8,
+    missing: float = 0.0,
+    factors: Sequence[str] = (),
+    population: Population | None = None,
+    workers: int = 1,
+    progress: Progress | None = None,
+) -> PhantomSummary:
+    """Simulate patients and write their images with a table, the truth and, if wanted, masks; whole or not at all.
+
+    Writes ``metadata.csv`` (one row per image: image, patient_id, study, uid, age, sex, view, findings joined by ``|``
+    or "No Finding", site, report, mask), ``factors.jsonl`` (all factors of every image), ``phantom.json`` (the options)
+    and the images: ``dicom/<archive folders>/*.dcm``, ``images/*.png`` or ``images/*.nii.gz``; masks go to ``masks/``,
+    or to ``labels/`` under the image's own name for NIfTI. The bytes do not depend on ``workers``.
+
+    Args:
+        out: folder to make; it must not exist or be empty.
+        patients: how many patients; most have one image, some up to four.
+        format: ``dicom``, ``png`` (2-D) or ``nifti`` (3-D).
+        spatial_dims: 2 or 3; by default 3 for NIfTI, else 2.
+        seed: seed of the simulation.
+        size: side in pixels, by default 256 (2-D) or 64 (3-D, with 48 slices).
+        masks: write organ and finding masks.
+        bit_depth: of PNG files.
+        missing: share of empty cells in the table.
+        factors: continuous factors as further columns, see :class:`PhantomOptions`.
+        population: how patients are drawn.
+        workers: processes; more than one needs an importable main module.
+        progress: called with images done, per patient.
+
+    Raises:
+        InputError: an option out of bounds, a format that cannot hold the dimensions, or ``out`` in use.
+        ResourceError: the disk is full or cannot be written.
+    """
+    dims = spatial_dims or (3 if format == "nifti" else 2)
+    if (format, dims) in {("png", 3), ("nifti", 2)}:
+        raise InputError(f"format {format} does not hold {dims}-D images", "use png for 2-D, nifti for 3-D, or dicom")
+    try:
+        options = PhantomOptions(
+            patients=patients, format=format, spatial_dims=dims, seed=seed, size=size or DEFAULT_SIZE[dims],
+            masks=masks, bit_depth=bit_depth, missing=missing, factors=tuple(factors),
+            population=population or Population(),
+        )  # fmt: skip
+    except ValidationError as error:
+        problem = error.errors()[0]
+        field = ".".join(str(part) for part in problem["loc"])
+        raise InputError(f"phantom option {field} cannot be {problem['input']!r}", problem["msg"]) from None
+    folder = Path(out)
+    with publishing(folder, shared=True) as partial:  # nobody is behind these images
+        written: list[_Written] = []
+        for done, images in enumerate(_patients_written(partial, options, workers), start=1):
+            written += images
+            if progress is not None:
+                progress(done, patients, "simulating patients")
+        _write_tables(partial, options, written)
+    return PhantomSummary(
+        folder=folder,
+        total_patients=patients,
+        total_images=len(written),
+        total_files=sum(image.total_files for image in written),
+        present={name: sum(image.truth["labels"][name] for image in written) for name in FINDINGS},
+    )
+
+
+def _patients_written(folder: Path, options: PhantomOptions, workers: int) -> Iterator[list[_Written]]:
+    """Write every patient, in order of their numbers, over as many processes as wanted."""
+    jobs = [(folder, options, number) for number in range(options.patients)]
+    if workers <= 1 or options.patients < 4:
+        yield from map(_write_patient, jobs)
+        return
+    context = multiprocessing.get_context("spawn")  # a forked child of a process with threads can hang
+    try:
+        executor = ProcessPoolExecutor(workers, mp_context=context)
+    except OSError:  # its locks lie in shared memory, which is full: nobody's files are read here, so it goes without
+        yield from map(_write_patient, jobs)
+        return
+    try:
+        with executor as pool:
+            yield from pool.map(_write_patient, jobs, chunksize=8)
+    except BrokenProcessPool:
+        raise ResourceError(
+            "worker processes cannot start or died", "call from under `if __name__ == '__main__':`, or use workers=1"
+        ) from None
+
+
+def _write_patient(job: tuple[Path, PhantomOptions, int]) -> list[_Written]:
+    folder, options, number = job
+    patient = draw_patient(number, options.seed, options.spatial_dims, options.population)
+    return [_write_image(folder, options, patient, image) for image in patient.images]
+
+
+def _write_image(folder: Path, options: PhantomOptions, patient: SimulatedPatient, image: ImageFactors) -> _Written:
+    pixels = render(image, options.size)
+    stem = f"p{patient.number:05d}_{image.image}"
+    total_files = 1
+    if options.format == "dicom":
+        relative, total_files = _write_dicom(folder, options, patient, image, pixels)
+    elif options.format == "png":
+        relative = f"images/{stem}.png"
+        _write_png(folder / relative, pixels >> 8 if options.bit_depth == 8 else pixels, options.bit_depth)
+    else:
+        relative = f"images/{stem}.nii.gz"
+        _write_nifti(folder / relative, pixels, image, options.size)
+    mask = _write_mask(folder, options, image, stem) if options.masks else ""
+    labels = image.labels
+    row = {
+        "image": relative,
+        "patient_id": identity_of(patient).patient_id,
+        "study": f"{patient.number:05d}-{image.study}",
+        "uid": uid(patient, "series" if options.spatial_dims == 3 else "image", image.image)
+        if options.format == "dicom"
+        else "",
+        "age": str(int(image.age)),
+        "sex": image.sex,
+        "view": image.pose.view if options.spatial_dims == 2 else "",
+        "findings": "|".join(name for name in FINDINGS if labels[name]) or NO_FINDING,
+        "site": image.scanner.site,
+        "report": report_of(image),
+        "mask": mask,
+        **{factor_column(name): f"{factor_value(image, name):.6g}" for name in options.factors},
+    }
+    draw = stream(options.seed, "missing cells", patient.number, image.image).random(len(MAY_BE_MISSING))
+    for name, chance in zip(MAY_BE_MISSING, draw, strict=True):
+        if chance < options.missing:
+            row[name] = ""
+    truth = {"image": relative, "labels": labels, "factors": image.model_dump(mode="json")}
+    return _Written(row, truth, total_files)
+
+
+def _write_dicom(
+    folder: Path, options: PhantomOptions, patient: SimulatedPatient, image: ImageFactors, pixels: Array
+) -> tuple[str, int]:
+    """Write the objects of one image; returns its path (a radiograph) or folder (a series), and the number of files."""
+    place = f"dicom/{identity_of(patient).folder_name}/ST{image.study + 1:03d}/SE{image.image + 1:03d}"
+    (folder / place).mkdir(parents=True)
+    if options.spatial_dims == 2:
+        relative = f"{place}/IM000001.dcm"
+        modality = options.population.site(patient.site).modality
+        _save_dicom(radiograph(patient, image, pixels, modality), folder / relative)
+        return relative, 1
+    shuffled = stream(patient.seed, "file order", patient.number, image.image).permutation(len(pixels))
+    for name, dataset in zip(shuffled, ct_series(patient, image, pixels, options.size), strict=True):
+        _save_dicom(dataset, folder / place / f"IM{name + 1:06d}.dcm")
+    return place, len(pixels)
+
+
+def _save_dicom(dataset: Any, path: Path) -> None:
+    dataset.save_as(path, enforce_file_format=True)
+
+
+def _write_png(path: Path, pixels: Array, bit_depth: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels.astype(np.uint8 if bit_depth == 8 else np.uint16)).save(path, compress_level=4)
+
+
+def _write_nifti(path: Path, volume: Array, image: ImageFactors, size: int) -> None:
+    import nibabel
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _, across_h, across_w = spacing = spacing_3d(image, size)
+    x, y, z = slice_origin(volume.shape, spacing, 0)
+    affine = np.diag([-across_w, -across_h, spacing[0], 1.0])  # voxel (i, j, k) = (W, H, D); NIfTI is RAS, DICOM LPS
+    affine[:3, 3] = -x, -y, z
+    picture = nibabel.Nifti1Image(np.ascontiguousarray(volume.transpose(2, 1, 0)), affine)
+    picture.header.set_xyzt_units("mm")
+    nibabel.save(picture, path)
+
+
+def _write_mask(folder: Path, options: PhantomOptions, image: ImageFactors, stem: str) -> str:
+    labels = label_map(image, options.size)
+    if options.spatial_dims == 2:
+        relative = f"masks/{stem}.png"
+        _write_png(folder / relative, labels, 8)
+    else:
+        relative = f"{'labels' if options.format == 'nifti' else 'masks'}/{stem}.nii.gz"
+        _write_nifti(folder / relative, labels, image, options.size)
+    return relative
+
+
+def _write_tables(folder: Path, options: PhantomOptions, written: list[_Written]) -> None:
+    unused = {"mask"} if not options.masks else set()
+    unused |= {"uid"} if options.format != "dicom" else set()
+    unused |= {"view"} if options.spatial_dims == 3 else set()
+    columns = [name for name in COLUMNS if name not in unused] + list(options.factor_columns)
+    with (folder / TABLE).open("w", encoding="utf-8", newline="") as stream_out:
+        table = csv.DictWriter(stream_out, columns, extrasaction="ignore", lineterminator="\n")
+        table.writeheader()
+        table.writerows(image.row for image in written)
+    with (folder / TRUTH).open("w", encoding="utf-8") as stream_out:
+        stream_out.writelines(json.dumps(image.truth, sort_keys=True) + "\n" for image in written)
+    if options.masks:
+        write_json(folder / "mask_values.json", {str(value): name for value, name in MASK_VALUES.items()})
+    write_json(folder / OPTIONS, options.model_dump(mode="json"))

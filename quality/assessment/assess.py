@@ -1,0 +1,360 @@
+"""The assessment: every score of a synthetic cohort, part by part, resumable, the same for the same seed.
+
+``work`` keeps one JSON file per finished part, named by the digest of all that it depends on, and the checkpoints of
+every small classifier. What is there is not computed again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from medphantom.cohorts.preprocess import Preprocess
+from medphantom.cohorts.records import SPLITS
+from medphantom.cohorts.scale import own_reading
+from medphantom.cohorts.store import Cohort
+from medphantom.core.folders import json_digest, kept, work_folder, write_json
+from medphantom.core.progress import Progress
+from medphantom.core.records import Frozen
+from medphantom.quality.assessment.cautions import cautions
+from medphantom.quality.assessment.condition_part import attribute_part, text_part
+from medphantom.quality.assessment.parts import (
+    Context,
+    CopyScores,
+    Estimates,
+    LabelScores,
+    copy_part,
+    diversity_part,
+    label_part,
+    mask_part,
+)
+from medphantom.quality.assessment.privacy_part import MembershipScores, membership_part
+from medphantom.quality.config import AssessConfig, MembershipConfig
+from medphantom.quality.data.material import Material, Probes
+from medphantom.quality.fidelity.scores import ImageSets, RunScores, Shown, estimates_of, score_run
+from medphantom.quality.networks.features import NetworkRun, check_names, cross_fitted, simulated
+from medphantom.quality.networks.fixed_networks import encoder, filter_bank, radiomics, volume_filters
+from medphantom.quality.networks.radiomics import LEAST_REFERENCE
+from medphantom.quality.privacy.gate import JUDGE_VERSION
+from medphantom.quality.privacy.membership import SMALLEST
+from medphantom.quality.results.quality_report import CopySummary, MembershipSummary, QualityReport, Verdict
+from medphantom.quality.stats.estimate import Estimate
+
+__all__ = ["AssessConfig", "assess"]
+
+TRAINED = ("cross_fitted", "simulated")
+WEIGHTS = {
+    "cross_fitted": 8,
+    "simulated": 6,
+    "filters": 1,
+    "diversity": 1,
+    "labels": 12,
+    "masks": 6,
+    "copies": 5,
+    "membership": 1,
+    "attributes": 3,
+    "texts": 1,
+}  # shares of the time
+NO_SEARCH = ("the copy search needs training images of two patients, and gate images",)
+
+Part = TypeVar("Part", bound=Frozen)
+
+
+def assess(
+    real: Cohort,
+    synthetic: Cohort,
+    preprocess: Preprocess,
+    config: AssessConfig,
+    *,
+    work: Path,
+    probes: Probes | None = None,
+    progress: Progress | None = None,
+) -> QualityReport:
+    """Score a synthetic cohort against the real one that it stands for; anyone's images will do.
+
+    Args:
+        real: real cohort with splits; ``test`` scores, ``gate`` is the yardstick of the copy search.
+        synthetic: its labels are what each image was asked to show.
+        preprocess: what networks see.
+        config: how to score.
+        work: private folder for finished parts and checkpoints; it is made, and may be removed afterwards.
+        probes: what of the generator may be called; without it distances have no ceiling, and the copy search stays
+            inconclusive.
+        progress: told about it in thousandths of the whole.
+
+    Raises:
+        InputError: the cohorts cannot be compared, or a feature network cannot be had.
+        UnsupportedClaim: a feature network that was asked for has nothing to learn from.
+    """
+    material = Material(real, synthetic, preprocess, probes or Probes(), config.synthetic_range)
+    material.check()
+    return _Assessment(material, config, work, progress).report()
+
+
+def screen_copies(
+    real: Cohort,
+    synthetic: Cohort,
+    preprocess: Preprocess,
+    config: AssessConfig,
+    *,
+    work: Path,
+    probes: Probes | None = None,
+    progress: Progress | None = None,
+) -> CopySummary | None:
+    """The copy search alone, features by the fixed filter bank: nothing is trained.
+
+    Args:
+        real: real cohort; ``gate`` is the yardstick.
+        synthetic: images to search for copies of ``train``.
+        preprocess: what is compared.
+        config: its ``copies`` and ``seed`` count.
+        work: private folder.
+        probes: as of :func:`assess`.
+        progress: told about it.
+
+    Returns:
+        What it found; ``None`` where ``train`` holds fewer than two patients, or ``gate`` none.
+
+    Raises:
+        InputError: the cohorts cannot be compared.
+    """
+    material = Material(real, synthetic, preprocess, probes or Probes(), config.synthetic_range)
+    material.check()
+    context = Context(material, config, work, progress or (lambda *_: None))
+    bank = filter_bank(len(material.rows["test"]), config.classifier.device).folds[0].network
+    return copy_part(context, bank).summary
+
+
+class _Assessment:
+    """One call of :func:`assess`."""
+
+    def __init__(self, material: Material, config: AssessConfig, work: Path, progress: Progress | None) -> None:
+        self.material, self.config, self.progress = material, config, progress
+        self.parts = work / "parts"
+        self.context = Context(material, config, work / "classifiers", self.tell)
+        trained = "simulated" if material.targets.source == "none" else "cross_fitted"
+        scaled = ("radiomics",) if len(material.rows["train"]) >= LEAST_REFERENCE else ()
+        whole = ("volume_filters",) if material.real.schema.spatial_dims == 3 else ()
+        self.names = config.networks or (trained, "filters", *whole, *scaled)
+        check_names(self.names)
+        self.seeds = {name: range(config.network_seeds) if name in TRAINED else range(1) for name in self.names}
+        self.runs: dict[tuple[str, int], NetworkRun] = {}
+        self.total_weight = sum(WEIGHTS.get(name, 2) * len(self.seeds[name]) for name in self.names)
+        parts = [
+            "diversity",
+            "labels",
+            "copies",
+            "membership",
+            "attributes",
+            "texts",
+            *(["masks"] if material.mask_values else []),
+        ]
+        self.total_weight += sum(WEIGHTS[name] for name in parts)
+        self.done_weight = self.weight = 0
+
+    def report(self) -> QualityReport:
+        """All parts, then the report."""
+        config, material = self.config, self.material
+        scored = [[self.fidelity(name, number) for number in self.seeds[name]] for name in self.names]
+        trainer = config.classifier.model_dump(mode="json")
+        diverse = self.part("diversity", config.diversity_pairs, Estimates, lambda: diversity_part(self.context))
+        labels = self.part(
+            "labels", [trainer, config.utility.model_dump()], LabelScores, lambda: label_part(self.context)
+        )
+        masks = Estimates(estimates=())
+        if material.mask_values:
+            masks = self.part("masks", config.segmenter.model_dump(), Estimates, lambda: mask_part(self.context))
+        more = self.conditions()
+        by = self.names[0]
+        copies = self.part(
+            "copies",
+            [JUDGE_VERSION, config.copies.model_dump(), by, trainer if by in TRAINED else None],
+            CopyScores,
+            lambda: copy_part(self.context, self.run(by, 0).folds[0].network),
+        )
+        attacked = self.part(
+            "membership", config.membership.model_dump(), MembershipScores, lambda: membership_part(self.context)
+        )
+        known = material.real.schema.patients == "known"
+        summary = copies.summary
+        verdict, verdict_reasons = _verdict(summary, attacked.summary, config)
+        return QualityReport(
+            real_digest=material.real.digest,
+            synthetic_digest=material.synthetic.digest,
+            config_digest=json_digest([material.preprocess.model_dump(mode="json"), config.model_dump(mode="json")]),
+            seed=config.seed,
+            readings={"real": own_reading(material.real, material.preprocess), "synthetic": material.reading},
+            real_counts={split: len(material.rows[split]) for split in SPLITS},
+            real_patients={split: len(set(material.patients[split])) for split in SPLITS} if known else {},
+            synthetic_count=len(material.synthetic),
+            verdict=verdict,
+            verdict_reasons=verdict_reasons,
+            estimates=(
+                *(e for runs in scored for e in estimates_of(runs, per_seed=False)),
+                *diverse.estimates,
+                *masks.estimates,
+                *labels.conditions,
+                *more,
+            ),
+            details=tuple(_details(scored)),
+            networks=tuple(run.facts for runs in scored for run in runs),
+            agreement=labels.agreement,
+            copies=summary,
+            nearest=copies.nearest,
+            membership=attacked.summary,
+            utility=labels.utility,
+            warnings=tuple(cautions(material, [run.facts for runs in scored for run in runs])),
+        )
+
+    def conditions(self) -> tuple[Estimate, ...]:
+        """Numbers and texts that were asked for."""
+        config = self.config
+        trainer = config.classifier.model_dump(mode="json")
+        read = self.part("attributes", trainer, Estimates, lambda: attribute_part(self.context))
+        likened = self.part("texts", config.text_encoder, Estimates, lambda: text_part(self.context))
+        return (*read.estimates, *likened.estimates)
+
+    # ---- parts ----
+
+    def part(
+        self, name: str, settings: object, kind: type[Part], make: Callable[[], Part], weight: int | None = None
+    ) -> Part:
+        """A finished part from ``work``, or made now and kept there."""
+        self.weight = WEIGHTS.get(name, 2) if weight is None else weight
+        key = json_digest([self.material.fingerprint, self.config.seed, name, settings])
+        path = self.parts / f"{name}-{key[:16]}.json"
+        found = kept(kind, path)
+        if found is None:
+            self.tell(0, 1, name.replace("_", " "))
+            found = make()
+            work_folder(path.parent)
+            write_json(path, found.model_dump(mode="json"))
+        self.done_weight += self.weight
+        self.weight = 0
+        self.tell(0, 1, name.replace("_", " "))
+        return found
+
+    def tell(self, done: int, total: int, what: str = "") -> None:
+        """Progress of the current part as progress of the whole."""
+        if self.progress is not None:
+            share = self.weight * done / total if total else 0
+            self.progress(int(1000 * (self.done_weight + share) / self.total_weight), 1000, what)
+
+    def run(self, name: str, number: int) -> NetworkRun:
+        """A feature network, made when it is first needed."""
+        if (name, number) not in self.runs:
+            self.runs[name, number] = self.make_run(name, self.config.seed + number)
+        return self.runs[name, number]
+
+    def make_run(self, name: str, seed: int) -> NetworkRun:
+        material, config = self.material, self.config
+        total_test, total_synthetic = len(material.rows["test"]), len(material.synthetic)
+        work = self.context.work
+        if name == "cross_fitted":
+            return cross_fitted(
+                material.images, material.patients, material.targets, total_synthetic=total_synthetic,
+                seed=seed, config=config.classifier, work=work, progress=self.tell,
+            )  # fmt: skip
+        if name == "simulated":
+            return simulated(
+                material.preprocess, total_test, total_synthetic=total_synthetic,
+                seed=seed, config=config.classifier, work=work, progress=self.tell,
+            )  # fmt: skip
+        if name == "filters":
+            return filter_bank(total_test, config.classifier.device)
+        if name == "volume_filters":
+            return volume_filters(total_test, material.real.schema.spatial_dims, config.classifier.device)
+        if name == "radiomics":
+            return radiomics(material.images["train"], total_test)
+        return encoder(name, total_test, config.classifier.device)
+
+    def fidelity(self, name: str, number: int) -> RunScores:
+        """Distances and manifold scores of one network and seed."""
+        material, config = self.material, self.config
+
+        def make() -> RunScores:
+            images = ImageSets(
+                test=material.images["test"],
+                synthetic=material.synthetic_images,
+                reconstruction=material.test_reconstruction,
+                patients=material.patients["test"],
+                test_class=material.targets.classes("test") if material.asked_class is not None else None,
+                synthetic_class=material.asked_class,
+                shown=self.shown(),
+            )
+            rng = self.context.rng("halves", name, number)
+            return score_run(self.run(name, number), images, draws=config.draws, rng=rng, work=self.parts)
+
+        settings = {"network": name, "number": number, "draws": config.draws}
+        settings |= {"classifier": config.classifier.model_dump()} if name in TRAINED else {}
+        return self.part("fidelity", settings, RunScores, make, WEIGHTS.get(name, 2))
+
+    def shown(self) -> tuple[Shown, ...]:
+        """The labels that synthetic images were asked to show, with the images of either side."""
+        material = self.material
+        if material.targets.source != "labels":
+            return ()
+        sides = (material.targets.values["test"], material.asked)
+        columns = [tuple(side[:, place] == 1 for side in sides) for place in range(len(material.targets.names))]
+        return tuple(
+            Shown(name, test, synthetic)
+            for name, (test, synthetic) in zip(material.targets.names, columns, strict=True)
+            if test.any() and synthetic.any()
+        )
+
+
+def _verdict(
+    copies: CopySummary | None, attacked: MembershipSummary | None, config: AssessConfig
+) -> tuple[Verdict, tuple[str, ...]]:
+    """The empirical verdict: what was found outweighs what was not, and what was not looked for screens nothing."""
+    against = () if attacked is None else attacked.reasons
+    gaps = tuple(_not_attacked(attacked, config))
+    if copies is None:
+        return ("fail", (*against, *NO_SEARCH)) if against else ("inconclusive", (*NO_SEARCH, *gaps))
+    found = copies.reasons if copies.verdict != "screened" else ()
+    if against or copies.verdict == "fail":
+        return "fail", (*found, *against)
+    if found or gaps:
+        return "inconclusive", (*found, *gaps)
+    return "screened", (*copies.reasons, *_attacked_by(attacked))
+
+
+def _attacked_by(attacked: MembershipSummary | None) -> Iterator[str]:
+    """What the attacks through the images reached."""
+    for result in () if attacked is None else attacked.results:
+        interval = result.auroc.interval
+        if result.target == "images" and interval is not None:
+            yield (
+                f"by {result.attack} training patients are told from others with AUROC {result.auroc.value:.2f} "
+                f"[{interval[0]:.2f}, {interval[1]:.2f}]; an interval above {result.limit:.2f} would fail the set"
+            )
+
+
+def _not_attacked(attacked: MembershipSummary | None, config: AssessConfig) -> Iterator[str]:
+    """Why the attacks on membership say too little to screen a set."""
+    usual = MembershipConfig()
+    if attacked is None:
+        yield (
+            f"membership could not be tested: fewer than {SMALLEST} training patients, or others"
+            if config.membership.enabled
+            else "membership was not tested (assess.membership.enabled is false)"
+        )
+        return
+    if config.membership.images < usual.images:
+        yield f"assess.membership.images {config.membership.images} is less than the {usual.images} that screen a set"
+    for result in attacked.results:
+        interval = result.auroc.interval
+        tolerated = result.limited_by == "recipe" and interval is not None and interval[0] > usual.limit
+        if result.target == "images" and tolerated and not result.flagged:
+            yield (
+                f"by {result.attack} training patients are told from others, which the recipe tolerates up to "
+                f"{result.limit:g}: that screens no set"
+            )
+
+
+def _details(scored: Sequence[Sequence[RunScores]]) -> Iterator[Estimate]:
+    """Scores per seed, of networks with several."""
+    for runs in scored:
+        for run in runs if len(runs) > 1 else ():
+            yield from estimates_of([run], per_seed=True)

@@ -1,0 +1,105 @@
+"""The parts of an assessment that ask for more than labels: numbers that were asked for, and texts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from medphantom.cohorts.records import AttributeSpec
+from medphantom.cohorts.store import Cohort
+from medphantom.core.errors import UnsupportedClaim
+from medphantom.core.progress import stage
+from medphantom.core.randomness import derive_seed
+from medphantom.core.records import Array
+from medphantom.quality.assessment.parts import NUM_FEATURES, Context, Estimates
+from medphantom.quality.conditions.fidelity import Likeness, ReadValues, attribute_errors, text_likeness
+from medphantom.quality.data.texts import texts_of
+from medphantom.quality.networks.encoders import load_text_image_encoder
+from medphantom.quality.networks.regressor import fit_regressor
+from medphantom.quality.stats.estimate import Estimate
+
+
+def attribute_part(context: Context) -> Estimates:
+    """How far images are from the numbers that they were asked for; nothing where none were."""
+    material = context.material
+    known = {spec.name for spec in material.synthetic.schema.attributes if spec.kind == "continuous"}
+    asked = [
+        spec
+        for spec in material.real.schema.attributes
+        if spec.name in known and _stated(material.synthetic, spec.name)
+    ]
+    found: list[Estimate] = []
+    for place, spec in enumerate(asked):
+        found += _attribute(context, spec, place, len(asked))
+    return Estimates(estimates=tuple(found))
+
+
+def _stated(cohort: Cohort, name: str) -> bool:
+    return any(value is not None for value in cohort.attribute(name))
+
+
+def _attribute(context: Context, spec: AttributeSpec, place: int, total: int) -> list[Estimate]:
+    material, config = context.material, context.config.classifier
+    real = {split: _numbers(material.real, spec.name, material.rows[split]) for split in ("train", "test")}
+    try:
+        reader = fit_regressor(
+            material.images["train"],
+            real["train"][:, None],
+            num_features=NUM_FEATURES,
+            config=config,
+            seed=derive_seed(context.config.seed, "attribute", spec.name),
+            work=context.work,
+            name=f"regressor of {spec.name}",
+            progress=stage(context.progress, place, total),
+        )
+    except UnsupportedClaim:
+        return []
+    synthetic = _numbers(material.synthetic, spec.name, range(len(material.synthetic)))
+    sides = []
+    for wanted, images, patients in (
+        (synthetic, material.synthetic_images, np.arange(len(synthetic)).astype(str)),
+        (real["test"], material.images["test"], np.asarray(material.patients["test"])),
+    ):
+        rows = np.flatnonzero(~np.isnan(wanted))
+        read = reader.read(images[rows], config.device)[:, 0] if len(rows) else np.zeros(0)
+        sides.append(ReadValues(wanted[rows], read, patients[rows]))
+    return list(attribute_errors(spec.name, spec.unit, asked=sides[0], real=sides[1]))
+
+
+def _numbers(cohort: Cohort, name: str, rows: Sequence[int]) -> Array:
+    return np.array([np.nan if value is None else float(value) for value in cohort.attribute(name, rows)])
+
+
+def text_part(context: Context) -> Estimates:
+    """Are images like their texts, by the pair of encoders that was named; nothing without texts on both sides."""
+    material, source = context.material, context.config.text_encoder
+    if source is None or not (material.real.schema.has_text and material.synthetic.schema.has_text):
+        return Estimates(estimates=())
+    encoder, name, digest = load_text_image_encoder(source)
+    sides = []
+    for cohort, rows, images, patients in (
+        (material.synthetic, list(range(len(material.synthetic))), material.synthetic_images, None),
+        (material.real, material.rows["test"], material.images["test"], material.patients["test"]),
+    ):
+        texts = texts_of(cohort, rows)
+        kept = [place for place, text in enumerate(texts) if text]
+        owners = np.asarray(patients if patients is not None else [str(row) for row in rows])[kept]
+        sides.append(_likeness(encoder, images[kept], [texts[place] or "" for place in kept], owners))
+    return Estimates(estimates=tuple(text_likeness(name, digest, asked=sides[0], real=sides[1])))
+
+
+def _likeness(
+    encoder: Callable[[Array, Sequence[str]], tuple[Array, Array]], images: Array, texts: Sequence[str], patients: Array
+) -> Likeness:
+    """Likeness to the own text, and to the next text in the list that says something else."""
+    if not len(texts):
+        return Likeness(np.zeros(0), np.zeros(0), patients)
+    seen, read = encoder(images, texts)
+    others = [_next_other(texts, place) for place in range(len(texts))]
+    return Likeness((seen * read).sum(axis=1), (seen * read[others]).sum(axis=1), patients)
+
+
+def _next_other(texts: Sequence[str], place: int) -> int:
+    total = len(texts)
+    return next((k % total for k in range(place + 1, place + total) if texts[k % total] != texts[place]), place)

@@ -1,0 +1,1 @@
+"""Counterfactual pairs: did the change show, did anything else move, and what moves a classifier most."""

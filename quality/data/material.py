@@ -1,0 +1,234 @@
+"""What an assessment works on: real images by split and synthetic ones, all as the network sees them, read once."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+
+import numpy as np
+
+from medphantom.cohorts.preprocess import Preprocess, Window, network_images
+from medphantom.cohorts.records import SPLITS
+from medphantom.cohorts.scale import OPTION, Reading, reading_of
+from medphantom.cohorts.store import Cohort
+from medphantom.core.errors import InputError
+from medphantom.core.folders import pixel_digest
+from medphantom.core.records import Array
+from medphantom.quality.config import EDITED, RECONSTRUCTED
+from medphantom.quality.data.masked import Masked
+from medphantom.quality.data.targets import Targets, present_class, targets_of
+
+Reconstruct = Callable[[Array], Array]
+Attack = Callable[[Cohort, Sequence[int]], dict[str, Array]]
+
+
+@dataclass(frozen=True)
+class Probes:
+    """What of a generator an assessment may call.
+
+    Attributes:
+        reconstruct: images ``(N, C, *size)`` in -1…1 through its autoencoder and back: the ceiling of the distances,
+            and copies to be planted; without it the copy search stays inconclusive.
+        edit: the same with light edits: copies of another kind.
+        attack: real rows to membership scores ``(n,)`` by the name of the attack, the higher the more like a row that
+            it learned from.
+        bound: AUROC that no membership attack exceeds, where the generator has a formal guarantee.
+    """
+
+    reconstruct: Reconstruct | None = None
+    edit: Reconstruct | None = None
+    attack: Attack | None = None
+    bound: float | None = None
+
+
+@dataclass(frozen=True)
+class Material:
+    """Images, patients and labels of both cohorts.
+
+    Everything is put on one grid of grey values (that in which generated images are stored), so that rounding alone
+    never tells real from synthetic images.
+
+    Attributes:
+        real: the real cohort.
+        synthetic: the synthetic one.
+        preprocess: what networks see.
+        probes: what of the generator may be called.
+        stated_range: source values that the ends of the synthetic images' number format stand for, where that was said.
+        called: what the synthetic images are in a message.
+        remedy: what to do where they are not on one scale with the real ones.
+    """
+
+    real: Cohort
+    synthetic: Cohort
+    preprocess: Preprocess
+    probes: Probes = Probes()
+    stated_range: tuple[float, float] | None = None
+    called: str = "synthetic images"
+    remedy: str = OPTION
+
+    def check(self) -> None:
+        """Refuse what cannot be compared.
+
+        Raises:
+            InputError: no test or synthetic images, counterfactuals, cohorts of different dimensions, or values that
+                cannot be brought to one scale.
+        """
+        if self.synthetic.schema.kind == "counterfactual":
+            raise InputError(
+                f"{self.synthetic.path} holds edits of real patients' images, which cannot be scored as synthetic ones",
+                "give a cohort from medphantom generate, or score them as counterfactuals",
+            )
+        if not len(self.synthetic):
+            raise InputError("the synthetic cohort holds no images", "generate some first")
+        if not self.rows["test"]:
+            raise InputError("the real cohort has no test patients to score against", "ingest with a test split > 0")
+        dims = {self.real.schema.spatial_dims, self.synthetic.schema.spatial_dims, len(self.preprocess.size)}
+        if len(dims) > 1:
+            raise InputError(
+                f"real, synthetic and preprocess differ in spatial axes ({sorted(dims)})", "score like with like"
+            )
+        _ = self.reading
+
+    @cached_property
+    def reading(self) -> Reading:
+        """How the values of the synthetic images are read; raises InputError where they fit nothing real."""
+        return reading_of(
+            self.synthetic,
+            self.preprocess,
+            reference=self.real,
+            stated=self.stated_range,
+            called=self.called,
+            remedy=self.remedy,
+        )
+
+    @cached_property
+    def rows(self) -> dict[str, list[int]]:
+        """Row numbers of the real cohort per split."""
+        return {split: self.real.rows(split) for split in SPLITS}
+
+    @cached_property
+    def patients(self) -> dict[str, list[str]]:
+        """Patient of each of those rows."""
+        return {split: self.real.patients(rows) for split, rows in self.rows.items()}
+
+    @cached_property
+    def images(self) -> dict[str, Array]:
+        """Real images per split, float32 ``(n, C, *size)``."""
+        return {
+            split: self.on_grid(network_images(self.real, rows, self.preprocess)) for split, rows in self.rows.items()
+        }
+
+    @cached_property
+    def synthetic_images(self) -> Array:
+        """All synthetic images, float32 ``(n, C, *size)``."""
+        reading = self.reading.of(self.preprocess)
+        return self.on_grid(network_images(self.synthetic, range(len(self.synthetic)), reading))
+
+    @cached_property
+    def test_reconstruction(self) -> Array | None:
+        """The test images through the autoencoder."""
+        return self.rebuilt(self.images["test"])
+
+    @cached_property
+    def targets(self) -> Targets:
+        """What classifiers of real images learn."""
+        return targets_of(self.real, self.rows)
+
+    @cached_property
+    def asked(self) -> Array:
+        """What synthetic images were asked to show, in the order of the real labels: 1, 0, or -1 not stated."""
+        names = self.synthetic.schema.labels
+        table = self.synthetic.labels()
+        asked = np.full((len(self.synthetic), len(self.real.schema.labels)), -1, dtype=np.int8)
+        for number, label in enumerate(self.real.schema.labels):
+            if label in names:
+                asked[:, number] = table[:, names.index(label)]
+        return asked
+
+    @cached_property
+    def asked_class(self) -> Array | None:
+        """Class asked of each synthetic image, where labels exclude each other and every image was asked for one."""
+        if self.targets.source != "labels" or not self.targets.exclusive:
+            return None
+        classes = present_class(self.asked)
+        return classes if (classes >= 0).all() else None
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Digest of what is compared; of the autoencoder by what it makes of two images."""
+        digest = hashlib.sha256(f"{self.real.digest}{self.synthetic.digest}".encode())
+        digest.update(self.preprocess.model_dump_json().encode())
+        digest.update(self.reading.model_dump_json().encode())
+        if self.probes.reconstruct is not None:
+            probe = self._real_images(self.rows["test"][:2])
+            digest.update(pixel_digest(np.round(self.probes.reconstruct(probe), 3)).encode())
+        digest.update(f"{self.probes.bound}".encode())
+        return digest.hexdigest()
+
+    @cached_property
+    def mask_values(self) -> tuple[int, ...]:
+        """Integers that masks of either cohort hold, background first; of one value or none: there are no masks."""
+        real, synthetic = self.real.schema.mask_values, self.synthetic.schema.mask_values
+        return tuple(sorted({0, *real})) if real and synthetic else ()
+
+    def masked(self, cohort: Cohort, rows: Sequence[int], images_NC: Array) -> Masked:
+        """The images of some rows that have a mask, with it.
+
+        Raises:
+            InputError: a synthetic mask holds a value that no real one holds.
+        """
+        numbers, kept = [], []
+        for place, mask in enumerate(cohort.masks(list(rows))):
+            if mask is None:
+                continue
+            fitted = self.preprocess.apply_mask(mask)
+            unknown = np.setdiff1d(fitted, self.mask_values)
+            if len(unknown):
+                raise InputError(
+                    f"a mask holds the value {unknown[0]}, which no real mask holds", "score like with like"
+                )
+            numbers.append(np.searchsorted(self.mask_values, fitted).astype(np.uint8))
+            kept.append(place)
+        empty = np.zeros((0, *self.preprocess.size), dtype=np.uint8)
+        patients = cohort.patients([rows[place] for place in kept])
+        return Masked(images_NC[kept], np.stack(numbers) if numbers else empty, patients)
+
+    def rebuilt(self, images_NC: Array) -> Array | None:
+        """Images through the autoencoder; ``None`` without one.
+
+        Raises:
+            InputError: it changes their shape.
+        """
+        return None if self.probes.reconstruct is None else self._through(self.probes.reconstruct, images_NC)
+
+    def makers(self) -> dict[str, Reconstruct]:
+        """What makes copies through the generator, by the kind of copy."""
+        given = {RECONSTRUCTED: self.probes.reconstruct, EDITED: self.probes.edit}
+        return {kind: partial(self._through, maker) for kind, maker in given.items() if maker is not None}
+
+    def _through(self, maker: Reconstruct, images_NC: Array) -> Array:
+        found = np.asarray(maker(images_NC), dtype=np.float32)
+        if found.shape != images_NC.shape:
+            raise InputError(f"images of shape {images_NC.shape} came back with shape {found.shape}")
+        return self.on_grid(np.clip(found, -1, 1))
+
+    def on_grid(self, images_NC: Array) -> Array:
+        """Images rounded to the grey values that generated images are stored in."""
+        return on_stored_grid(images_NC, self.preprocess)
+
+    def _real_images(self, rows: list[int]) -> Array:
+        return self.on_grid(network_images(self.real, rows, self.preprocess))
+
+
+def on_stored_grid(images_NC: Array, preprocess: Preprocess) -> Array:
+    """Images in -1…1 rounded to the grey values that :meth:`Preprocess.undo` can store."""
+    dtype = np.dtype(preprocess.stored_dtype)
+    if dtype.kind == "f":
+        return images_NC
+    limits = np.iinfo(dtype)
+    intensity = preprocess.intensity
+    span = float(intensity.high - intensity.low) if isinstance(intensity, Window) else float(limits.max - limits.min)
+    rounded: Array = np.rint((images_NC + 1) / 2 * span) / span * 2 - 1
+    return rounded.astype(np.float32)

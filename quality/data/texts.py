@@ -1,0 +1,67 @@
+"""What texts say of findings, and the texts of a cohort."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from medphantom.cohorts.store import Cohort
+from medphantom.core.records import Array
+from medphantom.quality.data.material import Material
+
+BEFORE = re.compile(
+    r"\b(no|not|without|denies|absence of|absent|free of|clear of|negative for|ruled out|rule out|resolved)\b",
+    re.IGNORECASE,
+)
+AFTER = re.compile(r"^\W*(is|are|was|were)?\s*(not|absent|ruled out|resolved|unlikely)\b", re.IGNORECASE)
+CLAUSE = re.compile(r"[.;:\n]|\bbut\b|\bhowever\b|\balthough\b|\bexcept\b", re.IGNORECASE)
+
+
+def named_findings(text: str, labels: Sequence[str]) -> Array:
+    """What a text says of each label: 1 affirmed, 0 negated, -1 not named.
+
+    A name is negated when a negation stands before it in the same clause, or right after it (after NegEx, Chapman et
+    al. 2001). A finding that is affirmed anywhere is affirmed.
+
+    Args:
+        text: a report or a prompt.
+        labels: names, with ``_`` or ``-`` for spaces.
+    """
+    found = np.full(len(labels), -1, dtype=np.int8)
+    for clause in CLAUSE.split(text):
+        for place, label in enumerate(labels):
+            words = r"[\s_-]+".join(re.escape(part) for part in re.split(r"[\s_-]+", label) if part)
+            if not words:
+                continue
+            for match in re.finditer(rf"\b{words}(s|es)?\b", clause, re.IGNORECASE):
+                negated = BEFORE.search(clause[: match.start()]) or AFTER.search(clause[match.end() :])
+                found[place] = max(found[place], 0 if negated else 1)
+    return found
+
+
+def texts_of(cohort: Cohort, rows: Sequence[int]) -> list[str | None]:
+    """The text of each row."""
+    return list(cohort.manifest["text"].gather(list(rows)).to_list())
+
+
+def findings_asked(material: Material) -> tuple[Array, Array] | None:
+    """What texts of synthetic and of real test images affirm (1) or do not (0); ``None`` without texts on both sides.
+
+    A label that no text of either side names is not stated (-1) at all.
+    """
+    if not (material.real.schema.has_text and material.synthetic.schema.has_text):
+        return None
+    labels = material.targets.names
+    tables = []
+    for cohort, rows in ((material.synthetic, range(len(material.synthetic))), (material.real, material.rows["test"])):
+        texts = texts_of(cohort, list(rows))
+        said = [named_findings(text, labels) if text else None for text in texts]
+        tables.append(np.array(list(_affirmed(said, len(labels))), dtype=np.int8).reshape(len(texts), len(labels)))
+    return tables[0], tables[1]
+
+
+def _affirmed(said: Sequence[Array | None], total: int) -> Iterator[Array]:
+    for one in said:
+        yield np.full(total, -1) if one is None else (one == 1).astype(np.int8)

@@ -1,0 +1,419 @@
+"""The report as a page: what its templates need, prepared from the scores, and the templates themselves."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from medphantom.cohorts.records import SPLITS
+from medphantom.quality.report.charts import Bar, Chart, Curve, line_chart, score_bar
+from medphantom.quality.report.glossary import (
+    GENERAL,
+    RECONSTRUCTION,
+    Term,
+    is_ratio,
+    is_reconstruction,
+    network_title,
+    term,
+)
+from medphantom.quality.report.pictures import Grids, PairPictures
+from medphantom.quality.report.privacy_page import (
+    copy_chart,
+    copy_estimates,
+    disclosure_estimates,
+    membership_estimates,
+    roc_chart,
+    twin_rows,
+)
+from medphantom.quality.report.study_page import signed, study_view
+from medphantom.quality.report.verdict import plain_words
+from medphantom.quality.results.augment_report import AugmentReport
+from medphantom.quality.results.quality_report import QualityReport
+from medphantom.quality.results.study_report import StudyReport
+from medphantom.quality.stats.estimate import Estimate, Interval, number
+
+TEMPLATES = Path(__file__).parent / "templates"
+TRAINED_ON = {
+    "real": "real images",
+    "synthetic": "synthetic images only",
+    "real_and_synthetic": "real and synthetic images",
+    "metadata": "metadata only",
+}
+CURVES = {  # column of a training history: style and name of its line
+    "loss": ("batches", "training batches as they come"),
+    "train_loss": ("train", "training patients, judged alike"),
+    "val_loss": ("val", "validation patients"),
+    "gap": ("gap", "validation minus training"),
+    "membership": ("gap", "training images with the smaller error"),
+}
+
+
+@dataclass(frozen=True)
+class Edition:
+    """What one edition of the page shows besides the scores.
+
+    Attributes:
+        internal: whether it shows real patients.
+        grids: pictures per label; ``None`` when none may be shown.
+        pairs: nearest pairs, internal only.
+        no_pictures: why there are no pictures.
+        volumes: whether a picture shows slices of a volume.
+    """
+
+    internal: bool
+    grids: Grids | None = None
+    pairs: tuple[PairPictures, ...] = ()
+    no_pictures: str = ""
+    volumes: bool = False
+
+
+@dataclass(frozen=True)
+class ScoreRow:
+    """One score as a row of a table.
+
+    Attributes:
+        term: its entry in the glossary.
+        estimate: the score.
+        bar: its drawing.
+        ceiling: what the autoencoder alone scores.
+        against_real: the score relative to the floor, in words.
+        relative: the number in ``against_real``, to sort by.
+    """
+
+    term: Term
+    estimate: Estimate
+    bar: Bar | None
+    ceiling: float | None = None
+    against_real: str = ""
+    relative: float | None = None
+
+
+@dataclass(frozen=True)
+class ScoreGroup:
+    """Scores of one feature network (or of none), which may be compared with each other's floor only."""
+
+    network: str | None
+    rows: tuple[ScoreRow, ...]
+
+    @property
+    def has_ceiling(self) -> bool:
+        """Whether any of its scores has the autoencoder's own beside it."""
+        return any(row.ceiling is not None for row in self.rows)
+
+
+@dataclass(frozen=True)
+class SeedSpread:
+    """One score over several feature networks that differ in their training seed."""
+
+    term: Term
+    network: str
+    label: str | None
+    values: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class ConfusionRow:
+    """Images prompted as one label: how many were seen as each, with a shade from 0 to 9."""
+
+    label: str
+    total: int
+    cells: tuple[tuple[int, int], ...]
+
+
+def render_page(
+    report: QualityReport,
+    facts: Mapping[str, Any],
+    edition: Edition,
+    *,
+    study: StudyReport | None = None,
+    answer: AugmentReport | None = None,
+) -> str:
+    """One self-contained HTML page.
+
+    Everything that comes from data passes through Jinja's autoescaping; styles and script are ours and are named to
+    the browser by their hashes, so that no other can run (Content Security Policy, level 3).
+
+    Args:
+        report: the scores that this edition may show.
+        facts: the run's facts as plain values, as this edition may show them.
+        edition: pictures, and which edition it is.
+        study: a utility study of the set.
+        answer: whether to use the images of a scarce label.
+    """
+    scores = [e for e in report.estimates if not is_ratio(e.name) and not is_reconstruction(e.name)]
+    return fill(
+        "page.html.j2",
+        report=report,
+        facts=facts,
+        edition=edition,
+        words=plain_words(report),
+        score_groups=score_groups(report, [e for e in scores if e.label is None]),
+        ratio_groups=score_groups(report, [e for e in report.estimates if is_ratio(e.name)]),
+        label_groups=score_groups(report, [e for e in scores if e.label is not None]),
+        spreads=tuple(seed_spreads(report.details)),
+        agreement=score_groups(report, report.agreement.per_label if report.agreement else ()),
+        confusion=tuple(confusion_rows(report)),
+        utility=utility_table(report),
+        study=None if study is None else study_view(study),
+        answer=answer,
+        copy_scores=score_groups(report, copy_estimates(report)),
+        copy_chart=copy_chart(report),
+        membership_scores=score_groups(report, membership_estimates(report)),
+        disclosure_scores=score_groups(report, disclosure_estimates(report)),
+        roc_chart=roc_chart(report),
+        twin=twin_rows(report, facts.get("twin")),
+        curves=tuple(curve_charts(facts["curves"])),
+        recipe=tuple(flattened(facts["recipe"])),
+        refused=refused_scores(every_estimate(report)),
+        glossary=glossary(every_estimate(report)),
+        splits=SPLITS,
+    )
+
+
+def render_study(
+    found: Mapping[str, StudyReport],
+    *,
+    created: str,
+    settings: Mapping[str, Any],
+    facts: Mapping[str, Mapping[str, Any]],
+) -> str:
+    """A page of utility studies; it shows no picture.
+
+    Args:
+        found: share of the training patients in words → study.
+        created: when it was made, ISO 8601.
+        settings: how, without paths.
+        facts: ``machine`` and ``versions``.
+    """
+    return fill(
+        "study.html.j2",
+        views=[(share, study_view(report)) for share, report in found.items()],
+        created=created,
+        settings=tuple(flattened(settings)),
+        machine=facts["machine"],
+        versions=facts["versions"],
+    )
+
+
+def fill(template: str, **values: Any) -> str:
+    """One self-contained page from a template that extends ``shell.html.j2``.
+
+    Args:
+        template: its file name.
+        values: what it needs besides our style and script.
+    """
+    styles, script = (TEMPLATES / "page.css").read_text("utf-8"), (TEMPLATES / "page.js").read_text("utf-8")
+    return (
+        _environment()
+        .get_template(template)
+        .render(
+            **values,
+            styles=Markup(styles),  # noqa: S704  (a file of ours, without data)
+            script=Markup(script),  # noqa: S704  (a file of ours, without data)
+            styles_hash=source_hash(styles),
+            script_hash=source_hash(script),
+        )
+    )
+
+
+def source_hash(text: str) -> str:
+    """Hash source of an inline style or script, as Content Security Policy level 3 (section 2.3.1) writes it."""
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode("ascii")
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(
+        number=number,
+        interval=interval_text,
+        duration=duration,
+        methods=methods,
+        network=network_title,
+        sentence=sentence,
+        signed=signed,
+    )
+    return environment
+
+
+def term_of(estimate: Estimate) -> Term:
+    """The glossary's entry for a score."""
+    return term(estimate.name, estimate.estimand)
+
+
+def interval_text(interval: Interval | None) -> str:
+    """An interval as a reader expects it."""
+    return "–" if interval is None else f"{number(interval[0])} to {number(interval[1])}"
+
+
+def sentence(text: str) -> str:
+    """A remark as a sentence: it begins with a capital and ends with a stop."""
+    return text[:1].upper() + text[1:] + ("" if not text or text.endswith((".", "?", "!")) else ".")
+
+
+def duration(seconds: float) -> str:
+    """Seconds as hours, minutes and seconds."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def every_estimate(report: QualityReport) -> Iterator[Estimate]:
+    """All estimates of a report, details aside."""
+    yield from report.estimates
+    yield from report.agreement.per_label if report.agreement else ()
+    yield from copy_estimates(report)
+    yield from membership_estimates(report)
+    yield from disclosure_estimates(report)
+    yield from (score.estimate for score in report.utility)
+
+
+def against_real(estimate: Estimate) -> tuple[str, float | None]:
+    """The score relative to what real images reach: a ratio where both are distances above zero, else a difference."""
+    if estimate.value is None or estimate.floor is None:
+        return "–", None
+    low = estimate.floor_interval[0] if estimate.floor_interval else estimate.floor
+    if estimate.better == "lower" and low > 0:
+        ratio = estimate.value / estimate.floor
+        return f"{number(ratio)} × floor", ratio
+    difference = estimate.value - estimate.floor
+    return f"{'+' if difference >= 0 else '−'}{number(abs(difference))}", difference
+
+
+def score_groups(report: QualityReport, estimates: Iterable[Estimate]) -> tuple[ScoreGroup, ...]:
+    """Estimates with a value, grouped by feature network in their order."""
+    groups: dict[str | None, list[ScoreRow]] = {}
+    for estimate in estimates:
+        if estimate.value is not None:
+            alone = ceiling(report, estimate)
+            row = ScoreRow(term_of(estimate), estimate, score_bar(estimate, alone), alone, *against_real(estimate))
+            groups.setdefault(estimate.network, []).append(row)
+    return tuple(ScoreGroup(network, tuple(rows)) for network, rows in groups.items())
+
+
+def methods(groups: Sequence[ScoreGroup]) -> list[tuple[str, str, str]]:
+    """How each score was made: (score, labels and networks it holds for, estimand and method), said once."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for group in groups:
+        for row in group.rows:
+            how = " ".join(part for part in (row.estimate.estimand, row.estimate.method) if part)
+            found.setdefault((row.term.title, how), []).append(
+                ", ".join(part for part in (row.estimate.label, network_title(group.network or "")) if part)
+            )
+    return [(title, "; ".join(filter(None, dict.fromkeys(where))), how) for (title, how), where in found.items()]
+
+
+def ceiling(report: QualityReport, estimate: Estimate) -> float | None:
+    """What the autoencoder's own reconstructions of the test images score, where that was measured."""
+    wanted = (estimate.name + RECONSTRUCTION, estimate.network, estimate.label)
+    return next((e.value for e in report.estimates if (e.name, e.network, e.label) == wanted), None)
+
+
+def refused_scores(estimates: Iterable[Estimate]) -> tuple[tuple[str, str, str], ...]:
+    """What was refused: (score, where, why), each reason once."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for estimate in estimates:
+        if estimate.value is None:
+            where = ", ".join(filter(None, (estimate.label, network_title(estimate.network or ""))))
+            reason = estimate.refused or "no reason was given"
+            found.setdefault((term_of(estimate).title, reason), []).append(where)
+    return tuple((title, "; ".join(filter(None, dict.fromkeys(where))), why) for (title, why), where in found.items())
+
+
+def seed_spreads(details: Sequence[Estimate]) -> Iterator[SeedSpread]:
+    """Scores that were taken with several feature networks of one kind, value by value."""
+    values: dict[tuple[str, str, str | None], list[float]] = {}
+    for estimate in details:
+        if estimate.value is not None and estimate.network is not None and not is_reconstruction(estimate.name):
+            kind = estimate.network.rsplit(", seed ", 1)[0]
+            values.setdefault((estimate.name, kind, estimate.label), []).append(estimate.value)
+    for (name, network, label), found in values.items():
+        if len(found) > 1:
+            yield SeedSpread(term(name), network, label, tuple(found))
+
+
+def confusion_rows(report: QualityReport) -> Iterator[ConfusionRow]:
+    """The confusion matrix with shades."""
+    if report.agreement:
+        for label, counts in zip(report.agreement.labels, report.agreement.confusion, strict=False):
+            total = sum(counts)
+            yield ConfusionRow(
+                label, total, tuple((count, min(9, round(9 * count / total)) if total else 0) for count in counts)
+            )
+
+
+def utility_table(report: QualityReport) -> tuple[tuple[str | None, tuple[ScoreRow, ...], tuple[str, ...]], ...]:
+    """Utility per label: (label, rows, what each row's classifier was trained on), on one axis from 0 to 1."""
+    table: dict[str | None, list[tuple[ScoreRow, str]]] = {}
+    for score in report.utility:
+        if score.estimate.value is not None:
+            row = ScoreRow(term_of(score.estimate), score.estimate, score_bar(score.estimate))
+            table.setdefault(score.estimate.label, []).append((row, TRAINED_ON[score.trained_on]))
+    return tuple((label, tuple(r for r, _ in rows), tuple(t for _, t in rows)) for label, rows in table.items())
+
+
+def curve_charts(
+    rows: Sequence[Mapping[str, Any]],
+) -> Iterator[tuple[str, tuple[Chart, ...], tuple[Mapping[str, Any], ...]]]:
+    """Per stage: its charts (losses, then the gap) and the rows with a validation loss, as numbers."""
+    for place, stage in enumerate(dict.fromkeys(str(row["stage"]) for row in rows)):
+        mine = [row for row in rows if str(row["stage"]) == stage]
+        batches, train, val, gap, told = (_curve(mine, column) for column in CURVES)
+        charts = []
+        if losses := [curve for curve in (batches, train, val) if curve]:
+            best = [(val.steps[val.values.index(min(val.values))], "weights kept")] if val else []
+            charts.append(line_chart(f"loss-{place}", f"Loss of the {stage}", losses, y_title="loss", marks=best))
+        if gap:
+            charts.append(
+                line_chart(f"gap-{place}", f"Gap of the {stage}", [gap], y_title="validation loss − training loss")
+            )
+        if told:
+            title = f"Does the {stage} know its training images?"
+            from_here = [(float(row["step"]), "memorises from here") for row in mine if row.get("memorized")][:1]
+            y_title = "share of pairs; one half: no"
+            charts.append(line_chart(f"told-{place}", title, [told], y_title=y_title, marks=from_here))
+        validated = [row for row in mine if row.get("val_loss") is not None]
+        every = max(1, -(-len(validated) // 24))
+        if charts:
+            yield stage, tuple(charts), tuple(validated[::every])
+
+
+def _curve(rows: Sequence[Mapping[str, Any]], column: str) -> Curve | None:
+    points = [(float(row["step"]), float(row[column])) for row in rows if isinstance(row.get(column), int | float)]
+    if len(points) < 2:
+        return None
+    return Curve(*CURVES[column], tuple(step for step, _ in points), tuple(value for _, value in points))
+
+
+def flattened(value: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """A nested recipe as (dotted field, value) rows."""
+    if isinstance(value, Mapping) and value:
+        for name, item in value.items():
+            yield from flattened(item, f"{prefix}.{name}" if prefix else str(name))
+    elif isinstance(value, list | tuple) and value and not any(isinstance(item, Mapping) for item in value):
+        yield prefix, ", ".join(str(item) for item in value)
+    elif isinstance(value, list | tuple) and value:
+        for place, item in enumerate(value):
+            yield from flattened(item, f"{prefix}[{place}]")
+    else:
+        yield prefix, "–" if value in (None, "", [], {}, ()) else str(value)
+
+
+def glossary(estimates: Iterable[Estimate], general: Mapping[str, Term] = GENERAL) -> tuple[Term, ...]:
+    """Entries for what these scores are, then the general ones."""
+    known = (estimate for estimate in estimates if not is_reconstruction(estimate.name))
+    terms = {term_of(estimate).title: term_of(estimate) for estimate in known}
+    return (*terms.values(), *general.values())

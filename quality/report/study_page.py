@@ -1,0 +1,165 @@
+"""The utility study for a page: advice, one table per test set, curves over the ratio, groups of patients."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from medphantom.quality.report.charts import Bar, Chart, Curve, line_chart, score_bar
+from medphantom.quality.results.study_report import ARM_WORDS, MEASURES, MIXING, Counsel, StudyReport, StudyScore
+from medphantom.quality.stats.estimate import Estimate, number
+
+MOST_CHARTS = 6
+STYLES = dict(zip(MIXING, ("train", "val", "gap"), strict=True))
+COUNSEL_WORDS: dict[Counsel, str] = {
+    "add": "yes",
+    "instead": "not needed",
+    "no gain": "not shown",
+    "harm": "no",
+    "refused": "not known",
+}
+
+
+@dataclass(frozen=True)
+class StudyRow:
+    """One way of teaching, one label.
+
+    Attributes:
+        taught: in words.
+        estimate: the score.
+        bar: its drawing.
+        difference: to *real*.
+        p: of it, corrected.
+        beside: the same less arms that cost nothing, in words.
+    """
+
+    taught: str
+    estimate: Estimate
+    bar: Bar | None
+    difference: Estimate | None
+    p: float | None
+    beside: tuple[tuple[str, Estimate], ...]
+
+
+@dataclass(frozen=True)
+class StudyTable:
+    """One measure on one test set.
+
+    Attributes:
+        title: of it.
+        main: whether it is what the advice rests on.
+        labels: rows by label; ``None``: the mean over labels, or accuracy.
+    """
+
+    title: str
+    main: bool
+    labels: tuple[tuple[str | None, tuple[StudyRow, ...]], ...]
+
+
+@dataclass(frozen=True)
+class StudyView:
+    """What the template needs.
+
+    Attributes:
+        report: the study.
+        advice: (kind of counsel, the same for a reader, sentence).
+        charts: gain over the ratio, of all labels and of the first ones.
+        tables: the advice's own first.
+        refused: label and why.
+        synthetic: digests of the synthetic sets.
+    """
+
+    report: StudyReport
+    advice: tuple[tuple[str, str, str], ...]
+    charts: tuple[Chart, ...]
+    tables: tuple[StudyTable, ...]
+    refused: tuple[tuple[str, str], ...]
+    synthetic: list[tuple[str, str]]
+
+
+def study_view(report: StudyReport) -> StudyView:
+    """Prepare a study for its template."""
+    refused = {
+        score.estimate.label: score.estimate.refused or "not scored"
+        for score in report.scores
+        if score.estimate.value is None and score.estimate.label is not None
+    }
+    return StudyView(
+        report=report,
+        advice=tuple(
+            (one.counsel.replace(" ", "-"), COUNSEL_WORDS[one.counsel], one.sentence)
+            for one in report.advice
+            if one.counsel != "refused"
+        ),
+        charts=tuple(_charts(report)),
+        tables=tuple(_tables(report)),
+        refused=tuple(refused.items()),
+        synthetic=[(f"synthetic set {place + 1}", digest) for place, digest in enumerate(report.synthetic_digests)],
+    )
+
+
+def _tables(report: StudyReport) -> Iterator[StudyTable]:
+    main = ("test", MEASURES[report.config.task])
+    keys = dict.fromkeys((score.test, score.measure) for score in report.scores)
+    for test, measure in sorted(keys, key=lambda key: key != main):
+        rows: dict[str | None, list[StudyRow]] = {}
+        for score in report.scores:
+            if (score.test, score.measure) == (test, measure) and score.estimate.value is not None:
+                rows.setdefault(score.estimate.label, []).append(_row(score))
+        if rows:
+            where = {"test": "real test patients", "synthetic": "synthetic images (taught real)"}.get(test, test)
+            labels = tuple((label, tuple(some)) for label, some in rows.items())
+            yield StudyTable(f"{measure} on {where}", (test, measure) == main, labels)
+
+
+def _row(score: StudyScore) -> StudyRow:
+    beside = tuple((ARM_WORDS[one.taught.arm], one.difference) for one in score.beside)
+    estimate = score.estimate
+    return StudyRow(score.taught.words, estimate, score_bar(estimate), score.difference, score.p_holm, beside)
+
+
+def _charts(report: StudyReport) -> Iterator[Chart]:
+    """Gain over *real* against the ratio, where several were tried."""
+    measure = MEASURES[report.config.task]
+    asked = [score for score in report.scores if (score.test, score.measure, score.group) == ("test", measure, None)]
+    for place, label in enumerate((None, *[one.label for one in report.advice if one.label is not None])):
+        curves = []
+        for arm in MIXING:
+            mine = [score for score in asked if score.taught.arm == arm and score.estimate.label == label]
+            curve = _curve(STYLES[arm], ARM_WORDS[arm], mine)
+            if curve is not None:
+                curves.append(curve)
+        if curves and place <= MOST_CHARTS:
+            title = f"What more synthetic images change: {label or 'all labels on average'}"
+            yield line_chart(
+                f"study-{place}",
+                title,
+                curves,
+                y_title=f"{measure} less that of real images alone",
+                x_title="synthetic images per real one",
+                whole=False,
+            )
+
+
+def _curve(kind: str, name: str, scores: Sequence[StudyScore]) -> Curve | None:
+    points = sorted(
+        (score.taught.ratio, score.difference.value, score.difference.interval or (score.difference.value,) * 2)
+        for score in scores
+        if score.taught.ratio is not None and score.difference is not None and score.difference.value is not None
+    )
+    if len(points) < 2:
+        return None
+    ratios, values, intervals = zip(*points, strict=True)
+    return Curve(kind, name, ratios, values, band=tuple(intervals))
+
+
+def signed(estimate: Estimate | None) -> str:
+    """A difference with its sign and interval."""
+    if estimate is None or estimate.value is None:
+        return "–"
+    text = _signed(estimate.value)
+    return text + ("" if estimate.interval is None else f" [{', '.join(map(_signed, estimate.interval))}]")
+
+
+def _signed(value: float) -> str:
+    return ("+" if value >= 0 else "") + number(value)

@@ -1,0 +1,90 @@
+"""The utility study as a page of Markdown: advice first, then every cell with its interval."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from html import escape
+
+from medphantom.quality.results.study_report import Measure, StudyReport, StudyScore, Taught
+from medphantom.quality.stats.estimate import Estimate
+
+
+def study_table(report: StudyReport) -> str:
+    """The whole table as Markdown; names of labels come from data and are escaped."""
+    return "\n".join(_lines(report)) + "\n"
+
+
+def _lines(report: StudyReport) -> Iterator[str]:
+    config = report.config
+    pupil = f"classifier ({config.network}, {config.classifier.steps}"
+    if config.task == "segmentation":
+        pupil = f"segmenter (U-Net, {config.segmenter.steps}"
+    synthetic = ", ".join(f"{total:,}" for total in report.synthetic_images)
+    yield "# Utility study"
+    yield ""
+    yield (
+        f"Learned from {report.real_images:,} real images of {report.real_patients:,} patients and from {synthetic} "
+        f"synthetic ones ({len(report.synthetic_images)} generator seeds); {config.classifier_seeds} seeds of a "
+        f"{pupil} steps in every arm); tested on {report.test_images:,} images of "
+        f"{report.test_patients:,} patients. Intervals are 95 %, over patients and seeds."
+    )
+    yield ""
+    yield "## Advice"
+    yield ""
+    yield from (f"- {_plain(advice.sentence)}" for advice in report.advice)
+    yield from (f"- Note: {_plain(warning)}" for warning in report.warnings)
+    for test in dict.fromkeys(score.test for score in report.scores):
+        for measure in dict.fromkeys(score.measure for score in report.scores if score.test == test):
+            some = [score for score in report.scores if (score.test, score.measure) == (test, measure)]
+            yield from _measure(test, measure, some)
+    if report.gaps:
+        yield from ("", "## Groups", "", "| taught | groups | gap | change against real |", "|---|---|---|---|")
+        for gap in report.gaps:
+            change = "" if gap.change is None else _cell(gap.change, sign=True)
+            groups = f"{_plain(gap.better)} less {_plain(gap.worse)}"
+            yield f"| {gap.taught.words} | {groups} | {_cell(gap.gap)} | {change} |"
+
+
+def _measure(test: str, measure: Measure, scores: Sequence[StudyScore]) -> Iterator[str]:
+    labels = list(dict.fromkeys(score.estimate.label for score in scores))
+    known = [
+        label for label in labels if any(s.estimate.label == label and s.estimate.value is not None for s in scores)
+    ]
+    yield ""
+    yield f"## {measure} on {_plain('real test patients' if test == 'test' else test)}"
+    yield ""
+    yield f"| taught | {' | '.join(_plain(label or 'mean') for label in known)} |"
+    yield f"|---|{'---|' * len(known)}"
+    cells = {(score.taught, score.estimate.label): score for score in scores}
+    for taught in dict.fromkeys(score.taught for score in scores):
+        yield f"| {taught.words} | {' | '.join(_of(cells, taught, label) for label in known)} |"
+    refused = {s.estimate.label: s.estimate.refused for s in scores if s.estimate.value is None and s.estimate.label}
+    if refused:
+        yield ""
+        yield from (f"- {_plain(label)}: {_plain(why or 'not scored')}" for label, why in refused.items())
+
+
+def _of(cells: dict[tuple[Taught, str | None], StudyScore], taught: Taught, label: str | None) -> str:
+    score = cells.get((taught, label))
+    if score is None or score.estimate.value is None:
+        return "–"
+    text = _cell(score.estimate)
+    if score.difference is not None and score.difference.value is not None:
+        text += f"; {_cell(score.difference, sign=True)}"
+        if score.p_holm is not None:
+            text += f", p {score.p_holm:.2g}"
+    return text
+
+
+def _cell(estimate: Estimate, *, sign: bool = False) -> str:
+    if estimate.value is None:
+        return "–"
+    form = "+.3f" if sign else ".3f"
+    pair = estimate.interval or estimate.spread
+    return f"{estimate.value:{form}}" + ("" if pair is None else f" [{pair[0]:{form}}, {pair[1]:{form}}]")
+
+
+def _plain(text: str) -> str:
+    """Text that neither HTML nor Markdown reads anything into."""
+    return re.sub(r"([\\`*_|<>])", r"\\\1", escape(" ".join(text.split()), quote=False))

@@ -1,0 +1,344 @@
+"""The report of a run: a page for those who may see the patients, a page for everyone, and the same as JSON."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import shutil
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator
+
+from medphantom.cohorts.preprocess import Preprocess
+from medphantom.cohorts.store import Cohort
+from medphantom.core.access import private_files, private_folder, share
+from medphantom.core.errors import ArtifactError, InputError
+from medphantom.core.folders import no_space_becomes_one_line, read_json
+from medphantom.core.guard import parse_model
+from medphantom.core.records import Frozen
+from medphantom.core.staging import staging
+from medphantom.quality.report.page import Edition, render_page
+from medphantom.quality.report.pictures import Grids, draw_grids, draw_pairs
+from medphantom.quality.results.augment_report import AugmentReport
+from medphantom.quality.results.quality_report import QualityReport, Verdict
+from medphantom.quality.results.study_report import StudyReport
+from medphantom.quality.stats.estimate import Estimate
+
+INTERNAL_PAGE = "report.html"
+PUBLIC_PAGE = "report.public.html"
+JSON_FILE = "report.json"
+
+HIDDEN = "(hidden)"
+PRIVATE_FIELDS = frozenset(
+    {"source", "table", "masks", "out", "work", "folder", "path", "file", "key", "key_file", "phrase", "public_phrase"}
+)
+LOCAL_PATH = re.compile(r"^(/|~|\.{1,2}[/\\]|[A-Za-z]:[/\\]|\\\\|file:)")
+
+
+class AttackLimit(Frozen):
+    """What no test of *was this patient learned from?* exceeds, for patients of the attacker's choice.
+
+    Attributes:
+        epsilon: ε of the guarantee.
+        auroc: area under the ROC curve.
+        found: share of training patients that are found while 1 % of the others are false alarms.
+        own: whether it is the generator's own; the others are there as a scale.
+    """
+
+    epsilon: Annotated[float, Field(ge=0)]
+    auroc: Annotated[float, Field(ge=0.5, le=1)]
+    found: Annotated[float, Field(ge=0, le=1)]
+    own: bool = False
+
+
+class FormalGuarantee(Frozen):
+    """A differential-privacy guarantee as the page explains it.
+
+    Attributes:
+        delta: δ.
+        unit: who is protected, ``patient``.
+        limits: what it bounds, and the same of other budgets, by ε.
+    """
+
+    delta: Annotated[float, Field(gt=0, lt=1)]
+    unit: str
+    limits: Annotated[tuple[AttackLimit, ...], Field(min_length=1)]
+
+
+class TwinAttack(Frozen):
+    """What one attack reached on a twin.
+
+    Attributes:
+        attack: its name.
+        auroc: area under its ROC curve, by patient.
+        flagged: whether its interval lies above one half.
+    """
+
+    attack: str
+    auroc: Estimate
+    flagged: bool
+
+
+class TwinFacts(Frozen):
+    """What the privacy checks said of a generator that gives its patients away on purpose.
+
+    Attributes:
+        kind: ``by_heart``: learned a few images for many steps; ``noiseless``: the same private steps without noise.
+        training_images: it learned from.
+        verdict: of the copy search on what it drew.
+        reasons: of that verdict.
+        attacks: on its patients.
+    """
+
+    kind: Literal["by_heart", "noiseless"]
+    training_images: int
+    verdict: Verdict
+    reasons: tuple[str, ...]
+    attacks: tuple[TwinAttack, ...]
+
+
+class RunFacts(Frozen):
+    """What a run was, for the page; nothing in it comes from an image.
+
+    Attributes:
+        name: name of the run.
+        created: when the report was made, ISO 8601.
+        recipe: the recipe as resolved.
+        digests: what was read and made: name of the artifact → digest.
+        versions: name of the package → version.
+        machine: what it ran on, e.g. ``{"cpu": "…", "cores": 2}``; no host or user name.
+        seeds: purpose → seed.
+        timings_s: seconds per stage.
+        curves: the rows of ``metrics.jsonl``, each with its ``stage``: ``step`` and any of ``loss``, ``train_loss``,
+            ``val_loss``, ``gap``; further numbers stay in the JSON. Values that are not finite become ``None``.
+        intended_use: what the set was made for, in the words of whoever made it.
+        privacy: the formal guarantee of the generator in words, or that there is none.
+        guarantee: the same as numbers, where there is one.
+        outside: what touched the private images and is not covered by it, by name.
+        assumptions: what it takes for granted.
+        twin: what the same checks said of a generator that gives its patients away on purpose, if there is one.
+    """
+
+    name: str
+    created: str
+    recipe: dict[str, Any] = Field(default_factory=dict)
+    digests: dict[str, str] = Field(default_factory=dict)
+    versions: dict[str, str] = Field(default_factory=dict)
+    machine: dict[str, str | int | float] = Field(default_factory=dict)
+    seeds: dict[str, int] = Field(default_factory=dict)
+    timings_s: dict[str, float] = Field(default_factory=dict)
+    curves: tuple[dict[str, str | int | float | None], ...] = ()
+    intended_use: str = ""
+    privacy: str = "no formal guarantee"
+    guarantee: FormalGuarantee | None = None
+    outside: tuple[str, ...] = ()
+    assumptions: tuple[str, ...] = ()
+    twin: TwinFacts | None = None
+
+    @field_validator("curves", mode="before")
+    @classmethod
+    def _finite_curves(cls, rows: Any) -> Any:
+        if not isinstance(rows, list | tuple):
+            return rows
+        for row in rows:
+            if not isinstance(row, Mapping) or "stage" not in row or "step" not in row:
+                raise ValueError("each row of curves needs stage and step")
+        return tuple(
+            {name: None if isinstance(v, float) and not math.isfinite(v) else v for name, v in row.items()}
+            for row in rows
+        )
+
+
+class UseFound(Frozen):
+    """What was found about training on the set, beyond the quick check.
+
+    Attributes:
+        study: the utility study.
+        answer: whether to use the images of a scarce label.
+    """
+
+    study: StudyReport | None = None
+    answer: AugmentReport | None = None
+
+
+class PublishedReport(Frozen):
+    """The content of ``report.json``: what the public page shows, for machines.
+
+    Attributes:
+        edition: always ``public``: no pixel, id or row of a real image, and no path.
+        facts: of the run, without paths.
+        quality: all scores, without the nearest pairs and without the rows of flagged images.
+        use: a utility study, where one was done.
+    """
+
+    format_version: Literal[1] = 1
+    edition: Literal["public"] = "public"
+    facts: RunFacts
+    quality: QualityReport
+    use: UseFound | None = None
+
+    @classmethod
+    def load(cls, path: Path) -> PublishedReport:
+        """Read ``report.json``.
+
+        Raises:
+            ArtifactError: the file is missing, damaged or of another format version.
+        """
+        return parse_model(
+            cls, read_json(path), path, ArtifactError, "is not a report of this version; make the report again"
+        )
+
+
+def write_report(
+    report: QualityReport,
+    *,
+    real: Cohort,
+    synthetic: Cohort,
+    preprocess: Preprocess,
+    facts: RunFacts,
+    out: Path,
+    use: UseFound | None = None,
+) -> None:
+    """Write ``report.html`` (internal), ``report.public.html`` and ``report.json`` into ``out``: all three or none.
+
+    The internal page shows real test images and the real images nearest to synthetic ones: it must not leave the
+    institution. The public page and the JSON hold no pixel, id or pseudonym of a real image, no local path, and no
+    pointer to a synthetic image that was flagged as a copy; pictures of synthetic images appear on the public page only
+    after they were screened, and never one that would look like a real image, of whatever split, pixel for pixel. Equal
+    arguments give equal bytes.
+
+    Args:
+        report: the scores.
+        real: the real cohort that was scored against.
+        synthetic: the synthetic cohort that was scored.
+        preprocess: what the scoring networks saw; pictures are drawn through it.
+        facts: of the run.
+        out: folder of the run; older reports in it are replaced.
+        use: what was found about training on it; both editions show it.
+
+    Raises:
+        InputError: the cohorts are not the ones that were scored.
+        ResourceError: the disk is full or the folder cannot be written.
+    """
+    for cohort, digest, what in ((real, report.real_digest, "real"), (synthetic, report.synthetic_digest, "synthetic")):
+        if cohort.digest != digest:
+            raise InputError(f"the {what} cohort at {cohort.path} is not the one that was scored", "assess it again")
+    published = PublishedReport(facts=public_facts(facts), quality=public_quality(report), use=use)
+    volumes = real.schema.spatial_dims == 3
+    reading = report.readings.get("synthetic")
+    useful = use or UseFound()
+    grids, reason = public_grids(report, real, synthetic, preprocess)
+    pages = {
+        INTERNAL_PAGE: render_page(
+            report,
+            facts.model_dump(mode="json"),
+            Edition(
+                internal=True,
+                grids=draw_grids(real, synthetic, preprocess, with_real=True, reading=reading),
+                pairs=draw_pairs(report.nearest, real, synthetic, preprocess, reading),
+                volumes=volumes,
+            ),
+            study=useful.study,
+            answer=useful.answer,
+        ),
+        PUBLIC_PAGE: render_page(
+            published.quality,
+            published.facts.model_dump(mode="json"),
+            Edition(internal=False, grids=grids, no_pictures=reason, volumes=volumes),
+            study=useful.study,
+            answer=useful.answer,
+        ),
+        JSON_FILE: json.dumps(
+            published.model_dump(mode="json"), indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False
+        )
+        + "\n",
+    }
+    write_together(out, pages, shared=(PUBLIC_PAGE, JSON_FILE))
+
+
+def public_facts(facts: RunFacts) -> RunFacts:
+    """The facts without local paths: they can name people, projects and servers."""
+    return facts.model_copy(update={"recipe": without_paths(facts.recipe), "machine": without_paths(facts.machine)})
+
+
+def without_paths(value: Any, name: str = "") -> Any:
+    """Nested settings, with local paths hidden: they can name people, projects and servers."""
+    if isinstance(value, Mapping):
+        return {key: without_paths(item, str(key)) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_paths(item, name) for item in value]
+    if isinstance(value, str) and (name in PRIVATE_FIELDS or LOCAL_PATH.match(value)):
+        return HIDDEN
+    return value
+
+
+def public_quality(report: QualityReport) -> QualityReport:
+    """The scores without anything that names a real image or points at a synthetic one that may repeat it."""
+    copies = report.copies and report.copies.model_copy(update={"flagged_rows": ()})
+    return report.model_copy(update={"nearest": (), "copies": copies})
+
+
+def public_grids(
+    report: QualityReport, real: Cohort, synthetic: Cohort, preprocess: Preprocess
+) -> tuple[Grids | None, str]:
+    """Pictures for the public page, or why there are none.
+
+    A synthetic image can repeat a patient, so an unscreened one is treated as a real one. Of a screened set no flagged
+    image is shown, and none that equals a real one of any split, as it is stored or as the page draws it.
+    """
+    if report.verdict == "fail":
+        return None, "The set failed: any synthetic image may repeat a patient, so none is shown."
+    if report.verdict != "screened" or report.copies is None:
+        return None, "The set was not screened: its images are treated as real ones and not shown."
+    if report.copies.total_flagged > len(report.copies.flagged_rows):
+        return None, "Not every flagged image is known by its row, so none is shown."
+    real_digests = set(real.manifest["digest"].to_list())
+    repeated = {row for row, digest in enumerate(synthetic.manifest["digest"].to_list()) if digest in real_digests}
+    near = {pair.synthetic_row for pair in report.nearest if pair.flagged}
+    hidden = frozenset(repeated | near | set(report.copies.flagged_rows))
+    reading = report.readings.get("synthetic")
+    return draw_grids(real, synthetic, preprocess, with_real=False, hidden=hidden, reading=reading), ""
+
+
+def write_together(folder: Path, files: Mapping[str, str], *, shared: Collection[str] = ()) -> None:
+    """Write several files of one folder: all are new afterwards, or all are as they were.
+
+    Args:
+        folder: where; its owner alone can come in.
+        files: name → text.
+        shared: names of those that are made to leave: readable as the umask says, the others by their owner only.
+
+    Raises:
+        ResourceError: the disk is full or the folder cannot be written.
+    """
+    with no_space_becomes_one_line(folder / next(iter(files))):
+        private_folder(folder)
+        with private_files(), staging(folder / "report") as partial:
+            for name, text in files.items():
+                (partial / name).write_text(text, encoding="utf-8")
+                if name in shared:
+                    share(partial / name)
+            _replace_together(folder, partial, list(files))
+
+
+def _replace_together(folder: Path, partial: Path, names: list[str]) -> None:
+    """Move files into place; when one cannot be moved, put back what was there."""
+    for name in names:
+        if (folder / name).is_file():
+            shutil.copy2(folder / name, partial / f"{name}.before")
+    placed: list[str] = []
+    try:
+        for name in names:
+            (partial / name).replace(folder / name)
+            placed.append(name)
+    except OSError:
+        for name in placed:
+            before = partial / f"{name}.before"
+            if before.exists():
+                before.replace(folder / name)
+            else:
+                (folder / name).unlink()
+        raise

@@ -1,0 +1,71 @@
+"""AUROC and differences of AUROCs on the same images, with intervals that know which images are of one patient."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import rankdata
+
+from medphantom.core.records import Array
+from medphantom.quality.stats.estimate import Interval
+from medphantom.quality.stats.influence import Variance, by_owner, plain_interval, student_quantile, variance_of
+
+
+@dataclass(frozen=True)
+class Auroc:
+    """An area under the ROC curve, or a mean or difference of some.
+
+    Attributes:
+        value: chance that an image that shows something scores higher than one that does not, ties counted one half.
+        influence: of each image on the value, ``(n,)``; sums to zero.
+    """
+
+    value: float
+    influence: Array
+
+    def variance(self, patients: Sequence[str] | Array) -> Variance:
+        """Of the value, when patients are independent (DeLong et al. 1988; by patient: Obuchowski 1997)."""
+        return variance_of(by_owner(self.influence, patients))
+
+    def interval(self, patients: Sequence[str] | Array) -> Interval | None:
+        """95 % interval on the logit scale; ``None`` for a value of 0 or 1, whose variance cannot be seen."""
+        if not 0 < self.value < 1:
+            return None
+        variance = self.variance(patients)
+        center = np.log(self.value / (1 - self.value))
+        half = student_quantile(variance) * np.sqrt(variance.value) / (self.value * (1 - self.value))
+        low, high = (float(1 / (1 + np.exp(-(center + side * half)))) for side in (-1, 1))
+        return low, high
+
+
+def auroc_with_influence(present: Array, score: Array) -> Auroc | None:
+    """AUROC with the influence of each image; ``None`` when all images are alike.
+
+    Args:
+        present: 1 for images that show it.
+        score: the higher the likelier.
+    """
+    positive = np.asarray(present) == 1
+    hits, misses = int(positive.sum()), int((~positive).sum())
+    if not hits or not misses:
+        return None
+    score = np.asarray(score, dtype=np.float64)
+    ranks = rankdata(score)
+    above = np.empty(len(score))  # share of the other kind that an image stands on the right side of
+    above[positive] = (ranks[positive] - rankdata(score[positive])) / misses
+    above[~positive] = 1 - (ranks[~positive] - rankdata(score[~positive])) / hits
+    value = float(above[positive].mean())
+    return Auroc(value, (above - value) / np.where(positive, hits, misses))
+
+
+def mean_auroc(parts: Sequence[Auroc]) -> Auroc:
+    """The mean over classifiers that were judged on the same images."""
+    return Auroc(float(np.mean([part.value for part in parts])), np.mean([part.influence for part in parts], axis=0))
+
+
+def auroc_difference(first: Auroc, second: Auroc, patients: Sequence[str] | Array) -> tuple[float, Interval]:
+    """How much higher the first is than the second on the same images, with a 95 % interval by patient."""
+    apart = Auroc(first.value - second.value, first.influence - second.influence)
+    return apart.value, plain_interval(apart.value, apart.variance(patients))

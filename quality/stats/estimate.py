@@ -1,0 +1,67 @@
+"""A score that says what it estimates, from how many images, how sure it is, and what real images themselves reach."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+from medphantom.core.records import Frozen
+
+Interval = tuple[float, float]
+IMAGES_PER_FEATURE = 2
+"""Images on either side that a Fréchet distance needs for each of its features."""
+
+
+class Estimate(Frozen):
+    """One score.
+
+    Attributes:
+        name: short name, e.g. ``fid``; unique in a report together with ``network`` and ``label``.
+        estimand: what is estimated, in words.
+        value: the estimate; ``None`` when it was refused.
+        interval: 95 % interval, ``None`` where none is supported.
+        spread: smallest and largest value over repeated draws or seeds, which is *not* a confidence interval;
+            ``method`` says over what.
+        method: how interval or spread (and value) were obtained.
+        n_synthetic: synthetic images used.
+        n_real: real images used.
+        floor: what real images reach against real images of other patients at the same n.
+        floor_interval: range or interval of the floor.
+        better: the direction in which synthetic images resemble real ones more.
+        network: name of the feature network, where one is used.
+        network_digest: digest of its weights.
+        label: label or subgroup that the estimate is restricted to.
+        refused: why there is no value, and what to use instead.
+    """
+
+    name: str
+    estimand: str
+    value: float | None
+    interval: Interval | None = None
+    spread: Interval | None = None
+    method: str = ""
+    n_synthetic: int | None = None
+    n_real: int | None = None
+    floor: float | None = None
+    floor_interval: Interval | None = None
+    better: Literal["lower", "higher", "near_floor"] = "lower"
+    network: str | None = None
+    network_digest: str | None = None
+    label: str | None = None
+    refused: str | None = None
+
+
+def number(value: float | None) -> str:
+    """Three significant digits (two below 0.1), without an exponent where a reader does not expect one."""
+    if value is None:
+        return "–"
+    if value == 0:
+        return "0"
+    if abs(value) >= 1000:
+        text = f"{value:,.0f}"
+    elif abs(value) < 1e-4:
+        text = f"{value:.1e}"
+    else:
+        digits = max(0, (2 if abs(value) >= 0.0995 else 1) - math.floor(math.log10(abs(value))))
+        text = f"{value:.{digits}f}"
+    return text.replace("-", "−")
