@@ -1,8 +1,9 @@
 """The copy gate on real patients whom no model saw: false alarms of pseudo-releases, and recall of copies among them.
 
-Patients are divided anew, ``--splits`` times, into training, gate and released ones. Of each division, pseudo-releases
-of a random half of the released patients are judged, as they are, blurred, noised and through an autoencoder; and sets
-in which one row in a hundred is a copy of a training image, kind by kind. Run by hand, an hour on a CPU::
+Patients are divided anew, ``--splits`` times, into training, holdout and released ones. Of each division,
+pseudo-releases of a random half of the released patients are judged, as they are, blurred, noised and through an
+autoencoder; and sets in which one row in a hundred is a copy of a training image, kind by kind. Run by hand, an hour
+on a CPU::
 
     python -m benchmarks.copy_gate --cohort runs/private_8/cohort --bundle runs/mednist_base/bundle
 """
@@ -27,18 +28,18 @@ from medphantom.generators.bundle import GeneratorBundle
 from medphantom.generators.edits import edited
 from medphantom.generators.generate import reconstruct
 from medphantom.quality.config import CopyConfig
-from medphantom.quality.data.material import on_stored_grid
+from medphantom.quality.data.evaluation_data import on_stored_grid
 from medphantom.quality.networks.fixed_networks import filter_bank
 from medphantom.quality.privacy.alterations import altered
 from medphantom.quality.privacy.controls import Maker, plant
-from medphantom.quality.privacy.likeness import Likeness
+from medphantom.quality.privacy.neighbours import NeighbourSimilarity
 from medphantom.quality.privacy.search import CopySearch, RealImages, weigh
 
-SHARES = (0.6, 0.1, 0.3)  # of the patients: training, gate, released
+SHARES = (0.6, 0.1, 0.3)  # of the patients: training, holdout, released
 COPIED = 0.01
 LEVEL = 0.95
 
-Found = dict[str, Likeness]
+Found = dict[str, NeighbourSimilarity]
 
 
 @dataclass
@@ -94,8 +95,8 @@ def divide(images: Array, patients: Array, config: CopyConfig, rng: np.random.Ge
     """Draw who is trained on, who is the yardstick, and who is released."""
     names = rng.permutation(np.unique(patients))
     ends = np.cumsum([round(share * len(names)) for share in SHARES])[:2]
-    train, gate, released = (np.isin(patients, part) for part in np.split(names, ends))
-    real = RealImages(images[train], images[gate], images[:0], patients[train].tolist(), patients[gate].tolist())
+    train, holdout, released = (np.isin(patients, part) for part in np.split(names, ends))
+    real = RealImages(images[train], images[holdout], images[:0], patients[train].tolist(), patients[holdout].tolist())
     network = filter_bank(int(released.sum()), "cpu").folds[0].network
     return Division(CopySearch(real, config, network, rng), images[released], patients[released])
 
@@ -104,12 +105,12 @@ def judged(division: Division, found: Found) -> tuple[bool, Array, float]:
     """Whether a set fails, which images are flagged, and the smallest p-value."""
     judgement = weigh(division.search, found, {})
     results = judgement.summary.results
-    p_values = [p for result in results for p in (result.single_p_value, result.crowd_p_value) if p is not None]
+    p_values = [p for result in results for p in (result.single_p_value, result.dcr_share_p_value) if p is not None]
     return judgement.summary.verdict == "fail", judgement.flagged, min(p_values)
 
 
 def searched(division: Division, images: Array, like: Array | None = None) -> Found:
-    """Likeness of images; their features are moved as those of the set that they are put into."""
+    """NeighbourSimilarity of images; their features are moved as those of the set that they are put into."""
     network, search = division.search.network, division.search
     features = network.features(images)
     shift = search.shift(features if like is None else network.features(like))
@@ -119,17 +120,17 @@ def searched(division: Division, images: Array, like: Array | None = None) -> Fo
 def pseudo_releases(
     division: Division, makers: Mapping[str, Maker], tallies: dict[str, Tally], *, sets: int, rng: np.random.Generator
 ) -> dict[str, Found]:
-    """Judge sets of released patients; returns the likeness of all released images, by what was done to them."""
+    """Judge sets of released patients; returns the similarity of all released images, by what was done to them."""
     kinds: dict[str, Array] = {"as it is": division.released}
     kinds |= {kind: altered(kind, division.released, rng) for kind in ("blurred", "noised")}
     kinds |= {kind: maker(division.released) for kind, maker in makers.items() if kind == "reconstructed"}
     found = {kind: searched(division, images) for kind, images in kinds.items()}
     names = np.unique(division.patients)
-    for kind, likeness in found.items():
+    for kind, similarity in found.items():
         tally = tallies.setdefault(kind, Tally())
         for _ in range(sets):
             rows = np.flatnonzero(np.isin(division.patients, rng.permutation(names)[: len(names) // 2]))
-            failed, flagged, p_value = judged(division, {by: part.of(rows) for by, part in likeness.items()})
+            failed, flagged, p_value = judged(division, {by: part.of(rows) for by, part in similarity.items()})
             tally.sets += 1
             tally.failed += failed
             tally.p_values.append(p_value)
@@ -157,7 +158,7 @@ def with_copies(
         for number in range(sets):
             mine = np.arange(number * copies, (number + 1) * copies)
             kept = rng.permutation(total)[: total - copies]
-            mixed = {by: Likeness.joined([found[by].of(mine), honest[by].of(kept)]) for by in found}
+            mixed = {by: NeighbourSimilarity.joined([found[by].of(mine), honest[by].of(kept)]) for by in found}
             failed, flagged, p_value = judged(division, mixed)
             tally.sets += 1
             tally.failed += failed
@@ -174,7 +175,7 @@ def measure(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
     preprocess = bundle.facts.preprocess
     cohort = Cohort.open(arguments.cohort)
     preprocess = Preprocess.for_cohort(cohort, tuple(preprocess.size))
-    rows = [row for split in ("train", "val", "gate", "test") for row in cohort.rows(split)]
+    rows = [row for split in ("train", "val", "holdout", "test") for row in cohort.rows(split)]
     images = on_stored_grid(network_images(cohort, rows, preprocess), preprocess)
     patients = np.asarray(cohort.patients(rows))
     makers: dict[str, Maker] = {
@@ -198,7 +199,7 @@ def measure(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
         yield {
             "divisions": number + 1,
             "training_images": len(division.search.real.train),
-            "gate_images": division.search.subsets.size,
+            "holdout_images": division.search.subsets.size,
             "released_images": len(division.released),
             "pseudo_releases": {"all": everything.summary(), **{k: t.summary() for k, t in releases.items()}},
             "one_in_a_hundred_copied": {kind: tally.summary() for kind, tally in copied.items()},

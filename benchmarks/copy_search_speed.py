@@ -1,8 +1,9 @@
 """Search of synthetic features among real ones, beside a blockwise ``cdist``, in one run: time and memory.
 
-Ours finds the most alike training and gate image of each query by cosine, the most alike one of every subset, and reads
-the training features from a memory map. The peer takes ``torch.cdist`` block by block, and its smallest distance. Both
-use the same threads; each measurement runs in a process of its own, so that its memory is its own. Run by hand::
+Ours finds the most alike training and holdout image of each query by cosine, the most alike one of every subset, and
+reads the training features from a memory map. The peer takes ``torch.cdist`` block by block, and its smallest
+distance. Both use the same threads; each measurement runs in a process of its own, so that its memory is its own. Run
+by hand::
 
     python -m benchmarks.copy_search_speed --queries 10000 --real 100000 --rounds 3
 """
@@ -25,10 +26,10 @@ import torch
 
 from benchmarks.measuring import PeakMemory, write_result
 from medphantom.core.records import Array
-from medphantom.quality.privacy.crowd import draw_subsets
-from medphantom.quality.privacy.likeness import FeatureMatcher
+from medphantom.quality.privacy.dcr_share import draw_subsets
+from medphantom.quality.privacy.neighbours import FeatureMatcher
 
-GATE_SHARE = 10  # training images per gate image
+HOLDOUT_SHARE = 10  # training images per holdout image
 BLOCK = 256
 WHO = ("ours", "peer")
 
@@ -47,16 +48,20 @@ def features(path: Path, total: int, width: int, seed: int) -> None:
 
 def ours(folder: Path) -> Array:
     """The most alike training image of each query."""
-    train, gate, queries = (np.load(folder / f"{name}.npy", mmap_mode="c") for name in ("train", "gate", "queries"))
-    names = [[f"{side}{number}" for number in range(len(part))] for side, part in (("t", train), ("g", gate))]
+    train, holdout, queries = (
+        np.load(folder / f"{name}.npy", mmap_mode="c") for name in ("train", "holdout", "queries")
+    )
+    names = [[f"{side}{number}" for number in range(len(part))] for side, part in (("t", train), ("g", holdout))]
     subsets = draw_subsets(names[0], names[1], 100, np.random.default_rng(0))
-    return FeatureMatcher(train, gate[subsets.gate], subsets).find(queries).train
+    return FeatureMatcher(train, holdout[subsets.holdout], subsets).find(queries).train
 
 
 def peer(folder: Path) -> Array:
     """The nearest training image of each query by blockwise ``cdist``, features standardised and held in memory."""
-    train, gate, queries = (torch.from_numpy(np.load(folder / f"{name}.npy")) for name in ("train", "gate", "queries"))
-    both = torch.cat([train, gate])
+    train, holdout, queries = (
+        torch.from_numpy(np.load(folder / f"{name}.npy")) for name in ("train", "holdout", "queries")
+    )
+    both = torch.cat([train, holdout])
     center, scale = both.mean(dim=0), both.std(dim=0)
     train, queries = ((part - center) / scale for part in (train, queries))
     train, queries = (torch.nn.functional.normalize(part, dim=1) for part in (train, queries))
@@ -103,7 +108,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     quarter: dict[str, Any] = {}
     for total, times in ((given.real, given.rounds), (given.real // 4, 1)):
         with tempfile.TemporaryDirectory() as folder:
-            sizes = {"train": total, "gate": total // GATE_SHARE, "queries": given.queries}
+            sizes = {"train": total, "holdout": total // HOLDOUT_SHARE, "queries": given.queries}
             for seed, (name, rows) in enumerate(sizes.items()):
                 features(Path(folder) / f"{name}.npy", rows, given.width, seed)
             for _ in range(times):

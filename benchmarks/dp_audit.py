@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from benchmarks.measuring import write_result
 from medphantom.core.randomness import derive_seed, torch_generator
-from medphantom.learning.audit import ceiling, epsilon_at_least, right_guesses
+from medphantom.learning.audit import ceiling, correct_predictions, epsilon_at_least
 from medphantom.learning.batches import TensorBatches
 from medphantom.learning.devices import make_accelerator
 from medphantom.learning.fit_config import FitConfig
@@ -89,10 +89,10 @@ def audit(total: int, epsilon: float | None, *, steps: int, share: float, seed: 
             private.take(step)
             scores += own @ private.parameters[0].grad.flatten().double()
             optimizer.step()
-        spent = private.account.spent()
+        spent = private.ledger.spent()
         private.close()
     guesses = total // 4 * 2  # half of them; fixed beforehand
-    correct = right_guesses(scores.tolist(), included.tolist(), guesses)
+    correct = correct_predictions(scores.tolist(), included.tolist(), guesses)
     return {
         "promised_epsilon": None if epsilon is None else spent.epsilon,
         "noise_multiplier": spent.terms.noise_multiplier,

@@ -33,8 +33,8 @@ from medphantom.flows.operations.verbs import ingest
 from medphantom.flows.process.progress import watching
 from medphantom.flows.recipes.plans import make_plan
 from medphantom.flows.recipes.recipe import Recipe, load_recipe
-from medphantom.flows.runs.probes import probes_of
-from medphantom.flows.runs.twin import by_heart
+from medphantom.flows.runs.control import memorised
+from medphantom.flows.runs.hooks import hooks_of
 from medphantom.generators.bundle import GeneratorBundle
 from medphantom.generators.generate import generate
 from medphantom.generators.train import train_generator
@@ -43,7 +43,7 @@ from medphantom.quality.report.pictures import flatten
 from medphantom.quality.results.quality_report import CopySummary
 
 RECIPE = Path(__file__).parents[1] / "examples" / "finetune_scarce.yaml"
-MANY = "{train: 0.6, val: 0.1, gate: 0.2, test: 0.1}"
+MANY = "{train: 0.6, val: 0.1, holdout: 0.2, test: 0.1}"
 PATIENTS = 49  # with sixty images
 SHOWN = 40
 
@@ -88,8 +88,8 @@ def arms(options: argparse.Namespace) -> Iterator[Arm]:
     cohort = cohort_of(honest[0].recipe, honest[0].cohort)
     rows = cohort.rows("train")
     learned = len(set(cohort.patients(rows)))
-    few = by_heart(honest[0].recipe, learned, len(rows), patients=PATIENTS, looks=options.looks)
-    yield Arm("by_heart", 0, options.work / "cohort_of_few", (*settings, *few))
+    few = memorised(honest[0].recipe, learned, len(rows), patients=PATIENTS, looks=options.looks)
+    yield Arm("memorised", 0, options.work / "cohort_of_few", (*settings, *few))
 
 
 def cohort_of(recipe: Recipe, path: Path) -> Cohort:
@@ -110,13 +110,13 @@ def judged(arm: Arm, options: argparse.Namespace) -> tuple[CopySummary, dict[str
         generate(bundle, plan, folder / "synthetic", work=folder / "drawing", sampler=recipe.sampler)
     synthetic = Cohort.open(folder / "synthetic")
     summary = screen_copies(
-        cohort, synthetic, preprocess, recipe.assess, work=folder / "screen", probes=probes_of(bundle)
+        cohort, synthetic, preprocess, recipe.assess, work=folder / "screen", hooks=hooks_of(bundle)
     )
     if summary is None:
         raise RuntimeError("nothing to search in")
     drawn = network_images(synthetic, synthetic.rows()[:SHOWN], preprocess)
     picture(drawn).save(folder / "drawn.png")
-    sizes = {f"{split}_images": len(cohort.rows(split)) for split in ("train", "gate")}
+    sizes = {f"{split}_images": len(cohort.rows(split)) for split in ("train", "holdout")}
     membership = attacked(cohort, synthetic, preprocess, recipe.assess)
     steps = recipe.generator.denoiser_fit.steps
     return summary, {**sizes, "steps": steps, "seed": arm.seed, "membership": membership}

@@ -1,8 +1,8 @@
 """Latent Drifting beside plain fine-tuning, offset noise and latent re-normalisation, on one public → private shift.
 
 Every arm fine-tunes the same base in full with the same steps, batches and seeds. Each may try three trainings, each
-sampled in three ways, judged on the private cohort's ``val`` images as ``medphantom search`` judges; the setting that
-is best there is trained again from further seeds and scored on ``test``. Run by hand::
+sampled in three ways, judged on the private cohort's ``val`` images as ``medphantom search`` judges; the setting
+that is best there is trained again from further seeds and scored on ``test``. Run by hand::
 
     medphantom run examples/mednist_base.yaml            # the public base: MedNIST without chest radiographs
     medphantom run examples/finetune_scarce.yaml         # makes the private cohort

@@ -27,7 +27,7 @@ from medphantom.cohorts.store import Cohort
 from medphantom.quality.assessment.parts import Context
 from medphantom.quality.assessment.privacy_part import membership_part
 from medphantom.quality.config import AssessConfig
-from medphantom.quality.data.material import Material
+from medphantom.quality.data.evaluation_data import EvaluationData
 from medphantom.quality.networks.fixed_networks import filter_bank
 from medphantom.quality.privacy.membership import Patients, auroc, nearness
 from medphantom.quality.stats.estimate import Estimate
@@ -41,8 +41,8 @@ def figures(estimate: Estimate) -> list[float | None]:
 
 def attacked(real: Cohort, synthetic: Cohort, preprocess: Preprocess, config: AssessConfig) -> dict[str, Any]:
     """What the attack on the images reaches."""
-    material = Material(real, synthetic, preprocess)
-    summary = membership_part(Context(material, config, synthetic.path, lambda *_: None)).summary
+    data = EvaluationData(real, synthetic, preprocess)
+    summary = membership_part(Context(data, config, synthetic.path, lambda *_: None)).summary
     if summary is None:
         raise RuntimeError(f"{real.path} has too few patients")
     result = next(found for found in summary.results if found.target == "images")

@@ -53,13 +53,13 @@ FILES: dict[str, tuple[str, ...]] = {
         "tests/conditioning/test_plan.py::test_plans_need_no_torch",
     ),
     "learning/noise.py": ("tests/learning/test_golden_numbers.py", "tests/learning/test_noise.py"),
-    "learning/account.py": ("tests/learning/test_account_file.py",),
+    "learning/ledger.py": ("tests/learning/test_ledger_file.py",),
     "learning/audit.py": ("tests/learning/test_audit.py",),
     "learning/memorization.py": ("tests/learning/test_memorization_limits.py", "tests/learning/test_memorization.py"),
     "quality/privacy/controls.py": ("tests/quality/privacy/test_gate.py",),
     "quality/privacy/gate.py": ("tests/quality/privacy/test_gate.py",),
     "quality/privacy/contrast.py": ("tests/quality/privacy/test_contrast.py",),
-    "quality/privacy/crowd.py": ("tests/quality/privacy/test_crowd.py",),
+    "quality/privacy/dcr_share.py": ("tests/quality/privacy/test_dcr_share.py",),
 }
 """Source → its tests."""
 OURS = {"medphantom", "tests", "conftest"}

@@ -72,7 +72,7 @@ def step_seconds(method: Method, gradients: Gradients | None, *, total: int, bat
         config.denoiser,
         objective=config.objective,
         scaling=LatentScaling(mean=(0.0,) * shape[0], std=(1.0,) * shape[0]),
-        judged={},
+        monitored={},
         seed=0,
         decode=lambda latents: latents,
     )

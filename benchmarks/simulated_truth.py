@@ -136,12 +136,12 @@ class Oracle:
         self.classifier = fit_classifier(
             images[train], shown[train], exclusive=False, num_features=NUM_FEATURES, config=config, seed=seed, work=work
         )
-        chosen, judged = self.probabilities(images[val]), self.probabilities(images[test])
+        chosen, predicted = self.probabilities(images[val]), self.probabilities(images[test])
         self.thresholds = np.array([operating_point(shown[val, i], chosen[:, i]) for i in range(len(FINDINGS))])
-        right = (judged >= self.thresholds) == (shown[test] == 1)
+        right = (predicted >= self.thresholds) == (shown[test] == 1)
         self.facts: dict[str, dict[str, float | None]] = {
             name: {
-                "auroc": auroc(shown[test, i], judged[:, i]),
+                "auroc": auroc(shown[test, i], predicted[:, i]),
                 "sensitivity": float(right[shown[test, i] == 1, i].mean()),
                 "specificity": float(right[shown[test, i] == 0, i].mean()),
             }

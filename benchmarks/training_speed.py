@@ -145,7 +145,7 @@ def measure(config: GeneratorConfig, size: int, total: int, rounds: int, per_rou
         config.denoiser,
         objective=config.objective,
         scaling=scaling,
-        judged={},
+        monitored={},
         seed=0,
         decode=autoencoder.decode,
     )

@@ -2,8 +2,8 @@
 
 Trainings are drawn, not done: a classifier's scores are truth times its luck, plus what is hard about every patient
 (alike for all trainings), plus noise of its own. Each study has new test patients, one arm of real trainings, and an
-arm with the same distribution for each of several generators and seeds, judged by the study's own code
-(:mod:`medphantom.quality.utility.judging`). The arms share the real trainings, as in a study.
+arm with the same distribution for each of several generators and seeds, predicted by the study's own code
+(:mod:`medphantom.quality.utility.repeated`). The arms share the real trainings, as in a study.
 
 Beside it stands the rule that counts every difference to the shared real trainings as independent of the others.
 
@@ -20,13 +20,13 @@ from scipy import stats
 
 from benchmarks.measuring import write_result
 from medphantom.quality.stats.correction import holm
-from medphantom.quality.utility.judging import Guesses, Trained, mean_over, trained
+from medphantom.quality.utility.repeated import Predictions, RepeatedScore, mean_over, trained
 
 PATIENTS, SEEDS, LABELS, RATIOS = 200, 5, 2, 2
 FIGURES = ("p", "p_as_if_independent", "smallest_in_family")
 
 
-def as_if_independent(found: Trained) -> float:
+def as_if_independent(found: RepeatedScore) -> float:
     """P of a difference, were all trainings of all generators compared with real trainings of their own."""
     values, patients = found.values, found.mean.variance(found.patients)
     seeds = float(values.var(ddof=1)) / values.size
@@ -41,10 +41,10 @@ def study(generators: int, rng: np.random.Generator, *, luck: float) -> tuple[fl
     hard = rng.normal(0, 1, (PATIENTS, LABELS))
     owners = np.arange(PATIENTS).astype(str)
 
-    def arm(total: int) -> list[Trained]:
+    def arm(total: int) -> list[RepeatedScore]:
         skill = 1 + rng.normal(0, luck, (total, SEEDS, 1, LABELS))
         scores = truth * skill + hard + rng.normal(0, 0.5, (total, SEEDS, PATIENTS, LABELS))
-        found = [trained(Guesses(scores), truth, label, owners) for label in range(LABELS)]
+        found = [trained(Predictions(scores), truth, label, owners) for label in range(LABELS)]
         return [one for one in found if one is not None]
 
     real = arm(1)

@@ -8,11 +8,12 @@ import os
 import secrets
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pydantic import model_validator
 
 from medphantom.cohorts.origin import PUBLIC_SECRET, Origin
-from medphantom.cohorts.records import SPLITS, Split
+from medphantom.cohorts.records import OLD_SPLIT_NAMES, SPLITS, Split
 from medphantom.core.access import private_files
 from medphantom.core.errors import InputError
 from medphantom.core.folders import no_space_becomes_one_line
@@ -29,18 +30,26 @@ class SplitFractions(Frozen):
     Attributes:
         train: the generator learns from these.
         val: chooses checkpoints and settings.
-        gate: the privacy yardstick, touched by nothing else.
+        holdout: the reference of the privacy tests, touched by nothing else.
         test: final scores and utility.
     """
 
     train: float = 0.6
     val: float = 0.1
-    gate: float = 0.1
+    holdout: float = 0.1
     test: float = 0.2
+
+    @model_validator(mode="before")
+    @classmethod
+    def _new_names(cls, given: Any) -> Any:
+        if isinstance(given, dict):
+            for old in OLD_SPLIT_NAMES.keys() & given.keys():
+                raise ValueError(f"the split {old} is called {OLD_SPLIT_NAMES[old]} now: rename it")
+        return given
 
     @model_validator(mode="after")
     def _sum_to_one(self) -> SplitFractions:
-        shares = [self.train, self.val, self.gate, self.test]
+        shares = [self.train, self.val, self.holdout, self.test]
         if min(shares) < 0 or abs(sum(shares) - 1) > 1e-9:
             raise ValueError(f"split fractions must be ≥ 0 and sum to 1, got {shares}")
         return self

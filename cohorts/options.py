@@ -98,7 +98,7 @@ class IngestOptions(Frozen):
             ``split``, the parts of an archive) is kept: ``use``, ``ignore``, or ``auto``: where it is unmistakable.
             What it lacks of our four splits is carved from its training patients by keyed hash.
         split_conflicts: patients that the source puts on several sides: ``move`` takes them to the most held-out of
-            these (test, gate, val), ``refuse`` leaves their images out.
+            these (test, holdout, val), ``refuse`` leaves their images out.
         min_patients: a label or category that fewer patients share enters no vocabulary, since it could point to one
             of them, unless ``labels`` or ``categories`` name it; 1: all enter.
         labels: labels that enter the vocabulary however few patients share them.

@@ -177,7 +177,7 @@ def _label_counts(cohort: Cohort) -> pl.DataFrame:
         counts = cohort.manifest.group_by("split").agg(
             present=stated.sum().cast(pl.Int64),
             absent=(~stated).sum().cast(pl.Int64),
-            not_stated=stated.is_null().sum().cast(pl.Int64),
+            not_observed=stated.is_null().sum().cast(pl.Int64),
             patients_present=pl.col("patient").filter(stated).n_unique().cast(pl.Int64),
         )
         parts.append(counts.sort(_split_order()).select(pl.lit(name).alias("label"), pl.all()))
@@ -191,7 +191,7 @@ def _attribute_counts(cohort: Cohort) -> pl.DataFrame:
         number = column if spec.kind == "continuous" else pl.lit(None, dtype=pl.Float64)
         counts = cohort.manifest.group_by("split").agg(
             stated=column.is_not_null().sum().cast(pl.Int64),
-            not_stated=column.is_null().sum().cast(pl.Int64),
+            not_observed=column.is_null().sum().cast(pl.Int64),
             mean=number.mean(),
             lowest=number.min(),
             highest=number.max(),

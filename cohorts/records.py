@@ -12,14 +12,18 @@ from pydantic import Field, field_validator
 from medphantom.cohorts.origin import Origin
 from medphantom.core.records import Array, Frozen
 
-Split = Literal["train", "val", "gate", "test"]
+Split = Literal["train", "val", "holdout", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
-HELD_OUT_FIRST: tuple[Split, ...] = ("test", "gate", "val", "train")
+HELD_OUT_FIRST: tuple[Split, ...] = ("test", "holdout", "val", "train")
 """Where a patient goes who stands on several sides of a source's division: to the side that must stay unseen."""
 SYNTHETIC_SPLIT = "synthetic"
 LEFT_OUT_SPLIT = (
     "left_out"  # real images that nearly repeat a training image: nothing learns from them or is scored on them
 )
+
+FORMAT_VERSION: Literal[2] = 2
+"""Of the cohorts that are written. In those of version 1 the split ``holdout`` is called ``gate``."""
+OLD_SPLIT_NAMES = {"gate": "holdout"}
 
 LABEL_PREFIX = "label:"
 ATTRIBUTE_PREFIX = "attr:"
@@ -50,6 +54,7 @@ class CohortSchema(Frozen):
     """What the columns of a cohort mean; stored as ``cohort.json``.
 
     Attributes:
+        format_version: of the files; older ones are read, and keep their digest.
         kind: ``real`` source images, ``synthetic`` ones that carry bundle digest, prompt and seed, or
             ``counterfactual`` ones: edits of real patients' images, as private as those.
         spatial_dims: 2 (images) or 3 (volumes); a cohort holds one of them.
@@ -66,7 +71,7 @@ class CohortSchema(Frozen):
         origin: under which identity key it was made; null: not known. It enters no digest: pseudonyms tell the key.
     """
 
-    format_version: Literal[1] = 1
+    format_version: Literal[1, 2] = FORMAT_VERSION
     kind: Literal["real", "synthetic", "counterfactual"] = "real"
     spatial_dims: Literal[2, 3] = 2
     labels: tuple[str, ...] = ()

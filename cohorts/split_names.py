@@ -10,10 +10,13 @@ from medphantom.core.naming import plain_text
 SPLIT_WORDS: dict[str, Split] = {
     "train": "train", "training": "train", "tr": "train", "imagestr": "train",
     "val": "val", "valid": "val", "validate": "val", "validation": "val", "dev": "val",
-    "gate": "gate",
-    "test": "test", "testing": "test", "ts": "test", "holdout": "test", "imagests": "test",
+    "holdout": "holdout", "gate": "holdout",
+    "test": "test", "testing": "test", "ts": "test", "imagests": "test",
 }  # fmt: skip
-"""Names of folders, files and cells, case folded, that say which split an image is in; ``imagesTr`` is nnU-Net's."""
+"""Names of folders, files and cells, case folded, that say which split an image is in; ``imagesTr`` is nnU-Net's.
+
+``gate`` is what cohorts of version 1 and their exports call the holdout.
+"""
 
 _BESIDE_SPLITS = frozenset(
     {"set", "sets", "image", "images", "img", "imgs", "data", "dataset", "split", "subset", "part"}

@@ -22,7 +22,15 @@ from medphantom.cohorts.manifest import (
     require_usable_rows,
     row_hash,
 )
-from medphantom.cohorts.records import ATTRIBUTE_PREFIX, LABEL_PREFIX, CohortSchema, ImageRecord, Provenance, Voi
+from medphantom.cohorts.records import (
+    ATTRIBUTE_PREFIX,
+    LABEL_PREFIX,
+    OLD_SPLIT_NAMES,
+    CohortSchema,
+    ImageRecord,
+    Provenance,
+    Voi,
+)
 from medphantom.core.access import warn_when_open
 from medphantom.core.errors import CohortError
 from medphantom.core.folders import DIGEST_FILE, pixel_digest, read_digest, read_json
@@ -93,7 +101,12 @@ class Cohort:
         with reading(self.path / MANIFEST_FILE, CohortError, "is damaged", AGAIN):
             rows = pl.read_parquet(self.path / MANIFEST_FILE, glob=False)
         require_usable_rows(rows, self.schema, self.path / MANIFEST_FILE)
-        return rows
+        return rows.with_columns(pl.col("split").replace(self._old_names))
+
+    @property
+    def _old_names(self) -> dict[str, str]:
+        """What the splits were called in the version that wrote the files → what they are called now."""
+        return OLD_SPLIT_NAMES if self.schema.format_version == 1 else {}
 
     def rows(self, split: str | None = None) -> list[int]:
         """Row numbers of one split (or of all), in stored order."""
@@ -148,7 +161,9 @@ class Cohort:
             batch = list(range(start, min(start + 256, len(self))))
             self.pixels(batch)
             self.masks(batch)
-        if cohort_digest(self.schema, [row_hash(row) for row in self.manifest.iter_rows(named=True)]) != self.digest:
+        written = {new: old for old, new in self._old_names.items()}
+        rows = self.manifest.with_columns(pl.col("split").replace(written)).iter_rows(named=True)
+        if cohort_digest(self.schema, [row_hash(row) for row in rows]) != self.digest:
             raise CohortError(f"the manifest of {self.path} was altered", AGAIN)
 
     def _read(self, rows: Sequence[int], group: str, index: str, digest: str) -> list[Any]:

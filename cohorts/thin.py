@@ -12,7 +12,7 @@ from medphantom.core.errors import InputError
 
 
 def thin(cohort: Cohort, out: Path, fraction: float, seed: int) -> Cohort:
-    """Write a cohort in which some training patients are left out; ``val``, ``gate`` and ``test`` stay as they are.
+    """Write a cohort in which some training patients are left out; ``val``, ``holdout`` and ``test`` stay as they are.
 
     Smaller fractions of the same seed are part of larger ones.
 

@@ -24,7 +24,14 @@ from medphantom.cohorts.manifest import (
     manifest_schema,
     row_hash,
 )
-from medphantom.cohorts.records import ATTRIBUTE_PREFIX, LABEL_PREFIX, AttributeSpec, CohortSchema, ImageRecord
+from medphantom.cohorts.records import (
+    ATTRIBUTE_PREFIX,
+    FORMAT_VERSION,
+    LABEL_PREFIX,
+    AttributeSpec,
+    CohortSchema,
+    ImageRecord,
+)
 from medphantom.core.errors import InputError
 from medphantom.core.folders import pixel_digest, publishing, write_digest, write_json
 from medphantom.core.records import Array
@@ -48,7 +55,7 @@ class CohortWriter(AbstractContextManager["CohortWriter"]):
 
     def __init__(self, path: str | Path, schema: CohortSchema) -> None:
         self._path = Path(path)
-        self._schema = schema
+        self._schema = schema.model_copy(update={"format_version": FORMAT_VERSION})  # of what is written here
         self._publishing = publishing(self._path)
         self._row_schema = manifest_schema(schema)
         self._rows: list[dict[str, Any]] = []

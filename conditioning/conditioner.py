@@ -15,8 +15,8 @@ from medphantom.cohorts.store import Cohort
 from medphantom.conditioning.config import EMBEDDED, ConditioningConfig, EncoderSizes, TextConfig
 from medphantom.conditioning.encoder import Conditions, encode_prompts
 from medphantom.conditioning.masks import mask_numbers, masks_by_digest
+from medphantom.conditioning.observed import observed_attributes
 from medphantom.conditioning.prompt import ConditionSchema, MaskSchema, Prompt, TextSchema
-from medphantom.conditioning.stated import stated_attributes
 from medphantom.conditioning.templates import sentence
 from medphantom.conditioning.tokens import TokenizedTexts, refuse_long, tokenize, train_tokenizer
 from medphantom.core.errors import InputError
@@ -120,7 +120,7 @@ class Conditioner:
         rows: Sequence[int],
         preprocess: Preprocess,
         *,
-        wordings: int = 1,
+        paraphrases: int = 1,
         seed: int = 0,
         cache: Path | None = None,
     ) -> Conditions:
@@ -130,15 +130,15 @@ class Conditioner:
             cohort: real cohort.
             rows: which.
             preprocess: brings masks to the network's grid.
-            wordings: sentences for each row where templates write them; the texts of a cohort have one.
-            seed: chooses the wordings.
+            paraphrases: sentences for each row where templates write them; the texts of a cohort have one.
+            seed: chooses the paraphrases.
             cache: where the answers of a pretrained text encoder are kept, or found again.
         """
         conditions = Conditions.from_cohort(cohort, rows, self.schema)
         if self.reader is not None:
             ids = None if cache is None or self.bank is None else self.bank.load(cache)
             if ids is None:
-                texts = self._texts(cohort, rows, wordings, seed)
+                texts = self._texts(cohort, rows, paraphrases, seed)
                 ids = torch.from_numpy(self.reader.read([text for of_row in texts for text in of_row]).ids)
                 if cache is not None and self.bank is not None:
                     self.bank.save(cache, ids)
@@ -147,10 +147,10 @@ class Conditioner:
             conditions = replace(conditions, mask=network_masks(cohort, rows, preprocess, self.schema.mask))
         return conditions
 
-    def _texts(self, cohort: Cohort, rows: Sequence[int], wordings: int, seed: int) -> list[list[str | None]]:
+    def _texts(self, cohort: Cohort, rows: Sequence[int], paraphrases: int, seed: int) -> list[list[str | None]]:
         if not self.schema.templated:
             return [[text] for text in cohort.manifest["text"].gather(list(rows)).to_list()]
-        return template_texts(cohort, rows, self.schema, wordings, seed)
+        return template_texts(cohort, rows, self.schema, paraphrases, seed)
 
 
 def network_masks(cohort: Cohort, rows: Sequence[int], preprocess: Preprocess, schema: MaskSchema) -> torch.Tensor:
@@ -164,16 +164,16 @@ def network_masks(cohort: Cohort, rows: Sequence[int], preprocess: Preprocess, s
 
 
 def template_texts(
-    cohort: Cohort, rows: Sequence[int], schema: ConditionSchema, wordings: int, seed: int
+    cohort: Cohort, rows: Sequence[int], schema: ConditionSchema, paraphrases: int, seed: int
 ) -> list[list[str | None]]:
-    """Sentences for rows of a cohort, several wordings each; the wording depends on seed and image id alone.
+    """Sentences for rows of a cohort, several paraphrases each; the wording depends on seed and image id alone.
 
     Not on the place of the row: then one patient more or less would change what is said of all others.
     """
     texts: list[list[str | None]] = []
     names = cohort.manifest["image_id"][list(rows)].to_list()
     for name, prompt in zip(names, row_prompts(cohort, rows, schema), strict=True):
-        random = [np.random.default_rng(derive_seed(seed, "wording", name, number)) for number in range(wordings)]
+        random = [np.random.default_rng(derive_seed(seed, "wording", name, number)) for number in range(paraphrases)]
         texts.append([sentence(schema, prompt, rng) for rng in random])
     return texts
 
@@ -181,8 +181,8 @@ def template_texts(
 def row_prompts(cohort: Cohort, rows: Sequence[int], schema: ConditionSchema) -> list[Prompt]:
     """What a cohort says of rows, as far as a generator knows the words; numbers beyond its range count as its ends."""
     states = cohort.labels(rows)
-    stated_values = stated_attributes(cohort, rows, schema)
-    columns = [(spec, stated_values[spec.name]) for spec in schema.attributes if spec.name in stated_values]
+    observed_values = observed_attributes(cohort, rows, schema)
+    columns = [(spec, observed_values[spec.name]) for spec in schema.attributes if spec.name in observed_values]
     prompts = []
     for place, stated in enumerate(states):
         labels = {
@@ -219,7 +219,7 @@ def learn_conditioner(
         vocabulary: labels and attributes of those rows.
         config: which kinds of prompt are wanted.
         preprocess: the network's grid.
-        seed: of the templates' wordings.
+        seed: of the templates' paraphrases.
         pipeline: hub id or folder of the diffusers pipeline that is fine-tuned, whose text encoder reads the texts.
 
     Raises:
@@ -258,8 +258,10 @@ def _text_schema(
 ) -> tuple[TextSchema, TextReader]:
     """Train or open the encoder of texts, and count the texts that it cuts."""
     if config.written_by == "templates":
-        texts = [text for of_row in template_texts(cohort, rows, vocabulary, config.wordings, seed) for text in of_row]
-        patients = [patient for patient in cohort.patients(rows) for _ in range(config.wordings)]
+        texts = [
+            text for of_row in template_texts(cohort, rows, vocabulary, config.paraphrases, seed) for text in of_row
+        ]
+        patients = [patient for patient in cohort.patients(rows) for _ in range(config.paraphrases)]
     else:
         texts, patients = cohort.manifest["text"].gather(list(rows)).to_list(), cohort.patients(rows)
     stated = [(text, patient) for text, patient in zip(texts, patients, strict=True) if text]

@@ -21,7 +21,7 @@ class TextConfig(Frozen):
             else the hub id or the folder of a text encoder for transformers (CLIP or BERT class, safetensors).
         written_by: ``cohort``: the texts of its images; ``templates``: sentences made from labels and attributes.
         tokens: most tokens of a text; longer training texts lose their end, which is reported.
-        wordings: sentences for each training image, where templates write them.
+        paraphrases: sentences for each training image, where templates write them.
         vocabulary: most tokens that the embedded encoder knows.
         min_patients: a word that fewer training patients share gets no token of its own in the embedded encoder.
         width: features per token in the embedded encoder.
@@ -31,7 +31,7 @@ class TextConfig(Frozen):
     encoder: Annotated[str, Field(min_length=1)] = EMBEDDED
     written_by: Literal["cohort", "templates"] = "cohort"
     tokens: Annotated[int, Field(ge=4, le=2048)] = 64
-    wordings: Annotated[int, Field(ge=1, le=64)] = 8
+    paraphrases: Annotated[int, Field(ge=1, le=64)] = 8
     vocabulary: Annotated[int, Field(ge=300, le=100_000)] = 2000
     min_patients: Positive = 5
     width: Annotated[int, Field(ge=16, multiple_of=16)] = 128

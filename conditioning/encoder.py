@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from medphantom.cohorts.records import AttributeSpec
 from medphantom.cohorts.store import Cohort
 from medphantom.conditioning.config import EMBEDDED, EncoderSizes
+from medphantom.conditioning.observed import observed_attributes
 from medphantom.conditioning.prompt import ConditionSchema, Prompt
-from medphantom.conditioning.stated import stated_attributes
 from medphantom.conditioning.tables import WithTables, for_each, table
 from medphantom.core.errors import InputError
 from medphantom.core.naming import counterparts
@@ -31,7 +31,7 @@ class Conditions:
     """What a batch of images should show, as tensors; *missing* is not *absent*.
 
     Shape suffixes: B images, L labels, C continuous and K categorical attributes, in the schema's order; T tokens of a
-    text, W wordings of the same text while training.
+    text, W paraphrases of the same text while training.
 
     Attributes:
         labels_BL: int64; 0 absent, 1 present, 2 missing.
@@ -73,7 +73,7 @@ class Conditions:
                 column = found[:, cohort.schema.labels.index(name)]
                 labels[:, place] = torch.where(column < 0, MISSING, column)
         nothing = {spec.name: [None] * len(rows) for spec in schema.attributes}
-        values = nothing | stated_attributes(cohort, rows, schema)
+        values = nothing | observed_attributes(cohort, rows, schema)
         continuous = [[_scaled(spec, value) for value in values[spec.name]] for spec in schema.continuous_inputs]
         categorical = [[_category(spec, value) for value in values[spec.name]] for spec in schema.categorical_inputs]
         return cls(
@@ -112,8 +112,8 @@ class Conditions:
         mine, theirs = self.tensors(), other.tensors()
         return Conditions.from_tensors({name: torch.cat([mine[name], theirs[name]]) for name in mine})
 
-    def one_wording(self, generator: torch.Generator) -> Conditions:
-        """Choose one of the wordings of every text; conditions with one wording stay as they are."""
+    def one_paraphrase(self, generator: torch.Generator) -> Conditions:
+        """Choose one of the paraphrases of every text; conditions with one wording stay as they are."""
         if self.text_BT is None or self.text_BT.ndim == 2:
             return self
         chosen = torch.randint(self.text_BT.shape[1], (len(self),), generator=generator).to(self.text_BT.device)

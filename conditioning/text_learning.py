@@ -58,7 +58,7 @@ class TextLearner(Learner):
 
     def loss(self, batch: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
         """As :meth:`Learner.loss`: cross-entropy of words, labels and categories, squared error of numbers."""
-        conditions = Conditions.from_tensors(batch).one_wording(generator)
+        conditions = Conditions.from_tensors(batch).one_paraphrase(generator)
         ids = conditions.text_BT
         if ids is None:
             raise InputError("a text encoder learns from conditions with texts")

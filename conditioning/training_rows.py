@@ -10,8 +10,8 @@ import numpy.typing as npt
 
 from medphantom.cohorts.records import AttributeSpec
 from medphantom.cohorts.store import Cohort
+from medphantom.conditioning.observed import observed_attributes
 from medphantom.conditioning.prompt import ConditionSchema, Prompt
-from medphantom.conditioning.stated import stated_attributes
 from medphantom.core.errors import InputError
 
 
@@ -45,12 +45,12 @@ class TrainingRows:
         columns = {name: place for place, name in enumerate(cohort.schema.labels)}
         states = cohort.labels(rows)
         self._states = {name: states[:, columns[name]] for name in self.schema.labels if name in columns}
-        self._values = stated_attributes(cohort, rows, self.schema)
+        self._values = observed_attributes(cohort, rows, self.schema)
         self._specs = [spec for spec in self.schema.attributes if spec.name in self._values]
         self._smoothed = {s.name: Smoothed(s, self._values[s.name]) for s in self._specs if s.kind == "continuous"}
-        self._stated = {s.name: self._common_categories(s) for s in self._specs if s.kind == "categorical"}
+        self._observed = {s.name: self._common_categories(s) for s in self._specs if s.kind == "categorical"}
         sets = [tuple(int(state[row]) for state in self._states.values()) for row in range(len(rows))]
-        combined = [(labels, *(self._values[name][row] for name in self._stated)) for row, labels in enumerate(sets)]
+        combined = [(labels, *(self._values[name][row] for name in self._observed)) for row, labels in enumerate(sets)]
         self._rare_set = self._rare(sets)
         self._rare_row = self._rare(combined)
         self._donors = self._find_donors(sets)
@@ -86,7 +86,7 @@ class TrainingRows:
                 continue
             if spec.kind == "continuous":
                 attributes[spec.name] = self._smoothed[spec.name].near(float(value), rng)
-            elif value in self._stated[spec.name]:
+            elif value in self._observed[spec.name]:
                 attributes[spec.name] = value
         return self.schema.check(Prompt(labels=labels, attributes=attributes))
 

@@ -31,11 +31,11 @@ from medphantom.generators.objective import (
 )
 from medphantom.generators.sampler import noise_of, sample
 from medphantom.learning.learner import RowLearner
-from medphantom.learning.memorization import Judged
+from medphantom.learning.memorization import SampleLosses
 
 TIME_SCALE = 1000.0  # the network's sinusoidal time embedding is made for steps 0…1000
 FEW_TOKENS = 256
-JUDGED_LATENTS = 256
+MONITORED_LATENTS = 256
 JUDGED_AT_ONCE = 64
 GRID_IMAGES = 12
 GRID_STEPS = 12
@@ -172,7 +172,7 @@ class DenoiserLearner(RowLearner):
         config: its dropping of conditions.
         objective: what is regressed.
         scaling: of the latents.
-        judged: latents and conditions of ``val`` and of an equally large part of ``train``.
+        monitored: latents and conditions of ``val`` and of an equally large part of ``train``.
         seed: of the fixed noise of validation.
         decode: scaled latents → images (B, C, *size) in -1…1, for the grid.
         drift: mean of the noise (Latent Drifting at fine-tuning).
@@ -188,7 +188,7 @@ class DenoiserLearner(RowLearner):
         *,
         objective: Objective,
         scaling: LatentScaling,
-        judged: dict[Literal["val", "train"], tuple[Latents, Conditions]],
+        monitored: dict[Literal["val", "train"], tuple[Latents, Conditions]],
         seed: int,
         decode: Callable[[Tensor], Tensor],
         drift: float = 0.0,
@@ -197,13 +197,13 @@ class DenoiserLearner(RowLearner):
         super().__init__(network)
         self.drift, self.offset_noise = drift, offset_noise
         self.config, self.objective, self.scaling = config, objective, scaling
-        self.judged, self.seed, self.decode = judged, seed, decode
-        self._rows: dict[str, Judged] = {}
+        self.monitored, self.seed, self.decode = monitored, seed, decode
+        self._rows: dict[str, SampleLosses] = {}
 
     def prepare(self, batch: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
         """As :meth:`RowLearner.prepare`: latents, noise and times, with some conditions dropped."""
         mean = batch["mean"]
-        conditions = Conditions.from_tensors(batch).one_wording(generator)
+        conditions = Conditions.from_tensors(batch).one_paraphrase(generator)
         conditions = conditions.drop(
             generator,
             whole=self.config.drop_prompt,
@@ -225,10 +225,10 @@ class DenoiserLearner(RowLearner):
 
     def validate(self, network: nn.Module, split: Literal["val", "train"]) -> dict[str, float]:
         """As :meth:`Learner.validate`: squared error at fixed noise and fixed times, the same ones for both splits."""
-        latents, conditions = self.judged[split]
-        conditions = conditions.one_wording(torch_generator(self.seed, "wording"))
+        latents, conditions = self.monitored[split]
+        conditions = conditions.one_paraphrase(torch_generator(self.seed, "wording"))
         device = next(network.parameters()).device
-        total = max(len(latents), JUDGED_LATENTS)  # few images are judged at several times each
+        total = max(len(latents), MONITORED_LATENTS)  # few images are looked at at several times each
         rows = torch.arange(total) % len(latents)
         generator = torch_generator(self.seed, "validation")
         times = validation_times(self.objective, total)[torch.randperm(total, generator=generator)]
@@ -246,18 +246,18 @@ class DenoiserLearner(RowLearner):
                 conditions[rows[part]].to(device),
             )
             found.append(errors.cpu())
-        seen = Judged(torch.cat(found), rows)
+        seen = SampleLosses(torch.cat(found), rows)
         self._rows[split] = seen
         return {"loss": float(seen.errors.double().mean())}
 
-    def judged_rows(self, split: Literal["val", "train"]) -> Judged | None:
-        """As :meth:`Learner.judged_rows`."""
+    def per_sample_losses(self, split: Literal["val", "train"]) -> SampleLosses | None:
+        """As :meth:`Learner.per_sample_losses`."""
         return self._rows.get(split)
 
     def grid(self, network: nn.Module) -> Tensor:
         """Images drawn for the conditions of a few validation images, at fixed seeds (in 3-D: their middle slices)."""
-        latents, conditions = self.judged["val"]
-        conditions = conditions.one_wording(torch_generator(self.seed, "wording"))
+        latents, conditions = self.monitored["val"]
+        conditions = conditions.one_paraphrase(torch_generator(self.seed, "wording"))
         device = next(network.parameters()).device
         rows = torch.arange(GRID_IMAGES) * max(1, len(latents) // GRID_IMAGES) % len(latents)
         noise = noise_of([derive_seed(self.seed, "grid", i) for i in range(GRID_IMAGES)], latents.mean.shape[1:])

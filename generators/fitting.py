@@ -63,7 +63,7 @@ class Fitting:
             learner, batches, seeded, work=folder, identity=key, name=name, progress=self.progress, private=private
         )
 
-    def judged_rows(self) -> dict[Split, Any]:
+    def monitored_rows(self) -> dict[Split, Any]:
         """Places, evenly spread, of the images that judge a checkpoint, and of as many training images."""
         wanted = min(len(self.images["val"]), JUDGED_IMAGES)
         return {
@@ -124,7 +124,7 @@ def fit_autoencoder(fitting: Fitting, features: FeatureNet | None) -> tuple[Auto
         steps=config.autoencoder_fit.steps,
         features=features,
         adversary=adversary,
-        judged={split: images[split][rows] for split, rows in fitting.judged_rows().items()},
+        monitored={split: images[split][rows] for split, rows in fitting.monitored_rows().items()},
     )
     total = len(images["train"]) * (2 if config.flip else 1)
     batches = StreamBatches(total, _with_images(images["train"], {}, flipped=config.flip))

@@ -19,7 +19,7 @@ from medphantom.generators.facts import NO_GUARANTEE, Guarantee, Privacy
 from medphantom.generators.lineage import Footing, Learned, Lineage, PrivateSteps, footing_of
 from medphantom.generators.privacy_config import Vocabulary
 from medphantom.generators.training_data import training_digest
-from medphantom.learning.accounting import Mechanism, Spent, epsilon_of, strongest_attack
+from medphantom.learning.accounting import Mechanism, PrivacySpent, epsilon_of, strongest_attack
 from medphantom.learning.private_steps import Private, Units
 
 ATTACK_FALSE_ALARMS = 0.01
@@ -96,7 +96,7 @@ def private_fit(config: GeneratorConfig, patients: Sequence[str]) -> Private | N
     return Private(config.privacy, Units(torch.cat([units, units]) if config.flip else units))
 
 
-def stated_schema(cohort: Cohort, vocabulary: Vocabulary) -> ConditionSchema:
+def observed_schema(cohort: Cohort, vocabulary: Vocabulary) -> ConditionSchema:
     """The vocabulary of prompts as it was stated beforehand; nothing of it is read from images.
 
     Raises:
@@ -134,7 +134,7 @@ def lineage_after(before: Lineage | None, privacy: Privacy, learned: Learned) ->
     return before.also(private=steps)
 
 
-def statement(config: GeneratorConfig, spent: Spent | None, footing: Footing = NOTHING_BEFORE) -> Privacy:
+def statement(config: GeneratorConfig, spent: PrivacySpent | None, footing: Footing = NOTHING_BEFORE) -> Privacy:
     """The privacy statement of a bundle: the guarantee in words and numbers, and what is outside of it, by name.
 
     Args:
@@ -196,7 +196,7 @@ def _outside(config: GeneratorConfig) -> Iterator[str]:
     yield "training_images, training_patients, training_digest: how many there are, and a digest of what they show"
     yield "spacing_mm, affine, modality: the usual ones of the training images"
     yield "preprocess: chosen by the type of the images"
-    yield "the base: that the copy search let it through, one answer about training and gate images"
+    yield "the base: that the copy search let it through, one answer about training and holdout images"
     yield "settings: whatever was chosen by results on the same patients, such as steps or learning rates"
     yield "plans: labels and attributes of synthetic images, where a plan matches those of the real ones"
     yield "reports: their scores are measured on real patients, without noise"

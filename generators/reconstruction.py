@@ -63,7 +63,7 @@ class AutoencoderLearner(Learner):
         steps: of the whole fit; the adversary begins at a share of them.
         features: frozen feature network, where the config uses one.
         adversary: the discriminator, where the config uses one.
-        judged: ``val`` and an equally large part of ``train``, as cached images.
+        monitored: ``val`` and an equally large part of ``train``, as cached images.
     """
 
     network: Autoencoder
@@ -76,13 +76,13 @@ class AutoencoderLearner(Learner):
         steps: int,
         features: FeatureNet | None,
         adversary: nn.Module | None,
-        judged: dict[Literal["val", "train"], Array],
+        monitored: dict[Literal["val", "train"], Array],
     ) -> None:
         super().__init__(network, adversary)
         self.config = config
         self.features = features
         self.adversary_starts = round(config.adversary_from * steps)
-        self.judged = judged
+        self.monitored = monitored
         self._fakes: list[tuple[Tensor, Tensor]] = []
 
     def loss(self, batch: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
@@ -111,7 +111,7 @@ class AutoencoderLearner(Learner):
 
     def validate(self, network: nn.Module, split: Literal["val", "train"]) -> dict[str, float]:
         """As :meth:`Learner.validate`: the weighted error of reconstructions from the posterior mean."""
-        images = self.judged[split]
+        images = self.monitored[split]
         sums: dict[str, float] = {}
         for start in range(0, len(images), JUDGED_AT_ONCE):
             block = image_tensor(images, slice(start, start + JUDGED_AT_ONCE)).to(_device(network))
@@ -123,7 +123,7 @@ class AutoencoderLearner(Learner):
 
     def grid(self, network: nn.Module) -> Tensor:
         """Validation images, each above its reconstruction (in 3-D: their middle slices)."""
-        images = image_tensor(self.judged["val"], slice(0, GRID_IMAGES)).to(_device(network))
+        images = image_tensor(self.monitored["val"], slice(0, GRID_IMAGES)).to(_device(network))
         pairs = torch.stack([images, network(images)[0].to(images)], dim=1).flatten(0, 1)
         return (middle_slice(pairs).clamp(-1, 1) + 1) / 2
 

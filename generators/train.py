@@ -21,8 +21,8 @@ from medphantom.cohorts.store import Cohort
 from medphantom.conditioning.conditioner import Conditioner, encoder_sizes, learn_conditioner
 from medphantom.conditioning.config import EMBEDDED
 from medphantom.conditioning.encoder import Conditions
+from medphantom.conditioning.observed import grid_of, with_spacing
 from medphantom.conditioning.prompt import ConditionSchema
-from medphantom.conditioning.stated import grid_of, with_spacing
 from medphantom.core.errors import InputError
 from medphantom.core.folders import json_digest
 from medphantom.core.progress import Progress
@@ -42,9 +42,9 @@ from medphantom.generators.privacy import (
     check_footing,
     check_private,
     lineage_after,
+    observed_schema,
     private_fit,
     started_from,
-    stated_schema,
     statement,
 )
 from medphantom.generators.reproducible import reproducible
@@ -56,7 +56,7 @@ from medphantom.generators.training_data import (
     learnt_schema,
     training_rows,
 )
-from medphantom.learning.accounting import Spent
+from medphantom.learning.accounting import PrivacySpent
 from medphantom.learning.batches import TensorBatches
 from medphantom.learning.devices import resolve_device
 from medphantom.learning.fit import FitResult
@@ -161,7 +161,7 @@ class _Training:
             if stated is None:
                 found = learnt_schema(self.cohort, self.rows.train)
             else:
-                found = stated_schema(self.cohort, stated)
+                found = observed_schema(self.cohort, stated)
             return with_spacing(found, self.cohort, self.rows.train, self.preprocess) if spaced else found
         known = self.base.as_it_is().conditioner.schema
         if known.reads != ("labels",):
@@ -230,7 +230,7 @@ class _Training:
             self.cohort,
             rows,
             self.preprocess,
-            wordings=1 if text is None else text.wordings,
+            paraphrases=1 if text is None else text.paraphrases,
             seed=derive_seed(self.config.seed, "wordings", split),
             cache=texts / f"{split}.safetensors",
         )
@@ -241,7 +241,7 @@ class _Training:
             device = resolve_device(self.config.autoencoder_fit.device)
             frozen = self.base.autoencoder(self.preprocess.channels).to(device)
             return frozen, json_digest([self.fitting.data_key, self.base.digest, self.config.flip]), None
-        features = fit_features(self.fitting, self._stated().labels_BL, exclusive=self.vocabulary.exclusive)
+        features = fit_features(self.fitting, self._observed().labels_BL, exclusive=self.vocabulary.exclusive)
         return fit_autoencoder(self.fitting, features)
 
     def _scaling(self, autoencoder: AnyAutoencoder, latents: Latents) -> LatentScaling:
@@ -272,9 +272,9 @@ class _Training:
         network = self._new_denoiser()
         if isinstance(network, Denoiser):
             self._text_encoder(network)
-        judged: dict[Split, tuple[Latents, Conditions]] = {
+        monitored: dict[Split, tuple[Latents, Conditions]] = {
             split: (Latents(latents[split].mean[rows], latents[split].log_var[rows]), self.conditions[split][rows])
-            for split, rows in self.fitting.judged_rows().items()
+            for split, rows in self.fitting.monitored_rows().items()
         }
 
         def decode(drawn: Tensor) -> Tensor:
@@ -285,7 +285,7 @@ class _Training:
             config.denoiser,
             objective=self.objective,
             scaling=scaling,
-            judged=judged,
+            monitored=monitored,
             seed=derive_seed(config.seed, "denoiser judge"),
             decode=decode,
             drift=config.tuning.drift,
@@ -323,7 +323,7 @@ class _Training:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(config.seed, "text questions"))
             questions = TextQuestions(encoder.text, self.vocabulary, sizes.dim)
-        stated = replace(self._stated(), text_BT=self.conditions["train"].text_BT)
+        stated = replace(self._observed(), text_BT=self.conditions["train"].text_BT)
         key = json_digest(
             [
                 self.fitting.data_key,
@@ -349,7 +349,7 @@ class _Training:
     def _learns_to_read(self) -> bool:
         return self.schema.text is not None and self.schema.text.encoder == EMBEDDED
 
-    def _stated(self) -> Conditions:
+    def _observed(self) -> Conditions:
         """Labels and attributes of the training rows, whether or not the generator reads them by themselves."""
         return Conditions.from_cohort(self.cohort, self.rows.train, self.vocabulary)
 
@@ -365,7 +365,7 @@ class _Training:
             kind=self.base.kind, source=self.base.source, digest=self.base.digest, tuning=tuning, needed=needed
         )
 
-    def _facts(self, autoencoder: AnyAutoencoder, scaling: LatentScaling, spent: Spent | None) -> BundleFacts:
+    def _facts(self, autoencoder: AnyAutoencoder, scaling: LatentScaling, spent: PrivacySpent | None) -> BundleFacts:
         geometry = learnt_geometry(self.cohort, self.rows.train, self.preprocess)
         privacy = statement(self.config, spent, self.footing)
         learned = learned_from(self.cohort, (*self.rows.train, *self.rows.val), self.rows.digest)

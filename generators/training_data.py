@@ -1,6 +1,6 @@
 """What a generator learns from: the ``train`` and ``val`` rows of a cohort, as the network sees them, made once.
 
-No other row is read here, nor anywhere else in this package: ``gate`` and ``test`` exist to judge the result.
+No other row is read here, nor anywhere else in this package: ``holdout`` and ``test`` exist to judge the result.
 """
 
 from __future__ import annotations

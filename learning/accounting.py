@@ -45,7 +45,7 @@ class Mechanism:
 
 
 @dataclass(frozen=True)
-class Terms:
+class DPParameters:
     """What each step of a private fit costs, as it derives from configuration and data.
 
     Attributes:
@@ -70,7 +70,7 @@ class Terms:
 
 
 @dataclass(frozen=True)
-class Spent:
+class PrivacySpent:
     """What a fit has spent.
 
     Attributes:
@@ -82,7 +82,7 @@ class Spent:
 
     epsilon: float
     epsilon_rdp: float
-    terms: Terms
+    terms: DPParameters
     steps: int
 
 

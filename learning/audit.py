@@ -72,7 +72,7 @@ def ceiling(delta: float, *, guesses: int, confidence: float = 0.95) -> float:
     return epsilon_at_least(delta, canaries=guesses, guesses=guesses, correct=guesses, confidence=confidence)
 
 
-def right_guesses(scores: Sequence[float], included: Sequence[bool], guesses: int) -> int:
+def correct_predictions(scores: Sequence[float], included: Sequence[bool], guesses: int) -> int:
     """Guess *included* for the highest scores and *not* for the lowest, abstain between; how many guesses are right.
 
     Args:

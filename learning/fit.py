@@ -17,14 +17,14 @@ from medphantom.core.errors import InputError
 from medphantom.core.folders import json_digest
 from medphantom.core.progress import Progress
 from medphantom.core.randomness import derive_seed, seeded_layers, torch_generator
-from medphantom.learning.accounting import Spent
+from medphantom.learning.accounting import PrivacySpent
 from medphantom.learning.batches import Batches, StreamBatches
 from medphantom.learning.checkpoint import latest_checkpoint, refuse_other_settings, save_checkpoint
 from medphantom.learning.devices import make_accelerator, reduced
 from medphantom.learning.fit_config import FitConfig
 from medphantom.learning.history import History, NotFinite
 from medphantom.learning.learner import Learner, RowLearner
-from medphantom.learning.memorization import telling
+from medphantom.learning.memorization import membership_signal
 from medphantom.learning.optimizer import (
     adamw,
     frozen_names,
@@ -66,7 +66,7 @@ class FitResult:
     history: list[dict[str, Any]]
     finished: bool
     resumed_from: int
-    spent: Spent | None = None
+    spent: PrivacySpent | None = None
     memorized_at: int | None = None
     not_finite_at: int | None = None
 
@@ -228,7 +228,7 @@ class _Run:
             if self.not_finite_at is not None:
                 state["not_finite_at"] = self.not_finite_at
             if self.private is not None:
-                state["privacy"] = self.private.account.state(self.step)
+                state["privacy"] = self.private.ledger.state(self.step)
             save_checkpoint(self.work / CHECKPOINTS, self.step, groups, state)
         self.accelerator.wait_for_everyone()
 
@@ -394,8 +394,8 @@ class _Run:
 
     def _told(self) -> dict[str, float]:
         """The online membership score; empty: there are no rows to tell by, or nobody asked."""
-        train, val = (self.learner.judged_rows(split) for split in ("train", "val"))
-        found = telling(train, val) if train is not None and val is not None else None
+        train, val = (self.learner.per_sample_losses(split) for split in ("train", "val"))
+        found = membership_signal(train, val) if train is not None and val is not None else None
         if found is None or self.config.on_memorization == "ignore":
             return {}
         return {"membership": found.share, "membership_low": found.low}
@@ -418,7 +418,7 @@ class _Run:
         self._share(self.learner.network)
         self.learner.network.eval()
         step, loss = (self.step, None) if self.best is None else (self.best["step"], self.best["loss"])
-        spent = None if self.private is None else self.private.account.spent()
+        spent = None if self.private is None else self.private.ledger.spent()
         return FitResult(
             step,
             loss,

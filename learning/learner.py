@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from medphantom.learning.memorization import Judged
+from medphantom.learning.memorization import SampleLosses
 
 
 class Learner(ABC):
@@ -64,7 +64,7 @@ class Learner(ABC):
         del network, split
         return {}
 
-    def judged_rows(self, split: Literal["val", "train"]) -> Judged | None:
+    def per_sample_losses(self, split: Literal["val", "train"]) -> SampleLosses | None:
         """Errors of single rows that the last :meth:`validate` of that split saw; ``None``: there are none."""
         del split
         return None

@@ -13,7 +13,7 @@ SMALLEST = 20  # rows
 
 
 @dataclass(frozen=True)
-class Judged:
+class SampleLosses:
     """Errors of one split at fixed noise.
 
     Attributes:
@@ -26,7 +26,7 @@ class Judged:
 
 
 @dataclass(frozen=True)
-class Telling:
+class MembershipSignal:
     """How well the error tells training rows from others: an online membership score.
 
     Attributes:
@@ -38,7 +38,7 @@ class Telling:
     low: float
 
 
-def telling(train: Judged, val: Judged) -> Telling | None:
+def membership_signal(train: SampleLosses, val: SampleLosses) -> MembershipSignal | None:
     """Compare pairs at the same time and noise; ``None`` for too few rows to say.
 
     The pairs of one validation row go together: the bound is that of a mean over rows, by Student's approximation.
@@ -51,4 +51,4 @@ def telling(train: Judged, val: Judged) -> Telling | None:
     means = torch.zeros(len(counts), dtype=torch.float64).index_add_(0, owner, wins) / counts
     share = float(means.mean())
     deviation = float(means.std()) / math.sqrt(len(means))
-    return Telling(share, share - Z * deviation)
+    return MembershipSignal(share, share - Z * deviation)

@@ -22,12 +22,12 @@ from torch import Tensor, nn
 
 from medphantom.core.errors import InputError
 from medphantom.core.randomness import derive_seed, secret_numbers, seeded_layers, torch_generator
-from medphantom.learning.account import Account
-from medphantom.learning.accounting import Terms, delta_for, noise_for
+from medphantom.learning.accounting import DPParameters, delta_for, noise_for
 from medphantom.learning.batches import StreamBatches
 from medphantom.learning.devices import reduced
 from medphantom.learning.fit_config import FitConfig
 from medphantom.learning.learner import RowLearner
+from medphantom.learning.ledger import PrivacyLedger
 from medphantom.learning.noise import SCHEME, secret_noise
 from medphantom.learning.private_config import PrivateFitConfig
 from medphantom.learning.row_gradients import RowGradients, Rows, trained_parameters, wrong_rows
@@ -68,7 +68,7 @@ class Private:
 
 
 class PrivateSteps:
-    """The gradients of a private fit, and its account.
+    """The gradients of a private fit, and its ledger.
 
     Args:
         learner: its rows do not see each other.
@@ -103,7 +103,7 @@ class PrivateSteps:
         _check_data(self.rows_of, batches, fit)
         self.expected_units = fit.batch_size
         self.parameters: list[Any] = list(trained_parameters(learner.network).values())
-        self.account = Account(work, _terms(self.config, fit, len(self.rows_of)), f"{identity}; {SCHEME}")
+        self.ledger = PrivacyLedger(work, _terms(self.config, fit, len(self.rows_of)), f"{identity}; {SCHEME}")
         self.clipper = DPOptimizer(
             optimizer,
             noise_multiplier=0.0,  # it clips; the noise is drawn here, from the key
@@ -113,15 +113,15 @@ class PrivateSteps:
         self.hooks: RowGradients | None = None
 
     def begin(self, step: int, saved: dict[str, Any] | None) -> None:
-        """Open an account, or go on with that of the checkpoint.
+        """Open an ledger, or go on with that of the checkpoint.
 
         Raises:
             ArtifactError: steps were done, and their account or key is missing or of other steps.
         """
         if step == 0 and self.accelerator.is_main_process:
-            self.account.open()
+            self.ledger.open()
         self.accelerator.wait_for_everyone()
-        self.account.resume(step, saved)
+        self.ledger.resume(step, saved)
         self._choose_gradients()
 
     def take(self, step: int) -> dict[str, Tensor]:
@@ -130,7 +130,7 @@ class PrivateSteps:
         Args:
             step: from 0.
         """
-        self.account.pay(step, write=self.accelerator.is_main_process)
+        self.ledger.record_step(step, write=self.accelerator.is_main_process)
         drawn = self._draw_units(step)
         rank, world = self.accelerator.process_index, self.accelerator.num_processes
         for parameter in self.parameters:
@@ -165,8 +165,8 @@ class PrivateSteps:
         return summed, (counted[0], counted[1])
 
     def _draw_units(self, step: int) -> list[int]:
-        chance = secret_numbers(self.account.key, "units", step).random(len(self.rows_of))
-        return [int(unit) for unit in np.flatnonzero(chance < self.account.terms.sample_rate)]
+        chance = secret_numbers(self.ledger.key, "units", step).random(len(self.rows_of))
+        return [int(unit) for unit in np.flatnonzero(chance < self.ledger.terms.sample_rate)]
 
     def _parts(self, drawn: list[int]) -> Iterator[list[int]]:
         """Units that go through the network together."""
@@ -177,7 +177,7 @@ class PrivateSteps:
         """Add the clipped gradients of these units to the sum; returns their losses."""
         prepared = [self._prepare(step, unit) for unit in units]
         rows = {name: torch.cat([part[name] for part in prepared]).to(self.device) for name in prepared[0]}
-        with seeded_layers(self.device, derive_seed(0, self.account.key, "layers", step, units[0])):
+        with seeded_layers(self.device, derive_seed(0, self.ledger.key, "layers", step, units[0])):
             if self.hooks is None:
                 losses = self._by_pass(rows)
             else:
@@ -227,13 +227,13 @@ class PrivateSteps:
     # ---- randomness ----
 
     def _generator(self, *purpose: str | int) -> torch.Generator:
-        return torch_generator(0, self.account.key, *purpose)
+        return torch_generator(0, self.ledger.key, *purpose)
 
     def _noise(self, step: int) -> tuple[Tensor, ...]:
         """Gaussian noise for each parameter, flat, of standard deviation σ C."""
         sizes = [parameter.numel() for parameter in self.parameters]
-        deviation = self.account.terms.noise_multiplier * self.config.clip_norm
-        noise = secret_noise(self.account.key, "noise", step, total=sum(sizes), deviation=deviation)
+        deviation = self.ledger.terms.noise_multiplier * self.config.clip_norm
+        noise = secret_noise(self.ledger.key, "noise", step, total=sum(sizes), deviation=deviation)
         return torch.split(noise, sizes)
 
     # ---- the choice of a way ----
@@ -254,12 +254,12 @@ class PrivateSteps:
             raise InputError(f"the network cannot be fitted by privacy.gradients hooks: {wrong}", "use auto or passes")
 
 
-def _terms(config: PrivateFitConfig, fit: FitConfig, total_units: int) -> Terms:
+def _terms(config: PrivateFitConfig, fit: FitConfig, total_units: int) -> DPParameters:
     rate, delta = fit.batch_size / total_units, delta_for(config.delta, total_units)
     noise = 0.0
     if config.epsilon is not None:
         noise = noise_for(config.epsilon, delta, sample_rate=rate, steps=fit.steps)
-    return Terms(noise, rate, delta, config.clip_norm, config.draws, total_units)
+    return DPParameters(noise, rate, delta, config.clip_norm, config.draws, total_units)
 
 
 def _check_data(rows_of: list[Tensor], batches: StreamBatches, config: FitConfig) -> None:

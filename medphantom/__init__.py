@@ -463,7 +463,7 @@ def augment(
     bundles: Sequence[Folder] = (),
     size: int | Sequence[int] = 64,
     generators: int = 2,
-    doses: Sequence[float] = (0.5, 1.0),
+    shares: Sequence[float] = (0.5, 1.0),
     settings: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> AugmentReport:
     """Top up a scarce label, and say whether that helps on real patients.
@@ -476,7 +476,7 @@ def augment(
         bundles: generators of different seeds that learned from exactly this cohort; empty: they are trained.
         size: side of what the networks see, where no bundle says so.
         generators: seeds of the generator, where they are trained.
-        doses: shares of the planned images that classifiers learn from.
+        shares: shares of the planned images that classifiers learn from.
         settings: sections ``generator``, ``sampler``, ``assess``, ``study`` as in a recipe.
     """
     from medphantom.flows.operations.augment import augment as augmented
@@ -487,7 +487,7 @@ def augment(
     sections = {name: dict(section) for name, section in (settings or {}).items()}
     part = read_part(AugmentPart, None, [], {"preprocess": {"size": _sides(real, size)}, **sections})
     total = len(paths) or generators
-    planned = propose(real, label, to, part.study, doses=doses, generators=total, trained=not paths)
+    planned = propose(real, label, to, part.study, shares=shares, generators=total, trained=not paths)
     return augmented(real, part, planned, Path(out), bundles=paths)
 
 

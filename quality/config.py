@@ -109,7 +109,7 @@ class CopyConfig(Frozen):
     Attributes:
         side: thumbnails have this many pixels a side; null: 32 for images, 16 for volumes.
         mirror: also try the mirror image (left and right exchanged).
-        repeats: random subsets of training patients, as many images as ``gate`` has, behind the share in train.
+        repeats: random subsets of training patients, as many images as ``holdout`` has, behind the share in train.
         kinds: copies that are planted as positive controls. Without each of the default core kinds the verdict is
             *inconclusive* at best.
         core: kinds that must be covered, else the verdict is *inconclusive*. The default ones always must: what every
@@ -181,7 +181,7 @@ class UtilityConfig(Frozen):
     least_test: Annotated[int, Field(ge=1)] = 30
 
 
-PupilNetwork = Literal["small", "resnet18", "densenet121"]
+DownstreamNetwork = Literal["small", "resnet18", "densenet121"]
 StudyArm = Literal[
     "real", "synthetic", "real_and_synthetic", "pretrained", "classical", "oversampled", "classical_and_synthetic"
 ]
@@ -240,7 +240,7 @@ class StudyConfig(Frozen):
         "pretrained",
         "classical",
     )
-    network: PupilNetwork = "small"
+    network: DownstreamNetwork = "small"
     classifier: ClassifierConfig = ClassifierConfig(steps=600)
     classifier_seeds: Annotated[int, Field(ge=2, le=50)] = 5
     ratios: Annotated[tuple[Annotated[float, Field(gt=0, le=100)], ...], Field(min_length=1)] = (0.5, 1.0, 2.0, 4.0)

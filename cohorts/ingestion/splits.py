@@ -32,10 +32,21 @@ class Division:
 
     @classmethod
     def of(cls, stated: Iterable[tuple[str, Split]], *, exact: bool = False) -> Division:
-        """From ``(identity, split)`` of every image."""
+        """From ``(identity, split)`` of every image.
+
+        Where a source has a holdout and no test images, its holdout is what we call ``test``.
+
+        Example:
+            >>> sorted(Division.of([("a", "train"), ("b", "holdout")]).theirs)
+            ['test', 'train']
+            >>> sorted(Division.of([("a", "train"), ("b", "holdout"), ("c", "test")]).theirs)
+            ['holdout', 'test', 'train']
+        """
+        given = list(stated)
+        alone = not exact and not any(split == "test" for _, split in given)
         found: dict[str, set[Split]] = defaultdict(set)
-        for identity, split in stated:
-            found[identity].add(split)
+        for identity, split in given:
+            found[identity].add("test" if alone and split == "holdout" else split)
         chosen = {identity: next(s for s in HELD_OUT_FIRST if s in splits) for identity, splits in found.items()}
         return cls(
             chosen,
@@ -57,7 +68,7 @@ class Division:
             >>> key, shares = IdentityKey.from_phrase("example"), SplitFractions()
             >>> Division.of([("a", "test"), ("b", "train")]).split("a", key, shares)
             'test'
-            >>> Division.of([("a", "test"), ("b", "train")]).split("b", key, shares) in {"train", "val", "gate"}
+            >>> Division.of([("a", "test"), ("b", "train")]).split("b", key, shares) in {"train", "val", "holdout"}
             True
         """
         if not self.theirs:
@@ -72,5 +83,5 @@ class Division:
         shares = {s: getattr(fractions, s) if s == "train" or s not in self.theirs else 0.0 for s in SPLITS}
         total = sum(shares.values())
         if total <= 0:
-            return SplitFractions(train=1, val=0, gate=0, test=0)
+            return SplitFractions(train=1, val=0, holdout=0, test=0)
         return SplitFractions(**{split: share / total for split, share in shares.items()})

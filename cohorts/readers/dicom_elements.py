@@ -171,17 +171,17 @@ def _value_ends(data: bytes, tag: int, vr: str | None, start: int, *, explicit: 
             at = _item_ends(data, at, None if item_length == _UNDEFINED else at + item_length, explicit, depth)
 
 
-def _item_ends(data: bytes, at: int, stated_end: int | None, explicit: bool, depth: int) -> int:
+def _item_ends(data: bytes, at: int, declared_end: int | None, explicit: bool, depth: int) -> int:
     """Where an item ends: where its length says, and its last element too, or behind its delimiter."""
-    while stated_end is None or at < stated_end:
+    while declared_end is None or at < declared_end:
         group, number, length = _implicit(data, at)
-        if stated_end is None and group << 16 | number == _ITEM_ENDS and length == 0:
+        if declared_end is None and group << 16 | number == _ITEM_ENDS and length == 0:
             return at + 8
         tag, vr, length, start, end = _element(data, at, explicit)
         if tag >= _ITEM & 0xFFFF0000:
             raise _Unusual
         at = _value_ends(data, tag, vr, start, explicit=explicit, depth=depth + 1) if length == _UNDEFINED else end
-    if at != stated_end:
+    if at != declared_end:
         raise _Unusual
     return at
 

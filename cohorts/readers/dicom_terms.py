@@ -1,7 +1,7 @@
 """Defined terms of the coded header elements that reach a cohort: what is none of them is not kept.
 
 A code string may hold anything that fits sixteen characters, a name too. The standard lists what it should hold; only
-that is published. Terms that earlier editions defined are listed too, since headers keep them.
+that is published. DPParameters that earlier editions defined are listed too, since headers keep them.
 """
 
 from __future__ import annotations

@@ -174,7 +174,7 @@ def read_rows(path: Path, head: NpzHead, options: ReadOptions) -> Iterator[Decod
                 channels = 1
                 if head.color:
                     pixels, channels = settle_color(pixels, options, volume=head.spatial_dims == 3)
-                stated = {} if labels is None else _stated(labels[row], head)
+                stated = {} if labels is None else _observed(labels[row], head)
                 yield DecodedImage(pixels=pixels, channels=channels, frame=frame, labels=stated, part=part)
                 frame += 1
 
@@ -291,7 +291,7 @@ def _label_names(labels: list[Array]) -> tuple[tuple[str, ...], bool]:
     return tuple(str(number) for number in range(high + 1 if single else columns.pop())), single
 
 
-def _stated(row: Array, head: NpzHead) -> dict[str, bool | None]:
+def _observed(row: Array, head: NpzHead) -> dict[str, bool | None]:
     if head.exclusive:
         return {name: int(row[0]) == number for number, name in enumerate(head.labels)}
     return {name: bool(value) for name, value in zip(head.labels, row, strict=True)}

@@ -67,11 +67,11 @@ NO_NUMBER = "hold no number"
 THOUSANDS = "hold a number that may have a thousands separator"
 
 
-def stated_text(cell: Any) -> str:
+def observed_text(cell: Any) -> str:
     """The text of a cell in Unicode's composed form without spaces around; empty when it states nothing.
 
     Example:
-        >>> stated_text(" Edema "), stated_text("N/A"), stated_text(None)
+        >>> observed_text(" Edema "), observed_text("N/A"), observed_text(None)
         ('Edema', '', '')
     """
     text = "" if cell is None else unicodedata.normalize("NFC", str(cell)).strip()
@@ -171,7 +171,7 @@ def listed(cell: str) -> list[str] | None:
     except ValueError:
         entries = None
     if isinstance(entries, list) and all(isinstance(entry, str | int | float | None) for entry in entries):
-        return [entry for entry in map(stated_text, entries) if entry]
+        return [entry for entry in map(observed_text, entries) if entry]
     if cell[0] == "[" or "'" in cell or '"' in cell:
         return _tokens(cell)
     return None
@@ -202,20 +202,20 @@ def _tokens(cell: str) -> list[str] | None:
                 quoted = True
             elif token.type == tokenize.NUMBER:
                 found.append(token.string)
-            elif (token.type == tokenize.NAME and stated_text(token.string)) or (
+            elif (token.type == tokenize.NAME and observed_text(token.string)) or (
                 token.type == tokenize.OP and token.string not in "[](){},"
             ):
                 return _unquoted(cell)
     except (tokenize.TokenError, SyntaxError, ValueError):
         return _unquoted(cell)
-    return [entry for entry in map(stated_text, found) if entry] if quoted else _unquoted(cell)
+    return [entry for entry in map(observed_text, found) if entry] if quoted else _unquoted(cell)
 
 
 def _unquoted(cell: str) -> list[str] | None:
     """Entries of ``[a, b c]``, whose words no quotes hold together."""
     if "'" in cell or '"' in cell or cell[0] != "[":
         return None
-    parts = [stated_text(part) for part in cell[1:-1].split(",")]
+    parts = [observed_text(part) for part in cell[1:-1].split(",")]
     if any(part.endswith(("...", "…")) for part in parts):
         return None  # whoever printed the list left some of it out
     return [part for part in parts if part]

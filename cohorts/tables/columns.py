@@ -8,7 +8,7 @@ from pathlib import Path
 
 from medphantom.cohorts.options import IngestOptions
 from medphantom.cohorts.split_names import cell_split
-from medphantom.cohorts.tables.cells import STATED, YES_OR_NO, flag, is_rounded_id, stated_text
+from medphantom.cohorts.tables.cells import STATED, YES_OR_NO, flag, is_rounded_id, observed_text
 from medphantom.cohorts.tables.file import TableFile, clean_name
 from medphantom.core.errors import InputError
 from medphantom.core.naming import is_nobody, plain_id, plain_name, plain_text
@@ -147,14 +147,14 @@ class Columns:
     def cells(self, column: str) -> list[str]:
         """What each row states, as text; empty where it states nothing."""
         series = self.frame[column]
-        texts = {cell: stated_text(cell) for cell in series.unique().to_list()}
+        texts = {cell: observed_text(cell) for cell in series.unique().to_list()}
         return [texts[cell] for cell in series.to_list()]
 
     def counts(self, column: str) -> Counter[str]:
         """Rows per different text, without the empty one."""
         found: Counter[str] = Counter()
         for cell, total in self.frame[column].drop_nulls().value_counts().iter_rows():
-            found[stated_text(cell)] += total
+            found[observed_text(cell)] += total
         found.pop("", None)
         return Counter(dict(sorted(found.items())))
 
@@ -182,7 +182,9 @@ class Columns:
         column = self.roles[role]
         if column is None:
             return [""] * self.frame.height
-        return [cell.strip() if stated_text(cell) and cell is not None else "" for cell in self.frame[column].to_list()]
+        return [
+            cell.strip() if observed_text(cell) and cell is not None else "" for cell in self.frame[column].to_list()
+        ]
 
     @property
     def has_boxes(self) -> bool:
@@ -198,7 +200,7 @@ class Columns:
 
     def _states(self, column: str, role: str) -> bool:
         """Whether any cell of a column says something; of identifiers, whether it names anybody."""
-        texts = map(stated_text, self.frame[column])
+        texts = map(observed_text, self.frame[column])
         names = role in {"patient", "study", "uid"}
         return any(text and not (names and is_nobody(text)) for text in texts)
 
@@ -240,7 +242,7 @@ class Columns:
         strange = sum(count for word, count in words.items() if not cell_split(word))
         if strange and options.split_column:
             raise InputError(f"column {column!r} of {self.path} has {strange} cells that name no split",
-                             "write train, val, gate or test")  # fmt: skip
+                             "write train, val, holdout or test")  # fmt: skip
         total = sum(words.values())
         if 2 * strange > total or not words:
             self.roles["split"] = None

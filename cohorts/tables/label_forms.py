@@ -10,7 +10,7 @@ from medphantom.cohorts.records import LABEL_PREFIX
 from medphantom.cohorts.tables.cells import is_uncertain
 
 Form = Literal["none", "names", "lists", "numbers", "flag", "columns"]
-Stated = dict[str, bool | None]
+Observed = dict[str, bool | None]
 Meaning = Callable[[str, str], bool | None]
 
 
@@ -27,13 +27,13 @@ class Labels(Protocol):
     form: Form
     columns: tuple[str, ...]
 
-    def of(self, row: int) -> Stated:
+    def of(self, row: int) -> Observed:
         """What a row states about each label."""
 
     def cells(self) -> Mapping[str, Sequence[str]]:
         """Column → text of each row."""
 
-    def kinds(self) -> Iterable[Stated]:
+    def kinds(self) -> Iterable[Observed]:
         """What different rows state, each at least once."""
 
 
@@ -44,7 +44,7 @@ class NoLabels:
     form: Form = "none"
     columns: tuple[str, ...] = ()
 
-    def of(self, row: int) -> Stated:
+    def of(self, row: int) -> Observed:
         """Nothing."""
         del row
         return {}
@@ -53,7 +53,7 @@ class NoLabels:
         """Nothing."""
         return {}
 
-    def kinds(self) -> Iterable[Stated]:
+    def kinds(self) -> Iterable[Observed]:
         """Nothing."""
         return ()
 
@@ -78,19 +78,19 @@ class CellLabels:
         self._cells = cells
         self._present = present
 
-    def of(self, row: int) -> Stated:
+    def of(self, row: int) -> Observed:
         """What a row states about each label."""
-        return self._stated(self._cells[row])
+        return self._observed(self._cells[row])
 
     def cells(self) -> Mapping[str, Sequence[str]]:
         """Its column → text of each row."""
         return {self.columns[0]: self._cells}
 
-    def kinds(self) -> Iterable[Stated]:
+    def kinds(self) -> Iterable[Observed]:
         """What different cells state."""
-        return (self._stated(cell) for cell in self._present)
+        return (self._observed(cell) for cell in self._present)
 
-    def _stated(self, cell: str) -> Stated:
+    def _observed(self, cell: str) -> Observed:
         present = self._present.get(cell)
         return {name: None if present is None else name in present for name in self.names}
 
@@ -124,17 +124,17 @@ class ColumnLabels:
         self._cells = cells
         self._meaning = {name: {cell: meaning(name, cell) for cell in set(column)} for name, column in cells.items()}
 
-    def of(self, row: int) -> Stated:
+    def of(self, row: int) -> Observed:
         """What a row states about each label."""
-        return self._stated([column[row] for column in self._cells.values()])
+        return self._observed([column[row] for column in self._cells.values()])
 
     def cells(self) -> Mapping[str, Sequence[str]]:
         """Column → text of each row."""
         return self._cells
 
-    def kinds(self) -> Iterable[Stated]:
+    def kinds(self) -> Iterable[Observed]:
         """What different rows state."""
-        return (self._stated(cells) for cells in set(zip(*self._cells.values(), strict=True)))
+        return (self._observed(cells) for cells in set(zip(*self._cells.values(), strict=True)))
 
     def total_contradicting(self) -> int:
         """Rows that state a finding beside nothing."""
@@ -143,13 +143,13 @@ class ColumnLabels:
         rows = Counter(zip(*self._cells.values(), strict=True))
         return sum(total for cells, total in rows.items() if self._contradict(self._values(cells)))
 
-    def _values(self, cells: Sequence[str]) -> Stated:
+    def _values(self, cells: Sequence[str]) -> Observed:
         return {name: self._meaning[name][cell] for name, cell in zip(self._cells, cells, strict=True)}
 
-    def _contradict(self, values: Stated) -> bool:
+    def _contradict(self, values: Observed) -> bool:
         return any(values[name] for name in self._nothing) and any(values[name] for name in self._findings)
 
-    def _stated(self, cells: Sequence[str]) -> Stated:
+    def _observed(self, cells: Sequence[str]) -> Observed:
         values = self._values(cells)
         if self._contradict(values):
             return dict.fromkeys(self.names)

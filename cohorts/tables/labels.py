@@ -27,8 +27,8 @@ from medphantom.cohorts.tables.cells import (
     listed,
     no_name,
     number_of,
+    observed_text,
     one_spelling,
-    stated_text,
     yes_and_no,
 )
 from medphantom.cohorts.tables.columns import NEVER_LABELS, USUAL_NAMES, Columns
@@ -274,7 +274,7 @@ def _parts(counts: Counter[str], separators: Separators) -> tuple[dict[str, list
             unreadable += counts[cell]
             continue
         given = entries if entries is not None else separators.split(cell)
-        named = [" ".join(text.split(" ")) for text in map(stated_text, given) if text]
+        named = [" ".join(text.split(" ")) for text in map(observed_text, given) if text]
         if named:
             parts[cell] = named
     return parts, unreadable

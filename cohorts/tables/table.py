@@ -50,7 +50,7 @@ class RowContent:
         patient: id, as :func:`~medphantom.core.naming.plain_id` has it; empty when none is stated.
         study: the same of the study.
         text: report or caption.
-        split: ``train``, ``val``, ``gate`` or ``test`` where the table has splits already, the most held-out one of
+        split: ``train``, ``val``, ``holdout`` or ``test`` where the table has splits already, the most held-out one of
             several rows; else empty.
     """
 
@@ -154,15 +154,15 @@ class Table:
         if self._labels.form == "columns" and len(self._labels.columns) > len(self.labels):
             return False  # one of them states that there is none
         together = (united([self._labels.of(row) for row in rows]) for rows in self._groups.values())
-        any_stated = False
+        any_observed = False
         for kind in chain(self._labels.kinds(), together):
             values = list(kind.values())
             if values.count(None) == len(values):
                 continue
-            any_stated = True
+            any_observed = True
             if (values.count(True), values.count(False)) != (1, len(values) - 1):
                 return False
-        return any_stated
+        return any_observed
 
     def bind(self, keys: Sequence[FileKey]) -> float:
         """Join the rows to these files; returns the share of files that have a row.
@@ -255,9 +255,9 @@ class Table:
             labels=united([self._labels.of(each) for each in rows]),
             attributes={found.spec.name: agreed(found.of(each) for each in rows)[0] for found in self._found},
             unread=frozenset(found.spec.name for found in self._found if any(found.is_unread(each) for each in rows)),
-            patient=self._stated(self._ids["patient"], rows),
-            study=self._stated(self._ids["study"], rows),
-            text=self._stated(self._raw["text"], rows) or None,
+            patient=self._observed(self._ids["patient"], rows),
+            study=self._observed(self._ids["study"], rows),
+            text=self._observed(self._raw["text"], rows) or None,
             split=next(iter(self._splits_of(rows)), ""),
         )
 
@@ -272,7 +272,7 @@ class Table:
     def who(self, row: int) -> tuple[str, str, tuple[str, ...]]:
         """Patient, study and all splits that the rows of an image state, the most held-out first; empty without any."""
         rows = self._groups.get(row, (row,))
-        patient, study = (self._stated(self._ids[role], rows) for role in ("patient", "study"))
+        patient, study = (self._observed(self._ids[role], rows) for role in ("patient", "study"))
         return patient, study, self._splits_of(rows)
 
     def _splits_of(self, rows: Sequence[int]) -> tuple[str, ...]:
@@ -281,7 +281,7 @@ class Table:
 
     def mask_cell(self, row: int) -> str:
         """Path of the mask that a row names, with forward slashes; empty when it names none."""
-        return self._stated(self._raw["mask"], self._groups.get(row, (row,))).replace("\\", "/")
+        return self._observed(self._raw["mask"], self._groups.get(row, (row,))).replace("\\", "/")
 
     def mask_paths(self) -> set[str]:
         """Paths of all masks that rows name."""
@@ -399,7 +399,7 @@ class Table:
         return said
 
     @staticmethod
-    def _stated(cells: Sequence[str], rows: Sequence[int]) -> str:
+    def _observed(cells: Sequence[str], rows: Sequence[int]) -> str:
         return agreed(cells[row] for row in rows)[0] or ""
 
 

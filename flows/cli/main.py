@@ -96,7 +96,7 @@ for _command in (
     cli_runs.run,
     cli_runs.serve,
     cli_runs.demo,
-    cli_runs.twin,
+    cli_runs.control,
     cli_data.ingest,
     cli_data.inspect,
     cli_data.phantom,

@@ -22,7 +22,7 @@ def counterfactual(
         list[str],
         typer.Option("--set", metavar="NAME=VALUE", help="e.g. effusion=absent, age=70 or age=20:80; may be repeated."),
     ],
-    split: Annotated[str, typer.Option(help="Whose images: train, val, gate or test.")] = "test",
+    split: Annotated[str, typer.Option(help="Whose images: train, val, holdout or test.")] = "test",
     limit: Annotated[int | None, typer.Option(min=1, help="At most so many images.")] = None,
     method: Annotated[str, typer.Option(help="inversion, sdedit or latent_drifting.")] = "inversion",
     guidance: Annotated[float | None, typer.Option(help="How much of the difference is applied; 1: as it is.")] = None,

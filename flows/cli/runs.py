@@ -99,13 +99,13 @@ def run_part(job: Job, until: Stage) -> None:
     typer.echo(f"{until}: {refs[until].path}")
 
 
-def twin(
+def control(
     recipe: Annotated[Path, typer.Argument(help="Recipe of a run.")],
     *,
     kind: Annotated[
-        Literal["by_heart", "noiseless"],
+        Literal["memorised", "noiseless"],
         typer.Option(help="Learn a few patients by heart, or take the same private steps without noise."),
-    ] = "by_heart",
+    ] = "memorised",
     patients: Annotated[int, typer.Option(help="By heart: about so many.")] = 60,
     looks: Annotated[int, typer.Option(help="By heart: how often each image is looked at.")] = 1000,
     setting: Setting = None,
@@ -113,11 +113,11 @@ def twin(
     no_prefect: Annotated[bool, typer.Option("--no-prefect", help="Run without Prefect.")] = False,
 ) -> None:
     """Train a twin that gives its patients away, to show that the checks would see it; then renew the run's report."""
+    from medphantom.flows.runs.control import make_control
     from medphantom.flows.runs.job import open_job
-    from medphantom.flows.runs.twin import make_twin
 
     job = open_job(recipe, setting or [], out)
-    run_recipe(make_twin(job, kind, patients=patients, looks=looks), prefect=not no_prefect)
+    run_recipe(make_control(job, kind, patients=patients, looks=looks), prefect=not no_prefect)
     run_recipe(job, prefect=not no_prefect)
 
 

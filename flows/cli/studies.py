@@ -43,7 +43,7 @@ def utility(
     for share, report in found.items():
         typer.echo(f"{share:g} of the training patients ({report.real_patients}):")
         for advice in report.advice:
-            if advice.counsel != "refused":
+            if advice.recommendation != "refused":
                 typer.echo(f"  {advice.sentence}")
         typer.echo(f"  table: {out / fraction_folder(share) / 'study.md'}")
     typer.echo(f"page to open: {out / PAGE_FILE}")
@@ -60,7 +60,7 @@ def augment(
         typer.Option(help="Generator that learned from exactly this cohort; may be repeated. Without: trained here."),
     ] = None,
     generators: Annotated[int, typer.Option(min=1, help="Seeds of the generator, where it is trained here.")] = 2,
-    dose: Annotated[
+    share: Annotated[
         list[float] | None, typer.Option(help="Share of the planned images to learn from; may be repeated.")
     ] = None,
     plan_only: Annotated[bool, typer.Option("--plan-only", help="Say what would be done, and stop.")] = False,
@@ -73,7 +73,7 @@ def augment(
 ) -> None:
     """Top up a scarce label, and say whether that helps. The same command continues after an interruption."""
     from medphantom.cohorts.store import Cohort
-    from medphantom.flows.operations.augment import DOSES, IMAGES_FOLDER, propose
+    from medphantom.flows.operations.augment import IMAGES_FOLDER, SHARES, propose
     from medphantom.flows.operations.augment import augment as augmented
     from medphantom.flows.operations.utility import TABLE_FILE
     from medphantom.flows.process.progress import watching
@@ -88,7 +88,7 @@ def augment(
         label,
         to,
         part.study,
-        doses=dose or DOSES,
+        shares=share or SHARES,
         generators=len(bundles) or generators,
         trained=not bundles,
     )

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 ANSWER_FILE = "augment.json"
 IMAGES_FOLDER, BUNDLE_FOLDER = "images", "bundle"
 ARMS: tuple[StudyArm, ...] = ("real", "oversampled", "classical", "real_and_synthetic", "classical_and_synthetic")
-DOSES = (0.5, 1.0)
+SHARES = (0.5, 1.0)
 
 
 def propose(
@@ -42,7 +42,7 @@ def propose(
     to: int,
     study: StudyConfig,
     *,
-    doses: Sequence[float] = DOSES,
+    shares: Sequence[float] = SHARES,
     generators: int = 2,
     trained: bool = True,
 ) -> AugmentPlan:
@@ -52,8 +52,8 @@ def propose(
         cohort: real cohort.
         label: the scarce one.
         to: images of it that are wanted in ``train``, real and synthetic together.
-        study: how classifiers are taught.
-        doses: shares of the planned images that classifiers learn from.
+        study: how classifiers are arm.
+        shares: shares of the planned images that classifiers learn from.
         generators: seeds of the generator.
         trained: whether they are trained for this.
 
@@ -71,12 +71,14 @@ def propose(
         raise InputError(f"no training image shows {label!r}, so nothing can be learned of it", "bring real ones")
     if len(shown) >= to:
         raise InputError(f"{len(shown)} training images show {label!r} already", f"give --to above {len(shown)}")
-    if not doses or any(not 0 < dose <= 1 for dose in doses) or len(set(doses)) < len(doses) or generators < 1:
-        raise InputError(f"doses {list(doses)} of {generators} generators make no study", "give shares above 0 up to 1")
+    if not shares or any(not 0 < share <= 1 for share in shares) or len(set(shares)) < len(shares) or generators < 1:
+        raise InputError(
+            f"shares {list(shares)} of {generators} generators make no study", "give shares above 0 up to 1"
+        )
     arms = _arms(study)
     mixing = sum(arm in {"real_and_synthetic", "classical_and_synthetic", "pretrained"} for arm in arms)
     alone = sum(arm == "synthetic" for arm in arms)
-    sets = len(arms) - mixing - alone + generators * (alone + mixing * len(doses))
+    sets = len(arms) - mixing - alone + generators * (alone + mixing * len(shares))
     return AugmentPlan(
         label=label,
         to=to,
@@ -84,7 +86,7 @@ def propose(
         patients=len(set(cohort.patients(shown))),
         training_images=len(rows),
         planned=to - len(shown),
-        doses=tuple(sorted(doses)),
+        shares=tuple(sorted(shares)),
         generators=generators,
         trained=trained,
         classifiers=sets * study.classifier_seeds,
@@ -116,7 +118,7 @@ def augment(
 
     Args:
         cohort: real cohort.
-        part: preprocess, generator, sampler, how images are scored and classifiers taught.
+        part: preprocess, generator, sampler, how images are scored and classifiers arm.
         plan: from :func:`propose`.
         out: folder to make.
         bundles: generators of different seeds; empty: they are trained here.
@@ -195,7 +197,7 @@ class _Augmentation:
 
     def _scored(self, made: Cohort, maker: GeneratorBundle, work: Path) -> QualityReport:
         """Fidelity and the privacy gate; the study says more than the quick check of use does."""
-        from medphantom.flows.runs.probes import probes_of
+        from medphantom.flows.runs.hooks import hooks_of
         from medphantom.quality.assessment.assess import assess
 
         config = self.part.assess.model_copy(
@@ -203,7 +205,7 @@ class _Augmentation:
         )
         shown = watcher().stage("assess")
         place = work / "assess"
-        found = assess(self.cohort, made, self.preprocess, config, work=place, probes=probes_of(maker), progress=shown)
+        found = assess(self.cohort, made, self.preprocess, config, work=place, hooks=hooks_of(maker), progress=shown)
         return found if learned_from(maker, self.cohort) else not_its_patients(found)
 
     def _studied(self, sets: Sequence[Cohort], work: Path) -> StudyReport:

@@ -42,7 +42,7 @@ def cohort_summary(cohort: Cohort) -> str:
 
     columns = [pl.len().alias("images"), pl.col("patient").n_unique().alias("patients")]
     columns += [pl.col(LABEL_PREFIX + name).sum().cast(pl.Int64).alias(name) for name in cohort.schema.labels[:12]]
-    order = {name: place for place, name in enumerate(("train", "val", "gate", "test", "synthetic"))}
+    order = {name: place for place, name in enumerate(("train", "val", "holdout", "test", "synthetic"))}
     counts = cohort.manifest.group_by("split").agg(columns)
     return frame_text(counts.sort(pl.col("split").replace_strict(order, default=len(order))))
 

@@ -186,7 +186,7 @@ def assess(
         InputError: the cohorts cannot be compared, the bundle learned from others or drew other images, or ``out``
             exists.
     """
-    from medphantom.flows.runs.probes import probes_of
+    from medphantom.flows.runs.hooks import hooks_of
     from medphantom.flows.runs.steps import training_curves
     from medphantom.quality.assessment.assess import assess as score
     from medphantom.quality.report.write import RunFacts, write_report
@@ -196,11 +196,11 @@ def assess(
     loaded = None if bundle is None else load_bundle(bundle)
     if loaded is not None:
         check_provenance(real, synthetic, loaded)
-    probes = None if loaded is None else probes_of(loaded)
+    hooks = None if loaded is None else hooks_of(loaded)
     digests = {"ingest": real.digest, "generate": synthetic.digest}
 
     def run(work: Path) -> QualityReport:
-        report = score(real, synthetic, preprocess, config, work=work, probes=probes, progress=shown)
+        report = score(real, synthetic, preprocess, config, work=work, hooks=hooks, progress=shown)
         facts = RunFacts(
             name=out.name,
             created=datetime.now(UTC).isoformat(timespec="seconds"),

@@ -87,7 +87,7 @@ class MasksPlan(_Plan):
 
     kind: Literal["masks"]
     total: Annotated[int, Field(ge=1)] = 500
-    split: Literal["train", "val", "gate", "test"] = "train"
+    split: Literal["train", "val", "holdout", "test"] = "train"
     deform: Annotated[float, Field(ge=0, le=3)] = 1.0
     min_patients: Annotated[int, Field(ge=1)] = MIN_PATIENTS
 

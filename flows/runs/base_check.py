@@ -1,7 +1,7 @@
 """Before a base is fine-tuned to a private cohort: does it hold that cohort's images already?
 
 A base that learned from the same patients would hand their images on, whatever fine-tuning promises. So it draws some
-images of its own accord, and the copy search looks for them in the private cohort's training split, with ``gate`` as
+images of its own accord, and the copy search looks for them in the private cohort's training split, with ``holdout`` as
 its yardstick.
 """
 
@@ -10,15 +10,15 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from medphantom.core.errors import InputError
-from medphantom.core.folders import json_digest, kept, write_json
 from medphantom.cohorts.preprocess import Preprocess
-from medphantom.core.progress import Progress
 from medphantom.cohorts.store import Cohort
 from medphantom.conditioning.plan import plan_prompts
 from medphantom.conditioning.prompt import Prompt
-from medphantom.flows.runs.probes import probes_of
+from medphantom.core.errors import InputError
+from medphantom.core.folders import json_digest, kept, write_json
+from medphantom.core.progress import Progress
 from medphantom.flows.process.progress import watcher
+from medphantom.flows.runs.hooks import hooks_of
 from medphantom.generators.base import Base, open_base
 from medphantom.generators.base_bundle import base_bundle
 from medphantom.generators.config import GeneratorConfig, SamplerConfig
@@ -59,7 +59,7 @@ def check_base(
         from medphantom.generators.stable import TEXT_ALONE
 
         raise InputError(*TEXT_ALONE)
-    if not cohort.rows("train") or not cohort.rows("gate"):
+    if not cohort.rows("train") or not cohort.rows("holdout"):
         return accept_base(None, base.source)
     parts = [base.digest, cohort.digest, preprocess.model_dump(mode="json"), config.seed, config.threads, DRAWN, STEPS]
     file = work / f"base-check-{json_digest(parts)[:16]}.json"
@@ -101,7 +101,7 @@ def _searched(
         preprocess,
         AssessConfig(),
         work=folder / "screen",
-        probes=probes_of(bundle),
+        hooks=hooks_of(bundle),
         progress=progress,
     )
     shutil.rmtree(folder, ignore_errors=True)
@@ -115,7 +115,9 @@ def accept_base(summary: CopySummary | None, source: str) -> CopySummary:
         InputError: there was nothing to search in, or it found copies.
     """
     if summary is None:
-        raise InputError("the base cannot be checked: the cohort has no training or no gate image", "give both a share")
+        raise InputError(
+            "the base cannot be checked: the cohort has no training or no holdout image", "give both a share"
+        )
     if summary.verdict == "fail":
         raise InputError(
             f"base {source} draws images of this cohort: {summary.reasons[0]}",

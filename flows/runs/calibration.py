@@ -135,7 +135,7 @@ def _autoencoder_step(recipe: Recipe, base: Base | None) -> tuple[float, float]:
         steps=config.autoencoder_fit.steps,
         features=FeatureNet(dims, channels, 1).to(device).requires_grad_(False) if judge.features else None,
         adversary=adversary,
-        judged={},
+        monitored={},
     )
 
     def batch(images: int) -> dict[str, Tensor]:
@@ -157,7 +157,7 @@ def _denoiser_step(recipe: Recipe, base: Base | None) -> tuple[float, float]:
         config.denoiser,
         objective=objective,
         scaling=LatentScaling(mean=(0.0,) * shape[0], std=(1.0,) * shape[0]),
-        judged={},
+        monitored={},
         seed=0,
         decode=lambda latents: latents,
     )

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from medphantom.core.errors import ResourceError
-from medphantom.flows.runs.artifact import Stage
 from medphantom.flows.process.facts import memory_bytes, usable_cores
-from medphantom.flows.runs.job import Job, Refs
 from medphantom.flows.process.progress import clock
+from medphantom.flows.runs.artifact import Stage
+from medphantom.flows.runs.job import Job, Refs
 
 BYTES_PER_GB = 1e9
 FILES_PER_SECOND_AND_CORE = 100.0  # radiographs of some 100 kB, decoded and checked

@@ -12,6 +12,8 @@ from typing import Any
 from medphantom.core.errors import RecipeError
 from medphantom.core.folders import DIGEST_FILE, file_digest, json_digest
 from medphantom.core.guard import folder_path
+from medphantom.flows.recipes.plans import TablePlan
+from medphantom.flows.recipes.recipe import LoadedRecipe, Recipe, load_recipe
 from medphantom.flows.runs.artifact import (
     REPORT_JSON,
     ArtifactRef,
@@ -21,11 +23,9 @@ from medphantom.flows.runs.artifact import (
     source_mark,
     stage_key,
 )
-from medphantom.flows.recipes.plans import TablePlan
-from medphantom.flows.recipes.recipe import LoadedRecipe, Recipe, load_recipe
 
 RUNS_FOLDER = "runs"
-TWIN_FILE = "twin.json"
+CONTROL_FILE = "control.json"
 
 Refs = dict[Stage, ArtifactRef]
 
@@ -108,7 +108,7 @@ class Job:
                 return _digests(refs, "ingest", "train", "generate"), recipe.assess.model_dump(mode="json")
             case "report":
                 made = _digests(refs, "ingest", "train", "generate", "assess")
-                return {**made, **self._twin_mark()}, self.loaded.written
+                return {**made, **self._control_mark()}, self.loaded.written
 
     def _source_marks(self, refs: Refs) -> dict[str, str]:
         cohort = self.recipe.cohort
@@ -130,10 +130,12 @@ class Job:
         published = Path(source) / DIGEST_FILE
         return {"base": content_digest(Path(source)) if published.is_file() else source_mark(Path(source))}
 
-    def _twin_mark(self) -> dict[str, str]:
-        """The report of a twin, which the run's own report quotes."""
-        files = [twin_path(self.base.path) / name for name in (TWIN_FILE, REPORT_JSON)]
-        return {"twin": json_digest([file_digest(file) for file in files])} if all(f.is_file() for f in files) else {}
+    def _control_mark(self) -> dict[str, str]:
+        """The report of a control, which the run's own report quotes."""
+        files = [control_path(self.base.path) / name for name in (CONTROL_FILE, REPORT_JSON)]
+        return (
+            {"control": json_digest([file_digest(file) for file in files])} if all(f.is_file() for f in files) else {}
+        )
 
     def _plan_marks(self) -> dict[str, str]:
         plan = self.recipe.plan
@@ -156,9 +158,9 @@ def _digests(refs: Refs, *stages: Stage) -> dict[str, str]:
     return {stage: refs[stage].digest for stage in stages}
 
 
-def twin_path(run: Path) -> Path:
-    """Where the twin of a run lies."""
-    return run.with_name(f"{run.name}_twin")
+def control_path(run: Path) -> Path:
+    """Where the control of a run lies."""
+    return run.with_name(f"{run.name}_control")
 
 
 def open_job(

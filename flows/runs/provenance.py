@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from medphantom.core.errors import InputError
 from medphantom.cohorts.store import Cohort
+from medphantom.core.errors import InputError
 
 if TYPE_CHECKING:
     from medphantom.generators.bundle import GeneratorBundle

@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any
 from medphantom.core.errors import ArtifactError
 from medphantom.core.folders import read_json, write_json
 from medphantom.core.progress import Progress
-from medphantom.flows.runs.artifact import REPORT_JSON, WORK_FOLDER, ArtifactRef, Stage
 from medphantom.flows.process.facts import machine, usable_cores, versions
 from medphantom.flows.process.failure import reported
+from medphantom.flows.process.progress import clock, watcher
+from medphantom.flows.runs.artifact import REPORT_JSON, WORK_FOLDER, ArtifactRef, Stage
+from medphantom.flows.runs.control import control_facts
 from medphantom.flows.runs.formal import formal_facts
 from medphantom.flows.runs.job import Job, Refs
-from medphantom.flows.process.progress import clock, watcher
 from medphantom.flows.runs.provenance import check_provenance
-from medphantom.flows.runs.twin import twin_facts
 
 if TYPE_CHECKING:
     from medphantom.cohorts.preprocess import Preprocess
@@ -213,7 +213,7 @@ def _generate(job: Job, refs: Refs, out: Path, work: Path, progress: Progress) -
 
 def _assess(job: Job, refs: Refs, out: Path, work: Path, progress: Progress) -> dict[str, Any]:
     from medphantom.cohorts.store import Cohort
-    from medphantom.flows.runs.probes import probes_of
+    from medphantom.flows.runs.hooks import hooks_of
     from medphantom.generators.bundle import GeneratorBundle
     from medphantom.quality.assessment.assess import assess
 
@@ -226,7 +226,7 @@ def _assess(job: Job, refs: Refs, out: Path, work: Path, progress: Progress) -> 
         bundle.facts.preprocess,
         job.recipe.assess,
         work=work,
-        probes=probes_of(bundle),
+        hooks=hooks_of(bundle),
         progress=progress,
     )
     report.save(out)
@@ -237,8 +237,8 @@ def _report(job: Job, refs: Refs, out: Path, work: Path, progress: Progress) -> 
     del work
     from medphantom.cohorts.store import Cohort
     from medphantom.generators.facts import read_facts
-    from medphantom.quality.results.quality_report import QualityReport
     from medphantom.quality.report.write import RunFacts, write_report
+    from medphantom.quality.results.quality_report import QualityReport
 
     progress(0, 1, "report")
     bundle, _ = read_facts(refs["train"].path)
@@ -254,7 +254,7 @@ def _report(job: Job, refs: Refs, out: Path, work: Path, progress: Progress) -> 
         curves=training_curves(read_json(Path(refs["train"].path) / "training.json")),
         intended_use=bundle.intended_use,
         **formal_facts(bundle.privacy),
-        twin=twin_facts(job.base.path),
+        control=control_facts(job.base.path),
     )
     write_report(
         QualityReport.load(Path(refs["assess"].path)),

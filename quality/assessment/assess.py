@@ -31,7 +31,7 @@ from medphantom.quality.assessment.parts import (
 )
 from medphantom.quality.assessment.privacy_part import MembershipScores, membership_part
 from medphantom.quality.config import AssessConfig, MembershipConfig
-from medphantom.quality.data.material import Material, Probes
+from medphantom.quality.data.evaluation_data import EvaluationData, GeneratorHooks
 from medphantom.quality.fidelity.scores import ImageSets, RunScores, Shown, estimates_of, score_run
 from medphantom.quality.networks.features import NetworkRun, check_names, cross_fitted, simulated
 from medphantom.quality.networks.fixed_networks import encoder, filter_bank, radiomics, volume_filters
@@ -56,7 +56,7 @@ WEIGHTS = {
     "attributes": 3,
     "texts": 1,
 }  # shares of the time
-NO_SEARCH = ("the copy search needs training images of two patients, and gate images",)
+NO_SEARCH = ("the copy search needs training images of two patients, and holdout images",)
 
 Part = TypeVar("Part", bound=Frozen)
 
@@ -68,18 +68,18 @@ def assess(
     config: AssessConfig,
     *,
     work: Path,
-    probes: Probes | None = None,
+    hooks: GeneratorHooks | None = None,
     progress: Progress | None = None,
 ) -> QualityReport:
     """Score a synthetic cohort against the real one that it stands for; anyone's images will do.
 
     Args:
-        real: real cohort with splits; ``test`` scores, ``gate`` is the yardstick of the copy search.
+        real: real cohort with splits; ``test`` scores, ``holdout`` is the yardstick of the copy search.
         synthetic: its labels are what each image was asked to show.
         preprocess: what networks see.
         config: how to score.
         work: private folder for finished parts and checkpoints; it is made, and may be removed afterwards.
-        probes: what of the generator may be called; without it distances have no ceiling, and the copy search stays
+        hooks: what of the generator may be called; without it distances have no ceiling, and the copy search stays
             inconclusive.
         progress: told about it in thousandths of the whole.
 
@@ -87,9 +87,9 @@ def assess(
         InputError: the cohorts cannot be compared, or a feature network cannot be had.
         UnsupportedClaim: a feature network that was asked for has nothing to learn from.
     """
-    material = Material(real, synthetic, preprocess, probes or Probes(), config.synthetic_range)
-    material.check()
-    return _Assessment(material, config, work, progress).report()
+    data = EvaluationData(real, synthetic, preprocess, hooks or GeneratorHooks(), config.synthetic_range)
+    data.check()
+    return _Assessment(data, config, work, progress).report()
 
 
 def screen_copies(
@@ -99,43 +99,43 @@ def screen_copies(
     config: AssessConfig,
     *,
     work: Path,
-    probes: Probes | None = None,
+    hooks: GeneratorHooks | None = None,
     progress: Progress | None = None,
 ) -> CopySummary | None:
     """The copy search alone, features by the fixed filter bank: nothing is trained.
 
     Args:
-        real: real cohort; ``gate`` is the yardstick.
+        real: real cohort; ``holdout`` is the yardstick.
         synthetic: images to search for copies of ``train``.
         preprocess: what is compared.
         config: its ``copies`` and ``seed`` count.
         work: private folder.
-        probes: as of :func:`assess`.
+        hooks: as of :func:`assess`.
         progress: told about it.
 
     Returns:
-        What it found; ``None`` where ``train`` holds fewer than two patients, or ``gate`` none.
+        What it found; ``None`` where ``train`` holds fewer than two patients, or ``holdout`` none.
 
     Raises:
         InputError: the cohorts cannot be compared.
     """
-    material = Material(real, synthetic, preprocess, probes or Probes(), config.synthetic_range)
-    material.check()
-    context = Context(material, config, work, progress or (lambda *_: None))
-    bank = filter_bank(len(material.rows["test"]), config.classifier.device).folds[0].network
+    data = EvaluationData(real, synthetic, preprocess, hooks or GeneratorHooks(), config.synthetic_range)
+    data.check()
+    context = Context(data, config, work, progress or (lambda *_: None))
+    bank = filter_bank(len(data.rows["test"]), config.classifier.device).folds[0].network
     return copy_part(context, bank).summary
 
 
 class _Assessment:
     """One call of :func:`assess`."""
 
-    def __init__(self, material: Material, config: AssessConfig, work: Path, progress: Progress | None) -> None:
-        self.material, self.config, self.progress = material, config, progress
+    def __init__(self, data: EvaluationData, config: AssessConfig, work: Path, progress: Progress | None) -> None:
+        self.data, self.config, self.progress = data, config, progress
         self.parts = work / "parts"
-        self.context = Context(material, config, work / "classifiers", self.tell)
-        trained = "simulated" if material.targets.source == "none" else "cross_fitted"
-        scaled = ("radiomics",) if len(material.rows["train"]) >= LEAST_REFERENCE else ()
-        whole = ("volume_filters",) if material.real.schema.spatial_dims == 3 else ()
+        self.context = Context(data, config, work / "classifiers", self.tell)
+        trained = "simulated" if data.targets.source == "none" else "cross_fitted"
+        scaled = ("radiomics",) if len(data.rows["train"]) >= LEAST_REFERENCE else ()
+        whole = ("volume_filters",) if data.real.schema.spatial_dims == 3 else ()
         self.names = config.networks or (trained, "filters", *whole, *scaled)
         check_names(self.names)
         self.seeds = {name: range(config.network_seeds) if name in TRAINED else range(1) for name in self.names}
@@ -148,14 +148,14 @@ class _Assessment:
             "membership",
             "attributes",
             "texts",
-            *(["masks"] if material.mask_values else []),
+            *(["masks"] if data.mask_values else []),
         ]
         self.total_weight += sum(WEIGHTS[name] for name in parts)
         self.done_weight = self.weight = 0
 
     def report(self) -> QualityReport:
         """All parts, then the report."""
-        config, material = self.config, self.material
+        config, data = self.config, self.data
         scored = [[self.fidelity(name, number) for number in self.seeds[name]] for name in self.names]
         trainer = config.classifier.model_dump(mode="json")
         diverse = self.part("diversity", config.diversity_pairs, Estimates, lambda: diversity_part(self.context))
@@ -163,7 +163,7 @@ class _Assessment:
             "labels", [trainer, config.utility.model_dump()], LabelScores, lambda: label_part(self.context)
         )
         masks = Estimates(estimates=())
-        if material.mask_values:
+        if data.mask_values:
             masks = self.part("masks", config.segmenter.model_dump(), Estimates, lambda: mask_part(self.context))
         more = self.conditions()
         by = self.names[0]
@@ -176,18 +176,18 @@ class _Assessment:
         attacked = self.part(
             "membership", config.membership.model_dump(), MembershipScores, lambda: membership_part(self.context)
         )
-        known = material.real.schema.patients == "known"
+        known = data.real.schema.patients == "known"
         summary = copies.summary
         verdict, verdict_reasons = _verdict(summary, attacked.summary, config)
         return QualityReport(
-            real_digest=material.real.digest,
-            synthetic_digest=material.synthetic.digest,
-            config_digest=json_digest([material.preprocess.model_dump(mode="json"), config.model_dump(mode="json")]),
+            real_digest=data.real.digest,
+            synthetic_digest=data.synthetic.digest,
+            config_digest=json_digest([data.preprocess.model_dump(mode="json"), config.model_dump(mode="json")]),
             seed=config.seed,
-            readings={"real": own_reading(material.real, material.preprocess), "synthetic": material.reading},
-            real_counts={split: len(material.rows[split]) for split in SPLITS},
-            real_patients={split: len(set(material.patients[split])) for split in SPLITS} if known else {},
-            synthetic_count=len(material.synthetic),
+            readings={"real": own_reading(data.real, data.preprocess), "synthetic": data.reading},
+            real_counts={split: len(data.rows[split]) for split in SPLITS},
+            real_patients={split: len(set(data.patients[split])) for split in SPLITS} if known else {},
+            synthetic_count=len(data.synthetic),
             verdict=verdict,
             verdict_reasons=verdict_reasons,
             estimates=(
@@ -204,7 +204,7 @@ class _Assessment:
             nearest=copies.nearest,
             membership=attacked.summary,
             utility=labels.utility,
-            warnings=tuple(cautions(material, [run.facts for runs in scored for run in runs])),
+            warnings=tuple(cautions(data, [run.facts for runs in scored for run in runs])),
         )
 
     def conditions(self) -> tuple[Estimate, ...]:
@@ -222,7 +222,7 @@ class _Assessment:
     ) -> Part:
         """A finished part from ``work``, or made now and kept there."""
         self.weight = WEIGHTS.get(name, 2) if weight is None else weight
-        key = json_digest([self.material.fingerprint, self.config.seed, name, settings])
+        key = json_digest([self.data.fingerprint, self.config.seed, name, settings])
         path = self.parts / f"{name}-{key[:16]}.json"
         found = kept(kind, path)
         if found is None:
@@ -248,39 +248,39 @@ class _Assessment:
         return self.runs[name, number]
 
     def make_run(self, name: str, seed: int) -> NetworkRun:
-        material, config = self.material, self.config
-        total_test, total_synthetic = len(material.rows["test"]), len(material.synthetic)
+        data, config = self.data, self.config
+        total_test, total_synthetic = len(data.rows["test"]), len(data.synthetic)
         work = self.context.work
         if name == "cross_fitted":
             return cross_fitted(
-                material.images, material.patients, material.targets, total_synthetic=total_synthetic,
+                data.images, data.patients, data.targets, total_synthetic=total_synthetic,
                 seed=seed, config=config.classifier, work=work, progress=self.tell,
             )  # fmt: skip
         if name == "simulated":
             return simulated(
-                material.preprocess, total_test, total_synthetic=total_synthetic,
+                data.preprocess, total_test, total_synthetic=total_synthetic,
                 seed=seed, config=config.classifier, work=work, progress=self.tell,
             )  # fmt: skip
         if name == "filters":
             return filter_bank(total_test, config.classifier.device)
         if name == "volume_filters":
-            return volume_filters(total_test, material.real.schema.spatial_dims, config.classifier.device)
+            return volume_filters(total_test, data.real.schema.spatial_dims, config.classifier.device)
         if name == "radiomics":
-            return radiomics(material.images["train"], total_test)
+            return radiomics(data.images["train"], total_test)
         return encoder(name, total_test, config.classifier.device)
 
     def fidelity(self, name: str, number: int) -> RunScores:
         """Distances and manifold scores of one network and seed."""
-        material, config = self.material, self.config
+        data, config = self.data, self.config
 
         def make() -> RunScores:
             images = ImageSets(
-                test=material.images["test"],
-                synthetic=material.synthetic_images,
-                reconstruction=material.test_reconstruction,
-                patients=material.patients["test"],
-                test_class=material.targets.classes("test") if material.asked_class is not None else None,
-                synthetic_class=material.asked_class,
+                test=data.images["test"],
+                synthetic=data.synthetic_images,
+                reconstruction=data.test_reconstruction,
+                patients=data.patients["test"],
+                test_class=data.targets.classes("test") if data.asked_class is not None else None,
+                synthetic_class=data.asked_class,
                 shown=self.shown(),
             )
             rng = self.context.rng("halves", name, number)
@@ -292,14 +292,14 @@ class _Assessment:
 
     def shown(self) -> tuple[Shown, ...]:
         """The labels that synthetic images were asked to show, with the images of either side."""
-        material = self.material
-        if material.targets.source != "labels":
+        data = self.data
+        if data.targets.source != "labels":
             return ()
-        sides = (material.targets.values["test"], material.asked)
-        columns = [tuple(side[:, place] == 1 for side in sides) for place in range(len(material.targets.names))]
+        sides = (data.targets.values["test"], data.asked)
+        columns = [tuple(side[:, place] == 1 for side in sides) for place in range(len(data.targets.names))]
         return tuple(
             Shown(name, test, synthetic)
-            for name, (test, synthetic) in zip(material.targets.names, columns, strict=True)
+            for name, (test, synthetic) in zip(data.targets.names, columns, strict=True)
             if test.any() and synthetic.any()
         )
 

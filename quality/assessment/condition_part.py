@@ -13,7 +13,7 @@ from medphantom.core.progress import stage
 from medphantom.core.randomness import derive_seed
 from medphantom.core.records import Array
 from medphantom.quality.assessment.parts import NUM_FEATURES, Context, Estimates
-from medphantom.quality.conditions.fidelity import Likeness, ReadValues, attribute_errors, text_likeness
+from medphantom.quality.conditions.fidelity import NeighbourSimilarity, ReadValues, attribute_errors, text_similarity
 from medphantom.quality.data.texts import texts_of
 from medphantom.quality.networks.encoders import load_text_image_encoder
 from medphantom.quality.networks.regressor import fit_regressor
@@ -22,12 +22,10 @@ from medphantom.quality.stats.estimate import Estimate
 
 def attribute_part(context: Context) -> Estimates:
     """How far images are from the numbers that they were asked for; nothing where none were."""
-    material = context.material
-    known = {spec.name for spec in material.synthetic.schema.attributes if spec.kind == "continuous"}
+    data = context.data
+    known = {spec.name for spec in data.synthetic.schema.attributes if spec.kind == "continuous"}
     asked = [
-        spec
-        for spec in material.real.schema.attributes
-        if spec.name in known and _stated(material.synthetic, spec.name)
+        spec for spec in data.real.schema.attributes if spec.name in known and _observed(data.synthetic, spec.name)
     ]
     found: list[Estimate] = []
     for place, spec in enumerate(asked):
@@ -35,16 +33,16 @@ def attribute_part(context: Context) -> Estimates:
     return Estimates(estimates=tuple(found))
 
 
-def _stated(cohort: Cohort, name: str) -> bool:
+def _observed(cohort: Cohort, name: str) -> bool:
     return any(value is not None for value in cohort.attribute(name))
 
 
 def _attribute(context: Context, spec: AttributeSpec, place: int, total: int) -> list[Estimate]:
-    material, config = context.material, context.config.classifier
-    real = {split: _numbers(material.real, spec.name, material.rows[split]) for split in ("train", "test")}
+    data, config = context.data, context.config.classifier
+    real = {split: _numbers(data.real, spec.name, data.rows[split]) for split in ("train", "test")}
     try:
         reader = fit_regressor(
-            material.images["train"],
+            data.images["train"],
             real["train"][:, None],
             num_features=NUM_FEATURES,
             config=config,
@@ -55,11 +53,11 @@ def _attribute(context: Context, spec: AttributeSpec, place: int, total: int) ->
         )
     except UnsupportedClaim:
         return []
-    synthetic = _numbers(material.synthetic, spec.name, range(len(material.synthetic)))
+    synthetic = _numbers(data.synthetic, spec.name, range(len(data.synthetic)))
     sides = []
     for wanted, images, patients in (
-        (synthetic, material.synthetic_images, np.arange(len(synthetic)).astype(str)),
-        (real["test"], material.images["test"], np.asarray(material.patients["test"])),
+        (synthetic, data.synthetic_images, np.arange(len(synthetic)).astype(str)),
+        (real["test"], data.images["test"], np.asarray(data.patients["test"])),
     ):
         rows = np.flatnonzero(~np.isnan(wanted))
         read = reader.read(images[rows], config.device)[:, 0] if len(rows) else np.zeros(0)
@@ -73,31 +71,31 @@ def _numbers(cohort: Cohort, name: str, rows: Sequence[int]) -> Array:
 
 def text_part(context: Context) -> Estimates:
     """Are images like their texts, by the pair of encoders that was named; nothing without texts on both sides."""
-    material, source = context.material, context.config.text_encoder
-    if source is None or not (material.real.schema.has_text and material.synthetic.schema.has_text):
+    data, source = context.data, context.config.text_encoder
+    if source is None or not (data.real.schema.has_text and data.synthetic.schema.has_text):
         return Estimates(estimates=())
     encoder, name, digest = load_text_image_encoder(source)
     sides = []
     for cohort, rows, images, patients in (
-        (material.synthetic, list(range(len(material.synthetic))), material.synthetic_images, None),
-        (material.real, material.rows["test"], material.images["test"], material.patients["test"]),
+        (data.synthetic, list(range(len(data.synthetic))), data.synthetic_images, None),
+        (data.real, data.rows["test"], data.images["test"], data.patients["test"]),
     ):
         texts = texts_of(cohort, rows)
         kept = [place for place, text in enumerate(texts) if text]
         owners = np.asarray(patients if patients is not None else [str(row) for row in rows])[kept]
         sides.append(_likeness(encoder, images[kept], [texts[place] or "" for place in kept], owners))
-    return Estimates(estimates=tuple(text_likeness(name, digest, asked=sides[0], real=sides[1])))
+    return Estimates(estimates=tuple(text_similarity(name, digest, asked=sides[0], real=sides[1])))
 
 
 def _likeness(
     encoder: Callable[[Array, Sequence[str]], tuple[Array, Array]], images: Array, texts: Sequence[str], patients: Array
-) -> Likeness:
-    """Likeness to the own text, and to the next text in the list that says something else."""
+) -> NeighbourSimilarity:
+    """NeighbourSimilarity to the own text, and to the next text in the list that says something else."""
     if not len(texts):
-        return Likeness(np.zeros(0), np.zeros(0), patients)
+        return NeighbourSimilarity(np.zeros(0), np.zeros(0), patients)
     seen, read = encoder(images, texts)
     others = [_next_other(texts, place) for place in range(len(texts))]
-    return Likeness((seen * read).sum(axis=1), (seen * read[others]).sum(axis=1), patients)
+    return NeighbourSimilarity((seen * read).sum(axis=1), (seen * read[others]).sum(axis=1), patients)
 
 
 def _next_other(texts: Sequence[str], place: int) -> int:

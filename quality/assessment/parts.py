@@ -16,8 +16,8 @@ from medphantom.quality.conditions.agreement import agreement
 from medphantom.quality.conditions.fidelity import calibration, text_findings
 from medphantom.quality.conditions.masks import SMALLEST_TEST, dice_table, mask_agreement
 from medphantom.quality.config import AssessConfig
-from medphantom.quality.data.material import Material
-from medphantom.quality.data.targets import Judged, positives
+from medphantom.quality.data.evaluation_data import EvaluationData
+from medphantom.quality.data.targets import LabelPredictions, positives
 from medphantom.quality.data.texts import findings_asked
 from medphantom.quality.fidelity.diversity import diversity
 from medphantom.quality.networks.classifier import fit_classifier, predict
@@ -27,7 +27,7 @@ from medphantom.quality.privacy.search import CopySearch, RealImages, Screened, 
 from medphantom.quality.results.quality_report import CopySummary, LabelAgreement, NearestPair, UtilityScore
 from medphantom.quality.stats.estimate import Estimate
 from medphantom.quality.utility.check import Arm, Counts, score_arm
-from medphantom.quality.utility.metadata import metadata_guesses, metadata_table
+from medphantom.quality.utility.metadata import metadata_predictions, metadata_table
 
 ImageArm = Literal["real", "synthetic", "real_and_synthetic"]
 
@@ -50,7 +50,7 @@ class LabelScores(Frozen):
 
 
 class CopyScores(Frozen):
-    """The copy search; no summary when there are no training or gate images."""
+    """The copy search; no summary when there are no training or holdout images."""
 
     summary: CopySummary | None
     nearest: tuple[NearestPair, ...]
@@ -61,13 +61,13 @@ class Context:
     """What every part needs.
 
     Attributes:
-        material: images, patients, labels.
+        data: images, patients, labels.
         config: how to score.
         work: folder for checkpoints of classifiers.
         progress: told how far the part is.
     """
 
-    material: Material
+    data: EvaluationData
     config: AssessConfig
     work: Path
     progress: Progress
@@ -79,13 +79,13 @@ class Context:
 
 def diversity_part(context: Context) -> Estimates:
     """MS-SSIM over all images, and within each label where labels exclude each other."""
-    material, pairs = context.material, context.config.diversity_pairs
-    patients = np.asarray(material.patients["test"])
-    test, synthetic = material.images["test"], material.synthetic_images
+    data, pairs = context.data, context.config.diversity_pairs
+    patients = np.asarray(data.patients["test"])
+    test, synthetic = data.images["test"], data.synthetic_images
     found = [diversity(synthetic, test, patients, pairs=pairs, rng=context.rng("pairs"))]
-    shown, asked = material.targets.classes("test"), material.asked_class
+    shown, asked = data.targets.classes("test"), data.asked_class
     if asked is not None and shown is not None:
-        for number, label in enumerate(material.targets.names):
+        for number, label in enumerate(data.targets.names):
             mine, theirs, rng = asked == number, shown == number, context.rng("pairs", label)
             found.append(diversity(synthetic[mine], test[theirs], patients[theirs], pairs=pairs, rng=rng, label=label))
     return Estimates(estimates=tuple(found))
@@ -93,12 +93,12 @@ def diversity_part(context: Context) -> Estimates:
 
 def mask_part(context: Context) -> Estimates:
     """Mask agreement, where both cohorts have masks; nothing where the real train or test split has too few."""
-    material, config = context.material, context.config
-    names = [material.real.schema.mask_values[value] for value in material.mask_values if value]
+    data, config = context.data, context.config
+    names = [data.real.schema.mask_values[value] for value in data.mask_values if value]
     if not names:
         return Estimates(estimates=())
-    train, test = (material.masked(material.real, material.rows[s], material.images[s]) for s in ("train", "test"))
-    asked = material.masked(material.synthetic, range(len(material.synthetic)), material.synthetic_images)
+    train, test = (data.masked(data.real, data.rows[s], data.images[s]) for s in ("train", "test"))
+    asked = data.masked(data.synthetic, range(len(data.synthetic)), data.synthetic_images)
     if len(train) < SMALLEST_TRAIN or len(test) < SMALLEST_TEST or not len(asked):
         return Estimates(estimates=())
     network = fit_segmenter(
@@ -129,28 +129,28 @@ def mask_part(context: Context) -> Estimates:
 
 def label_part(context: Context) -> LabelScores:
     """Label agreement and the utility check; they share the classifier that is trained on real train patients."""
-    material, config = context.material, context.config
-    targets = material.targets
-    if targets.source != "labels" or not material.rows["train"]:
+    data, config = context.data, context.config
+    targets = data.targets
+    if targets.source != "labels" or not data.rows["train"]:
         return LabelScores(agreement=None, utility=())
-    real, seen = _train_arm(context, "real", material.images["train"], targets.values["train"])
-    agreed, conditions = None, tuple(_conditions(context, real.judged, seen))
-    if real.judged is not None and (material.asked >= 0).any():
-        own = np.arange(len(material.asked)).astype(str)
+    real, seen = _train_arm(context, "real", data.images["train"], targets.values["train"])
+    agreed, conditions = None, tuple(_conditions(context, real.predictions, seen))
+    if real.predictions is not None and (data.asked >= 0).any():
+        own = np.arange(len(data.asked)).astype(str)
         agreed = agreement(
             targets.names,
             exclusive=targets.exclusive,
-            asked=Judged(material.asked, seen, own),
-            real=real.judged,
+            asked=LabelPredictions(data.asked, seen, own),
+            real=real.predictions,
             bootstrap=config.utility.bootstrap,
             rng=context.rng("agreement"),
         )
     if not config.utility.enabled:
         return LabelScores(agreement=agreed, utility=(), conditions=conditions)
     counts = Counts(
-        train=positives(targets.values["train"], np.asarray(material.patients["train"])),
-        test=positives(targets.values["test"], np.asarray(material.patients["test"])),
-        unit="patients" if material.real.schema.patients == "known" else "images",
+        train=positives(targets.values["train"], np.asarray(data.patients["train"])),
+        test=positives(targets.values["test"], np.asarray(data.patients["test"])),
+        unit="patients" if data.real.schema.patients == "known" else "images",
     )
     scores: list[UtilityScore] = []
     for arm in (*_synthetic_arms(context), real, *_metadata_arm(context)):
@@ -159,29 +159,29 @@ def label_part(context: Context) -> LabelScores:
     return LabelScores(agreement=agreed, utility=tuple(scores), conditions=conditions)
 
 
-def _conditions(context: Context, real: Judged | None, seen: Array) -> Iterator[Estimate]:
+def _conditions(context: Context, real: LabelPredictions | None, seen: Array) -> Iterator[Estimate]:
     """Calibration against the labels that were asked for, and the findings that texts name."""
-    material, draws = context.material, context.config.utility.bootstrap
+    data, draws = context.data, context.config.utility.bootstrap
     if real is None:
         return
-    names, own = material.targets.names, np.arange(len(material.asked)).astype(str)
-    if (material.asked >= 0).any():
-        asked = Judged(material.asked, seen, own)
+    names, own = data.targets.names, np.arange(len(data.asked)).astype(str)
+    if (data.asked >= 0).any():
+        asked = LabelPredictions(data.asked, seen, own)
         yield from calibration(names, asked=asked, real=real, bootstrap=draws, rng=context.rng("calibration"))
-    told = findings_asked(material)
+    told = findings_asked(data)
     if told is not None:
-        sides = Judged(told[0], seen, own), Judged(told[1], real.guesses_NT, real.patients)
+        sides = LabelPredictions(told[0], seen, own), LabelPredictions(told[1], real.predictions_NT, real.patients)
         yield from text_findings(names, asked=sides[0], real=sides[1], bootstrap=draws, rng=context.rng("texts"))
 
 
 def _synthetic_arms(context: Context) -> list[Arm]:
     """Synthetic images alone, at most as many as there are training images, and together with those."""
-    material = context.material
-    values = material.targets.values["train"]
-    order = context.rng("utility rows").permutation(len(material.asked))
+    data = context.data
+    values = data.targets.values["train"]
+    order = context.rng("utility rows").permutation(len(data.asked))
     chosen = np.sort(order[: len(values)])
-    images, labels = material.synthetic_images[chosen], material.asked[chosen]
-    both = np.concatenate([material.images["train"], images])
+    images, labels = data.synthetic_images[chosen], data.asked[chosen]
+    both = np.concatenate([data.images["train"], images])
     return [
         _train_arm(context, "synthetic", images, labels)[0],
         _train_arm(context, "real_and_synthetic", both, np.concatenate([values, labels]))[0],
@@ -192,10 +192,10 @@ def _train_arm(context: Context, trained_on: ImageArm, images_NC: Array, values_
     """Train one classifier; every arm has the same steps and first weights.
 
     Returns:
-        The arm, judged on real test images, and what its classifier sees in the synthetic images.
+        The arm, tested on real test images, and what its classifier sees in the synthetic images.
     """
-    material, config = context.material, context.config.classifier
-    targets = material.targets
+    data, config = context.data, context.config.classifier
+    targets = data.targets
     if not (values_NT >= 0).any():
         return Arm(trained_on, len(images_NC), None), np.zeros((0, len(targets.names)))
     network = fit_classifier(
@@ -211,20 +211,26 @@ def _train_arm(context: Context, trained_on: ImageArm, images_NC: Array, values_
     )
     test, synthetic = (
         predict(network, images, exclusive=targets.exclusive, device=config.device)
-        for images in (material.images["test"], material.synthetic_images)
+        for images in (data.images["test"], data.synthetic_images)
     )
-    judged = Judged(targets.values["test"], test, np.asarray(material.patients["test"]))
-    return Arm(trained_on, len(images_NC), judged), synthetic
+    predicted = LabelPredictions(targets.values["test"], test, np.asarray(data.patients["test"]))
+    return Arm(trained_on, len(images_NC), predicted), synthetic
 
 
 def _metadata_arm(context: Context) -> list[Arm]:
     """What attributes alone predict; empty when the cohort has none."""
-    material, targets = context.material, context.material.targets
-    train, test = (metadata_table(material.real, material.rows[split]) for split in ("train", "test"))
-    guesses = metadata_guesses(train, targets.values["train"], test, exclusive=targets.exclusive)
-    if guesses is None:
+    data, targets = context.data, context.data.targets
+    train, test = (metadata_table(data.real, data.rows[split]) for split in ("train", "test"))
+    predictions = metadata_predictions(train, targets.values["train"], test, exclusive=targets.exclusive)
+    if predictions is None:
         return []
-    return [Arm("metadata", len(train), Judged(targets.values["test"], guesses, np.asarray(material.patients["test"])))]
+    return [
+        Arm(
+            "metadata",
+            len(train),
+            LabelPredictions(targets.values["test"], predictions, np.asarray(data.patients["test"])),
+        )
+    ]
 
 
 def copy_part(context: Context, network: FeatureNetwork) -> CopyScores:
@@ -232,37 +238,37 @@ def copy_part(context: Context, network: FeatureNetwork) -> CopyScores:
 
     Args:
         context: as ever.
-        network: a feature network that was fitted on neither train nor gate, for the share by feature cosine.
+        network: a feature network that was fitted on neither train nor holdout, for the share by feature cosine.
     """
-    material, config = context.material, context.config.copies
-    images, patients = material.images, material.patients
-    if len(set(patients["train"])) < 2 or not len(images["gate"]):
+    data, config = context.data, context.config.copies
+    images, patients = data.images, data.patients
+    if len(set(patients["train"])) < 2 or not len(images["holdout"]):
         return CopyScores(summary=None, nearest=())
-    real = RealImages(images["train"], images["gate"], images["val"], patients["train"], patients["gate"])
+    real = RealImages(images["train"], images["holdout"], images["val"], patients["train"], patients["holdout"])
     search = CopySearch(real, config, network, context.rng("copies"))
-    found = screen(search, material.synthetic_images, material.makers(), context.progress)
-    return CopyScores(summary=found.judgement.summary, nearest=tuple(_pairs(material, search, found, config.pairs)))
+    found = screen(search, data.synthetic_images, data.makers(), context.progress)
+    return CopyScores(summary=found.judgement.summary, nearest=tuple(_pairs(data, search, found, config.pairs)))
 
 
-def _pairs(material: Material, search: CopySearch, found: Screened, total: int) -> list[NearestPair]:
+def _pairs(data: EvaluationData, search: CopySearch, found: Screened, total: int) -> list[NearestPair]:
     """The pairs that are least likely by chance, flagged ones first."""
-    likeness, judged = found.likeness, found.judgement
-    order = np.lexsort((-likeness.contrast, judged.chance, ~judged.flagged))[:total]
-    names = {"real": material.real.manifest["image_id"], "synthetic": material.synthetic.manifest["image_id"]}
+    similarity, judged = found.similarity, found.judgement
+    order = np.lexsort((-similarity.contrast, judged.p_values, ~judged.flagged))[:total]
+    names = {"real": data.real.manifest["image_id"], "synthetic": data.synthetic.manifest["image_id"]}
     pairs = []
     for row in (int(place) for place in order):
-        train = material.rows["train"][int(likeness.train[row])]
-        gate = material.rows["gate"][search.gate_row(likeness.gate[row])]
+        train = data.rows["train"][int(similarity.train[row])]
+        holdout = data.rows["holdout"][search.holdout_row(similarity.holdout[row])]
         pairs.append(
             NearestPair(
                 synthetic_row=row,
                 synthetic_id=names["synthetic"][row],
                 train_row=train,
                 train_id=names["real"][train],
-                train_similarity=float(np.tanh(likeness.train_score[row])),
-                gate_row=gate,
-                gate_id=names["real"][gate],
-                gate_similarity=float(np.tanh(likeness.gate_score[row])),
+                train_similarity=float(np.tanh(similarity.train_score[row])),
+                holdout_row=holdout,
+                holdout_id=names["real"][holdout],
+                holdout_similarity=float(np.tanh(similarity.holdout_score[row])),
                 flagged=bool(judged.flagged[row]),
             )
         )

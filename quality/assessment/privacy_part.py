@@ -9,7 +9,7 @@ import numpy as np
 
 from medphantom.core.records import Array, Frozen
 from medphantom.quality.assessment.parts import Context
-from medphantom.quality.data.material import Material
+from medphantom.quality.data.evaluation_data import EvaluationData
 from medphantom.quality.networks.fixed_networks import filter_bank
 from medphantom.quality.privacy.disclosure import Known, disclosed
 from medphantom.quality.privacy.membership import (
@@ -29,7 +29,7 @@ from medphantom.quality.stats.estimate import Estimate
 
 Target = Literal["images", "weights"]
 
-UNSEEN = ("gate", "test")
+UNSEEN = ("holdout", "test")
 NEAREST = "nearness to synthetic images"
 
 
@@ -44,8 +44,8 @@ def membership_part(context: Context) -> MembershipScores:
 
     The features are those of the fixed filter bank, which was fitted to nobody.
     """
-    material, config = context.material, context.config.membership
-    patients = material.patients
+    data, config = context.data, context.config.membership
+    patients = data.patients
     sides = [len(set(patients["train"])), len({name for split in UNSEEN for name in patients[split]})]
     if not config.enabled or min(sides) < SMALLEST:
         return MembershipScores(summary=None)
@@ -56,16 +56,16 @@ def membership_part(context: Context) -> MembershipScores:
     member = np.concatenate([np.full(len(chosen[split]), split == "train") for split in splits])
     bank = filter_bank(len(names), context.config.classifier.device).folds[0].network
     context.progress(0, 4, "membership")
-    real = np.concatenate([bank.features(material.images[split][chosen[split]]) for split in splits])
-    synthetic = bank.features(material.synthetic_images)
+    real = np.concatenate([bank.features(data.images[split][chosen[split]]) for split in splits])
+    synthetic = bank.features(data.synthetic_images)
     context.progress(1, 4, "membership")
     blind = Patients.of(blind_scores(real, names, member, context.config.seed), names, member)
     blind_value, blind_interval = auroc(blind)
-    bound = material.probes.bound
+    bound = data.hooks.bound
     scores: list[tuple[str, Target, Array]] = [(NEAREST, "images", nearness(real, synthetic, names))]
-    if config.weights and material.probes.attack is not None:
-        rows = [material.rows[split][place] for split in splits for place in chosen[split]]
-        found = material.probes.attack(material.real, rows)
+    if config.weights and data.hooks.attack is not None:
+        rows = [data.rows[split][place] for split in splits for place in chosen[split]]
+        found = data.hooks.attack(data.real, rows)
         scores += [(attack, "weights", values) for attack, values in found.items()]
     context.progress(3, 4, "membership")
     results = tuple(
@@ -81,7 +81,7 @@ def membership_part(context: Context) -> MembershipScores:
         for attack, target, values in scores
     )
     unit_real, unit_synthetic = unit_features(real, synthetic)
-    gains = disclosed(list(_known(material, chosen)), unit_real @ unit_synthetic.T, names, member, rng)
+    gains = disclosed(list(_known(data, chosen)), unit_real @ unit_synthetic.T, names, member, rng)
     return MembershipScores(
         summary=MembershipSummary(
             results=results,
@@ -123,19 +123,19 @@ def _gaps(blind: tuple[float, float], others: int, *, weights: bool) -> Iterator
     yield "attacks that train shadow models, know other images of a patient, or see every step of the training"
 
 
-def _known(material: Material, chosen: dict[str, Array]) -> Iterator[Known]:
-    rows = [material.rows[split][place] for split, places in chosen.items() for place in places]
-    labels = material.real.labels(rows).astype(float)
+def _known(data: EvaluationData, chosen: dict[str, Array]) -> Iterator[Known]:
+    rows = [data.rows[split][place] for split, places in chosen.items() for place in places]
+    labels = data.real.labels(rows).astype(float)
     labels[labels < 0] = np.nan
-    asked = material.asked.astype(float)
+    asked = data.asked.astype(float)
     asked[asked < 0] = np.nan
-    for number, name in enumerate(material.real.schema.labels):
+    for number, name in enumerate(data.real.schema.labels):
         yield Known(name, labels[:, number], asked[:, number])
-    drawn = {spec.name: spec for spec in material.synthetic.schema.attributes}
-    for spec in material.real.schema.attributes:
+    drawn = {spec.name: spec for spec in data.synthetic.schema.attributes}
+    for spec in data.real.schema.attributes:
         if spec.name not in drawn:
             continue
-        real, synthetic = material.real.attribute(spec.name, rows), material.synthetic.attribute(spec.name)
+        real, synthetic = data.real.attribute(spec.name, rows), data.synthetic.attribute(spec.name)
         numbers = {value: value for value in (*real, *synthetic) if value is not None}
         if spec.kind != "continuous":
             numbers = {value: number for number, value in enumerate(sorted(numbers))}

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from medphantom.core.records import Array
-from medphantom.quality.data.targets import Judged, present_class
+from medphantom.quality.data.targets import LabelPredictions, present_class
 from medphantom.quality.results.quality_report import LabelAgreement
 from medphantom.quality.stats.estimate import Estimate, Interval
 from medphantom.quality.stats.intervals import patient_bootstrap, proportion_interval
@@ -17,7 +17,13 @@ NAME = "label_agreement"
 
 
 def agreement(
-    labels: Sequence[str], *, exclusive: bool, asked: Judged, real: Judged, bootstrap: int, rng: np.random.Generator
+    labels: Sequence[str],
+    *,
+    exclusive: bool,
+    asked: LabelPredictions,
+    real: LabelPredictions,
+    bootstrap: int,
+    rng: np.random.Generator,
 ) -> LabelAgreement:
     """Label agreement of synthetic images beside the same classifier's figure on held-out real ones.
 
@@ -34,13 +40,13 @@ def agreement(
     """
     if exclusive:
         return _by_accuracy(labels, asked, real)
-    found = [_one_auroc(label, asked.stated(i), real.stated(i), bootstrap, rng) for i, label in enumerate(labels)]
+    found = [_one_auroc(label, asked.observed(i), real.observed(i), bootstrap, rng) for i, label in enumerate(labels)]
     return LabelAgreement(per_label=(_mean(found), *found), labels=tuple(labels))
 
 
-def _by_accuracy(labels: Sequence[str], asked: Judged, real: Judged) -> LabelAgreement:
+def _by_accuracy(labels: Sequence[str], asked: LabelPredictions, real: LabelPredictions) -> LabelAgreement:
     wanted, shown = present_class(asked.values_NT), present_class(real.values_NT)
-    seen = asked.guesses_NT.argmax(axis=1)
+    seen = asked.predictions_NT.argmax(axis=1)
     confusion = np.zeros((len(labels), len(labels)), dtype=np.int64)
     np.add.at(confusion, (wanted[wanted >= 0], seen[wanted >= 0]), 1)
     right, real_right = asked.right(), real.right()
@@ -71,7 +77,9 @@ def _accuracy(right: Array, real_right: Array, label: str | None) -> Estimate:
     )
 
 
-def _one_auroc(label: str, asked: Judged, real: Judged, bootstrap: int, rng: np.random.Generator) -> Estimate:
+def _one_auroc(
+    label: str, asked: LabelPredictions, real: LabelPredictions, bootstrap: int, rng: np.random.Generator
+) -> Estimate:
     value, interval = _auroc(asked, bootstrap, rng)
     floor, floor_interval = _auroc(real, bootstrap, rng)
     shown = int((asked.values_NT == 1).sum())
@@ -94,11 +102,13 @@ def _one_auroc(label: str, asked: Judged, real: Judged, bootstrap: int, rng: np.
     )
 
 
-def _auroc(judged: Judged, bootstrap: int, rng: np.random.Generator) -> tuple[float | None, Interval | None]:
+def _auroc(
+    predicted: LabelPredictions, bootstrap: int, rng: np.random.Generator
+) -> tuple[float | None, Interval | None]:
     """AUROC and its interval; ``None`` where either side is too small."""
-    if min((judged.values_NT == 0).sum(), (judged.values_NT == 1).sum()) < SMALLEST_SIDE:
+    if min((predicted.values_NT == 0).sum(), (predicted.values_NT == 1).sum()) < SMALLEST_SIDE:
         return None, None
-    return judged.auroc(), patient_bootstrap(judged.auroc, judged.patients, draws=bootstrap, rng=rng)
+    return predicted.auroc(), patient_bootstrap(predicted.auroc, predicted.patients, draws=bootstrap, rng=rng)
 
 
 def _mean(found: Sequence[Estimate]) -> Estimate:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from medphantom.core.records import Array
-from medphantom.quality.data.targets import Judged
+from medphantom.quality.data.targets import LabelPredictions
 from medphantom.quality.networks.regressor import r_squared
 from medphantom.quality.stats.auroc import auroc_with_influence
 from medphantom.quality.stats.classification import CALIBRATION_BINS, calibration_error
@@ -21,7 +21,7 @@ LEAST_READ = 25
 
 
 def text_findings(
-    labels: Sequence[str], *, asked: Judged, real: Judged, bootstrap: int, rng: np.random.Generator
+    labels: Sequence[str], *, asked: LabelPredictions, real: LabelPredictions, bootstrap: int, rng: np.random.Generator
 ) -> Iterator[Estimate]:
     """Does an image show the findings that its text names? By a classifier of real images.
 
@@ -33,7 +33,7 @@ def text_findings(
         rng: source of the samples.
     """
     for place, label in enumerate(labels):
-        mine, theirs = asked.stated(place), real.stated(place)
+        mine, theirs = asked.observed(place), real.observed(place)
         sides = [int((side.values_NT == state).sum()) for side in (mine, theirs) for state in (0, 1)]
         enough = min(sides[:2]) >= SMALLEST_SIDE
         floored = min(sides[2:]) >= SMALLEST_SIDE
@@ -59,7 +59,7 @@ def text_findings(
 
 
 def calibration(
-    labels: Sequence[str], *, asked: Judged, real: Judged, bootstrap: int, rng: np.random.Generator
+    labels: Sequence[str], *, asked: LabelPredictions, real: LabelPredictions, bootstrap: int, rng: np.random.Generator
 ) -> Iterator[Estimate]:
     """Are probabilities of a classifier of real images as right about what was asked for as about real patients?
 
@@ -71,14 +71,14 @@ def calibration(
         rng: source of the samples.
     """
     for place, label in enumerate(labels):
-        sides = [one.stated(place) for one in (asked, real)]
+        sides = [one.observed(place) for one in (asked, real)]
         found = []
         for side in sides:
-            truth, guess = side.values_NT.ravel(), side.guesses_NT.ravel()
+            truth, prediction = side.values_NT.ravel(), side.predictions_NT.ravel()
             states = min(int((truth == state).sum()) for state in (0, 1))
 
-            def error(rows: Array, truth: Array = truth, guess: Array = guess) -> float | None:
-                return calibration_error(truth[rows], guess[rows])
+            def error(rows: Array, truth: Array = truth, prediction: Array = prediction) -> float | None:
+                return calibration_error(truth[rows], prediction[rows])
 
             enough = states >= SMALLEST_SIDE and len(truth) >= CALIBRATION_BINS
             value = error(np.arange(len(truth))) if enough else None
@@ -172,7 +172,7 @@ def _centred(values: Array) -> Array:
 
 
 @dataclass(frozen=True)
-class Likeness:
+class NeighbourSimilarity:
     """How alike images are to texts, as a cosine.
 
     Attributes:
@@ -186,7 +186,9 @@ class Likeness:
     patients: Array
 
 
-def text_likeness(network: str, digest: str, *, asked: Likeness, real: Likeness) -> Iterator[Estimate]:
+def text_similarity(
+    network: str, digest: str, *, asked: NeighbourSimilarity, real: NeighbourSimilarity
+) -> Iterator[Estimate]:
     """Is an image like its text, by a pretrained pair of encoders (CLIPScore, Hessel et al. 2021)?
 
     Args:
@@ -234,7 +236,7 @@ def text_likeness(network: str, digest: str, *, asked: Likeness, real: Likeness)
     )
 
 
-def _matched(side: Likeness) -> tuple[float, Interval | None]:
+def _matched(side: NeighbourSimilarity) -> tuple[float, Interval | None]:
     total = len(side.own)
     truth = np.concatenate([np.ones(total, np.int8), np.zeros(total, np.int8)])
     found = auroc_with_influence(truth, np.concatenate([side.own, side.other]))

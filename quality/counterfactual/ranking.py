@@ -17,7 +17,7 @@ from medphantom.core.errors import InputError
 from medphantom.core.progress import Progress
 from medphantom.core.randomness import derive_seed
 from medphantom.core.records import Array, Frozen
-from medphantom.quality.data.material import on_stored_grid
+from medphantom.quality.data.evaluation_data import on_stored_grid
 from medphantom.quality.data.pairs import pairs_preprocess, read_role, source_rows
 from medphantom.quality.networks.outside_classifier import ClassifierInput, OutsideClassifier
 from medphantom.quality.stats.correction import holm

@@ -22,7 +22,7 @@ from medphantom.core.progress import Progress, stage
 from medphantom.core.randomness import derive_seed
 from medphantom.core.records import Array
 from medphantom.quality.config import AssessConfig
-from medphantom.quality.data.material import on_stored_grid
+from medphantom.quality.data.evaluation_data import on_stored_grid
 from medphantom.quality.data.pairs import PairImages, pairs_preprocess, said_attribute, said_labels
 from medphantom.quality.data.targets import auroc, positives
 from medphantom.quality.networks.classifier import fit_classifier, predict, weights_digest

@@ -15,7 +15,7 @@ from medphantom.cohorts.store import Cohort
 from medphantom.core.errors import InputError
 from medphantom.core.guard import reading
 from medphantom.core.records import Array
-from medphantom.quality.data.material import on_stored_grid
+from medphantom.quality.data.evaluation_data import on_stored_grid
 
 IMAGE_ROLES: tuple[Role, ...] = ("factual", "counterfactual", "reversed", "reconstruction")
 

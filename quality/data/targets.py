@@ -34,33 +34,33 @@ class Targets:
 
 
 @dataclass(frozen=True)
-class Judged:
+class LabelPredictions:
     """What images show (or were asked to show) beside what a classifier sees in them.
 
     Attributes:
         values_NT: 1 present, 0 absent, -1 not stated.
-        guesses_NT: probabilities.
+        predictions_NT: probabilities.
         patients: patient of each image; synthetic images are each their own.
     """
 
     values_NT: Array
-    guesses_NT: Array
+    predictions_NT: Array
     patients: Array
 
-    def stated(self, target: int) -> Judged:
+    def observed(self, target: int) -> LabelPredictions:
         """Only the images that state one target, with that target's column alone."""
         rows = np.flatnonzero(self.values_NT[:, target] >= 0)
         column = slice(target, target + 1)
-        return Judged(self.values_NT[rows, column], self.guesses_NT[rows, column], self.patients[rows])
+        return LabelPredictions(self.values_NT[rows, column], self.predictions_NT[rows, column], self.patients[rows])
 
     def auroc(self, rows: Array | slice = slice(None)) -> float | None:
         """AUROC of the first target over some rows."""
-        return auroc(self.values_NT[rows, 0], self.guesses_NT[rows, 0])
+        return auroc(self.values_NT[rows, 0], self.predictions_NT[rows, 0])
 
     def right(self) -> Array:
         """Whether the likeliest target is the present one, over the images that state one."""
         classes = present_class(self.values_NT)
-        right: Array = self.guesses_NT[classes >= 0].argmax(axis=1) == classes[classes >= 0]
+        right: Array = self.predictions_NT[classes >= 0].argmax(axis=1) == classes[classes >= 0]
         return right
 
 
@@ -117,16 +117,16 @@ def auroc(present: Array, score: Array) -> float | None:
     return float((ranks[positive].sum() - hits * (hits + 1) / 2) / (hits * (total - hits)))
 
 
-def held_out_score(guesses_NT: Array, values_NT: Array, *, exclusive: bool) -> float | None:
+def held_out_score(predictions_NT: Array, values_NT: Array, *, exclusive: bool) -> float | None:
     """Accuracy over exclusive targets, mean AUROC over the others; ``None`` when nothing can be scored."""
     if exclusive:
         classes = present_class(values_NT)
         stated = classes >= 0
-        return float((guesses_NT[stated].argmax(axis=1) == classes[stated]).mean()) if stated.any() else None
+        return float((predictions_NT[stated].argmax(axis=1) == classes[stated]).mean()) if stated.any() else None
     found = []
     for target in range(values_NT.shape[1]):
         stated = values_NT[:, target] >= 0
-        score = auroc(values_NT[stated, target], guesses_NT[stated, target]) if stated.any() else None
+        score = auroc(values_NT[stated, target], predictions_NT[stated, target]) if stated.any() else None
         if score is not None:
             found.append(score)
     return float(np.mean(found)) if found else None

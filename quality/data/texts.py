@@ -9,7 +9,7 @@ import numpy as np
 
 from medphantom.cohorts.store import Cohort
 from medphantom.core.records import Array
-from medphantom.quality.data.material import Material
+from medphantom.quality.data.evaluation_data import EvaluationData
 
 BEFORE = re.compile(
     r"\b(no|not|without|denies|absence of|absent|free of|clear of|negative for|ruled out|rule out|resolved)\b",
@@ -46,16 +46,16 @@ def texts_of(cohort: Cohort, rows: Sequence[int]) -> list[str | None]:
     return list(cohort.manifest["text"].gather(list(rows)).to_list())
 
 
-def findings_asked(material: Material) -> tuple[Array, Array] | None:
+def findings_asked(data: EvaluationData) -> tuple[Array, Array] | None:
     """What texts of synthetic and of real test images affirm (1) or do not (0); ``None`` without texts on both sides.
 
     A label that no text of either side names is not stated (-1) at all.
     """
-    if not (material.real.schema.has_text and material.synthetic.schema.has_text):
+    if not (data.real.schema.has_text and data.synthetic.schema.has_text):
         return None
-    labels = material.targets.names
+    labels = data.targets.names
     tables = []
-    for cohort, rows in ((material.synthetic, range(len(material.synthetic))), (material.real, material.rows["test"])):
+    for cohort, rows in ((data.synthetic, range(len(data.synthetic))), (data.real, data.rows["test"])):
         texts = texts_of(cohort, list(rows))
         said = [named_findings(text, labels) if text else None for text in texts]
         tables.append(np.array(list(_affirmed(said, len(labels))), dtype=np.int8).reshape(len(texts), len(labels)))

@@ -207,8 +207,8 @@ def cross_fitted(
             name=f"feature network {number + 1}/2 of seed {seed}",
             progress=stage(progress, number, 2),
         )
-        guesses = predict(network, images["test"][other], exclusive=targets.exclusive, device=config.device)
-        scores.append(held_out_score(guesses, targets.values["test"][other], exclusive=targets.exclusive))
+        predictions = predict(network, images["test"][other], exclusive=targets.exclusive, device=config.device)
+        scores.append(held_out_score(predictions, targets.values["test"][other], exclusive=targets.exclusive))
         wrapped = ModuleNetwork(
             "cross_fitted", weights_digest(network), num_features, _Penultimate(network), config.device
         )

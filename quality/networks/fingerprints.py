@@ -56,7 +56,7 @@ class Fingerprints:
 
     @classmethod
     def fit(cls, images_NC: Array, side: int) -> Fingerprints:
-        """Find the components; training and gate images must have equal chances to be among these images."""
+        """Find the components; training and holdout images must have equal chances to be among these images."""
         thumbs = thumbnails(torch.from_numpy(images_NC), side).double()
         mean = thumbs.mean(dim=0)
         count = int(np.clip(len(thumbs) // IMAGES_PER_COMPONENT, 1, min(COMPONENTS, thumbs.shape[1])))

@@ -1,12 +1,13 @@
-"""Copies by contrast: how much more alike synthetic images are to training than to gate patients, and what chance does.
+"""Copies by contrast: how much more alike synthetic images are to training than to holdout patients, and what chance
+does.
 
-An image that nobody copied is as alike to the nearest of M training images as to the nearest of M gate images: the
+An image that nobody copied is as alike to the nearest of M training images as to the nearest of M holdout images: the
 difference of the two is symmetric about nought, whether the image is sharp, blurred, noisy or odd. So the images
-themselves say how far chance reaches: as far towards training as it is seen to reach towards gate. A threshold taken
+themselves say how far chance reaches: as far towards training as it is seen to reach towards holdout. A threshold taken
 from other images would not, since those may be alike to everybody more, or less.
 
-Training has more images than gate. By the union bound over its B = N / M blocks of M images, chance exceeds a contrast
-with all of training at most B times as often as one with a block.
+Training has more images than holdout. By the union bound over its B = N / M blocks of M images, chance exceeds a
+contrast with all of training at most B times as often as one with a block.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ DEPTHS = (1, 2, 3, 5, 8, 13, 21)
 
 
 @dataclass(frozen=True)
-class Chance:
+class ChanceModel:
     """How often chance exceeds a contrast: counted, and beyond a threshold by a generalised Pareto tail.
 
     The tail is known from few values only. That is part of chance: probabilities are means over the shapes and scales
@@ -53,7 +54,7 @@ class Chance:
     weights: Array
 
     @classmethod
-    def of(cls, values: Array) -> Chance:
+    def of(cls, values: Array) -> ChanceModel:
         """Fit to contrasts that chance alone made.
 
         Raises:
@@ -107,62 +108,62 @@ class CopyTest:
         model: how far chance reaches.
         blocks: number of blocks of training images.
         contrast: of each image with all of training.
-        chance: probability, for each image, that chance makes such a contrast with any block of training.
+        p_values: probability, for each image, that chance makes such a contrast with any block of training.
         p_value: probability that chance makes as many contrasts as large.
         depth: number of images, from the most contrasting one on, at which that is least likely.
     """
 
-    model: Chance
+    model: ChanceModel
     blocks: float
     contrast: Array
-    chance: Array
+    p_values: Array
     p_value: float
     depth: int
 
-    def chance_of(self, contrast: Array) -> Array:
+    def p_values_of(self, contrast: Array) -> Array:
         """The same probability for other images."""
-        return _mean_chance(self.model, self.blocks, contrast)
+        return _mean_p_values(self.model, self.blocks, contrast)
 
     def p_value_of(self, contrast: Array) -> float:
         """The same probability for another set."""
         return _of_set(self.model, self.blocks, contrast)[0]
 
 
-def find_copies(train_score: Array, block_score: Array, gate_score: Array, *, blocks: float) -> CopyTest:
+def find_copies(train_score: Array, block_score: Array, holdout_score: Array, *, blocks: float) -> CopyTest:
     """Test a set of images for copies of training images.
 
     Args:
-        train_score: likeness of each image to the most alike of all N training images.
+        train_score: similarity of each image to the most alike of all N training images.
         block_score: to the most alike of a block of M of them.
-        gate_score: to the most alike of M gate images.
+        holdout_score: to the most alike of M holdout images.
         blocks: N / M.
 
     Raises:
         UnsupportedClaim: too few images.
     """
-    contrast = np.asarray(train_score, dtype=float) - gate_score
-    # Copies in the block would only lengthen the side that is not looked at: chance is read from what leans to gate.
-    model = Chance.of(np.asarray(gate_score, dtype=float) - block_score)
+    contrast = np.asarray(train_score, dtype=float) - holdout_score
+    # Copies in the block would only lengthen the side that is not looked at: chance is read from what leans to holdout.
+    model = ChanceModel.of(np.asarray(holdout_score, dtype=float) - block_score)
     p_value, depth = _of_set(model, blocks, contrast)
-    return CopyTest(model, blocks, contrast, _mean_chance(model, blocks, contrast), p_value, depth)
+    return CopyTest(model, blocks, contrast, _mean_p_values(model, blocks, contrast), p_value, depth)
 
 
-def _chance(model: Chance, blocks: float, contrast: Array) -> Array:
+def _p_values(model: ChanceModel, blocks: float, contrast: Array) -> Array:
     found: Array = np.minimum(1.0, max(1.0, blocks) * model.exceeds(contrast))
     return found
 
 
-def _mean_chance(model: Chance, blocks: float, contrast: Array) -> Array:
-    found: Array = model.weights @ _chance(model, blocks, contrast)
+def _mean_p_values(model: ChanceModel, blocks: float, contrast: Array) -> Array:
+    found: Array = model.weights @ _p_values(model, blocks, contrast)
     return found
 
 
-def _of_set(model: Chance, blocks: float, contrast: Array) -> tuple[float, int]:
+def _of_set(model: ChanceModel, blocks: float, contrast: Array) -> tuple[float, int]:
     """The p-value of a set, and the depth at which it is found."""
     total = len(contrast)
     depths = [depth for depth in DEPTHS if depth <= total]
     largest = -np.sort(-np.partition(contrast, total - depths[-1])[-depths[-1] :])
-    each = _chance(model, blocks, largest[np.array(depths) - 1])
+    each = _p_values(model, blocks, largest[np.array(depths) - 1])
     chances = model.weights @ stats.binom.sf(np.array(depths) - 1, total, each)
     best = int(np.argmin(chances))
     return min(1.0, len(depths) * float(chances[best])), depths[best]

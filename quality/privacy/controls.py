@@ -51,28 +51,28 @@ def plant(train: Array, config: CopyConfig, makers: Mapping[str, Maker], rng: np
             yield Planted(kind, maker(chosen))
 
 
-def control_kind(kind: str, chance: Array, config: CopyConfig, *, fewest: int | None, total: int) -> ControlKind:
+def control_kind(kind: str, p_values: Array, config: CopyConfig, *, fewest: int | None, total: int) -> ControlKind:
     """What the search found of one kind.
 
     Args:
         kind: its name.
-        chance: of each planted copy, that chance makes it look so; empty where none could be planted.
+        p_values: of each planted copy, that chance makes it look so; empty where none could be planted.
         config: the level at which an image is flagged, and what counts as covered.
         fewest: see :func:`fewest_seen`.
         total: synthetic images.
     """
     core = kind in CORE_KINDS or kind in config.core
-    if not len(chance):
+    if not len(p_values):
         return ControlKind(kind=kind, core=core, covered=False, recall=None, fewest=None)
-    hits = int((chance < config.flag_level).sum())
-    bound = proportion_lower_bound(hits, len(chance))
+    hits = int((p_values < config.flag_level).sum())
+    bound = proportion_lower_bound(hits, len(p_values))
     recall = Estimate(
         name="control_recall",
         estimand=f"share of planted copies ({kind}) that are flagged",
-        value=hits / len(chance),
+        value=hits / len(p_values),
         interval=(bound, 1.0),
         method="Clopper-Pearson, 95 % one-sided",
-        n_synthetic=len(chance),
+        n_synthetic=len(p_values),
         better="near_floor",
         floor=1.0,
         label=kind,

@@ -1,7 +1,8 @@
 """Attribute disclosure: does the synthetic set say more about the patients it was made from than about others?
 
-Whoever knows a patient's image guesses what is recorded of them from the synthetic images most like it. That works as
-far as images show it, for anybody. What was disclosed is the gain: how much better the guess is for training patients.
+Whoever knows a patient's image predictions what is recorded of them from the synthetic images most like it. That
+works as far as images show it, for anybody. What was disclosed is the gain: how much better the prediction is for
+training patients.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ class Known:
         name: label or attribute.
         real: ``(N,)`` values of real images, NaN where not stated; categories as numbers.
         synthetic: ``(M,)`` likewise of the synthetic images.
-        continuous: whether it is a number; else a guess is right or wrong.
+        continuous: whether it is a number; else a prediction is right or wrong.
     """
 
     name: str
@@ -37,26 +38,26 @@ class Known:
 
 
 def disclosed(
-    known: Sequence[Known], likeness_NM: Array, patients: Sequence[str], member: Array, rng: np.random.Generator
+    known: Sequence[Known], similarity_NM: Array, patients: Sequence[str], member: Array, rng: np.random.Generator
 ) -> Iterator[Estimate]:
     """The gain for each thing that is known of enough patients on either side.
 
     Args:
-        known: what is guessed.
-        likeness_NM: of real and synthetic images, the higher the more alike.
+        known: what is predicted.
+        similarity_NM: of real and synthetic images, the higher the more alike.
         patients: patient of each real image.
         member: ``(N,)`` whether the generator learned from it.
         rng: source of the bootstrap.
     """
     names = np.asarray(patients)
     for one in known:
-        score = _scores(one, likeness_NM)
+        score = _scores(one, similarity_NM)
         stated = ~np.isnan(score)
         found = Patients.of(score[stated], names[stated].tolist(), member[stated])
         members, others = found.members, found.others
         if min(len(members), len(others)) < SMALLEST:
             continue
-        measure = "R² of the mean" if one.continuous else "share of right guesses"
+        measure = "R² of the mean" if one.continuous else "share of right predictions"
         facts = {
             "name": "disclosure_gain",
             "estimand": f"{one.name}: {measure} by the {NEIGHBOURS} most alike synthetic images, training patients "
@@ -76,12 +77,12 @@ def disclosed(
         yield Estimate.model_validate({**facts, "value": value, "interval": (low, high)})
 
 
-def _scores(one: Known, likeness_NM: Array) -> Array:
-    """How right the guess is for each real image; NaN where nothing is recorded."""
+def _scores(one: Known, similarity_NM: Array) -> Array:
+    """How right the prediction is for each real image; NaN where nothing is recorded."""
     usable = np.flatnonzero(~np.isnan(one.synthetic))
     if len(usable) < NEIGHBOURS:
         return np.full(len(one.real), np.nan)
-    nearest = usable[np.argpartition(-likeness_NM[:, usable], NEIGHBOURS - 1, axis=1)[:, :NEIGHBOURS]]
+    nearest = usable[np.argpartition(-similarity_NM[:, usable], NEIGHBOURS - 1, axis=1)[:, :NEIGHBOURS]]
     values = one.synthetic[nearest]
     if one.continuous:
         spread = max(float(np.nanvar(one.real)), 1e-12)
@@ -89,5 +90,5 @@ def _scores(one: Known, likeness_NM: Array) -> Array:
         return found
     kinds = np.unique(one.synthetic[usable])
     votes = (values[:, :, None] == kinds[None, None, :]).sum(axis=1)
-    guess = kinds[votes.argmax(axis=1)]
-    return np.where(np.isnan(one.real), np.nan, (guess == one.real).astype(float))
+    prediction = kinds[votes.argmax(axis=1)]
+    return np.where(np.isnan(one.real), np.nan, (prediction == one.real).astype(float))

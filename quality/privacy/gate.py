@@ -11,8 +11,8 @@ from medphantom.core.records import Array
 from medphantom.quality.config import CORE_KINDS, CopyConfig
 from medphantom.quality.privacy.contrast import CopyTest
 from medphantom.quality.privacy.controls import control_kind, fewest_seen
-from medphantom.quality.privacy.crowd import SMALLEST_YARDSTICK, Crowd
-from medphantom.quality.privacy.likeness import Likeness
+from medphantom.quality.privacy.dcr_share import SMALLEST_YARDSTICK, DcrShare
+from medphantom.quality.privacy.neighbours import NeighbourSimilarity
 from medphantom.quality.results.quality_report import (
     ControlKind,
     CopyResult,
@@ -39,30 +39,35 @@ class Evidence:
 
     Attributes:
         by: how images were compared: :data:`DETAIL`, or the name of a feature network.
-        synthetic: likeness of the synthetic images.
+        synthetic: similarity of the synthetic images.
         test: the test of single images, ``None`` where they are too few for one.
-        crowd: the lean of the whole set.
-        planted: likeness of planted copies by kind.
+        dcr_share: the lean of the whole set.
+        planted: similarity of planted copies by kind.
     """
 
     by: str
-    synthetic: Likeness
+    synthetic: NeighbourSimilarity
     test: CopyTest | None
-    crowd: Crowd
-    planted: Mapping[str, Likeness]
+    dcr_share: DcrShare
+    planted: Mapping[str, NeighbourSimilarity]
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """The summary; and of each synthetic image its chance of looking so were it no copy, and whether it is flagged."""
+    """The summary; and of each synthetic image the p value of looking so were it no copy, and whether it is flagged."""
 
     summary: CopySummary
-    chance: Array
+    p_values: Array
     flagged: Array
 
 
 def judge(
-    evidence: Sequence[Evidence], gate_size: int, config: CopyConfig, rng: np.random.Generator, *, too_few: str | None
+    evidence: Sequence[Evidence],
+    holdout_size: int,
+    config: CopyConfig,
+    rng: np.random.Generator,
+    *,
+    too_few: str | None,
 ) -> Judgement:
     """Weigh the evidence.
 
@@ -71,25 +76,25 @@ def judge(
 
     Args:
         evidence: by every way of comparing, that of details first.
-        gate_size: gate images.
+        holdout_size: holdout images.
         config: thresholds.
         rng: source of all draws.
         too_few: why there is no test of single images, if so.
     """
     first = evidence[0].synthetic
     level = config.significance / (2 * len(evidence))  # every way asks for single images and for a lean
-    chance = _union([part.test.chance for part in evidence if part.test is not None], len(first))
-    flagged = chance < config.flag_level
+    p_values = _union([part.test.p_values for part in evidence if part.test is not None], len(first))
+    flagged = p_values < config.flag_level
     kinds = tuple(_kinds(evidence, config, level, rng))
     against = [*_single(evidence, level), *_lean(evidence, level)]
-    gaps = [*([too_few] if too_few else _not_covered(kinds, config)), *_small_yardstick(gate_size), *_lax(config)]
+    gaps = [*([too_few] if too_few else _not_covered(kinds, config)), *_small_yardstick(holdout_size), *_lax(config)]
     verdict: Verdict = "fail" if against else "inconclusive" if gaps else "screened"
-    order = np.argsort(chance, kind="stable")
+    order = np.argsort(p_values, kind="stable")
     summary = CopySummary(
         verdict=verdict,
         reasons=tuple([*against, *gaps] or [_screened_by(kinds, flagged, config)]),
         results=tuple(_results(evidence)),
-        share_nearest_in_train=tuple(part.crowd.share for part in evidence),
+        share_nearest_in_train=tuple(part.dcr_share.share for part in evidence),
         flagged_share=_flagged_share(flagged, evidence[0], config),
         controls=kinds,
         flagged_rows=tuple(int(row) for row in order if flagged[row]),
@@ -99,14 +104,14 @@ def judge(
         significance=config.significance,
         histogram=_histogram(evidence[0]),
     )
-    return Judgement(summary, chance, flagged)
+    return Judgement(summary, p_values, flagged)
 
 
-def _union(chances: Sequence[Array], total: int) -> Array:
-    """The smallest chance by any of the ways, times their number (Bonferroni)."""
-    if not chances:
+def _union(p_values: Sequence[Array], total: int) -> Array:
+    """The smallest p value of any of the ways, times their number (Bonferroni)."""
+    if not p_values:
         return np.ones(total)
-    found: Array = np.minimum(1.0, len(chances) * np.min(np.stack(chances), axis=0))
+    found: Array = np.minimum(1.0, len(p_values) * np.min(np.stack(p_values), axis=0))
     return found
 
 
@@ -121,9 +126,9 @@ def _kinds(
             continue
         contrasts = [part.planted[kind].contrast for part, _ in usable]
         tests = [test for _, test in usable]
-        chance = _union([test.chance_of(c) for test, c in zip(tests, contrasts, strict=True)], len(contrasts[0]))
+        p_values = _union([test.p_values_of(c) for test, c in zip(tests, contrasts, strict=True)], len(contrasts[0]))
         fewest = fewest_seen(tests, contrasts, level, rng)
-        yield control_kind(kind, chance, config, fewest=fewest, total=total)
+        yield control_kind(kind, p_values, config, fewest=fewest, total=total)
 
 
 def _results(evidence: Sequence[Evidence]) -> Iterator[CopyResult]:
@@ -131,7 +136,7 @@ def _results(evidence: Sequence[Evidence]) -> Iterator[CopyResult]:
         yield CopyResult(
             by=part.by,
             single_p_value=None if part.test is None else part.test.p_value,
-            crowd_p_value=part.crowd.p_value,
+            dcr_share_p_value=part.dcr_share.p_value,
         )
 
 
@@ -150,10 +155,10 @@ def _single(evidence: Sequence[Evidence], level: float) -> Iterator[str]:
 def _lean(evidence: Sequence[Evidence], level: float) -> Iterator[str]:
     """Shares in train that luck does not explain."""
     for part in evidence:
-        share, p_value = part.crowd.share, part.crowd.p_value
+        share, p_value = part.dcr_share.share, part.dcr_share.p_value
         if p_value < level:
             yield (
-                f"{share.value:.3f} of the synthetic images lie nearer to train than to gate (honest: 0.5; "
+                f"{share.value:.3f} of the synthetic images lie nearer to train than to holdout (honest: 0.5; "
                 f"by {part.by}, p = {p_value:.1g})"
             )
 
@@ -198,9 +203,9 @@ def _lax(config: CopyConfig) -> Iterator[str]:
             )
 
 
-def _small_yardstick(gate_size: int) -> Iterator[str]:
-    if gate_size < SMALLEST_YARDSTICK:
-        yield f"gate holds {gate_size} images, at least {SMALLEST_YARDSTICK} are needed as yardstick"
+def _small_yardstick(holdout_size: int) -> Iterator[str]:
+    if holdout_size < SMALLEST_YARDSTICK:
+        yield f"holdout holds {holdout_size} images, at least {SMALLEST_YARDSTICK} are needed as yardstick"
 
 
 def _flagged_share(flagged: Array, first: Evidence, config: CopyConfig) -> Estimate:
@@ -210,16 +215,16 @@ def _flagged_share(flagged: Array, first: Evidence, config: CopyConfig) -> Estim
         value=float(flagged.mean()),
         interval=proportion_interval(int(flagged.sum()), len(flagged), "exact"),
         method=f"Clopper-Pearson; an honest image is flagged with a chance of {config.flag_level:g}, as far as the "
-        "same images reach towards gate",
+        "same images reach towards holdout",
         n_synthetic=len(flagged),
-        n_real=first.crowd.share.n_real,
+        n_real=first.dcr_share.share.n_real,
         floor=config.flag_level,
         better="near_floor",
     )
 
 
 def _histogram(first: Evidence) -> SimilarityHistogram:
-    sets = [first.synthetic.block_score, first.synthetic.gate_score]
+    sets = [first.synthetic.block_score, first.synthetic.holdout_score]
     if first.planted:
         sets.append(np.concatenate([part.train_score for part in first.planted.values()]))
     correlations = [np.tanh(part) for part in sets]
@@ -229,6 +234,6 @@ def _histogram(first: Evidence) -> SimilarityHistogram:
     return SimilarityHistogram(
         edges=tuple(float(edge) for edge in edges),
         train=counts[0],
-        gate=counts[1],
+        holdout=counts[1],
         control=counts[2] if len(counts) > 2 else (),
     )

@@ -1,4 +1,4 @@
-"""The most alike real image of each query, among training and among gate patients, whatever a copy's disguise.
+"""The most alike real image of each query, among training and among holdout patients, whatever a copy's disguise.
 
 In two steps. First every query is compared with every real image as a whitened thumbnail, under a grid of mirror
 images, turns, scales and shifts, and either way round in grey. Then the few best of each side are registered at full
@@ -21,8 +21,8 @@ from torch.nn import functional as F
 from medphantom.core.progress import Progress
 from medphantom.core.records import Array
 from medphantom.quality.networks.fingerprints import Fingerprints, shrunk
-from medphantom.quality.privacy.crowd import Subsets, wins_of_train
-from medphantom.quality.privacy.likeness import Likeness
+from medphantom.quality.privacy.dcr_share import Subsets, wins_of_train
+from medphantom.quality.privacy.neighbours import NeighbourSimilarity
 from medphantom.quality.privacy.registration import ITERATIONS, detail, register, similarity, warp
 
 QUERIES_PER_BLOCK = 128
@@ -41,25 +41,25 @@ class Matcher:
 
     Args:
         train: training images, float32 ``(N, C, *)`` in -1…1; may be memory-mapped.
-        gate: images of patients whom nothing learned from; as many as ``subsets`` has a side.
+        holdout: images of patients whom nothing learned from; as many as ``subsets`` has a side.
         fingerprints: fitted to images of either side alike.
         subsets: which training images stand for their side.
         mirror: also try mirror images.
     """
 
     def __init__(
-        self, train: Array, gate: Array, fingerprints: Fingerprints, subsets: Subsets, *, mirror: bool = True
+        self, train: Array, holdout: Array, fingerprints: Fingerprints, subsets: Subsets, *, mirror: bool = True
     ) -> None:
-        self.train, self.gate, self.fingerprints, self.subsets = train, gate, fingerprints, subsets
+        self.train, self.holdout, self.fingerprints, self.subsets = train, holdout, fingerprints, subsets
         self.dims = train.ndim - 2
-        self.vectors = [fingerprints.of_all(images) for images in (train, gate)]
+        self.vectors = [fingerprints.of_all(images) for images in (train, holdout)]
         spatial = tuple(min(fingerprints.side, length) for length in train.shape[2:])
         self.ratios = torch.tensor([DETAIL_SIDE[self.dims] / side for side in reversed(spatial)])
         self.variants = list(_variants(spatial, mirror=mirror))
         negatives = _variants(spatial, mirror=mirror, still=True)
         self.variants += [_Variant(variant.matrix, -1.0) for variant in negatives]
 
-    def find(self, queries_NC: Array, what: str = "", progress: Progress | None = None) -> Likeness:
+    def find(self, queries_NC: Array, what: str = "", progress: Progress | None = None) -> NeighbourSimilarity:
         """The most alike real images of each query, block by block: memory does not grow with their number."""
         parts = []
         for start in range(0, len(queries_NC), QUERIES_PER_BLOCK):
@@ -67,34 +67,34 @@ class Matcher:
             parts.append(self._find(torch.from_numpy(np.ascontiguousarray(queries))))
             if progress is not None:
                 progress(min(start + QUERIES_PER_BLOCK, len(queries_NC)), len(queries_NC), what)
-        return Likeness.joined(parts)
+        return NeighbourSimilarity.joined(parts)
 
-    def _find(self, queries: Tensor) -> Likeness:
-        (train, train_variant), (gate, gate_variant) = self._coarse(queries)
+    def _find(self, queries: Tensor) -> NeighbourSimilarity:
+        (train, train_variant), (holdout, holdout_variant) = self._coarse(queries)
         moving = self._details(queries)
         block = torch.from_numpy(self.subsets.block)
         picked, scores = self._fine(moving, self.train, *_best(train, train_variant))
         in_block = _best(train[:, block], train_variant[:, block])
         _, block_scores = self._fine(moving, self.train, *in_block, rows=block)
-        gate_picked, gate_scores = self._fine(moving, self.gate, *_best(gate, gate_variant))
+        holdout_picked, holdout_scores = self._fine(moving, self.holdout, *_best(holdout, holdout_variant))
         # what the block knows, all of train knows too
         train_scores = torch.maximum(scores.max(dim=1).values, block_scores.max(dim=1).values)
         # The crowd is counted by thumbnails as they are: over hundreds of disguises a few images are near everybody.
         plain = self.fingerprints.of(queries)
         own, other = ((plain @ vectors.T).numpy() for vectors in self.vectors)
         wins, pseudo = wins_of_train(self.subsets.best(own), other.max(axis=1), self.subsets)
-        return Likeness(
+        return NeighbourSimilarity(
             train=picked[torch.arange(len(picked)), scores.argmax(dim=1)].numpy(),
             train_score=train_scores.numpy(),
-            gate=gate_picked[torch.arange(len(picked)), gate_scores.argmax(dim=1)].numpy(),
-            gate_score=gate_scores.max(dim=1).values.numpy(),
+            holdout=holdout_picked[torch.arange(len(picked)), holdout_scores.argmax(dim=1)].numpy(),
+            holdout_score=holdout_scores.max(dim=1).values.numpy(),
             block_score=block_scores.max(dim=1).values.numpy(),
             wins=wins,
             pseudo_wins=pseudo,
         )
 
     def _coarse(self, queries: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """Likeness of thumbnails ``(Q, N)`` to each side over all variants, and which variant it was."""
+        """NeighbourSimilarity of thumbnails ``(Q, N)`` to each side over all variants, and which variant it was."""
         thumbs = shrunk(queries, self.fingerprints.side)
         found = [
             (torch.full((len(queries), len(vectors)), -1.0), torch.zeros(len(queries), len(vectors), dtype=torch.int16))
@@ -103,9 +103,9 @@ class Matcher:
         for number, tried in enumerate(self.variants):
             moved = self.fingerprints.of_shrunk(warp(tried.sign * thumbs, tried.matrix))
             for vectors, (best, variant) in zip(self.vectors, found, strict=True):
-                likeness = moved @ vectors.T
-                better = likeness > best
-                torch.maximum(best, likeness, out=best)
+                similarity = moved @ vectors.T
+                better = similarity > best
+                torch.maximum(best, similarity, out=best)
                 variant.masked_fill_(better, number)
         return found
 
@@ -153,9 +153,9 @@ def _scores(
     return torch.cat(found).reshape(total, candidates)
 
 
-def _best(likeness: Tensor, variant: Tensor) -> tuple[Tensor, Tensor]:
+def _best(similarity: Tensor, variant: Tensor) -> tuple[Tensor, Tensor]:
     """Positions of the candidates ``(Q, candidates)``, and their variants."""
-    places = likeness.topk(min(CANDIDATES, likeness.shape[1]), dim=1).indices
+    places = similarity.topk(min(CANDIDATES, similarity.shape[1]), dim=1).indices
     return places, torch.gather(variant, 1, places)
 
 

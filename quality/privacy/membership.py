@@ -1,7 +1,7 @@
 """Membership: could somebody tell which patients were learned from, from the images or from the weights?
 
 An attack gives every real image a score, the higher the more it looks as if it was learned from; a patient has the mean
-of their images' scores. Members are the patients of ``train``, the others those of ``gate`` and ``test``, whom no
+of their images' scores. Members are the patients of ``train``, the others those of ``holdout`` and ``test``, whom no
 network learned from. The blind baseline tries the same without the generator: where it succeeds, members and others
 differ by themselves, and an attack shows something only beyond that (Das et al. 2024, arXiv 2406.16201).
 """
@@ -227,11 +227,11 @@ def _nearest(real: Array, others: Array, owners: tuple[Array, Array] | None = No
     parts = []
     for start in range(0, len(real), 512):
         block = slice(start, start + 512)
-        likeness = real[block] @ others.T
+        similarity = real[block] @ others.T
         if owners is not None:
-            likeness[owners[0][block, None] == owners[1][None, :]] = -1  # as unlike as can be
-        kept = min(NEIGHBOURS, likeness.shape[1])
-        parts.append(np.partition(likeness, -kept, axis=1)[:, -kept:].mean(axis=1))
+            similarity[owners[0][block, None] == owners[1][None, :]] = -1  # as unlike as can be
+        kept = min(NEIGHBOURS, similarity.shape[1])
+        parts.append(np.partition(similarity, -kept, axis=1)[:, -kept:].mean(axis=1))
     return np.concatenate(parts)
 
 

@@ -1,4 +1,4 @@
-"""The search for copies of training images among synthetic ones, with gate patients as yardstick and planted copies.
+"""The search for copies of training images among synthetic ones, with holdout patients as yardstick and planted copies.
 
 Images are compared in two ways, by registered detail and by the features of a network, and asked two questions each: is
 a single image more alike to a training patient than chance makes it, and does the crowd lie nearer to those patients?
@@ -19,10 +19,10 @@ from medphantom.quality.networks.features import FeatureNetwork
 from medphantom.quality.networks.fingerprints import DEFAULT_SIDE, Fingerprints
 from medphantom.quality.privacy.contrast import CopyTest, find_copies
 from medphantom.quality.privacy.controls import Maker, plant
-from medphantom.quality.privacy.crowd import draw_subsets, share_in_train
+from medphantom.quality.privacy.dcr_share import draw_subsets, share_in_train
 from medphantom.quality.privacy.gate import Evidence, Judgement, judge
-from medphantom.quality.privacy.likeness import FeatureMatcher, Likeness
 from medphantom.quality.privacy.matching import Matcher
+from medphantom.quality.privacy.neighbours import FeatureMatcher, NeighbourSimilarity
 
 FINGERPRINT_IMAGES = 3000
 DETAIL = "registered detail"
@@ -34,21 +34,21 @@ class RealImages:
 
     Attributes:
         train: all training images.
-        gate: all gate images.
+        holdout: all holdout images.
         more: further real images for the fingerprint (``val``).
         train_patients: patient of each training image.
-        gate_patients: patient of each gate image.
+        holdout_patients: patient of each holdout image.
     """
 
     train: Array
-    gate: Array
+    holdout: Array
     more: Array
     train_patients: Sequence[str]
-    gate_patients: Sequence[str]
+    holdout_patients: Sequence[str]
 
 
 class CopySearch:
-    """Likeness of any images to the training and gate images of one cohort.
+    """NeighbourSimilarity of any images to the training and holdout images of one cohort.
 
     Args:
         real: what is searched.
@@ -60,19 +60,20 @@ class CopySearch:
     def __init__(self, real: RealImages, config: CopyConfig, network: FeatureNetwork, rng: np.random.Generator) -> None:
         self.config, self.network, self.real, self.rng = config, network, real, rng
         side = config.side or DEFAULT_SIDE[real.train.ndim - 2]
-        drawn = draw_subsets(real.train_patients, real.gate_patients, config.repeats, rng)
-        self.subsets, gate = drawn, real.gate[drawn.gate]
-        pool = np.concatenate([real.train, real.gate, real.more])
-        # Every training and gate image has the same chance to shape the fingerprint. Were all of gate in it but not all
-        # of train, whitening would push gate away from honest images, and they would seem to lean to train.
+        drawn = draw_subsets(real.train_patients, real.holdout_patients, config.repeats, rng)
+        self.subsets, holdout = drawn, real.holdout[drawn.holdout]
+        pool = np.concatenate([real.train, real.holdout, real.more])
+        # Every training and holdout image has the same chance to shape the fingerprint. Were all of holdout in it but
+        # not all of train, whitening would push holdout away from honest images, and they would seem to lean to
+        # train.
         fingerprints = Fingerprints.fit(pool[rng.permutation(len(pool))[:FINGERPRINT_IMAGES]], side)
-        self.matcher = Matcher(real.train, gate, fingerprints, self.subsets, mirror=config.mirror)
-        self.features = FeatureMatcher(network.features(real.train), network.features(gate), self.subsets)
+        self.matcher = Matcher(real.train, holdout, fingerprints, self.subsets, mirror=config.mirror)
+        self.features = FeatureMatcher(network.features(real.train), network.features(holdout), self.subsets)
 
     def find(
         self, images_NC: Array, features_ND: Array, what: str, progress: Progress | None = None
-    ) -> dict[str, Likeness]:
-        """Likeness of images, by every way of comparing.
+    ) -> dict[str, NeighbourSimilarity]:
+        """NeighbourSimilarity of images, by every way of comparing.
 
         Args:
             images_NC: the images.
@@ -94,25 +95,25 @@ class CopySearch:
         found: Array = self.features.center - features_ND.mean(axis=0)
         return found
 
-    def test(self, likeness: Likeness) -> CopyTest:
+    def test(self, similarity: NeighbourSimilarity) -> CopyTest:
         """The test of single images.
 
         Raises:
             UnsupportedClaim: too few images.
         """
         blocks = len(self.real.train) / self.subsets.size
-        return find_copies(likeness.train_score, likeness.block_score, likeness.gate_score, blocks=blocks)
+        return find_copies(similarity.train_score, similarity.block_score, similarity.holdout_score, blocks=blocks)
 
-    def gate_row(self, place: int) -> int:
-        """Position among all gate images of one that is compared with."""
-        return int(self.subsets.gate[place])
+    def holdout_row(self, place: int) -> int:
+        """Position among all holdout images of one that is compared with."""
+        return int(self.subsets.holdout[place])
 
 
 @dataclass(frozen=True)
 class Screened:
     """What a search found, by detail, and its judgement."""
 
-    likeness: Likeness
+    similarity: NeighbourSimilarity
     judgement: Judgement
 
 
@@ -135,31 +136,37 @@ def screen(
     features = search.network.features(synthetic)
     shift = search.shift(features)
     found = search.find(synthetic, features + shift, "synthetic images", part(0))
-    planted: dict[str, dict[str, Likeness]] = {by: {} for by in found}
+    planted: dict[str, dict[str, NeighbourSimilarity]] = {by: {} for by in found}
     for number, copies in enumerate(plant(search.real.train, search.config, makers, search.rng), start=1):
         vectors = search.network.features(copies.images) + shift  # as a copy would be moved that is in the set
-        for by, likeness in search.find(copies.images, vectors, f"planted copies, {copies.kind}", part(number)).items():
-            planted[by][copies.kind] = likeness
+        for by, similarity in search.find(
+            copies.images, vectors, f"planted copies, {copies.kind}", part(number)
+        ).items():
+            planted[by][copies.kind] = similarity
     return Screened(found[DETAIL], weigh(search, found, planted))
 
 
 def weigh(
-    search: CopySearch, synthetic: Mapping[str, Likeness], planted: Mapping[str, Mapping[str, Likeness]]
+    search: CopySearch,
+    synthetic: Mapping[str, NeighbourSimilarity],
+    planted: Mapping[str, Mapping[str, NeighbourSimilarity]],
 ) -> Judgement:
-    """Weigh likeness that was found, of the synthetic images and of planted ones by kind, each by way of comparing."""
+    """Weigh similarity that was found, of the synthetic images and of planted ones by kind, each by way of
+    comparing.
+    """
     evidence, too_few = [], None
-    for by, likeness in synthetic.items():
+    for by, similarity in synthetic.items():
         try:
-            test = search.test(likeness)
+            test = search.test(similarity)
         except UnsupportedClaim as problem:
             test, too_few = None, str(problem)
         network = None if by == DETAIL else by
-        crowd = share_in_train(
-            likeness.wins,
-            likeness.pseudo_wins,
+        dcr_share = share_in_train(
+            similarity.wins,
+            similarity.pseudo_wins,
             size=search.subsets.size,
             what="by cosine of features" if network else "by whitened thumbnails",
             network=network,
         )
-        evidence.append(Evidence(by, likeness, test, crowd, planted.get(by, {})))
-    return judge(evidence, len(search.real.gate), search.config, search.rng, too_few=too_few)
+        evidence.append(Evidence(by, similarity, test, dcr_share, planted.get(by, {})))
+    return judge(evidence, len(search.real.holdout), search.config, search.rng, too_few=too_few)

@@ -54,7 +54,7 @@ class Series:
     """One line or outline of a chart.
 
     Attributes:
-        kind: its style: ``batches``, ``train``, ``val``, ``gap``, ``gate`` or ``control``.
+        kind: its style: ``batches``, ``train``, ``val``, ``gap``, ``holdout`` or ``control``.
         name: what it is, for the legend.
         points: SVG ``points`` of a polyline.
         band: SVG ``points`` of a polygon, its intervals; empty: none.
@@ -220,13 +220,13 @@ def histogram_chart(key: str, title: str, histogram: SimilarityHistogram) -> Cha
     """Outlines of the similarity counts, each as a share of its own total, so that they lie on one axis."""
     edges = histogram.edges
     named = [
-        ("gate", "nearest gate patient (never trained on)", histogram.gate),
+        ("holdout", "nearest holdout patient (never trained on)", histogram.holdout),
         ("train", "nearest training image", histogram.train),
         ("control", "planted copies", histogram.control),
     ]
     shares = {kind: [count / sum(counts) for count in counts] for kind, _, counts in named if sum(counts)}
-    crowds = [max(values) for kind, values in shares.items() if kind != "control"]
-    highest = max(crowds or [max(shares["control"])])  # planted copies stand in one bin and would dwarf the rest
+    dcr_shares = [max(values) for kind, values in shares.items() if kind != "control"]
+    highest = max(dcr_shares or [max(shares["control"])])  # planted copies stand in one bin and would dwarf the rest
     x = Scale(edges[0], edges[-1], LEFT, WIDTH - RIGHT)
     y = Scale(0, highest * 1.25, HEIGHT - BOTTOM, TOP)
     series, medians = [], []

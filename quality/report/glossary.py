@@ -249,15 +249,15 @@ TERMS = {
     ),
     "share_nearest_in_train": Term(
         "Share nearest to train",
-        "Share of synthetic images whose nearest real neighbour is a training patient rather than a gate patient, at "
-        "equal counts; 0.5 when the generator remembers nobody.",
+        "Share of synthetic images whose nearest real neighbour is a training patient rather than a holdout patient, "
+        "at equal counts; 0.5 when the generator remembers nobody.",
         "Meehan et al. 2020",
         "copies",
     ),
     "flagged_share": Term(
         "Flagged as copies",
         "Share of synthetic images that are more alike to one training image than chance makes them, as far as those "
-        "images lean to gate patients; its floor is the share of honest images that the rule may flag.",
+        "images lean to holdout patients; its floor is the share of honest images that the rule may flag.",
         "contrast against held-out patients, after Meehan et al. 2020",
         "copies",
     ),
@@ -290,8 +290,8 @@ TERMS = {
     ),
     "disclosure_gain": Term(
         "Disclosed attribute",
-        "How much better what is recorded of a patient is guessed from the synthetic images for training patients than "
-        "for others; nought when nothing of theirs was disclosed.",
+        "How much better what is recorded of a patient is predicted from the synthetic images for training patients "
+        "than for others; nought when nothing of theirs was disclosed.",
         "",
         "membership",
     ),

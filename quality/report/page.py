@@ -25,12 +25,12 @@ from medphantom.quality.report.glossary import (
 )
 from medphantom.quality.report.pictures import Grids, PairPictures
 from medphantom.quality.report.privacy_page import (
+    control_rows,
     copy_chart,
     copy_estimates,
     disclosure_estimates,
     membership_estimates,
     roc_chart,
-    twin_rows,
 )
 from medphantom.quality.report.study_page import signed, study_view
 from medphantom.quality.report.verdict import plain_words
@@ -48,7 +48,7 @@ TRAINED_ON = {
 }
 CURVES = {  # column of a training history: style and name of its line
     "loss": ("batches", "training batches as they come"),
-    "train_loss": ("train", "training patients, judged alike"),
+    "train_loss": ("train", "training patients, predicted alike"),
     "val_loss": ("val", "validation patients"),
     "gap": ("gap", "validation minus training"),
     "membership": ("gap", "training images with the smaller error"),
@@ -168,7 +168,7 @@ def render_page(
         membership_scores=score_groups(report, membership_estimates(report)),
         disclosure_scores=score_groups(report, disclosure_estimates(report)),
         roc_chart=roc_chart(report),
-        twin=twin_rows(report, facts.get("twin")),
+        control=control_rows(report, facts.get("control")),
         curves=tuple(curve_charts(facts["curves"])),
         recipe=tuple(flattened(facts["recipe"])),
         refused=refused_scores(every_estimate(report)),

@@ -61,12 +61,12 @@ class LabelPictures:
 
 @dataclass(frozen=True)
 class PairPictures:
-    """A synthetic image, the training image most like it, and the gate image most like it."""
+    """A synthetic image, the training image most like it, and the holdout image most like it."""
 
     pair: NearestPair
     synthetic: Picture
     train: Picture
-    gate: Picture
+    holdout: Picture
 
 
 @dataclass(frozen=True)
@@ -286,7 +286,7 @@ def draw_pairs(
 
     Args:
         pairs: most similar first.
-        real: holds the train and gate rows.
+        real: holds the train and holdout rows.
         synthetic: holds the synthetic rows.
         preprocess: what the networks see.
         reading: how the values of the synthetic images were read; ``None``: found out.
@@ -296,13 +296,13 @@ def draw_pairs(
     made = Drawer(synthetic, reading.of(preprocess))
     taken = Drawer(real, preprocess)
     made.bytes_of([pair.synthetic_row for pair in shown], PAIR_SIDE)
-    taken.bytes_of([row for pair in shown for row in (pair.train_row, pair.gate_row)], PAIR_SIDE)
+    taken.bytes_of([row for pair in shown for row in (pair.train_row, pair.holdout_row)], PAIR_SIDE)
     return tuple(
         PairPictures(
             pair,
             _synthetic_picture(made, pair.synthetic_row, PAIR_SIDE, described(synthetic, pair.synthetic_row)),
             _real_picture(taken, pair.train_row, PAIR_SIDE, f"training patient, {described(real, pair.train_row)}"),
-            _real_picture(taken, pair.gate_row, PAIR_SIDE, f"gate patient, {described(real, pair.gate_row)}"),
+            _real_picture(taken, pair.holdout_row, PAIR_SIDE, f"holdout patient, {described(real, pair.holdout_row)}"),
         )
         for pair in shown
     )

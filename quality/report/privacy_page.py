@@ -22,7 +22,7 @@ from medphantom.quality.report.charts import (
 from medphantom.quality.results.quality_report import QualityReport
 from medphantom.quality.stats.estimate import Estimate, number
 
-STYLES = ("train", "val", "gate", "control")  # of the curves, in their order
+STYLES = ("train", "val", "holdout", "control")  # of the curves, in their order
 
 
 def copy_estimates(report: QualityReport) -> tuple[Estimate, ...]:
@@ -46,27 +46,27 @@ def disclosure_estimates(report: QualityReport) -> tuple[Estimate, ...]:
 
 
 @dataclass(frozen=True)
-class TwinRow:
-    """One attack on this generator, and on its twin; ``None``: not tried."""
+class ControlRow:
+    """One attack on this generator, and on its control; ``None``: not tried."""
 
     attack: str
     own: Estimate | None
-    twin: Estimate
+    control: Estimate
     seen: bool
 
 
-def twin_rows(report: QualityReport, twin: Mapping[str, Any] | None) -> tuple[TwinRow, ...]:
-    """The attacks that a twin was tried with, beside the same on this generator.
+def control_rows(report: QualityReport, control: Mapping[str, Any] | None) -> tuple[ControlRow, ...]:
+    """The attacks that a control was tried with, beside the same on this generator.
 
     Args:
         report: of this generator.
-        twin: :class:`medphantom.quality.report.write.TwinFacts` as plain values.
+        control: :class:`medphantom.quality.report.write.ControlFacts` as plain values.
     """
     results = report.membership.results if report.membership else ()
     own = {result.attack: result.auroc for result in results}
     return tuple(
-        TwinRow(one["attack"], own.get(one["attack"]), Estimate.model_validate(one["auroc"]), one["flagged"])
-        for one in (twin["attacks"] if twin else ())
+        ControlRow(one["attack"], own.get(one["attack"]), Estimate.model_validate(one["auroc"]), one["flagged"])
+        for one in (control["attacks"] if control else ())
     )
 
 

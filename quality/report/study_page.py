@@ -6,12 +6,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from medphantom.quality.report.charts import Bar, Chart, Curve, line_chart, score_bar
-from medphantom.quality.results.study_report import ARM_WORDS, MEASURES, MIXING, Counsel, StudyReport, StudyScore
+from medphantom.quality.results.study_report import ARM_WORDS, MEASURES, MIXING, Recommendation, StudyReport, StudyScore
 from medphantom.quality.stats.estimate import Estimate, number
 
 MOST_CHARTS = 6
 STYLES = dict(zip(MIXING, ("train", "val", "gap"), strict=True))
-COUNSEL_WORDS: dict[Counsel, str] = {
+RECOMMENDATION_WORDS: dict[Recommendation, str] = {
     "add": "yes",
     "instead": "not needed",
     "no gain": "not shown",
@@ -25,7 +25,7 @@ class StudyRow:
     """One way of teaching, one label.
 
     Attributes:
-        taught: in words.
+        arm: in words.
         estimate: the score.
         bar: its drawing.
         difference: to *real*.
@@ -33,7 +33,7 @@ class StudyRow:
         beside: the same less arms that cost nothing, in words.
     """
 
-    taught: str
+    arm: str
     estimate: Estimate
     bar: Bar | None
     difference: Estimate | None
@@ -62,7 +62,7 @@ class StudyView:
 
     Attributes:
         report: the study.
-        advice: (kind of counsel, the same for a reader, sentence).
+        advice: (kind of recommendation, the same for a reader, sentence).
         charts: gain over the ratio, of all labels and of the first ones.
         tables: the advice's own first.
         refused: label and why.
@@ -87,9 +87,9 @@ def study_view(report: StudyReport) -> StudyView:
     return StudyView(
         report=report,
         advice=tuple(
-            (one.counsel.replace(" ", "-"), COUNSEL_WORDS[one.counsel], one.sentence)
+            (one.recommendation.replace(" ", "-"), RECOMMENDATION_WORDS[one.recommendation], one.sentence)
             for one in report.advice
-            if one.counsel != "refused"
+            if one.recommendation != "refused"
         ),
         charts=tuple(_charts(report)),
         tables=tuple(_tables(report)),
@@ -107,15 +107,15 @@ def _tables(report: StudyReport) -> Iterator[StudyTable]:
             if (score.test, score.measure) == (test, measure) and score.estimate.value is not None:
                 rows.setdefault(score.estimate.label, []).append(_row(score))
         if rows:
-            where = {"test": "real test patients", "synthetic": "synthetic images (taught real)"}.get(test, test)
+            where = {"test": "real test patients", "synthetic": "synthetic images (arm real)"}.get(test, test)
             labels = tuple((label, tuple(some)) for label, some in rows.items())
             yield StudyTable(f"{measure} on {where}", (test, measure) == main, labels)
 
 
 def _row(score: StudyScore) -> StudyRow:
-    beside = tuple((ARM_WORDS[one.taught.arm], one.difference) for one in score.beside)
+    beside = tuple((ARM_WORDS[one.arm.kind], one.difference) for one in score.beside)
     estimate = score.estimate
-    return StudyRow(score.taught.words, estimate, score_bar(estimate), score.difference, score.p_holm, beside)
+    return StudyRow(score.arm.words, estimate, score_bar(estimate), score.difference, score.p_holm, beside)
 
 
 def _charts(report: StudyReport) -> Iterator[Chart]:
@@ -125,7 +125,7 @@ def _charts(report: StudyReport) -> Iterator[Chart]:
     for place, label in enumerate((None, *[one.label for one in report.advice if one.label is not None])):
         curves = []
         for arm in MIXING:
-            mine = [score for score in asked if score.taught.arm == arm and score.estimate.label == label]
+            mine = [score for score in asked if score.arm.kind == arm and score.estimate.label == label]
             curve = _curve(STYLES[arm], ARM_WORDS[arm], mine)
             if curve is not None:
                 curves.append(curve)
@@ -143,9 +143,9 @@ def _charts(report: StudyReport) -> Iterator[Chart]:
 
 def _curve(kind: str, name: str, scores: Sequence[StudyScore]) -> Curve | None:
     points = sorted(
-        (score.taught.ratio, score.difference.value, score.difference.interval or (score.difference.value,) * 2)
+        (score.arm.ratio, score.difference.value, score.difference.interval or (score.difference.value,) * 2)
         for score in scores
-        if score.taught.ratio is not None and score.difference is not None and score.difference.value is not None
+        if score.arm.ratio is not None and score.difference is not None and score.difference.value is not None
     )
     if len(points) < 2:
         return None

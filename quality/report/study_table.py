@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from html import escape
 
-from medphantom.quality.results.study_report import Measure, StudyReport, StudyScore, Taught
+from medphantom.quality.results.study_report import Measure, StudyReport, StudyScore, TrainingArm
 from medphantom.quality.stats.estimate import Estimate
 
 
@@ -39,11 +39,11 @@ def _lines(report: StudyReport) -> Iterator[str]:
             some = [score for score in report.scores if (score.test, score.measure) == (test, measure)]
             yield from _measure(test, measure, some)
     if report.gaps:
-        yield from ("", "## Groups", "", "| taught | groups | gap | change against real |", "|---|---|---|---|")
+        yield from ("", "## Groups", "", "| arm | groups | gap | change against real |", "|---|---|---|---|")
         for gap in report.gaps:
             change = "" if gap.change is None else _cell(gap.change, sign=True)
             groups = f"{_plain(gap.better)} less {_plain(gap.worse)}"
-            yield f"| {gap.taught.words} | {groups} | {_cell(gap.gap)} | {change} |"
+            yield f"| {gap.arm.words} | {groups} | {_cell(gap.gap)} | {change} |"
 
 
 def _measure(test: str, measure: Measure, scores: Sequence[StudyScore]) -> Iterator[str]:
@@ -54,19 +54,19 @@ def _measure(test: str, measure: Measure, scores: Sequence[StudyScore]) -> Itera
     yield ""
     yield f"## {measure} on {_plain('real test patients' if test == 'test' else test)}"
     yield ""
-    yield f"| taught | {' | '.join(_plain(label or 'mean') for label in known)} |"
+    yield f"| arm | {' | '.join(_plain(label or 'mean') for label in known)} |"
     yield f"|---|{'---|' * len(known)}"
-    cells = {(score.taught, score.estimate.label): score for score in scores}
-    for taught in dict.fromkeys(score.taught for score in scores):
-        yield f"| {taught.words} | {' | '.join(_of(cells, taught, label) for label in known)} |"
+    cells = {(score.arm, score.estimate.label): score for score in scores}
+    for arm in dict.fromkeys(score.arm for score in scores):
+        yield f"| {arm.words} | {' | '.join(_of(cells, arm, label) for label in known)} |"
     refused = {s.estimate.label: s.estimate.refused for s in scores if s.estimate.value is None and s.estimate.label}
     if refused:
         yield ""
         yield from (f"- {_plain(label)}: {_plain(why or 'not scored')}" for label, why in refused.items())
 
 
-def _of(cells: dict[tuple[Taught, str | None], StudyScore], taught: Taught, label: str | None) -> str:
-    score = cells.get((taught, label))
+def _of(cells: dict[tuple[TrainingArm, str | None], StudyScore], arm: TrainingArm, label: str | None) -> str:
+    score = cells.get((arm, label))
     if score is None or score.estimate.value is None:
         return "–"
     text = _cell(score.estimate)

@@ -33,7 +33,7 @@ MEANINGS = {
 USES = {
     "fail": ("Finding out why the generator repeats patients, by people who may see the real images.",),
     "screened": (
-        "Developing and testing methods, software and teaching material.",
+        "Developing and testing methods, software and teaching data.",
         "A proposal to share it: whether that is allowed remains the decision of your data steward.",
     ),
     "inconclusive": ("Work by people who may see the real images, under the same rules.",),
@@ -54,7 +54,7 @@ class PlainWords:
     Attributes:
         headline: the verdict in one line.
         meaning: what it rests on.
-        realism: sentences about likeness to real images.
+        realism: sentences about similarity to real images.
         utility: sentences about use for training.
         uses: what the evidence supports.
         not_uses: what it does not.

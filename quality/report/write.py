@@ -68,8 +68,8 @@ class FormalGuarantee(Frozen):
     limits: Annotated[tuple[AttackLimit, ...], Field(min_length=1)]
 
 
-class TwinAttack(Frozen):
-    """What one attack reached on a twin.
+class ControlAttack(Frozen):
+    """What one attack reached on a control.
 
     Attributes:
         attack: its name.
@@ -82,22 +82,22 @@ class TwinAttack(Frozen):
     flagged: bool
 
 
-class TwinFacts(Frozen):
+class ControlFacts(Frozen):
     """What the privacy checks said of a generator that gives its patients away on purpose.
 
     Attributes:
-        kind: ``by_heart``: learned a few images for many steps; ``noiseless``: the same private steps without noise.
+        kind: ``memorised``: learned a few images for many steps; ``noiseless``: the same private steps without noise.
         training_images: it learned from.
         verdict: of the copy search on what it drew.
         reasons: of that verdict.
         attacks: on its patients.
     """
 
-    kind: Literal["by_heart", "noiseless"]
+    kind: Literal["memorised", "noiseless"]
     training_images: int
     verdict: Verdict
     reasons: tuple[str, ...]
-    attacks: tuple[TwinAttack, ...]
+    attacks: tuple[ControlAttack, ...]
 
 
 class RunFacts(Frozen):
@@ -119,7 +119,7 @@ class RunFacts(Frozen):
         guarantee: the same as numbers, where there is one.
         outside: what touched the private images and is not covered by it, by name.
         assumptions: what it takes for granted.
-        twin: what the same checks said of a generator that gives its patients away on purpose, if there is one.
+        control: what the same checks said of a generator that gives its patients away on purpose, if there is one.
     """
 
     name: str
@@ -136,7 +136,7 @@ class RunFacts(Frozen):
     guarantee: FormalGuarantee | None = None
     outside: tuple[str, ...] = ()
     assumptions: tuple[str, ...] = ()
-    twin: TwinFacts | None = None
+    control: ControlFacts | None = None
 
     @field_validator("curves", mode="before")
     @classmethod
@@ -174,7 +174,7 @@ class PublishedReport(Frozen):
         use: a utility study, where one was done.
     """
 
-    format_version: Literal[1] = 1
+    format_version: Literal[2] = 2
     edition: Literal["public"] = "public"
     facts: RunFacts
     quality: QualityReport

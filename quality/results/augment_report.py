@@ -10,10 +10,10 @@ from medphantom.core.folders import read_json, write_json
 from medphantom.core.guard import parse_model
 from medphantom.core.records import Frozen
 from medphantom.quality.results.quality_report import QualityReport, Verdict
-from medphantom.quality.results.study_report import Counsel, StudyReport
+from medphantom.quality.results.study_report import Recommendation, StudyReport
 
 Decision = Literal["use", "use inside", "instead", "no", "harm", "unsafe"]
-DECISIONS: dict[Counsel, Decision] = {"add": "use", "instead": "instead", "no gain": "no", "harm": "harm"}
+DECISIONS: dict[Recommendation, Decision] = {"add": "use", "instead": "instead", "no gain": "no", "harm": "harm"}
 HEADLINES: dict[Decision, str] = {
     "use": "Yes, use them",
     "use inside": "Yes, but only where the real images may be seen",
@@ -34,7 +34,7 @@ class AugmentPlan(Frozen):
         patients: their patients.
         training_images: real training images in all.
         planned: synthetic images that are missing.
-        doses: shares of these that classifiers learn from.
+        shares: shares of these that classifiers learn from.
         generators: seeds of the generator.
         trained: whether generators are trained for it, or given.
         classifiers: how many classifiers are trained.
@@ -47,7 +47,7 @@ class AugmentPlan(Frozen):
     patients: int
     training_images: int
     planned: int
-    doses: tuple[float, ...]
+    shares: tuple[float, ...]
     generators: int
     trained: bool
     classifiers: int
@@ -55,13 +55,13 @@ class AugmentPlan(Frozen):
 
     @property
     def ratios(self) -> tuple[float, ...]:
-        """Synthetic images per real one, for every dose."""
-        return tuple(dose * self.planned / self.training_images for dose in self.doses)
+        """Synthetic images per real one, for every share."""
+        return tuple(share * self.planned / self.training_images for share in self.shares)
 
     def lines(self) -> tuple[str, ...]:
         """The plan in words."""
         made = "are trained on exactly these images" if self.trained else "are given"
-        doses = ", ".join(f"{dose:.0%}" for dose in self.doses)
+        shares = ", ".join(f"{share:.0%}" for share in self.shares)
         counts = (
             f"{self.label}: {self.images:,} of {self.training_images:,} training images show it ({self.patients:,} "
             f"patients); {self.planned:,} synthetic ones make {self.to:,}, {self.planned / self.images:.2g} for each."
@@ -69,7 +69,7 @@ class AugmentPlan(Frozen):
         work = (
             f"{self.generators} generators {made}; the images are searched for copies of patients; then "
             f"{self.classifiers} classifiers ({self.classifier_steps} steps each) learn from real images, the same "
-            f"oversampled, the same under classical augmentation, and both with synthetic ones ({doses} of the plan), "
+            f"oversampled, the same under classical augmentation, and both with synthetic ones ({shares} of the plan), "
             "and are tested on real patients."
         )
         return counts, work
@@ -89,7 +89,7 @@ class AugmentReport(Frozen):
         study: whether the utility study was done; it is not for images that may repeat patients.
     """
 
-    format_version: Literal[1] = 1
+    format_version: Literal[2] = 2
     plan: AugmentPlan
     decision: Decision
     sentence: str
@@ -148,12 +148,12 @@ def _decide(plan: AugmentPlan, quality: QualityReport, study: StudyReport | None
     if study is None:
         raise ValueError("the study is missing")
     advice = next(one for one in study.advice if one.label == plan.label)
-    decision, sentence = DECISIONS[advice.counsel], advice.sentence
+    decision, sentence = DECISIONS[advice.recommendation], advice.sentence
     if decision == "use" and quality.verdict == "inconclusive":
         decision = "use inside"
         sentence += " Whether they repeat patients is not known: treat them as real images."
-    if decision in {"use", "use inside"} and advice.taught is not None:
-        overall = study.find(advice.taught, None).difference
+    if decision in {"use", "use inside"} and advice.arm is not None:
+        overall = study.find(advice.arm, None).difference
         if overall is not None and overall.value is not None and overall.interval is not None:
             low, high = overall.interval
             sentence += f" All labels on average: AUROC {overall.value:+.3f} [{low:+.3f}, {high:+.3f}]."

@@ -15,7 +15,7 @@ from medphantom.core.records import Frozen
 from medphantom.quality.stats.estimate import Estimate
 
 Verdict = Literal["fail", "screened", "inconclusive"]
-RealSplit = Literal["train", "gate"]
+RealSplit = Literal["train", "holdout"]
 TrainedOn = Literal["real", "synthetic", "real_and_synthetic", "metadata"]
 
 
@@ -51,7 +51,7 @@ class LabelAgreement(Frozen):
             labels, AUROC of prompted present against prompted absent otherwise; ``floor`` is the same classifier's
             figure on held-out real images.
         labels: order of the rows and columns of ``confusion``.
-        confusion: images prompted as row, guessed as column; empty for labels that do not exclude each other.
+        confusion: images prompted as row, predicted as column; empty for labels that do not exclude each other.
     """
 
     per_label: tuple[Estimate, ...]
@@ -68,9 +68,9 @@ class NearestPair(Frozen):
         train_row: row of the most similar training image in the real cohort.
         train_id: its image id.
         train_similarity: normalised correlation with it, -1…1.
-        gate_row: row of the most similar gate image.
-        gate_id: its image id.
-        gate_similarity: normalised correlation with it, -1…1.
+        holdout_row: row of the most similar holdout image.
+        holdout_id: its image id.
+        holdout_similarity: normalised correlation with it, -1…1.
         flagged: whether this image was flagged as a copy.
     """
 
@@ -79,9 +79,9 @@ class NearestPair(Frozen):
     train_row: int
     train_id: str
     train_similarity: float
-    gate_row: int
-    gate_id: str
-    gate_similarity: float
+    holdout_row: int
+    holdout_id: str
+    holdout_similarity: float
     flagged: bool
 
 
@@ -90,14 +90,15 @@ class SimilarityHistogram(Frozen):
 
     Attributes:
         edges: ascending bin edges of the normalised correlation, one more than there are bins.
-        train: synthetic images by similarity to their nearest training image, out of as many as there are gate images.
-        gate: synthetic images by similarity to their nearest gate image.
+        train: synthetic images by similarity to their nearest training image, out of as many as there are holdout
+            images.
+        holdout: synthetic images by similarity to their nearest holdout image.
         control: planted copies by similarity to their nearest training image; empty when nothing was planted.
     """
 
     edges: tuple[float, ...]
     train: tuple[int, ...]
-    gate: tuple[int, ...]
+    holdout: tuple[int, ...]
     control: tuple[int, ...] = ()
 
 
@@ -126,12 +127,12 @@ class CopyResult(Frozen):
     Attributes:
         by: the way: registered detail, or the name of a feature network.
         single_p_value: chance that honest images are so alike to training patients; ``None``: too few to say.
-        crowd_p_value: chance that an honest crowd leans to train so far.
+        dcr_share_p_value: chance that an honest crowd leans to train so far.
     """
 
     by: str
     single_p_value: float | None
-    crowd_p_value: float
+    dcr_share_p_value: float
 
 
 class CopySummary(Frozen):
@@ -142,8 +143,8 @@ class CopySummary(Frozen):
             ones), ``inconclusive`` (the search could not have caught a copy). Never *pass*.
         reasons: why, one sentence each.
         results: p-values by every way of comparing.
-        share_nearest_in_train: share of synthetic images whose nearest real neighbour lies in train rather than gate,
-            at equal counts; 0.5 is honest.
+        share_nearest_in_train: share of synthetic images whose nearest real neighbour lies in train rather than
+            holdout, at equal counts; 0.5 is honest.
         flagged_share: share of synthetic images flagged one by one; ``floor`` is the chance of an honest one.
         controls: what was planted, kind by kind.
         flagged_rows: row numbers of all flagged synthetic images, the least likely first.
@@ -260,7 +261,7 @@ class QualityReport(Frozen):
         warnings: what a reader must know before quoting a number.
     """
 
-    format_version: Literal[3] = 3
+    format_version: Literal[4] = 4
     real_digest: str
     synthetic_digest: str
     config_digest: str

@@ -17,7 +17,7 @@ from medphantom.quality.stats.estimate import Estimate
 
 Measure = Literal["AUROC", "Dice", "accuracy", "average precision", "balanced accuracy", "calibration error"]
 MEASURES: dict[Literal["classification", "segmentation"], Measure] = {"classification": "AUROC", "segmentation": "Dice"}
-Counsel = Literal["add", "instead", "no gain", "harm", "refused"]
+Recommendation = Literal["add", "instead", "no gain", "harm", "refused"]
 ARM_WORDS: dict[StudyArm | Literal["metadata"], str] = {
     "real": "real",
     "synthetic": "synthetic alone",
@@ -34,33 +34,33 @@ FREE: tuple[StudyArm, ...] = ("classical", "oversampled")
 """Arms that cost neither a generator nor privacy: what synthetic images have to beat."""
 
 
-class Taught(Frozen):
+class TrainingArm(Frozen):
     """What a classifier learned from.
 
     Attributes:
-        arm: which way; ``metadata`` is a logistic regression on attributes.
+        kind: which way; ``metadata`` is a logistic regression on attributes.
         ratio: synthetic images per real one; ``None`` where there is no choice of it.
     """
 
-    arm: StudyArm | Literal["metadata"]
+    kind: StudyArm | Literal["metadata"]
     ratio: float | None = None
 
     @property
     def words(self) -> str:
         """For tables."""
-        return ARM_WORDS[self.arm] + ("" if self.ratio is None else f" ({self.ratio:.3g} x)")
+        return ARM_WORDS[self.kind] + ("" if self.ratio is None else f" ({self.ratio:.3g} x)")
 
 
 class Beside(Frozen):
     """A mixing arm less one that costs nothing.
 
     Attributes:
-        taught: the arm that costs nothing.
+        arm: the arm that costs nothing.
         difference: on the same patients and seeds.
         p: two-sided, that it is zero.
     """
 
-    taught: Taught
+    arm: TrainingArm
     difference: Estimate
     p: float
 
@@ -69,7 +69,7 @@ class StudyScore(Frozen):
     """One cell of the table.
 
     Attributes:
-        taught: what was learned from.
+        arm: what was learned from.
         test: ``test``, ``synthetic`` (diagnostic: trained on real, tested on synthetic images), or an external cohort.
         measure: what is scored.
         group: subgroup of the test patients, such as ``sex = F``; ``None``: all.
@@ -82,7 +82,7 @@ class StudyScore(Frozen):
         beside: of an arm that mixes real and synthetic images: the same less arms that cost nothing.
     """
 
-    taught: Taught
+    arm: TrainingArm
     test: str
     measure: Measure
     group: str | None = None
@@ -98,7 +98,7 @@ class GroupGap(Frozen):
     """How far apart two subgroups are served.
 
     Attributes:
-        taught: what was learned from.
+        arm: what was learned from.
         attribute: what the groups differ in.
         better: the group that *real* serves best.
         worse: the group that it serves worst.
@@ -107,7 +107,7 @@ class GroupGap(Frozen):
         widened: whether the interval of ``change`` lies above zero.
     """
 
-    taught: Taught
+    arm: TrainingArm
     attribute: str
     better: str
     worse: str
@@ -121,14 +121,14 @@ class Advice(Frozen):
 
     Attributes:
         label: which; ``None``: all of them on average.
-        counsel: in one word.
-        taught: the arm that is advised or was nearest to helping.
+        recommendation: in one word.
+        arm: the arm that is advised or was nearest to helping.
         sentence: in words, with the numbers.
     """
 
     label: str | None
-    counsel: Counsel
-    taught: Taught | None
+    recommendation: Recommendation
+    arm: TrainingArm | None
     sentence: str
 
 
@@ -151,7 +151,7 @@ class StudyReport(Frozen):
         warnings: what to know before quoting a number.
     """
 
-    format_version: Literal[1] = 1
+    format_version: Literal[2] = 2
     real_digest: str
     synthetic_digests: tuple[str, ...]
     config: StudyConfig
@@ -166,17 +166,19 @@ class StudyReport(Frozen):
     advice: tuple[Advice, ...] = ()
     warnings: tuple[str, ...] = Field(default=())
 
-    def find(self, taught: Taught, label: str | None, *, measure: Measure = "AUROC", test: str = "test") -> StudyScore:
+    def find(
+        self, arm: TrainingArm, label: str | None, *, measure: Measure = "AUROC", test: str = "test"
+    ) -> StudyScore:
         """The score of all test patients.
 
         Raises:
             KeyError: there is none.
         """
         for score in self.scores:
-            key = (score.taught, score.estimate.label, score.measure, score.test, score.group)
-            if key == (taught, label, measure, test, None):
+            key = (score.arm, score.estimate.label, score.measure, score.test, score.group)
+            if key == (arm, label, measure, test, None):
                 return score
-        raise KeyError((taught, label, measure, test))
+        raise KeyError((arm, label, measure, test))
 
     def save(self, path: Path) -> None:
         """Write the report as JSON, whole or not at all."""

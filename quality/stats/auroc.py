@@ -61,7 +61,7 @@ def auroc_with_influence(present: Array, score: Array) -> Auroc | None:
 
 
 def mean_auroc(parts: Sequence[Auroc]) -> Auroc:
-    """The mean over classifiers that were judged on the same images."""
+    """The mean over classifiers that were predicted on the same images."""
     return Auroc(float(np.mean([part.value for part in parts])), np.mean([part.influence for part in parts], axis=0))
 
 

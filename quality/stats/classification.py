@@ -10,33 +10,35 @@ from medphantom.core.records import Array
 CALIBRATION_BINS = 10
 
 
-def average_precision(truth: Array, guess: Array) -> float | None:
+def average_precision(truth: Array, prediction: Array) -> float | None:
     """Area under the precision-recall curve; ``None`` when nothing is present."""
-    return float(average_precision_score(truth == 1, guess)) if (truth == 1).any() else None
+    return float(average_precision_score(truth == 1, prediction)) if (truth == 1).any() else None
 
 
-def balanced_accuracy(truth: Array, guess: Array, threshold: float) -> float | None:
+def balanced_accuracy(truth: Array, prediction: Array, threshold: float) -> float | None:
     """Mean of sensitivity and specificity; ``None`` when all are alike."""
     positive = truth == 1
     if not positive.any() or positive.all():
         return None
-    return float(((guess[positive] >= threshold).mean() + (guess[~positive] < threshold).mean()) / 2)
+    return float(((prediction[positive] >= threshold).mean() + (prediction[~positive] < threshold).mean()) / 2)
 
 
-def best_threshold(truth: Array, guess: Array) -> float:
+def best_threshold(truth: Array, prediction: Array) -> float:
     """The threshold of the largest balanced accuracy (Youden 1950); one half when all are alike."""
     positive = truth == 1
     if not positive.any() or positive.all():
         return 0.5
-    candidates = np.unique(guess)
-    scores = [balanced_accuracy(truth, guess, value) or 0.0 for value in candidates]
+    candidates = np.unique(prediction)
+    scores = [balanced_accuracy(truth, prediction, value) or 0.0 for value in candidates]
     return float(candidates[int(np.argmax(scores))])
 
 
-def calibration_error(truth: Array, guess: Array) -> float | None:
+def calibration_error(truth: Array, prediction: Array) -> float | None:
     """Mean distance of probability and frequency over ten bins of equally many images (Naeini et al. 2015)."""
     if len(truth) < CALIBRATION_BINS:
         return None
-    order = np.argsort(guess, kind="stable")
+    order = np.argsort(prediction, kind="stable")
     bins = np.array_split(order, CALIBRATION_BINS)
-    return float(sum(len(part) * abs((truth[part] == 1).mean() - guess[part].mean()) for part in bins) / len(truth))
+    return float(
+        sum(len(part) * abs((truth[part] == 1).mean() - prediction[part].mean()) for part in bins) / len(truth)
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from medphantom.quality.results.study_report import FREE, MIXING, Advice, Beside, Measure, StudyScore, Taught
+from medphantom.quality.results.study_report import FREE, MIXING, Advice, Beside, Measure, StudyScore, TrainingArm
 from medphantom.quality.stats.estimate import Interval
 
 
@@ -34,10 +34,10 @@ def advise(
 def _advice(label: str | None, found: Sequence[StudyScore], significance: float) -> Advice:
     what = label or "all labels on average"
     refused = next((score.estimate.refused for score in found if score.estimate.refused), None)
-    mixed = [score for score in found if score.taught.arm in MIXING and score.difference is not None]
+    mixed = [score for score in found if score.arm.kind in MIXING and score.difference is not None]
     if refused is not None or not mixed:
         why = refused or "no arm added synthetic images"
-        return Advice(label=label, counsel="refused", taught=None, sentence=f"{what}: no advice, {why}.")
+        return Advice(label=label, recommendation="refused", arm=None, sentence=f"{what}: no advice, {why}.")
     helping = [score for score in mixed if _value(score) > 0 and _shown(score, significance)]
     if helping:
         best = max(helping, key=_value)
@@ -45,23 +45,23 @@ def _advice(label: str | None, found: Sequence[StudyScore], significance: float)
         rival = _as_good(chosen, found, significance)
         if rival is not None:
             sentence = (
-                f"{what}: use {rival.taught.words} instead, which needs no synthetic image: {_gain(rival)} over real "
-                f"images alone; {chosen.taught.words}: {_gain(chosen)}{_less(chosen, rival.taught)}."
+                f"{what}: use {rival.arm.words} instead, which needs no synthetic image: {_gain(rival)} over real "
+                f"images alone; {chosen.arm.words}: {_gain(chosen)}{_less(chosen, rival.arm)}."
             )
-            return Advice(label=label, counsel="instead", taught=rival.taught, sentence=sentence)
-        sentence = f"{what}: {_do(chosen.taught)}: {_gain(chosen)} over real images alone{_beyond(chosen, mixed)}"
+            return Advice(label=label, recommendation="instead", arm=rival.arm, sentence=sentence)
+        sentence = f"{what}: {_do(chosen.arm)}: {_gain(chosen)} over real images alone{_beyond(chosen, mixed)}"
         return Advice(
-            label=label, counsel="add", taught=chosen.taught, sentence=f"{sentence}.{_against_free(chosen, found)}"
+            label=label, recommendation="add", arm=chosen.arm, sentence=f"{sentence}.{_against_free(chosen, found)}"
         )
     best = max(mixed, key=_value)
     if all(_value(score) < 0 and _shown(score, significance) for score in mixed):
-        sentence = f"{what}: do not add synthetic images, they harm: {_gain(best)} at best ({best.taught.words})."
-        return Advice(label=label, counsel="harm", taught=best.taught, sentence=sentence)
+        sentence = f"{what}: do not add synthetic images, they harm: {_gain(best)} at best ({best.arm.words})."
+        return Advice(label=label, recommendation="harm", arm=best.arm, sentence=sentence)
     sentence = (
-        f"{what}: no, that synthetic images help was not shown: {_gain(best)} at best ({best.taught.words})."
+        f"{what}: no, that synthetic images help was not shown: {_gain(best)} at best ({best.arm.words})."
         f"{_against_free(best, found)}"
     )
-    return Advice(label=label, counsel="no gain", taught=best.taught, sentence=sentence)
+    return Advice(label=label, recommendation="no gain", arm=best.arm, sentence=sentence)
 
 
 def _value(score: StudyScore) -> float:
@@ -76,22 +76,22 @@ def _shown(score: StudyScore, significance: float) -> bool:
 def _as_good(chosen: StudyScore, found: Sequence[StudyScore], significance: float) -> StudyScore | None:
     """An arm that costs nothing, helps too, and that the chosen one was not shown to beat; the best of these."""
     beaten = {
-        other.taught
+        other.arm
         for other in chosen.beside
         if other.difference.interval is not None and other.difference.interval[0] > 0
     }
     rivals = [
         score
         for score in found
-        if score.taught.arm in FREE and score.taught not in beaten and _value(score) > 0 and score.difference
+        if score.arm.kind in FREE and score.arm not in beaten and _value(score) > 0 and score.difference
     ]
     good = [rival for rival in rivals if _shown(rival, significance) or _value(rival) >= _value(chosen)]
     return max(good, key=_value, default=None)
 
 
-def _less(chosen: StudyScore, free: Taught) -> str:
+def _less(chosen: StudyScore, free: TrainingArm) -> str:
     """The chosen arm less one that costs nothing."""
-    beside: Beside | None = next((other for other in chosen.beside if other.taught == free), None)
+    beside: Beside | None = next((other for other in chosen.beside if other.arm == free), None)
     if beside is None or beside.difference.value is None:
         return ""
     return f" (this one less that: {_signed(beside.difference.value, beside.difference.interval)})"
@@ -107,16 +107,16 @@ def _smallest_as_good(best: StudyScore, helping: Sequence[StudyScore]) -> StudyS
     near = [
         score
         for score in helping
-        if score.taught.arm == best.taught.arm and _value(score) >= _value(best) - _half_width(best) / 2
+        if score.arm.kind == best.arm.kind and _value(score) >= _value(best) - _half_width(best) / 2
     ]
-    return min(near, key=lambda score: score.taught.ratio or 0.0)
+    return min(near, key=lambda score: score.arm.ratio or 0.0)
 
 
-def _do(taught: Taught) -> str:
-    times = f"about {taught.ratio:.2g} synthetic images per real one"
-    if taught.arm == "pretrained":
+def _do(arm: TrainingArm) -> str:
+    times = f"about {arm.ratio:.2g} synthetic images per real one"
+    if arm.kind == "pretrained":
         return f"train on {times} first, then on the real ones"
-    return f"add {times}" + (", all under classical augmentation" if taught.arm == "classical_and_synthetic" else "")
+    return f"add {times}" + (", all under classical augmentation" if arm.kind == "classical_and_synthetic" else "")
 
 
 def _gain(score: StudyScore) -> str:
@@ -129,18 +129,18 @@ def _signed(value: float, interval: Interval | None) -> str:
 
 def _beyond(chosen: StudyScore, mixed: Sequence[StudyScore]) -> str:
     """What more images do, where more were tried."""
-    ratio = chosen.taught.ratio or 0.0
-    more = [score for score in mixed if score.taught.arm == chosen.taught.arm and (score.taught.ratio or 0.0) > ratio]
+    ratio = chosen.arm.ratio or 0.0
+    more = [score for score in mixed if score.arm.kind == chosen.arm.kind and (score.arm.ratio or 0.0) > ratio]
     if not more:
         return "; more were not tried"
-    return f"; it stops helping beyond ({_value(more[-1]):+.3f} at {more[-1].taught.ratio:g})"
+    return f"; it stops helping beyond ({_value(more[-1]):+.3f} at {more[-1].arm.ratio:g})"
 
 
 def _against_free(chosen: StudyScore, found: Sequence[StudyScore]) -> str:
     """How classical augmentation and oversampling, which cost nothing, did beside it."""
-    others = [score for score in found if score.taught.arm in FREE and score.difference]
+    others = [score for score in found if score.arm.kind in FREE and score.difference]
     return "".join(
-        f" {'But ' if _value(other) >= _value(chosen) else ''}{other.taught.words} alone: {_gain(other)}"
-        f"{_less(chosen, other.taught)}."
+        f" {'But ' if _value(other) >= _value(chosen) else ''}{other.arm.words} alone: {_gain(other)}"
+        f"{_less(chosen, other.arm)}."
         for other in others
     )

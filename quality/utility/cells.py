@@ -12,7 +12,7 @@ from medphantom.core.randomness import derive_seed
 from medphantom.core.records import Array
 from medphantom.quality.config import StudyConfig
 from medphantom.quality.data.targets import Targets
-from medphantom.quality.results.study_report import MIXING, Beside, Measure, StudyScore, Taught
+from medphantom.quality.results.study_report import MIXING, Beside, Measure, StudyScore, TrainingArm
 from medphantom.quality.stats.classification import (
     average_precision,
     balanced_accuracy,
@@ -22,18 +22,18 @@ from medphantom.quality.stats.classification import (
 from medphantom.quality.stats.estimate import Estimate, Interval
 from medphantom.quality.stats.intervals import patient_bootstrap
 from medphantom.quality.utility.check import Counts
-from medphantom.quality.utility.judging import Guesses, Trained, mean_over, right_guesses, trained
+from medphantom.quality.utility.repeated import Predictions, RepeatedScore, correct_predictions, mean_over, trained
 from medphantom.quality.utility.subgroups import Subgroup
 
-REAL = Taught(arm="real")
-METADATA = Taught(arm="metadata")
+REAL = TrainingArm(kind="real")
+METADATA = TrainingArm(kind="metadata")
 PUPILS: dict[Measure, str] = {"Dice": "segmenter"}
 CALIBRATION: Measure = "calibration error"
 SECONDARY: tuple[Measure, ...] = ("average precision", "balanced accuracy", CALIBRATION)
 
 
 @dataclass(frozen=True)
-class Exam:
+class TestSet:
     """Images that classifiers are tested on.
 
     Attributes:
@@ -56,61 +56,61 @@ class Exam:
 
 
 @dataclass(frozen=True)
-class Desk:
+class Evaluation:
     """What the cells of one arm and test set are made of.
 
     Attributes:
-        taught: the arm.
-        exam: the test set.
-        guesses: of its classifiers.
-        real: of those taught real.
+        arm: the arm.
+        test_set: the test set.
+        predictions: of its classifiers.
+        real: of those arm real.
         targets: labels.
         config: how the study is done.
-        free: guesses of the arms that cost nothing, which a mixing arm is compared with.
+        free: predictions of the arms that cost nothing, which a mixing arm is compared with.
     """
 
-    taught: Taught
-    exam: Exam
-    guesses: Guesses
-    real: Guesses
+    arm: TrainingArm
+    test_set: TestSet
+    predictions: Predictions
+    real: Predictions
     targets: Targets
     config: StudyConfig
-    free: Mapping[Taught, Guesses] = field(default_factory=dict)
+    free: Mapping[TrainingArm, Predictions] = field(default_factory=dict)
 
     def cells(self) -> Iterator[StudyScore]:
         """AUROC over labels and by label, and accuracy over exclusive labels."""
-        exam, scored, rows = self.exam, [], []
+        test_set, scored, rows = self.test_set, [], []
         for place, label in enumerate(self.targets.names):
-            why = exam.counts.refusal(place, self.config)
-            known = [trained(each, exam.values_NT, place, exam.patients) for each in self._sides()]
+            why = test_set.counts.refusal(place, self.config)
+            known = [trained(each, test_set.values_NT, place, test_set.patients) for each in self._sides()]
             sides = [one for one in known if one is not None]
             if why is None and len(sides) < len(known):
                 why = "all test images that state it are alike"
             if why is not None:
                 refused = self.estimate("AUROC", label, refused=why)
-                rows.append(StudyScore(taught=self.taught, test=exam.name, measure="AUROC", estimate=refused))
+                rows.append(StudyScore(arm=self.arm, test=test_set.name, measure="AUROC", estimate=refused))
                 continue
             scored.append(sides)
             rows.append(self._cell("AUROC", label, sides))
         if scored:
             yield self._cell("AUROC", None, [mean_over(parts) for parts in zip(*scored, strict=True)])
-        if self.targets.exclusive and self.taught.arm != "metadata":
-            right = [right_guesses(each, exam.values_NT, exam.patients) for each in self._sides()]
+        if self.targets.exclusive and self.arm.kind != "metadata":
+            right = [correct_predictions(each, test_set.values_NT, test_set.patients) for each in self._sides()]
             yield self._cell("accuracy", None, right)
         yield from rows
 
-    def _sides(self) -> list[Guesses]:
+    def _sides(self) -> list[Predictions]:
         """Of this arm, of *real*, and of those that cost nothing, where this one has to beat them."""
-        return [self.guesses, self.real, *(self.free.values() if self.taught.arm in MIXING else ())]
+        return [self.predictions, self.real, *(self.free.values() if self.arm.kind in MIXING else ())]
 
-    def _cell(self, measure: Measure, label: str | None, sides: Sequence[Trained]) -> StudyScore:
+    def _cell(self, measure: Measure, label: str | None, sides: Sequence[RepeatedScore]) -> StudyScore:
         mine, real, *free = sides
         values = mine.values
-        unit = self.exam.counts.unit
-        trainings = "one fit" if self.taught.arm == "metadata" else f"mean of {values.size} trainings"
+        unit = self.test_set.counts.unit
+        trainings = "one fit" if self.arm.kind == "metadata" else f"mean of {values.size} trainings"
         score = StudyScore(
-            taught=self.taught,
-            test=self.exam.name,
+            arm=self.arm,
+            test=self.test_set.name,
             measure=measure,
             estimate=self.estimate(
                 measure,
@@ -121,26 +121,28 @@ class Desk:
             ),
             by_seed=tuple(values.ravel().tolist()),
         )
-        if self.taught == REAL:
+        if self.arm == REAL:
             return score
-        apart = mine.less(real) if self.taught.arm != "metadata" else _repeated(mine, real).less(real)
+        apart = mine.less(real) if self.arm.kind != "metadata" else _repeated(mine, real).less(real)
         difference, p = self._difference(measure, label, apart, REAL)
         beside = []
-        for taught, other in zip(self.free, free, strict=False):
-            less, chance = self._difference(measure, label, mine.less(other), taught)
-            beside.append(Beside(taught=taught, difference=less, p=chance))
+        for arm, other in zip(self.free, free, strict=False):
+            less, chance = self._difference(measure, label, mine.less(other), arm)
+            beside.append(Beside(arm=arm, difference=less, p=chance))
         return score.model_copy(update={"difference": difference, "p": p, "beside": tuple(beside)})
 
-    def _difference(self, measure: Measure, label: str | None, apart: Trained, other: Taught) -> tuple[Estimate, float]:
+    def _difference(
+        self, measure: Measure, label: str | None, apart: RepeatedScore, other: TrainingArm
+    ) -> tuple[Estimate, float]:
         """This arm less another, and the p that there is no difference."""
         value, interval, p = apart.plain()
         estimate = Estimate(
             name="utility_difference",
-            estimand=f"{measure} taught {self.taught.words} less that taught {other.words}, same patients and seeds",
+            estimand=f"{measure} arm {self.arm.words} less that arm {other.words}, same patients and seeds",
             value=value,
             interval=_kept(interval),
-            method=f"paired by {self.exam.counts.unit} and seed; variance of both, Student's t",
-            n_real=len(self.exam.values_NT),
+            method=f"paired by {self.test_set.counts.unit} and seed; variance of both, Student's t",
+            n_real=len(self.test_set.values_NT),
             better="higher",
             label=label,
         )
@@ -148,19 +150,21 @@ class Desk:
 
     def secondary(self) -> Iterator[StudyScore]:
         """Average precision, balanced accuracy, calibration: means over trainings, patients resampled."""
-        exam, of_val = self.exam, _flat(self.guesses.of_val)
-        every, val = _flat(self.guesses.by_seed), self.targets.values["val"]
+        test_set, of_val = self.test_set, _flat(self.predictions.of_val)
+        every, val = _flat(self.predictions.by_seed), self.targets.values["val"]
         for place, label in enumerate(self.targets.names):
-            if every is None or exam.counts.refusal(place, self.config) is not None:
+            if every is None or test_set.counts.refusal(place, self.config) is not None:
                 continue
-            rows = np.flatnonzero(exam.values_NT[:, place] >= 0)
+            rows = np.flatnonzero(test_set.values_NT[:, place] >= 0)
             cuts = np.full(len(every), 0.5)
             if of_val is not None:
                 stated = val[:, place] >= 0
                 cuts = np.array([best_threshold(val[stated, place], one[stated, place]) for one in of_val])
-            answers = Answers(exam.values_NT[rows, place], every[:, rows, place], cuts, exam.patients[rows])
+            answers = Answers(test_set.values_NT[rows, place], every[:, rows, place], cuts, test_set.patients[rows])
             for measure in SECONDARY:
-                rng = np.random.default_rng(derive_seed(self.config.seed, measure, label, self.taught.words, exam.name))
+                rng = np.random.default_rng(
+                    derive_seed(self.config.seed, measure, label, self.arm.words, test_set.name)
+                )
                 drawn = "bootstrap (its mean put on the value)" if measure == CALIBRATION else "percentile bootstrap"
                 value, interval = answers.score(measure, self.config.bootstrap, rng)
                 estimate = self.estimate(
@@ -168,23 +172,23 @@ class Desk:
                     label,
                     value=value,
                     interval=interval,
-                    method=f"mean of {len(every)} trainings; {drawn} of test {exam.counts.unit}",
+                    method=f"mean of {len(every)} trainings; {drawn} of test {test_set.counts.unit}",
                     n_real=len(rows),
                     better="lower" if measure == CALIBRATION else "higher",
                 )
-                yield StudyScore(taught=self.taught, test=exam.name, measure=measure, estimate=estimate)
+                yield StudyScore(arm=self.arm, test=test_set.name, measure=measure, estimate=estimate)
 
     def estimate(self, measure: Measure, label: str | None, **facts: object) -> Estimate:
         """An estimate of this arm on this test set."""
-        where = "real test patients" if self.exam.name == "test" else f"patients of {self.exam.name}"
+        where = "real test patients" if self.test_set.name == "test" else f"patients of {self.test_set.name}"
         return Estimate.model_validate(
             {
                 "name": "utility",
-                "estimand": f"{measure} on {where} of a {PUPILS.get(measure, 'classifier')} taught {self.taught.words}",
+                "estimand": f"{measure} on {where} of a {PUPILS.get(measure, 'classifier')} arm {self.arm.words}",
                 "value": None,
                 "better": "higher",
                 "label": label,
-                "n_real": len(self.exam.values_NT),
+                "n_real": len(self.test_set.values_NT),
                 **facts,
             }
         )
@@ -192,7 +196,7 @@ class Desk:
 
 @dataclass(frozen=True)
 class Answers:
-    """Guesses of every training about one label.
+    """Predictions of every training about one label.
 
     Attributes:
         truth: 1 present, 0 absent, ``(n,)``.
@@ -211,8 +215,8 @@ class Answers:
 
         def mean(rows: Array) -> float | None:
             values = [
-                _measured(measure, self.truth[rows], guess[rows], float(cut))
-                for guess, cut in zip(self.seen_SN, self.cuts_S, strict=True)
+                _measured(measure, self.truth[rows], prediction[rows], float(cut))
+                for prediction, cut in zip(self.seen_SN, self.cuts_S, strict=True)
             ]
             known = [value for value in values if value is not None]
             return float(np.mean(known)) if len(known) == len(values) else None
@@ -222,20 +226,24 @@ class Answers:
         return value, patient_bootstrap(mean, self.patients, draws=bootstrap, rng=rng, around=around)
 
 
-def _measured(measure: Measure, truth: Array, guess: Array, cut: float) -> float | None:
+def _measured(measure: Measure, truth: Array, prediction: Array, cut: float) -> float | None:
     if measure == "average precision":
-        return average_precision(truth, guess)
-    return balanced_accuracy(truth, guess, cut) if measure == "balanced accuracy" else calibration_error(truth, guess)
+        return average_precision(truth, prediction)
+    return (
+        balanced_accuracy(truth, prediction, cut)
+        if measure == "balanced accuracy"
+        else calibration_error(truth, prediction)
+    )
 
 
-def _flat(guesses: Array | None) -> Array | None:
+def _flat(predictions: Array | None) -> Array | None:
     """Generators and seeds as one axis."""
-    return None if guesses is None else guesses.reshape(-1, *guesses.shape[2:])
+    return None if predictions is None else predictions.reshape(-1, *predictions.shape[2:])
 
 
-def _repeated(one: Trained, real: Trained) -> Trained:
+def _repeated(one: RepeatedScore, real: RepeatedScore) -> RepeatedScore:
     """A single fit beside every training of *real*."""
-    return Trained(tuple(tuple(one.by_seed[0][0] for _ in row) for row in real.by_seed), one.patients)
+    return RepeatedScore(tuple(tuple(one.by_seed[0][0] for _ in row) for row in real.by_seed), one.patients)
 
 
 def _kept(interval: Interval) -> Interval | None:

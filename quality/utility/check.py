@@ -12,7 +12,7 @@ import numpy as np
 
 from medphantom.core.records import Array
 from medphantom.quality.config import StudyConfig, UtilityConfig
-from medphantom.quality.data.targets import Judged
+from medphantom.quality.data.targets import LabelPredictions
 from medphantom.quality.results.quality_report import TrainedOn, UtilityScore
 from medphantom.quality.stats.estimate import Estimate, Interval
 from medphantom.quality.stats.intervals import patient_bootstrap
@@ -27,12 +27,13 @@ class Arm:
     Attributes:
         trained_on: which.
         total: images (or rows of metadata) in it.
-        judged: labels of the test images and the classifier's guesses; ``None`` when there was nothing to train on.
+        predictions: labels of the test images and the classifier's predictions; ``None`` when there was nothing to
+            train on.
     """
 
     trained_on: TrainedOn
     total: int
-    judged: Judged | None
+    predictions: LabelPredictions | None
 
 
 @dataclass(frozen=True)
@@ -73,13 +74,13 @@ def score_arm(
     found = [_accuracy(arm, counts.unit, config, rng)] if exclusive else []
     for number, label in enumerate(labels):
         refused = counts.refusal(number, config)
-        if arm.judged is None:
+        if arm.predictions is None:
             refused = "there was nothing to train on"
         value, interval, total = None, None, None
-        if refused is None and arm.judged is not None:
-            judged = arm.judged.stated(number)
-            value, total = judged.auroc(), len(judged.patients)
-            interval = patient_bootstrap(judged.auroc, judged.patients, draws=config.bootstrap, rng=rng)
+        if refused is None and arm.predictions is not None:
+            predicted = arm.predictions.observed(number)
+            value, total = predicted.auroc(), len(predicted.patients)
+            interval = patient_bootstrap(predicted.auroc, predicted.patients, draws=config.bootstrap, rng=rng)
             refused = None if value is not None else "all test images that state it are alike"
         found.append(_estimate(arm, "AUROC", counts.unit, value, interval, n_real=total, label=label, refused=refused))
     return [UtilityScore(trained_on=arm.trained_on, estimate=estimate) for estimate in found]
@@ -91,9 +92,9 @@ def _words(arm: Arm) -> str:
 
 def _accuracy(arm: Arm, unit: str, config: UtilityConfig, rng: np.random.Generator) -> Estimate:
     value, interval, total = None, None, 0
-    if arm.judged is not None:
-        right = arm.judged.right()
-        owners = arm.judged.patients[(arm.judged.values_NT == 1).any(axis=1)]
+    if arm.predictions is not None:
+        right = arm.predictions.right()
+        owners = arm.predictions.patients[(arm.predictions.values_NT == 1).any(axis=1)]
         total = len(right)
         if total:
             value = float(right.mean())

@@ -1,4 +1,4 @@
-"""The utility study of labels: the same classifier taught in several ways, its AUROC on real test patients."""
+"""The utility study of labels: the same classifier arm in several ways, its AUROC on real test patients."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from medphantom.core.errors import InputError, UnsupportedClaim
 from medphantom.core.progress import Progress
 from medphantom.core.records import Array
 from medphantom.quality.config import StudyConfig
-from medphantom.quality.data.material import Material
+from medphantom.quality.data.evaluation_data import EvaluationData
 from medphantom.quality.data.targets import Targets, positives, targets_of
-from medphantom.quality.results.study_report import StudyReport, StudyScore, Taught
+from medphantom.quality.results.study_report import StudyReport, StudyScore, TrainingArm
 from medphantom.quality.stats.estimate import Estimate
 from medphantom.quality.utility.base_study import Study, check_counts
-from medphantom.quality.utility.cells import METADATA, REAL, Exam
+from medphantom.quality.utility.cells import METADATA, REAL, TestSet
 from medphantom.quality.utility.check import Counts
-from medphantom.quality.utility.judging import Guesses, Trained, trained
-from medphantom.quality.utility.lessons import Examples, LabelSchool
-from medphantom.quality.utility.metadata import metadata_guesses, metadata_table
+from medphantom.quality.utility.metadata import metadata_predictions, metadata_table
+from medphantom.quality.utility.repeated import Predictions, RepeatedScore, trained
 from medphantom.quality.utility.subgroups import subgroups
+from medphantom.quality.utility.trainers import ClassifierTrainer, Examples
 
 UNIT = "ingest both cohorts with values in the same unit"
 
@@ -48,24 +48,24 @@ def run_label_study(
     """
     if not synthetic:
         raise InputError("a utility study needs synthetic images", "generate some first")
-    materials = [Material(real, cohort, preprocess) for cohort in synthetic]
-    for material in materials:
-        material.check()
-    first = materials[0]
+    evaluations = [EvaluationData(real, cohort, preprocess) for cohort in synthetic]
+    for data in evaluations:
+        data.check()
+    first = evaluations[0]
     if first.targets.source != "labels" or not first.rows["train"]:
         raise UnsupportedClaim("a utility study needs training images with labels")
-    exams = [_exam(first), *(_external(first, name, one) for name, one in (external or {}).items())]
-    check_counts(exams[0].counts, first.targets.names, config)
-    school = LabelSchool(
+    test_sets = [_test_set(first), *(_external(first, name, one) for name, one in (external or {}).items())]
+    check_counts(test_sets[0].counts, first.targets.names, config)
+    trainer = ClassifierTrainer(
         Examples(first.images["train"], first.targets.values["train"]),
-        tuple(Examples(material.synthetic_images, material.asked) for material in materials),
+        tuple(Examples(data.synthetic_images, data.asked) for data in evaluations),
         config,
         work,
         progress,
         tuple(first.targets.names),
         first.targets.exclusive,
     )
-    return LabelStudy(materials, exams, config, school).report()
+    return LabelStudy(evaluations, test_sets, config, trainer).report()
 
 
 def check_label_study(real: Cohort, config: StudyConfig) -> None:
@@ -90,24 +90,24 @@ def _counts(real: Cohort, targets: Targets, patients: dict[str, list[str]]) -> C
     return Counts(train, test, "patients" if real.schema.patients == "known" else "images")
 
 
-def _exam(material: Material) -> Exam:
-    targets, patients = material.targets, material.patients
-    counts = _counts(material.real, targets, patients)
-    groups = subgroups(material.real, material.rows["test"], material.rows["train"])
+def _test_set(data: EvaluationData) -> TestSet:
+    targets, patients = data.targets, data.patients
+    counts = _counts(data.real, targets, patients)
+    groups = subgroups(data.real, data.rows["test"], data.rows["train"])
     names = np.asarray(patients["test"])
-    return Exam("test", material.images["test"], targets.values["test"], names, counts, tuple(groups))
+    return TestSet("test", data.images["test"], targets.values["test"], names, counts, tuple(groups))
 
 
-def _external(material: Material, name: str, cohort: Cohort) -> Exam:
+def _external(data: EvaluationData, name: str, cohort: Cohort) -> TestSet:
     """Another cohort, its labels in the order of ours; those that it does not know are not stated."""
-    other = Material(material.real, cohort, material.preprocess, called=f"images of {name}", remedy=UNIT)
+    other = EvaluationData(data.real, cohort, data.preprocess, called=f"images of {name}", remedy=UNIT)
     if not (other.asked >= 0).any():
         raise InputError(f"the external cohort {name} shares no label with the real one", "name labels alike")
     owners = np.asarray(cohort.patients())
     unit = "patients" if cohort.schema.patients == "known" else "images"
-    train = positives(material.targets.values["train"], np.asarray(material.patients["train"]))
+    train = positives(data.targets.values["train"], np.asarray(data.patients["train"]))
     counts = Counts(train=train, test=positives(other.asked, owners), unit=unit)
-    return Exam(name, other.synthetic_images, other.asked, owners, counts, reading=other.reading)
+    return TestSet(name, other.synthetic_images, other.asked, owners, counts, reading=other.reading)
 
 
 @dataclass
@@ -115,78 +115,78 @@ class LabelStudy(Study):
     """The study of classifiers.
 
     Attributes:
-        school: teaches.
+        trainer: teaches.
     """
 
-    school: LabelSchool
+    trainer: ClassifierTrainer
 
     @property
     def targets(self) -> Targets:
         """What is learned."""
-        return self.materials[0].targets
+        return self.evaluations[0].targets
 
     def learn(self) -> None:
         """All trainings; what every classifier sees in the test, val and synthetic images is kept."""
-        school = self.school
-        val = self.materials[0].images["val"]
-        looked = [exam.images_NC for exam in self.exams]
+        trainer = self.trainer
+        val = self.evaluations[0].images["val"]
+        looked = [test_set.images_NC for test_set in self.test_sets]
         done = 0
-        for taught in school.lessons():
+        for arm in trainer.arms():
             sets = [*looked, *([val] if len(val) else [])]
-            if taught == REAL:
-                sets += [material.synthetic_images for material in self.materials]
-            found = school.teach(taught, sets, done)
+            if arm == REAL:
+                sets += [data.synthetic_images for data in self.evaluations]
+            found = trainer.train(arm, sets, done)
             done += found[0].by_seed.shape[0] * self.config.classifier_seeds
             of_val = found[len(looked)].by_seed if len(val) else None
-            for exam, made in zip(self.exams, found, strict=False):
-                self.guesses[taught, exam.name] = Guesses(made.by_seed, of_val)
-            if taught == REAL:
-                for number, made in enumerate(found[-len(self.materials) :]):
-                    self.guesses[taught, f"synthetic {number}"] = made
-        first = self.materials[0]
+            for test_set, made in zip(self.test_sets, found, strict=False):
+                self.predictions[arm, test_set.name] = Predictions(made.by_seed, of_val)
+            if arm == REAL:
+                for number, made in enumerate(found[-len(self.evaluations) :]):
+                    self.predictions[arm, f"synthetic {number}"] = made
+        first = self.evaluations[0]
         train, test = (metadata_table(first.real, first.rows[split]) for split in ("train", "test"))
-        known = metadata_guesses(train, self.targets.values["train"], test, exclusive=self.targets.exclusive)
+        known = metadata_predictions(train, self.targets.values["train"], test, exclusive=self.targets.exclusive)
         if known is not None:
-            self.guesses[METADATA, "test"] = Guesses(known[None, None])
+            self.predictions[METADATA, "test"] = Predictions(known[None, None])
 
     def on_synthetic(self) -> Iterator[StudyScore]:
-        """Trained on real, tested on synthetic images (TRTS): a diagnostic of the labels, not of use."""
+        """RepeatedScore on real, tested on synthetic images (TRTS): a diagnostic of the labels, not of use."""
         for place, label in enumerate(self.targets.names):
             found = []
-            for number, material in enumerate(self.materials):
-                made = self.guesses[REAL, f"synthetic {number}"]
-                one = trained(made, material.asked, place, np.arange(len(material.asked)))
+            for number, data in enumerate(self.evaluations):
+                made = self.predictions[REAL, f"synthetic {number}"]
+                one = trained(made, data.asked, place, np.arange(len(data.asked)))
                 if one is not None:
                     found.append(one)
-            if len(found) < len(self.materials):
+            if len(found) < len(self.evaluations):
                 continue
             values = [one.mean.value for one in found]
             estimate = Estimate(
                 name="utility",
-                estimand="AUROC on synthetic images, of what they were asked to show, of a classifier taught real",
+                estimand="AUROC on synthetic images, of what they were asked to show, of a classifier arm real",
                 value=float(np.mean(values)),
                 interval=found[0].interval() if len(found) == 1 else None,
                 spread=(min(values), max(values)),
                 method=f"mean over {len(found)} generators, range over them",
-                n_synthetic=sum(len(material.asked) for material in self.materials),
+                n_synthetic=sum(len(data.asked) for data in self.evaluations),
                 better="higher",
                 label=label,
             )
-            yield StudyScore(taught=REAL, test="synthetic", measure="AUROC", estimate=estimate)
+            yield StudyScore(arm=REAL, test="synthetic", measure="AUROC", estimate=estimate)
 
-    def by_group(self, taught: Taught, rows: Array) -> dict[str, Trained]:
+    def by_group(self, arm: TrainingArm, rows: Array) -> dict[str, RepeatedScore]:
         """AUROC of every label that a subgroup of the test patients has enough of, by label."""
-        exam = self.exams[0]
+        test_set = self.test_sets[0]
         found = {}
         for place, label in enumerate(self.targets.names):
-            if exam.counts.refusal(place, self.config) is not None:
+            if test_set.counts.refusal(place, self.config) is not None:
                 continue
-            shows = exam.values_NT[rows, place] == 1
-            lacks = exam.values_NT[rows, place] == 0
-            sizes = [len(np.unique(exam.patients[rows][side])) for side in (shows, lacks)]
+            shows = test_set.values_NT[rows, place] == 1
+            lacks = test_set.values_NT[rows, place] == 0
+            sizes = [len(np.unique(test_set.patients[rows][side])) for side in (shows, lacks)]
             if min(sizes) < self.config.least_test:
                 continue
-            made = trained(self.guesses[taught, "test"], exam.values_NT, place, exam.patients, rows)
+            made = trained(self.predictions[arm, "test"], test_set.values_NT, place, test_set.patients, rows)
             if made is not None:
                 found[label] = made
         return found

@@ -1,4 +1,4 @@
-"""The utility study of segmentation: the same U-Net taught in several ways, its Dice on real test patients."""
+"""The utility study of segmentation: the same U-Net arm in several ways, its Dice on real test patients."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from medphantom.core.progress import Progress, stage
 from medphantom.core.records import Array
 from medphantom.quality.conditions.masks import dice_table
 from medphantom.quality.config import SegmenterConfig, StudyConfig
+from medphantom.quality.data.evaluation_data import EvaluationData
 from medphantom.quality.data.masked import Masked
-from medphantom.quality.data.material import Material
 from medphantom.quality.data.targets import Targets, positives
 from medphantom.quality.networks.segmentation import fit_segmenter, segment
-from medphantom.quality.results.study_report import StudyReport, StudyScore, Taught
+from medphantom.quality.results.study_report import StudyReport, StudyScore, TrainingArm
 from medphantom.quality.stats.auroc import Auroc
 from medphantom.quality.utility.base_study import Study, check_counts
-from medphantom.quality.utility.cells import Desk, Exam
+from medphantom.quality.utility.cells import Evaluation, TestSet
 from medphantom.quality.utility.check import Counts
-from medphantom.quality.utility.judging import Guesses, Trained, mean_over
-from medphantom.quality.utility.lessons import CLASSICAL, School
+from medphantom.quality.utility.repeated import Predictions, RepeatedScore, mean_over
 from medphantom.quality.utility.subgroups import subgroups
+from medphantom.quality.utility.trainers import CLASSICAL, ArmTrainer
 
 
 def run_mask_study(
@@ -51,24 +51,21 @@ def run_mask_study(
         raise InputError("a utility study needs synthetic images", "generate some first")
     if external:
         raise InputError("a study of segmentation takes no external cohort", "leave --external out")
-    materials = [Material(real, cohort, preprocess) for cohort in synthetic]
-    for material in materials:
-        material.check()
-    first = materials[0]
+    evaluations = [EvaluationData(real, cohort, preprocess) for cohort in synthetic]
+    for data in evaluations:
+        data.check()
+    first = evaluations[0]
     parts = {split: first.masked(real, first.rows[split], first.images[split]) for split in ("train", "test")}
-    made = tuple(
-        material.masked(material.synthetic, range(len(material.synthetic)), material.synthetic_images)
-        for material in materials
-    )
+    made = tuple(data.masked(data.synthetic, range(len(data.synthetic)), data.synthetic_images) for data in evaluations)
     if not all(len(part) for part in (*parts.values(), *made)):
         raise InputError(
             "a study of segmentation needs masks of training, test and synthetic images", "plan with masks"
         )
     names = tuple(real.schema.mask_values[value] for value in first.mask_values if value)
-    exam = _exam(first, parts, names)
-    check_counts(exam.counts, names, config)
-    school = MaskSchool(parts["train"], made, config, work, progress, 1 + len(names))
-    return MaskStudy(materials, [exam], config, school, parts["test"], names).report()
+    test_set = _test_set(first, parts, names)
+    check_counts(test_set.counts, names, config)
+    trainer = SegmenterTrainer(parts["train"], made, config, work, progress, 1 + len(names))
+    return MaskStudy(evaluations, [test_set], config, trainer, parts["test"], names).report()
 
 
 def check_mask_study(real: Cohort, config: StudyConfig) -> None:
@@ -96,24 +93,24 @@ def _holds(mask: Array, values: Sequence[int]) -> Array:
     return np.array([(mask == value).any() for value in values], dtype=np.int8)
 
 
-def _exam(material: Material, parts: dict[str, Masked], names: Sequence[str]) -> Exam:
+def _test_set(data: EvaluationData, parts: dict[str, Masked], names: Sequence[str]) -> TestSet:
     """What test masks hold; image by image, so that every arm is scored on the same ones."""
     holds = {
         split: np.array([_holds(mask, range(1, 1 + len(names))) for mask in part.masks_N])
         for split, part in parts.items()
     }
     owners = {split: np.asarray(part.patients) for split, part in parts.items()}
-    unit = "patients" if material.real.schema.patients == "known" else "images"
+    unit = "patients" if data.real.schema.patients == "known" else "images"
     train, test = (positives(holds[split], owners[split]) for split in ("train", "test"))
     counts = Counts(train, test, unit)
-    with_mask = [mask is not None for mask in material.real.masks(material.rows["test"])]
-    rows = [row for row, known in zip(material.rows["test"], with_mask, strict=True) if known]
-    groups = subgroups(material.real, rows, material.rows["train"])
-    return Exam("test", parts["test"].images_NC, holds["test"], owners["test"], counts, tuple(groups))
+    with_mask = [mask is not None for mask in data.real.masks(data.rows["test"])]
+    rows = [row for row, known in zip(data.rows["test"], with_mask, strict=True) if known]
+    groups = subgroups(data.real, rows, data.rows["train"])
+    return TestSet("test", parts["test"].images_NC, holds["test"], owners["test"], counts, tuple(groups))
 
 
 @dataclass(frozen=True)
-class MaskSchool(School[Masked]):
+class SegmenterTrainer(ArmTrainer[Masked]):
     """Trainings of segmenters.
 
     Attributes:
@@ -122,27 +119,27 @@ class MaskSchool(School[Masked]):
 
     total_values: int
 
-    def lessons(self) -> tuple[Taught, ...]:
+    def arms(self) -> tuple[TrainingArm, ...]:
         """The arms; no structure is oversampled."""
-        return tuple(taught for taught in super().lessons() if taught.arm != "oversampled")
+        return tuple(arm for arm in super().arms() if arm.kind != "oversampled")
 
-    def teach(self, taught: Taught, test: Masked, done: int) -> Guesses:
+    def train(self, arm: TrainingArm, test: Masked, done: int) -> Predictions:
         """Train the segmenters of one arm; their Dice with the test masks, ``(generators, seeds, n, structures)``."""
         found, total = [], self.trainings()
-        for synthetic in self.sets(taught):
+        for synthetic in self.sets(arm):
             row = []
             for number in range(self.config.classifier_seeds):
-                network = self._trained(taught, synthetic, self.seed(number), stage(self.progress, done, total))
+                network = self._trained(arm, synthetic, self.seed(number), stage(self.progress, done, total))
                 done += 1
                 seen = segment(network, test.images_NC, self.config.segmenter)
                 row.append(dice_table(seen, test.masks_N, self.total_values))
             found.append(row)
-        return Guesses(np.array(found))
+        return Predictions(np.array(found))
 
-    def _trained(self, taught: Taught, synthetic: Masked | None, seed: int, progress: Progress | None) -> nn.Module:
+    def _trained(self, arm: TrainingArm, synthetic: Masked | None, seed: int, progress: Progress | None) -> nn.Module:
         network: nn.Module | None = None
-        courses = list(self.courses(taught, synthetic, seed, self.config.segmenter.steps))
-        for number, (examples, steps) in enumerate(courses):
+        phases = list(self.phases(arm, synthetic, seed, self.config.segmenter.steps))
+        for number, (examples, steps) in enumerate(phases):
             config: SegmenterConfig = self.config.segmenter.model_copy(update={"steps": steps})
             network = fit_segmenter(
                 examples,
@@ -151,28 +148,28 @@ class MaskSchool(School[Masked]):
                 seed=seed,
                 work=self.work,
                 network=network,
-                classical=self.config.classical if taught.arm in CLASSICAL else None,
-                name=f"segmenter on {taught.words}",
-                progress=stage(progress, number, len(courses)),
+                classical=self.config.classical if arm.kind in CLASSICAL else None,
+                name=f"segmenter on {arm.words}",
+                progress=stage(progress, number, len(phases)),
             )
         if network is None:
             raise ValueError("no course")
         return network
 
 
-class MaskDesk(Desk):
+class MaskEvaluation(Evaluation):
     """Cells of Dice: over structures, and by structure."""
 
     def cells(self) -> Iterator[StudyScore]:
         """As of classifiers."""
         scored, rows = [], []
         for place, label in enumerate(self.targets.names):
-            why = self.exam.counts.refusal(place, self.config)
+            why = self.test_set.counts.refusal(place, self.config)
             if why is not None:
                 refused = self.estimate("Dice", label, refused=why)
-                rows.append(StudyScore(taught=self.taught, test=self.exam.name, measure="Dice", estimate=refused))
+                rows.append(StudyScore(arm=self.arm, test=self.test_set.name, measure="Dice", estimate=refused))
                 continue
-            sides = [dice_of(each, self.exam, place) for each in self._sides()]
+            sides = [dice_of(each, self.test_set, place) for each in self._sides()]
             scored.append(sides)
             rows.append(self._cell("Dice", label, sides))
         if scored:
@@ -184,27 +181,27 @@ class MaskDesk(Desk):
         yield from ()
 
 
-def dice_of(guesses: Guesses, exam: Exam, place: int, rows: Array | None = None) -> Trained:
+def dice_of(predictions: Predictions, test_set: TestSet, place: int, rows: Array | None = None) -> RepeatedScore:
     """Mean Dice of one structure over the test images that hold it, for every training.
 
     Args:
-        guesses: Dice tables of an arm.
-        exam: which images hold it.
+        predictions: Dice tables of an arm.
+        test_set: which images hold it.
         place: number of the structure.
         rows: only these images.
     """
-    chosen = np.arange(len(exam.values_NT)) if rows is None else rows
-    chosen = chosen[exam.values_NT[chosen, place] == 1]
+    chosen = np.arange(len(test_set.values_NT)) if rows is None else rows
+    chosen = chosen[test_set.values_NT[chosen, place] == 1]
     found = []
-    for per_generator in guesses.by_seed:
+    for per_generator in predictions.by_seed:
         row = []
         for one in per_generator:
             values = one[chosen, place]
-            influence = np.zeros(len(exam.values_NT))
+            influence = np.zeros(len(test_set.values_NT))
             influence[chosen] = (values - values.mean()) / len(values)
             row.append(Auroc(float(values.mean()), influence))
         found.append(tuple(row))
-    return Trained(tuple(found), exam.patients)
+    return RepeatedScore(tuple(found), test_set.patients)
 
 
 @dataclass
@@ -212,12 +209,12 @@ class MaskStudy(Study):
     """The study of segmenters.
 
     Attributes:
-        school: teaches.
+        trainer: teaches.
         test: images and masks that they are tested on.
         names: of the structures.
     """
 
-    school: MaskSchool
+    trainer: SegmenterTrainer
     test: Masked
     names: tuple[str, ...]
 
@@ -230,21 +227,21 @@ class MaskStudy(Study):
     def learn(self) -> None:
         """All trainings."""
         done = 0
-        for taught in self.school.lessons():
-            self.guesses[taught, "test"] = found = self.school.teach(taught, self.test, done)
+        for arm in self.trainer.arms():
+            self.predictions[arm, "test"] = found = self.trainer.train(arm, self.test, done)
             done += found.by_seed.shape[0] * self.config.classifier_seeds
 
-    def desk(self, taught: Taught, exam: Exam) -> Desk:
+    def evaluation(self, arm: TrainingArm, test_set: TestSet) -> Evaluation:
         """What the cells of an arm are made of."""
-        plain = super().desk(taught, exam)
-        return MaskDesk(plain.taught, exam, plain.guesses, plain.real, self.targets, self.config, plain.free)
+        plain = super().evaluation(arm, test_set)
+        return MaskEvaluation(plain.arm, test_set, plain.predictions, plain.real, self.targets, self.config, plain.free)
 
-    def by_group(self, taught: Taught, rows: Array) -> dict[str, Trained]:
+    def by_group(self, arm: TrainingArm, rows: Array) -> dict[str, RepeatedScore]:
         """Dice of every structure that a subgroup of the test patients has enough of."""
-        exam, found = self.exams[0], {}
+        test_set, found = self.test_sets[0], {}
         for place, label in enumerate(self.names):
-            shown = rows[exam.values_NT[rows, place] == 1]
-            enough = len(np.unique(exam.patients[shown])) >= self.config.least_test
-            if enough and exam.counts.refusal(place, self.config) is None:
-                found[label] = dice_of(self.guesses[taught, "test"], exam, place, rows)
+            shown = rows[test_set.values_NT[rows, place] == 1]
+            enough = len(np.unique(test_set.patients[shown])) >= self.config.least_test
+            if enough and test_set.counts.refusal(place, self.config) is None:
+                found[label] = dice_of(self.predictions[arm, "test"], test_set, place, rows)
         return found

@@ -34,7 +34,7 @@ def metadata_table(cohort: Cohort, rows: Sequence[int]) -> Array:
     return np.stack(columns, axis=1) if columns else np.zeros((len(rows), 0))
 
 
-def metadata_guesses(train: Array, values_NT: Array, test: Array, *, exclusive: bool) -> Array | None:
+def metadata_predictions(train: Array, values_NT: Array, test: Array, *, exclusive: bool) -> Array | None:
     """Probabilities of a logistic regression on metadata alone; ``None`` when there are no metadata.
 
     Args:
@@ -48,20 +48,20 @@ def metadata_guesses(train: Array, values_NT: Array, test: Array, *, exclusive: 
     """
     if not train.shape[1]:
         return None
-    guesses = np.full((len(test), values_NT.shape[1]), 0.5)
+    predictions = np.full((len(test), values_NT.shape[1]), 0.5)
     if exclusive:
         classes = present_class(values_NT)
         if len(np.unique(classes[classes >= 0])) > 1:
             model = _logistic().fit(train[classes >= 0], classes[classes >= 0])
-            guesses[:] = 0.0
-            guesses[:, model.classes_] = model.predict_proba(test)
-        return guesses
+            predictions[:] = 0.0
+            predictions[:, model.classes_] = model.predict_proba(test)
+        return predictions
     for number in range(values_NT.shape[1]):
         stated = values_NT[:, number] >= 0
         if len(np.unique(values_NT[stated, number])) > 1:
             model = _logistic().fit(train[stated], values_NT[stated, number])
-            guesses[:, number] = model.predict_proba(test)[:, 1]
-    return guesses
+            predictions[:, number] = model.predict_proba(test)[:, 1]
+    return predictions
 
 
 def _logistic() -> LogisticRegression:

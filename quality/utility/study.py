@@ -1,4 +1,4 @@
-"""The utility study: the same network taught in several ways, at equal steps, tested on the same real patients."""
+"""The utility study: the same network arm in several ways, at equal steps, tested on the same real patients."""
 
 from __future__ import annotations
 

@@ -10,12 +10,12 @@ import numpy as np
 
 from medphantom.cohorts.store import Cohort
 from medphantom.core.records import Array
-from medphantom.quality.results.study_report import GroupGap, Taught
+from medphantom.quality.results.study_report import GroupGap, TrainingArm
 from medphantom.quality.stats.estimate import Estimate
-from medphantom.quality.utility.judging import Trained, mean_over
+from medphantom.quality.utility.repeated import RepeatedScore, mean_over
 
-ByGroup = Callable[[Taught, Array], dict[str, Trained]]
-REAL = Taught(arm="real")
+ByGroup = Callable[[TrainingArm, Array], dict[str, RepeatedScore]]
+REAL = TrainingArm(kind="real")
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def subgroups(cohort: Cohort, test: Sequence[int], train: Sequence[int]) -> Iter
         yield Subgroup(spec.name, f"{spec.name} ≥ {middle:g}{unit}", np.flatnonzero(numbers >= middle))
 
 
-def group_gaps(groups: Sequence[Subgroup], by_group: ByGroup, lessons: Sequence[Taught]) -> Iterator[GroupGap]:
+def group_gaps(groups: Sequence[Subgroup], by_group: ByGroup, lessons: Sequence[TrainingArm]) -> Iterator[GroupGap]:
     """The gap between the groups that *real* serves best and worst, in every arm, on the labels that all support.
 
     Args:
@@ -76,16 +76,16 @@ def group_gaps(groups: Sequence[Subgroup], by_group: ByGroup, lessons: Sequence[
         order = sorted(some, key=lambda group: -means[group.name].mean.value)
         best, worst = order[0], order[-1]
         base = means[best.name].less(means[worst.name])
-        for taught in lessons:
+        for arm in lessons:
             sides = [
                 mean_over([found[label] for label in shared])
-                for found in (by_group(taught, group.rows) for group in (best, worst))
+                for found in (by_group(arm, group.rows) for group in (best, worst))
             ]
             gap = sides[0].less(sides[1])
-            change = None if taught == REAL else _estimate(gap.less(base), "group_gap_change", attribute)
+            change = None if arm == REAL else _estimate(gap.less(base), "group_gap_change", attribute)
             widened = change is not None and change.interval is not None and change.interval[0] > 0
             yield GroupGap(
-                taught=taught,
+                arm=arm,
                 attribute=attribute,
                 better=best.name,
                 worse=worst.name,
@@ -95,12 +95,12 @@ def group_gaps(groups: Sequence[Subgroup], by_group: ByGroup, lessons: Sequence[
             )
 
 
-def _estimate(found: Trained, name: str, attribute: str) -> Estimate:
+def _estimate(found: RepeatedScore, name: str, attribute: str) -> Estimate:
     value, interval, _ = found.plain()
     return Estimate(
         name=name,
         estimand="mean AUROC of the group that real images serve best less that of the one they serve worst"
-        + ("; less the same taught real" if name == "group_gap_change" else ""),
+        + ("; less the same arm real" if name == "group_gap_change" else ""),
         value=value,
         interval=interval if interval[0] < interval[1] else None,
         method="variance of patients and of seeds, Student's t",

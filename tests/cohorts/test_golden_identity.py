@@ -23,11 +23,11 @@ NAMES = (  # patient id, its pseudonyms as patient, study and image, and its spl
     ("patient 2", "1b9b7dfc979d93e2", "540f613fed235592", "fb8185896c79499e", "train"),
     ("patient 3", "a7ee7650fcdcd808", "56a89058e10471ad", "49a60f20ef9f3ba5", "test"),
     ("patient 4", "d580b59d242b5665", "cd7e9e1896e62b37", "5dccefa773705a71", "test"),
-    ("patient 5", "ae6ac8b00ffbde61", "b1e1b0fc905433e3", "fba056f19476e10a", "gate"),
+    ("patient 5", "ae6ac8b00ffbde61", "b1e1b0fc905433e3", "fba056f19476e10a", "holdout"),
     ("patient 6", "4550224a3fa989a2", "9310a71776765140", "a6dbf201217b813d", "val"),
     ("patient 7", "01a25ca7b0a268de", "09fadc47f0d426d2", "ddbb064cd6ffaeb6", "test"),
     ("patient 9", "27eb8b7b208876db", "6c4c97dbad20ced4", "516690befa6edce6", "val"),
-    ("Müller", "e6604c63818d058d", "4c5ff864d8652eb9", "6eaf09291a878e2a", "gate"),
+    ("Müller", "e6604c63818d058d", "4c5ff864d8652eb9", "6eaf09291a878e2a", "holdout"),
     ("\udcff", "ff2cbb74cee11958", "778b0d510309cc90", "acad9981a9e52338", "train"),  # of a name that is no UTF-8
     ("", "3e1b6e48c6a36338", "2781ea7ff0694716", "458e2cfea57ee7b5", "train"),
 )
@@ -45,20 +45,20 @@ def test_a_known_key_gives_known_pseudonyms_and_splits(
 
 
 def test_shares_and_their_order_are_those_that_cohorts_were_divided_by() -> None:
-    assert SPLITS == ("train", "val", "gate", "test")
-    assert SplitFractions().model_dump() == {"train": 0.6, "val": 0.1, "gate": 0.1, "test": 0.2}
+    assert SPLITS == ("train", "val", "holdout", "test")
+    assert SplitFractions().model_dump() == {"train": 0.6, "val": 0.1, "holdout": 0.1, "test": 0.2}
 
 
 def test_a_patient_exactly_on_the_border_lies_behind_it() -> None:
     def split(train: float) -> Split:
-        return KEY.split("patient 1", SplitFractions(train=train, val=0.5, gate=0.0, test=0.5 - train))
+        return KEY.split("patient 1", SplitFractions(train=train, val=0.5, holdout=0.0, test=0.5 - train))
 
     assert split(POINT_OF_PATIENT_1) == "val"
     assert split(np.nextafter(POINT_OF_PATIENT_1, 1)) == "train"
 
 
 def test_what_rounding_leaves_over_lies_in_a_split_that_has_a_share() -> None:
-    short = {"train": 0.1, "val": 0.1, "gate": 0.0}  # sums to less than the place of the patient
+    short = {"train": 0.1, "val": 0.1, "holdout": 0.0}  # sums to less than the place of the patient
     assert KEY.split("patient 1", SplitFractions.model_construct(**short, test=0.0)) == "train"
     assert KEY.split("patient 1", SplitFractions.model_construct(**short, test=0.01)) == "test"
 
@@ -73,9 +73,9 @@ def test_shares_sum_to_one_within_a_billionth(excess: float, fits: bool) -> None
 
 
 def test_a_share_may_be_nothing_and_not_less() -> None:
-    assert SplitFractions(train=0.7, val=0.1, gate=0.0, test=0.2).gate == 0
+    assert SplitFractions(train=0.7, val=0.1, holdout=0.0, test=0.2).holdout == 0
     with pytest.raises(ValidationError, match="≥ 0"):
-        SplitFractions(train=0.7, val=0.1 + 1e-6, gate=-1e-6, test=0.2)
+        SplitFractions(train=0.7, val=0.1 + 1e-6, holdout=-1e-6, test=0.2)
 
 
 def test_a_phrase_gives_a_known_key() -> None:

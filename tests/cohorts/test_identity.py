@@ -34,14 +34,14 @@ def test_a_split_depends_on_key_and_patient_alone_and_is_never_an_empty_one(
 
 @given(patients)
 def test_growing_a_later_share_moves_nobody_out_of_an_earlier_split(patient: str) -> None:
-    small = SplitFractions(train=0.5, val=0.2, gate=0.2, test=0.1)
-    large = SplitFractions(train=0.5, val=0.2, gate=0.1, test=0.2)
+    small = SplitFractions(train=0.5, val=0.2, holdout=0.2, test=0.1)
+    large = SplitFractions(train=0.5, val=0.2, holdout=0.1, test=0.2)
     if KEY.split(patient, small) in {"train", "val"}:
         assert KEY.split(patient, large) == KEY.split(patient, small)
 
 
 def test_shares_are_as_asked_for() -> None:
-    shares = SplitFractions(train=0.6, val=0.1, gate=0.1, test=0.2)
+    shares = SplitFractions(train=0.6, val=0.1, holdout=0.1, test=0.2)
     found = [KEY.split(f"patient {number}", shares) for number in range(20_000)]
     for split in SPLITS:
         expected = getattr(shares, split)

@@ -233,7 +233,7 @@ def test_splits_follow_patients_and_labels_too_rare_are_told(tmp_path: Path) -> 
         write_png(tmp_path / "s" / f"{number:02d}.png", structure(number, (16, 16)))
         rows.append(f"{number:02d}.png,P{number // 2},{'rare' if number == 7 else 'common'}")
     (tmp_path / "s" / "t.csv").write_text("\n".join(rows))
-    split = SplitFractions(train=0.4, val=0.2, gate=0.2, test=0.2)
+    split = SplitFractions(train=0.4, val=0.2, holdout=0.2, test=0.2)
     result = take_in(tmp_path / "s", tmp_path / "c", split=split)
     by_patient = result.cohort.manifest.group_by("patient").agg(pl.col("split").n_unique(), pl.len())
     assert set(by_patient["split"]) == {1}
@@ -351,7 +351,7 @@ def test_kept_and_dropped_images_follow_from_their_pixels(
         ({"patient_pattern": "abc"}, "must have a group"),
         ({"patient_pattern": "(a"}, "regular expression"),
         ({"colour": "grey"}, "colour"),
-        ({"split": {"train": 0.5, "val": 0.1, "gate": 0.1, "test": 0.1}}, "sum to 1"),
+        ({"split": {"train": 0.5, "val": 0.1, "holdout": 0.1, "test": 0.1}}, "sum to 1"),
     ],
 )
 def test_options_that_break_a_rule_are_named(options: dict[str, object], message: str) -> None:

@@ -25,7 +25,7 @@ def cohort_of(path: Path, near: bool = False) -> Cohort:
                     image_id=f"i{number}",
                     patient=f"p{number // 2}",
                     pixels=structure(number),
-                    split=("train", "val", "gate", "test")[number // 2 % 4],
+                    split=("train", "val", "holdout", "test")[number // 2 % 4],
                     labels={"sick": None if number == 0 else number % 2 == 1, "rare": number == 5},
                     attributes={"age": None if number == 1 else number, "view": "AP" if number < 8 else "PA"},
                     near_duplicate_of="i0" if near and number in {1, 2} else None,
@@ -37,15 +37,15 @@ def cohort_of(path: Path, near: bool = False) -> Cohort:
 def test_counts_add_up(tmp_path: Path) -> None:
     cohort = cohort_of(tmp_path / "c")
     found = overview(cohort)
-    assert found.splits.rows() == [("train", 6, 3), ("val", 6, 3), ("gate", 4, 2), ("test", 4, 2)]
-    totals = found.labels.group_by("label").agg(pl.col("present", "absent", "not_stated").sum()).sort("label")
+    assert found.splits.rows() == [("train", 6, 3), ("val", 6, 3), ("holdout", 4, 2), ("test", 4, 2)]
+    totals = found.labels.group_by("label").agg(pl.col("present", "absent", "not_observed").sum()).sort("label")
     assert totals.rows() == [("rare", 1, 19, 0), ("sick", 10, 9, 1)]
     train = found.labels.row(by_predicate=(pl.col("label") == "sick") & (pl.col("split") == "train"), named=True)
     assert (train["present"], train["patients_present"]) == (3, 3)
-    rare = found.labels.row(by_predicate=(pl.col("label") == "rare") & (pl.col("split") == "gate"), named=True)
-    assert (rare["present"], rare["patients_present"]) == (1, 1)  # of two patients in gate
+    rare = found.labels.row(by_predicate=(pl.col("label") == "rare") & (pl.col("split") == "holdout"), named=True)
+    assert (rare["present"], rare["patients_present"]) == (1, 1)  # of two patients in holdout
     age = found.attributes.filter(pl.col("attribute") == "age")
-    assert age.select(pl.col("stated", "not_stated").sum()).row(0) == (19, 1)
+    assert age.select(pl.col("stated", "not_observed").sum()).row(0) == (19, 1)
     assert (age["lowest"].min(), age["highest"].max()) == (0.0, 19.0)
     views = found.categories.group_by("category").agg(pl.col("images").sum()).sort("category")
     assert views.rows() == [("AP", 8), ("PA", 12)]

@@ -35,7 +35,7 @@ def records(total: int = 9) -> list[ImageRecord]:
                 image_id=f"image{number}",
                 patient=f"patient{number // 2}",
                 pixels=structure(number, shape, dtype),
-                split=("train", "val", "gate", "test")[number % 4],
+                split=("train", "val", "holdout", "test")[number % 4],
                 study=None if number % 2 else f"study{number}",
                 channels=3 if number % 3 == 2 else 1,
                 inverted=number % 3 == 1,

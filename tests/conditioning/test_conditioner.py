@@ -137,11 +137,11 @@ def test_templates_put_labels_into_words_where_the_network_reads_no_labels(cohor
     assert found.text_BT is not None
     assert not torch.equal(found.text_BT[0], found.text_BT[1])
     assert not found.text_BT[2].any()
-    rows = conditioner.of_rows(cohort, [0, 1], PREPROCESS, wordings=4)
+    rows = conditioner.of_rows(cohort, [0, 1], PREPROCESS, paraphrases=4)
     assert rows.text_BT is not None
     assert rows.text_BT.shape == (2, 4, 24)
     assert len({tuple(row.tolist()) for row in rows.text_BT[0]}) > 1
-    one = rows.one_wording(torch.Generator().manual_seed(0)).text_BT
+    one = rows.one_paraphrase(torch.Generator().manual_seed(0)).text_BT
     assert one is not None
     assert all(any(torch.equal(text, choice) for choice in of) for text, of in zip(one, rows.text_BT, strict=True))
 
@@ -199,7 +199,7 @@ def test_every_kind_reaches_the_tokens_and_missing_ones_are_learned_vectors(coho
 def test_each_kind_is_also_met_without_the_others(cohort: Cohort) -> None:
     conditioner = learn(cohort, text={"tokens": 24}, mask={})
     rows = [row for row in cohort.rows("train") if row % 10 != 9] * 40
-    given = conditioner.of_rows(cohort, rows, PREPROCESS).one_wording(torch.Generator())
+    given = conditioner.of_rows(cohort, rows, PREPROCESS).one_paraphrase(torch.Generator())
     dropped = given.drop(torch.Generator().manual_seed(0), whole=0.0, partial=0.0, kinds=0.3)
     assert dropped.text_BT is not None
     assert dropped.mask is not None
@@ -214,7 +214,7 @@ def test_each_kind_is_also_met_without_the_others(cohort: Cohort) -> None:
 
 def test_a_generator_that_reads_one_kind_does_not_lose_it_as_one_of_several(cohort: Cohort) -> None:
     conditioner = learn(cohort, labels=False, text={"written_by": "templates", "tokens": 24})
-    given = conditioner.of_rows(cohort, cohort.rows("train"), PREPROCESS).one_wording(torch.Generator())
+    given = conditioner.of_rows(cohort, cohort.rows("train"), PREPROCESS).one_paraphrase(torch.Generator())
     dropped = given.drop(torch.Generator(), whole=0.0, partial=0.0, kinds=0.9)
     assert torch.equal(dropped.tensors()["text"], given.tensors()["text"])
 
@@ -222,7 +222,7 @@ def test_a_generator_that_reads_one_kind_does_not_lose_it_as_one_of_several(coho
 def test_forgetting_takes_texts_and_masks_whole(cohort: Cohort) -> None:
     conditioner = learn(cohort, text={"tokens": 24}, mask={})
     rows = [row for row in cohort.rows("train") if row % 10 != 9] * 20
-    given = conditioner.of_rows(cohort, rows, PREPROCESS).one_wording(torch.Generator())
+    given = conditioner.of_rows(cohort, rows, PREPROCESS).one_paraphrase(torch.Generator())
     dropped = given.drop(torch.Generator().manual_seed(0), whole=0.0, partial=1.0)
     assert dropped.text_BT is not None
     assert dropped.mask is not None

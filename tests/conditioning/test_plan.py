@@ -258,7 +258,7 @@ def test_a_rare_label_set_is_cut_down_to_what_is_shared(tmp_path: Path) -> None:
 
 
 def test_match_reads_the_training_split_only(tmp_path: Path) -> None:
-    splits = ["train"] * 15 + ["val", "gate", "test"] * 5
+    splits = ["train"] * 15 + ["val", "holdout", "test"] * 5
     cohort = made(tmp_path, [(f"p{i}", s, {"a": s == "train", "b": s != "train"}) for i, s in enumerate(splits)])
     assert {label_set(p.prompt.labels) for p in plan_match(cohort, 100, 1)} == {(("a", True), ("b", False))}
     with pytest.raises(InputError, match="label 'b' has no image in the training split"):

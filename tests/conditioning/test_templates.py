@@ -19,7 +19,7 @@ SCHEMA = ConditionSchema(
 READABLE = {"Effusion": "effusion", "Mass": "mass", "Pleural_Thickening": "pleural thickening"}
 
 
-def wordings(prompt: Prompt, total: int = 200) -> set[str | None]:
+def paraphrases(prompt: Prompt, total: int = 200) -> set[str | None]:
     return {sentence(SCHEMA, prompt, np.random.default_rng(seed)) for seed in range(total)}
 
 
@@ -38,7 +38,7 @@ def test_no_wording_says_what_the_prompt_does_not_state() -> None:
         labels={"Effusion": True, "Mass": False, "Pleural_Thickening": True},
         attributes={"age": 58.4, "sex": "F", "view": "PA", "dose": 1.25},
     )
-    for text in wordings(prompt):
+    for text in paraphrases(prompt):
         assert text is not None
         assert said(text, "Effusion")
         assert said(text, "Pleural_Thickening")
@@ -51,7 +51,7 @@ def test_no_wording_says_what_the_prompt_does_not_state() -> None:
 
 def test_wordings_vary_and_every_absent_finding_is_named_by_some() -> None:
     prompt = Prompt(labels={"Effusion": True, "Mass": False, "Pleural_Thickening": False})
-    found = wordings(prompt)
+    found = paraphrases(prompt)
     assert len(found) > 10
     for name in ("Mass", "Pleural_Thickening"):
         assert {said(text, name) for text in found if text} == {False, None}
@@ -59,19 +59,19 @@ def test_wordings_vary_and_every_absent_finding_is_named_by_some() -> None:
 
 def test_only_a_fully_negative_prompt_is_called_normal() -> None:
     negative = dict.fromkeys(SCHEMA.labels, False)
-    assert all("no " in text or "normal" in text for text in wordings(Prompt(labels=negative)) if text)
-    partly = wordings(Prompt(labels={"Mass": False}))
+    assert all("no " in text or "normal" in text for text in paraphrases(Prompt(labels=negative)) if text)
+    partly = paraphrases(Prompt(labels={"Mass": False}))
     assert not any("normal" in text or "no finding" in text for text in partly if text)
     assert all(said(text, "Mass") is False for text in partly if text and "mass" in text.lower())
 
 
 def test_a_prompt_that_states_nothing_has_no_sentence() -> None:
-    assert wordings(Prompt()) == {None}
+    assert paraphrases(Prompt()) == {None}
 
 
 @pytest.mark.parametrize(("age", "article"), [(8, "an"), (11, "an"), (18, "an"), (80, "an"), (17, "a"), (21, "a")])
 def test_ages_take_their_article(age: float, article: str) -> None:
-    texts = wordings(Prompt(attributes={"age": age}))
+    texts = paraphrases(Prompt(attributes={"age": age}))
     assert any(text and f"{article} {age}-year-old patient".lower() in text.lower() for text in texts)
 
 

@@ -14,7 +14,7 @@ from medphantom.flows.operations.augment import ANSWER_FILE, ARMS, BUNDLE_FOLDER
 from medphantom.quality.config import ClassifierConfig, StudyConfig
 from medphantom.quality.report.write import PublishedReport
 from medphantom.quality.results.augment_report import AugmentPlan, AugmentReport
-from medphantom.quality.results.study_report import StudyReport, Taught
+from medphantom.quality.results.study_report import StudyReport, TrainingArm
 from tests.generators.tiny import SIDE, make_cohort, quick_generator
 
 QUICK_STUDY = {
@@ -56,20 +56,20 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def answered(cohort: Cohort, recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("out") / "bright"
     command = ["augment", str(cohort.path), "--label", "bright", "--to", "200", "--out", str(out)]
-    assert main([*command, "--recipe", str(recipe), "--dose", "1", "--dose", "0.5"]) == 0
+    assert main([*command, "--recipe", str(recipe), "--share", "1", "--share", "0.5"]) == 0
     return out
 
 
 def test_the_plan_says_how_many_are_missing_and_what_it_takes(cohort: Cohort) -> None:
     study = StudyConfig(classifier=ClassifierConfig(steps=20), classifier_seeds=3)
-    plan = propose(cohort, "bright", 200, study, doses=(1.0, 0.25), generators=2)
+    plan = propose(cohort, "bright", 200, study, shares=(1.0, 0.25), generators=2)
     shown = [row for row in cohort.rows("train") if cohort.labels([row])[0, 0] == 1]
     assert plan.images == len(shown)
     assert plan.planned == 200 - len(shown)
     assert plan.patients == len(shown)
-    assert plan.doses == (0.25, 1.0)
+    assert plan.shares == (0.25, 1.0)
     assert [round(ratio * plan.training_images, 9) for ratio in plan.ratios] == [plan.planned / 4, plan.planned]
-    assert plan.classifiers == 3 * (3 + 2 * 2 * 2)  # real, oversampled, classical; two mixing arms, doses, generators
+    assert plan.classifiers == 3 * (3 + 2 * 2 * 2)  # real, oversampled, classical; two mixing arms, shares, generators
     assert str(plan.planned) in plan.lines()[0]
 
 
@@ -83,16 +83,16 @@ def test_the_answer_comes_with_images_report_table_and_generator(answered: Path,
     assert (answered / BUNDLE_FOLDER / "bundle.json").is_file()
     assert not answered.with_name("bright.work").exists()
     study = StudyReport.load(answered / "study.json")
-    assert tuple(dict.fromkeys(score.taught.arm for score in study.scores if score.taught.arm != "metadata")) == ARMS
+    assert tuple(dict.fromkeys(score.arm.kind for score in study.scores if score.arm.kind != "metadata")) == ARMS
     assert study.config.primary == ("bright",)
     assert [advice.label for advice in study.advice] == [None, "bright"]
     assert found.decision in {"use", "use inside", "instead", "no", "harm"}
     assert study.advice[1].sentence in found.sentence
-    for dose in found.plan.ratios:
-        score = study.find(Taught(arm="real_and_synthetic", ratio=dose), "bright")
-        assert {one.taught.arm for one in score.beside} == {"classical", "oversampled"}
+    for share in found.plan.ratios:
+        score = study.find(TrainingArm(kind="real_and_synthetic", ratio=share), "bright")
+        assert {one.arm.kind for one in score.beside} == {"classical", "oversampled"}
         for one in score.beside:
-            other = study.find(one.taught, "bright").estimate.value
+            other = study.find(one.arm, "bright").estimate.value
             assert score.estimate.value is not None
             assert other is not None
             assert one.difference.value == pytest.approx(score.estimate.value - other)
@@ -119,7 +119,7 @@ def test_given_generators_are_used_and_another_cohort_s_is_warned_of(
     bundle = str(answered / BUNDLE_FOLDER)
     out = tmp_path / "again"
     command = ["--label", "dark", "--to", "200", "--out", str(out), "--recipe", str(recipe), "--bundle", bundle]
-    assert main(["augment", str(cohort.path), *command, "--dose", "1", "--set", "study.classifier.steps=4"]) == 0
+    assert main(["augment", str(cohort.path), *command, "--share", "1", "--set", "study.classifier.steps=4"]) == 0
     said = capsys.readouterr()
     assert "did not learn from exactly these" not in said.err + said.out
     assert not (out / BUNDLE_FOLDER).exists()
@@ -127,7 +127,7 @@ def test_given_generators_are_used_and_another_cohort_s_is_warned_of(
     other = make_cohort(tmp_path / "other", total=480, seed=5)
     settings = {"assess": QUICK_SCORES, "study": QUICK_STUDY, "sampler": {"steps": 2, "device": "cpu"}}
     with mp.watching():
-        found = mp.augment(other, "dark", 200, tmp_path / "3", bundles=[bundle], doses=[1.0], settings=settings)
+        found = mp.augment(other, "dark", 200, tmp_path / "3", bundles=[bundle], shares=[1.0], settings=settings)
     said = capsys.readouterr()
     assert "did not learn from exactly these" in said.err + said.out
     assert found == AugmentReport.load(tmp_path / "3" / ANSWER_FILE)
@@ -159,7 +159,7 @@ def test_images_that_may_repeat_patients_are_not_handed_over_and_nothing_is_taug
     [
         (["--label", "green"], "has no label 'green'; it has bright, dark"),
         (["--to", "10"], "show 'bright' already"),
-        (["--dose", "2"], "make no study"),
+        (["--share", "2"], "make no study"),
         (["--set", "study.least_test=500"], "whether synthetic images help 'bright' cannot be said"),
         (["--bundle", "nowhere"], "nowhere"),
         (["--bundle", "b", "--size", "32"], "exclude each other"),

@@ -93,7 +93,7 @@ def test_a_base_that_draws_this_cohort_is_refused(tuned: Path) -> None:
     assert summary.verdict == "fail"
     with pytest.raises(InputError, match=r"base there draws images of this cohort: .*; use a base that never saw"):
         accept_base(summary, "there")
-    with pytest.raises(InputError, match="no training or no gate image"):
+    with pytest.raises(InputError, match="no training or no holdout image"):
         accept_base(None, "there")
 
 
@@ -106,11 +106,11 @@ def test_what_cannot_be_learned_or_searched_is_said_before_anything_is_drawn(
     stable = config.model_copy(update={"init_from": str(make_pipeline(tuned / "stable"))})
     with pytest.raises(InputError, match="reads text, and nothing else"):
         check_base(cohort, preprocess, stable, work=tuned / "work")
-    with CohortWriter(tuned / "no gate", cohort.schema) as writer:
+    with CohortWriter(tuned / "no holdout", cohort.schema) as writer:
         for record in cohort.records(cohort.rows("train")):
             writer.add(record)
-    with pytest.raises(InputError, match="no training or no gate image"):
-        check_base(Cohort.open(tuned / "no gate"), preprocess, config, work=tuned / "work")
+    with pytest.raises(InputError, match="no training or no holdout image"):
+        check_base(Cohort.open(tuned / "no holdout"), preprocess, config, work=tuned / "work")
 
 
 def test_a_path_to_nothing_is_named(tuned: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -102,7 +102,7 @@ def test_inspect_shows_counts_and_what_a_network_sees(copy: Path, capsys: pytest
     cohort = Cohort.open(copy / "runs" / "tiny" / "cohort")
     assert main(["inspect", str(cohort.path), "--size", "32", "--images", "6", "--out", "sheet.png"]) == 0
     said = capsys.readouterr().out
-    for split in ("train", "val", "gate", "test"):
+    for split in ("train", "val", "holdout", "test"):
         patients = len(set(cohort.patients(cohort.rows(split))))
         assert [split, str(len(cohort.rows(split))), str(patients)] in [line.split()[:3] for line in said.splitlines()]
     assert "a network sees 32×32 pixels" in said

@@ -64,7 +64,7 @@ class Trial:
         self.held_out = {label: [read(path) for path in paths[200:]] for label, paths in files.items()}
         write(folder / "real", {label: [read(path) for path in paths[:200]] for label, paths in files.items()})
         self.cohort = folder / "cohort"
-        options = ["--set", "cohort.options.split={train: 0.2, val: 0.1, gate: 0.1, test: 0.6}"]
+        options = ["--set", "cohort.options.split={train: 0.2, val: 0.1, holdout: 0.1, test: 0.6}"]
         command = ["ingest", str(folder / "real"), "--out", str(self.cohort), "--public-phrase", "foreign", *options]
         command += ["--folders", "classes"]
         assert main(command) == 0

@@ -14,11 +14,11 @@ from medphantom.generators.config import GeneratorConfig
 from medphantom.generators.facts import Privacy
 from medphantom.generators.privacy import statement
 from medphantom.generators.privacy_config import PrivacyConfig
-from medphantom.learning.accounting import Spent, Terms, epsilon_of
+from medphantom.learning.accounting import DPParameters, PrivacySpent, epsilon_of
 from medphantom.quality.report.write import RunFacts, write_report
 from medphantom.quality.results.quality_report import QualityReport
 
-TERMS = Terms(noise_multiplier=1.2, sample_rate=0.15, delta=1e-4, clip_norm=1.0, draws=2, total_units=900)
+TERMS = DPParameters(noise_multiplier=1.2, sample_rate=0.15, delta=1e-4, clip_norm=1.0, draws=2, total_units=900)
 STEPS = 120
 
 
@@ -26,7 +26,7 @@ def private() -> Privacy:
     """The statement of a fit on these terms."""
     epsilons = [epsilon_of(TERMS.mechanism(STEPS), TERMS.delta, accountant=name) for name in ("prv", "rdp")]
     config = GeneratorConfig(init_from="base", privacy=PrivacyConfig(epsilon=9))
-    return statement(config, Spent(epsilons[0], epsilons[1], TERMS, STEPS))
+    return statement(config, PrivacySpent(epsilons[0], epsilons[1], TERMS, STEPS))
 
 
 def page_of(run: Path, privacy: Privacy, out: Path) -> str:

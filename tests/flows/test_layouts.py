@@ -90,7 +90,7 @@ def chexpert(source: Path) -> Layout:
         assert set(cohort.schema.labels) == {"Pneumonia", "Support Devices"}  # only uncertain: nobody has it for sure
         splits = cohort.manifest["split"].to_list()
         assert splits.count("val") == 10
-        assert {"train", "gate", "test"} <= set(splits)
+        assert {"train", "holdout", "test"} <= set(splits)
 
     return ["--folders", "patients"], check
 
@@ -198,7 +198,7 @@ def medmnist(source: Path) -> Layout:
         assert cohort.schema.labels == ("0", "1")
         counts = dict(cohort.manifest.group_by("split").len().iter_rows())
         assert (counts["val"], counts["test"]) == (8, 10)
-        assert counts["train"] + counts["gate"] == 30
+        assert counts["train"] + counts["holdout"] == 30
 
     return [], check
 

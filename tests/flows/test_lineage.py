@@ -65,7 +65,7 @@ def test_a_training_patient_is_followed_to_everything_that_learned(run: Path, co
 
 def test_a_patient_that_no_network_learned_from_concerns_cohort_and_report(run: Path, copy: Path) -> None:
     cohort = Cohort.open(run / "cohort")
-    for split in ("gate", "test"):
+    for split in ("holdout", "test"):
         found = lineage(patient_of(cohort, split)[0], [copy])
         assert kinds(found) == [EVERYTHING[0], EVERYTHING[-1]]
         assert not any(trace.retrain for trace in found.traces)

@@ -13,7 +13,7 @@ from medphantom.cohorts.store import Cohort
 from medphantom.cohorts.thin import thin
 from medphantom.core.errors import InputError, UnsupportedClaim
 from medphantom.flows.cli.main import main
-from medphantom.quality.results.study_report import StudyReport, Taught
+from medphantom.quality.results.study_report import StudyReport, TrainingArm
 from tests.generators.tiny import SIDE, make_cohort, quick_generator
 
 
@@ -55,7 +55,7 @@ def test_a_thinned_cohort_has_fewer_training_patients_and_the_same_others(cohort
     whole = owners(cohort, "train")
     assert len(owners(half, "train")) == round(0.5 * len(whole))
     assert owners(tenth, "train") < owners(half, "train") < whole
-    for split in ("val", "gate", "test"):
+    for split in ("val", "holdout", "test"):
         digests = [some.manifest["digest"][some.rows(split)].to_list() for some in (cohort, half)]
         assert digests[0] == digests[1]
     with pytest.raises(InputError, match="leaves none"):
@@ -100,7 +100,7 @@ def test_study_of_two_fractions_is_published_and_what_was_done_is_not_done_again
         assert len(report.synthetic_images) == 2
         assert len(set(report.synthetic_digests)) == 2
         assert min(report.synthetic_images) >= report.real_images
-        mixed = report.find(Taught(arm="real_and_synthetic", ratio=1.0), None)
+        mixed = report.find(TrainingArm(kind="real_and_synthetic", ratio=1.0), None)
         assert len(mixed.by_seed) == 4
         assert mixed.difference is not None
     table = (out / "fraction_1" / "study.md").read_text()
@@ -142,7 +142,10 @@ def test_segmenters_learn_from_images_that_were_drawn_for_masks(
     assert "Dice" in capsys.readouterr().out
     report = StudyReport.load(out / "fraction_1" / "study.json")
     assert {score.measure for score in report.scores} == {"Dice"}
-    assert report.find(Taught(arm="real_and_synthetic", ratio=0.5), "disc", measure="Dice").estimate.value is not None
+    assert (
+        report.find(TrainingArm(kind="real_and_synthetic", ratio=0.5), "disc", measure="Dice").estimate.value
+        is not None
+    )
     page = (out / "study.html").read_text()
     assert "Dice on real test patients" in page
     assert "A segmenter (U-Net, 4 optimiser steps in every arm)" in page

@@ -20,7 +20,7 @@ from tests.generators.tiny import SIDE, make_cohort, tiny_config
 
 
 def areas(bundle: GeneratorBundle, cohort: Cohort) -> dict[str, float]:
-    splits = [("train", True), ("gate", False), ("test", False), ("val", False)]
+    splits = [("train", True), ("holdout", False), ("test", False), ("val", False)]
     rows = [row for split, _ in splits for row in cohort.rows(split)]
     member = np.array([learned for split, learned in splits for _ in cohort.rows(split)])
     scores = membership_scores(bundle, cohort, rows)

@@ -34,7 +34,7 @@ def noise(total: int = 400, **settings: float) -> Tensor:
         DenoiserConfig(),
         objective=Objective(kind="flow"),
         scaling=LatentScaling(mean=(0.0, 0.0), std=(1.0, 1.0)),
-        judged={},
+        monitored={},
         seed=0,
         decode=lambda latents: latents,
         **settings,

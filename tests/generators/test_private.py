@@ -17,7 +17,7 @@ from medphantom.core.errors import InputError
 from medphantom.generators.bundle import GeneratorBundle
 from medphantom.generators.facts import read_facts
 from medphantom.generators.generate import generate
-from medphantom.generators.privacy import stated_schema
+from medphantom.generators.privacy import observed_schema
 from medphantom.generators.privacy_config import Vocabulary
 from medphantom.generators.train import train_generator
 from medphantom.learning.fit_config import FitConfig
@@ -142,7 +142,7 @@ def test_settings_that_would_break_the_promise_are_refused(changes: dict[str, An
 
 def test_a_stated_attribute_must_be_one_of_the_cohorts(cohort: Cohort) -> None:
     with pytest.raises(InputError, match=r"states age as categorical, the cohort has no such attribute; it has"):
-        stated_schema(cohort, Vocabulary(attributes={"age": ("old", "young")}))
+        observed_schema(cohort, Vocabulary(attributes={"age": ("old", "young")}))
 
 
 def test_an_embedded_text_encoder_is_refused(

@@ -41,7 +41,7 @@ def learner_of(network: Any, latent_shape: tuple[int, ...], objective: Objective
         DenoiserConfig(),
         objective=objective,
         scaling=LatentScaling(mean=(0.0,) * channels, std=(1.0,) * channels),
-        judged={},
+        monitored={},
         seed=0,
         decode=lambda x: x,
     )
@@ -63,7 +63,7 @@ def rows_for(
 ) -> dict[str, Tensor]:
     """Four training images, drawn and noised."""
     rows = training_rows(cohort).train[:ROWS]
-    conditions = conditioner.of_rows(cohort, rows, preprocess_of(cohort), wordings=2, seed=0)
+    conditions = conditioner.of_rows(cohort, rows, preprocess_of(cohort), paraphrases=2, seed=0)
     generator = torch.Generator().manual_seed(3)
     mean = torch.randn(ROWS, *latent_shape, generator=generator)
     return learner.prepare({"mean": mean, "log_var": torch.full_like(mean, -4), **conditions.tensors()}, generator)

@@ -37,7 +37,7 @@ def rewritten(source: Cohort, out: Path, *, order: list[int], **changes: object)
 
     with CohortWriter(out, source.schema) as writer:
         for record in source.records(order):
-            judges = record.split in {"gate", "test"}
+            judges = record.split in {"holdout", "test"}
             writer.add(replace(record, **changes) if judges else record)
     return Cohort.open(out)
 
@@ -321,4 +321,4 @@ def test_an_existing_bundle_is_not_overwritten(
 
 
 def test_splits_in_the_tiny_cohort_are_all_there(cohort: Cohort) -> None:
-    assert set(cohort.manifest.group_by("split").agg(pl.len())["split"]) == {"train", "val", "gate", "test"}
+    assert set(cohort.manifest.group_by("split").agg(pl.len())["split"]) == {"train", "val", "holdout", "test"}

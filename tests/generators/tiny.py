@@ -64,7 +64,7 @@ def make_cohort(
             AttributeSpec(name="sex", kind="categorical"),
         ),
     )
-    splits = ("train", "train", "val", "train", "gate", "train", "test", "train")
+    splits = ("train", "train", "val", "train", "holdout", "train", "test", "train")
     with CohortWriter(path, schema) as writer:
         for i in range(total):
             bright = bool(rng.integers(2))

@@ -98,7 +98,7 @@ def _bases(root: Path, real: Cohort) -> None:
     codec = AutoencoderKL(**CODEC, channels=[8, 16])
     write_base(root / "monai", codec, DiffusionModelUNet(**UNET, channels=[16, 32]), old=False)
     make_pipeline(root / "stable")
-    with CohortWriter(root / "no gate", real.schema) as writer:
+    with CohortWriter(root / "no holdout", real.schema) as writer:
         for record in real.records(real.rows("train")):
             writer.add(record)
 

@@ -76,7 +76,7 @@ SYNTHETIC = (
 )
 QUICK = COHORT[:1] * 6 + COHORT[1:2] + COHORT[4:5] * 3
 RUN = ("run", "recipe.yaml", "--out", OUT, "--no-prefect", "--until", "ingest")
-BASES = ("train", "no gate", "--size", "16", "--set", "generator.tuning.value_range=signed", "--out", OUT)
+BASES = ("train", "no holdout", "--size", "16", "--set", "generator.tuning.value_range=signed", "--out", OUT)
 STABLE = (*BASES, "--set", "generator.init_from=./stable")
 MONAI = (*BASES, "--set", "generator.init_from=./monai")
 TRAIN = ("train", "real", "--recipe", "training.yaml", "--out", "trained")

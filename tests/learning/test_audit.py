@@ -8,7 +8,7 @@ from scipy.stats import binom
 
 from benchmarks.dp_audit import audit
 from medphantom.core.errors import InputError
-from medphantom.learning.audit import ceiling, epsilon_at_least, refuted, right_guesses
+from medphantom.learning.audit import ceiling, correct_predictions, epsilon_at_least, refuted
 
 
 def test_without_delta_the_chance_is_that_of_randomised_response() -> None:
@@ -40,7 +40,7 @@ def test_the_bound_holds_for_randomised_response_itself() -> None:
 
 def test_guesses_are_the_ends_of_the_order() -> None:
     scores, coins = [5.0, -5.0, 4.0, 0.1, -4.0, 0.0], [True, False, False, True, False, True]
-    assert right_guesses(scores, coins, 4) == 3
+    assert correct_predictions(scores, coins, 4) == 3
     with pytest.raises(InputError, match="5 right guesses of 4 about 6 canaries cannot be"):
         epsilon_at_least(0.0, canaries=6, guesses=4, correct=5)
 

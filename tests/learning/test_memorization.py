@@ -14,30 +14,30 @@ from medphantom.learning.batches import TensorBatches
 from medphantom.learning.fit import FitResult, fit
 from medphantom.learning.fit_config import FitConfig
 from medphantom.learning.learner import RowLearner
-from medphantom.learning.memorization import Judged, telling
+from medphantom.learning.memorization import SampleLosses, membership_signal
 from medphantom.learning.private_config import PrivateFitConfig
 from medphantom.learning.private_steps import Private, Units
 
 ROWS = 40
 
 
-def judged(errors: Tensor) -> Judged:
-    return Judged(errors, torch.arange(len(errors)) % ROWS)
+def sample_losses(errors: Tensor) -> SampleLosses:
+    return SampleLosses(errors, torch.arange(len(errors)) % ROWS)
 
 
 def test_equal_errors_tell_nothing_and_smaller_ones_do() -> None:
     generator = torch.Generator().manual_seed(0)
     one, other = (torch.rand(4 * ROWS, generator=generator) for _ in range(2))
-    honest = telling(judged(one), judged(other))
+    honest = membership_signal(sample_losses(one), sample_losses(other))
     assert honest is not None
     assert honest.low < 0.5 < honest.share + 0.15
-    told = telling(judged(one * 0.3), judged(other))
+    told = membership_signal(sample_losses(one * 0.3), sample_losses(other))
     assert told is not None
     assert told.low > 0.7
-    same = telling(judged(one), judged(one))
+    same = membership_signal(sample_losses(one), sample_losses(one))
     assert same is not None
     assert same.share == 0.5
-    assert telling(judged(one[:10]), judged(other[:10])) is None
+    assert membership_signal(sample_losses(one[:10]), sample_losses(other[:10])) is None
 
 
 class ByHeart(RowLearner):
@@ -66,8 +66,8 @@ class ByHeart(RowLearner):
         self.errors[split] = (network(x)[:, 0] - y).square()
         return {"loss": float(self.errors[split].mean())}
 
-    def judged_rows(self, split: Literal["val", "train"]) -> Judged | None:
-        return judged(self.errors[split])
+    def per_sample_losses(self, split: Literal["val", "train"]) -> SampleLosses | None:
+        return sample_losses(self.errors[split])
 
 
 def run(folder: Path, **more: object) -> FitResult:
@@ -80,7 +80,7 @@ def run(folder: Path, **more: object) -> FitResult:
     return fit(learner, TensorBatches({"x": x, "y": y}), FitConfig.model_validate(settings), work=folder)
 
 
-def test_learning_by_heart_is_flagged_and_stopped_on_demand(tmp_path: Path) -> None:
+def test_learning_memorised_is_flagged_and_stopped_on_demand(tmp_path: Path) -> None:
     flagged = run(tmp_path / "flag")
     assert flagged.finished
     assert flagged.memorized_at is not None

@@ -133,7 +133,7 @@ def test_the_noise_has_the_standard_deviation_that_was_paid_for(tmp_path: Path) 
     learner = Still(convolutional())
     steps = steps_of(tmp_path, learner=learner, epsilon=4.0, delta=0.01, clip_norm=0.5, expected=2)
     noise = torch.cat([gradient(steps, step) for step in range(20)])
-    expected = steps.account.terms.noise_multiplier * 0.5
+    expected = steps.ledger.terms.noise_multiplier * 0.5
     assert float(noise.std()) == pytest.approx(expected, rel=4 / (2 * len(noise)) ** 0.5)
     assert abs(float(noise.mean())) < 4 * expected / len(noise) ** 0.5
     assert not torch.equal(gradient(steps, 0), gradient(steps, 1))
@@ -159,7 +159,7 @@ def test_a_batch_without_any_unit_is_a_step_of_noise_alone(tmp_path: Path) -> No
     logged = steps.take(empty)
     assert set(logged) == {"gradient_norm"}
     assert float(logged["gradient_norm"]) > 0
-    assert steps.account.steps_begun == empty + 1
+    assert steps.ledger.steps_begun == empty + 1
 
 
 # ---- what is refused ----

@@ -33,7 +33,9 @@ class Line(Learner):
 
 
 class Target(Line):
-    """Judged by the distance of its weight to 0.55, which it passes on its way to 1; train judged by that to 0.75."""
+    """SampleLosses by the distance of its weight to 0.55, which it passes on its way to 1; train judged by that to
+    0.75.
+    """
 
     def validate(self, network: nn.Module, split: Literal["val", "train"]) -> dict[str, float]:
         assert not network.training

@@ -14,7 +14,7 @@ from medphantom.core.records import Array
 
 KINDS = ("rings", "stripes", "patches")
 SIDE = 32
-FRACTIONS = SplitFractions(train=0.3, val=0.05, gate=0.15, test=0.5)
+FRACTIONS = SplitFractions(train=0.3, val=0.05, holdout=0.15, test=0.5)
 
 
 def draw(kind: int, rng: np.random.Generator) -> Array:

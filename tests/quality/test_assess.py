@@ -16,7 +16,7 @@ from medphantom.core.errors import ArtifactError, InputError, UnsupportedClaim
 from medphantom.core.records import Array
 from medphantom.quality.assessment.assess import assess
 from medphantom.quality.config import CORE_KINDS, AssessConfig, ClassifierConfig, CopyConfig, UtilityConfig
-from medphantom.quality.data.material import Material, Probes
+from medphantom.quality.data.evaluation_data import EvaluationData, GeneratorHooks
 from medphantom.quality.report.write import public_grids
 from medphantom.quality.results.quality_report import QualityReport
 from tests.quality.scenes import blurred, images, write_real, write_synthetic
@@ -56,7 +56,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def report(real: Cohort, honest: Cohort, work: Path) -> QualityReport:
-    return assess(real, honest, PREPROCESS, CONFIG, work=work, probes=Probes(autoencoder))
+    return assess(real, honest, PREPROCESS, CONFIG, work=work, hooks=GeneratorHooks(autoencoder))
 
 
 def value(report: QualityReport, name: str, network: str | None = None) -> float:
@@ -118,7 +118,7 @@ def test_faults_move_the_scores_that_should_see_them(
 
     def scores(name: str, faulty: Array, asked: Array) -> QualityReport:
         cohort = write_synthetic(tmp_path / name, faulty, asked)
-        return assess(real, cohort, PREPROCESS, config, work=work, probes=Probes(autoencoder))
+        return assess(real, cohort, PREPROCESS, config, work=work, hooks=GeneratorHooks(autoencoder))
 
     soft = scores("soft", blurred(blurred(some)), kinds)
     assert value(soft, "frechet", "filters") > 3 * value(report, "frechet", "filters")
@@ -130,7 +130,7 @@ def test_faults_move_the_scores_that_should_see_them(
     assert wrong.agreement.per_label[0].value is not None
     assert wrong.agreement.per_label[0].value < 0.3
     stolen = autoencoder(some)
-    train = Material(real, real, PREPROCESS).images["train"]
+    train = EvaluationData(real, real, PREPROCESS).images["train"]
     stolen[:40] = autoencoder(train[rng.permutation(len(train))[:40]])
     caught = scores("stolen", stolen, kinds)
     assert caught.verdict == "fail"
@@ -140,7 +140,7 @@ def test_faults_move_the_scores_that_should_see_them(
     pair = caught.nearest[0]
     assert real.manifest["image_id"][pair.train_row] == pair.train_id
     assert real.manifest["split"][pair.train_row] == "train"
-    assert real.manifest["split"][pair.gate_row] == "gate"
+    assert real.manifest["split"][pair.holdout_row] == "holdout"
 
 
 def test_the_same_seed_gives_the_same_report_and_finished_parts_are_not_made_again(
@@ -149,7 +149,7 @@ def test_the_same_seed_gives_the_same_report_and_finished_parts_are_not_made_aga
     told: list[tuple[int, int, str]] = []
     started = time.perf_counter()
     again = assess(
-        real, honest, PREPROCESS, CONFIG, work=work, probes=Probes(autoencoder),
+        real, honest, PREPROCESS, CONFIG, work=work, hooks=GeneratorHooks(autoencoder),
         progress=lambda done, total, what="": told.append((done, total, what)),
     )  # fmt: skip
     assert again == report
@@ -160,7 +160,7 @@ def test_the_same_seed_gives_the_same_report_and_finished_parts_are_not_made_aga
             part.write_text("{")  # as after a crash of another version
     quick = CONFIG.model_copy(update={"networks": ("filters",), "utility": UtilityConfig(enabled=False)})
     first, second = (
-        assess(real, honest, PREPROCESS, quick, work=folder, probes=Probes(autoencoder))
+        assess(real, honest, PREPROCESS, quick, work=folder, hooks=GeneratorHooks(autoencoder))
         for folder in (work, tmp_path / "fresh")
     )
     assert first == second
@@ -169,7 +169,7 @@ def test_the_same_seed_gives_the_same_report_and_finished_parts_are_not_made_aga
 
 def test_another_seed_draws_other_halves(real: Cohort, honest: Cohort, report: QualityReport, work: Path) -> None:
     other = CONFIG.model_copy(update={"seed": 5, "networks": ("filters",), "utility": UtilityConfig(enabled=False)})
-    found = assess(real, honest, PREPROCESS, other, work=work, probes=Probes(autoencoder))
+    found = assess(real, honest, PREPROCESS, other, work=work, hooks=GeneratorHooks(autoencoder))
     assert value(found, "frechet", "filters") != value(report, "frechet", "filters")
     assert value(found, "frechet", "filters") == pytest.approx(value(report, "frechet", "filters"), rel=0.5)
 
@@ -207,14 +207,14 @@ def test_no_setting_screens_a_set(
     copies = {**CONFIG.copies.model_dump(), "kinds": CORE_KINDS, "controls": 100}
     given = {**CONFIG.model_dump(), "copies": copies, "networks": ("filters",), "utility": {"enabled": False}}
     whole = AssessConfig.model_validate(given)
-    found = assess(real, honest, PREPROCESS, whole, work=work, probes=Probes(autoencoder))
+    found = assess(real, honest, PREPROCESS, whole, work=work, hooks=GeneratorHooks(autoencoder))
     assert found.verdict == "screened", found.verdict_reasons
     assert "of each of 7 core kinds of planted copies" in found.verdict_reasons[0]
     assert "training patients are told from others with AUROC" in found.verdict_reasons[1]
     lax = AssessConfig.model_validate(
         {**given, **{part: {**given[part], **part_of} for part, part_of in changed.items()}}
     )
-    found = assess(real, honest, PREPROCESS, lax, work=work, probes=Probes(autoencoder))
+    found = assess(real, honest, PREPROCESS, lax, work=work, hooks=GeneratorHooks(autoencoder))
     assert found.verdict == "inconclusive"
     assert [text for text in found.verdict_reasons if said in text]
     assert public_grids(found, real, honest, PREPROCESS)[0] is None
@@ -224,7 +224,7 @@ def test_few_images_are_refused_not_scored(real: Cohort, tmp_path: Path) -> None
     some, kinds = images(24, np.random.default_rng(0))
     cohort = write_synthetic(tmp_path / "few", some, kinds)
     config = CONFIG.model_copy(update={"network_seeds": 1})
-    found = assess(real, cohort, PREPROCESS, config, work=tmp_path / "work", probes=Probes(autoencoder))
+    found = assess(real, cohort, PREPROCESS, config, work=tmp_path / "work", hooks=GeneratorHooks(autoencoder))
     for name in ("frechet", "kernel", "recall"):
         refused = found.find(name, network="filters")
         assert refused.value is None
@@ -252,7 +252,7 @@ def test_what_cannot_be_compared_is_refused_in_one_line(real: Cohort, honest: Co
     with CohortWriter(tmp_path / "bare", CohortSchema()) as writer:
         for number in range(6):
             image = np.full((32, 32), number, np.uint8)
-            split = ("train", "gate", "val", "test", "test", "test")[number]
+            split = ("train", "holdout", "val", "test", "test", "test")[number]
             writer.add(ImageRecord(image_id=str(number), patient=str(number), pixels=image, split=split))
     with pytest.raises(UnsupportedClaim, match="at least one stated label"):
         assess(Cohort.open(tmp_path / "bare"), honest, PREPROCESS, lone, work=tmp_path)
@@ -271,8 +271,8 @@ def test_rounding_and_percentiles_never_tell_real_from_synthetic(tmp_path: Path)
             copy = preprocess.undo(preprocess.apply(image))
             writer.add(ImageRecord(image_id=str(number), patient=str(number), pixels=copy, split="synthetic"))
     cohorts = [Cohort.open(tmp_path / name) for name in ("real", "fake")]
-    material = Material(*cohorts, preprocess)
-    assert material.images["test"] == pytest.approx(material.synthetic_images, abs=1e-6)
+    data = EvaluationData(*cohorts, preprocess)
+    assert data.images["test"] == pytest.approx(data.synthetic_images, abs=1e-6)
 
 
 def test_multilabel_cohorts_get_auroc_beside_metadata(tmp_path: Path) -> None:

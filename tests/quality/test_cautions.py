@@ -11,7 +11,7 @@ from medphantom.cohorts.records import CohortSchema, ImageRecord, Provenance
 from medphantom.cohorts.store import Cohort
 from medphantom.cohorts.writer import CohortWriter
 from medphantom.quality.assessment.cautions import cautions
-from medphantom.quality.data.material import Material
+from medphantom.quality.data.evaluation_data import EvaluationData
 from tests.quality.scenes import SIDE, write_real
 
 
@@ -33,8 +33,8 @@ def test_labels_in_other_shares_than_patients_have_are_named(tmp_path: Path) -> 
     real = write_real(tmp_path / "real", 90, 1, exclusive=False)  # four in ten are bright
 
     def said(name: str, bright: float, *, stated: bool = True) -> list[str]:
-        material = Material(real, asked(tmp_path / name, bright, stated=stated), Preprocess(size=(SIDE, SIDE)))
-        return [caution for caution in cautions(material, ()) if "another share" in caution]
+        data = EvaluationData(real, asked(tmp_path / name, bright, stated=stated), Preprocess(size=(SIDE, SIDE)))
+        return [caution for caution in cautions(data, ()) if "another share" in caution]
 
     assert said("all", 1.0) == [
         "bright: asked for in another share than real patients have; read the distances per label"

@@ -59,7 +59,7 @@ def write(path: Path, total: int, seed: int, *, synthetic: bool = False, wrong: 
         has_text=True,
         attributes=(AttributeSpec(name="age", kind="continuous", unit="years"),),
     )
-    splits = ("train", "test", "train", "val", "train", "test", "gate", "train")
+    splits = ("train", "test", "train", "val", "train", "test", "holdout", "train")
     with CohortWriter(path, schema) as writer:
         for number in range(total):
             age, disc = float(rng.uniform(20, 80)), bool(rng.integers(2))

@@ -153,8 +153,8 @@ def test_classifier_ignores_labels_that_are_not_stated(tmp_path: Path) -> None:
     hidden[::2, 0] = -1
     network = fit_classifier(some, hidden, exclusive=False, num_features=32, config=longer, seed=0, work=tmp_path)
     held_out, kinds = images(60, rng)
-    guesses = predict(network, held_out, exclusive=False, device="cpu")
-    found = [auroc(kinds == kind, guesses[:, kind]) for kind in (0, 1)]
+    predictions = predict(network, held_out, exclusive=False, device="cpu")
+    found = [auroc(kinds == kind, predictions[:, kind]) for kind in (0, 1)]
     assert min(score for score in found if score is not None) > 0.85
     with pytest.raises(UnsupportedClaim, match="at least one stated label"):
         fit_classifier(

@@ -73,11 +73,11 @@ def test_an_interval_of_a_calibration_error_holds_its_expectation() -> None:
     values = []
     draws = [np.random.default_rng(seed) for seed in range(60)]
     for rng in draws:
-        guess = rng.uniform(0.05, 0.95, 200)
-        truth = (rng.uniform(size=200) < guess).astype(np.int8)
+        prediction = rng.uniform(0.05, 0.95, 200)
+        truth = (rng.uniform(size=200) < prediction).astype(np.int8)
 
-        def error(rows: Array, truth: Array = truth, guess: Array = guess) -> float | None:
-            return calibration_error(truth[rows], guess[rows])
+        def error(rows: Array, truth: Array = truth, prediction: Array = prediction) -> float | None:
+            return calibration_error(truth[rows], prediction[rows])
 
         owners = np.arange(200).astype(str)
         value = error(np.arange(200)) or 0.0

@@ -8,10 +8,10 @@ import pytest
 from medphantom.core.records import Array
 from medphantom.quality.conditions.agreement import agreement
 from medphantom.quality.config import UtilityConfig
-from medphantom.quality.data.targets import Judged, held_out_score, positives, targets_of
+from medphantom.quality.data.targets import LabelPredictions, held_out_score, positives, targets_of
 from medphantom.quality.stats.intervals import proportion_interval
 from medphantom.quality.utility.check import Arm, Counts, score_arm
-from medphantom.quality.utility.metadata import metadata_guesses, metadata_table
+from medphantom.quality.utility.metadata import metadata_predictions, metadata_table
 from tests.quality.scenes import write_real
 
 LABELS = ("a", "b", "c")
@@ -30,9 +30,9 @@ def test_exclusive_agreement_is_a_count_with_wilsons_interval_and_a_confusion_ta
     asked = np.repeat([0, 1, 2], [10, 20, 30])
     seen = asked.copy()
     seen[[0, 1, 10]] = [1, 2, 0]
-    real = Judged(one_hot(np.array([0, 1, 2, 2])), one_hot(np.array([0, 1, 2, 1])).astype(float), own(4))
+    real = LabelPredictions(one_hot(np.array([0, 1, 2, 2])), one_hot(np.array([0, 1, 2, 1])).astype(float), own(4))
     found = agreement(
-        LABELS, exclusive=True, asked=Judged(one_hot(asked), one_hot(seen).astype(float), own(60)), real=real,
+        LABELS, exclusive=True, asked=LabelPredictions(one_hot(asked), one_hot(seen).astype(float), own(60)), real=real,
         bootstrap=100, rng=np.random.default_rng(0),
     )  # fmt: skip
     overall = found.per_label[0]
@@ -50,9 +50,9 @@ def test_multilabel_agreement_compares_prompts_with_what_is_seen_and_leaves_unst
     asked[:150, 1] = -1
     asked[:, 2] = 1  # never asked against
     seen[:, 1][:150] = rng.random(150)  # must not matter
-    real = Judged(rng.integers(0, 2, (80, 3)), rng.random((80, 3)), own(80))
+    real = LabelPredictions(rng.integers(0, 2, (80, 3)), rng.random((80, 3)), own(80))
     found = agreement(
-        LABELS, exclusive=False, asked=Judged(asked, seen, own(200)), real=real, bootstrap=100, rng=rng
+        LABELS, exclusive=False, asked=LabelPredictions(asked, seen, own(200)), real=real, bootstrap=100, rng=rng
     ).per_label
     assert found[1].value == pytest.approx(0.92, abs=0.05)
     assert found[1].interval is not None
@@ -71,10 +71,10 @@ def test_rare_labels_are_refused_by_patients_not_images() -> None:
     few = np.concatenate([np.arange(100) % 5, np.arange(100, 300)]).astype(str)
     assert positives(values, patients).tolist() == [100, 100]
     assert positives(values, few).tolist() == [5, 5]
-    guesses = values + np.random.default_rng(0).normal(0, 0.5, values.shape)
+    predictions = values + np.random.default_rng(0).normal(0, 0.5, values.shape)
     counts = Counts(train=np.array([100, 19]), test=positives(values, patients), unit="patients")
     scores = score_arm(
-        Arm("synthetic", 200, Judged(values, guesses, patients)), ("often", "rare"), counts,
+        Arm("synthetic", 200, LabelPredictions(values, predictions, patients)), ("often", "rare"), counts,
         exclusive=False, config=CONFIG, rng=np.random.default_rng(0),
     )  # fmt: skip
     assert scores[0].estimate.value == pytest.approx(0.92, abs=0.05)
@@ -93,20 +93,24 @@ def test_metadata_that_tell_a_label_are_found_out_and_others_are_not(tmp_path: P
     targets = targets_of(cohort, rows)
     tables = {split: metadata_table(cohort, numbers) for split, numbers in rows.items()}
     assert tables["train"].shape[1] == 4  # age, age missing, AP, PA
-    guesses = metadata_guesses(tables["train"], targets.values["train"], tables["test"], exclusive=False)
-    assert guesses is not None
-    judged = Judged(targets.values["test"], guesses, own(len(guesses)))
-    assert judged.stated(0).auroc() == pytest.approx(1, abs=0.01)
-    assert judged.stated(1).auroc() == pytest.approx(0.5, abs=0.2)
-    assert metadata_guesses(np.zeros((3, 0)), targets.values["train"][:3], np.zeros((2, 0)), exclusive=False) is None
+    predictions = metadata_predictions(tables["train"], targets.values["train"], tables["test"], exclusive=False)
+    assert predictions is not None
+    predicted = LabelPredictions(targets.values["test"], predictions, own(len(predictions)))
+    assert predicted.observed(0).auroc() == pytest.approx(1, abs=0.01)
+    assert predicted.observed(1).auroc() == pytest.approx(0.5, abs=0.2)
+    assert (
+        metadata_predictions(np.zeros((3, 0)), targets.values["train"][:3], np.zeros((2, 0)), exclusive=False) is None
+    )
 
 
 def test_exclusive_metadata_guess_the_class() -> None:
     classes = np.arange(90) % 3
-    guesses = metadata_guesses(classes[:, None] + 0.01, one_hot(classes), classes[:6, None] + 0.0, exclusive=True)
-    assert guesses is not None
-    assert guesses.argmax(axis=1).tolist() == [0, 1, 2, 0, 1, 2]
-    assert guesses.sum(axis=1) == pytest.approx(1)
+    predictions = metadata_predictions(
+        classes[:, None] + 0.01, one_hot(classes), classes[:6, None] + 0.0, exclusive=True
+    )
+    assert predictions is not None
+    assert predictions.argmax(axis=1).tolist() == [0, 1, 2, 0, 1, 2]
+    assert predictions.sum(axis=1) == pytest.approx(1)
 
 
 def test_without_labels_attributes_are_learned_instead(tmp_path: Path) -> None:
@@ -122,7 +126,7 @@ def test_without_labels_attributes_are_learned_instead(tmp_path: Path) -> None:
 
 def test_held_out_score_is_accuracy_or_mean_auroc() -> None:
     values = one_hot(np.array([0, 1, 2, 2]))
-    guesses = one_hot(np.array([0, 1, 2, 0])).astype(float)
-    assert held_out_score(guesses, values, exclusive=True) == 0.75
-    assert held_out_score(guesses, values, exclusive=False) == pytest.approx((5 / 6 + 1 + 0.75) / 3)
-    assert held_out_score(guesses, np.full_like(values, -1), exclusive=False) is None
+    predictions = one_hot(np.array([0, 1, 2, 0])).astype(float)
+    assert held_out_score(predictions, values, exclusive=True) == 0.75
+    assert held_out_score(predictions, values, exclusive=False) == pytest.approx((5 / 6 + 1 + 0.75) / 3)
+    assert held_out_score(predictions, np.full_like(values, -1), exclusive=False) is None

@@ -16,7 +16,7 @@ from medphantom.cohorts.writer import CohortWriter
 from medphantom.core.records import Array
 from medphantom.quality.assessment.assess import assess
 from medphantom.quality.config import CORE_KINDS, AssessConfig, ClassifierConfig, CopyConfig, UtilityConfig
-from medphantom.quality.data.material import Material, Probes
+from medphantom.quality.data.evaluation_data import EvaluationData, GeneratorHooks
 from medphantom.quality.networks.fixed_networks import filter_bank
 from medphantom.quality.privacy.search import CopySearch, RealImages, screen
 from medphantom.quality.results.quality_report import QualityReport
@@ -88,7 +88,7 @@ def halves(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Halves:
 @pytest.mark.real_data
 def test_held_out_images_score_like_the_floor_and_are_not_called_copies(halves: Halves, tmp_path: Path) -> None:
     honest = halves.synthetic("honest", halves.held_out)
-    found = assess(halves.real, honest, PREPROCESS, SCREEN, work=tmp_path, probes=Probes(lambda images: images))
+    found = assess(halves.real, honest, PREPROCESS, SCREEN, work=tmp_path, hooks=GeneratorHooks(lambda images: images))
     low, high = found.find("frechet_over_floor", network="filters").interval or (0.0, 0.0)
     assert low < 1 < high < 4
     low, high = found.find("frechet_infinite", network="filters").interval or (0.0, 0.0)
@@ -102,16 +102,16 @@ def test_held_out_images_score_like_the_floor_and_are_not_called_copies(halves: 
     assert found.agreement.per_label[0].interval is not None
     assert found.agreement.per_label[0].interval[0] > 0.95
     soft = halves.synthetic("soft", softened(halves.held_out))
-    blurred = assess(halves.real, soft, PREPROCESS, SCREEN, work=tmp_path, probes=Probes(softened))
+    blurred = assess(halves.real, soft, PREPROCESS, SCREEN, work=tmp_path, hooks=GeneratorHooks(softened))
     assert value(blurred, "frechet", "filters") > 1.2 * value(found, "frechet", "filters")
     assert 0.7 < value(blurred, "frechet_over_reconstruction", "filters") < 1.4
 
 
 @pytest.mark.real_data
 def test_softened_training_images_among_held_out_ones_are_found(halves: Halves) -> None:
-    images, rng = Material(halves.real, halves.real, PREPROCESS).images, np.random.default_rng(0)
-    patients = [[str(number) for number in range(len(images[split]))] for split in ("train", "gate")]
-    real = RealImages(images["train"], images["gate"], images["val"], *patients)
+    images, rng = EvaluationData(halves.real, halves.real, PREPROCESS).images, np.random.default_rng(0)
+    patients = [[str(number) for number in range(len(images[split]))] for split in ("train", "holdout")]
+    real = RealImages(images["train"], images["holdout"], images["val"], *patients)
     network = filter_bank(len(images["test"]), "cpu").folds[0].network
     search = CopySearch(real, SCREEN.copies, network, rng)
     stolen = softened(halves.held_out)
@@ -129,7 +129,7 @@ def test_all_scores_of_held_out_images_at_full_size(real_data: Path, tmp_path: P
     honest = halves.synthetic("honest", halves.held_out)
     config = AssessConfig()
     found = assess(
-        halves.real, honest, PREPROCESS, config, work=tmp_path / "work", probes=Probes(lambda images: images)
+        halves.real, honest, PREPROCESS, config, work=tmp_path / "work", hooks=GeneratorHooks(lambda images: images)
     )
     ratio = found.find("frechet_over_floor", network="cross_fitted")
     assert ratio.value is not None

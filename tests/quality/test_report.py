@@ -108,7 +108,7 @@ def _estimate(name: str = "frechet", **changes: object) -> Estimate:
 def _report(
     real: Cohort, synthetic: Cohort, verdict: str = "screened", flagged: tuple[int, ...] = (3,)
 ) -> QualityReport:
-    train, gate = real.rows("train"), real.rows("gate")
+    train, holdout = real.rows("train"), real.rows("holdout")
     pairs = tuple(
         NearestPair(
             synthetic_row=row,
@@ -116,9 +116,9 @@ def _report(
             train_row=train[row],
             train_id=real.manifest["image_id"][train[row]],
             train_similarity=0.9,
-            gate_row=gate[row],
-            gate_id=real.manifest["image_id"][gate[row]],
-            gate_similarity=0.5,
+            holdout_row=holdout[row],
+            holdout_id=real.manifest["image_id"][holdout[row]],
+            holdout_similarity=0.5,
             flagged=row in flagged,
         )
         for row in (3, 4, 5)
@@ -129,7 +129,7 @@ def _report(
             "reasons": (EVIL,),
             "share_nearest_in_train": (_estimate("share_nearest_in_train", value=0.5, interval=(0.4, 0.6)),),
             "flagged_share": _estimate("flagged_share", value=0.03, interval=(0.0, 0.1)),
-            "results": (CopyResult(by=EVIL, single_p_value=None, crowd_p_value=0.3),),
+            "results": (CopyResult(by=EVIL, single_p_value=None, dcr_share_p_value=0.3),),
             "controls": (
                 ControlKind(
                     kind=EVIL,
@@ -145,7 +145,7 @@ def _report(
             "flagged_rows": flagged,
             "total_flagged": len(flagged),
             "blind_spots": (EVIL,),
-            "histogram": SimilarityHistogram(edges=(0.0, 0.5, 1.0), train=(20, 10), gate=(21, 9)),
+            "histogram": SimilarityHistogram(edges=(0.0, 0.5, 1.0), train=(20, 10), holdout=(21, 9)),
         }
     )
     return QualityReport.model_validate(
@@ -569,14 +569,14 @@ def test_curves_without_step_are_refused_and_nan_becomes_null() -> None:
 
 def test_planted_copies_do_not_dwarf_the_crowd() -> None:
     histogram = SimilarityHistogram(
-        edges=(0.0, 0.25, 0.5, 0.75, 1.0), train=(5, 5, 0, 0), gate=(4, 6, 0, 0), control=(0, 0, 0, 9)
+        edges=(0.0, 0.25, 0.5, 0.75, 1.0), train=(5, 5, 0, 0), holdout=(4, 6, 0, 0), control=(0, 0, 0, 9)
     )
     chart = histogram_chart("key", "title", histogram)
     heights = {
         series.kind: min(float(point.split(",")[1]) for point in series.points.split()) for series in chart.series
     }
     assert heights["control"] == chart.top
-    assert heights["gate"] == pytest.approx(chart.bottom - (chart.bottom - chart.top) / 1.25, abs=0.1)
+    assert heights["holdout"] == pytest.approx(chart.bottom - (chart.bottom - chart.top) / 1.25, abs=0.1)
     assert [series.name for series in chart.series if "higher than the chart" in series.name] == [
         "planted copies (higher than the chart)"
     ]

@@ -128,7 +128,7 @@ def cohort_of(masked: Masked, path: Path, splits: list[str], *, synthetic: bool 
 
 
 def test_the_report_tells_masks_that_are_followed_from_masks_that_are_not(tmp_path: Path) -> None:
-    real = cohort_of(discs(100, (24, 24), 0), tmp_path / "real", ["train", "val", "train", "gate", "test"])
+    real = cohort_of(discs(100, (24, 24), 0), tmp_path / "real", ["train", "val", "train", "holdout", "test"])
     good = discs(20, (24, 24), 5)
     shuffled = Masked(good.images_NC, np.roll(good.masks_N, 2, axis=0), good.patients)
     config = AssessConfig.quick(networks=("filters",), classifier=ClassifierConfig(steps=10), segmenter=CONFIG)

@@ -161,7 +161,7 @@ def test_a_method_is_said_once() -> None:
 
 
 def test_remarks_become_sentences() -> None:
-    assert sentence("gate holds 3 images") == "Gate holds 3 images."
+    assert sentence("holdout holds 3 images") == "Gate holds 3 images."
     assert sentence("") == ""
     assert sentence("Why?") == "Why?"
 

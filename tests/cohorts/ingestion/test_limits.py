@@ -42,7 +42,13 @@ def test_rare_categories_are_named_in_order_and_without_labels() -> None:
 
 @pytest.mark.parametrize(
     ("patient", "split"),
-    [("patient 6", "train"), ("patient 7", "val"), ("patient 4", "val"), ("patient 3", "gate"), ("elsewhere", "test")],
+    [
+        ("patient 6", "train"),
+        ("patient 7", "val"),
+        ("patient 4", "val"),
+        ("patient 3", "holdout"),
+        ("elsewhere", "test"),
+    ],
 )
 def test_where_test_is_theirs_the_others_are_carved_from_train_in_their_order(patient: str, split: Split) -> None:
     """Places .699, .821, .844 and .924, of shares .75, .125 and .125."""
@@ -53,7 +59,7 @@ def test_where_test_is_theirs_the_others_are_carved_from_train_in_their_order(pa
 
 
 def test_a_division_carves_unless_it_is_exact() -> None:
-    assert Division(theirs=frozenset({"test"})).split("patient 3", KEY, SplitFractions()) == "gate"
+    assert Division(theirs=frozenset({"test"})).split("patient 3", KEY, SplitFractions()) == "holdout"
 
 
 def test_what_was_not_told_of_a_patient_beforehand_counts_where_nothing_else_is_known() -> None:
@@ -64,13 +70,13 @@ def test_what_was_not_told_of_a_patient_beforehand_counts_where_nothing_else_is_
 
 
 def test_where_everything_is_theirs_train_stays_train() -> None:
-    whole: list[tuple[str, Split]] = [("a", "train"), ("b", "val"), ("c", "gate"), ("d", "test")]
-    nothing_for_train = SplitFractions(train=0.0, val=0.5, gate=0.25, test=0.25)
+    whole: list[tuple[str, Split]] = [("a", "train"), ("b", "val"), ("c", "holdout"), ("d", "test")]
+    nothing_for_train = SplitFractions(train=0.0, val=0.5, holdout=0.25, test=0.25)
     assert Division.of(whole).split("a", KEY, nothing_for_train) == "train"
 
 
 def test_whoever_is_on_several_sides_goes_to_the_one_that_must_stay_unseen() -> None:
-    assert HELD_OUT_FIRST == ("test", "gate", "val", "train")
+    assert HELD_OUT_FIRST == ("test", "holdout", "val", "train")
     for place, first in enumerate(HELD_OUT_FIRST):
         division = Division.of([("a", split) for split in reversed(HELD_OUT_FIRST[place:])])
         assert division.of_patient == {"a": first}

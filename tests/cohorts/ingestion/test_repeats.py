@@ -30,7 +30,7 @@ def test_connected_near_duplicates_share_a_split(tmp_path: Path) -> None:
     cohort = take_in(scenes(tmp_path / "s"), tmp_path / "c").cohort
     splits = np.array(cohort.manifest["split"].to_list()).reshape(30, 3)
     assert (splits == splits[:, :1]).all()
-    assert set(splits.ravel()) == {"train", "val", "gate", "test"}
+    assert set(splits.ravel()) == {"train", "val", "holdout", "test"}
     apart = take_in(tmp_path / "s", tmp_path / "d", near_duplicates="off").cohort
     splits = np.array(apart.manifest["split"].to_list()).reshape(30, 3)
     assert not (splits == splits[:, :1]).all()
@@ -56,7 +56,7 @@ def test_dropped_they_are_gone(tmp_path: Path) -> None:
     result = take_in(scenes(tmp_path / "s"), tmp_path / "c", near_duplicates="drop")
     assert len(result.cohort) == 30
     assert reasons(result) == {"duplicate": 60}
-    assert set(result.cohort.manifest["split"]) <= {"train", "val", "gate", "test"}
+    assert set(result.cohort.manifest["split"]) <= {"train", "val", "holdout", "test"}
 
 
 def test_patients_who_are_known_are_not_moved_but_their_repeats_are_left_out(tmp_path: Path) -> None:

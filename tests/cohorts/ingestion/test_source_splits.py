@@ -33,14 +33,14 @@ def test_their_test_is_ours_and_the_rest_is_carved_from_their_train(tmp_path: Pa
     result = take_in(divided(tmp_path / "s", {"train": 120, "test": 20}), tmp_path / "c")
     found = splits_by_path(result.private_folder, result.cohort)
     assert {split for path, split in found.items() if path.startswith("test/")} == {"test"}
-    assert {split for path, split in found.items() if path.startswith("train/")} == {"train", "val", "gate"}
+    assert {split for path, split in found.items() if path.startswith("train/")} == {"train", "val", "holdout"}
 
 
 def test_their_validation_is_ours_whatever_they_call_it(tmp_path: Path) -> None:
     result = take_in(divided(tmp_path / "s", {"Training": 60, "valid": 10, "Testing": 10}), tmp_path / "c")
     found = splits_by_path(result.private_folder, result.cohort)
     assert {split for path, split in found.items() if path.startswith("valid/")} == {"val"}
-    assert {split for path, split in found.items() if path.startswith("Training/")} == {"train", "gate"}
+    assert {split for path, split in found.items() if path.startswith("Training/")} == {"train", "holdout"}
 
 
 def test_a_column_and_the_parts_of_an_archive_count_as_well(tmp_path: Path) -> None:

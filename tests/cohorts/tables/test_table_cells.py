@@ -124,9 +124,9 @@ def test_lists_as_json_python_and_numpy_write_them(cell: str, entries: list[str]
 
 @given(st.lists(st.text(st.characters(categories=("L", "N", "P", "S", "Zs")), min_size=1)))
 def test_the_list_that_python_writes_is_the_list_that_is_read(names: list[str]) -> None:
-    from medphantom.cohorts.tables.cells import stated_text
+    from medphantom.cohorts.tables.cells import observed_text
 
-    assert listed(repr(names)) == [name for name in map(stated_text, names) if name]
+    assert listed(repr(names)) == [name for name in map(observed_text, names) if name]
 
 
 def test_a_column_that_is_named_and_missing_is_an_error(tmp_path: Path) -> None:

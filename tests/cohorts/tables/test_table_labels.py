@@ -322,8 +322,8 @@ def test_rows_of_a_series_are_united_for_its_volume_and_not_for_its_slices(tmp_p
 
 
 def test_a_column_of_splits_is_one_only_when_half_of_its_cells_are(tmp_path: Path) -> None:
-    table = read(tmp_path / "t.csv", "image,set\na.png,Training\nb.png,valid\nc.png,TEST\nd.png,\ne.png,gate\n")
-    assert [table.content(row).split for row in range(5)] == ["train", "val", "test", "", "gate"]
+    table = read(tmp_path / "t.csv", "image,set\na.png,Training\nb.png,valid\nc.png,TEST\nd.png,\ne.png,holdout\n")
+    assert [table.content(row).split for row in range(5)] == ["train", "val", "test", "", "holdout"]
     assert table.has_splits
     other = read(tmp_path / "t.csv", "image,set\na.png,train\nb.png,B\nc.png,A\n")
     assert not other.has_splits

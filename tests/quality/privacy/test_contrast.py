@@ -7,17 +7,19 @@ import pytest
 from scipy import stats
 
 from medphantom.core.errors import UnsupportedClaim
-from medphantom.quality.privacy.contrast import Chance, find_copies
+from medphantom.quality.privacy.contrast import ChanceModel, find_copies
 
 TRAIN_BLOCKS = 5
 
 
 def scores(rng: np.random.Generator, total: int, *, spread: float = 1.0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Likeness of honest images: each is alike to everybody more or less, to the nearest of M by an extreme value."""
+    """NeighbourSimilarity of honest images: each is alike to everybody more or less, to the nearest of M by an
+    extreme value.
+    """
     alike = rng.normal(1.0, 0.3 * spread, total)
     blocks = alike[:, None] + 0.12 * spread * rng.gumbel(size=(total, TRAIN_BLOCKS))
-    gate = alike + 0.12 * spread * rng.gumbel(size=total)
-    return blocks.max(axis=1), blocks[:, 0], gate
+    holdout = alike + 0.12 * spread * rng.gumbel(size=total)
+    return blocks.max(axis=1), blocks[:, 0], holdout
 
 
 @pytest.mark.parametrize("spread", [0.3, 1.0, 3.0])
@@ -32,23 +34,23 @@ def test_few_copies_among_many_are_seen(copies: int, least: int) -> None:
     rng = np.random.default_rng(1)
     seen = 0
     for _ in range(50):
-        train, block, gate = scores(rng, 600)
-        train[:copies] = gate[:copies] + rng.uniform(1.6, 3.0, copies)
-        found = find_copies(train, block, gate, blocks=TRAIN_BLOCKS)
-        seen += found.p_value < 0.01 and bool((found.chance < 0.01)[:copies].all())
+        train, block, holdout = scores(rng, 600)
+        train[:copies] = holdout[:copies] + rng.uniform(1.6, 3.0, copies)
+        found = find_copies(train, block, holdout, blocks=TRAIN_BLOCKS)
+        seen += found.p_value < 0.01 and bool((found.p_values < 0.01)[:copies].all())
     assert seen >= least
 
 
 def test_copies_that_lie_in_the_block_do_not_hide_the_others() -> None:
     """The block is training too: its copies lean to train, and chance is read from the other side only."""
     rng = np.random.default_rng(2)
-    train, block, gate = scores(rng, 400)
-    train[:8] = block[:8] = gate[:8] + 2.0
-    assert find_copies(train, block, gate, blocks=TRAIN_BLOCKS).chance[:8].max() < 0.01
+    train, block, holdout = scores(rng, 400)
+    train[:8] = block[:8] = holdout[:8] + 2.0
+    assert find_copies(train, block, holdout, blocks=TRAIN_BLOCKS).p_values[:8].max() < 0.01
 
 
 def mean_chance(values: np.ndarray, contrasts: list[float]) -> np.ndarray:
-    model = Chance.of(values)
+    model = ChanceModel.of(values)
     assert model.weights.sum() == pytest.approx(1)
     found: np.ndarray = model.weights @ model.exceeds(np.array(contrasts))
     return found
@@ -66,10 +68,10 @@ def test_chance_is_counted_and_goes_on_as_the_values_do() -> None:
     found = mean_chance(values, np.sort(values).tolist())
     assert (np.diff(found) <= 1e-12).all()
     with pytest.raises(UnsupportedClaim, match="49 images do not say how far chance reaches, at least 50 do"):
-        Chance.of(values[:49])
+        ChanceModel.of(values[:49])
 
 
 def test_a_set_that_leans_to_gate_is_no_copy() -> None:
     rng = np.random.default_rng(4)
-    train, block, gate = scores(rng, 300)
-    assert find_copies(train - 0.5, block - 0.5, gate, blocks=TRAIN_BLOCKS).p_value > 0.5
+    train, block, holdout = scores(rng, 300)
+    assert find_copies(train - 0.5, block - 0.5, holdout, blocks=TRAIN_BLOCKS).p_value > 0.5

@@ -17,7 +17,7 @@ SIDE = 48
 CORE = CORE_KINDS
 CONFIG = CopyConfig(repeats=40, kinds=CORE[:2], core=CORE[:2], controls=60)
 WHOLE = CONFIG.model_copy(update={"kinds": (*CORE, "patched"), "core": CORE})
-TRAIN, GATE, MORE = 300, 100, 40
+TRAIN, HOLDOUT, MORE = 300, 100, 40
 
 
 def numbered(prefix: str, total: int) -> list[str]:
@@ -26,9 +26,9 @@ def numbered(prefix: str, total: int) -> list[str]:
 
 @pytest.fixture(scope="module")
 def real() -> RealImages:
-    images = textures(TRAIN + GATE + MORE, (SIDE, SIDE), 0)
-    train, gate, more = np.split(images, [TRAIN, TRAIN + GATE])
-    return RealImages(train, gate, more, numbered("t", TRAIN), numbered("g", GATE))
+    images = textures(TRAIN + HOLDOUT + MORE, (SIDE, SIDE), 0)
+    train, holdout, more = np.split(images, [TRAIN, TRAIN + HOLDOUT])
+    return RealImages(train, holdout, more, numbered("t", TRAIN), numbered("g", HOLDOUT))
 
 
 def searched(real: RealImages, config: CopyConfig = CONFIG) -> CopySearch:

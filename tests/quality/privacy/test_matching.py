@@ -9,7 +9,7 @@ import torch
 from medphantom.quality.networks.fingerprints import Fingerprints
 from medphantom.quality.privacy.alterations import ALTERATIONS, altered
 from medphantom.quality.privacy.contrast import find_copies
-from medphantom.quality.privacy.crowd import Subsets
+from medphantom.quality.privacy.dcr_share import Subsets
 from medphantom.quality.privacy.matching import Matcher
 from medphantom.quality.privacy.registration import detail, register, similarity, warp
 from tests.quality.privacy.textures import textures
@@ -53,19 +53,19 @@ def test_transforms_mean_what_they_say() -> None:
     assert brightest(similarity((17, 17), shift=torch.zeros(1, 2), mirror=True)) == (8, 4)
 
 
-def sides(train: int, gate: int) -> Subsets:
+def sides(train: int, holdout: int) -> Subsets:
     """The first training images stand for their side."""
     groups = np.arange(train).reshape(-1, 10)
     stand_in = (np.arange(2), np.arange(2, 4)[None])
-    return Subsets(np.arange(gate), groups, np.arange(gate // 10)[None], (stand_in,))
+    return Subsets(np.arange(holdout), groups, np.arange(holdout // 10)[None], (stand_in,))
 
 
 @pytest.fixture(scope="module")
 def matcher() -> Matcher:
     images = textures(260, (SIDE, SIDE), 2)
     train = images[:180]
-    gate = images[180:240]
-    return Matcher(train, gate, Fingerprints.fit(images[:240], 32), sides(180, 60))
+    holdout = images[180:240]
+    return Matcher(train, holdout, Fingerprints.fit(images[:240], 32), sides(180, 60))
 
 
 @pytest.mark.parametrize("name", [*ALTERATIONS, "negative"])
@@ -78,8 +78,8 @@ def test_every_disguise_is_seen_through(matcher: Matcher, name: str) -> None:
     assert copies.shape == copied.shape
     found = matcher.find(np.concatenate([copies, textures(60, (SIDE, SIDE), 7)]))
     assert (found.train[:12] == sources).mean() >= 11 / 12
-    judged = find_copies(found.train_score, found.block_score, found.gate_score, blocks=3)
-    flagged = judged.chance < 0.01
+    judged = find_copies(found.train_score, found.block_score, found.holdout_score, blocks=3)
+    flagged = judged.p_values < 0.01
     assert flagged[:12].mean() >= 11 / 12
     assert flagged[12:].mean() <= 3 / 60
     assert judged.p_value < 1e-4
@@ -89,12 +89,12 @@ def test_volumes_are_matched_too() -> None:
     spatial = (16, 24, 24)
     images = textures(90, spatial, 3)
     train = images[:50]
-    gate = images[50:80]
-    matcher = Matcher(train, gate, Fingerprints.fit(images[:80], 16), sides(50, 30))
+    holdout = images[50:80]
+    matcher = Matcher(train, holdout, Fingerprints.fit(images[:80], 16), sides(50, 30))
     rng = np.random.default_rng(0)
     found = matcher.find(np.concatenate([altered("shifted", images[:6], rng), images[80:]]))
     assert found.train[:6].tolist() == list(range(6))
-    contrast = found.train_score - found.gate_score
+    contrast = found.train_score - found.holdout_score
     assert contrast[:6].min() > contrast[6:].max()
 
 

@@ -179,18 +179,18 @@ def test_disclosure_is_the_gain_over_patients_whom_nobody_learned_from() -> None
         Known("age", age, age[sources], continuous=True),
         Known("rare", np.full(240, np.nan), sex[sources]),
     ]
-    likeness = -np.linalg.norm(places[:, None] - synthetic[None], axis=2)
+    similarity = -np.linalg.norm(places[:, None] - synthetic[None], axis=2)
     names = [f"p{i}" for i in range(240)]
-    found = {e.label: e for e in disclosed(known, likeness, names, member, rng)}
+    found = {e.label: e for e in disclosed(known, similarity, names, member, rng)}
     assert set(found) == {"sex", "age"}
     for estimate in found.values():
         assert estimate.interval is not None
         assert estimate.interval[0] > 0.2
     zero = 0
     for _ in range(40):
-        guessed = rng.integers(0, 2, 600).astype(float)
+        predicted = rng.integers(0, 2, 600).astype(float)
         near = -np.linalg.norm(places[:, None] - rng.standard_normal((600, 8))[None], axis=2)
-        (none,) = disclosed([Known("sex", rng.permutation(sex), guessed)], near, names, member, rng)
+        (none,) = disclosed([Known("sex", rng.permutation(sex), predicted)], near, names, member, rng)
         assert none.interval is not None
         zero += none.interval[0] <= 0 <= none.interval[1]
     assert zero >= 34

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 from medphantom.quality.config import StudyConfig
-from medphantom.quality.results.study_report import Beside, GroupGap, Measure, StudyReport, StudyScore, Taught
+from medphantom.quality.results.study_report import Beside, GroupGap, Measure, StudyReport, StudyScore, TrainingArm
 from medphantom.quality.stats.estimate import Estimate
 from medphantom.quality.utility.advice import advise
 
 EVIL = "<script>alert(1)</script>"
 LABELS = ("effusion", EVIL)
 TAUGHT = (
-    Taught(arm="real"),
-    *(Taught(arm="real_and_synthetic", ratio=ratio) for ratio in (0.5, 1.0, 2.0)),
-    *(Taught(arm="pretrained", ratio=ratio) for ratio in (0.5, 1.0, 2.0)),
-    Taught(arm="classical"),
-    Taught(arm="metadata"),
+    TrainingArm(kind="real"),
+    *(TrainingArm(kind="real_and_synthetic", ratio=ratio) for ratio in (0.5, 1.0, 2.0)),
+    *(TrainingArm(kind="pretrained", ratio=ratio) for ratio in (0.5, 1.0, 2.0)),
+    TrainingArm(kind="classical"),
+    TrainingArm(kind="metadata"),
 )
 
 
 def made_up_study() -> StudyReport:
-    scores = [score for place, taught in enumerate(TAUGHT) for score in _of(taught, 0.6 + 0.02 * place)]
+    scores = [score for place, arm in enumerate(TAUGHT) for score in _of(arm, 0.6 + 0.02 * place)]
     gap = Estimate(name="gap", estimand="a gap", value=0.05, interval=(0.01, 0.09), better="lower")
     return StudyReport(
         real_digest="a" * 64,
@@ -32,15 +32,15 @@ def made_up_study() -> StudyReport:
         synthetic_images=(1924, 1924),
         scores=tuple(scores),
         gaps=(
-            GroupGap(taught=TAUGHT[0], attribute=EVIL, better="F", worse="M", gap=gap),
-            GroupGap(taught=TAUGHT[1], attribute=EVIL, better="F", worse="M", gap=gap, change=gap, widened=True),
+            GroupGap(arm=TAUGHT[0], attribute=EVIL, better="F", worse="M", gap=gap),
+            GroupGap(arm=TAUGHT[1], attribute=EVIL, better="F", worse="M", gap=gap, change=gap, widened=True),
         ),
         advice=tuple(advise(scores, LABELS, 0.05)),
         warnings=("one generator seed",),
     )
 
 
-def _of(taught: Taught, value: float) -> list[StudyScore]:
+def _of(arm: TrainingArm, value: float) -> list[StudyScore]:
     found = []
     for number, label in enumerate((None, *LABELS, "hernia")):
         refused = "3 test patients show it (≥ 30)" if label == "hernia" else None
@@ -48,18 +48,18 @@ def _of(taught: Taught, value: float) -> list[StudyScore]:
         measures: tuple[Measure, ...] = ("AUROC",) if label is None else ("AUROC", "calibration error")
         for measure in measures:
             estimate = _estimate(center, 0.05, label, refused)
-            less = None if refused or taught.arm == "real" else _estimate(value - 0.6, 0.03, label, None)
-            beside = (Beside(taught=Taught(arm="classical"), difference=_estimate(0.01, 0.02, label, None), p=0.4),)
+            less = None if refused or arm.kind == "real" else _estimate(value - 0.6, 0.03, label, None)
+            beside = (Beside(arm=TrainingArm(kind="classical"), difference=_estimate(0.01, 0.02, label, None), p=0.4),)
             found.append(
                 StudyScore(
-                    taught=taught,
+                    arm=arm,
                     test="test",
                     measure=measure,
                     estimate=estimate,
                     difference=less if measure == "AUROC" else None,
                     p=0.01 if less else None,
                     p_holm=0.04 if less else None,
-                    beside=beside if less and taught.ratio else (),
+                    beside=beside if less and arm.ratio else (),
                 )
             )
     return found

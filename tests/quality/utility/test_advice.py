@@ -6,12 +6,12 @@ import pytest
 
 from medphantom.quality.results.augment_report import AugmentPlan, answer
 from medphantom.quality.results.quality_report import QualityReport
-from medphantom.quality.results.study_report import Advice, Beside, StudyArm, StudyScore, Taught
+from medphantom.quality.results.study_report import Advice, Beside, StudyArm, StudyScore, TrainingArm
 from medphantom.quality.stats.estimate import Estimate
 from medphantom.quality.utility.advice import advise
 
 PLAN = AugmentPlan(
-    label="rings", to=100, images=40, patients=30, training_images=400, planned=60, doses=(1.0,), generators=2,
+    label="rings", to=100, images=40, patients=30, training_images=400, planned=60, shares=(1.0,), generators=2,
     trained=True, classifiers=35, classifier_steps=100,
 )  # fmt: skip
 
@@ -36,11 +36,11 @@ def score(
     over: dict[StudyArm, tuple[float, float]] | None = None,
 ) -> StudyScore:
     beside = tuple(
-        Beside(taught=Taught(arm=other), difference=difference(*pair), p=0.5) for other, pair in (over or {}).items()
+        Beside(arm=TrainingArm(kind=other), difference=difference(*pair), p=0.5) for other, pair in (over or {}).items()
     )
     estimate = Estimate(name="utility", estimand="AUROC", value=0.7 + gain, better="higher", label="rings")
     return StudyScore(
-        taught=Taught(arm=arm, ratio=ratio),
+        arm=TrainingArm(kind=arm, ratio=ratio),
         test="test",
         measure="AUROC",
         estimate=estimate,
@@ -51,19 +51,19 @@ def score(
     )
 
 
-def counsel(*scores: StudyScore) -> Advice:
+def recommendation(*scores: StudyScore) -> Advice:
     return list(advise(scores, ["rings"], 0.05))[1]
 
 
 def test_what_helps_is_added_at_the_smallest_ratio_that_is_as_good() -> None:
-    found = counsel(
+    found = recommendation(
         score("real_and_synthetic", 0.01, 0.4, ratio=0.5),
         score("real_and_synthetic", 0.05, 0.001, ratio=1),
         score("real_and_synthetic", 0.055, 0.001, ratio=2),
         score("classical", 0.01, 0.3),
     )
-    assert found.counsel == "add"
-    assert found.taught == Taught(arm="real_and_synthetic", ratio=1)
+    assert found.recommendation == "add"
+    assert found.arm == TrainingArm(kind="real_and_synthetic", ratio=1)
     assert "stops helping beyond (+0.055 at 2)" in found.sentence
     assert "real + classical augmentation alone: AUROC +0.010" in found.sentence
 
@@ -71,17 +71,17 @@ def test_what_helps_is_added_at_the_smallest_ratio_that_is_as_good() -> None:
 def test_what_costs_nothing_is_used_instead_unless_it_is_beaten() -> None:
     free = score("classical", 0.04, 0.01)
     close = score("real_and_synthetic", 0.05, 0.001, ratio=1, over={"classical": (0.01, 0.03)})
-    found = counsel(close, free)
-    assert found.counsel == "instead"
-    assert found.taught == Taught(arm="classical")
+    found = recommendation(close, free)
+    assert found.recommendation == "instead"
+    assert found.arm == TrainingArm(kind="classical")
     assert "use real + classical augmentation instead" in found.sentence
     assert "this one less that: +0.010 [-0.020, +0.040]" in found.sentence
     beaten = score("real_and_synthetic", 0.09, 0.001, ratio=1, over={"classical": (0.05, 0.03)})
-    assert counsel(beaten, free).counsel == "add"
+    assert recommendation(beaten, free).recommendation == "add"
     chance = score("classical", 0.04, 0.3)  # that it helps was not shown, and synthetic images gain more
-    assert counsel(close, chance).counsel == "add"
+    assert recommendation(close, chance).recommendation == "add"
     better = score("oversampled", 0.06, 0.3)  # not shown either, but no worse than them
-    assert counsel(close, better).counsel == "instead"
+    assert recommendation(close, better).recommendation == "instead"
 
 
 @pytest.mark.parametrize(
@@ -89,8 +89,8 @@ def test_what_costs_nothing_is_used_instead_unless_it_is_beaten() -> None:
     [(0.03, 0.2, "no gain"), (0.03, None, "no gain"), (-0.05, 0.01, "harm"), (-0.05, 0.2, "no gain")],
 )
 def test_chance_is_no_gain_and_a_sure_loss_is_harm(gain: float, p: float | None, expected: str) -> None:
-    found = counsel(score("real_and_synthetic", gain, p, ratio=1))
-    assert found.counsel == expected
+    found = recommendation(score("real_and_synthetic", gain, p, ratio=1))
+    assert found.recommendation == expected
     assert ("not shown" in found.sentence) == (expected == "no gain")
 
 

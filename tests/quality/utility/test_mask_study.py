@@ -1,4 +1,4 @@
-"""Segmenters taught in several ways: images with right masks help a scarce set, images with wrong ones harm."""
+"""Segmenters arm in several ways: images with right masks help a scarce set, images with wrong ones harm."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from medphantom.cohorts.writer import CohortWriter
 from medphantom.core.errors import InputError, UnsupportedClaim
 from medphantom.quality.config import SegmenterConfig, StudyConfig
 from medphantom.quality.report.study_table import study_table
-from medphantom.quality.results.study_report import StudyReport, Taught
+from medphantom.quality.results.study_report import StudyReport, TrainingArm
 from medphantom.quality.utility.study import check_study, run_study
 
 SIDE = 24
@@ -46,7 +46,7 @@ def write(path: Path, total: int, seed: int, *, synthetic: bool = False, wrong: 
     with CohortWriter(path, schema) as writer:
         for number, (pixels, mask) in enumerate(drawn):
             name = f"i{number:04d}"
-            split = "train" if number < 12 else "val" if number < 14 else "gate" if number < 16 else "test"
+            split = "train" if number < 12 else "val" if number < 14 else "holdout" if number < 16 else "test"
             writer.add(
                 ImageRecord(
                     name,
@@ -77,7 +77,7 @@ def report(real: Cohort, folder: Path) -> StudyReport:
 
 
 def test_every_arm_has_a_dice_of_every_structure_on_the_same_images(report: StudyReport) -> None:
-    arms = list(dict.fromkeys(score.taught.words for score in report.scores))
+    arms = list(dict.fromkeys(score.arm.words for score in report.scores))
     assert arms == [
         "real",
         "synthetic alone",
@@ -90,13 +90,13 @@ def test_every_arm_has_a_dice_of_every_structure_on_the_same_images(report: Stud
         assert score.estimate.value is not None
         assert score.estimate.interval is not None
         assert "segmenter" in score.estimate.estimand
-        takes = score.taught.arm in {"synthetic", "real_and_synthetic", "pretrained"}
+        takes = score.arm.kind in {"synthetic", "real_and_synthetic", "pretrained"}
         assert len(score.by_seed) == (4 if takes else 2)
         assert score.estimate.value == pytest.approx(np.mean(score.by_seed))
     assert {score.estimate.label for score in report.scores} == {None, "disc", "core"}
-    mixed = report.find(Taught(arm="real_and_synthetic", ratio=2.0), "core", measure="Dice")
-    assert {one.taught.arm for one in mixed.beside} == {"classical"}
-    assert (report.find(Taught(arm="synthetic"), "disc", measure="Dice").estimate.value or 0) > 0.7
+    mixed = report.find(TrainingArm(kind="real_and_synthetic", ratio=2.0), "core", measure="Dice")
+    assert {one.arm.kind for one in mixed.beside} == {"classical"}
+    assert (report.find(TrainingArm(kind="synthetic"), "disc", measure="Dice").estimate.value or 0) > 0.7
     assert [advice.label for advice in report.advice] == [None, "disc", "core"]
     assert "Dice" in report.advice[0].sentence
     assert "segmenter (U-Net, 25 steps" in study_table(report)
@@ -106,8 +106,8 @@ def test_masks_in_the_wrong_place_harm(real: Cohort, folder: Path, report: Study
     wrong = write(folder / "wrong", 40, 2, synthetic=True, wrong=True)
     config = CONFIG.model_copy(update={"arms": ("real", "synthetic")})
     found = run_study(real, [wrong], Preprocess(size=(SIDE, SIDE)), config, work=folder / "work")
-    right = report.find(Taught(arm="synthetic"), "disc", measure="Dice").estimate
-    harmed = found.find(Taught(arm="synthetic"), "disc", measure="Dice")
+    right = report.find(TrainingArm(kind="synthetic"), "disc", measure="Dice").estimate
+    harmed = found.find(TrainingArm(kind="synthetic"), "disc", measure="Dice")
     assert harmed.estimate.value is not None
     assert right.value is not None
     assert harmed.estimate.value < right.value - 0.2

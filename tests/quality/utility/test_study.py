@@ -13,7 +13,7 @@ from medphantom.cohorts.writer import CohortWriter
 from medphantom.core.errors import ArtifactError, InputError, UnsupportedClaim
 from medphantom.core.records import Array
 from medphantom.quality.config import ClassifierConfig, StudyConfig
-from medphantom.quality.results.study_report import StudyReport, Taught
+from medphantom.quality.results.study_report import StudyReport, TrainingArm
 from medphantom.quality.utility.study import run_study
 from tests.quality.scenes import KINDS, images, write_real, write_synthetic
 
@@ -31,7 +31,7 @@ CONFIG = StudyConfig(
 
 @pytest.fixture(scope="module")
 def real(tmp_path_factory: pytest.TempPathFactory) -> Cohort:
-    scarce = SplitFractions(train=0.08, val=0.06, gate=0.06, test=0.8)
+    scarce = SplitFractions(train=0.08, val=0.06, holdout=0.06, test=0.8)
     return write_real(tmp_path_factory.mktemp("real") / "cohort", 160, 3, fractions=scarce)
 
 
@@ -57,60 +57,64 @@ def test_every_arm_is_taught_and_compared_on_the_same_patients(report: StudyRepo
     assert {name: one.rule for name, one in report.readings.items()} == {
         "real": "window", "synthetic 1": "stored", "synthetic 2": "stored", "elsewhere": "window",
     }  # fmt: skip
-    taught = list(dict.fromkeys(score.taught for score in report.scores))
-    words = [one.words for one in taught]
+    arm = list(dict.fromkeys(score.arm for score in report.scores))
+    words = [one.words for one in arm]
     assert words == [
         "real", "synthetic alone", "real + synthetic (1 x)", "real + synthetic (8 x)", "synthetic, then real (1 x)",
         "synthetic, then real (8 x)", "real + classical augmentation", "real, rare labels oversampled",
         "age, sex and other attributes alone",
     ]  # fmt: skip
     assert any("50 per real one" in warning for warning in report.warnings)
-    for one in taught:
+    for one in arm:
         for label in (None, *KINDS):
             score = report.find(one, label)
             found = score.estimate
             assert found.value is not None, found.refused
             assert found.interval is None or found.interval[0] <= found.value <= found.interval[1]
             trainings = (
-                1 if one.arm == "metadata" else 4 if one.arm in {"synthetic", "real_and_synthetic", "pretrained"} else 2
+                1
+                if one.kind == "metadata"
+                else 4
+                if one.kind in {"synthetic", "real_and_synthetic", "pretrained"}
+                else 2
             )
             assert len(score.by_seed) == trainings
             assert found.value == pytest.approx(np.mean(score.by_seed))
-            assert (score.difference is None) == (one.arm == "real")
+            assert (score.difference is None) == (one.kind == "real")
     assert len({round(score.estimate.value or 0, 6) for score in report.scores}) > 30
 
 
 def test_images_as_good_as_real_ones_help_a_scarce_set_and_more_help_more(report: StudyReport) -> None:
-    real = report.find(Taught(arm="real"), None).estimate
-    mixed = report.find(Taught(arm="real_and_synthetic", ratio=8.0), None)
+    real = report.find(TrainingArm(kind="real"), None).estimate
+    mixed = report.find(TrainingArm(kind="real_and_synthetic", ratio=8.0), None)
     assert real.value is not None
     assert mixed.difference is not None
     assert mixed.difference.value is not None
     assert mixed.difference.value > 0
-    metadata = report.find(Taught(arm="metadata"), None).estimate
+    metadata = report.find(TrainingArm(kind="metadata"), None).estimate
     assert metadata.value is not None
     assert metadata.value < real.value
     advice = report.advice[0]
     assert advice.label is None
-    assert advice.counsel in {"add", "no gain"}
+    assert advice.recommendation in {"add", "no gain"}
     assert "AUROC" in advice.sentence
     assert {one.label for one in report.advice} == {None, *KINDS}
 
 
 def test_trained_on_real_tested_on_synthetic_and_elsewhere(report: StudyReport) -> None:
     for label in KINDS:
-        assert (report.find(Taught(arm="real"), label, test="synthetic").estimate.value or 0) > 0.7
-        elsewhere = report.find(Taught(arm="synthetic"), label, test="elsewhere").estimate
+        assert (report.find(TrainingArm(kind="real"), label, test="synthetic").estimate.value or 0) > 0.7
+        elsewhere = report.find(TrainingArm(kind="synthetic"), label, test="elsewhere").estimate
         assert (elsewhere.value or 0) > 0.7
         for measure in ("average precision", "balanced accuracy", "calibration error"):
-            found = report.find(Taught(arm="real"), label, measure=measure).estimate
+            found = report.find(TrainingArm(kind="real"), label, measure=measure).estimate
             assert found.value is not None
             assert 0 <= found.value <= 1
 
 
 def test_p_values_are_one_family_over_labels_arms_and_ratios(report: StudyReport) -> None:
     cells = [s for s in report.scores if s.p is not None and s.test == "test"]
-    assert len({s.taught.arm for s in cells}) > 1
+    assert len({s.arm.kind for s in cells}) > 1
     assert None in {s.estimate.label for s in cells}  # the first line is corrected too
     smallest = min(cells, key=lambda score: score.p or 0)
     assert smallest.p_holm == pytest.approx(min(1, len(cells) * (smallest.p or 0)))
@@ -121,9 +125,9 @@ def test_groups_stand_beside_each_other(report: StudyReport) -> None:
     attributes = {gap.attribute for gap in report.gaps}
     assert "view" in attributes
     for gap in report.gaps:
-        assert (gap.change is None) == (gap.taught.arm == "real")
+        assert (gap.change is None) == (gap.arm.kind == "real")
         assert gap.gap.value is not None
-        if gap.taught.arm == "real":
+        if gap.arm.kind == "real":
             assert gap.gap.value >= 0
 
 
@@ -131,10 +135,10 @@ def test_mislabelled_images_harm_and_the_answer_is_no(real: Cohort, tmp_path: Pa
     wrong = drawn(tmp_path / "wrong", 300, 13, wrong=True)
     config = CONFIG.model_copy(update={"arms": ("real", "real_and_synthetic"), "ratios": (8.0,)})
     found = run_study(real, [wrong], PREPROCESS, config, work=work)
-    assert found.advice[0].counsel in {"harm", "no gain"}
-    assert (found.find(Taught(arm="real_and_synthetic", ratio=8.0), None).difference.value or 0) < -0.1
+    assert found.advice[0].recommendation in {"harm", "no gain"}
+    assert (found.find(TrainingArm(kind="real_and_synthetic", ratio=8.0), None).difference.value or 0) < -0.1
     assert any("one generator seed" in warning for warning in found.warnings)
-    assert (found.find(Taught(arm="real"), "rings", test="synthetic").estimate.value or 1) < 0.5
+    assert (found.find(TrainingArm(kind="real"), "rings", test="synthetic").estimate.value or 1) < 0.5
 
 
 def test_an_interrupted_study_goes_on_where_it_was_and_says_the_same(
@@ -170,7 +174,7 @@ def test_standard_networks_learn_too(real: Cohort, tmp_path: Path, network: str)
     fit = ClassifierConfig(steps=12, batch_size=16, learning_rate=3e-3, device="cpu", ema_decay=None)
     config = CONFIG.model_copy(update={"arms": ("real", "synthetic"), "network": network, "classifier": fit})
     found = run_study(real, [cohort], PREPROCESS, config, work=tmp_path / "work")
-    assert (found.find(Taught(arm="real"), None).estimate.value or 0) > 0.55
+    assert (found.find(TrainingArm(kind="real"), None).estimate.value or 0) > 0.55
 
 
 def test_what_no_count_supports_is_refused(real: Cohort, tmp_path: Path) -> None:
@@ -188,14 +192,14 @@ def test_classical_augmentation_moves_images_and_keeps_what_they_show() -> None:
     import torch
 
     from medphantom.quality.config import ClassicalAugmentation
-    from medphantom.quality.utility.pupil import _ClassicalLearner, new_pupil
+    from medphantom.quality.utility.downstream import _ClassicalLearner, new_downstream_model
 
     some = torch.from_numpy(images(8, np.random.default_rng(0))[0])
     still = ClassicalAugmentation(turn_degrees=0, scale=0, shift=0, gamma=0, noise=0)
     plain = ClassifierConfig(shift_fraction=0, intensity=0)
 
     def varied(how: ClassicalAugmentation, seed: int = 0) -> Array:
-        learner = _ClassicalLearner(new_pupil("small", some.numpy(), 3, 0), True, plain, how)
+        learner = _ClassicalLearner(new_downstream_model("small", some.numpy(), 3, 0), True, plain, how)
         return learner._augmented(some, torch.Generator().manual_seed(seed)).numpy()
 
     assert np.abs(varied(still) - some.numpy()).max() < 2e-3
@@ -207,7 +211,9 @@ def test_classical_augmentation_moves_images_and_keeps_what_they_show() -> None:
     assert all(a or b for a, b in zip(flipped, same, strict=True))
     assert 0 < sum(flipped) < 8
     volume = torch.zeros((2, 1, 12, 12, 12))
-    learner = _ClassicalLearner(new_pupil("small", volume.numpy(), 3, 0), True, plain, ClassicalAugmentation())
+    learner = _ClassicalLearner(
+        new_downstream_model("small", volume.numpy(), 3, 0), True, plain, ClassicalAugmentation()
+    )
     assert learner._augmented(volume, torch.Generator().manual_seed(0)).shape == volume.shape
 
 

@@ -24,7 +24,7 @@ def test_every_cell_that_has_a_value_stands_in_a_table() -> None:
     assert main.title == "AUROC on real test patients"
     assert [label for label, _ in main.labels] == [None, *LABELS]
     for _, rows in main.labels:
-        assert [row.taught for row in rows] == [taught.words for taught in TAUGHT]
+        assert [row.arm for row in rows] == [arm.words for arm in TAUGHT]
         assert rows[1].beside[0][0] == "real + classical augmentation"
     assert [table.title for table in view.tables[1:]] == ["calibration error on real test patients"]
     assert dict(view.refused) == {"hernia": "3 test patients show it (≥ 30)"}

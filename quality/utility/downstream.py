@@ -16,7 +16,7 @@ from medphantom.core.folders import json_digest, pixel_digest
 from medphantom.core.progress import Progress
 from medphantom.core.randomness import derive_seed
 from medphantom.core.records import Array
-from medphantom.quality.config import ClassicalAugmentation, ClassifierConfig, PupilNetwork
+from medphantom.quality.config import ClassicalAugmentation, ClassifierConfig, DownstreamNetwork
 from medphantom.quality.data.classical import varied
 from medphantom.quality.networks.classifier import ClassifierLearner, fit_network, new_network, weights_digest
 
@@ -36,7 +36,7 @@ class _ClassicalLearner(ClassifierLearner):
         return varied(super()._augmented(images_NC, generator), self.classical, generator)[0]
 
 
-def new_pupil(kind: PupilNetwork, images_NC: Array, num_targets: int, seed: int) -> nn.Module:
+def new_downstream_model(kind: DownstreamNetwork, images_NC: Array, num_targets: int, seed: int) -> nn.Module:
     """A network with fresh weights that the seed decides.
 
     Args:
@@ -60,7 +60,7 @@ def new_pupil(kind: PupilNetwork, images_NC: Array, num_targets: int, seed: int)
     return network
 
 
-def fit_pupil(
+def fit_downstream_model(
     network: nn.Module,
     images_NC: Array,
     values_NT: Array,

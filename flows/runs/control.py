@@ -1,8 +1,9 @@
-"""A twin of a run: a generator that gives its patients away on purpose, so that the privacy checks show what they see.
+"""A control of a run: a generator that gives its patients away on purpose, so that the privacy checks show what they
+see.
 
-A check that finds nothing says little unless it is known to find something. The twin runs the same recipe: by heart on
-few patients for many steps, or with the same private steps and no noise. Its report answers for the checks. It is never
-shared, and what is shared never learns anything from it.
+A check that finds nothing says little unless it is known to find something. The control runs the same recipe: by
+heart on few patients for many steps, or with the same private steps and no noise. Its report answers for the checks.
+It is never shared, and what is shared never learns anything from it.
 """
 
 from __future__ import annotations
@@ -16,28 +17,28 @@ from medphantom.core.errors import ArtifactError, InputError, RecipeError
 from medphantom.core.folders import kept, work_folder, write_json
 from medphantom.core.records import Frozen
 from medphantom.flows.runs.artifact import REPORT_JSON
-from medphantom.flows.runs.job import TWIN_FILE, Job, open_job, twin_path
+from medphantom.flows.runs.job import CONTROL_FILE, Job, control_path, open_job
 
 if TYPE_CHECKING:
     from medphantom.flows.recipes.plans import PlanChoice
     from medphantom.flows.recipes.recipe import Recipe
-    from medphantom.quality.report.write import TwinFacts
+    from medphantom.quality.report.write import ControlFacts
 
-Kind = Literal["by_heart", "noiseless"]
+Kind = Literal["memorised", "noiseless"]
 
 PATIENTS = 60
 LOOKS = 1000
 FEWEST = 20  # patients, to ask for membership
-PURPOSE = "A twin that tests the privacy checks. Never share it, nor what it draws."
+PURPOSE = "A control that tests the privacy checks. Never share it, nor what it draws."
 
 
-class _Twin(Frozen):
-    format_version: Literal[1] = 1
+class _Control(Frozen):
+    format_version: Literal[2] = 2
     kind: Kind
 
 
-def make_twin(job: Job, kind: Kind, *, patients: int = PATIENTS, looks: int = LOOKS) -> Job:
-    """The job of a twin, in a folder of its own beside the run's.
+def make_control(job: Job, kind: Kind, *, patients: int = PATIENTS, looks: int = LOOKS) -> Job:
+    """The job of a control, in a folder of its own beside the run's.
 
     Args:
         job: the run.
@@ -54,22 +55,22 @@ def make_twin(job: Job, kind: Kind, *, patients: int = PATIENTS, looks: int = LO
         if privacy is None or privacy.epsilon is None:
             raise RecipeError(
                 f"{job.loaded.file.name}: generator.privacy asks for no noise, so there is none to leave out",
-                "make a twin that learns by heart",
+                "make a control that learns by heart",
             )
         settings = ["generator.privacy.epsilon=null"]
     else:
-        settings = by_heart(job.recipe, *_learned(job), patients=patients, looks=looks)
-    out = twin_path(job.base.path)
-    twin = open_job(job.loaded.file, [*job.loaded.settings, *common(job.recipe), *settings], out)
+        settings = memorised(job.recipe, *_learned(job), patients=patients, looks=looks)
+    out = control_path(job.base.path)
+    control = open_job(job.loaded.file, [*job.loaded.settings, *common(job.recipe), *settings], out)
     work_folder(out)
-    write_json(out / TWIN_FILE, _Twin(kind=kind).model_dump(mode="json"))
-    return twin
+    write_json(out / CONTROL_FILE, _Control(kind=kind).model_dump(mode="json"))
+    return control
 
 
 def common(recipe: Recipe) -> list[str]:
-    """Settings of every twin."""
+    """Settings of every control."""
     return [
-        f"name={recipe.name[:70]}_twin",
+        f"name={recipe.name[:70]}_control",
         f"generator.intended_use={json.dumps(PURPOSE)}",
         "generator.denoiser_fit.on_memorization=flag",
         "assess.membership.weights=true",
@@ -77,7 +78,7 @@ def common(recipe: Recipe) -> list[str]:
     ]
 
 
-def by_heart(recipe: Recipe, learned: int, images: int, *, patients: int, looks: int) -> list[str]:
+def memorised(recipe: Recipe, learned: int, images: int, *, patients: int, looks: int) -> list[str]:
     """Settings under which a generator learns the images of few patients by heart.
 
     Args:
@@ -92,12 +93,12 @@ def by_heart(recipe: Recipe, learned: int, images: int, *, patients: int, looks:
     """
     if not FEWEST <= patients <= learned // 2:
         raise InputError(
-            f"a twin cannot learn {patients} of {learned} training patients by heart",
+            f"a control cannot learn {patients} of {learned} training patients by heart",
             f"give {FEWEST} to {learned // 2}",
         )
     split = recipe.cohort.options.split
     train, images = split.train * patients / learned, math.ceil(images * patients / learned)
-    shares = {"train": train, "val": split.val, "gate": split.gate, "test": 1 - train - split.val - split.gate}
+    shares = {"train": train, "val": split.val, "holdout": split.holdout, "test": 1 - train - split.val - split.holdout}
     fit = recipe.generator.denoiser_fit
     batch = min(fit.batch_size, images)
     return [
@@ -132,22 +133,22 @@ def _learned(job: Job) -> tuple[int, int]:
     return len(set(cohort.patients(rows))), len(rows)
 
 
-def twin_facts(run: Path) -> TwinFacts | None:
-    """What the report of a run says of its twin; ``None``: there is no finished one."""
-    from medphantom.quality.report.write import PublishedReport, TwinAttack, TwinFacts
+def control_facts(run: Path) -> ControlFacts | None:
+    """What the report of a run says of its control; ``None``: there is no finished one."""
+    from medphantom.quality.report.write import ControlAttack, ControlFacts, PublishedReport
 
-    folder = twin_path(run)
-    if not (folder / TWIN_FILE).is_file() or not (folder / REPORT_JSON).is_file():
+    folder = control_path(run)
+    if not (folder / CONTROL_FILE).is_file() or not (folder / REPORT_JSON).is_file():
         return None
-    facts = kept(_Twin, folder / TWIN_FILE)
+    facts = kept(_Control, folder / CONTROL_FILE)
     if facts is None:
-        raise ArtifactError(f"{folder / TWIN_FILE} was damaged", "make the twin again")
+        raise ArtifactError(f"{folder / CONTROL_FILE} was damaged", "make the control again")
     quality = PublishedReport.load(folder / REPORT_JSON).quality
     results: tuple[Any, ...] = () if quality.membership is None else quality.membership.results
-    return TwinFacts(
+    return ControlFacts(
         kind=facts.kind,
         training_images=quality.real_counts.get("train", 0),
         verdict=quality.verdict,
         reasons=quality.verdict_reasons,
-        attacks=tuple(TwinAttack(attack=one.attack, auroc=one.auroc, flagged=one.flagged) for one in results),
+        attacks=tuple(ControlAttack(attack=one.attack, auroc=one.auroc, flagged=one.flagged) for one in results),
     )

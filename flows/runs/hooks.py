@@ -6,14 +6,14 @@ from medphantom.generators.attacks import membership_scores
 from medphantom.generators.bundle import GeneratorBundle
 from medphantom.generators.edits import edited
 from medphantom.generators.generate import reconstruct
-from medphantom.quality.data.material import Probes
+from medphantom.quality.data.evaluation_data import GeneratorHooks
 
 
-def probes_of(bundle: GeneratorBundle) -> Probes:
-    """The probes of a bundle."""
+def hooks_of(bundle: GeneratorBundle) -> GeneratorHooks:
+    """The hooks of a bundle."""
     privacy = bundle.facts.privacy
     guarantee = None if privacy.conditions else privacy.guarantee  # what nobody could check excuses no attack
-    return Probes(
+    return GeneratorHooks(
         reconstruct=lambda images: reconstruct(bundle, images),
         edit=lambda images: edited(bundle, images),
         attack=lambda cohort, rows: membership_scores(bundle, cohort, rows),

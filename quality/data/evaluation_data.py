@@ -25,7 +25,7 @@ Attack = Callable[[Cohort, Sequence[int]], dict[str, Array]]
 
 
 @dataclass(frozen=True)
-class Probes:
+class GeneratorHooks:
     """What of a generator an assessment may call.
 
     Attributes:
@@ -44,7 +44,7 @@ class Probes:
 
 
 @dataclass(frozen=True)
-class Material:
+class EvaluationData:
     """Images, patients and labels of both cohorts.
 
     Everything is put on one grid of grey values (that in which generated images are stored), so that rounding alone
@@ -54,8 +54,9 @@ class Material:
         real: the real cohort.
         synthetic: the synthetic one.
         preprocess: what networks see.
-        probes: what of the generator may be called.
-        stated_range: source values that the ends of the synthetic images' number format stand for, where that was said.
+        hooks: what of the generator may be called.
+        observed_range: source values that the ends of the synthetic images' number format stand for, where that was
+            said.
         called: what the synthetic images are in a message.
         remedy: what to do where they are not on one scale with the real ones.
     """
@@ -63,8 +64,8 @@ class Material:
     real: Cohort
     synthetic: Cohort
     preprocess: Preprocess
-    probes: Probes = Probes()
-    stated_range: tuple[float, float] | None = None
+    hooks: GeneratorHooks = GeneratorHooks()
+    observed_range: tuple[float, float] | None = None
     called: str = "synthetic images"
     remedy: str = OPTION
 
@@ -98,7 +99,7 @@ class Material:
             self.synthetic,
             self.preprocess,
             reference=self.real,
-            stated=self.stated_range,
+            stated=self.observed_range,
             called=self.called,
             remedy=self.remedy,
         )
@@ -161,10 +162,10 @@ class Material:
         digest = hashlib.sha256(f"{self.real.digest}{self.synthetic.digest}".encode())
         digest.update(self.preprocess.model_dump_json().encode())
         digest.update(self.reading.model_dump_json().encode())
-        if self.probes.reconstruct is not None:
+        if self.hooks.reconstruct is not None:
             probe = self._real_images(self.rows["test"][:2])
-            digest.update(pixel_digest(np.round(self.probes.reconstruct(probe), 3)).encode())
-        digest.update(f"{self.probes.bound}".encode())
+            digest.update(pixel_digest(np.round(self.hooks.reconstruct(probe), 3)).encode())
+        digest.update(f"{self.hooks.bound}".encode())
         return digest.hexdigest()
 
     @cached_property
@@ -201,11 +202,11 @@ class Material:
         Raises:
             InputError: it changes their shape.
         """
-        return None if self.probes.reconstruct is None else self._through(self.probes.reconstruct, images_NC)
+        return None if self.hooks.reconstruct is None else self._through(self.hooks.reconstruct, images_NC)
 
     def makers(self) -> dict[str, Reconstruct]:
         """What makes copies through the generator, by the kind of copy."""
-        given = {RECONSTRUCTED: self.probes.reconstruct, EDITED: self.probes.edit}
+        given = {RECONSTRUCTED: self.hooks.reconstruct, EDITED: self.hooks.edit}
         return {kind: partial(self._through, maker) for kind, maker in given.items() if maker is not None}
 
     def _through(self, maker: Reconstruct, images_NC: Array) -> Array:

@@ -13,7 +13,7 @@ from medphantom.conditioning.prompt import SLICE_SPACING, SPACING, ConditionSche
 from medphantom.core.errors import InputError
 
 
-def stated_attributes(cohort: Cohort, rows: Sequence[int], schema: ConditionSchema) -> dict[str, list[Any]]:
+def observed_attributes(cohort: Cohort, rows: Sequence[int], schema: ConditionSchema) -> dict[str, list[Any]]:
     """Values of the attributes of a schema in rows of a cohort, ``None`` where not stated.
 
     An attribute that the cohort does not have is left out.

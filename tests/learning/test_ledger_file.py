@@ -12,20 +12,20 @@ import pytest
 
 from medphantom.core.errors import ArtifactError
 from medphantom.core.folders import json_digest
-from medphantom.learning.account import ACCOUNT_FILE, KEY_BYTES, KEY_FILE, Account
-from medphantom.learning.accounting import Terms, epsilon_of
+from medphantom.learning.accounting import DPParameters, epsilon_of
+from medphantom.learning.ledger import ACCOUNT_FILE, KEY_BYTES, KEY_FILE, PrivacyLedger
 
-TERMS = Terms(noise_multiplier=2.0, sample_rate=0.25, delta=0.01, clip_norm=0.5, draws=3, total_units=8)
+TERMS = DPParameters(noise_multiplier=2.0, sample_rate=0.25, delta=0.01, clip_norm=0.5, draws=3, total_units=8)
 
 
-def opened(work: Path, *, steps: int = 0, terms: Terms = TERMS, identity: str = "fit") -> Account:
+def opened(work: Path, *, steps: int = 0, terms: DPParameters = TERMS, identity: str = "fit") -> PrivacyLedger:
     """An account of so many steps."""
-    account = Account(work, terms, identity)
-    account.open()
-    account.resume(0, None)
+    ledger = PrivacyLedger(work, terms, identity)
+    ledger.open()
+    ledger.resume(0, None)
     for step in range(steps):
-        account.pay(step, write=True)
-    return account
+        ledger.record_step(step, write=True)
+    return ledger
 
 
 def written(work: Path) -> dict[str, Any]:
@@ -34,9 +34,9 @@ def written(work: Path) -> dict[str, Any]:
 
 
 def test_an_account_says_terms_fit_and_steps_and_a_digest_of_its_key(tmp_path: Path) -> None:
-    account = opened(tmp_path / "deep" / "work", steps=2)
+    ledger = opened(tmp_path / "deep" / "work", steps=2)
     key = (tmp_path / "deep" / "work" / KEY_FILE).read_text()
-    assert account.key == key
+    assert ledger.key == key
     assert (KEY_BYTES, len(bytes.fromhex(key))) == (32, 32)
     assert stat.S_IMODE((tmp_path / "deep" / "work" / KEY_FILE).stat().st_mode) == 0o600
     assert written(tmp_path / "deep" / "work") == {
@@ -48,23 +48,23 @@ def test_an_account_says_terms_fit_and_steps_and_a_digest_of_its_key(tmp_path: P
 
 
 def test_nothing_is_paid_before_the_first_step(tmp_path: Path) -> None:
-    assert Account(tmp_path, TERMS, "fit").steps_begun == opened(tmp_path).steps_begun == 0
+    assert PrivacyLedger(tmp_path, TERMS, "fit").steps_begun == opened(tmp_path).steps_begun == 0
 
 
 def test_a_step_is_paid_for_once_and_a_second_process_writes_nothing(tmp_path: Path) -> None:
-    account = opened(tmp_path, steps=3)
-    account.pay(1, write=True)  # again, after a resume
-    account.pay(2, write=True)
-    assert (account.steps_begun, written(tmp_path)["steps_begun"]) == (3, 3)
-    account.pay(3, write=False)
-    assert (account.steps_begun, written(tmp_path)["steps_begun"]) == (4, 3)
-    account.pay(4, write=True)
+    ledger = opened(tmp_path, steps=3)
+    ledger.record_step(1, write=True)  # again, after a resume
+    ledger.record_step(2, write=True)
+    assert (ledger.steps_begun, written(tmp_path)["steps_begun"]) == (3, 3)
+    ledger.record_step(3, write=False)
+    assert (ledger.steps_begun, written(tmp_path)["steps_begun"]) == (4, 3)
+    ledger.record_step(4, write=True)
     assert written(tmp_path)["steps_begun"] == 5
 
 
 def test_opening_again_keeps_key_and_steps_on_the_same_terms_only(tmp_path: Path) -> None:
     first = opened(tmp_path, steps=3)
-    again = Account(tmp_path, TERMS, "fit")
+    again = PrivacyLedger(tmp_path, TERMS, "fit")
     again.open()
     again.resume(0, None)
     assert (again.key, again.steps_begun) == (first.key, 3)
@@ -84,7 +84,7 @@ def test_a_damaged_account_is_begun_anew_and_never_resumed(tmp_path: Path, file:
     else:
         (tmp_path / file).write_bytes(content)
     with pytest.raises(ArtifactError, match=r"of the 2 private steps in .* is missing or damaged; restore it"):
-        Account(tmp_path, TERMS, "fit").resume(2, Account(tmp_path, TERMS, "fit").state(2))
+        PrivacyLedger(tmp_path, TERMS, "fit").resume(2, PrivacyLedger(tmp_path, TERMS, "fit").state(2))
     anew = opened(tmp_path)
     assert anew.key != before
     assert anew.steps_begun == written(tmp_path)["steps_begun"] == 0
@@ -94,33 +94,35 @@ def test_a_key_of_another_fit_is_refused(tmp_path: Path) -> None:
     opened(tmp_path, steps=3)
     (tmp_path / KEY_FILE).write_text("ab" * 32)
     with pytest.raises(ArtifactError, match="is missing or damaged"):
-        Account(tmp_path, TERMS, "fit").resume(0, None)
+        PrivacyLedger(tmp_path, TERMS, "fit").resume(0, None)
 
 
 def test_an_account_has_as_many_steps_as_the_weights_learned_from_or_more(tmp_path: Path) -> None:
-    account = opened(tmp_path, steps=3)
+    ledger = opened(tmp_path, steps=3)
     for step in (3, 2):
-        resumed = Account(tmp_path, TERMS, "fit")
-        resumed.resume(step, account.state(step))
+        resumed = PrivacyLedger(tmp_path, TERMS, "fit")
+        resumed.resume(step, ledger.state(step))
         assert resumed.steps_begun == 3
     with pytest.raises(ArtifactError, match=r"of the 4 private steps .* is of other steps"):
-        Account(tmp_path, TERMS, "fit").resume(4, account.state(4))
+        PrivacyLedger(tmp_path, TERMS, "fit").resume(4, ledger.state(4))
 
 
 @pytest.mark.parametrize(("terms", "identity"), [(replace(TERMS, draws=4), "fit"), (TERMS, "another")])
-def test_an_account_on_other_terms_or_of_another_fit_is_refused(tmp_path: Path, terms: Terms, identity: str) -> None:
+def test_an_account_on_other_terms_or_of_another_fit_is_refused(
+    tmp_path: Path, terms: DPParameters, identity: str
+) -> None:
     opened(tmp_path, steps=3)
     with pytest.raises(ArtifactError, match="is of other steps"):
-        Account(tmp_path, terms, identity).resume(0, None)
+        PrivacyLedger(tmp_path, terms, identity).resume(0, None)
 
 
 def test_an_account_differs_from_no_checkpoint_of_its_own(tmp_path: Path) -> None:
-    account = opened(tmp_path, steps=3)
-    assert account.state(2) == {**asdict(TERMS), "steps": 2}
-    for saved in (None, account.state(1), {**account.state(2), "noise_multiplier": 1.9}):
+    ledger = opened(tmp_path, steps=3)
+    assert ledger.state(2) == {**asdict(TERMS), "steps": 2}
+    for saved in (None, ledger.state(1), {**ledger.state(2), "noise_multiplier": 1.9}):
         with pytest.raises(ArtifactError, match="differs from that in the checkpoint"):
-            Account(tmp_path, TERMS, "fit").resume(2, saved)
-    Account(tmp_path, TERMS, "fit").resume(0, None)  # before the first step there is none
+            PrivacyLedger(tmp_path, TERMS, "fit").resume(2, saved)
+    PrivacyLedger(tmp_path, TERMS, "fit").resume(0, None)  # before the first step there is none
 
 
 def test_all_steps_that_were_begun_are_spent(tmp_path: Path) -> None:

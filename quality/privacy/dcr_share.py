@@ -1,4 +1,4 @@
-"""Does a synthetic set, as a crowd, lie nearer to training than to gate patients, at equal counts?"""
+"""Does a synthetic set, as a crowd, lie nearer to training than to holdout patients, at equal counts?"""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ SUBSETS_PER_PSEUDO_GATE = 4
 
 @dataclass(frozen=True)
 class Subsets:
-    """Which training (and gate) images stand for either side, at equal counts.
+    """Which training (and holdout) images stand for either side, at equal counts.
 
     Training patients are dealt into G small groups once; every subset is a union of groups. So the most alike image of
     each group is looked up once per query, however many subsets there are.
 
     Attributes:
-        gate: positions of the gate images used.
+        holdout: positions of the holdout images used.
         groups: ``(G, n)`` positions of training images; no patient is in two.
-        train: ``(R, s)`` groups of each repeat, together as many images as ``gate``.
-        pseudo: pairs (groups of a pseudo-gate ``(s,)``, groups of its training subsets ``(T, s)``).
+        train: ``(R, s)`` groups of each repeat, together as many images as ``holdout``.
+        pseudo: pairs (groups of a pseudo-holdout ``(s,)``, groups of its training subsets ``(T, s)``).
     """
 
-    gate: Array
+    holdout: Array
     groups: Array
     train: Array
     pseudo: tuple[tuple[Array, Array], ...]
@@ -40,7 +40,7 @@ class Subsets:
     @property
     def size(self) -> int:
         """Images per side."""
-        return len(self.gate)
+        return len(self.holdout)
 
     @property
     def block(self) -> Array:
@@ -62,22 +62,22 @@ class Subsets:
 
 
 def draw_subsets(
-    train_patients: Sequence[str], gate_patients: Sequence[str], repeats: int, rng: np.random.Generator
+    train_patients: Sequence[str], holdout_patients: Sequence[str], repeats: int, rng: np.random.Generator
 ) -> Subsets:
-    """Random sets of training patients, each with as many images as gate; and pseudo-gates out of train."""
-    most = min(len(gate_patients), len(train_patients) // 2)
+    """Random sets of training patients, each with as many images as holdout; and pseudo-holdouts out of train."""
+    most = min(len(holdout_patients), len(train_patients) // 2)
     parts = min(PARTS, most)
     groups = _groups(np.asarray(train_patients), most // parts, rng)
     parts = min(parts, len(groups) // 2)
     size = parts * groups.shape[1]
-    gate = _patients_up_to(np.asarray(gate_patients), size, rng)
+    holdout = _patients_up_to(np.asarray(holdout_patients), size, rng)
     train = np.stack([rng.permutation(len(groups))[:parts] for _ in range(repeats)])
     pseudo = []
     for _ in range(PSEUDO_GATES):
         order = rng.permutation(len(groups))
         against = [rng.permutation(order[parts:])[:parts] for _ in range(SUBSETS_PER_PSEUDO_GATE)]
         pseudo.append((order[:parts], np.stack(against)))
-    return Subsets(gate, groups, train, tuple(pseudo))
+    return Subsets(holdout, groups, train, tuple(pseudo))
 
 
 def _groups(names: Array, each: int, rng: np.random.Generator) -> Array:
@@ -103,18 +103,18 @@ def _patients_up_to(names: Array, size: int, rng: np.random.Generator) -> Array:
     return np.argsort(rank, kind="stable")[:size]
 
 
-def wins_of_train(best_QG: Array, gate_Q: Array, subsets: Subsets) -> tuple[Array, Array]:
-    """Whether each query lies nearer to each training subset than to gate; and the same for pseudo-gates.
+def wins_of_train(best_QG: Array, holdout_Q: Array, subsets: Subsets) -> tuple[Array, Array]:
+    """Whether each query lies nearer to each training subset than to holdout; and the same for pseudo-holdouts.
 
     Args:
         best_QG: largest similarity within each group of training images.
-        gate_Q: largest similarity to gate images.
+        holdout_Q: largest similarity to holdout images.
         subsets: the subsets.
 
     Returns:
-        ``(Q, R)`` per repeat and ``(Q, P)`` per pseudo-gate (mean over its subsets), float32; ties count one half.
+        ``(Q, R)`` per repeat and ``(Q, P)`` per pseudo-holdout (mean over its subsets), float32; ties count one half.
     """
-    repeats = _wins(best_QG[:, subsets.train].max(axis=2), gate_Q[:, None])
+    repeats = _wins(best_QG[:, subsets.train].max(axis=2), holdout_Q[:, None])
     pseudo = [
         _wins(best_QG[:, against].max(axis=2), best_QG[:, stand_in].max(axis=1, keepdims=True)).mean(axis=1)
         for stand_in, against in subsets.pseudo
@@ -128,8 +128,8 @@ def _wins(mine: Array, theirs: Array) -> Array:
 
 
 @dataclass(frozen=True)
-class Crowd:
-    """The share of a set that lies nearer to train than to gate.
+class DcrShare:
+    """The share of a set that lies nearer to train than to holdout.
 
     Attributes:
         share: with its interval.
@@ -140,11 +140,11 @@ class Crowd:
     p_value: float
 
 
-def share_in_train(wins_QR: Array, pseudo_QP: Array, *, size: int, what: str, network: str | None = None) -> Crowd:
-    """Share of synthetic images whose nearest real neighbour lies in train rather than in gate, at equal counts.
+def share_in_train(wins_QR: Array, pseudo_QP: Array, *, size: int, what: str, network: str | None = None) -> DcrShare:
+    """Share of synthetic images whose nearest real neighbour lies in train rather than in holdout, at equal counts.
 
-    Its interval comes from pseudo-gates: training patients that stand in for gate, where the expected share is one half
-    and only the luck of the draw of patients remains.
+    Its interval comes from pseudo-holdouts: training patients that stand in for holdout, where the expected share is
+    one half and only the luck of the draw of patients remains.
     """
     total, shares, stand_ins = len(wins_QR), wins_QR.mean(axis=0), pseudo_QP.mean(axis=0)
     value = float(shares.mean())
@@ -154,16 +154,16 @@ def share_in_train(wins_QR: Array, pseudo_QP: Array, *, size: int, what: str, ne
     p_value = float(stats.t.sf((value - 0.5) / max(luck, 1e-9), len(stand_ins)))
     estimate = Estimate(
         name="share_nearest_in_train",
-        estimand=f"share of synthetic images whose nearest real neighbour ({what}) is a training, not a gate image",
+        estimand=f"share of synthetic images whose nearest real neighbour ({what}) is a training, not a holdout image",
         value=value,
         interval=(max(0.0, value - half), min(1.0, value + half)),
         spread=(float(shares.min()), float(shares.max())),
         method=f"{size} images a side; mean and range over {len(shares)} draws of training patients; interval from "
-        f"{len(stand_ins)} pseudo-gates of training patients",
+        f"{len(stand_ins)} pseudo-holdouts of training patients",
         n_synthetic=total,
         n_real=2 * size,
         floor=0.5,
         better="near_floor",
         network=network,
     )
-    return Crowd(estimate, p_value)
+    return DcrShare(estimate, p_value)

@@ -20,7 +20,7 @@ from medphantom.quality.stats.influence import MOST_FREEDOM, Variance, plain_int
 
 
 @dataclass(frozen=True)
-class Guesses:
+class Predictions:
     """What the classifiers of one arm see in the test images.
 
     Attributes:
@@ -33,7 +33,7 @@ class Guesses:
 
 
 @dataclass(frozen=True)
-class Trained:
+class RepeatedScore:
     """AUROC of every training on the same images.
 
     Attributes:
@@ -68,7 +68,7 @@ class Trained:
         low, high = (float(1 / (1 + np.exp(-(center + side * half)))) for side in (-1, 1))
         return low, high
 
-    def less(self, other: Trained) -> Trained:
+    def less(self, other: RepeatedScore) -> RepeatedScore:
         """Differences, training by training: seeds are paired, and an arm without generator is the same for all."""
         found = []
         for generator, row in enumerate(self.by_seed):
@@ -79,7 +79,7 @@ class Trained:
                     for mine, theirs in zip(row, beside, strict=True)
                 )
             )
-        return Trained(tuple(found), self.patients)
+        return RepeatedScore(tuple(found), self.patients)
 
     def plain(self) -> tuple[float, Interval, float]:
         """A difference with its 95 % interval and the two-sided p that it is zero."""
@@ -115,12 +115,12 @@ def _sum(first: Variance, second: Variance) -> Variance:
 
 
 def trained(
-    guesses: Guesses, truth_NT: Array, target: int, patients: Array, rows: Array | None = None
-) -> Trained | None:
+    predictions: Predictions, truth_NT: Array, target: int, patients: Array, rows: Array | None = None
+) -> RepeatedScore | None:
     """AUROC of one target for every training; ``None`` when all images that state it are alike.
 
     Args:
-        guesses: of an arm.
+        predictions: of an arm.
         truth_NT: 1 present, 0 absent, -1 not stated.
         target: which.
         patients: of each image.
@@ -129,7 +129,7 @@ def trained(
     chosen = np.arange(len(truth_NT)) if rows is None else rows
     chosen = chosen[truth_NT[chosen, target] >= 0]
     found = []
-    for per_generator in guesses.by_seed:
+    for per_generator in predictions.by_seed:
         row = []
         for one in per_generator:
             made = auroc_with_influence(truth_NT[chosen, target], one[chosen, target])
@@ -139,13 +139,13 @@ def trained(
             influence[chosen] = made.influence
             row.append(Auroc(made.value, influence))
         found.append(tuple(row))
-    return Trained(tuple(found), patients)
+    return RepeatedScore(tuple(found), patients)
 
 
-def mean_over(parts: Sequence[Trained]) -> Trained:
+def mean_over(parts: Sequence[RepeatedScore]) -> RepeatedScore:
     """The mean over labels (or groups), training by training."""
     first = parts[0]
-    return Trained(
+    return RepeatedScore(
         tuple(
             tuple(mean_auroc([part.by_seed[g][s] for part in parts]) for s in range(len(row)))
             for g, row in enumerate(first.by_seed)
@@ -154,12 +154,12 @@ def mean_over(parts: Sequence[Trained]) -> Trained:
     )
 
 
-def right_guesses(guesses: Guesses, truth_NT: Array, patients: Array) -> Trained:
+def correct_predictions(predictions: Predictions, truth_NT: Array, patients: Array) -> RepeatedScore:
     """Accuracy over exclusive labels, as a mean over images, for every training."""
     classes = (truth_NT == 1).argmax(axis=1)
     stated = (truth_NT == 1).any(axis=1)
     found = []
-    for per_generator in guesses.by_seed:
+    for per_generator in predictions.by_seed:
         row = []
         for one in per_generator:
             right = (one.argmax(axis=1) == classes)[stated].astype(float)
@@ -167,4 +167,4 @@ def right_guesses(guesses: Guesses, truth_NT: Array, patients: Array) -> Trained
             influence[stated] = (right - right.mean()) / len(right)
             row.append(Auroc(float(right.mean()), influence))
         found.append(tuple(row))
-    return Trained(tuple(found), patients)
+    return RepeatedScore(tuple(found), patients)

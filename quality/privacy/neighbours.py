@@ -10,33 +10,33 @@ import torch
 from torch import Tensor
 
 from medphantom.core.records import Array
-from medphantom.quality.privacy.crowd import Subsets, wins_of_train
+from medphantom.quality.privacy.dcr_share import Subsets, wins_of_train
 
-LIKENESSES_AT_ONCE = 2**24  # numbers held per block of queries: memory does not grow with the number of real images
+SIMILARITIES_AT_ONCE = 2**24  # numbers held per block of queries: memory does not grow with the number of real images
 REAL_AT_ONCE = 8192
 LARGEST = 1 - 1e-6
 TINY = 1e-9
 
 
 @dataclass(frozen=True)
-class Likeness:
+class NeighbourSimilarity:
     """The most alike real images of each query ``(Q,)``; scores are Fisher's z of correlations or cosines.
 
     Attributes:
         train: position of the most alike training image.
         train_score: how alike it is; the higher the more.
-        gate: position of the most alike gate image.
-        gate_score: how alike it is.
-        block_score: likeness to the most alike image of a block of training images as large as gate.
-        wins: ``(Q, R)`` whether nearer to train than to gate, per training subset (by thumbnails, where images are
+        holdout: position of the most alike holdout image.
+        holdout_score: how alike it is.
+        block_score: similarity to the most alike image of a block of training images as large as holdout.
+        wins: ``(Q, R)`` whether nearer to train than to holdout, per training subset (by thumbnails, where images are
             registered).
-        pseudo_wins: ``(Q, P)`` the same for training patients that stand in for gate.
+        pseudo_wins: ``(Q, P)`` the same for training patients that stand in for holdout.
     """
 
     train: Array
     train_score: Array
-    gate: Array
-    gate_score: Array
+    holdout: Array
+    holdout_score: Array
     block_score: Array
     wins: Array
     pseudo_wins: Array
@@ -47,18 +47,18 @@ class Likeness:
 
     @property
     def contrast(self) -> Array:
-        """How much more alike to train than to gate each query is."""
-        found: Array = self.train_score - self.gate_score
+        """How much more alike to train than to holdout each query is."""
+        found: Array = self.train_score - self.holdout_score
         return found
 
     @classmethod
-    def joined(cls, parts: Sequence[Likeness]) -> Likeness:
+    def joined(cls, parts: Sequence[NeighbourSimilarity]) -> NeighbourSimilarity:
         """All queries of several parts, in order."""
         return cls(**{field.name: np.concatenate([getattr(p, field.name) for p in parts]) for field in fields(cls)})
 
-    def of(self, rows: Array) -> Likeness:
+    def of(self, rows: Array) -> NeighbourSimilarity:
         """Some of the queries."""
-        return Likeness(**{field.name: getattr(self, field.name)[rows] for field in fields(self)})
+        return NeighbourSimilarity(**{field.name: getattr(self, field.name)[rows] for field in fields(self)})
 
 
 class FeatureMatcher:
@@ -66,19 +66,21 @@ class FeatureMatcher:
 
     Args:
         train_ND: float32 features of the training images; may be memory-mapped.
-        gate_MD: features of as many gate images as ``subsets`` has a side.
+        holdout_MD: features of as many holdout images as ``subsets`` has a side.
         subsets: which of them stand for either side.
     """
 
-    def __init__(self, train_ND: Array, gate_MD: Array, subsets: Subsets) -> None:
+    def __init__(self, train_ND: Array, holdout_MD: Array, subsets: Subsets) -> None:
         self.subsets = subsets
-        self.center, self.scale = _moments(train_ND, gate_MD)
-        self.sides = [(part, self._norms(part)) for part in (train_ND, gate_MD)]
+        self.center, self.scale = _moments(train_ND, holdout_MD)
+        self.sides = [(part, self._norms(part)) for part in (train_ND, holdout_MD)]
 
-    def find(self, queries_QD: Array) -> Likeness:
+    def find(self, queries_QD: Array) -> NeighbourSimilarity:
         """The most alike real images of each query, block by block."""
-        step = max(1, LIKENESSES_AT_ONCE // max(1, *(len(features) for features, _ in self.sides)))
-        return Likeness.joined([self._find(queries_QD[at : at + step]) for at in range(0, len(queries_QD), step)])
+        step = max(1, SIMILARITIES_AT_ONCE // max(1, *(len(features) for features, _ in self.sides)))
+        return NeighbourSimilarity.joined(
+            [self._find(queries_QD[at : at + step]) for at in range(0, len(queries_QD), step)]
+        )
 
     def _standard(self, features_ND: Array) -> Array:
         found: Array = (np.asarray(features_ND, np.float32) - self.center) / self.scale
@@ -88,18 +90,18 @@ class FeatureMatcher:
         parts = [np.linalg.norm(self._standard(part), axis=1) for part in _chunks(features_ND)]
         return np.maximum(np.concatenate(parts), TINY)
 
-    def _find(self, queries_QD: Array) -> Likeness:
+    def _find(self, queries_QD: Array) -> NeighbourSimilarity:
         queries = self._standard(queries_QD)
         queries /= np.maximum(np.linalg.norm(queries, axis=1, keepdims=True), TINY)
-        train, gate = (self._cosines(queries, features, norms) for features, norms in self.sides)
-        groups, places = self.subsets.best(train), gate.argmax(axis=1)
-        best, other = train.max(axis=1), gate.max(axis=1)
+        train, holdout = (self._cosines(queries, features, norms) for features, norms in self.sides)
+        groups, places = self.subsets.best(train), holdout.argmax(axis=1)
+        best, other = train.max(axis=1), holdout.max(axis=1)
         wins, pseudo = wins_of_train(groups, other, self.subsets)
-        return Likeness(
+        return NeighbourSimilarity(
             train=train.argmax(axis=1),
             train_score=fisher(best),
-            gate=places,
-            gate_score=fisher(other),
+            holdout=places,
+            holdout_score=fisher(other),
             block_score=fisher(groups[:, self.subsets.train[0]].max(axis=1)),
             wins=wins,
             pseudo_wins=pseudo,

@@ -15,9 +15,9 @@ from medphantom.core.randomness import derive_seed
 from medphantom.core.records import Array
 from medphantom.quality.config import StudyConfig
 from medphantom.quality.networks.classifier import predict
-from medphantom.quality.results.study_report import MIXING, Taught
-from medphantom.quality.utility.judging import Guesses
-from medphantom.quality.utility.pupil import fit_pupil, new_pupil
+from medphantom.quality.results.study_report import MIXING, TrainingArm
+from medphantom.quality.utility.downstream import fit_downstream_model, new_downstream_model
+from medphantom.quality.utility.repeated import Predictions
 
 MOST_COPIES = 20  # of one image, when rare labels are oversampled
 CLASSICAL = ("classical", "classical_and_synthetic")
@@ -66,7 +66,7 @@ P = TypeVar("P", bound=Part)
 
 
 @dataclass(frozen=True)
-class School(Generic[P]):
+class ArmTrainer(Generic[P]):
     """What every arm learns from, and for how long; how is up to the kind of network.
 
     Attributes:
@@ -83,47 +83,47 @@ class School(Generic[P]):
     work: Path
     progress: Progress | None
 
-    def lessons(self) -> tuple[Taught, ...]:
+    def arms(self) -> tuple[TrainingArm, ...]:
         """The arms, and those that mix at every ratio that the synthetic images suffice for."""
-        found: list[Taught] = []
+        found: list[TrainingArm] = []
         fewest = min((len(part) for part in self.synthetic), default=0)
         fits = [ratio for ratio in self.config.ratios if round(ratio * len(self.real)) <= fewest]
         for arm in self.config.arms:
             if arm in MIXING:
-                found += [Taught(arm=arm, ratio=ratio) for ratio in fits]
+                found += [TrainingArm(kind=arm, ratio=ratio) for ratio in fits]
             elif arm != "synthetic" or fewest:
-                found.append(Taught(arm=arm))
+                found.append(TrainingArm(kind=arm))
         return tuple(found)
 
     def left_out(self) -> tuple[float, ...]:
         """Ratios that there are too few synthetic images for."""
-        tried = {taught.ratio for taught in self.lessons()}
+        tried = {arm.ratio for arm in self.arms()}
         return tuple(ratio for ratio in self.config.ratios if ratio not in tried)
 
     def trainings(self) -> int:
         """How many networks are trained."""
-        return sum(len(self.sets(taught)) for taught in self.lessons()) * self.config.classifier_seeds
+        return sum(len(self.sets(arm)) for arm in self.arms()) * self.config.classifier_seeds
 
-    def sets(self, taught: Taught) -> tuple[P | None, ...]:
+    def sets(self, arm: TrainingArm) -> tuple[P | None, ...]:
         """Synthetic examples of an arm by generator; one ``None`` for an arm that takes none."""
-        return self.synthetic if taught.arm == "synthetic" or taught.arm in MIXING else (None,)
+        return self.synthetic if arm.kind == "synthetic" or arm.kind in MIXING else (None,)
 
     def seed(self, number: int) -> int:
         """Of a training; equal ones start from equal weights in every arm."""
         return derive_seed(self.config.seed, "utility", number)
 
-    def courses(self, taught: Taught, synthetic: P | None, seed: int, steps: int) -> Iterator[tuple[P, int]]:
+    def phases(self, arm: TrainingArm, synthetic: P | None, seed: int, steps: int) -> Iterator[tuple[P, int]]:
         """What is learned from one after the other, and for how many steps; their sum is the same for every arm."""
         real = self.real
         if synthetic is None:
-            yield (self.oversampled() if taught.arm == "oversampled" else real), steps
+            yield (self.oversampled() if arm.kind == "oversampled" else real), steps
             return
-        wanted = len(real) if taught.ratio is None else round(taught.ratio * len(real))
+        wanted = len(real) if arm.ratio is None else round(arm.ratio * len(real))
         rng = np.random.default_rng(derive_seed(seed, "synthetic rows"))
         chosen = synthetic.some(np.sort(rng.permutation(len(synthetic))[:wanted]))
-        if taught.arm == "synthetic":
+        if arm.kind == "synthetic":
             yield chosen, steps
-        elif taught.arm == "pretrained":
+        elif arm.kind == "pretrained":
             yield chosen, steps - steps // 2
             yield real, steps // 2
         else:
@@ -135,7 +135,7 @@ class School(Generic[P]):
 
 
 @dataclass(frozen=True)
-class LabelSchool(School[Examples]):
+class ClassifierTrainer(ArmTrainer[Examples]):
     """Trainings of classifiers.
 
     Attributes:
@@ -146,40 +146,40 @@ class LabelSchool(School[Examples]):
     names: tuple[str, ...]
     exclusive: bool
 
-    def teach(self, taught: Taught, looked_at: Sequence[Array], done: int = 0) -> list[Guesses]:
+    def train(self, arm: TrainingArm, test_images: Sequence[Array], done: int = 0) -> list[Predictions]:
         """Train the classifiers of one arm, and let them look at images.
 
         Args:
-            taught: the arm.
-            looked_at: sets of images.
+            arm: the arm.
+            test_images: sets of images.
             done: trainings that were done before, for the progress.
 
         Returns:
-            Their guesses, one entry per set of images.
+            Their predictions, one entry per set of images.
         """
         config = self.config
-        seen: list[list[list[Array]]] = [[] for _ in looked_at]
+        seen: list[list[list[Array]]] = [[] for _ in test_images]
         total = self.trainings()
-        for synthetic in self.sets(taught):
-            rows: list[list[Array]] = [[] for _ in looked_at]
+        for synthetic in self.sets(arm):
+            rows: list[list[Array]] = [[] for _ in test_images]
             for number in range(config.classifier_seeds):
                 seed = self.seed(number)
-                network = self._trained(taught, synthetic, seed, stage(self.progress, done, total))
+                network = self._trained(arm, synthetic, seed, stage(self.progress, done, total))
                 done += 1
-                for place, images in enumerate(looked_at):
+                for place, images in enumerate(test_images):
                     device = config.classifier.device
                     rows[place].append(predict(network, images, exclusive=self.exclusive, device=device))
             for place, made in enumerate(rows):
                 seen[place].append(made)
-        return [Guesses(np.array(made)) for made in seen]
+        return [Predictions(np.array(made)) for made in seen]
 
-    def _trained(self, taught: Taught, synthetic: Examples | None, seed: int, progress: Progress | None) -> nn.Module:
+    def _trained(self, arm: TrainingArm, synthetic: Examples | None, seed: int, progress: Progress | None) -> nn.Module:
         """One training."""
         config, real = self.config, self.real
-        network = new_pupil(config.network, real.images_NC, real.values_NT.shape[1], seed)
-        courses = list(self.courses(taught, synthetic, seed, config.classifier.steps))
-        for number, (examples, steps) in enumerate(courses):
-            fit_pupil(
+        network = new_downstream_model(config.network, real.images_NC, real.values_NT.shape[1], seed)
+        phases = list(self.phases(arm, synthetic, seed, config.classifier.steps))
+        for number, (examples, steps) in enumerate(phases):
+            fit_downstream_model(
                 network,
                 examples.images_NC,
                 examples.values_NT,
@@ -187,9 +187,9 @@ class LabelSchool(School[Examples]):
                 config=config.classifier.model_copy(update={"steps": steps}),
                 seed=seed,
                 work=self.work,
-                name=f"classifier on {taught.words}",
-                classical=config.classical if taught.arm in CLASSICAL else None,
-                progress=stage(progress, number, len(courses)),
+                name=f"classifier on {arm.words}",
+                classical=config.classical if arm.kind in CLASSICAL else None,
+                progress=stage(progress, number, len(phases)),
             )
         return network
 

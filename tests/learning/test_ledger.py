@@ -11,18 +11,18 @@ import torch
 from torch import Tensor, nn
 
 from medphantom.core.errors import ArtifactError
-from medphantom.learning.account import ACCOUNT_FILE, KEY_FILE
 from medphantom.learning.accounting import Mechanism, epsilon_of
 from medphantom.learning.fit import CHECKPOINTS
+from medphantom.learning.ledger import ACCOUNT_FILE, KEY_FILE
 from tests.learning.private_tiny import Rows, convolutional, fitted
 
 
 def test_the_account_is_that_of_all_steps_and_validation_chooses_nothing(tmp_path: Path) -> None:
-    class Judged(Rows):
+    class SampleLosses(Rows):
         def validate(self, network: nn.Module, split: str) -> dict[str, float]:
             return {"loss": 1.0 if self.step < 5 else 2.0}
 
-    _, result = fitted(tmp_path, Judged(convolutional()), validate_every=2)
+    _, result = fitted(tmp_path, SampleLosses(convolutional()), validate_every=2)
     assert (result.best_step, result.best_loss) == (12, None)
     spent = result.spent
     assert spent is not None
@@ -98,8 +98,8 @@ def test_a_resumed_fit_without_its_account_is_refused(tmp_path: Path, file: str)
 
 def test_an_account_of_fewer_steps_is_refused(tmp_path: Path) -> None:
     fitted(tmp_path)
-    account = json.loads((tmp_path / ACCOUNT_FILE).read_text())
-    (tmp_path / ACCOUNT_FILE).write_text(json.dumps({**account, "steps_begun": 3}))
+    ledger = json.loads((tmp_path / ACCOUNT_FILE).read_text())
+    (tmp_path / ACCOUNT_FILE).write_text(json.dumps({**ledger, "steps_begun": 3}))
     with pytest.raises(ArtifactError, match=r"of the 12 private steps .* is of other steps"):
         fitted(tmp_path)
 

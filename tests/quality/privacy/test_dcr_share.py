@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from medphantom.quality.privacy.crowd import draw_subsets, share_in_train, wins_of_train
+from medphantom.quality.privacy.dcr_share import draw_subsets, share_in_train, wins_of_train
 
 
 def numbered(prefix: str, total: int) -> list[str]:
@@ -14,12 +14,12 @@ def numbered(prefix: str, total: int) -> list[str]:
 def test_a_share_at_equal_counts_is_one_half_though_train_is_larger() -> None:
     rng = np.random.default_rng(0)
     subsets = draw_subsets(numbered("t", 400), numbered("g", 50), 60, rng)
-    train, gate = rng.random((300, 400)), rng.random((300, 50))
-    wins, pseudo = wins_of_train(subsets.best(train), gate.max(axis=1), subsets)
+    train, holdout = rng.random((300, 400)), rng.random((300, 50))
+    wins, pseudo = wins_of_train(subsets.best(train), holdout.max(axis=1), subsets)
     share = share_in_train(wins, pseudo, size=50, what="chance").share
     assert share.interval is not None
     assert share.interval[0] < 0.5 < share.interval[1]
-    assert (train.max(axis=1) > gate.max(axis=1)).mean() > 0.8  # what comparing unequal counts would say
+    assert (train.max(axis=1) > holdout.max(axis=1)).mean() > 0.8  # what comparing unequal counts would say
 
 
 def test_the_interval_of_the_share_covers_one_half_as_often_as_it_says() -> None:
@@ -53,11 +53,11 @@ def test_subsets_hold_whole_patients_and_equal_counts() -> None:
 def test_wins_are_those_of_the_images_themselves() -> None:
     rng = np.random.default_rng(4)
     subsets = draw_subsets(numbered("t", 200), numbered("g", 50), 7, rng)
-    train, gate = rng.random((30, 200)), rng.random((30, 50))
-    wins, pseudo = wins_of_train(subsets.best(train), gate.max(axis=1), subsets)
+    train, holdout = rng.random((30, 200)), rng.random((30, 50))
+    wins, pseudo = wins_of_train(subsets.best(train), holdout.max(axis=1), subsets)
     for number, chosen in enumerate(subsets.train):
         rows = subsets.groups[chosen].ravel()
-        assert (wins[:, number] == (train[:, rows].max(axis=1) > gate.max(axis=1))).all()
+        assert (wins[:, number] == (train[:, rows].max(axis=1) > holdout.max(axis=1))).all()
     stand_in, against = subsets.pseudo[0]
     theirs = train[:, subsets.groups[stand_in].ravel()].max(axis=1)
     mine = [train[:, subsets.groups[chosen].ravel()].max(axis=1) > theirs for chosen in against]

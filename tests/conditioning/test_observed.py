@@ -13,9 +13,9 @@ from medphantom.cohorts.store import Cohort
 from medphantom.cohorts.writer import CohortWriter
 from medphantom.conditioning.conditioner import row_prompts
 from medphantom.conditioning.encoder import Conditions
+from medphantom.conditioning.observed import with_spacing
 from medphantom.conditioning.plan import plan_match
 from medphantom.conditioning.prompt import ConditionSchema, Prompt
-from medphantom.conditioning.stated import with_spacing
 from medphantom.core.errors import InputError, PromptError
 
 Shape = tuple[int, ...]

@@ -7,15 +7,15 @@ import pytest
 
 from medphantom.core.records import Array
 from medphantom.quality.stats.auroc import Auroc
-from medphantom.quality.utility.judging import Trained, seed_variance
+from medphantom.quality.utility.repeated import RepeatedScore, seed_variance
 
 PATIENTS = 50
 
 
-def of_values(values_GS: Array) -> Trained:
+def of_values(values_GS: Array) -> RepeatedScore:
     """Trainings that differ by their luck alone: every patient is as hard as the others."""
     rows = tuple(tuple(Auroc(float(value), np.zeros(PATIENTS)) for value in row) for row in values_GS)
-    return Trained(rows, np.arange(PATIENTS).astype(str))
+    return RepeatedScore(rows, np.arange(PATIENTS).astype(str))
 
 
 def test_more_generators_do_not_make_the_shared_real_trainings_more() -> None:

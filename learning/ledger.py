@@ -10,14 +10,14 @@ from typing import Any, NoReturn
 
 from medphantom.core.errors import ArtifactError
 from medphantom.core.folders import json_digest, read_json, work_folder, write_json
-from medphantom.learning.accounting import Spent, Terms, epsilon_of
+from medphantom.learning.accounting import DPParameters, PrivacySpent, epsilon_of
 
 KEY_FILE = "privacy.key"
 ACCOUNT_FILE = "privacy.json"
 KEY_BYTES = 32
 
 
-class Account:
+class PrivacyLedger:
     """Steps are paid for before they are taken, so that a killed fit has never learned more than it paid for.
 
     The key is drawn from the operating system once per fit. Which units are drawn and the noise derive from it, never
@@ -30,13 +30,13 @@ class Account:
             difference of two releases would be free of the noise that they share.
     """
 
-    def __init__(self, work: Path, terms: Terms, identity: str) -> None:
+    def __init__(self, work: Path, terms: DPParameters, identity: str) -> None:
         self.work, self.terms, self.identity = work, terms, identity
         self.key = ""
         self.steps_begun = 0
 
     def open(self) -> None:
-        """Before the first step: a key and an empty account, unless there is one on the same terms already."""
+        """Before the first step: a key and an empty ledger, unless there is one on the same terms already."""
         content, key = self._read()
         same = content is not None and content["terms"] == asdict(self.terms) and content["fit"] == self.identity
         if key is None or not same:
@@ -50,7 +50,7 @@ class Account:
 
         Args:
             step: that the weights at hand have learned from.
-            saved: what the checkpoint of that step keeps of the account.
+            saved: what the checkpoint of that step keeps of the ledger.
 
         Raises:
             ArtifactError: the account or its key is missing, or of other steps.
@@ -65,7 +65,7 @@ class Account:
             self._refuse(step, "differs from that in the checkpoint")
         self.key, self.steps_begun = key, content["steps_begun"]
 
-    def pay(self, step: int, *, write: bool) -> None:
+    def record_step(self, step: int, *, write: bool) -> None:
         """Note that a step (from 0) is begun; one that is repeated after a resume was paid for already."""
         if step < self.steps_begun:
             return
@@ -74,13 +74,13 @@ class Account:
             write_json(self.work / ACCOUNT_FILE, self._content(self.key, self.steps_begun))
 
     def state(self, step: int) -> dict[str, Any]:
-        """What a checkpoint keeps of the account."""
+        """What a checkpoint keeps of the ledger."""
         return {**asdict(self.terms), "steps": step}
 
-    def spent(self) -> Spent:
+    def spent(self) -> PrivacySpent:
         """What all steps that were ever begun have cost."""
         mechanism = self.terms.mechanism(self.steps_begun)
-        return Spent(
+        return PrivacySpent(
             epsilon=epsilon_of(mechanism, self.terms.delta),
             epsilon_rdp=epsilon_of(mechanism, self.terms.delta, accountant="rdp"),
             terms=self.terms,
