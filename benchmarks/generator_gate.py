@@ -29,7 +29,7 @@ from benchmarks.measuring import write_result
 from benchmarks.membership import attacked, words_of
 from medphantom.cohorts.preprocess import network_images
 from medphantom.cohorts.store import Cohort
-from medphantom.flows.operations.verbs import ingest
+from medphantom.flows.operations.ingest import ingest_cohort
 from medphantom.flows.process.progress import watching
 from medphantom.flows.recipes.plans import make_plan
 from medphantom.flows.recipes.recipe import Recipe, load_recipe
@@ -94,7 +94,7 @@ def arms(options: argparse.Namespace) -> Iterator[Arm]:
 
 def cohort_of(recipe: Recipe, path: Path) -> Cohort:
     """The cohort, made unless it is there."""
-    return Cohort.open(path) if path.is_dir() else ingest(recipe.cohort, path).cohort
+    return Cohort.open(path) if path.is_dir() else ingest_cohort(recipe.cohort, path).cohort
 
 
 def judged(arm: Arm, options: argparse.Namespace) -> tuple[CopySummary, dict[str, Any]]:

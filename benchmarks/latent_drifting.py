@@ -21,7 +21,7 @@ import numpy as np
 
 from benchmarks.measuring import machine, versions, write_result
 from medphantom.cohorts.store import Cohort
-from medphantom.flows.operations.search import Judge, Trainings, Trial, judged, trials_of
+from medphantom.flows.operations.search import Judge, Trainings, Trial, judged
 from medphantom.flows.process.progress import ignore, watching
 from medphantom.flows.recipes.settings import SearchPart, read_part
 from medphantom.generators.bundle import GeneratorBundle
@@ -90,7 +90,8 @@ def main() -> None:
     found: dict[str, Any] = {}
     with watching():
         for name, tries in arms().items():
-            trials = trials_of(RECIPE, settings, tries)
+            parts = [(changed, read_part(SearchPart, RECIPE, [*settings, *changed])) for changed in tries]
+            trials = [Trial(tuple(changed), part.generator, part.sampler) for changed, part in parts]
             distances = judged(trials, trainings, val)
             chosen = best_of(trials, distances)
             scores = [

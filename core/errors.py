@@ -22,6 +22,10 @@ from enum import StrEnum
 from medphantom.core.plain import error_line
 
 
+class MedphantomWarning(UserWarning):
+    """Something that the result should not be used without knowing; a Python warning where no console shows it."""
+
+
 class MedphantomError(Exception):
     """Base of all errors that a user can cause and mend.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -74,11 +74,11 @@ def ingest(
     setting: Setting = None,
 ) -> None:
     """Read images into a cohort: checked, de-identified, split by patient."""
-    from medphantom.flows.operations import verbs
+    from medphantom.flows.operations.ingest import ingested
+    from medphantom.flows.operations.summaries import cohort_summary, rejection_summary
     from medphantom.flows.process.progress import watching
-    from medphantom.flows.recipes.settings import IngestPart, read_part
 
-    options = {
+    options: dict[str, Any] = {
         "format": file_format,
         "spatial_dims": spatial_dims,
         "table": as_given(table, {"auto", "none"}),
@@ -95,19 +95,16 @@ def ingest(
         "strict": strict or None,
         "workers": workers,
     }
-    flags: dict[str, Any] = {
-        "source": str(Path.cwd() / source),
-        "public_phrase": public_phrase,
-        "key_file": None if key_file is None else str(Path.cwd() / key_file),
-        "options": options,
-    }
-    part = read_part(IngestPart, recipe, setting or [], {"cohort": flags})
-    with watching() as view:
-        result = verbs.ingest(part.cohort, out)
-        for warning in result.warnings:
-            view.note(f"warning: {warning}")
-    from medphantom.flows.operations.summaries import cohort_summary, rejection_summary
-
+    with watching():
+        result = ingested(
+            source,
+            out,
+            public_phrase=public_phrase,
+            key_file=key_file,
+            recipe=recipe,
+            settings=setting or [],
+            **options,
+        )
     for line in result.understood:
         typer.echo(line)
     typer.echo(cohort_summary(result.cohort))
@@ -130,7 +127,7 @@ def inspect(
         Path | None, typer.Option("--out", help="Contact sheet to write; by default <cohort>.sheet.png.")
     ] = None,
     size: Annotated[int | None, typer.Option(help="Side of what a network will see.")] = None,
-    images: Annotated[int, typer.Option(min=1, max=400, help="Images on the sheet.")] = 24,
+    images: Annotated[int, typer.Option(help="Images on the sheet, 1 to 400.")] = 24,
     split: Annotated[str | None, typer.Option(help="Only images of this split.")] = None,
     seed: Annotated[int, typer.Option(help="Which images are drawn.")] = 0,
     rejected: Annotated[
@@ -140,16 +137,20 @@ def inspect(
     setting: Setting = None,
 ) -> None:
     """Counts per split, and a contact sheet of images beside what a network will see of them; or what was not taken."""
-    from medphantom.flows.operations.inspection import inspect_cohort, rejected_files
-    from medphantom.flows.recipes.settings import TrainPart, read_part
+    from medphantom.flows.operations.inspect import inspect as described
 
-    if rejected:
-        for line in rejected_files(cohort):
-            typer.echo(line)
-        return
-    part = read_part(TrainPart, recipe, setting or [])
-    sheet = out or cohort.with_name(f"{cohort.name}.sheet.png")
-    for line in inspect_cohort(cohort, sheet, part.preprocess, size=size, images=images, split=split, seed=seed):
+    lines = described(
+        cohort,
+        out=out,
+        size=size,
+        images=images,
+        split=split,
+        seed=seed,
+        rejected=rejected,
+        recipe=recipe,
+        settings=setting or [],
+    )
+    for line in lines:
         typer.echo(line)
 
 
@@ -159,7 +160,7 @@ def phantom(
     patients: Annotated[int, typer.Option(help="Simulated patients; most have one image, some up to four.")] = 100,
     file_format: Annotated[PhantomFormat, typer.Option("--format", help="Files to write.")] = PhantomFormat.DICOM,
     spatial_dims: Annotated[
-        int | None, typer.Option(help="2: radiographs, 3: volumes; by default 3 for NIfTI, else 2.")
+        Literal[2, 3] | None, typer.Option(help="2: radiographs, 3: volumes; by default 3 for NIfTI, else 2.")
     ] = None,
     size: Annotated[int | None, typer.Option(help="Side in pixels; by default 256, volumes 64.")] = None,
     masks: Annotated[bool, typer.Option("--masks", help="Also write masks of organs and findings.")] = False,
@@ -171,14 +172,14 @@ def phantom(
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same patients.")] = 0,
 ) -> None:
     """Simulated patients: images with known factors, and made-up names in the DICOM headers."""
-    from medphantom.flows.operations import verbs
+    from medphantom.flows.operations.phantom import phantom as simulated
     from medphantom.flows.process.facts import usable_cores
     from medphantom.flows.process.progress import watching
 
     with watching():
-        summary = verbs.simulate(
+        summary = simulated(
             out,
-            patients=patients,
+            patients,
             format=file_format.value,
             spatial_dims=spatial_dims,
             size=size,
@@ -202,17 +203,11 @@ def export(
     ] = ExportLayout.AUTO,
 ) -> None:
     """Write a cohort as files that other tools load: a folder per label, or metadata.csv."""
-    from medphantom.cohorts.export import export_cohort
-    from medphantom.cohorts.exported import rounding
-    from medphantom.cohorts.store import Cohort
+    from medphantom.flows.operations.export import export as exported
     from medphantom.flows.process.progress import watching
 
-    with watching() as view:
-        made = export_cohort(
-            Cohort.open(cohort), out, format=file_format.value, layout=layout.value, progress=view.stage("export")
-        )
-        if said := rounding(made):
-            view.note(f"warning: {said}")
+    with watching():
+        made = exported(cohort, out, format=file_format.value, layout=layout.value)
     typer.echo(f"exported to {made}")
 
 
@@ -220,9 +215,9 @@ def verify(
     folder: Annotated[Path, typer.Argument(help="Cohort, bundle or run folder.")],
 ) -> None:
     """Read everything in a cohort, bundle or run, and compare it with its digest."""
-    from medphantom.flows.operations.inspection import verify_folder
+    from medphantom.flows.operations.verify import verify as verified
 
-    for line in verify_folder(folder):
+    for line in verified(folder):
         typer.echo(line)
 
 
@@ -239,16 +234,10 @@ def lineage(
     files: Annotated[bool, typer.Option("--files", help="Also name the patient's source files.")] = False,
 ) -> None:
     """What learned from a patient who withdraws consent, and what has to be trained again."""
-    from medphantom.cohorts.identity import IdentityKey
     from medphantom.flows.operations.lineage import lineage as followed
 
-    key = None
-    if public_phrase is not None:
-        key = IdentityKey.from_phrase(public_phrase)
-    elif key_file is not None:
-        key = IdentityKey.load(key_file)
     name = sys.stdin.readline() if patient == "-" else patient
-    found = followed(name, folders or [Path()], key)
+    found = followed(name, folders or (), key_file=key_file, public_phrase=public_phrase)
     for trace in found.traces:
         typer.echo(f"{trace.kind:16s}{trace.path}: {trace.part} -> {trace.remedy}")
     for line in found.untold:

@@ -9,7 +9,7 @@ import contextlib
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Annotated, Any
 
@@ -34,6 +34,7 @@ from medphantom.flows.cli import (
 from medphantom.flows.cli import (
     studies as cli_studies,
 )
+from medphantom.flows.cli.examples import help_of
 from medphantom.flows.process.ending import STATUS_TERMINATED, Terminated, ended_in_order
 from medphantom.flows.process.failure import DEBUG_VARIABLE, UnexpectedFailure, memory_ran_out
 from medphantom.flows.runs.housekeeping import keeping_house
@@ -65,7 +66,7 @@ app = typer.Typer(
     cls=_Commands,
     help="Turns a scarce, private set of medical images into a synthetic one that can be used and shared.",
     no_args_is_help=True,
-    add_completion=False,
+    add_completion=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -91,31 +92,26 @@ def _options(
     del version, debug  # the first acts by its callback, the second in main()
 
 
-for _command in (
-    cli_runs.init,
-    cli_runs.run,
-    cli_runs.serve,
-    cli_runs.demo,
-    cli_runs.control,
-    cli_data.ingest,
-    cli_data.inspect,
-    cli_data.phantom,
-    cli_models.train,
-    cli_models.search,
-    cli_models.generate,
-    cli_pairs.counterfactual,
-    cli_models.merge,
-    cli_models.assess,
-    cli_studies.utility,
-    cli_studies.augment,
-    cli_studies.compare,
-    cli_pairs.rank,
-    cli_data.export,
-    cli_data.verify,
-    cli_data.lineage,
-    cli_runs.schema,
-):
-    app.command(cls=_Command)(keeping_house(_command))
+DATA, MODEL, EVALUATE, SHARE, OPERATE = "Data", "Model", "Evaluate", "Share", "Operate"
+GROUPS: dict[str, tuple[Callable[..., None], ...]] = {
+    DATA: (cli_data.phantom, cli_data.ingest, cli_data.inspect),
+    MODEL: (cli_models.train, cli_models.search, cli_models.generate, cli_models.merge, cli_pairs.counterfactual),
+    EVALUATE: (
+        cli_models.assess,
+        cli_runs.control,
+        cli_studies.utility,
+        cli_studies.augment,
+        cli_studies.compare,
+        cli_pairs.rank,
+    ),
+    SHARE: (cli_data.export, cli_data.verify, cli_data.lineage),
+    OPERATE: (cli_runs.demo, cli_runs.init, cli_runs.run, cli_runs.serve, cli_runs.schema),
+}
+"""Verbs of the command line in the groups of its help."""
+
+for _group, _verbs in GROUPS.items():
+    for _command in _verbs:
+        app.command(cls=_Command, help=help_of(_command), rich_help_panel=_group)(keeping_house(_command))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from medphantom.core.errors import InputError
 from medphantom.flows.cli.data import RecipeOption, Setting, as_given
-
-if TYPE_CHECKING:
-    from medphantom.cohorts.store import Cohort
-    from medphantom.quality.config import AssessConfig
 
 
 def train(
@@ -24,22 +20,12 @@ def train(
     setting: Setting = None,
 ) -> None:
     """Fit a generator to a cohort. The same command continues after an interruption."""
-    from medphantom.cohorts.store import Cohort
-    from medphantom.flows.operations import verbs
+    from medphantom.flows.operations.train import train as fitted
     from medphantom.flows.process.progress import watching
-    from medphantom.flows.recipes.settings import TrainPart, read_part
 
-    real = Cohort.open(cohort)
-    part = read_part(TrainPart, recipe, setting or [], size_flag(size, real.schema.spatial_dims))
-    verbs.refuse_existing(out)
     with watching():
-        bundle = verbs.train(real, part.preprocess.for_cohort(real), part.generator, out)
+        bundle = fitted(cohort, out, size=size, recipe=recipe, settings=setting or [])
     typer.echo(f"bundle: {out}   digest {bundle.digest[:12]}, {bundle.facts.training_images} training images")
-
-
-def size_flag(size: int | None, dims: int) -> dict[str, Any]:
-    """``--size`` as settings."""
-    return {} if size is None else {"preprocess": {"size": [size] * dims}}
 
 
 def search(
@@ -50,25 +36,20 @@ def search(
         list[str],
         typer.Option("--try", metavar="FIELD=[V1,V2]", help="Values to try; of several, every combination."),
     ],
-    images: Annotated[int | None, typer.Option(min=1, help="Drawn to judge each, distributed as train.")] = None,
+    images: Annotated[int | None, typer.Option(help="Drawn to judge each, distributed as train.")] = None,
     size: Annotated[int | None, typer.Option(help="Side of what the networks see, in pixels.")] = None,
     recipe: RecipeOption = None,
     setting: Setting = None,
 ) -> None:
     """Train and sample with every combination of settings, and choose on val. Continues after an interruption."""
-    from medphantom.cohorts.store import Cohort
-    from medphantom.flows.operations import search as searching
+    from medphantom.flows.operations.search import search as searched
+    from medphantom.flows.operations.search import tries_of
     from medphantom.flows.process.progress import watching
-    from medphantom.flows.recipes.settings import SearchPart, read_part
 
-    real = Cohort.open(cohort)
-    flags = size_flag(size, real.schema.spatial_dims)
-    plan = {} if images is None else {"plan": {"kind": "match", "total": images}}
-    part = read_part(SearchPart, recipe, setting or [], {**flags, **plan})
-    trials = searching.trials_of(recipe, setting or [], searching.combinations(tries), flags)
     with watching():
-        found = searching.search(real, part, trials, out)
-    typer.echo(f"best of {len(trials)} on val: {' '.join(found['best']['settings'])}   bundle: {out / 'bundle'}")
+        found = searched(cohort, tries_of(tries), out, images=images, size=size, recipe=recipe, settings=setting or [])
+    best = " ".join(found["best"]["settings"])
+    typer.echo(f"best of {len(found['trials'])} on val: {best}   bundle: {out / 'bundle'}")
 
 
 def generate(
@@ -78,9 +59,9 @@ def generate(
     count: Annotated[
         list[str] | None, typer.Option(metavar="LABEL=N", help="So many images of a label; may be repeated.")
     ] = None,
-    match: Annotated[int | None, typer.Option(min=1, help="N images, distributed as the training split.")] = None,
-    balance: Annotated[int | None, typer.Option(min=1, help="Top up every label to N images.")] = None,
-    masks: Annotated[int | None, typer.Option(min=1, help="N images for bent masks of the training split.")] = None,
+    match: Annotated[int | None, typer.Option(help="N images, distributed as the training split.")] = None,
+    balance: Annotated[int | None, typer.Option(help="Top up every label to N images.")] = None,
+    masks: Annotated[int | None, typer.Option(help="N images for bent masks of the training split.")] = None,
     prompts: Annotated[Path | None, typer.Option(help="Table of prompts, CSV or Parquet.")] = None,
     cohort: Annotated[Path | None, typer.Option(help="Real cohort, for --match, --balance and --masks.")] = None,
     plan_file: Annotated[Path | None, typer.Option("--plan", help="Plan as JSON lines.")] = None,
@@ -92,30 +73,32 @@ def generate(
     setting: Setting = None,
 ) -> None:
     """Draw images. The same command continues after an interruption."""
-    from medphantom.cohorts.store import Cohort
-    from medphantom.conditioning.plan import SamplingPlan
-    from medphantom.flows.operations import verbs
+    from medphantom.flows.operations.generate import generate as drawn
+    from medphantom.flows.operations.generate import plan
+    from medphantom.flows.operations.places import refuse_existing
     from medphantom.flows.process.progress import watching
-    from medphantom.flows.recipes.plans import make_plan, plan_flags, shard_of
-    from medphantom.flows.recipes.settings import GeneratePart, read_part
-    from medphantom.generators.facts import read_facts
+    from medphantom.flows.recipes.plans import counts_of
 
-    facts, _ = read_facts(bundle)
-    part = read_part(
-        GeneratePart, recipe, setting or [], plan_flags(count, match, balance, seed, masks=masks, table=prompts)
+    asked = plan(
+        bundle,
+        counts=counts_of(count),
+        match=match,
+        balance=balance,
+        masks=masks,
+        prompts=prompts,
+        plan_file=plan_file,
+        cohort=cohort,
+        shard=shard,
+        seed=seed,
+        fresh=fresh,
+        recipe=recipe,
+        settings=setting or [],
     )
-    real = None if cohort is None else Cohort.open(cohort)
-    if plan_file is None:
-        plan = make_plan(part.plan, real, facts.conditions, preprocess=facts.preprocess, fresh=fresh)
-    else:
-        plan = SamplingPlan.from_jsonl(plan_file, facts.conditions)
+    refuse_existing(out)
     if save_plan is not None:
-        plan.to_jsonl(save_plan)
-    if shard is not None:
-        plan = shard_of(plan, shard)
-    verbs.refuse_existing(out)
+        asked.to_jsonl(save_plan)
     with watching():
-        made = verbs.generate(bundle, plan, part.sampler, out)
+        made = drawn(bundle, asked, out, recipe=recipe, settings=setting or [])
     typer.echo(f"{len(made)} synthetic images: {out}   look at them with: medphantom inspect {out}")
 
 
@@ -125,12 +108,9 @@ def merge(
     out: Annotated[Path, typer.Option("--out", help="Synthetic cohort to make.")],
 ) -> None:
     """Join the shards of a plan into one synthetic cohort."""
-    from medphantom.cohorts.store import Cohort
-    from medphantom.flows.operations.verbs import refuse_existing
-    from medphantom.generators.generate import merge as join
+    from medphantom.flows.operations.merge import merge as merged
 
-    refuse_existing(out)
-    made = join([Cohort.open(part) for part in parts], out)
+    made = merged(parts, out)
     typer.echo(f"{len(made)} synthetic images: {out}")
 
 
@@ -158,35 +138,31 @@ def assess(
     setting: Setting = None,
 ) -> None:
     """Score synthetic images, anyone's, or counterfactual pairs, against real patients, and write a report."""
-    from medphantom.cohorts.store import Cohort
-    from medphantom.flows.operations import verbs
-    from medphantom.flows.operations.foreign import open_synthetic
-    from medphantom.flows.operations.summaries import score_summary
+    from medphantom.flows.operations.assess import assess as scored
+    from medphantom.flows.operations.summaries import estimate_line, score_summary
     from medphantom.flows.process.progress import watching
-    from medphantom.flows.recipes.settings import AssessPart, read_part
-    from medphantom.generators.facts import read_facts
+    from medphantom.quality.results.quality_report import QualityReport
 
-    actual = Cohort.open(_one(real, real_flag, "real"))
-    source = _one(synthetic, synthetic_flag, "synthetic")
     foreign = {"table": as_given(table, {"auto", "none"}), "label_columns": label_column or None}
-    flags = {**size_flag(size, actual.schema.spatial_dims), "foreign": foreign}
-    flags["assess"] = {"synthetic_range": synthetic_range}
-    part = read_part(AssessPart, recipe, setting or [], flags)
-    verbs.refuse_existing(out)
     with watching():
-        made = open_synthetic(source, verbs.work_beside(out), part.foreign)
-    if made.schema.kind == "counterfactual":
-        if bundle is not None or size is not None:
-            raise InputError(
-                "counterfactual pairs are scored as their generator saw them", "leave --bundle, --size out"
-            )
-        _assess_pairs(actual, made, part.assess, out)
+        report = scored(
+            _one(real, real_flag, "real"),
+            _one(synthetic, synthetic_flag, "synthetic"),
+            out,
+            bundle=bundle,
+            size=size,
+            synthetic_range=synthetic_range,
+            foreign={name: value for name, value in foreign.items() if value is not None},
+            recipe=recipe,
+            settings=setting or [],
+        )
+    if isinstance(report, QualityReport):
+        typer.echo(score_summary(report))
+        typer.echo(f"report: {out / 'report.html'} (internal), {out / 'report.public.html'} (may be shared)")
         return
-    preprocess = part.preprocess.for_cohort(actual) if bundle is None else read_facts(bundle)[0].preprocess
-    with watching():
-        report = verbs.assess(actual, made, preprocess, part.assess, out, bundle=bundle)
-    typer.echo(score_summary(report))
-    typer.echo(f"report: {out / 'report.html'} (internal), {out / 'report.public.html'} (may be shared)")
+    for estimate in report.estimates:
+        typer.echo(estimate_line(estimate, "floor"))
+    typer.echo(f"report: {out / 'report.html'} (internal: it shows patients; there is no public one)")
 
 
 def _one(argument: Path | None, option: Path | None, name: str) -> Path:
@@ -196,15 +172,3 @@ def _one(argument: Path | None, option: Path | None, name: str) -> Path:
             f"{'no' if option is None else 'two'} {name} images were given", f"give --{name} or the argument, not both"
         )
     return argument or option or Path()
-
-
-def _assess_pairs(real: Cohort, pairs: Cohort, config: AssessConfig, out: Path) -> None:
-    from medphantom.flows.operations.pair_verbs import assess_pairs
-    from medphantom.flows.operations.summaries import estimate_line
-    from medphantom.flows.process.progress import watching
-
-    with watching():
-        report = assess_pairs(real, pairs, config, out)
-    for estimate in report.estimates:
-        typer.echo(estimate_line(estimate, "floor"))
-    typer.echo(f"report: {out / 'report.html'} (internal: it shows patients; there is no public one)")

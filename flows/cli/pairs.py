@@ -23,7 +23,7 @@ def counterfactual(
         typer.Option("--set", metavar="NAME=VALUE", help="e.g. effusion=absent, age=70 or age=20:80; may be repeated."),
     ],
     split: Annotated[str, typer.Option(help="Whose images: train, val, holdout or test.")] = "test",
-    limit: Annotated[int | None, typer.Option(min=1, help="At most so many images.")] = None,
+    limit: Annotated[int | None, typer.Option(help="At most so many images.")] = None,
     method: Annotated[str, typer.Option(help="inversion, sdedit or latent_drifting.")] = "inversion",
     guidance: Annotated[float | None, typer.Option(help="How much of the difference is applied; 1: as it is.")] = None,
     locality: Annotated[
@@ -36,15 +36,9 @@ def counterfactual(
 ) -> None:
     """Draw patients' images as they would be, had a finding or an attribute been another."""
     from medphantom.cohorts.pairs import ROLES
-    from medphantom.cohorts.records import SPLITS
-    from medphantom.cohorts.store import Cohort
-    from medphantom.flows.operations import verbs
+    from medphantom.flows.operations.counterfactual import counterfactual as edited
     from medphantom.flows.process.progress import watching
-    from medphantom.flows.recipes.recipe_file import validate
-    from medphantom.generators.config import CounterfactualConfig
 
-    if split not in SPLITS:
-        raise InputError(f"--split {split} is no split", f"one of {', '.join(SPLITS)}")
     given = {
         "method": method,
         "guidance": guidance,
@@ -55,10 +49,8 @@ def counterfactual(
         "seed": seed,
     }
     tree = {name: value for name, value in given.items() if value is not None}
-    config = validate(CounterfactualConfig, tree, "counterfactual")
-    verbs.refuse_existing(out)
     with watching():
-        made = verbs.counterfactual(bundle, Cohort.open(cohort), change, config, out, split=split, limit=limit)
+        made = edited(bundle, cohort, change, out, split=split, limit=limit, method=tree)
     typer.echo(f"{len(made) // len(ROLES)} pairs: {out}   edits of real patients: keep them private")
 
 
@@ -69,40 +61,32 @@ def rank(
     output: Annotated[str, typer.Option("--output", metavar="NAME|INDEX", help="Which output; they count from 0.")],
     cohort: Annotated[Path | None, typer.Option(help="Real cohort, for what the method does by itself.")] = None,
     names: Annotated[str, typer.Option(help="Names of the outputs, in order: effusion,nodule")] = "",
-    size: Annotated[int | None, typer.Option(min=8, help="Side of what the classifier takes, in pixels.")] = None,
-    channels: Annotated[int | None, typer.Option(min=1, max=3, help="1 or 3.")] = None,
+    size: Annotated[int | None, typer.Option(help="Side of what the classifier takes, in pixels.")] = None,
+    channels: Annotated[int | None, typer.Option(help="1 or 3.")] = None,
     value_range: Annotated[
         str, typer.Option("--range", metavar="LOW,HIGH", help="Its values of black, white.")
     ] = "0,1",
     threshold: Annotated[float, typer.Option(help="Output from which on it says yes.")] = 0.5,
-    seed: Annotated[int, typer.Option(min=0, help="Of bootstrap and permutations.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of bootstrap and permutations.")] = 0,
     out: Annotated[Path | None, typer.Option(help="JSON file to write.")] = None,
 ) -> None:
     """Rank interventions by how much a classifier of yours changes its mind.
 
     TorchScript and ONNX files are programs: ranking runs them with your rights, so give only one that you trust.
     """
-    from medphantom.cohorts.store import Cohort
-    from medphantom.flows.operations.pair_verbs import rank as rank_pairs
+    from medphantom.flows.operations.rank import rank as ranked
     from medphantom.flows.process.progress import watching
-    from medphantom.quality.counterfactual.ranking import RankConfig
-    from medphantom.quality.networks.outside_classifier import ClassifierInput
 
-    if channels == 2:
-        raise InputError("--channels must be 1 or 3, got 2")
     low, high = _ends(value_range)
-    opened = [Cohort.open(folder) for folder in pairs]
-    sides = None if size is None else (size,) * opened[0].schema.spatial_dims
-    takes = ClassifierInput(size=sides, channels=channels, low=low, high=high)
-    real = None if cohort is None else Cohort.open(cohort)
+    takes = {"size": None if size is None else [size], "channels": channels, "low": low, "high": high}
     with watching():
-        ranking = rank_pairs(
+        ranking = ranked(
             classifier,
-            opened,
+            pairs,
             output,
-            RankConfig(threshold=threshold, seed=seed, takes=takes),
-            real=real,
+            cohort=cohort,
             names=[name.strip() for name in names.split(",") if name.strip()],
+            config={"threshold": threshold, "seed": seed, "takes": takes},
             out=out,
         )
     for place, found in enumerate(ranking.interventions, start=1):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -16,11 +16,6 @@ from medphantom.flows.cli.data import Setting
 
 if TYPE_CHECKING:
     from medphantom.flows.runs.artifact import Stage
-    from medphantom.flows.runs.job import Job, Refs
-
-TEMPLATES = Path(__file__).parent.parent / "recipes" / "templates"
-RECIPE_TEMPLATE = TEMPLATES / "recipe.yaml"
-DEMO_RECIPE = TEMPLATES / "demo.yaml"
 
 OutOption = Annotated[Path | None, typer.Option("--out", help="Run folder; by default runs/<name>.")]
 
@@ -36,18 +31,12 @@ def init(
     table: Annotated[str | None, typer.Option(help="The table of labels, where several would do.")] = None,
 ) -> None:
     """Look at a source and write a commented recipe to start from; asks what the source does not say."""
+    from medphantom.flows.operations.init import init as written
     from medphantom.flows.process.progress import watching
-    from medphantom.flows.recipes.starter import write_starter
 
-    options = {key: value for key, value in (("folders", folders), ("table", table)) if value is not None}
-    with watching() as view:
-        questions = write_starter(
-            file,
-            source=source,
-            name=name or file.stem,
-            options=options,
-            ask=_ask if sys.stdin.isatty() else None,
-            progress=view.stage("init"),
+    with watching():
+        questions = written(
+            file, source=source, name=name, folders=folders, table=table, ask=_ask if sys.stdin.isatty() else None
         )
     for question in questions:
         typer.echo(f"confirm {question}")
@@ -71,32 +60,20 @@ def run(
     out: OutOption = None,
     until: Annotated[
         Literal["ingest", "train", "generate", "assess", "report"] | None,
-        typer.Option(help="Stop after this stage; a later run goes on from there."),
+        typer.Option(help="Stop after this stage; a later run continues from there. By default: the report."),
     ] = None,
     no_prefect: Annotated[bool, typer.Option("--no-prefect", help="Run without Prefect.")] = False,
 ) -> None:
     """The whole job: read, train, generate, score, report. What is current is reused."""
-    from medphantom.flows.runs.job import open_job
-
-    job = open_job(recipe, setting or [], out)
-    if until is None or until == "report":
-        run_recipe(job, prefect=not no_prefect)
-    else:
-        run_part(job, until)
-
-
-def run_part(job: Job, until: Stage) -> None:
-    """Run the stages up to one, without Prefect, and say where its result lies."""
+    from medphantom.flows.orchestration.run import run as run_recipe
     from medphantom.flows.process.progress import watching
-    from medphantom.flows.runs.steps import run_stage
 
-    refs: Refs = {}
-    with watching() as view, job.locked():
-        stages = job.stages()
-        for stage in stages[: stages.index(until) + 1]:
-            refs[stage] = run_stage(stage, job, refs)
-        view.note(f"stopped after {until}; the same command without --until goes on")
-    typer.echo(f"{until}: {refs[until].path}")
+    with watching():
+        made = run_recipe(recipe, setting or [], out=out, until=until, prefect=not no_prefect)
+    if until is None or until == "report":
+        _summary(made)
+    else:
+        typer.echo(f"{until}: {made[until]}")
 
 
 def control(
@@ -104,21 +81,23 @@ def control(
     *,
     kind: Annotated[
         Literal["memorised", "noiseless"],
-        typer.Option(help="Learn a few patients by heart, or take the same private steps without noise."),
+        typer.Option(help="Overfit a few patients, or take the same private steps without noise."),
     ] = "memorised",
-    patients: Annotated[int, typer.Option(help="By heart: about so many.")] = 60,
-    looks: Annotated[int, typer.Option(help="By heart: how often each image is looked at.")] = 1000,
+    patients: Annotated[int, typer.Option(help="Memorised: about so many patients.")] = 60,
+    looks: Annotated[int, typer.Option(help="Memorised: how many times each image is seen.")] = 1000,
     setting: Setting = None,
     out: OutOption = None,
     no_prefect: Annotated[bool, typer.Option("--no-prefect", help="Run without Prefect.")] = False,
 ) -> None:
-    """Train a twin that gives its patients away, to show that the checks would see it; then renew the run's report."""
-    from medphantom.flows.runs.control import make_control
-    from medphantom.flows.runs.job import open_job
+    """Train an overfitted control model, to show that the privacy checks would notice; then renew the run's report."""
+    from medphantom.flows.orchestration.run import control as run_control
+    from medphantom.flows.process.progress import watching
 
-    job = open_job(recipe, setting or [], out)
-    run_recipe(make_control(job, kind, patients=patients, looks=looks), prefect=not no_prefect)
-    run_recipe(job, prefect=not no_prefect)
+    with watching():
+        made = run_control(
+            recipe, setting or [], kind=kind, patients=patients, looks=looks, out=out, prefect=not no_prefect
+        )
+    _summary(made)
 
 
 def demo(
@@ -127,40 +106,19 @@ def demo(
     setting: Setting = None,
     no_prefect: Annotated[bool, typer.Option("--no-prefect", help="Run without Prefect.")] = False,
 ) -> None:
-    """The whole job on simulated patients, in at most ten minutes on two cores."""
-    from medphantom.flows.runs.job import open_job
-
-    run_recipe(open_job(DEMO_RECIPE, setting or [], out), prefect=not no_prefect)
-
-
-def run_recipe(job: Job, *, prefect: bool) -> None:
-    """Run what is not current, with an estimate before and a summary after."""
-    from medphantom.flows.operations.summaries import run_summary
-    from medphantom.flows.orchestration.prefect_server import connected
+    """The whole job on simulated patients; an estimate of the time is printed first."""
+    from medphantom.flows.orchestration.run import demo as run_demo
     from medphantom.flows.process.progress import watching
-    from medphantom.flows.runs.steps import run_job
 
-    refs, to_do = job.outlook()
-    with watching() as view:
-        view.note(f"{job.loaded.file.name}: {', '.join(to_do) if to_do else 'nothing'} to do in {job.run.path}")
-        if to_do:
-            _estimate(job, refs, to_do, view.note)
-        if prefect and (to_do or connected()):
-            from medphantom.flows.orchestration.run_flow import run_with_prefect
-
-            view.note("Prefect starts; --no-prefect runs without it")
-            run_with_prefect(job)
-        else:
-            run_job(job)
-    typer.echo(run_summary(job))
+    with watching():
+        made = run_demo(out=out, settings=setting or [], prefect=not no_prefect)
+    _summary(made)
 
 
-def _estimate(job: Job, refs: Refs, to_do: tuple[Stage, ...], note: Callable[[str], None]) -> None:
-    from medphantom.flows.runs.costs import estimate, require_room
+def _summary(made: dict[Stage, Path]) -> None:
+    from medphantom.flows.operations.summaries import run_summary
 
-    cost = estimate(job, refs, to_do)
-    note(cost.line())
-    require_room(job, cost)
+    typer.echo(run_summary(made["report"].parent))
 
 
 def serve(

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from medphantom.core.errors import InputError
 from medphantom.flows.cli.data import RecipeOption, Setting
-from medphantom.flows.cli.models import size_flag
+
+if TYPE_CHECKING:
+    from medphantom.quality.results.augment_report import AugmentPlan
 
 
 def utility(
     cohort: Annotated[Path, typer.Argument(help="Real cohort with labels, from medphantom ingest.")],
     *,
     out: Annotated[Path, typer.Option("--out", help="Folder to make: the table and its JSON for every fraction.")],
-    fraction: Annotated[
-        list[float] | None, typer.Option(min=0.0, max=1.0, help="Of the training patients; may be repeated.")
-    ] = None,
-    generators: Annotated[int, typer.Option(min=1, help="Seeds of the generator.")] = 2,
+    fraction: Annotated[list[float] | None, typer.Option(help="Of the training patients; may be repeated.")] = None,
+    generators: Annotated[int, typer.Option(help="Seeds of the generator.")] = 2,
     external: Annotated[
         list[Path] | None, typer.Option(help="Another real cohort to test on; may be repeated.")
     ] = None,
@@ -28,17 +27,20 @@ def utility(
     setting: Setting = None,
 ) -> None:
     """Does it help to train on synthetic images? Trains generators and classifiers. Continues after an interruption."""
-    from medphantom.cohorts.store import Cohort
-    from medphantom.flows.operations.utility import PAGE_FILE, fraction_folder, utility_study
+    from medphantom.flows.operations.utility import PAGE_FILE, fraction_folder
+    from medphantom.flows.operations.utility import utility as studied
     from medphantom.flows.process.progress import watching
-    from medphantom.flows.recipes.settings import UtilityPart, read_part
 
-    real = Cohort.open(cohort)
-    part = read_part(UtilityPart, recipe, setting or [], size_flag(size, real.schema.spatial_dims))
-    outside = {path.name: Cohort.open(path) for path in external or []}
     with watching():
-        found = utility_study(
-            real, part, out, fractions=fraction or [1.0], generators=generators, external=outside or None
+        found = studied(
+            cohort,
+            out,
+            fractions=fraction or [1.0],
+            generators=generators,
+            external=_by_name(external),
+            size=size,
+            recipe=recipe,
+            settings=setting or [],
         )
     for share, report in found.items():
         typer.echo(f"{share:g} of the training patients ({report.real_patients}):")
@@ -53,13 +55,13 @@ def augment(
     cohort: Annotated[Path, typer.Argument(help="Real cohort with labels, from medphantom ingest.")],
     *,
     label: Annotated[str, typer.Option("--label", help="The scarce label.")],
-    to: Annotated[int, typer.Option("--to", min=1, help="Training images of it that are wanted, real and synthetic.")],
+    to: Annotated[int, typer.Option("--to", help="Training images of it that are wanted, real and synthetic.")],
     out: Annotated[Path, typer.Option("--out", help="Folder to make: answer, report, table of the study, images.")],
     bundle: Annotated[
         list[Path] | None,
         typer.Option(help="Generator that learned from exactly this cohort; may be repeated. Without: trained here."),
     ] = None,
-    generators: Annotated[int, typer.Option(min=1, help="Seeds of the generator, where it is trained here.")] = 2,
+    generators: Annotated[int, typer.Option(help="Seeds of the generator, where it is trained here.")] = 2,
     share: Annotated[
         list[float] | None, typer.Option(help="Share of the planned images to learn from; may be repeated.")
     ] = None,
@@ -72,33 +74,42 @@ def augment(
     setting: Setting = None,
 ) -> None:
     """Top up a scarce label, and say whether that helps. The same command continues after an interruption."""
-    from medphantom.cohorts.store import Cohort
-    from medphantom.flows.operations.augment import IMAGES_FOLDER, SHARES, propose
+    from medphantom.flows.operations.augment import IMAGES_FOLDER, SHARES, proposal
     from medphantom.flows.operations.augment import augment as augmented
+    from medphantom.flows.operations.places import opened
     from medphantom.flows.operations.utility import TABLE_FILE
     from medphantom.flows.process.progress import watching
-    from medphantom.flows.recipes.settings import AugmentPart, read_part
 
-    real, bundles = Cohort.open(cohort), tuple(bundle or ())
-    if bundles and size is not None:
-        raise InputError("--size and --bundle exclude each other: the generator knows its size", "give one of them")
-    part = read_part(AugmentPart, recipe, setting or [], size_flag(size, real.schema.spatial_dims))
-    plan = propose(
-        real,
-        label,
-        to,
-        part.study,
-        shares=share or SHARES,
-        generators=len(bundles) or generators,
-        trained=not bundles,
-    )
-    for line in plan.lines():
-        typer.echo(f"plan: {line}")
+    bundles, shares, settings = tuple(bundle or ()), share or SHARES, setting or []
     if plan_only:
+        _, plan = proposal(
+            opened(cohort),
+            label,
+            to,
+            bundles=bundles,
+            generators=generators,
+            shares=shares,
+            size=size,
+            recipe=recipe,
+            settings=settings,
+        )
+        _show(plan)
         return
-    outside = {path.name: Cohort.open(path) for path in external or []}
     with watching():
-        found = augmented(real, part, plan, out, bundles=bundles, external=outside or None)
+        found = augmented(
+            cohort,
+            label,
+            to,
+            out,
+            bundles=bundles,
+            generators=generators,
+            shares=shares,
+            external=_by_name(external),
+            size=size,
+            recipe=recipe,
+            settings=settings,
+            announce=_show,
+        )
     typer.echo(f"{found.headline}. {found.sentence}")
     typer.echo(f"privacy gate: {found.verdict}")
     typer.echo(f"report: {out / 'report.html'} (internal), {out / 'report.public.html'} (may be shared)")
@@ -117,11 +128,21 @@ def compare(
     ] = True,
 ) -> None:
     """Put runs side by side: scores with intervals, and images of the same prompts and seeds."""
-    from medphantom.flows.operations.compare import PAGE_FILE, compare_runs
+    from medphantom.flows.operations.compare import PAGE_FILE
+    from medphantom.flows.operations.compare import compare as compared
     from medphantom.flows.operations.summaries import comparison_summary
     from medphantom.flows.process.progress import watching
 
     with watching():
-        found = compare_runs(runs, out, draw=draw)
+        found = compared(runs, out, draw=draw)
     typer.echo(comparison_summary(found))
     typer.echo(f"page to open: {out / PAGE_FILE} (internal)")
+
+
+def _by_name(folders: list[Path] | None) -> dict[str, Path]:
+    return {folder.name: folder for folder in folders or []}
+
+
+def _show(plan: AugmentPlan) -> None:
+    for line in plan.lines():
+        typer.echo(f"plan: {line}")

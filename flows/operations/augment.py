@@ -3,29 +3,32 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from medphantom.cohorts.store import Cohort
 from medphantom.core.errors import InputError
 from medphantom.core.folders import publishing
+from medphantom.flows.operations.places import Folder, opened, preprocess_flags, refuse_existing, resumable
+from medphantom.flows.operations.train import training_curves
 from medphantom.flows.operations.utility import STUDY_FILE, TABLE_FILE, drawn_by, trained_bundle
-from medphantom.flows.operations.verbs import refuse_existing, resumable
 from medphantom.flows.process.facts import machine, versions
-from medphantom.flows.process.progress import watcher
+from medphantom.flows.process.progress import warn, watcher
 from medphantom.flows.recipes.plans import BalancePlan
-from medphantom.flows.recipes.settings import AugmentPart
+from medphantom.flows.recipes.settings import AugmentPart, read_part
 from medphantom.flows.runs.formal import formal_facts
 from medphantom.flows.runs.provenance import learned_from, not_its_patients
-from medphantom.flows.runs.steps import training_curves
 
 if TYPE_CHECKING:
     from medphantom.cohorts.preprocess import Preprocess
+    from medphantom.core.records import Frozen
+    from medphantom.flows.recipes.recipe import PreprocessChoice
     from medphantom.generators.bundle import GeneratorBundle
-    from medphantom.quality.config import StudyArm, StudyConfig
+    from medphantom.generators.config import GeneratorConfig, SamplerConfig
+    from medphantom.quality.config import AssessConfig, StudyArm, StudyConfig
     from medphantom.quality.results.augment_report import AugmentPlan, AugmentReport
     from medphantom.quality.results.quality_report import QualityReport
     from medphantom.quality.results.study_report import StudyReport
@@ -103,6 +106,103 @@ def _arms(study: StudyConfig) -> tuple[StudyArm, ...]:
 
 
 def augment(
+    cohort: Cohort | Folder,
+    label: str,
+    to: int,
+    out: Folder,
+    *,
+    bundles: Sequence[Folder] = (),
+    generators: int = 2,
+    shares: Sequence[float] = SHARES,
+    external: Mapping[str, Cohort | Folder] | None = None,
+    size: int | Sequence[int] | None = None,
+    preprocess: Mapping[str, Any] | PreprocessChoice | None = None,
+    generator: Mapping[str, Any] | GeneratorConfig | None = None,
+    sampler: Mapping[str, Any] | SamplerConfig | None = None,
+    assess: Mapping[str, Any] | AssessConfig | None = None,
+    study: Mapping[str, Any] | StudyConfig | None = None,
+    recipe: Folder | None = None,
+    settings: Sequence[str] = (),
+    announce: Callable[[AugmentPlan], object] | None = None,
+) -> AugmentReport:
+    """Top up a scarce label, and measure on real patients whether that helps; the same call continues.
+
+    Args:
+        cohort: Real cohort with labels.
+        label: The scarce label.
+        to: Training images of it that are wanted, real and synthetic together.
+        out: Folder to make: answer, report, table of the study, images.
+        bundles: Generators of different seeds that learned from exactly this cohort; without any they are trained.
+        generators: Number of seeds of the generator, where they are trained.
+        shares: Shares of the planned images to learn from, above 0 up to 1: each gives one mixing ratio.
+        external: Further real cohorts to test on, by name.
+        size: Side, or sides, of what the networks see, in pixels, where no bundle says so.
+        preprocess: The ``preprocess`` section.
+        generator: The ``generator`` section.
+        sampler: The ``sampler`` section.
+        assess: The ``assess`` section.
+        study: The ``study`` section.
+        recipe: Recipe whose sections are taken.
+        settings: ``field=value`` as of ``--set``.
+        announce: Called with the plan before anything is done.
+
+    Raises:
+        InputError: ``out`` exists, the bundles do not fit the cohort, or both bundles and a size are given.
+        RecipeError: A setting is unknown or out of bounds.
+        UnsupportedClaim: Too few patients show the label to say whether images of it help.
+    """
+    real, place, paths = opened(cohort), Path(out), tuple(Path(one) for one in bundles)
+    part, planned = proposal(
+        real,
+        label,
+        to,
+        bundles=paths,
+        generators=generators,
+        shares=shares,
+        size=size,
+        sections={
+            "preprocess": preprocess,
+            "generator": generator,
+            "sampler": sampler,
+            "assess": assess,
+            "study": study,
+        },
+        recipe=recipe,
+        settings=settings,
+    )
+    if announce is not None:
+        announce(planned)
+    outside = {name: opened(one) for name, one in (external or {}).items()}
+    return augmented(real, part, planned, place, bundles=paths, external=outside or None)
+
+
+def proposal(
+    cohort: Cohort,
+    label: str,
+    to: int,
+    *,
+    bundles: Sequence[Path] = (),
+    generators: int = 2,
+    shares: Sequence[float] = SHARES,
+    size: int | Sequence[int] | None = None,
+    sections: Mapping[str, Mapping[str, Any] | Frozen | None] | None = None,
+    recipe: Folder | None = None,
+    settings: Sequence[str] = (),
+) -> tuple[AugmentPart, AugmentPlan]:
+    """The settings of an augmentation and what would be done; see :func:`augment`.
+
+    Raises:
+        InputError: Nothing can be planned so, or both bundles and a size are given.
+    """
+    if bundles and size is not None:
+        raise InputError("--size and --bundle exclude each other: the generator knows its size", "give one of them")
+    sized = {"preprocess": preprocess_flags(cohort, size)}
+    part = read_part(AugmentPart, recipe, settings, sections or {}, sized)
+    total = len(bundles) or generators
+    return part, propose(cohort, label, to, part.study, shares=shares, generators=total, trained=not bundles)
+
+
+def augmented(
     cohort: Cohort,
     part: AugmentPart,
     plan: AugmentPlan,
@@ -183,9 +283,10 @@ class _Augmentation:
 
         bundle = GeneratorBundle.load(path)
         if not learned_from(bundle, self.cohort):
-            watcher().note(
-                "warning: the generator did not learn from exactly these training images: if it saw test patients, "
-                "the answer flatters it, and its images are not screened"
+            warn(
+                "the generator did not learn from exactly these training images: if it saw test patients, "
+                "the answer flatters it, and its images are not screened",
+                "augment",
             )
         return bundle
 

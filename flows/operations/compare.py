@@ -15,7 +15,7 @@ from medphantom.conditioning.prompt import Prompt
 from medphantom.core.errors import InputError
 from medphantom.core.folders import publishing
 from medphantom.flows.operations.augment import BUNDLE_FOLDER, IMAGES_FOLDER
-from medphantom.flows.operations.verbs import refuse_existing, resumable
+from medphantom.flows.operations.places import Folder, refuse_existing, resumable
 from medphantom.flows.process.progress import watcher
 from medphantom.flows.runs.artifact import REPORT_JSON, STAGES_FILE, RunFolder
 
@@ -44,38 +44,39 @@ class _Run:
         return folder if (folder / "bundle.json").is_file() else None
 
 
-def compare_runs(folders: Sequence[Path], out: Path, *, draw: bool = True) -> Comparison:
+def compare(runs: Sequence[Folder], out: Folder, *, draw: bool = True) -> Comparison:
     """Write ``compare.html`` (internal) and ``compare.json`` into ``out``.
 
     Pictures are of prompts and seeds that every run drew. Where they have none in common, every run's generator draws
     those of the first run, if it lies beside the report.
 
     Args:
-        folders: of runs, of ``medphantom assess`` or ``medphantom augment``: each holds a ``report.json``.
-        out: folder to make.
-        draw: whether generators may draw.
+        runs: Folders of ``medphantom run``, ``assess`` or ``augment``, two or more: each holds a ``report.json``.
+        out: Folder to make.
+        draw: Whether generators may draw, where runs have no prompt and seed in common.
 
     Raises:
         InputError: fewer than two, one twice, or ``out`` exists.
         ArtifactError: a folder holds no report of this version.
     """
-    from medphantom.quality.report.compare import compare
+    from medphantom.quality.report.compare import compare as compared
     from medphantom.quality.report.compare_page import render_comparison
 
-    refuse_existing(out)
-    runs = list(_opened(folders))
-    found = compare({run.name: run.report for run in runs})
+    place = Path(out)
+    refuse_existing(place)
+    given = list(_opened([Path(run) for run in runs]))
+    found = compared({run.name: run.report for run in given})
     created = datetime.now(UTC).isoformat(timespec="seconds")
 
     def run(work: Path) -> Comparison:
-        rows, drawn = _pictures(runs, work, draw=draw)
-        with publishing(out) as partial:
+        rows, drawn = _pictures(given, work, draw=draw)
+        with publishing(place) as partial:
             page = render_comparison(found, rows, created=created, drawn=drawn)
             (partial / PAGE_FILE).write_text(page, encoding="utf-8")
             found.save(partial / JSON_FILE)
         return found
 
-    return resumable(out, run)
+    return resumable(place, run)
 
 
 def _opened(folders: Sequence[Path]) -> Iterator[_Run]:

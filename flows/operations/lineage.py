@@ -26,6 +26,7 @@ from medphantom.core.errors import InputError, MedphantomError
 from medphantom.core.folders import DIGEST_FILE, read_json
 from medphantom.core.guard import user_path
 from medphantom.core.naming import plain_id
+from medphantom.flows.operations.places import Folder
 from medphantom.flows.runs.artifact import REPORT_JSON
 from medphantom.generators.facts import FACTS_FILE, BundleFacts, read_facts
 from medphantom.generators.training_data import training_digest
@@ -84,17 +85,34 @@ class _Places:
         return len(self.cohorts) + len(self.bundles) + len(self.exports) + len(self.reports)
 
 
-def lineage(patient: str, folders: Sequence[Path], key: IdentityKey | None = None) -> Lineage:
+def lineage(
+    patient: str,
+    folders: Sequence[Folder] = (),
+    *,
+    key_file: Folder | None = None,
+    public_phrase: str | None = None,
+) -> Lineage:
     """Follow a patient through everything that lies under some folders.
 
     Args:
-        patient: id as the source names it, or pseudonym.
-        folders: looked through, links are not followed.
-        key: of the pseudonyms; without it the private folders beside the cohorts say whose they are.
+        patient: Patient id as the source names it, or pseudonym.
+        folders: Folders to look through, without following links; by default the working directory.
+        key_file: Secret key of the pseudonyms; without it the private folders beside the cohorts say whose they are.
+        public_phrase: Phrase that the key derives from, where one was used instead.
 
     Raises:
         InputError: no patient is given, a folder does not exist, or nothing of ours lies there.
     """
+    key = None
+    if public_phrase is not None:
+        key = IdentityKey.from_phrase(public_phrase)
+    elif key_file is not None:
+        key = IdentityKey.load(Path(key_file))
+    return traced(patient, [Path(folder) for folder in folders or (Path(),)], key)
+
+
+def traced(patient: str, folders: Sequence[Path], key: IdentityKey | None = None) -> Lineage:
+    """Follow a patient whose pseudonyms a key makes; see :func:`lineage`."""
     if not plain_id(patient):
         raise InputError("no patient was named", "give --patient ID, or --patient - and the id on standard input")
     places = _Places()

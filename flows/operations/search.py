@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -24,13 +24,13 @@ from medphantom.core.folders import json_digest, kept, publishing, work_folder, 
 from medphantom.core.progress import Progress
 from medphantom.core.randomness import derive_seed
 from medphantom.core.records import Array, Frozen
-from medphantom.flows.operations.verbs import refuse_existing, resumable
+from medphantom.flows.operations.places import Folder, opened, preprocess_flags, refuse_existing, resumable
 from medphantom.flows.process.facts import machine, versions
 from medphantom.flows.process.progress import ignore, watcher
 from medphantom.flows.recipes.plans import PlanChoice, make_plan
 from medphantom.flows.recipes.recipe_file import parse_yaml
 from medphantom.flows.recipes.settings import SearchPart, read_part
-from medphantom.flows.runs.steps import base_facts
+from medphantom.flows.runs.base_check import check_base
 from medphantom.generators.bundle import GeneratorBundle
 from medphantom.generators.config import GeneratorConfig, SamplerConfig
 from medphantom.generators.generate import draw, resolved
@@ -39,6 +39,9 @@ from medphantom.quality.fidelity.frechet import frechet_distance, frechet_refusa
 from medphantom.quality.fidelity.kernel import kernel_distance, kernel_refusal
 from medphantom.quality.networks.features import FeatureNetwork
 from medphantom.quality.networks.fixed_networks import filter_bank
+
+if TYPE_CHECKING:
+    from medphantom.flows.recipes.recipe import PreprocessChoice
 
 SEARCH_FILE = "search.json"
 SEARCHED = ("generator", "sampler")
@@ -59,44 +62,54 @@ class Trial:
     sampler: SamplerConfig
 
 
-def combinations(tries: Sequence[str]) -> list[tuple[str, ...]]:
-    """All combinations of what is to be tried.
-
-    Args:
-        tries: each ``field.field=[value, value, …]``.
+def tries_of(given: Sequence[str]) -> dict[str, list[Any]]:
+    """What is tried, of ``--try FIELD=[V1,V2]``.
 
     Raises:
-        RecipeError: not of that form, or a field that is neither the generator's nor the sampler's.
+        RecipeError: Not of that form.
     """
-    choices: list[list[str]] = []
-    for given in tries:
-        name, equals, text = given.partition("=")
-        values = parse_yaml(text, f"--try {name}") if equals else None
-        if not isinstance(values, list) or not values:
-            raise RecipeError(f"--try {given}: expected field.field=[value, …]", "e.g. --try sampler.drift=[0,0.002]")
-        if name.split(".")[0] not in SEARCHED:
-            raise RecipeError(f"--try {name}: only fields of generator and sampler are searched")
-        choices.append([f"{name.strip()}={json.dumps(value)}" for value in values])
-    return list(product(*choices))
-
-
-def trials_of(
-    recipe: Path | None,
-    settings: Sequence[str],
-    tries: Sequence[tuple[str, ...]],
-    flags: dict[str, Any] | None = None,
-) -> list[Trial]:
-    """Trials from a recipe, what is changed in it for all (as :func:`medphantom.flows.recipes.settings.read_part`),
-    and for each.
-
-    Raises:
-        RecipeError: a combination breaks a rule of the recipe.
-    """
-    found = []
-    for changed in tries:
-        part = read_part(SearchPart, recipe, [*settings, *changed], flags)
-        found.append(Trial(tuple(changed), part.generator, part.sampler))
+    found: dict[str, list[Any]] = {}
+    for text in given:
+        name, equals, listed = text.partition("=")
+        values = parse_yaml(listed, f"--try {name}") if equals else None
+        if not isinstance(values, list):
+            raise RecipeError(f"--try {text}: expected field.field=[value, …]", "e.g. --try sampler.drift=[0,0.002]")
+        found[name.strip()] = values
     return found
+
+
+def combinations(tries: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
+    """All combinations of what is to be tried: dotted field → value.
+
+    Raises:
+        RecipeError: Nothing to try, or a field that is neither the generator's nor the sampler's.
+    """
+    for name, values in tries.items():
+        if not values:
+            raise RecipeError(f"--try {name}: no value to try", "e.g. --try sampler.drift=[0,0.002]")
+        if name.split(".")[0] not in SEARCHED or "." not in name:
+            raise RecipeError(f"--try {name}: only fields of generator and sampler are searched")
+    if not tries:
+        raise RecipeError("nothing is tried", "e.g. --try sampler.drift=[0,0.002]")
+    return [dict(zip(tries, chosen, strict=True)) for chosen in product(*tries.values())]
+
+
+def trial_of(part: SearchPart, changed: Mapping[str, Any]) -> Trial:
+    """The settings of a search with some of them changed.
+
+    Raises:
+        RecipeError: The combination breaks a rule of the recipe.
+    """
+    layer: dict[str, dict[str, Any]] = {}
+    for name, value in changed.items():
+        section, *inner = name.split(".")
+        level: dict[str, Any] = layer.setdefault(section, {})
+        for step in inner[:-1]:
+            level = level.setdefault(step, {})
+        level[inner[-1]] = value
+    tried = read_part(SearchPart, None, (), {"generator": part.generator, "sampler": part.sampler}, layer)
+    said = tuple(f"{name}={json.dumps(value)}" for name, value in changed.items())
+    return Trial(said, tried.generator, tried.sampler)
 
 
 class Judge:
@@ -194,7 +207,7 @@ class Trainings:
         """Where the generator is, trained."""
         folder, stages = self.work / self.key(config), self.work / "stages"  # autoencoder and latents are shared
         if not folder.is_dir():
-            base_facts(self.cohort, self.preprocess, config, stages, progress)
+            check_base(self.cohort, self.preprocess, config, work=stages, progress=progress)
             train_generator(self.cohort, self.preprocess, config, folder, work=stages, progress=progress)
         return folder
 
@@ -219,21 +232,64 @@ def judged(trials: Sequence[Trial], trainings: Trainings, judge: Judge) -> list[
     return found
 
 
-def search(cohort: Cohort, part: SearchPart, trials: Sequence[Trial], out: Path) -> dict[str, Any]:
-    """Try all, write ``search.json`` and publish the best ``bundle``; the same call continues after an interruption.
+def search(
+    cohort: Cohort | Folder,
+    tries: Mapping[str, Sequence[Any]],
+    out: Folder,
+    *,
+    images: int | None = None,
+    size: int | Sequence[int] | None = None,
+    preprocess: Mapping[str, Any] | PreprocessChoice | None = None,
+    generator: Mapping[str, Any] | GeneratorConfig | None = None,
+    sampler: Mapping[str, Any] | SamplerConfig | None = None,
+    recipe: Folder | None = None,
+    settings: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Train and sample with every combination of settings, and choose on ``val``; the same call continues.
 
     Args:
-        cohort: real cohort.
-        part: preprocess and plan, the same for all.
-        trials: what is tried.
-        out: folder to make.
+        cohort: Real cohort.
+        tries: Dotted fields of ``generator`` and ``sampler``, and the values to try of each:
+            ``{"sampler.guidance": [1.0, 2.0]}``.
+        out: Folder to make: the best ``bundle``, and ``search.json`` with all trials.
+        images: Number of images drawn to evaluate each, distributed as ``train``.
+        size: Side, or sides, of what the networks see, in pixels.
+        preprocess: The ``preprocess`` section.
+        generator: The ``generator`` section that all trials share.
+        sampler: The ``sampler`` section that all trials share.
+        recipe: Recipe whose sections are taken.
+        settings: ``field=value`` as of ``--set``.
 
     Returns:
-        What ``search.json`` holds.
+        Content of ``search.json``.
 
     Raises:
         InputError: ``out`` exists, or a generator cannot be trained so.
-        UnsupportedClaim: too few images to choose by.
+        RecipeError: A combination breaks a rule of the recipe.
+        UnsupportedClaim: Too few images to choose by.
+    """
+    real, place = opened(cohort), Path(out)
+    layers: tuple[dict[str, Any], ...] = (
+        {"preprocess": preprocess, "generator": generator, "sampler": sampler},
+        {"preprocess": preprocess_flags(real, size)},
+        {} if images is None else {"plan": {"kind": "match", "total": images}},
+    )
+    part = read_part(SearchPart, recipe, settings, *layers)
+    return searched(real, part, [trial_of(part, changed) for changed in combinations(tries)], place)
+
+
+def searched(cohort: Cohort, part: SearchPart, trials: Sequence[Trial], out: Path) -> dict[str, Any]:
+    """Try all, write ``search.json`` and publish the best ``bundle``.
+
+    Args:
+        cohort: Real cohort.
+        part: Preprocess and plan, the same for all.
+        trials: What is tried.
+        out: Folder to make.
+
+    Raises:
+        InputError: ``out`` exists, or a generator cannot be trained so.
+        UnsupportedClaim: Too few images to choose by.
     """
     refuse_existing(out)
     preprocess = part.preprocess.for_cohort(cohort)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medphantom.cohorts.records import LABEL_PREFIX
@@ -11,7 +12,6 @@ if TYPE_CHECKING:
     import polars as pl
 
     from medphantom.cohorts.ingest import IngestResult
-    from medphantom.flows.runs.job import Job
     from medphantom.quality.report.compare import Comparison
     from medphantom.quality.results.quality_report import QualityReport
     from medphantom.quality.stats.estimate import Estimate
@@ -95,13 +95,13 @@ def _with_interval(estimate: Estimate | None) -> str:
     return f"{estimate.value:.3g}{interval}"
 
 
-def run_summary(job: Job) -> str:
+def run_summary(folder: Path) -> str:
     """Scores of a run and the page to open."""
-    from medphantom.flows.runs.steps import QUALITY_FILE
+    from medphantom.flows.runs.artifact import QUALITY_FILE
     from medphantom.quality.results.quality_report import QualityReport
 
-    report = QualityReport.load(job.run.path / QUALITY_FILE)
-    page = (job.run.path / "report.html").resolve()
+    report = QualityReport.load(folder / QUALITY_FILE)
+    page = (folder / "report.html").resolve()
     return (
         f"{score_summary(report)}\n"
         f"report to open: {page}\n"

@@ -7,7 +7,7 @@ For every fraction of the training patients and every generator seed a generator
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,18 +16,20 @@ from medphantom.cohorts.store import Cohort
 from medphantom.cohorts.thin import thin
 from medphantom.core.errors import InputError
 from medphantom.core.folders import json_digest, publishing, write_json
-from medphantom.flows.operations.verbs import refuse_existing, resumable
+from medphantom.flows.operations.places import Folder, opened, preprocess_flags, refuse_existing, resumable
 from medphantom.flows.process.facts import machine, versions
 from medphantom.flows.process.progress import watcher
 from medphantom.flows.recipes.plans import MasksPlan, MatchPlan, PlanChoice, make_plan
-from medphantom.flows.recipes.settings import UtilityPart
-from medphantom.flows.runs.steps import base_facts
+from medphantom.flows.recipes.settings import UtilityPart, read_part
+from medphantom.flows.runs.base_check import check_base
 
 if TYPE_CHECKING:
     from medphantom.cohorts.preprocess import Preprocess
     from medphantom.core.progress import Progress
+    from medphantom.flows.recipes.recipe import PreprocessChoice
     from medphantom.generators.bundle import GeneratorBundle
     from medphantom.generators.config import GeneratorConfig, SamplerConfig
+    from medphantom.quality.config import StudyConfig
     from medphantom.quality.results.study_report import StudyReport
 
 STUDY_FILE = "study.json"
@@ -39,6 +41,54 @@ TABLE_FILE = "study.md"
 def fraction_folder(fraction: float) -> str:
     """Name of the folder of a fraction."""
     return f"fraction_{fraction:g}"
+
+
+def utility(
+    cohort: Cohort | Folder,
+    out: Folder,
+    *,
+    fractions: Sequence[float] = (1.0,),
+    generators: int = 2,
+    external: Mapping[str, Cohort | Folder] | None = None,
+    size: int | Sequence[int] | None = None,
+    preprocess: Mapping[str, Any] | PreprocessChoice | None = None,
+    generator: Mapping[str, Any] | GeneratorConfig | None = None,
+    sampler: Mapping[str, Any] | SamplerConfig | None = None,
+    study: Mapping[str, Any] | StudyConfig | None = None,
+    recipe: Folder | None = None,
+    settings: Sequence[str] = (),
+) -> dict[float, StudyReport]:
+    """Measure whether it helps to train on synthetic images: generators and classifiers learn from the same patients.
+
+    The same call continues after an interruption.
+
+    Args:
+        cohort: Real cohort with labels.
+        out: Folder to make: the page, and per fraction the table and its JSON.
+        fractions: Fractions of the training patients, above 0 up to 1.
+        generators: Number of seeds of the generator.
+        external: Further real cohorts to test on, by name.
+        size: Side, or sides, of what the networks see, in pixels.
+        preprocess: The ``preprocess`` section.
+        generator: The ``generator`` section.
+        sampler: The ``sampler`` section.
+        study: The ``study`` section.
+        recipe: Recipe whose sections are taken.
+        settings: ``field=value`` as of ``--set``.
+
+    Returns:
+        The report of each fraction.
+
+    Raises:
+        InputError: ``out`` exists, fractions are not different, or a generator cannot be trained so.
+        RecipeError: A setting is unknown or out of bounds.
+        UnsupportedClaim: No label has enough patients.
+    """
+    real = opened(cohort)
+    sections = {"preprocess": preprocess, "generator": generator, "sampler": sampler, "study": study}
+    part = read_part(UtilityPart, recipe, settings, sections, {"preprocess": preprocess_flags(real, size)})
+    outside = {name: opened(one) for name, one in (external or {}).items()}
+    return utility_study(real, part, Path(out), fractions=fractions, generators=generators, external=outside or None)
 
 
 def utility_study(
@@ -70,9 +120,11 @@ def utility_study(
     from medphantom.quality.utility.study import check_study, run_study
 
     refuse_existing(out)
-    if generators < 1 or not fractions or len(set(fractions)) != len(fractions):
+    wrong = not fractions or len(set(fractions)) != len(fractions) or any(not 0 < share <= 1 for share in fractions)
+    if generators < 1 or wrong:
         raise InputError(
-            f"fractions {list(fractions)} with {generators} generators make no study", "give different ones"
+            f"fractions {list(fractions)} with {generators} generators make no study",
+            "give different ones, above 0 up to 1",
         )
     check_study(cohort, part.study)
     preprocess = part.preprocess.for_cohort(cohort)
@@ -131,7 +183,7 @@ def trained_bundle(cohort: Cohort, preprocess: Preprocess, part: UtilityPart, se
     key = json_digest([cohort.digest, preprocess.model_dump(mode="json"), config.model_dump(mode="json")])[:12]
     folder, shown = place / f"generator_{key}", watcher().stage(f"generator {seed + 1}")
     if not (folder / "bundle").is_dir():
-        base_facts(cohort, preprocess, config, folder / "work", shown)
+        check_base(cohort, preprocess, config, work=folder / "work", progress=shown)
         train_generator(cohort, preprocess, config, folder / "bundle", work=folder / "work", progress=shown)
     return folder / "bundle"
 

@@ -33,12 +33,12 @@ from prefect.cache_policies import NO_CACHE
 from medphantom.core.errors import MedphantomError, ResourceError
 from medphantom.core.progress import Progress
 from medphantom.flows.orchestration.served import open_served, served
+from medphantom.flows.orchestration.stages import run_stage, write_run_facts
 from medphantom.flows.process.ending import end_when_told
 from medphantom.flows.process.failure import UnexpectedFailure
 from medphantom.flows.process.progress import LineView, ProgressView, Silent, watcher, watching
 from medphantom.flows.runs.artifact import ArtifactRef, Stage
 from medphantom.flows.runs.job import Job, Refs, open_job
-from medphantom.flows.runs.steps import run_stage, write_run_facts
 from medphantom.quality.results.quality_report import QualityReport
 from medphantom.quality.stats.estimate import Estimate
 
@@ -111,7 +111,7 @@ def _all_stages(job: Job, scheduled: datetime | None = None) -> Wire:
 def stage_task(
     *, stage: Stage, recipe: str, settings: list[str], out: str | None, scheduled: str | None, refs: Wire
 ) -> dict[str, str]:
-    """One stage; see :func:`medphantom.flows.runs.steps.run_stage`."""
+    """One stage; see :func:`medphantom.flows.orchestration.stages.run_stage`."""
     job = open_job(recipe, settings, out, None if scheduled is None else datetime.fromisoformat(scheduled))
     return run_stage(stage, job, _refs(refs), artifact_progress(stage)).model_dump()
 

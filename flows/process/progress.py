@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Protocol
 
+from medphantom.core.errors import MedphantomWarning
 from medphantom.core.plain import plain_line, plain_output, printable, raw_stream
 from medphantom.core.progress import Progress
 
@@ -180,6 +182,20 @@ _watcher: ContextVar[ProgressView | None] = ContextVar("medphantom_progress", de
 def watcher() -> ProgressView:
     """Whoever watches the present work; nobody by default."""
     return _watcher.get() or Silent()
+
+
+def warn(text: str, where: str) -> None:
+    """Show a warning to whoever watches the present work; where nobody does, as a Python warning.
+
+    Args:
+        text: What to know; nothing of a source image.
+        where: Name of the operation.
+    """
+    view = watcher()
+    if isinstance(view, Silent):
+        warnings.warn(f"{where}: {text}", MedphantomWarning, stacklevel=3)
+    else:
+        view.note(f"{where}: warning: {text}")
 
 
 @contextmanager

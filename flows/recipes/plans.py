@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -196,35 +196,52 @@ def absolute_plan(choice: PlanChoice, base: Path) -> PlanChoice:
 
 
 def plan_flags(
-    count: Sequence[str] | None,
+    counts: Mapping[str, int] | None,
     match: int | None,
     balance: int | None,
     seed: int | None,
     *,
     masks: int | None = None,
-    table: Path | None = None,
-) -> dict[str, Any]:
-    """The ``plan`` section of ``--count``, ``--match``, ``--balance``, ``--masks``, ``--prompts`` and ``--seed``.
+    prompts: str | Path | None = None,
+    plan_file: str | Path | None = None,
+) -> dict[str, dict[str, Any]]:
+    """The ``plan`` section that arguments describe; empty where none is given.
 
     Raises:
-        InputError: two kinds of plan were asked for, or a count is no count.
+        InputError: Two kinds of plan were asked for.
     """
-    flags = (("--count", count), ("--match", match), ("--balance", balance), ("--masks", masks), ("--prompts", table))
-    given = [name for name, value in flags if value]
+    kinds = {
+        "count": counts,
+        "match": match,
+        "balance": balance,
+        "masks": masks,
+        "prompts": prompts,
+        "plan": plan_file,
+    }
+    given = [name for name, value in kinds.items() if value is not None]
     if len(given) > 1:
-        raise InputError(f"{given[0]} and {given[1]} exclude each other", "give one of them")
+        raise InputError(f"--{given[0]} and --{given[1]} exclude each other", "give one of them")
     plan: dict[str, Any] = {"seed": seed} if seed is not None else {}
-    if count:
-        plan |= {"kind": "counts", "counts": dict(_count(entry) for entry in count)}
-    elif match:
+    if counts is not None:
+        plan |= {"kind": "counts", "counts": dict(counts)}
+    elif match is not None:
         plan |= {"kind": "match", "total": match}
-    elif balance:
+    elif balance is not None:
         plan |= {"kind": "balance", "per_label": balance}
-    elif masks:
+    elif masks is not None:
         plan |= {"kind": "masks", "total": masks}
-    elif table:
-        plan |= {"kind": "table", "path": str(table.resolve())}
+    elif prompts is not None:
+        plan |= {"kind": "table", "path": str(Path(prompts).resolve())}
     return {"plan": plan} if plan else {}
+
+
+def counts_of(entries: Sequence[str] | None) -> dict[str, int] | None:
+    """Counts by label of ``--count LABEL=N``.
+
+    Raises:
+        InputError: An entry is not of this form.
+    """
+    return dict(_count(entry) for entry in entries) if entries else None
 
 
 def _count(entry: str) -> tuple[str, int]:

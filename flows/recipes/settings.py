@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -108,25 +108,42 @@ class AssessPart(Frozen):
 
 
 def read_part(
-    part: type[Part], recipe: Path | None, settings: Sequence[str], flags: dict[str, Any] | None = None
+    part: type[Part],
+    recipe: str | Path | None,
+    settings: Sequence[str],
+    *layers: Mapping[str, Mapping[str, Any] | Frozen | None],
 ) -> Part:
-    """The fields of ``part`` from a recipe file, then ``--set``, then options of the command.
+    """The fields of ``part`` from a recipe file, then ``--set``, then arguments of an operation.
 
     Args:
-        part: which fields.
-        recipe: recipe file; its other sections are ignored here.
+        part: Which fields.
+        recipe: Recipe file; its other sections are ignored here.
         settings: ``field.field=value``.
-        flags: nested values given as options of their own; ``None`` is not given.
+        layers: Sections given as arguments, later ones over earlier ones: a mapping changes the fields that it names
+            (``None`` is not given), a typed section stands as it is.
 
     Raises:
-        RecipeError: one line that names file, field, rule and value.
+        RecipeError: One line that names file, field, rule and value.
     """
-    raw = read_tree(recipe) if recipe is not None else {}
-    name = recipe.name if recipe is not None else "settings"
+    file = None if recipe is None else Path(recipe)
+    raw = read_tree(file) if file is not None else {}
+    name = file.name if file is not None else "settings"
     tree, places = apply_settings({key: raw[key] for key in part.model_fields if key in raw}, settings)
-    _merge(tree, flags or {})
-    model = validate(part, expand_variables(part, tree, name), name, places)
-    base = recipe.resolve().parent if recipe is not None else Path.cwd()
+    typed: dict[str, Frozen] = {}
+    for layer in layers:
+        for section, given in layer.items():
+            if isinstance(given, Frozen):
+                typed[section] = given
+            elif section in typed:
+                changes: dict[str, Any] = {}
+                _merge(changes, dict(given or {}))
+                whole = {**typed[section].model_dump(mode="json"), **changes}
+                typed[section] = validate(type(typed[section]), whole, section) if changes else typed[section]
+            elif given is not None:
+                _merge(tree, {section: dict(given)})
+    left = {key: value for key, value in tree.items() if key not in typed}
+    model = validate(part, expand_variables(part, left, name), name, places).model_copy(update=typed)
+    base = file.resolve().parent if file is not None else Path.cwd()
     if isinstance(model, IngestPart):
         return model.model_copy(update={"cohort": absolute_cohort(model.cohort, base)})
     if isinstance(model, SearchPart):

@@ -21,6 +21,7 @@ from medphantom.flows.recipes.recipe import Recipe
 from medphantom.flows.recipes.recipe_file import validate
 
 TEMPLATE = Path(__file__).parent / "templates" / "recipe.yaml"
+DEMO_RECIPE = TEMPLATE.with_name("demo.yaml")
 VOLUME_SIZE = [32, 64, 64]
 
 Ask = Callable[[str, Sequence[str]], str]

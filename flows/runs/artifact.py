@@ -53,6 +53,7 @@ STAGES_FILE = ".stages.json"
 LOCK_FILE = ".lock"
 WORK_FOLDER = "work"
 REPORT_JSON = "report.json"
+QUALITY_FILE = f"{WORK_FOLDER}/quality.json"
 
 
 class ArtifactRef(Frozen):

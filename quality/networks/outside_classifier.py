@@ -7,9 +7,10 @@ import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
+from pydantic import Field, model_validator
 
 from medphantom.cohorts.preprocess import fit_to_size
 from medphantom.core.errors import InputError
@@ -31,10 +32,16 @@ class ClassifierInput(Frozen):
         high: its value of white.
     """
 
-    size: tuple[int, ...] | None = None
-    channels: int | None = None
+    size: tuple[Annotated[int, Field(ge=8)], ...] | None = None
+    channels: Literal[1, 3] | None = None
     low: float = 0.0
     high: float = 1.0
+
+    @model_validator(mode="after")
+    def _black_below_white(self) -> ClassifierInput:
+        if not self.low < self.high:
+            raise ValueError(f"the value of black must lie below that of white, got {self.low:g} and {self.high:g}")
+        return self
 
     def prepared(self, images_NC: Array) -> Array:
         """Images in -1…1, float32 ``(N, C, *size)``, as the classifier takes them."""

@@ -50,7 +50,8 @@ def test_reading_images_and_recipes_loads_no_network(tmp_path: Path) -> None:
     arguments = ["ingest", str(tmp_path / "source"), "--out", str(tmp_path / "cohort"), "--public-phrase", "x"]
     assert not loaded_by(ingest, *arguments) & set(HEAVY)
     assert not loaded_by(
-        "import medphantom.flows.runs.steps, medphantom.flows.runs.costs, medphantom.flows.operations.summaries, "
+        "import medphantom.flows.orchestration.stages, medphantom.flows.runs.costs, "
+        "medphantom.flows.operations.summaries, "
         "medphantom.flows.orchestration.serve_flow"
     ) & set(HEAVY)
 

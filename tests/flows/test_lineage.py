@@ -16,7 +16,7 @@ from medphantom.cohorts.private import LINKS_FILE, private_path
 from medphantom.cohorts.store import Cohort
 from medphantom.core.errors import InputError
 from medphantom.flows.cli.main import main
-from medphantom.flows.operations.lineage import Lineage, lineage
+from medphantom.flows.operations.lineage import Lineage, lineage, traced
 from tests.cohorts.files import KEY, structure, take_in, write_dicom, write_png
 
 
@@ -130,10 +130,10 @@ def test_where_nobody_can_tell_it_says_so(tmp_path: Path) -> None:
         write_png(tmp_path / "t" / f"P{number}" / "a.png", structure(10 + number))
     take_in(tmp_path / "s", tmp_path / "nobody")
     known = take_in(tmp_path / "t", tmp_path / "known", folders="patients")
-    found = lineage("P3", [tmp_path / "nobody"], KEY)
+    found = traced("P3", [tmp_path / "nobody"], KEY)
     assert any("name no patient" in line for line in found.untold)
     shutil.rmtree(known.private_folder)
-    found = lineage("P3", [tmp_path / "known"], IdentityKey.from_phrase("another key"))
+    found = traced("P3", [tmp_path / "known"], IdentityKey.from_phrase("another key"))
     assert any("its key may be another one" in line for line in found.untold)
 
 
@@ -148,7 +148,7 @@ def test_an_export_that_was_read_again_and_the_number_of_the_file_are_followed(t
     export_cohort(first.cohort, tmp_path / "l" / "x")
     take_in(tmp_path / "l" / "x", tmp_path / "l" / "c2")
     for name in ("S3", "MRN3"):
-        found = {trace.path.name for trace in lineage(name, [tmp_path / "l"], KEY).traces}
+        found = {trace.path.name for trace in traced(name, [tmp_path / "l"], KEY).traces}
         assert found == {"c", "x", "c2"}
 
 
@@ -182,9 +182,9 @@ def test_what_was_read_from_an_export_cannot_tell_without_the_original_or_the_ke
     assert "names pseudonyms alone; search the cohort that was exported" in cohort
     assert "give the key of these" in cohort
     assert "names pseudonyms alone; give the key of these, or search the cohort that was exported too" in export
-    assert {trace.path.name for trace in lineage("H1", [tmp_path / "l"], KEY).traces} == {"c2", "x"}
+    assert {trace.path.name for trace in traced("H1", [tmp_path / "l"], KEY).traces} == {"c2", "x"}
     assert {trace.path.name for trace in lineage(pseudonym, [tmp_path / "l"]).traces} == {"c2", "x"}
-    stranger = lineage("nobody", [tmp_path / "l"], IdentityKey.from_phrase("another key"))
+    stranger = traced("nobody", [tmp_path / "l"], IdentityKey.from_phrase("another key"))
     assert all("may be another one" in line for line in stranger.untold)
     assert len(stranger.untold) == 2
     assert main(["lineage", str(tmp_path / "l"), "--patient", "H1"]) == 0
@@ -199,13 +199,13 @@ def test_what_was_read_from_an_export_cannot_tell_without_the_original_or_the_ke
 def test_the_table_of_an_export_alone_holds_a_pseudonym(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     exported_and_read_again(tmp_path)
     alone = tmp_path / "l" / "x"
-    (trace,) = lineage("H1", [alone], KEY).traces
+    (trace,) = traced("H1", [alone], KEY).traces
     assert (trace.kind, trace.part) == ("export", "2 images of the patient, by pseudonym")
     assert main(["lineage", str(alone), "--patient", "H1", "--public-phrase", "tests"]) == 0
     assert "1 know this patient" in capsys.readouterr().out
-    assert lineage("nobody", [alone], KEY).untold  # nobody can tell whether it is that key
+    assert traced("nobody", [alone], KEY).untold  # nobody can tell whether it is that key
     (alone / "metadata.csv").unlink()
-    (untold,) = lineage("H1", [alone], KEY).untold
+    (untold,) = traced("H1", [alone], KEY).untold
     assert "metadata.csv does not tell" in untold
 
 

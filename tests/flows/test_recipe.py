@@ -11,11 +11,10 @@ import yaml
 
 from medphantom.cohorts.ingest import ingest
 from medphantom.core.errors import RecipeError
-from medphantom.flows.cli.runs import DEMO_RECIPE
 from medphantom.flows.recipes.recipe import Recipe, load_recipe
 from medphantom.flows.recipes.recipe_file import apply_settings, models_in
 from medphantom.flows.recipes.recipe_schema import field_descriptions, json_schema
-from medphantom.flows.recipes.starter import starter
+from medphantom.flows.recipes.starter import DEMO_RECIPE, starter
 from medphantom.generators.config import GeneratorConfig
 from medphantom.phantoms.write import write_phantoms
 

@@ -14,7 +14,7 @@ from medphantom.cohorts.store import Cohort
 from medphantom.core.errors import RecipeError, UnsupportedClaim
 from medphantom.flows.cli.main import main
 from medphantom.flows.operations import search as searching
-from medphantom.flows.operations.search import Judge, Trainings, combinations, judged, trials_of
+from medphantom.flows.operations.search import Judge, Trainings, combinations, judged, trial_of, tries_of
 from medphantom.flows.recipes.settings import SearchPart, read_part
 from medphantom.generators.bundle import GeneratorBundle
 from tests.generators.tiny import SIDE, make_cohort, tiny_config
@@ -64,7 +64,7 @@ def test_what_was_judged_before_an_interruption_is_not_judged_again(
     cohort: Cohort, recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     part = read_part(SearchPart, recipe, ["generator.denoiser_fit.steps=1"])
-    trials = trials_of(recipe, ["generator.denoiser_fit.steps=1"], combinations(["sampler.steps=[2,8]"]))
+    trials = [trial_of(part, changed) for changed in combinations({"sampler.steps": [2, 8]})]
     preprocess = part.preprocess.for_cohort(cohort)
     trainings, judge = Trainings(cohort, preprocess, tmp_path), Judge(cohort, preprocess, part.plan)
     train, calls = searching.train_generator, []
@@ -106,12 +106,12 @@ def test_the_judge_sees_the_split_that_it_is_given(cohort: Cohort, recipe: Path)
 )
 def test_what_cannot_be_tried_is_refused(tried: str, message: str) -> None:
     with pytest.raises(RecipeError, match=message):
-        combinations([tried])
+        combinations(tries_of([tried]))
 
 
 def test_a_combination_that_breaks_a_rule_is_refused_before_anything_is_trained(recipe: Path) -> None:
     with pytest.raises(RecipeError, match=r"sampler\.steps"):
-        trials_of(recipe, [], combinations(["sampler.steps=[5,0]"]))
+        [trial_of(read_part(SearchPart, recipe, []), changed) for changed in combinations({"sampler.steps": [5, 0]})]
 
 
 def test_too_few_images_to_choose_by(recipe: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The stages of a run as plain functions: each takes a job and artifacts, and gives back an artifact.
+"""The stages of a run: a table over the operations. Each takes a job and artifacts, and gives back an artifact.
 
 A stage whose artifact is current is not made again and loads nothing; torch is imported only where a stage needs it.
 """
@@ -6,31 +6,30 @@ A stage whose artifact is current is not made again and loads nothing; torch is 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from contextlib import suppress
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from medphantom.cohorts.store import Cohort
 from medphantom.core.errors import ArtifactError
 from medphantom.core.folders import read_json, write_json
 from medphantom.core.progress import Progress
+from medphantom.flows.operations.assess import score, write_pages
+from medphantom.flows.operations.generate import generate
+from medphantom.flows.operations.ingest import ingest_cohort
+from medphantom.flows.operations.phantom import phantom
+from medphantom.flows.operations.places import loaded
+from medphantom.flows.operations.train import trained
 from medphantom.flows.process.facts import machine, usable_cores, versions
 from medphantom.flows.process.failure import reported
 from medphantom.flows.process.progress import clock, watcher
-from medphantom.flows.runs.artifact import REPORT_JSON, WORK_FOLDER, ArtifactRef, Stage
+from medphantom.flows.recipes.plans import make_plan
+from medphantom.flows.runs.artifact import QUALITY_FILE, REPORT_JSON, WORK_FOLDER, ArtifactRef, Stage
 from medphantom.flows.runs.control import control_facts
-from medphantom.flows.runs.formal import formal_facts
 from medphantom.flows.runs.job import Job, Refs
-from medphantom.flows.runs.provenance import check_provenance
-
-if TYPE_CHECKING:
-    from medphantom.cohorts.preprocess import Preprocess
-    from medphantom.cohorts.store import Cohort
-    from medphantom.generators.config import GeneratorConfig
 
 RUN_FILE = "run.json"
-QUALITY_FILE = "work/quality.json"
 
 Build = Callable[[Path, Path], dict[str, Any] | None]
 
@@ -116,28 +115,21 @@ def write_run_facts(job: Job, refs: Refs) -> Path:
     return file
 
 
-def _simulate(job: Job, refs: Refs, out: Path, work: Path, progress: Progress) -> dict[str, Any]:
+def _phantom(job: Job, refs: Refs, out: Path, work: Path, progress: Progress) -> dict[str, Any]:
     del refs, work
-    from medphantom.phantoms.write import write_phantoms
-
     simulation = job.recipe.cohort.simulate
     assert simulation is not None  # noqa: S101 - the stage exists only then
     options = {name: getattr(simulation, name) for name in type(simulation).model_fields}
-    summary = write_phantoms(out, **options, workers=usable_cores(), progress=progress)
+    summary = phantom(out, **options, workers=usable_cores(), progress=progress)
     return {"patients": summary.total_patients, "images": summary.total_images}
 
 
 def _ingest(job: Job, refs: Refs, out: Path, work: Path, progress: Progress) -> dict[str, Any]:
     del work
-    from medphantom.cohorts.ingest import ingest
-
-    choice = job.recipe.cohort
-    source = choice.source or Path(refs["phantom"].path)
-    result = ingest(source, out, choice.reading, choice.identity_key(), progress)
+    source = None if job.recipe.cohort.source is not None else Path(refs["phantom"].path)
+    result = ingest_cohort(job.recipe.cohort, out, source=source, progress=progress)
     for line in result.understood:
         watcher().note(f"ingest: {line}")
-    for warning in result.warnings:
-        watcher().note(f"ingest: warning: {warning}")
     return {
         "images": len(result.cohort),
         "per_split": dict(Counter(result.cohort.manifest["split"].to_list())),
@@ -148,138 +140,59 @@ def _ingest(job: Job, refs: Refs, out: Path, work: Path, progress: Progress) -> 
 
 
 def _train(job: Job, refs: Refs, out: Path, work: Path, progress: Progress) -> dict[str, Any]:
-    from medphantom.cohorts.store import Cohort
-    from medphantom.generators.train import train_generator
-
     cohort = Cohort.open(refs["ingest"].path)
     preprocess = job.recipe.preprocess.for_cohort(cohort)
-    facts = base_facts(cohort, preprocess, job.recipe.generator, work, progress)
-    bundle = train_generator(cohort, preprocess, job.recipe.generator, out, work=work, progress=progress)
-    curves = training_curves(bundle.training)
-    note_memorization(curves)
-    note_failures(curves)
-    return {"training_images": bundle.facts.training_images, **facts}
-
-
-def note_memorization(rows: Sequence[Mapping[str, Any]]) -> None:
-    """Say of each stage of a training where it began to tell its training images from others."""
-    for stage in dict.fromkeys(row["stage"] for row in rows if row.get("memorized")):
-        row = next(row for row in rows if row["stage"] == stage and row.get("memorized"))
-        watcher().note(
-            f"warning: the {stage} tells its training images from others from step {row['step']} on (smaller error in "
-            f"{row['membership']:.2f} of pairs): train it for fewer steps, or on more patients"
-        )
-
-
-def note_failures(rows: Sequence[Mapping[str, Any]]) -> None:
-    """Say of each stage of a training where a loss was not finite, so that it went on at half the learning rate."""
-    for row in rows:
-        if "not_finite_at" in row:
-            watcher().note(
-                f"warning: a loss of the {row['stage']} was not finite at step {row['not_finite_at']}: it went back to "
-                f"step {row['step']} and on at half the learning rate"
-            )
-
-
-def base_facts(
-    cohort: Cohort, preprocess: Preprocess, config: GeneratorConfig, work: Path, progress: Progress
-) -> dict[str, Any]:
-    """What the copy search says of the base that is fine-tuned; nothing where none is.
-
-    Raises:
-        InputError: the base draws images of this cohort.
-    """
-    if config.init_from is None:
-        return {}
-    from medphantom.flows.runs.base_check import check_base
-
-    summary = check_base(cohort, preprocess, config, work=work, progress=progress)
-    return {} if summary is None else {"base": {"verdict": summary.verdict, "reasons": list(summary.reasons)}}
+    made = trained(cohort, preprocess, job.recipe.generator, out, work=work, progress=progress)
+    base = {} if made.base is None else {"base": {"verdict": made.base.verdict, "reasons": list(made.base.reasons)}}
+    return {"training_images": made.bundle.facts.training_images, **base}
 
 
 def _generate(job: Job, refs: Refs, out: Path, work: Path, progress: Progress) -> dict[str, Any]:
-    from medphantom.cohorts.store import Cohort
-    from medphantom.flows.recipes.plans import make_plan
-    from medphantom.generators.bundle import GeneratorBundle
-    from medphantom.generators.generate import generate
-
-    bundle = GeneratorBundle.load(Path(refs["train"].path))
-    cohort = Cohort.open(refs["ingest"].path)
+    bundle, cohort = loaded(refs["train"].path), Cohort.open(refs["ingest"].path)
     facts = bundle.facts
     plan = make_plan(job.recipe.plan, cohort, facts.conditions, preprocess=facts.preprocess, fresh=job.fresh)
-    synthetic = generate(bundle, plan, out, work=work, sampler=job.recipe.sampler, progress=progress)
+    synthetic = generate(bundle, plan, out, sampler=job.recipe.sampler, work=work, progress=progress)
     return {"images": len(synthetic), "plan": plan.digest}
 
 
 def _assess(job: Job, refs: Refs, out: Path, work: Path, progress: Progress) -> dict[str, Any]:
-    from medphantom.cohorts.store import Cohort
-    from medphantom.flows.runs.hooks import hooks_of
-    from medphantom.generators.bundle import GeneratorBundle
-    from medphantom.quality.assessment.assess import assess
-
-    bundle = GeneratorBundle.load(Path(refs["train"].path))
+    bundle = loaded(refs["train"].path)
     real, synthetic = Cohort.open(refs["ingest"].path), Cohort.open(refs["generate"].path)
-    check_provenance(real, synthetic, bundle)
-    report = assess(
-        real,
-        synthetic,
-        bundle.facts.preprocess,
-        job.recipe.assess,
-        work=work,
-        hooks=hooks_of(bundle),
-        progress=progress,
-    )
+    seen, config = bundle.facts.preprocess, job.recipe.assess
+    report = score(real, synthetic, seen, config, work=work, bundle=bundle, progress=progress)
     report.save(out)
     return {"verdict": report.verdict}
 
 
 def _report(job: Job, refs: Refs, out: Path, work: Path, progress: Progress) -> dict[str, Any]:
     del work
-    from medphantom.cohorts.store import Cohort
     from medphantom.generators.facts import read_facts
-    from medphantom.quality.report.write import RunFacts, write_report
     from medphantom.quality.results.quality_report import QualityReport
 
     progress(0, 1, "report")
-    bundle, _ = read_facts(refs["train"].path)
-    facts = RunFacts(
-        name=job.run.name,
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
-        recipe=job.loaded.written,
-        digests={stage: ref.digest for stage, ref in refs.items()},
-        versions=versions(),
-        machine=machine(),
-        seeds={"generator": job.recipe.generator.seed, "plan": job.recipe.plan.seed},
-        timings_s={stage: job.folder_of(stage).records()[stage].seconds for stage in refs},
-        curves=training_curves(read_json(Path(refs["train"].path) / "training.json")),
-        intended_use=bundle.intended_use,
-        **formal_facts(bundle.privacy),
-        control=control_facts(job.base.path),
-    )
-    write_report(
+    facts, _ = read_facts(refs["train"].path)
+    write_pages(
         QualityReport.load(Path(refs["assess"].path)),
         real=Cohort.open(refs["ingest"].path),
         synthetic=Cohort.open(refs["generate"].path),
-        preprocess=bundle.preprocess,
-        facts=facts,
+        preprocess=facts.preprocess,
         out=out.parent,
+        name=job.run.name,
+        recipe=job.loaded.written,
+        digests={stage: ref.digest for stage, ref in refs.items()},
+        bundle=facts,
+        training=read_json(Path(refs["train"].path) / "training.json"),
+        seeds={"generator": job.recipe.generator.seed, "plan": job.recipe.plan.seed},
+        timings_s={stage: job.folder_of(stage).records()[stage].seconds for stage in refs},
+        control=control_facts(job.base.path),
     )
     progress(1, 1, "report")
     return {}
 
 
-def training_curves(training: dict[str, Any]) -> tuple[dict[str, Any], ...]:
-    """Rows of the training curves of a bundle's ``training.json``, each with its ``stage``."""
-    rows: list[dict[str, Any]] = []
-    for stage, curve in training.items():
-        if isinstance(curve, dict) and "rows" in curve:
-            rows += [{"stage": stage, **row} for row in curve["rows"]]
-    return tuple(rows)
-
-
 Builder = Callable[[Job, Refs, Path, Path, Progress], dict[str, Any]]
 _BUILDERS: dict[Stage, tuple[Builder, str, tuple[str, ...]]] = {
-    "phantom": (_simulate, "phantoms", ()),
+    "phantom": (_phantom, "phantoms", ()),
     "ingest": (_ingest, "cohort", ()),
     "train": (_train, "bundle", ()),
     "generate": (_generate, "synthetic", ()),

@@ -1,43 +1,81 @@
-"""Looking at what is there: a cohort's counts and contact sheet, and whether a folder is what it says it is."""
+"""``inspect``: counts of a cohort, and a contact sheet of its images beside what a network will see of them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from medphantom.cohorts.manifest import SCHEMA_FILE
-from medphantom.cohorts.overview import contact_sheet, overview
+from medphantom.cohorts.overview import contact_sheet as sheet_of
+from medphantom.cohorts.overview import overview
 from medphantom.cohorts.preprocess import Preprocess
 from medphantom.cohorts.private import REJECTIONS_FILE, private_path, read_rejections
 from medphantom.cohorts.records import SYNTHETIC_SPLIT
 from medphantom.cohorts.store import Cohort
-from medphantom.core.errors import ArtifactError, InputError, ResourceError
-from medphantom.core.folders import inside, no_space_becomes_one_line
-from medphantom.core.guard import user_path
+from medphantom.core.errors import InputError
+from medphantom.core.folders import no_space_becomes_one_line
 from medphantom.core.randomness import derive_seed
+from medphantom.flows.operations.places import Folder, opened
 from medphantom.flows.operations.summaries import cohort_summary, frame_text
 from medphantom.flows.recipes.recipe import PreprocessChoice
-from medphantom.flows.runs.artifact import STAGES_FILE, RunFolder, artifact_mark
-from medphantom.generators.facts import FACTS_FILE
+from medphantom.flows.recipes.settings import TrainPart, read_part
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+MOST_IMAGES = 400
 
 
-def inspect_cohort(
-    folder: Path,
-    sheet: Path,
-    choice: PreprocessChoice,
+def inspect(
+    cohort: Cohort | Folder,
     *,
+    out: Folder | None = None,
     size: int | None = None,
     images: int = 24,
     split: str | None = None,
     seed: int = 0,
-) -> Iterator[str]:
-    """Lines about a cohort; also writes a contact sheet of images beside what a network will see of them.
+    rejected: bool = False,
+    recipe: Folder | None = None,
+    settings: Sequence[str] = (),
+) -> list[str]:
+    """Describe a cohort in lines, and write a contact sheet of images beside what a network will see of them.
+
+    Args:
+        cohort: Cohort, real or synthetic.
+        out: Contact sheet to write; by default ``<cohort>.sheet.png``.
+        size: Side of what a network will see, in pixels.
+        images: Number of images on the sheet, 1 to 400.
+        split: Only images of this split.
+        seed: Seed of the choice of images.
+        rejected: Instead list the files that were not taken, and why: names of private files.
+        recipe: Recipe whose ``preprocess`` section is taken.
+        settings: ``field=value`` as of ``--set``.
 
     Raises:
-        InputError: the split has no images, or the sheet would lie in the cohort.
+        InputError: The split has no images, the sheet would lie in the cohort, or nothing is known of rejected files.
     """
+    folder = cohort.path if isinstance(cohort, Cohort) else Path(cohort)
+    if rejected:
+        return list(rejected_files(folder))
+    if not 1 <= images <= MOST_IMAGES:
+        raise InputError(f"--images must be 1 to {MOST_IMAGES}, got {images}", "choose fewer images")
+    part = read_part(TrainPart, recipe, settings)
+    sheet = folder.with_name(f"{folder.name}.sheet.png") if out is None else Path(out)
+    return list(_described_cohort(folder, sheet, part.preprocess, size=size, images=images, split=split, seed=seed))
+
+
+def _described_cohort(
+    folder: Path,
+    sheet: Path,
+    choice: PreprocessChoice,
+    *,
+    size: int | None,
+    images: int,
+    split: str | None,
+    seed: int,
+) -> Iterator[str]:
     cohort = Cohort.open(folder)
     if sheet.resolve().is_relative_to(folder.resolve()):
         raise InputError(f"{sheet} lies in the cohort, which must stay as it is", "choose another --out")
@@ -48,10 +86,9 @@ def inspect_cohort(
     rows = cohort.rows(split)
     if not rows:
         raise InputError(f"{folder} has no image in split {split!r}", f"splits: {', '.join(_splits(cohort))}")
-    rng = np.random.default_rng(derive_seed(seed, "contact sheet"))
-    chosen = sorted(rng.choice(rows, size=min(images, len(rows)), replace=False).tolist())
+    chosen = _chosen(rows, images, seed)
     with no_space_becomes_one_line(sheet):
-        contact_sheet(cohort, chosen, preprocess).save(sheet)
+        sheet_of(cohort, chosen, preprocess).save(sheet)
     yield cohort_summary(cohort)
     counts = overview(cohort)
     for title, frame in (
@@ -71,6 +108,26 @@ def inspect_cohort(
     }
     real = private.get(cohort.schema.kind, "")
     yield f"contact sheet: {sheet} (left: source, right: network{real})"
+
+
+def contact_sheet(cohort: Cohort | Folder, images: int = 24, *, seed: int = 0, size: int | None = None) -> Image:
+    """Some images of a cohort as one picture; with ``size``, each beside what a network will see of it.
+
+    Args:
+        cohort: Cohort, real or synthetic.
+        images: Number of images.
+        seed: Seed of the choice of images.
+        size: Side of what a network will see, in pixels.
+    """
+    shown = opened(cohort)
+    rows, dims = _chosen(range(len(shown)), images, seed), shown.schema.spatial_dims
+    return sheet_of(shown, rows, None if size is None else Preprocess.for_cohort(shown, (size,) * dims))
+
+
+def _chosen(rows: Sequence[int], images: int, seed: int) -> list[int]:
+    rng = np.random.default_rng(derive_seed(seed, "contact sheet"))
+    found: list[int] = sorted(rng.choice(rows, size=min(images, len(rows)), replace=False).tolist())
+    return found
 
 
 def rejected_files(folder: Path) -> Iterator[str]:
@@ -107,36 +164,3 @@ def _described(preprocess: Preprocess) -> str:
 
 def _splits(cohort: Cohort) -> list[str]:
     return sorted(set(cohort.manifest["split"].to_list())) or [SYNTHETIC_SPLIT]
-
-
-def verify_folder(folder: Path) -> Iterator[str]:
-    """Read everything in a cohort, bundle or run folder and compare it with its digest; one line for each.
-
-    Raises:
-        ArtifactError: something differs.
-        InputError: the folder is none of these.
-    """
-    user_path(folder)
-    if (folder / STAGES_FILE).is_file():
-        records = RunFolder(folder).records()
-        if not records:  # a run does without them; whoever asks whether it is whole must be told
-            raise ArtifactError(f"{folder / STAGES_FILE} is damaged or names no stage", "run the recipe again")
-        for stage, record in records.items():
-            for name in dict.fromkeys((record.output, *record.marks)):
-                part = inside(folder, name)
-                if (part / SCHEMA_FILE).is_file() or (part / FACTS_FILE).is_file():
-                    yield from verify_folder(part)
-                elif not part.exists() or artifact_mark(part) != record.marks.get(name):
-                    raise ResourceError(f"{part} is missing or was altered", "run the recipe again")
-                else:
-                    yield f"{part}: as stage {stage} made it"
-    elif (folder / SCHEMA_FILE).is_file():
-        cohort = Cohort.open(folder)
-        cohort.verify()
-        yield f"{folder}: {len(cohort)} {cohort.schema.kind} images as published, digest {cohort.digest[:12]}"
-    elif (folder / FACTS_FILE).is_file():
-        from medphantom.generators.bundle import GeneratorBundle
-
-        yield f"{folder}: bundle as published, digest {GeneratorBundle.load(folder).digest[:12]}"
-    else:
-        raise InputError(f"{folder} is no cohort, bundle or run folder", "give one that medphantom made")

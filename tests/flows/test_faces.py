@@ -1,0 +1,289 @@
+"""The command line, the stages of a run and Python call the same operations: same names, defaults and refusals."""
+
+from __future__ import annotations
+
+import inspect
+import shlex
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import medphantom as mp
+from medphantom.cohorts.options import IngestOptions
+from medphantom.core.errors import MedphantomError
+from medphantom.flows.cli.examples import EXAMPLES, help_of
+from medphantom.flows.cli.main import GROUPS, app, main
+
+VERBS: dict[str, Callable[..., Any]] = {verb.__name__: verb for verbs in GROUPS.values() for verb in verbs}
+
+# Options of the command line that are called otherwise in Python, or are part of a section there.
+CALLED = {
+    "setting": "settings",
+    "file_format": "format",
+    "label_column": "label_columns",
+    "attribute": "attributes",
+    "factor": "factors",
+    "count": "counts",
+    "change": "changes",
+    "fraction": "fractions",
+    "share": "shares",
+    "bundle": {"augment": "bundles"},
+    "no_prefect": "prefect",
+    "tries": "tries",
+}
+# Options that only the console has, each with its reason.
+CONSOLE = {
+    ("assess", "real_flag"): "another way to write an argument",
+    ("assess", "synthetic_flag"): "another way to write an argument",
+    ("generate", "save_plan"): "a plan is a value in Python: plan.to_jsonl(file)",
+    ("augment", "plan_only"): "augment.proposal returns the plan",
+    ("lineage", "files"): "the result holds them",
+    ("serve", "*"): "a schedule belongs to a process of its own",
+    ("schema", "*"): "prints a file of the documentation",
+}
+# Parameters of Python that the command line gives by --recipe and --set, or not at all.
+PYTHON = {
+    "recipe": "--recipe",
+    "settings": "--set",
+    "progress": "the console shows progress",
+    "work": "stages keep their own folder",
+    "announce": "the console prints the plan",
+    "ask": "the console asks",
+    "workers": "--set, or one process per core",
+    "bit_depth": "recipes",
+    "population": "recipes",
+}
+SECTIONS = {"preprocess", "generator", "sampler", "assess", "study", "foreign", "method", "config", "options"}
+DIFFERENT = {
+    ("run", "prefect"): "a notebook does not start a server unasked",
+    ("control", "prefect"): "a notebook does not start a server unasked",
+    ("demo", "prefect"): "a notebook does not start a server unasked",
+    ("counterfactual", "method"): "the command line has one option per field",
+}
+
+
+def console(verb: str) -> dict[str, inspect.Parameter]:
+    return {
+        name: parameter
+        for name, parameter in inspect.signature(VERBS[verb]).parameters.items()
+        if (verb, name) not in CONSOLE
+    }
+
+
+def python(verb: str) -> dict[str, inspect.Parameter]:
+    found = dict(inspect.signature(getattr(mp, verb)).parameters)
+    if verb == "generate":  # two calls in Python: what to draw, and to draw it
+        found |= dict(inspect.signature(mp.plan).parameters)
+    return found
+
+
+def renamed(verb: str, name: str) -> str:
+    called = CALLED.get(name, name)
+    return called.get(verb, name) if isinstance(called, Mapping) else called
+
+
+def fields_of_sections(verb: str) -> dict[str, Any]:
+    """Fields that an option of the command line may set, with their defaults."""
+    from medphantom.generators.config import CounterfactualConfig
+    from medphantom.quality.counterfactual.ranking import RankConfig
+    from medphantom.quality.networks.outside_classifier import ClassifierInput
+
+    models = {
+        "ingest": (IngestOptions,),
+        "assess": (IngestOptions,),
+        "counterfactual": (CounterfactualConfig,),
+        "rank": (RankConfig, ClassifierInput),
+    }.get(verb, ())
+    return {name: field for model in models for name, field in model.model_fields.items()}
+
+
+def plain(value: Any) -> Any:
+    """Defaults that mean the same: nothing, empty, an enumeration's value, a path's text."""
+    if value is None or value in ((), [], ""):
+        return None
+    if isinstance(value, Path):
+        return str(value)
+    return getattr(value, "value", list(value) if isinstance(value, tuple) else value)
+
+
+IN_BOTH = sorted(verb for verb in VERBS if (verb, "*") not in CONSOLE)
+
+
+@pytest.mark.parametrize("verb", IN_BOTH)
+def test_every_option_of_the_command_line_is_an_argument_in_python(verb: str) -> None:
+    known, fields = python(verb), fields_of_sections(verb)
+    for name, parameter in console(verb).items():
+        called = renamed(verb, name)
+        if called in {"value_range", "strict"} or called in fields:
+            continue  # a field of a section, checked by its own type
+        assert called in known, f"{verb}: --{name} is no argument of mp.{verb}"
+        default, other = parameter.default, known[called].default
+        if (verb, called) in DIFFERENT or parameter.default is inspect.Parameter.empty:
+            continue
+        if other is inspect.Parameter.empty:  # by place in Python, an option with a default on the console
+            continue
+        if name == "no_prefect":
+            continue
+        if plain(default) is None and plain(other) is not None:
+            assert called in {"fractions", "shares", "changes"}, f"{verb}: {name}"  # repeated options: filled in by it
+            continue
+        assert plain(default) == plain(other), f"{verb}: {name} is {default!r} on the console, {other!r} in Python"
+
+
+@pytest.mark.parametrize("verb", IN_BOTH)
+def test_every_argument_in_python_is_reached_from_the_command_line(verb: str) -> None:
+    options = {renamed(verb, name) for name in console(verb)}
+    for name, parameter in python(verb).items():
+        if name in options | set(PYTHON) | SECTIONS or (verb, name) == ("generate", "images"):
+            continue
+        assert parameter.kind is inspect.Parameter.VAR_KEYWORD, f"mp.{verb}({name}=…) is no option of medphantom {verb}"
+    if SECTIONS & set(python(verb)) - {"method", "config", "foreign"}:
+        assert {"recipe", "setting"} <= set(console(verb)), f"medphantom {verb} cannot set its sections"
+
+
+def test_python_has_no_verb_of_its_own() -> None:
+    helpers = {"contact_sheet", "open_bundle", "open_cohort", "plan", "watching"}
+    values = {name for name in mp.__all__ if name[0].isupper() or name == "metrics"}
+    assert set(mp.__all__) - helpers - values == set(IN_BOTH)
+    assert all(getattr(mp, name) is not None for name in mp.__all__)
+
+
+@pytest.mark.parametrize("verb", sorted(VERBS))
+def test_every_verb_shows_two_examples_that_its_options_allow(verb: str) -> None:
+    command = next(c for c in app.registered_commands if c.callback and c.callback.__name__ == verb)
+    assert command.help == help_of(VERBS[verb])
+    known = {flag for parameter in _click(verb).params for flag in (*parameter.opts, *parameter.secondary_opts)}
+    assert len(set(EXAMPLES[verb])) == 2
+    for example in EXAMPLES[verb]:
+        program, name, *words = shlex.split(example)
+        assert (program, name) == ("medphantom", verb)
+        assert {word for word in words if word.startswith("--")} <= known
+
+
+def _click(verb: str) -> Any:
+    import typer
+
+    return typer.main.get_command(app).commands[verb]  # type: ignore[attr-defined]
+
+
+# ---- refusals ----
+
+Call = Callable[[Path], Any]
+REFUSALS: list[tuple[str, Call]] = [
+    ("inspect cohort --images 0", lambda at: mp.inspect(at / "cohort", images=0)),
+    ("inspect cohort --split left", lambda at: mp.inspect(at / "cohort", split="left")),
+    ("export cohort --out taken", lambda at: mp.export(at / "cohort", "taken")),
+    ("merge cohort --out taken", lambda at: mp.merge([at / "cohort"], "taken")),
+    ("train cohort --out taken", lambda at: mp.train(at / "cohort", "taken")),
+    ("train cohort --out new --size 0", lambda at: mp.train(at / "cohort", "new", size=0)),
+    (
+        "train cohort --out new --set generator.seed=x",
+        lambda at: mp.train(at / "cohort", "new", settings=["generator.seed=x"]),
+    ),
+    ("search cohort --out new --try sampler.x=[1]", lambda at: mp.search(at / "cohort", {"sampler.x": [1]}, "new")),
+    ("search cohort --out new --try study.x=[1]", lambda at: mp.search(at / "cohort", {"study.x": [1]}, "new")),
+    ("generate bundle --out new --match 0", lambda at: mp.plan(at / "bundle", match=0)),
+    (
+        "generate bundle --out new --match 3 --balance 3",
+        lambda at: mp.plan(at / "bundle", match=3, balance=3),
+    ),
+    ("generate bundle --out new --match 3", lambda at: mp.plan(at / "bundle", match=3)),
+    ("generate bundle --out new --count moon=3", lambda at: mp.plan(at / "bundle", counts={"moon": 3})),
+    (
+        "generate bundle --out new --count effusion=2 --shard 2/2",
+        lambda at: mp.plan(at / "bundle", counts={"effusion": 2}, shard="2/2"),
+    ),
+    (
+        "generate bundle --out taken --count effusion=2",
+        lambda at: mp.generate(at / "bundle", mp.plan(at / "bundle", counts={"effusion": 2}), "taken"),
+    ),
+    (
+        "counterfactual bundle cohort --out new --set effusion=absent --split moon",
+        lambda at: mp.counterfactual(at / "bundle", at / "cohort", ["effusion=absent"], "new", split="moon"),
+    ),
+    (
+        "counterfactual bundle cohort --out new --set effusion=absent --limit 0",
+        lambda at: mp.counterfactual(at / "bundle", at / "cohort", ["effusion=absent"], "new", limit=0),
+    ),
+    (
+        "counterfactual bundle cohort --out new --set effusion=absent --steps 0",
+        lambda at: mp.counterfactual(at / "bundle", at / "cohort", ["effusion=absent"], "new", method={"steps": 0}),
+    ),
+    ("assess cohort synthetic --out taken", lambda at: mp.assess(at / "cohort", at / "synthetic", "taken")),
+    (
+        "assess cohort synthetic --out new --synthetic-range 2 1",
+        lambda at: mp.assess(at / "cohort", at / "synthetic", "new", synthetic_range=(2, 1)),
+    ),
+    (
+        "utility cohort --out new --fraction 1 --fraction 1",
+        lambda at: mp.utility(at / "cohort", "new", fractions=[1.0, 1.0]),
+    ),
+    ("utility cohort --out new --fraction 0", lambda at: mp.utility(at / "cohort", "new", fractions=[0.0])),
+    ("utility cohort --out new --generators 0", lambda at: mp.utility(at / "cohort", "new", generators=0)),
+    (
+        "augment cohort --out new --label moon --to 9",
+        lambda at: mp.augment(at / "cohort", "moon", 9, "new"),
+    ),
+    (
+        "augment cohort --out new --label effusion --to 900 --bundle bundle --size 32",
+        lambda at: mp.augment(at / "cohort", "effusion", 900, "new", bundles=[at / "bundle"], size=32),
+    ),
+    (
+        "augment cohort --out new --label effusion --to 900 --share 2",
+        lambda at: mp.augment(at / "cohort", "effusion", 900, "new", shares=[2.0]),
+    ),
+    ("compare cohort cohort --out new", lambda at: mp.compare([at / "cohort", at / "cohort"], "new")),
+    ("compare cohort bundle --out new", lambda at: mp.compare(["cohort", "bundle"], "new")),
+    (
+        "rank nothing.pt cohort --output 0 --channels 2",
+        lambda at: mp.rank("nothing.pt", [at / "cohort"], 0, config={"takes": {"channels": 2}}),
+    ),
+    ("rank nothing.pt cohort --output 0 --out file", lambda at: mp.rank("nothing.pt", ["cohort"], 0, out="file")),
+    ("verify taken", lambda _: mp.verify("taken")),
+    ("lineage cohort --patient ' '", lambda _: mp.lineage(" ", ["cohort"])),
+    ("ingest nowhere --out new --public-phrase x", lambda _: mp.ingest("nowhere", "new", public_phrase="x")),
+    ("phantom --out taken", lambda _: mp.phantom("taken")),
+    ("phantom --out new --missing 2", lambda _: mp.phantom("new", missing=2.0)),
+    ("init tiny.yaml", lambda _: mp.init("tiny.yaml")),
+    ("run nowhere.yaml --no-prefect", lambda _: mp.run("nowhere.yaml")),
+    ("control tiny.yaml --kind noiseless --no-prefect --out runs/tiny", lambda _: mp.control(
+        "tiny.yaml", kind="noiseless", out="runs/tiny"
+    )),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("command", "call"), REFUSALS, ids=[command for command, _ in REFUSALS])
+def test_what_one_face_refuses_the_other_refuses_in_the_same_words(
+    copy: Path, command: str, call: Call, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = copy / "runs" / "tiny"
+    for name in ("cohort", "bundle", "synthetic"):
+        (copy / name).symlink_to(run / name)
+    (copy / "taken").mkdir()
+    (copy / "taken" / "something").write_text("here")
+    (copy / "file").write_text("here")
+    capsys.readouterr()
+    status = main(shlex.split(command))
+    said = capsys.readouterr().err.splitlines()
+    assert (status, len(said)) == (2, 1), said
+    with pytest.raises(MedphantomError) as refused:
+        call(copy)
+    ours = str(refused.value).replace(f"{copy}/", "")
+    assert said[0].removeprefix("medphantom: ").replace(f"{copy}/", "") == ours
+    assert not (copy / "new").exists()
+
+
+def test_refusals_cover_every_verb() -> None:
+    assert {command.split()[0] for command, _ in REFUSALS} >= set(IN_BOTH) - {"demo"}
+
+
+def test_a_warning_that_the_console_prints_reaches_python_too(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = copy / "runs" / "tiny" / "phantoms"
+    assert main(["ingest", str(source), "--out", "one", "--public-phrase", "x", "--workers", "0"]) == 0
+    shown = [line.partition("warning: ")[2] for line in capsys.readouterr().out.splitlines() if "warning: " in line]
+    assert shown
+    with pytest.warns() as caught:
+        mp.ingest(source, "two", public_phrase="x", workers=0)
+    assert [str(one.message).removeprefix("ingest: ") for one in caught] == shown
