@@ -127,7 +127,7 @@ def test_given_generators_are_used_and_another_cohort_s_is_warned_of(
     other = make_cohort(tmp_path / "other", total=480, seed=5)
     settings = {"assess": QUICK_SCORES, "study": QUICK_STUDY, "sampler": {"steps": 2, "device": "cpu"}}
     with mp.watching():
-        found = mp.augment(other, "dark", 200, tmp_path / "3", bundles=[bundle], shares=[1.0], settings=settings)
+        found = mp.augment(other, "dark", 200, tmp_path / "3", bundles=[bundle], shares=[1.0], **settings)
     said = capsys.readouterr()
     assert "did not learn from exactly these" in said.err + said.out
     assert found == AugmentReport.load(tmp_path / "3" / ANSWER_FILE)
