@@ -15,7 +15,7 @@ from PIL import Image
 
 from medphantom.cohorts.store import Cohort
 from medphantom.flows.cli.main import app, main
-from medphantom.flows.recipes.plans import plan_flags
+from medphantom.flows.recipes.plans import counts_of, plan_flags
 from medphantom.generators.facts import read_facts
 from medphantom.quality.report.write import PublishedReport
 from tests.cohorts.files import structure, write_png
@@ -117,7 +117,7 @@ def test_the_sheet_does_not_go_into_the_cohort(copy: Path, one_line: Callable[..
 
 
 def test_plan_flags() -> None:
-    assert plan_flags(["a=b=2", "c=1"], None, None, 3) == {
+    assert plan_flags(counts_of(["a=b=2", "c=1"]), None, None, 3) == {
         "plan": {"kind": "counts", "counts": {"a=b": 2, "c": 1}, "seed": 3}
     }
     assert plan_flags(None, 5, None, None) == {"plan": {"kind": "match", "total": 5}}

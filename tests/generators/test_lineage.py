@@ -148,7 +148,7 @@ def test_marks_tell_nothing_without_the_secret(cohort: Cohort, bundle_folder: Pa
 def test_foreign_weights_put_their_condition_into_the_claim(
     tmp_path: Path, cohort: Cohort, preprocess: Preprocess
 ) -> None:
-    conditioning = {"labels": False, "text": {"written_by": "templates", "wordings": 2}}
+    conditioning = {"labels": False, "text": {"written_by": "templates", "paraphrases": 2}}
     config = private(make_pipeline(tmp_path / "base"), tuning={"method": "lora", "rank": 2}, conditioning=conditioning)
     promised = trained(cohort, preprocess, config, tmp_path).facts.privacy
     assert promised.formal.endswith(
