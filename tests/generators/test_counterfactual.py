@@ -18,7 +18,7 @@ from medphantom.conditioning.conditioner import row_prompts
 from medphantom.conditioning.prompt import Intervention, Prompt
 from medphantom.core.errors import InputError, PromptError
 from medphantom.core.records import Array
-from medphantom.flows.operations import verbs
+from medphantom.flows.operations.assess import assess
 from medphantom.generators.bundle import GeneratorBundle
 from medphantom.generators.config import CounterfactualConfig
 from medphantom.generators.counterfactual import Counterfactuals, change_region, counterfactual_images
@@ -280,6 +280,5 @@ def test_images_of_another_scale_than_the_generator_learned_from_are_one_line(
     with pytest.raises(InputError, match=rf"images of this cohort {said}ingest images"):
         publish_counterfactuals(bundle, sixteen, rows[:2], action, CONFIG, out=tmp_path / "pairs")
     assert not (tmp_path / "pairs").exists()
-    preprocess, config = bundle.facts.preprocess, AssessConfig.quick()
     with pytest.raises(InputError, match="the generator did not learn from the training images of"):
-        verbs.assess(sixteen, cohort, preprocess, config, tmp_path / "report", bundle=bundle)
+        assess(sixteen, cohort, tmp_path / "report", bundle=bundle, assess=AssessConfig.quick())

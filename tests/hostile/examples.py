@@ -28,7 +28,7 @@ from tests.generators.stable_tiny import make_pipeline
 from tests.generators.test_monai_base import CODEC, UNET, write_base
 from tests.generators.tiny import SIDE, make_cohort, tiny_config
 from tests.hostile.kinds import CANARY
-from tests.quality.test_report import _write as write_made_up_report
+from tests.quality.report.test_report import _write as write_made_up_report
 
 IMAGES = 8
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from medphantom.quality.report.page import render_study
 from medphantom.quality.report.study_page import study_view
-from tests.quality.pages import Page
+from tests.quality.report.pages import Page
 from tests.quality.utility.made_up import EVIL, LABELS, TAUGHT, made_up_study
 
 

@@ -32,7 +32,7 @@ from medphantom.flows.orchestration.api_password import PASSWORD_FILE, load_or_m
 from medphantom.flows.orchestration.named_api import without_password
 from medphantom.flows.orchestration.served import SERVED_VARIABLE, Served, open_served
 from medphantom.flows.runs.job import open_job
-from tests.quality.test_browser import CHROMIUM, FLAGS
+from tests.quality.report.test_browser import CHROMIUM, FLAGS
 
 ATTACK = Path(__file__).with_name("attack_api.py")
 NOTHING = "outcome: 0 files, 0 bytes of the private folder can be read by anybody"

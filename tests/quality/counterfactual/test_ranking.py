@@ -30,7 +30,7 @@ from medphantom.quality.networks.classifier import fit_classifier, predict
 from medphantom.quality.networks.outside_classifier import ClassifierInput, OutsideClassifier, load_classifier
 from medphantom.quality.stats.correction import holm
 from tests.quality.edits import LABELS, PREPROCESS, SIDE, Edit, Patients, drawn, without, write_pairs, write_patients
-from tests.quality.onnx_file import write_linear
+from tests.quality.networks.onnx_file import write_linear
 
 CONFIG = RankConfig(bootstrap=200, takes=ClassifierInput(low=-1.0, high=1.0))
 SHAPE = (1, SIDE, SIDE)

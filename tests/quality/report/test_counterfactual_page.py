@@ -25,7 +25,7 @@ from medphantom.quality.report.page import source_hash
 from medphantom.quality.report.pair_pictures import BRIGHTER, DARKER, SAME, diverging, draw_edits, evenly
 from medphantom.quality.report.write import INTERNAL_PAGE, JSON_FILE, RunFacts
 from medphantom.quality.results.counterfactual_report import CounterfactualReport
-from tests.quality.pages import Page
+from tests.quality.report.pages import Page
 
 EVIL = "<script>alert(1)</script>"
 QUOTES = """x" onload='y'"""

@@ -15,7 +15,7 @@ import pytest
 
 from medphantom.flows.cli.main import main
 from tests.flows.conftest import TINY_RECIPE
-from tests.flows.test_flow import alive, children_of, rows
+from tests.flows.orchestration.test_flow import alive, children_of, rows
 
 LONG = TINY_RECIPE.replace("denoiser_fit: {steps: 8", "denoiser_fit: {steps: 100000")
 PATIENCE = 300

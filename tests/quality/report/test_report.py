@@ -45,7 +45,7 @@ from medphantom.quality.results.quality_report import (
     UtilityScore,
 )
 from medphantom.quality.stats.estimate import Estimate, number
-from tests.quality.pages import Page
+from tests.quality.report.pages import Page
 
 EVIL = "<script>alert(1)</script>"
 QUOTES = """x" onload='y'"""

@@ -19,7 +19,7 @@ from medphantom.cohorts.preprocess import Preprocess
 from medphantom.cohorts.store import Cohort
 from medphantom.core.errors import InputError
 from medphantom.flows.cli.main import main
-from medphantom.flows.operations import verbs
+from medphantom.flows.operations.assess import score
 from medphantom.flows.recipes.settings import AssessPart, read_part
 
 OneLine = Callable[..., str]
@@ -214,8 +214,12 @@ def test_pairs_are_scored_as_pairs_and_never_as_synthetic_images(copy: Path, one
     assert sorted(path.name for path in (copy / "s").iterdir()) == ["report.html", "report.json"]
     part = read_part(AssessPart, None, [])
     with pytest.raises(InputError, match="edits of real patients' images"):
-        verbs.assess(
-            Cohort.open(run / "cohort"), Cohort.open(copy / "pairs"), Preprocess(size=(32, 32)), part.assess, copy / "t"
+        score(
+            Cohort.open(run / "cohort"),
+            Cohort.open(copy / "pairs"),
+            Preprocess(size=(32, 32)),
+            part.assess,
+            work=copy / "t",
         )
 
 

@@ -14,7 +14,7 @@ from playwright.sync_api import Browser, ConsoleMessage, Page, Request, sync_pla
 from medphantom.quality.report.compare import compare
 from medphantom.quality.report.compare_page import render_comparison
 from medphantom.quality.report.write import INTERNAL_PAGE, JSON_FILE, PUBLIC_PAGE, PublishedReport
-from tests.quality import test_counterfactual_page, test_report
+from tests.quality.report import test_counterfactual_page, test_report
 from tests.quality.utility import test_study_page
 
 CHROMIUM = os.environ.get("MEDPHANTOM_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")

@@ -18,7 +18,7 @@ from medphantom.flows.recipes.starter import DEMO_RECIPE, starter
 from medphantom.generators.config import GeneratorConfig
 from medphantom.phantoms.write import write_phantoms
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 MINIMAL = "cohort:\n  simulate: {patients: 3}\n"
 
 

@@ -2,7 +2,7 @@
 
 Run as a process of its own, as any other user of the machine would::
 
-    python tests/flows/attack_api.py http://127.0.0.1:PORT/api PRIVATE_FOLDER READABLE_FOLDER
+    python tests/flows/orchestration/attack_api.py http://127.0.0.1:PORT/api PRIVATE_FOLDER READABLE_FOLDER
 
 It prints what each request was answered, and on its last line how much of the private folder it can read in the end.
 With ``--auth USER:PASSWORD`` it knows the password, with ``--change`` it also rewrites the deployment first.
