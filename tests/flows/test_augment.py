@@ -104,7 +104,7 @@ def test_both_editions_say_the_answer_and_name_no_place(answered: Path, tmp_path
         page = (answered / name).read_text()
         assert found.headline in page
         assert "real + classical augmentation" in page
-        assert "Less what costs nothing" in page
+        assert "Difference to arms without a generator" in page
     public = (answered / "report.public.html").read_text() + (answered / "report.json").read_text()
     assert str(answered.parent) not in public
     published = PublishedReport.load(answered / "report.json")

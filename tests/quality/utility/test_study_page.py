@@ -32,7 +32,7 @@ def test_every_cell_that_has_a_value_stands_in_a_table() -> None:
 
 def test_curves_hold_value_and_interval_of_every_ratio() -> None:
     charts = study_view(made_up_study()).charts
-    assert [chart.title.rpartition(": ")[2] for chart in charts] == ["all labels on average", *LABELS]
+    assert [chart.title.rpartition(": ")[2] for chart in charts] == ["mean over labels", *LABELS]
     for chart in charts:
         assert [series.name for series in chart.series] == ["real + synthetic", "synthetic, then real"]
         for series in chart.series:
