@@ -181,6 +181,6 @@ def test_plan_only_stops_there(cohort: Cohort, tmp_path: Path, capsys: pytest.Ca
     out = tmp_path / "out"
     command = ["augment", str(cohort.path), "--label", "bright", "--to", "200", "--out", str(out), "--plan-only"]
     assert main(command) == 0
-    assert "synthetic ones make 200" in capsys.readouterr().out
+    assert "synthetic images increase this to 200" in capsys.readouterr().out
     assert not out.with_name("out.work").exists()
     assert isinstance(propose(cohort, "bright", 200, StudyConfig()), AugmentPlan)
