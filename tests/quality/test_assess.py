@@ -198,7 +198,7 @@ def test_without_an_autoencoder_there_is_no_ceiling_and_no_verdict(real: Cohort,
         ({"copies": {"core": (), "kinds": ()}}, "no copy of the kind 'as it is' could be planted"),
         ({"copies": {"controls": 0}}, "no copy of the kind 'as it is' could be planted"),
         ({"membership": {"enabled": False}}, "membership was not tested (assess.membership.enabled is false)"),
-        ({"membership": {"images": 50}}, "assess.membership.images 50 is less than the 2000 that screen a set"),
+        ({"membership": {"images": 50}}, "assess.membership.images 50 is less than the 2000 required for screening"),
     ],
 )
 def test_no_setting_screens_a_set(
@@ -210,7 +210,7 @@ def test_no_setting_screens_a_set(
     found = assess(real, honest, PREPROCESS, whole, work=work, hooks=GeneratorHooks(autoencoder))
     assert found.verdict == "screened", found.verdict_reasons
     assert "of each of 7 core kinds of planted copies" in found.verdict_reasons[0]
-    assert "training patients are told from others with AUROC" in found.verdict_reasons[1]
+    assert "separates training patients from others with AUROC" in found.verdict_reasons[1]
     lax = AssessConfig.model_validate(
         {**given, **{part: {**given[part], **part_of} for part, part_of in changed.items()}}
     )
