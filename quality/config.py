@@ -52,9 +52,9 @@ class ClassifierConfig(Frozen):
 
     Attributes:
         steps: optimiser steps; every arm of the utility check takes as many.
-        batch_size: images per step.
+        batch_size: number of images per step.
         learning_rate: peak of AdamW's cosine schedule.
-        weight_decay: of kernels.
+        weight_decay: weight decay of kernels and weight matrices.
         ema_decay: decay of the moving average of the weights that is kept; null: no average.
         shift_fraction: largest random shift, as a fraction of the side.
         intensity: standard deviation of random gain, and twice that of random offset; images lie in -1…1.
@@ -81,8 +81,8 @@ class SegmenterConfig(Frozen):
     """How the segmenter is trained that looks for masks in synthetic images.
 
     Attributes:
-        steps: optimiser steps.
-        batch_size: images per step.
+        steps: number of optimiser steps.
+        batch_size: number of images per step.
         learning_rate: peak of AdamW's cosine schedule.
         intensity: standard deviation of random gain, and twice that of random offset; images lie in -1…1.
         mirror: also learn from left-right mirrored images; only where left and right do not matter.
@@ -214,10 +214,10 @@ class StudyConfig(Frozen):
         seed: everything random derives from it.
         task: ``classification`` of labels, or ``segmentation`` of the structures that masks hold.
         segmenter: how segmenters are trained; every arm takes the same number of steps.
-        arms: what classifiers learn from.
+        arms: training arms of the downstream models.
         network: the classifier: ``small`` (that of the feature networks), or MONAI's ``resnet18``, ``densenet121``.
         classifier: how it is trained; every arm takes the same number of steps.
-        classifier_seeds: trainings of every arm.
+        classifier_seeds: number of trainings of every arm.
         ratios: synthetic images per real one, for the arms that mix them.
         primary: labels that the question is about; Holm's correction goes over these and their mean, over all arms and
             ratios. Empty: all.
@@ -227,7 +227,7 @@ class StudyConfig(Frozen):
         bootstrap: samples behind the intervals of what has no formula (average precision, calibration).
         least_train: positive training patients below which a label is refused.
         least_test: positive test patients below which a label is refused, also in a subgroup.
-        significance: of the p values after Holm's correction over labels, arms and ratios.
+        significance: significance level of the p values after Holm's correction over labels, arms and ratios.
     """
 
     seed: Annotated[int, Field(ge=0)] = 0
@@ -273,9 +273,9 @@ class AssessConfig(Frozen):
         draws: how often the test patients are halved at random, behind every score and floor.
         classifier: how small classifiers are trained.
         diversity_pairs: image pairs at most behind each diversity score.
-        copies: the copy search.
-        membership: could somebody tell who was learned from, and what is recorded of them.
-        utility: the utility check.
+        copies: settings of the copy search.
+        membership: settings of membership and attribute inference.
+        utility: settings of the utility check.
         segmenter: the segmenter that looks for masks, where both cohorts have them.
         synthetic_range: real source values, such as Hounsfield units, that the smallest and largest number of the
             synthetic images' format stand for (0 and 255 of 8 bits, 0 and 65535 of 16, -32768 and 32767 of signed 16;

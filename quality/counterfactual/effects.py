@@ -30,10 +30,10 @@ def effectiveness(
     """Per label and state that was asked for, and per continuous attribute: is it read off the counterfactual?
 
     Args:
-        readings: what is read.
-        images: whose patients and splits count.
+        readings: predictions of labels and attributes.
+        images: pairs with their patients and splits.
         test_patients: patient of each real test image.
-        means: makes the estimates.
+        means: estimator of means and shares.
     """
     for reading in readings:
         effect = _Effect(reading, readable(images), images.patients, test_patients, means)

@@ -33,10 +33,10 @@ class RankConfig(Frozen):
     """How interventions are ranked.
 
     Attributes:
-        threshold: output from which on the classifier says yes.
-        bootstrap: samples behind each interval.
-        seed: of the samples.
-        takes: what the classifier takes.
+        threshold: output at or above which the decision is positive.
+        bootstrap: bootstrap samples for each interval.
+        seed: seed of the bootstrap samples.
+        takes: input format of the classifier.
     """
 
     threshold: float = 0.5
@@ -49,15 +49,16 @@ class RankedIntervention(Frozen):
     """What one intervention does to the classifier.
 
     Attributes:
-        intervention: in words.
-        pairs_digest: of its pairs.
-        total_pairs: images with a counterfactual.
-        total_patients: their patients.
-        change: mean output on the counterfactual minus that on the factual image; its floor is the yardstick: factual
-            minus source, what the method does by itself.
-        flipped: share of images whose decision at the threshold differs; floor: the same between source and factual.
-        p: of a paired sign-flip test over patients that the mean change is zero; ``None`` where it was refused.
-        p_holm: corrected for all interventions of the ranking (Holm 1979).
+        intervention: intervention in words.
+        pairs_digest: digest of the cohort of pairs.
+        total_pairs: number of images with a counterfactual.
+        total_patients: number of patients of these images.
+        change: mean output on the counterfactual minus that on the factual image; the floor is the change from source
+            to factual image, which the method causes without an intervention.
+        flipped: share of images whose decision at the threshold changes; the floor is the same between source and
+            factual image.
+        p: p value of a paired sign-flip test over patients of a zero mean change; ``None`` if it was refused.
+        p_holm: p value corrected for all interventions of the ranking (Holm 1979).
     """
 
     intervention: str
@@ -74,10 +75,10 @@ class Ranking(Frozen):
     """Interventions by the absolute mean change, largest first.
 
     Attributes:
-        output: the output that was looked at.
-        config: how.
-        interventions: the ranking; refused ones last.
-        remarks: what to know before quoting it.
+        output: name of the classifier's output.
+        config: settings of the ranking.
+        interventions: ranked interventions, with refused ones last.
+        remarks: remarks that a reader must know before citing the ranking.
     """
 
     output: str
@@ -98,12 +99,12 @@ def rank_interventions(
     """Rank interventions, one cohort of pairs each.
 
     Args:
-        classifier: whose mind is watched.
-        pairs: cohorts of kind ``counterfactual``.
-        output: name or index.
-        config: how.
-        real: the cohort that the pairs edit, for the yardstick.
-        progress: told the number of cohorts.
+        classifier: classifier whose output is compared.
+        pairs: cohorts of kind ``counterfactual``, one per intervention.
+        output: name or index of the output.
+        config: settings of the ranking.
+        real: cohort of the source images, needed for the floor.
+        progress: callback that receives the number of finished cohorts.
 
     Raises:
         InputError: no pairs, the same pairs twice, pairs of another cohort, or a classifier that cannot take them.

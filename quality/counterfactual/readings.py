@@ -41,10 +41,10 @@ class RealImages:
     """Real images of the splits that readers need, as the generator saw them.
 
     Attributes:
-        cohort: the real cohort.
-        rows: split → row numbers.
-        images: split → float32 ``(n, C, *size)`` in -1…1.
-        patients: split → patient of each.
+        cohort: real cohort of the images.
+        rows: row numbers by split.
+        images: images by split, float32 ``(n, C, *size)`` in -1…1.
+        patients: patient of each image, by split.
     """
 
     cohort: Cohort
@@ -67,13 +67,13 @@ class Reading:
     """One thing read off every image; present or absent, or a number.
 
     Attributes:
-        facts: what it is, and how well it is read off real images.
-        unit: of a number.
-        before: what the cohort says of each pair's image: 1, 0, -1 not stated; NaN for a number that is not.
-        after: what was asked of each counterfactual.
-        test: what the cohort says of each real test image.
-        read: role (``source`` included) → what is read off each pair: bool, or float.
-        read_test: what is read off each real test image.
+        facts: description of the target and of the network's performance on real images.
+        unit: unit of a continuous attribute.
+        before: value of each source image: 1, 0, or -1 if unknown; NaN for an unknown continuous value.
+        after: requested value of each counterfactual.
+        test: value of each real test image.
+        read: predictions for each pair by role (including ``source``), bool or float.
+        read_test: prediction for each real test image.
     """
 
     facts: ReaderFacts
@@ -99,11 +99,11 @@ class Readers:
 
     Args:
         real: real images by split.
-        pairs: the pairs as a cohort.
-        images: the same as arrays.
-        config: classifier, seed and least counts.
-        work: folder for checkpoints.
-        progress: told how far the fits are.
+        pairs: cohort of the pairs.
+        images: images of the pairs as arrays.
+        config: settings of classifiers, seed and minimum counts.
+        work: private folder for checkpoints.
+        progress: callback that receives the progress of the trainings.
     """
 
     def __init__(
@@ -273,8 +273,8 @@ def operating_point(states: Array, probabilities: Array) -> float:
     """The threshold with the best balanced accuracy (Youden 1950), the middle one of equally good ones.
 
     Args:
-        states: 1 present, 0 absent, -1 not stated; both states occur.
-        probabilities: what a classifier says.
+        states: 1 for present, 0 for absent, -1 for unknown; both states occur.
+        probabilities: predicted probabilities of the classifier.
     """
     present, absent = np.sort(probabilities[states == 1]), np.sort(probabilities[states == 0])
     values = np.unique(np.concatenate([present, absent]))

@@ -60,10 +60,10 @@ def assess_counterfactuals(
 
     Args:
         real: the cohort whose images were edited.
-        pairs: of kind ``counterfactual``.
-        config: seed, classifiers, least counts, bootstrap samples.
+        pairs: pairs of kind ``counterfactual``.
+        config: seed, classifiers, minimum counts and bootstrap samples.
         work: folder for checkpoints of classifiers.
-        progress: told how far their fits are.
+        progress: callback that receives the progress of the trainings.
 
     Raises:
         InputError: not a real cohort and its pairs, or no test images to compare with.

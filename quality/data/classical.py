@@ -20,10 +20,10 @@ def varied(
     """Images as one varies them where they are scarce, and their masks moved alike.
 
     Args:
-        images_NC: in -1…1.
-        how: how much.
-        generator: source of the draws.
-        masks_N1: integers ``(N, 1, *spatial)``; ``None``: none.
+        images_NC: images with values in -1…1.
+        how: strength of the augmentation.
+        generator: source of the random draws.
+        masks_N1: masks as integers ``(N, 1, *spatial)``; ``None`` if there are none.
     """
     placed = _placements(images_NC, how, generator)
     grid = F.affine_grid(placed, list(images_NC.shape), align_corners=False).to(images_NC)

@@ -29,12 +29,12 @@ class GeneratorHooks:
     """What of a generator an assessment may call.
 
     Attributes:
-        reconstruct: images ``(N, C, *size)`` in -1…1 through its autoencoder and back: the ceiling of the distances,
-            and copies to be planted; without it the copy search stays inconclusive.
-        edit: the same with light edits: copies of another kind.
-        attack: real rows to membership scores ``(n,)`` by the name of the attack, the higher the more like a row that
-            it learned from.
-        bound: AUROC that no membership attack exceeds, where the generator has a formal guarantee.
+        reconstruct: function that encodes and decodes images ``(N, C, *size)`` in -1…1; it provides the ceiling of
+            distances and planted copies. Without it the copy search is inconclusive.
+        edit: function that applies light edits to images, for another kind of planted copies.
+        attack: function that returns membership scores ``(n,)`` of real rows, by name of the attack; a higher score
+            indicates a training image.
+        bound: upper bound of the AUROC of membership attacks, if the generator has a formal guarantee.
     """
 
     reconstruct: Reconstruct | None = None
@@ -51,14 +51,13 @@ class EvaluationData:
     never tells real from synthetic images.
 
     Attributes:
-        real: the real cohort.
-        synthetic: the synthetic one.
-        preprocess: what networks see.
-        hooks: what of the generator may be called.
-        observed_range: source values that the ends of the synthetic images' number format stand for, where that was
-            said.
-        called: what the synthetic images are in a message.
-        remedy: what to do where they are not on one scale with the real ones.
+        real: real cohort of the evaluation.
+        synthetic: synthetic cohort of the evaluation.
+        preprocess: preprocessing of images for networks.
+        hooks: functions of the generator.
+        observed_range: source values of the ends of the synthetic images' number format, if they were given.
+        called: name of the synthetic images in messages.
+        remedy: advice if the synthetic images are not on the same scale as the real images.
     """
 
     real: Cohort

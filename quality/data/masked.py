@@ -16,8 +16,8 @@ class Masked:
 
     Attributes:
         images_NC: float32 ``(N, C, *size)`` in -1…1.
-        masks_N: uint8 ``(N, *size)``: place of the value among the sorted values of the cohort.
-        patients: of each image.
+        masks_N: mask values as indices into the sorted values of the cohort, uint8 ``(N, *size)``.
+        patients: patient of each image.
     """
 
     images_NC: Array

@@ -25,10 +25,10 @@ class PairImages:
     """Pairs in network values -1…1, float32 ``(N, C, *size)`` each.
 
     Attributes:
-        images: role → images; ``reversed`` and ``reconstruction`` only where the cohort has them.
-        source: the images themselves, rounded to the grey values in which the others are stored.
-        patients: of each.
-        splits: of each.
+        images: images by role; ``reversed`` and ``reconstruction`` only if the cohort has them.
+        source: source images, rounded to the stored grey values of the other images.
+        patients: patient of each pair.
+        splits: split of each source image.
     """
 
     images: dict[str, Array]

@@ -32,9 +32,9 @@ def compare(folds: Sequence[FoldFeatures], *, draws: int, rng: np.random.Generat
     at once: it is unbiased at any n.
 
     Args:
-        folds: features by fold; the folds' patients differ, the synthetic images are the same.
-        draws: how often patients are halved.
-        rng: source of the draws.
+        folds: features by fold; folds have different patients but the same synthetic images.
+        draws: number of random halvings of the patients.
+        rng: source of the random draws.
     """
     synthetic_seed = int(rng.integers(2**63))
     matched = folds[0].strata is not None
@@ -56,10 +56,10 @@ def compare_label(
     """The scores of images that show one label: the kernel distance, and whatever else their number supports.
 
     Args:
-        label: its name.
-        folds: features of the images that show it.
-        draws: how often patients are halved.
-        rng: source of the draws.
+        label: name of the label.
+        folds: features of the images with the label, by fold.
+        draws: number of random halvings of the patients.
+        rng: source of the random draws.
     """
     synthetic_seed = int(rng.integers(2**63))
     halves = [fold.halves(draws, rng, synthetic_seed, matched=False) for fold in folds]
@@ -77,9 +77,9 @@ def kernel_score(folds: Sequence[FoldFeatures], halves: Sequence[Sequence[Halves
     """All images at once, or :data:`LARGEST_KERNEL` of them; the floor is the range over halves; it is zero on average.
 
     Args:
-        folds: features by fold.
-        halves: draws by fold, for the floor.
-        rng: chooses images where there are more.
+        folds: features of the images, by fold.
+        halves: halves by fold and draw, for the floor.
+        rng: source of the random selection of images, if there are too many.
     """
     asked = rng.permutation(len(folds[0].synthetic))[:LARGEST_KERNEL]
     counts = [min(len(fold.real), len(fold.synthetic)) for fold in folds]

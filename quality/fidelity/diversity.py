@@ -41,8 +41,8 @@ def pair_similarities(images_NC: Array, first: Array, second: Array) -> Array:
 
     Args:
         images_NC: float ``(N, C, *spatial)`` in -1…1.
-        first: row numbers.
-        second: as many row numbers.
+        first: row numbers of the first images.
+        second: row numbers of the second images.
     """
     betas = scales_that_fit(images_NC.shape[2:])
     values = []
@@ -62,8 +62,8 @@ def disjoint_pairs(owners: Sequence[str] | Array, total: int, rng: np.random.Gen
 
     Args:
         owners: patient of each image.
-        total: pairs wanted; fewer when there are fewer than twice as many owners.
-        rng: source of the draw.
+        total: number of pairs, reduced if there are fewer than twice as many owners.
+        rng: source of the random draw.
     """
     names = np.asarray(owners)
     shuffled = rng.permutation(len(names))
@@ -88,8 +88,8 @@ def diversity(
         synthetic_NC: synthetic images, float ``(N, C, *spatial)`` in -1…1.
         real_NC: real images of the same shape.
         real_patients: patient of each real image.
-        pairs: pairs at most on either side.
-        rng: source of the draws.
+        pairs: largest number of pairs on both sides.
+        rng: source of the random draws.
         label: the label that all of them show, for the estimate's name.
     """
     mine = disjoint_pairs([str(i) for i in range(len(synthetic_NC))], pairs, rng)

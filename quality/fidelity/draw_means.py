@@ -20,8 +20,8 @@ class DrawMeans:
     """A mean over draws, with the influence of every patient and synthetic image on it, draw by draw.
 
     Args:
-        fold: whose images they are.
-        draws: how many there will be.
+        fold: features of the fold.
+        draws: number of draws in total.
     """
 
     def __init__(self, fold: FoldFeatures, draws: int) -> None:
@@ -54,7 +54,7 @@ class Joined:
     """A mean over folds: patients of different folds are different, synthetic images are the same.
 
     Attributes:
-        values: by draw, ``(draws,)``.
+        values: mean of each draw, ``(draws,)``.
         real: influence of every patient on each draw, ``(draws, patients)``.
         synthetic: influence of every synthetic image on each draw.
         ends: smallest and largest value of one comparison.
@@ -89,7 +89,7 @@ class Joined:
         and that of the value itself added (Wager, Hastie, Efron 2014, section 3).
 
         Args:
-            share: of second order, see :func:`medphantom.quality.stats.influence.quadratic_share`.
+            share: share of the second-order part, see :func:`medphantom.quality.stats.influence.quadratic_share`.
         """
         found = corrected(variance_of(self.real.mean(axis=0), self.synthetic.mean(axis=0)), share)
         draws = len(self.values)

@@ -30,8 +30,8 @@ class Gaussian:
     """The Gaussian that fits a set of features.
 
     Attributes:
-        mean: ``(d,)``, float64.
-        covariance: ``(d, d)``, unbiased.
+        mean: mean vector ``(d,)``, float64.
+        covariance: unbiased covariance matrix ``(d, d)``.
     """
 
     mean: Array
@@ -81,8 +81,8 @@ class Transport:
 
     Attributes:
         value: squared Fréchet (2-Wasserstein) distance.
-        from_candidate: map of the candidate to the reference, ``(d, d)``.
-        from_reference: map of the reference to the candidate.
+        from_candidate: map from the candidate to the reference, ``(d, d)``.
+        from_reference: map from the reference to the candidate, ``(d, d)``.
     """
 
     value: float
@@ -116,9 +116,9 @@ class Influenced:
     """A score and what each image adds to its deviation.
 
     Attributes:
-        value: the score.
-        candidate: ``(n,)``; sums to zero.
-        reference: ``(m,)``; sums to zero.
+        value: value of the score.
+        candidate: influence of each candidate image, ``(n,)``, with sum zero.
+        reference: influence of each reference image, ``(m,)``, with sum zero.
     """
 
     value: float
@@ -150,7 +150,7 @@ def influenced_distance(
     Args:
         candidate_ND: features, one row per image.
         reference_MD: features of the other set.
-        gaussians: that fit them, where they are known already.
+        gaussians: Gaussians fitted to both sets, if they are already known.
     """
     candidate, reference = gaussians or (Gaussian.of(candidate_ND), Gaussian.of(reference_MD))
     maps = transport(candidate, reference)
@@ -188,10 +188,10 @@ def frechet_interval(
     Args:
         candidate_ND: features, one row per image.
         reference_MD: features of the other set.
-        candidate_owners: patient of each row (for synthetic images, each its own).
-        reference_owners: the same of the other set.
-        rng: source of the halves by which the part of second order is told.
-        splits: how many pairs of halves.
+        candidate_owners: patient of each row; synthetic images are independent.
+        reference_owners: patient of each row of the other set.
+        rng: source of the random halves that estimate the second-order part.
+        splits: number of pairs of halves.
     """
     sides = (candidate_ND, reference_MD)
     owners = (np.asarray(candidate_owners), np.asarray(reference_owners))

@@ -91,8 +91,8 @@ def manifold_intervals(
         real_ND: features of real images.
         synthetic_MD: features of synthetic images.
         real_owners: patient of each real image.
-        rng: source of the halves.
-        splits: pairs of halves.
+        rng: source of the random halves.
+        splits: number of pairs of halves.
     """
     owners, every = np.asarray(real_owners), np.arange(len(synthetic_MD))
     pairs = []

@@ -17,8 +17,8 @@ class Halves:
     Attributes:
         first: images of one half of the patients.
         second: images of the other half.
-        for_first: as many synthetic images, to be compared with ``first``.
-        for_second: the same for ``second``; none of ``for_first`` where there are enough.
+        for_first: synthetic images to be compared with ``first``, in equal number.
+        for_second: synthetic images to be compared with ``second``, disjoint from ``for_first`` if there are enough.
     """
 
     first: Array
@@ -50,12 +50,12 @@ def draw_halves(
 
     Args:
         patients: patient of each real image.
-        total_synthetic: synthetic images to draw from, without replacement in one half.
-        draws: how many.
-        rng: source of the draws of patients.
-        synthetic_rng: source of the draws of synthetic images: folds that give equal ones can be averaged draw by draw.
-        strata: class of each real image; then each class is halved on its own, both halves keep equal class counts and
-            so do the synthetic images. Without it, chance decides the class counts of a half.
+        total_synthetic: number of synthetic images, which are drawn without replacement within a half.
+        draws: number of random halvings.
+        rng: source of the random draws of patients.
+        synthetic_rng: source of the random draws of synthetic images; folds with equal states can be averaged draw by
+            draw.
+        strata: class of each real image; if given, both halves and the synthetic images have equal class counts.
         synthetic_strata: class of each synthetic image; needed with ``strata``.
 
     Returns:

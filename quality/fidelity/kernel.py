@@ -23,10 +23,10 @@ class KernelDistance:
     """A squared maximum mean discrepancy.
 
     Attributes:
-        value: unbiased; 0 in the mean for sets of one distribution, so single values may be negative.
+        value: unbiased estimate with mean 0 for equal distributions, so that single values may be negative.
         first: influence of each image of the first set, ``(n,)``.
         second: the same of the second set.
-        quadratic: variance of the part of second order: all there is where nothing differs.
+        quadratic: variance of the second-order part, which is the whole variance for equal distributions.
     """
 
     value: float
@@ -44,9 +44,9 @@ def kernel_interval(value: float, linear: Variance, quadratic: float) -> Interva
     sets show, drawn towards the largest that this Q allows, ``(8 Q)½``, where the distance is lost in the noise.
 
     Args:
-        value: the unbiased distance.
-        linear: variance out of the patients' influences, which counts the part of second order twice.
-        quadratic: variance of that part.
+        value: unbiased estimate of the distance.
+        linear: variance from the patients' influences, which counts the second-order part twice.
+        quadratic: variance of the second-order part.
     """
     noise = float(np.sqrt(quadratic))
     shown = max(linear.value - 2 * quadratic, 0.0)
@@ -72,8 +72,8 @@ def kernel_distance(
     Args:
         first_ND: features, one row per image.
         second_MD: features of the other set; the sets may differ in size.
-        first_owners: patient of each row; ``None``: each its own.
-        second_owners: the same of the other set.
+        first_owners: patient of each row; ``None`` if all rows are independent.
+        second_owners: patient of each row of the other set.
 
     Raises:
         UnsupportedClaim: a set holds images of fewer than three patients.
@@ -107,10 +107,10 @@ class _Side:
     """Features in order of their patients.
 
     Attributes:
-        features: ``(n, d)``.
+        features: feature vectors, ``(n, d)``.
         owner: number of each row's patient, ascending.
         starts: first row of each patient.
-        order: place of each row before they were put in order.
+        order: original position of each row.
     """
 
     features: Table

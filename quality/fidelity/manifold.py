@@ -32,9 +32,9 @@ def neighbour_radii(points_ND: Table, *ks: int, center: Array | float = 0.0) -> 
     """Distance of each point to its k-th nearest other point, ``(len(ks), N)``.
 
     Args:
-        points_ND: features.
-        ks: which neighbours.
-        center: taken from every point first: distances far from zero lose digits.
+        points_ND: feature vectors, one row per image.
+        ks: ranks k of the neighbours.
+        center: vector subtracted from every point, because large offsets reduce the numerical precision.
 
     Raises:
         UnsupportedClaim: there are no k other points.
@@ -64,8 +64,8 @@ def manifold_scores(
     Args:
         real_ND: features of real images.
         synthetic_MD: features of synthetic images.
-        k: neighbours for precision and recall.
-        k_density: neighbours for density and coverage.
+        k: number of neighbours for precision and recall.
+        k_density: number of neighbours for density and coverage.
 
     Raises:
         UnsupportedClaim: too few images for k neighbours.

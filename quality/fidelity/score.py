@@ -24,10 +24,10 @@ class Part(Frozen):
 
     Attributes:
         value: mean over draws and folds.
-        variance: out of influences; on the logarithmic scale that of the value itself, not of its logarithm.
+        variance: variance from influences; on the logarithmic scale that of the value itself.
         freedom: degrees of freedom of the variance.
-        quadratic: part of second order, for the kernel distance.
-        scale: on which scale the interval is taken.
+        quadratic: variance of the second-order part, for the kernel distance.
+        scale: scale on which the interval is computed.
         draws: smallest and largest value over draws and folds.
     """
 
@@ -55,14 +55,15 @@ class Score(Frozen):
     """One score of one network run.
 
     Attributes:
-        name: as in :data:`medphantom.quality.fidelity.scores.ESTIMANDS`.
-        n_synthetic: synthetic images in one comparison, the fewest of all folds.
+        name: name of the score, as in :data:`medphantom.quality.fidelity.scores.ESTIMANDS`.
+        n_synthetic: synthetic images in one comparison, the smallest number over folds.
         n_real: real images in one comparison.
-        label: that both sides show; ``None``: all images.
-        synthetic: synthetic images against real ones.
-        floor: real ones against those of other patients.
-        reconstruction: real ones through the autoencoder against those of other patients; ``None`` without one.
-        refused: why there is none of these.
+        label: label that the images of both sides have; ``None`` for all images.
+        synthetic: score of synthetic images against real images.
+        floor: score of real images against those of other patients.
+        reconstruction: score of reconstructed real images against those of other patients; ``None`` without an
+            autoencoder.
+        refused: reason why there is no score.
     """
 
     name: str
@@ -81,10 +82,10 @@ class FoldFeatures:
 
     Attributes:
         real: features of the real images that it may score, ``(n, d)``.
-        synthetic: of all synthetic images, ``(m, d)``.
-        rebuilt: of the real images through the autoencoder, in the same order; ``None`` without one.
+        synthetic: features of all synthetic images, ``(m, d)``.
+        rebuilt: features of the reconstructed real images in the same order; ``None`` without an autoencoder.
         patients: patient of each real image.
-        strata: class of each real image, where halves are to have equal class counts; else ``None``.
+        strata: class of each real image if halves are matched for class counts, else ``None``.
         synthetic_strata: class of each synthetic image.
     """
 

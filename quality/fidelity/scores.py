@@ -53,9 +53,9 @@ class Shown:
     """The images that show one label.
 
     Attributes:
-        label: its name.
-        test: true for test images that show it.
-        synthetic: true for synthetic images that were asked to.
+        label: name of the label.
+        test: mask of the test images with the label.
+        synthetic: mask of the synthetic images prompted with the label.
     """
 
     label: str
@@ -68,13 +68,13 @@ class ImageSets:
     """What is compared, float32 ``(N, C, *spatial)`` in -1…1.
 
     Attributes:
-        test: real test images.
-        synthetic: synthetic images.
-        reconstruction: the test images through the autoencoder, in the same order; ``None`` without one.
+        test: images of real test patients.
+        synthetic: images of the synthetic set.
+        reconstruction: reconstructed test images in the same order; ``None`` without an autoencoder.
         patients: patient of each test image.
-        test_class: class of each test image where labels exclude each other, else ``None``.
-        synthetic_class: class that each synthetic image was asked to show.
-        shown: what each label is scored on by itself.
+        test_class: class of each test image if labels are exclusive, else ``None``.
+        synthetic_class: prompted class of each synthetic image.
+        shown: images of each label that is scored separately.
     """
 
     test: Array
@@ -90,8 +90,8 @@ class RunScores(Frozen):
     """All scores of one network run.
 
     Attributes:
-        facts: the network.
-        draws: how often patients were halved.
+        facts: description of the network.
+        draws: number of random halvings of the patients.
         scores: one entry per score and label.
     """
 
@@ -105,10 +105,10 @@ def score_run(run: NetworkRun, images: ImageSets, *, draws: int, rng: np.random.
 
     Args:
         run: networks with the test images that they may score.
-        images: what is compared.
-        draws: how often patients are halved.
-        rng: source of the draws.
-        work: private folder, where features lie in memory maps for as long as this takes.
+        images: images to be compared.
+        draws: number of random halvings of the patients.
+        rng: source of the random draws.
+        work: private folder for memory-mapped features during the computation.
     """
     with staging(work_folder(work) / "features") as folder:
         folds = [_features(fold, images, folder / str(number)) for number, fold in enumerate(run.folds)]
@@ -154,7 +154,7 @@ def estimates_of(runs: Sequence[RunScores], *, per_seed: bool) -> list[Estimate]
 
     Args:
         runs: runs of one network name that differ in their seed.
-        per_seed: whether this is one seed's detail, named with its seed.
+        per_seed: whether the estimates are details of one seed and are named with it.
     """
     facts = runs[0].facts
     network = f"{facts.name}, seed {facts.seed}" if per_seed else facts.name

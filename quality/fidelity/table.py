@@ -34,8 +34,8 @@ class Rows:
     """Some rows of a table, in some order, gathered when they are looked at.
 
     Attributes:
-        table: the table.
-        rows: row numbers.
+        table: table from which rows are taken.
+        rows: numbers of the rows.
     """
 
     table: Table

@@ -44,10 +44,10 @@ class SmallCNN(nn.Module):
     """Four convolution blocks with group norm, mean-pooled features and a linear head.
 
     Args:
-        channels: of the images.
+        channels: number of image channels.
         num_features: length of the feature vector.
-        num_targets: outputs of the head.
-        smallest_side: of the images' 2-D views.
+        num_targets: number of outputs of the head.
+        smallest_side: shortest side of the images' 2-D views.
     """
 
     def __init__(self, channels: int, num_features: int, num_targets: int, smallest_side: int) -> None:
@@ -86,8 +86,8 @@ class ImageLearner(Learner):
     """Fits a :class:`SmallCNN` to targets of images that are varied a little; what an error is, its heirs say.
 
     Args:
-        network: to fit.
-        config: how to train.
+        network: network to be trained.
+        config: settings of the training.
     """
 
     def __init__(self, network: nn.Module, config: ClassifierConfig) -> None:
@@ -121,9 +121,9 @@ class ClassifierLearner(ImageLearner):
     """Fits labels: one of several that exclude each other, or any number.
 
     Args:
-        network: to fit, with one output per target.
-        exclusive: one target is present per image.
-        config: how to train.
+        network: network to be trained, with one output per target.
+        exclusive: whether exactly one target is present per image.
+        config: settings of the training.
     """
 
     def __init__(self, network: nn.Module, exclusive: bool, config: ClassifierConfig) -> None:
@@ -157,13 +157,14 @@ def fit_classifier(
 
     Args:
         images_NC: float32 ``(N, C, *spatial)`` in -1…1.
-        targets_NT: int8, 1 present, 0 absent, -1 not stated (ignored).
-        exclusive: one target is present per image (cross-entropy) instead of any number (binary cross-entropy).
+        targets_NT: int8 targets: 1 present, 0 absent, -1 unknown (ignored).
+        exclusive: whether exactly one target is present per image (cross-entropy) instead of any number (binary
+            cross-entropy).
         num_features: length of the feature vector.
-        config: how to train.
-        seed: of weights, order and augmentation.
+        config: settings of the training.
+        seed: seed of weights, order and augmentation.
         work: folder for checkpoints; one subfolder per distinct training.
-        name: what progress calls it.
+        name: name of the training in the progress display.
         progress: called after every step.
 
     Returns:

@@ -27,8 +27,9 @@ class ImageEncoder(nn.Module):
     """A transformers image encoder (DINOv2, RAD-DINO, ViT, …) on images in -1…1.
 
     Args:
-        model: from ``AutoModel``.
-        processor: from ``AutoImageProcessor``; it resizes and normalises as the encoder was trained.
+        model: encoder loaded by ``AutoModel``.
+        processor: processor loaded by ``AutoImageProcessor``; it resizes and normalises images as in the training of
+            the encoder.
     """
 
     def __init__(self, model: nn.Module, processor: Any) -> None:
@@ -121,9 +122,9 @@ class TextImageEncoder:
     """A transformers pair of encoders of images and texts (CLIP, SigLIP, …) on images in -1…1.
 
     Args:
-        model: from ``AutoModel``; has ``get_image_features`` and ``get_text_features``.
-        processor: from ``AutoImageProcessor``.
-        tokenizer: from ``AutoTokenizer``; longer texts are cut.
+        model: model loaded by ``AutoModel``, with ``get_image_features`` and ``get_text_features``.
+        processor: processor loaded by ``AutoImageProcessor``.
+        tokenizer: tokenizer loaded by ``AutoTokenizer``; longer texts are truncated.
     """
 
     def __init__(self, model: Any, processor: Any, tokenizer: Any) -> None:

@@ -64,11 +64,11 @@ class ModuleNetwork:
     """A torch module as :class:`FeatureNetwork`.
 
     Attributes:
-        name: short name.
+        name: short name for tables.
         digest: digest of weights or definition.
-        num_features: d.
-        module: takes images or volumes ``(N, C, *spatial)`` and returns ``(N, d)``.
-        device: where to compute.
+        num_features: length d of a feature vector.
+        module: module that maps images or volumes ``(N, C, *spatial)`` to ``(N, d)``.
+        device: device of the computation.
     """
 
     name: str
@@ -95,8 +95,8 @@ class Fold:
     """A feature network and the test images that it may score.
 
     Attributes:
-        network: the network.
-        rows: positions among the test images; none of these patients was in its training.
+        network: network that scores the rows.
+        rows: positions of test images whose patients were not used to train the network.
     """
 
     network: FeatureNetwork
@@ -108,7 +108,7 @@ class NetworkRun:
     """All folds of one kind of network and one seed; together they score every test image at most once.
 
     Attributes:
-        facts: what it is, for the report; digests of its folds are joined.
+        facts: description of the network for the report; the digests of its folds are combined.
         folds: networks with the rows that they may score.
     """
 
@@ -139,7 +139,7 @@ def patient_folds(patients: Sequence[str], strata: Array | None, rng: np.random.
     Args:
         patients: patient of each image.
         strata: class of each image, or ``None``.
-        rng: source of the order.
+        rng: source of the random order.
 
     Returns:
         Row numbers of either fold, ascending.
@@ -174,13 +174,13 @@ def cross_fitted(
 
     Args:
         images: network images of ``val`` and ``test``.
-        patients: patient of each of them.
-        targets: what to learn; rows by split.
-        total_synthetic: synthetic images to be scored, which limits the number of features like the halves do.
-        seed: of folds, weights and order.
-        config: how to train.
-        work: folder for checkpoints.
-        progress: told how far each fit is.
+        patients: patient of each image, by split.
+        targets: targets of the training, with rows by split.
+        total_synthetic: number of synthetic images to be scored, which limits the number of features.
+        seed: seed of folds, weights and order.
+        config: settings of the training.
+        work: private folder for checkpoints.
+        progress: callback that receives the progress of each training.
 
     Raises:
         UnsupportedClaim: nothing to learn, fewer than two test patients, or patients shared between splits.

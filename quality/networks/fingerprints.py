@@ -45,9 +45,9 @@ class Fingerprints:
     """Turns images into unit vectors whose inner product is their similarity, -1…1.
 
     Attributes:
-        side: pixels a side of the thumbnails.
-        mean: mean thumbnail.
-        projection: ``(pixels, k)`` scaled principal components.
+        side: side length of the thumbnails in pixels.
+        mean: mean of all thumbnails.
+        projection: scaled principal components, ``(pixels, k)``.
     """
 
     side: int

@@ -25,10 +25,10 @@ class ClassifierInput(Frozen):
     """What a classifier takes.
 
     Attributes:
-        size: side or sides of its images; ``None``: as the pairs are.
-        channels: 1 or 3; ``None``: as the pairs are.
-        low: its value of black.
-        high: its value of white.
+        size: side length or lengths of the images; ``None`` for those of the pairs.
+        channels: number of channels, 1 or 3; ``None`` for that of the pairs.
+        low: intensity value of black.
+        high: intensity value of white.
     """
 
     size: tuple[int, ...] | None = None
@@ -55,8 +55,8 @@ class OutsideClassifier:
     """A classifier and the names of its outputs.
 
     Attributes:
-        call: images ``(N, C, *size)`` float32 to ``(N,)`` or ``(N, K)``.
-        names: of the K outputs; empty: they have numbers only.
+        call: function from images ``(N, C, *size)``, float32, to outputs ``(N,)`` or ``(N, K)``.
+        names: names of the K outputs; empty if they are only numbered.
     """
 
     call: Classifier
@@ -116,8 +116,8 @@ def load_classifier(path: Path, names: Sequence[str] = ()) -> OutsideClassifier:
     that it wants: it should come from people one trusts.
 
     Args:
-        path: the file.
-        names: of its outputs.
+        path: path of the file.
+        names: names of the outputs.
 
     Raises:
         InputError: it is missing, of another kind, or onnxruntime is not installed.

@@ -27,9 +27,9 @@ class Regressor:
     """A fitted network and the scale of what it reads.
 
     Attributes:
-        network: its outputs are in standard deviations.
-        means_T: of the training values.
-        stds_T: of the training values.
+        network: network with outputs in standard deviations.
+        means_T: means of the training values.
+        stds_T: standard deviations of the training values.
     """
 
     network: SmallCNN
@@ -64,12 +64,12 @@ def fit_regressor(
 
     Args:
         images_NC: float32 ``(N, C, *spatial)`` in -1…1.
-        values_NT: one column per attribute, NaN where not stated.
+        values_NT: attribute values, one column per attribute, NaN where unknown.
         num_features: length of the feature vector.
-        config: how to train.
-        seed: of weights, order and augmentation.
+        config: settings of the training.
+        seed: seed of weights, order and augmentation.
         work: folder for checkpoints; one subfolder per distinct training.
-        name: what progress calls it.
+        name: name of the training in the progress display.
         progress: called after every step.
 
     Raises:

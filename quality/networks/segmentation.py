@@ -85,15 +85,15 @@ def fit_segmenter(
     """Train a segmenter on images and their masks.
 
     Args:
-        real: training images.
-        total_values: how many values a mask may hold, background included.
-        config: how to train.
-        seed: of weights, order and augmentation.
+        real: training images with masks.
+        total_values: number of mask values, including the background.
+        config: settings of the training.
+        seed: seed of weights, order and augmentation.
         work: folder for checkpoints; one subfolder per distinct training.
         progress: called after every step.
-        network: one that has learned something before, to train on; by default a new one.
-        classical: how images are varied besides.
-        name: what progress calls it.
+        network: pretrained segmenter to be trained further; a new one by default.
+        classical: additional classical augmentation.
+        name: name of the training in the progress display.
 
     Returns:
         The network in evaluation mode, on the CPU.

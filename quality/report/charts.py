@@ -21,10 +21,10 @@ class Scale:
     """A linear or logarithmic map from values to pixels.
 
     Attributes:
-        low: value at ``start``.
-        high: value at ``end``.
-        start: pixel of ``low``.
-        end: pixel of ``high``.
+        low: value drawn at ``start``.
+        high: value drawn at ``end``.
+        start: pixel position of ``low``.
+        end: pixel position of ``high``.
         log: whether equal ratios, rather than equal differences, take equal lengths.
     """
 
@@ -54,10 +54,10 @@ class Series:
     """One line or outline of a chart.
 
     Attributes:
-        kind: its style: ``batches``, ``train``, ``val``, ``gap``, ``holdout`` or ``control``.
-        name: what it is, for the legend.
+        kind: line style: ``batches``, ``train``, ``val``, ``gap``, ``holdout`` or ``control``.
+        name: name in the legend.
         points: SVG ``points`` of a polyline.
-        band: SVG ``points`` of a polygon, its intervals; empty: none.
+        band: SVG ``points`` of the polygon of intervals; empty if there is none.
     """
 
     kind: str
@@ -71,16 +71,16 @@ class Chart:
     """One chart with two axes.
 
     Attributes:
-        key: unique on the page; ids derive from it.
-        title: what it shows.
-        description: the same in a sentence, for a reader who cannot see it.
+        key: key that is unique on the page, from which ids derive.
+        title: title of the chart.
+        description: description of the chart for screen readers.
         x_title: title of the horizontal axis.
         y_title: title of the vertical axis.
-        x_ticks: marks of the horizontal axis.
-        y_ticks: marks of the vertical axis.
-        series: lines, drawn in order.
-        marks: vertical lines with a text.
-        zero: pixel of the horizontal zero line, where it lies within the axis.
+        x_ticks: ticks of the horizontal axis.
+        y_ticks: ticks of the vertical axis.
+        series: lines in drawing order.
+        marks: vertical lines with a caption.
+        zero: pixel position of the horizontal zero line, if it lies within the axis.
     """
 
     key: str
@@ -106,13 +106,13 @@ class Bar:
     """One score on its own axis, beside what real images reach.
 
     Attributes:
-        value: pixel of the score.
-        interval: pixels of its interval.
-        spread: pixels of its range over draws or seeds, where it has no interval.
-        floor: pixel of the real-vs-real floor.
-        floor_interval: pixels of the floor's range.
-        ceiling: pixel of the autoencoder's own reconstructions.
-        description: the same in words.
+        value: pixel position of the score.
+        interval: pixel positions of the interval's ends.
+        spread: pixel positions of the range over draws or seeds, if there is no interval.
+        floor: pixel position of the real-vs-real floor.
+        floor_interval: pixel positions of the floor's range.
+        ceiling: pixel position of the score of the autoencoder's reconstructions.
+        description: description of the plot in words.
     """
 
     value: float
@@ -154,11 +154,11 @@ class Curve:
     """Values over steps of one quantity.
 
     Attributes:
-        kind: style, as in :class:`Series`.
-        name: what it is.
-        steps: where.
-        values: what.
-        band: interval of each value; empty: none.
+        kind: line style, as in :class:`Series`.
+        name: name in the legend.
+        steps: horizontal positions, such as training steps.
+        values: value at each position.
+        band: interval of each value; empty if there are none.
     """
 
     kind: str
@@ -181,13 +181,13 @@ def line_chart(
     """A chart of curves over training steps, or over something else; logarithmic where values span much.
 
     Args:
-        key: unique on the page.
-        title: what it shows.
-        curves: of one quantity.
+        key: key that is unique on the page.
+        title: title of the chart.
+        curves: curves of one quantity.
         y_title: title of the vertical axis.
-        marks: vertical lines with a text.
+        marks: vertical lines with a caption.
         x_title: title of the horizontal axis.
-        whole: the horizontal axis counts something.
+        whole: whether the horizontal axis has whole numbers only.
     """
     values = [v for curve in curves for v in (*curve.values, *(end for pair in curve.band for end in pair))]
     steps = [s for curve in curves for s in curve.steps]
@@ -262,10 +262,10 @@ def score_bar(
     """The score on an axis that holds value, interval, floor and ceiling; ``None`` without a value.
 
     Args:
-        estimate: the score.
-        ceiling: what the autoencoder alone scores.
-        floor_name: what the floor is.
-        axis: ends of an axis that several scores share; by default its own.
+        estimate: score to be drawn.
+        ceiling: score of the autoencoder alone.
+        floor_name: name of the floor in the description.
+        axis: ends of an axis shared by several scores; computed from the score by default.
     """
     if estimate.value is None:
         return None

@@ -26,11 +26,11 @@ class EditPictures:
     """One pair beside its source.
 
     Attributes:
-        title: what was asked, in words.
-        source: the real image.
-        factual: through the method, nothing changed.
-        counterfactual: through the method, changed.
-        difference: counterfactual minus factual.
+        title: intervention in words.
+        source: real source image.
+        factual: result of the method without an intervention.
+        counterfactual: result of the method with the intervention.
+        difference: counterfactual minus factual image.
     """
 
     title: str
@@ -45,10 +45,10 @@ class EditSheet:
     """The pairs of a page.
 
     Attributes:
-        edits: evenly spaced among all, in stored order.
-        total: pairs that there are.
-        legend: the colours, from darker to brighter.
-        limit: change in network values that takes the full colour.
+        edits: pairs in stored order, evenly spaced among all.
+        total: number of all pairs.
+        legend: colour scale, from darker to brighter.
+        limit: change in network values with full colour.
     """
 
     edits: tuple[EditPictures, ...]
@@ -66,9 +66,9 @@ def draw_edits(real: Cohort, pairs: Cohort, shown: int = SHOWN) -> EditSheet:
     """Pictures of some pairs; nobody chooses them.
 
     Args:
-        real: the cohort that was edited.
-        pairs: of kind ``counterfactual``.
-        shown: how many at most.
+        real: cohort of the source images.
+        pairs: pairs of kind ``counterfactual``.
+        shown: largest number of pairs to draw.
 
     Raises:
         InputError: the pairs are not of that cohort.

@@ -33,11 +33,11 @@ class Picture:
 
     Attributes:
         uri: ``data:`` URI of a PNG.
-        width: of the drawing on the page, in CSS pixels.
-        height: of the drawing on the page, in CSS pixels.
-        alt: what it is, for a reader who cannot see it.
-        caption: the same with the details that the enlarged view shows.
-        sharp: whether it is drawn larger than it is, so that its pixels should stay square.
+        width: width on the page in CSS pixels.
+        height: height on the page in CSS pixels.
+        alt: alternative text for screen readers.
+        caption: alternative text with the details of the enlarged view.
+        sharp: whether the picture is enlarged, so that its pixels stay square.
     """
 
     uri: str
@@ -74,10 +74,10 @@ class Grids:
     """All grids of one edition.
 
     Attributes:
-        labels: one entry per label.
-        per_label: how many pictures each label shows at most.
-        left_out: labels that did not fit the page.
-        shrunk_to: longest side of the pictures where they had to be made smaller, else ``None``.
+        labels: pictures of each label.
+        per_label: largest number of pictures per label.
+        left_out: number of labels that did not fit the page.
+        shrunk_to: longest side of reduced pictures, else ``None``.
     """
 
     labels: tuple[LabelPictures, ...]
@@ -90,8 +90,8 @@ class Drawer:
     """Draws rows of a cohort as the scores see them; each is read and encoded once.
 
     Args:
-        cohort: where the rows are.
-        preprocess: what the networks see.
+        cohort: cohort with the rows.
+        preprocess: preprocessing of images for networks.
     """
 
     def __init__(self, cohort: Cohort, preprocess: Preprocess) -> None:
@@ -224,13 +224,13 @@ def draw_grids(
     with the same pixels is passed over for the next one.
 
     Args:
-        real: its ``test`` images stand beside the synthetic ones.
-        synthetic: scored images.
-        preprocess: what the networks see.
+        real: real cohort whose ``test`` images are shown next to the synthetic images.
+        synthetic: synthetic cohort that was scored.
+        preprocess: preprocessing of images for networks.
         with_real: whether real images may be drawn.
         hidden: synthetic rows that must not be shown.
-        budget_bytes: of all data URIs together.
-        reading: how the values of the synthetic images were read; ``None``: found out.
+        budget_bytes: largest total size of all data URIs in bytes.
+        reading: how the values of the synthetic images were read; ``None`` to determine it.
     """
     reading = reading or reading_of(synthetic, preprocess, reference=real)
     made = Drawer(synthetic, reading.of(preprocess))
@@ -285,11 +285,11 @@ def draw_pairs(
     """The first :data:`PAIRS` pairs as pictures.
 
     Args:
-        pairs: most similar first.
-        real: holds the train and holdout rows.
-        synthetic: holds the synthetic rows.
-        preprocess: what the networks see.
-        reading: how the values of the synthetic images were read; ``None``: found out.
+        pairs: nearest pairs, most similar first.
+        real: cohort of the train and holdout rows.
+        synthetic: cohort of the synthetic rows.
+        preprocess: preprocessing of images for networks.
+        reading: how the values of the synthetic images were read; ``None`` to determine it.
     """
     shown = list(pairs[:PAIRS])
     reading = reading or reading_of(synthetic, preprocess, reference=real)

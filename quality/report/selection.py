@@ -18,11 +18,11 @@ class LabelRows:
     """The images that are shown for one label.
 
     Attributes:
-        title: the label, or what stands for the lack of one.
+        title: name of the label, or of the group without any label.
         real: row numbers of the real cohort.
         synthetic: row numbers of the synthetic cohort.
-        total_real: how many there are to choose from.
-        total_synthetic: how many there are to choose from.
+        total_real: number of real candidates.
+        total_synthetic: number of synthetic candidates.
     """
 
     title: str
@@ -40,10 +40,10 @@ def choose(
     Nothing about an image but its label, patient and place decides, so that nobody can have picked the best ones.
 
     Args:
-        real: rows of ``split`` are shown.
-        synthetic: all rows are candidates (their stored order is the order of the plan).
-        split: which real patients stand beside.
-        per_label: how many images of each kind.
+        real: real cohort of which rows of ``split`` are shown.
+        synthetic: synthetic cohort, all rows of which are candidates, in the order of the plan.
+        split: split of the real patients that are shown.
+        per_label: number of images of each kind.
         hidden: synthetic rows that must not be shown.
 
     Returns:

@@ -42,10 +42,10 @@ class AttackLimit(Frozen):
     """What no test of *was this patient learned from?* exceeds, for patients of the attacker's choice.
 
     Attributes:
-        epsilon: ε of the guarantee.
+        epsilon: ε of the differential-privacy guarantee.
         auroc: area under the ROC curve.
-        found: share of training patients that are found while 1 % of the others are false alarms.
-        own: whether it is the generator's own; the others are there as a scale.
+        found: true-positive rate at a false-positive rate of 1 %.
+        own: whether it is the generator's own guarantee; the others are for comparison.
     """
 
     epsilon: Annotated[float, Field(ge=0)]
@@ -58,9 +58,9 @@ class FormalGuarantee(Frozen):
     """A differential-privacy guarantee as the page explains it.
 
     Attributes:
-        delta: δ.
-        unit: who is protected, ``patient``.
-        limits: what it bounds, and the same of other budgets, by ε.
+        delta: δ of the differential-privacy guarantee.
+        unit: protected unit, ``patient``.
+        limits: bounds on attacks for this and other values of ε, in ascending order.
     """
 
     delta: Annotated[float, Field(gt=0, lt=1)]
@@ -72,7 +72,7 @@ class ControlAttack(Frozen):
     """What one attack reached on a control.
 
     Attributes:
-        attack: its name.
+        attack: name of the attack.
         auroc: area under its ROC curve, by patient.
         flagged: whether its interval lies above one half.
     """
@@ -86,11 +86,11 @@ class ControlFacts(Frozen):
     """What the privacy checks said of a generator that gives its patients away on purpose.
 
     Attributes:
-        kind: ``memorised``: learned a few images for many steps; ``noiseless``: the same private steps without noise.
-        training_images: it learned from.
-        verdict: of the copy search on what it drew.
-        reasons: of that verdict.
-        attacks: on its patients.
+        kind: ``memorised`` for a model overfitted to few images, ``noiseless`` for private steps without noise.
+        training_images: number of its training images.
+        verdict: verdict of the copy search on its images.
+        reasons: reasons for the verdict.
+        attacks: results of membership inference attacks on its patients.
     """
 
     kind: Literal["memorised", "noiseless"]
@@ -105,21 +105,21 @@ class RunFacts(Frozen):
 
     Attributes:
         name: name of the run.
-        created: when the report was made, ISO 8601.
-        recipe: the recipe as resolved.
-        digests: what was read and made: name of the artifact → digest.
-        versions: name of the package → version.
-        machine: what it ran on, e.g. ``{"cpu": "…", "cores": 2}``; no host or user name.
-        seeds: purpose → seed.
-        timings_s: seconds per stage.
+        created: time of the report, ISO 8601.
+        recipe: resolved recipe of the run.
+        digests: digest of each artifact that was read or created, by name.
+        versions: version of each package, by name.
+        machine: hardware of the run, e.g. ``{"cpu": "…", "cores": 2}``, without host or user name.
+        seeds: seed by purpose.
+        timings_s: time per stage in seconds.
         curves: the rows of ``metrics.jsonl``, each with its ``stage``: ``step`` and any of ``loss``, ``train_loss``,
             ``val_loss``, ``gap``; further numbers stay in the JSON. Values that are not finite become ``None``.
-        intended_use: what the set was made for, in the words of whoever made it.
-        privacy: the formal guarantee of the generator in words, or that there is none.
-        guarantee: the same as numbers, where there is one.
-        outside: what touched the private images and is not covered by it, by name.
-        assumptions: what it takes for granted.
-        control: what the same checks said of a generator that gives its patients away on purpose, if there is one.
+        intended_use: intended use in the words of the set's author.
+        privacy: formal guarantee of the generator in words, or that there is none.
+        guarantee: formal guarantee as numbers, if there is one.
+        outside: steps that used the private images and are not covered by the guarantee.
+        assumptions: assumptions of the guarantee.
+        control: results of the same checks on a control model that memorises, if there is one.
     """
 
     name: str
@@ -156,8 +156,8 @@ class UseFound(Frozen):
     """What was found about training on the set, beyond the quick check.
 
     Attributes:
-        study: the utility study.
-        answer: whether to use the images of a scarce label.
+        study: report of the utility study.
+        answer: recommendation on the images of a rare label.
     """
 
     study: StudyReport | None = None
@@ -169,9 +169,9 @@ class PublishedReport(Frozen):
 
     Attributes:
         edition: always ``public``: no pixel, id or row of a real image, and no path.
-        facts: of the run, without paths.
+        facts: facts of the run, without paths.
         quality: all scores, without the nearest pairs and without the rows of flagged images.
-        use: a utility study, where one was done.
+        use: results of a utility study, if one was done.
     """
 
     format_version: Literal[2] = 2
@@ -211,13 +211,13 @@ def write_report(
     arguments give equal bytes.
 
     Args:
-        report: the scores.
-        real: the real cohort that was scored against.
-        synthetic: the synthetic cohort that was scored.
-        preprocess: what the scoring networks saw; pictures are drawn through it.
-        facts: of the run.
+        report: scores of the synthetic set.
+        real: real cohort of the assessment.
+        synthetic: synthetic cohort that was scored.
+        preprocess: preprocessing of images for the scoring networks and for pictures.
+        facts: facts of the run.
         out: folder of the run; older reports in it are replaced.
-        use: what was found about training on it; both editions show it.
+        use: results on the utility of the set, shown in both editions.
 
     Raises:
         InputError: the cohorts are not the ones that were scored.
@@ -307,9 +307,9 @@ def write_together(folder: Path, files: Mapping[str, str], *, shared: Collection
     """Write several files of one folder: all are new afterwards, or all are as they were.
 
     Args:
-        folder: where; its owner alone can come in.
-        files: name → text.
-        shared: names of those that are made to leave: readable as the umask says, the others by their owner only.
+        folder: output folder, accessible to its owner only.
+        files: text of each file, by name.
+        shared: names of files that may be shared: readable as the umask allows, the others by the owner only.
 
     Raises:
         ResourceError: the disk is full or the folder cannot be written.

@@ -14,13 +14,13 @@ class ReaderFacts(Frozen):
     """One thing that a network fitted on real training patients reads off images.
 
     Attributes:
-        name: label, ``attribute = category``, or continuous attribute.
-        kind: what is read.
+        name: name of a label, ``attribute = category``, or a continuous attribute.
+        kind: kind of the target.
         digest: digest of the network's weights.
-        train_images: real training images that state it.
-        threshold: probability from which on it is read as present: best balanced accuracy on ``val``.
-        held_out_score: on real ``test`` images: AUROC, or R² of a continuous attribute.
-        refused: why nothing can be read.
+        train_images: number of real training images with a known value.
+        threshold: probability at or above which the target counts as present, chosen by balanced accuracy on ``val``.
+        held_out_score: AUROC on real ``test`` images, or R² of a continuous attribute.
+        refused: reason why the target cannot be predicted.
     """
 
     name: str
@@ -40,13 +40,13 @@ class CounterfactualReport(Frozen):
         pairs_digest: digest of the pairs.
         config_digest: digest of the settings of the assessment.
         seed: everything random derives from it.
-        total_pairs: images with a counterfactual.
-        total_patients: their patients.
-        splits: split → pairs.
+        total_pairs: number of images with a counterfactual.
+        total_patients: number of patients of these images.
+        splits: number of pairs by split.
         generation: how the pairs were made: method, its settings, intervention, preprocess.
-        estimates: the scores; unique by name, label and network.
-        readers: the networks that read labels and attributes.
-        warnings: what to know before quoting a number.
+        estimates: scores, unique by name, label and network.
+        readers: networks that predict labels and attributes.
+        warnings: warnings that a reader must know before citing a number.
     """
 
     real_digest: str

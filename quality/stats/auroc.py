@@ -18,8 +18,8 @@ class Auroc:
     """An area under the ROC curve, or a mean or difference of some.
 
     Attributes:
-        value: chance that an image that shows something scores higher than one that does not, ties counted one half.
-        influence: of each image on the value, ``(n,)``; sums to zero.
+        value: probability that a positive image scores higher than a negative one, with ties counted as one half.
+        influence: influence of each image on the value, ``(n,)``, with sum zero.
     """
 
     value: float
@@ -44,8 +44,8 @@ def auroc_with_influence(present: Array, score: Array) -> Auroc | None:
     """AUROC with the influence of each image; ``None`` when all images are alike.
 
     Args:
-        present: 1 for images that show it.
-        score: the higher the likelier.
+        present: 1 for positive images.
+        score: score of each image, higher for a more likely positive.
     """
     positive = np.asarray(present) == 1
     hits, misses = int(positive.sum()), int((~positive).sum())

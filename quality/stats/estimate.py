@@ -17,21 +17,21 @@ class Estimate(Frozen):
 
     Attributes:
         name: short name, e.g. ``fid``; unique in a report together with ``network`` and ``label``.
-        estimand: what is estimated, in words.
-        value: the estimate; ``None`` when it was refused.
-        interval: 95 % interval, ``None`` where none is supported.
+        estimand: estimated quantity in words.
+        value: value of the estimate; ``None`` if it was refused.
+        interval: 95 % confidence interval; ``None`` if none is supported.
         spread: smallest and largest value over repeated draws or seeds, which is *not* a confidence interval;
-            ``method`` says over what.
-        method: how interval or spread (and value) were obtained.
-        n_synthetic: synthetic images used.
-        n_real: real images used.
-        floor: what real images reach against real images of other patients at the same n.
+            ``method`` describes it.
+        method: method of the interval or spread, and of the value.
+        n_synthetic: number of synthetic images used.
+        n_real: number of real images used.
+        floor: score of real images against real images of other patients at the same n.
         floor_interval: range or interval of the floor.
-        better: the direction in which synthetic images resemble real ones more.
-        network: name of the feature network, where one is used.
+        better: direction in which synthetic images resemble real images more closely.
+        network: name of the feature network, if one is used.
         network_digest: digest of its weights.
-        label: label or subgroup that the estimate is restricted to.
-        refused: why there is no value, and what to use instead.
+        label: label or subgroup to which the estimate is restricted.
+        refused: reason why there is no value, and what to use instead.
     """
 
     name: str

@@ -27,8 +27,8 @@ class Variance:
     """A variance that was estimated.
 
     Attributes:
-        value: of the score.
-        freedom: degrees of freedom that the estimate is worth (Satterthwaite 1946).
+        value: variance of the score.
+        freedom: degrees of freedom of the variance estimate (Satterthwaite 1946).
     """
 
     value: float
@@ -71,8 +71,8 @@ def quadratic_share(whole: float, halves: Sequence[float]) -> float:
     A part of first order doubles when the sets are halved, one of second order grows fourfold.
 
     Args:
-        whole: the variance of the whole sets.
-        halves: of halves of them.
+        whole: variance of the whole sets.
+        halves: variances of halves of the sets.
     """
     if whole <= 0 or not halves:
         return 0.0

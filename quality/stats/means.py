@@ -33,8 +33,8 @@ class Means:
     """Makes estimates of per-image values.
 
     Args:
-        draws: bootstrap samples behind each interval.
-        seed: of the samples.
+        draws: bootstrap samples for each interval.
+        seed: seed of the bootstrap samples.
     """
 
     def __init__(self, draws: int, seed: int) -> None:
@@ -57,16 +57,16 @@ class Means:
         """The mean of one value per image.
 
         Args:
-            name: of the score.
-            estimand: in words.
-            values: one per image; ``None``: there are none, because of ``why``.
-            patients: of each value.
-            floor: the yardstick's values.
-            floor_patients: of each of them, where these are not the same.
-            better: which direction.
-            network: that was used.
-            label: that it is restricted to.
-            why: what is missing.
+            name: name of the score.
+            estimand: estimated quantity in words.
+            values: value of each image; ``None`` if there are none, for the reason ``why``.
+            patients: patient of each value.
+            floor: values of the reference images.
+            floor_patients: patient of each reference value, if different.
+            better: direction of improvement.
+            network: network that was used.
+            label: label to which the score is restricted.
+            why: reason why there are no values.
         """
         total = 0 if values is None else len(values)
         counted = Estimate(
@@ -108,16 +108,16 @@ class Means:
         """The share of images for which something holds.
 
         Args:
-            name: of the score.
-            estimand: in words.
-            hits: bool, one per image.
-            patients: of each.
-            floor: the yardstick's.
-            floor_patients: of each of them, where these are not the same.
-            label: that it is restricted to.
-            wilson: Wilson's interval over images instead of the bootstrap by patient.
-            note: added to the method.
-            why: why there are no images.
+            name: name of the score.
+            estimand: estimated quantity in words.
+            hits: whether the condition holds for each image, bool.
+            patients: patient of each image.
+            floor: the same for the reference images.
+            floor_patients: patient of each reference image, if different.
+            label: label to which the score is restricted.
+            wilson: whether Wilson's interval over images replaces the bootstrap by patient.
+            note: note that is added to the method.
+            why: reason why there are no images.
         """
         total = len(hits)
         counted = Estimate(name=name, estimand=estimand, value=None, n_synthetic=total, better="higher", label=label)

@@ -39,11 +39,11 @@ class TestSet:
     Attributes:
         name: ``test``, or the name of an external cohort.
         images_NC: float32 ``(n, C, *spatial)``.
-        values_NT: what they show.
-        patients: of each.
-        counts: patients that show each label, for refusals.
-        groups: subgroups of them.
-        reading: how the values of an external cohort were read.
+        values_NT: labels of the images.
+        patients: patient of each image.
+        counts: number of patients with each label, for refusals.
+        groups: subgroups of the images.
+        reading: how the intensity values of an external cohort were read.
     """
 
     name: str
@@ -60,13 +60,13 @@ class Evaluation:
     """What the cells of one arm and test set are made of.
 
     Attributes:
-        arm: the arm.
-        test_set: the test set.
-        predictions: of its classifiers.
-        real: of those arm real.
-        targets: labels.
-        config: how the study is done.
-        free: predictions of the arms that cost nothing, which a mixing arm is compared with.
+        arm: training arm of the predictions.
+        test_set: test set of the predictions.
+        predictions: predictions of the arm's downstream models.
+        real: predictions of the arm *real*.
+        targets: targets of the predictions.
+        config: settings of the study.
+        free: predictions of the arms without synthetic images, with which a mixing arm is compared.
     """
 
     arm: TrainingArm
@@ -199,10 +199,10 @@ class Answers:
     """Predictions of every training about one label.
 
     Attributes:
-        truth: 1 present, 0 absent, ``(n,)``.
-        seen_SN: probabilities, one row per training.
-        cuts_S: threshold of each training.
-        patients: of each image.
+        truth: 1 for present and 0 for absent, ``(n,)``.
+        seen_SN: predicted probabilities, one row per training.
+        cuts_S: decision threshold of each training.
+        patients: patient of each image.
     """
 
     truth: Array

@@ -25,10 +25,9 @@ class Arm:
     """One training set, and what a classifier trained on it sees in the real test images.
 
     Attributes:
-        trained_on: which.
-        total: images (or rows of metadata) in it.
-        predictions: labels of the test images and the classifier's predictions; ``None`` when there was nothing to
-            train on.
+        trained_on: kind of training set.
+        total: number of images (or rows of metadata) in it.
+        predictions: predictions for the test images with their labels; ``None`` if there was nothing to train on.
     """
 
     trained_on: TrainedOn
@@ -41,9 +40,9 @@ class Counts:
     """How many patients show each label, and what they are called (images, where the source named no patients).
 
     Attributes:
-        train: positive training patients per label.
-        test: positive test patients per label.
-        unit: ``patients`` or ``images``.
+        train: number of positive training patients per label.
+        test: number of positive test patients per label.
+        unit: counted unit, ``patients`` or ``images``.
     """
 
     train: Array

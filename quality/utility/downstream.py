@@ -40,10 +40,10 @@ def new_downstream_model(kind: DownstreamNetwork, images_NC: Array, num_targets:
     """A network with fresh weights that the seed decides.
 
     Args:
-        kind: which; the ResNet and DenseNet are MONAI's, in two or three dimensions.
-        images_NC: images like those it will see.
-        num_targets: outputs.
-        seed: of the weights.
+        kind: architecture; the ResNet and DenseNet are MONAI's, in two or three dimensions.
+        images_NC: images with the shape of its inputs.
+        num_targets: number of outputs.
+        seed: seed of the weights.
     """
     if kind == "small":
         return new_network(images_NC, NUM_FEATURES, num_targets, seed)
@@ -76,15 +76,15 @@ def fit_downstream_model(
     """Train a network on; the same network, images and settings give the same weights, and what is done is only loaded.
 
     Args:
-        network: with fresh weights, or such as have learned something before.
+        network: network with new or pretrained weights.
         images_NC: float32 ``(N, C, *spatial)`` in -1…1.
-        values_NT: int8, 1 present, 0 absent, -1 not stated (ignored).
-        exclusive: one target is present per image.
-        config: how to train.
-        seed: of order and augmentation.
+        values_NT: int8 labels: 1 present, 0 absent, -1 unknown (ignored).
+        exclusive: whether exactly one target is present per image.
+        config: settings of the training.
+        seed: seed of order and augmentation.
         work: folder for checkpoints; one subfolder per distinct training.
-        name: what progress calls it.
-        classical: how images are varied; ``None``: only shifted and shaded a little.
+        name: name of the training in the progress display.
+        classical: classical augmentation; ``None`` for light shifts and intensity changes only.
         progress: called after every step.
     """
     facts = [pixel_digest(np.ascontiguousarray(images_NC)), pixel_digest(np.ascontiguousarray(values_NT)), exclusive]

@@ -115,7 +115,7 @@ class LabelStudy(Study):
     """The study of classifiers.
 
     Attributes:
-        trainer: teaches.
+        trainer: trainer of the classifiers.
     """
 
     trainer: ClassifierTrainer

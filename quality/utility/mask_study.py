@@ -114,7 +114,7 @@ class SegmenterTrainer(ArmTrainer[Masked]):
     """Trainings of segmenters.
 
     Attributes:
-        total_values: that a mask may hold, background included.
+        total_values: number of mask values, including the background.
     """
 
     total_values: int
@@ -186,9 +186,9 @@ def dice_of(predictions: Predictions, test_set: TestSet, place: int, rows: Array
 
     Args:
         predictions: Dice tables of an arm.
-        test_set: which images hold it.
+        test_set: test set that says which images contain the structure.
         place: number of the structure.
-        rows: only these images.
+        rows: rows of the images to use; all by default.
     """
     chosen = np.arange(len(test_set.values_NT)) if rows is None else rows
     chosen = chosen[test_set.values_NT[chosen, place] == 1]
@@ -209,9 +209,9 @@ class MaskStudy(Study):
     """The study of segmenters.
 
     Attributes:
-        trainer: teaches.
-        test: images and masks that they are tested on.
-        names: of the structures.
+        trainer: trainer of the segmenters.
+        test: test images with masks.
+        names: names of the structures.
     """
 
     trainer: SegmenterTrainer

@@ -39,9 +39,9 @@ def metadata_predictions(train: Array, values_NT: Array, test: Array, *, exclusi
 
     Args:
         train: metadata of training images, from :func:`metadata_table`.
-        values_NT: their labels.
+        values_NT: labels of the training images.
         test: metadata of test images.
-        exclusive: exactly one label is present per image.
+        exclusive: whether exactly one label is present per image.
 
     Returns:
         float64 ``(n, T)``; labels that cannot be learned are 0.5 throughout.

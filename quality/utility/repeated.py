@@ -24,8 +24,8 @@ class Predictions:
     """What the classifiers of one arm see in the test images.
 
     Attributes:
-        by_seed: probabilities ``(generators, seeds, n, T)``.
-        of_val: the same of the ``val`` images, where thresholds are chosen; ``None`` without any.
+        by_seed: predicted probabilities ``(generators, seeds, n, T)``.
+        of_val: the same for the ``val`` images, on which thresholds are chosen; ``None`` without any.
     """
 
     by_seed: Array
@@ -37,8 +37,8 @@ class RepeatedScore:
     """AUROC of every training on the same images.
 
     Attributes:
-        by_seed: ``[generator][seed]``.
-        patients: of each image.
+        by_seed: score of each training, ``[generator][seed]``.
+        patients: patient of each image.
     """
 
     by_seed: tuple[tuple[Auroc, ...], ...]
@@ -120,11 +120,11 @@ def trained(
     """AUROC of one target for every training; ``None`` when all images that state it are alike.
 
     Args:
-        predictions: of an arm.
-        truth_NT: 1 present, 0 absent, -1 not stated.
-        target: which.
-        patients: of each image.
-        rows: only these images.
+        predictions: predictions of an arm.
+        truth_NT: 1 for present, 0 for absent, -1 for unknown.
+        target: number of the target.
+        patients: patient of each image.
+        rows: rows of the images to use; all by default.
     """
     chosen = np.arange(len(truth_NT)) if rows is None else rows
     chosen = chosen[truth_NT[chosen, target] >= 0]

@@ -29,13 +29,13 @@ def run_study(
     What has been trained is found again in ``work`` after an interruption.
 
     Args:
-        real: real cohort; ``train`` teaches, ``test`` tests, thresholds are chosen on ``val``.
-        synthetic: cohorts drawn by generators of different seeds that learned from exactly these training patients.
-        preprocess: what the classifier sees.
-        config: how.
-        work: private folder.
-        external: further cohorts to test on, by name; all their images count.
-        progress: told how far it is.
+        real: real cohort; models are trained on ``train`` and tested on ``test``, with thresholds from ``val``.
+        synthetic: cohorts of generators with different seeds, trained on exactly these training patients.
+        preprocess: preprocessing of images for the downstream models.
+        config: settings of the study.
+        work: private folder for checkpoints.
+        external: further test cohorts by name, of which all images are used.
+        progress: callback that receives the progress.
 
     Raises:
         InputError: no synthetic cohort, or cohorts that cannot be compared.

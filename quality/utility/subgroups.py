@@ -23,8 +23,8 @@ class Subgroup:
     """Some of the test images.
 
     Attributes:
-        attribute: what they have in common.
-        name: in words, such as ``sex = F``.
+        attribute: attribute that defines the subgroup.
+        name: name in words, such as ``sex = F``.
         rows: positions among the test images.
     """
 
@@ -37,7 +37,7 @@ def subgroups(cohort: Cohort, test: Sequence[int], train: Sequence[int]) -> Iter
     """Every category of an attribute, and for numbers below and from the median of the training images.
 
     Args:
-        cohort: a real cohort.
+        cohort: real cohort with attributes.
         test: rows of the test images.
         train: rows of the training images.
     """
@@ -62,8 +62,8 @@ def group_gaps(groups: Sequence[Subgroup], by_group: ByGroup, lessons: Sequence[
     """The gap between the groups that *real* serves best and worst, in every arm, on the labels that all support.
 
     Args:
-        groups: in order of their attribute.
-        by_group: AUROCs by label of some rows, where these support one.
+        groups: subgroups in the order of their attributes.
+        by_group: function that returns scores by label for some rows, for labels with enough patients.
         lessons: the arms.
     """
     for attribute, members in groupby(groups, key=lambda group: group.attribute):

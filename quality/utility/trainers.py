@@ -29,7 +29,7 @@ class Examples:
 
     Attributes:
         images_NC: float32 ``(n, C, *spatial)`` in -1…1.
-        values_NT: int8, 1 present, 0 absent, -1 not stated.
+        values_NT: int8 labels: 1 present, 0 absent, -1 unknown.
     """
 
     images_NC: Array
@@ -70,11 +70,11 @@ class ArmTrainer(Generic[P]):
     """What every arm learns from, and for how long; how is up to the kind of network.
 
     Attributes:
-        real: real training examples.
-        synthetic: synthetic ones, one set per generator seed.
-        config: how the study is done.
-        work: folder for checkpoints.
-        progress: told how far a training is.
+        real: examples of real training images.
+        synthetic: synthetic examples, one set per generator seed.
+        config: settings of the study.
+        work: private folder for checkpoints.
+        progress: callback that receives the progress of a training.
     """
 
     real: P
@@ -139,8 +139,8 @@ class ClassifierTrainer(ArmTrainer[Examples]):
     """Trainings of classifiers.
 
     Attributes:
-        names: of the labels.
-        exclusive: labels exclude each other.
+        names: names of the labels.
+        exclusive: whether labels are mutually exclusive.
     """
 
     names: tuple[str, ...]
@@ -150,9 +150,9 @@ class ClassifierTrainer(ArmTrainer[Examples]):
         """Train the classifiers of one arm, and let them look at images.
 
         Args:
-            arm: the arm.
-            test_images: sets of images.
-            done: trainings that were done before, for the progress.
+            arm: training arm to train.
+            test_images: sets of test images.
+            done: number of trainings already finished, for the progress.
 
         Returns:
             Their predictions, one entry per set of images.
