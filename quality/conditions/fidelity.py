@@ -26,7 +26,7 @@ def text_findings(
     """AUROC of a classifier of real images for the findings named in the texts.
 
     Args:
-        labels: names.
+        labels: names of the findings.
         asked: findings that the texts of synthetic images affirm (1) or do not affirm (0), and the predictions.
         real: the same for real test images and their own texts.
         bootstrap: bootstrap samples for each interval.
@@ -65,7 +65,7 @@ def calibration(
     """Expected calibration error of a classifier of real images with respect to the prompted labels.
 
     Args:
-        labels: names.
+        labels: names of the labels.
         asked: prompted labels of synthetic images, and the predictions of the classifier.
         real: labels of held-out real images, and the predictions of the classifier.
         bootstrap: bootstrap samples for each interval.

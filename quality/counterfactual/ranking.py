@@ -49,7 +49,7 @@ class RankedIntervention(Frozen):
     """What one intervention does to the classifier.
 
     Attributes:
-        intervention: intervention in words.
+        intervention: name of the intervention in words.
         pairs_digest: digest of the cohort of pairs.
         total_pairs: number of images with a counterfactual.
         total_patients: number of patients of these images.

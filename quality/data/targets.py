@@ -17,7 +17,7 @@ class Targets:
     """Targets per split.
 
     Attributes:
-        names: target names.
+        names: names of the targets.
         exclusive: exactly one is present per image.
         values: split → int8 ``(n, T)``: 1 present, 0 absent, -1 not stated.
         source: ``labels``, ``attributes`` (a proxy) or ``none``.
@@ -39,7 +39,7 @@ class LabelPredictions:
 
     Attributes:
         values_NT: 1 present, 0 absent, -1 not stated.
-        predictions_NT: probabilities.
+        predictions_NT: predicted probabilities, ``(N, T)``.
         patients: patient of each image; synthetic images are each their own.
     """
 
@@ -74,7 +74,7 @@ def targets_of(cohort: Cohort, rows: dict[str, list[int]]) -> Targets:
     """Targets of a cohort: its labels; without labels its attributes, categories as they are and numbers halved.
 
     Args:
-        cohort: a real cohort.
+        cohort: real cohort with labels or attributes.
         rows: split → row numbers.
     """
     schema = cohort.schema

@@ -92,7 +92,7 @@ def fit_segmenter(
         work: folder for checkpoints; one subfolder per distinct training.
         progress: called after every step.
         network: pretrained segmenter to be trained further; a new one by default.
-        classical: additional classical augmentation.
+        classical: classical augmentation beyond gain and offset.
         name: name of the training in the progress display.
 
     Returns:

@@ -75,7 +75,7 @@ class CopySearch:
         """Nearest-neighbour similarity of images, by every method of comparison.
 
         Args:
-            images_NC: images to compare.
+            images_NC: images to be compared.
             features_ND: features of the images, moved by :meth:`shift`.
             what: description of the images for the progress display.
             progress: callback that receives the number of finished images.

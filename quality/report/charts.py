@@ -1,4 +1,4 @@
-"""Geometry of the report's drawings: scales, ticks and points, ready for the SVG templates; it draws nothing itself."""
+"""Geometry of the report's charts for the SVG templates: scales, ticks and points."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Scale:
 
 @dataclass(frozen=True)
 class Tick:
-    """One mark on an axis."""
+    """A tick on an axis."""
 
     at: float
     text: str
@@ -103,7 +103,7 @@ class Chart:
 
 @dataclass(frozen=True)
 class Bar:
-    """One score on its own axis, beside what real images reach.
+    """A score on its own axis, with its floor and ceiling.
 
     Attributes:
         value: pixel position of the score.
@@ -127,7 +127,7 @@ class Bar:
 
 
 def tick_text(value: float) -> str:
-    """A round value of an axis, as short as it can be."""
+    """A round axis value as short text."""
     return (f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.6g}").replace("-", "−")
 
 
@@ -143,7 +143,7 @@ def ticks(low: float, high: float, about: int = 5) -> list[float]:
 
 
 def log_ticks(low: float, high: float) -> list[float]:
-    """1, 2 and 5 times powers of ten between ``low`` and ``high``; powers only where that is already many."""
+    """1, 2 and 5 times powers of ten between ``low`` and ``high``, or powers of ten only for a wide range."""
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     factors = (1, 2, 5) if len(powers) <= 3 else (1,)
     return [f * 10.0**p for p in powers for f in factors if low <= f * 10.0**p <= high]
@@ -151,7 +151,7 @@ def log_ticks(low: float, high: float) -> list[float]:
 
 @dataclass(frozen=True)
 class Curve:
-    """Values over steps of one quantity.
+    """A curve of one quantity.
 
     Attributes:
         kind: line style, as in :class:`Series`.
@@ -178,7 +178,7 @@ def line_chart(
     x_title: str = "step",
     whole: bool = True,
 ) -> Chart:
-    """A chart of curves over training steps, or over something else; logarithmic where values span much.
+    """A chart of curves over training steps or another quantity, logarithmic for a wide range of values.
 
     Args:
         key: key that is unique on the page.
@@ -217,7 +217,7 @@ def line_chart(
 
 
 def histogram_chart(key: str, title: str, histogram: SimilarityHistogram) -> Chart:
-    """Outlines of the similarity counts, each as a share of its own total, so that they lie on one axis."""
+    """Outlines of the similarity histograms, each normalised to its own total."""
     edges = histogram.edges
     named = [
         ("holdout", "nearest holdout patient (never trained on)", histogram.holdout),
@@ -225,8 +225,8 @@ def histogram_chart(key: str, title: str, histogram: SimilarityHistogram) -> Cha
         ("control", "planted copies", histogram.control),
     ]
     shares = {kind: [count / sum(counts) for count in counts] for kind, _, counts in named if sum(counts)}
-    dcr_shares = [max(values) for kind, values in shares.items() if kind != "control"]
-    highest = max(dcr_shares or [max(shares["control"])])  # planted copies stand in one bin and would dwarf the rest
+    peaks = [max(values) for kind, values in shares.items() if kind != "control"]
+    highest = max(peaks or [max(shares["control"])])  # planted copies fill one bin and would dwarf the others
     x = Scale(edges[0], edges[-1], LEFT, WIDTH - RIGHT)
     y = Scale(0, highest * 1.25, HEIGHT - BOTTOM, TOP)
     series, medians = [], []
@@ -259,7 +259,7 @@ def score_bar(
     floor_name: str = "real against real",
     axis: Interval | None = None,
 ) -> Bar | None:
-    """The score on an axis that holds value, interval, floor and ceiling; ``None`` without a value.
+    """The score on an axis that contains value, interval, floor and ceiling; ``None`` without a value.
 
     Args:
         estimate: score to be drawn.

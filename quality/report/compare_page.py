@@ -25,7 +25,7 @@ class PictureRow:
     """One prompt and seed, with the image of every run.
 
     Attributes:
-        title: prompt in words.
+        title: prompt of the images in words.
         pictures: picture of each run; ``None`` if it has none.
     """
 
@@ -39,7 +39,7 @@ class CompareRow:
 
     Attributes:
         term: glossary entry of the score.
-        score: compared score.
+        score: score of the row.
         better: direction in which the score improves.
         floor: real-vs-real floor; ``None`` if there is none or if it differs between runs.
         cells: name, estimate, plot and significantly different runs, for each run.
@@ -56,7 +56,7 @@ def render_comparison(found: Comparison, rows: Sequence[PictureRow], *, created:
     """Render one self-contained internal HTML page; synthetic images that were not screened count as real images.
 
     Args:
-        found: comparison to show.
+        found: comparison to be shown.
         rows: pictures for the same prompts and seeds.
         created: time of the comparison, ISO 8601.
         drawn: origin of the pictures, in words.

@@ -14,9 +14,9 @@ class Term:
 
     Attributes:
         title: name of the score on the page.
-        meaning: what it says, in one line.
-        source: who defined it.
-        family: what kind of question it answers.
+        meaning: definition in one or two sentences.
+        source: publication that defines the score.
+        family: kind of question that the score answers.
     """
 
     title: str

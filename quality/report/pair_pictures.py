@@ -26,8 +26,8 @@ class EditPictures:
     """One pair beside its source.
 
     Attributes:
-        title: intervention in words.
-        source: real source image.
+        title: name of the intervention in words.
+        source: picture of the real source image.
         factual: result of the method without an intervention.
         counterfactual: result of the method with the intervention.
         difference: counterfactual minus factual image.
@@ -63,7 +63,7 @@ def evenly(total: int, shown: int) -> list[int]:
 
 
 def draw_edits(real: Cohort, pairs: Cohort, shown: int = SHOWN) -> EditSheet:
-    """Pictures of some pairs; nobody chooses them.
+    """Draw pairs that are evenly spaced in stored order.
 
     Args:
         real: cohort of the source images.
@@ -108,7 +108,7 @@ class _Draw:
     title: str
 
     def of(self, what: str, pixels: Array) -> Picture:
-        """A picture with its words, smaller or larger as suits the page."""
+        """A picture with its caption, scaled to fit the page."""
         longest = max(self.preprocess.size)
         scale = max(DRAWN_SIDE // longest, min(1.0, PAIR_SIDE / longest))
         size = max(1, round(pixels.shape[1] * scale)), max(1, round(pixels.shape[0] * scale))
@@ -125,7 +125,7 @@ def diverging(shares: Array) -> Array:
 
 
 def asked_words(pairs: Cohort, found: PairRows, place: int) -> str:
-    """What the intervention changed about one image, in words."""
+    """The intervention on one image in words."""
     before, after = ([found.rows[role][place]] for role in ("factual", "counterfactual"))
     parts = []
     labels = [said_labels(pairs, rows, pairs.schema.labels)[0] for rows in (before, after)]

@@ -1,4 +1,4 @@
-"""Pictures for the report: images as the scores see them, as small PNGs inside the page."""
+"""Pictures for the report: preprocessed images as small PNGs embedded in the page."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ PLANS = ((8, None), (4, None), (8, 128), (4, 128), (4, 64), (2, 64), (2, 32))  #
 
 @dataclass(frozen=True)
 class Picture:
-    """One image as it stands in the page.
+    """One image as shown on the page.
 
     Attributes:
         uri: ``data:`` URI of a PNG.
@@ -50,7 +50,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class LabelPictures:
-    """The pictures of one label, real beside synthetic."""
+    """Real and synthetic pictures of one label."""
 
     title: str
     real: tuple[Picture, ...]
@@ -61,7 +61,7 @@ class LabelPictures:
 
 @dataclass(frozen=True)
 class PairPictures:
-    """A synthetic image, the training image most like it, and the holdout image most like it."""
+    """A synthetic image with the most similar training and holdout images."""
 
     pair: NearestPair
     synthetic: Picture
@@ -87,7 +87,7 @@ class Grids:
 
 
 class Drawer:
-    """Draws rows of a cohort as the scores see them; each is read and encoded once.
+    """Draws preprocessed images of a cohort, each of which is read and encoded once.
 
     Args:
         cohort: cohort with the rows.
@@ -101,7 +101,7 @@ class Drawer:
         self._uris: dict[tuple[int, float], str] = {}
 
     def bytes_of(self, rows: Sequence[int], longest_side: int | None) -> int:
-        """Bytes of the data URIs of these rows, repeated rows again; reads them together, which is faster."""
+        """Total size of the data URIs of the rows in bytes; the rows are read together, which is faster."""
         for row, picture in drawn(self.cohort, sorted(set(rows) - set(self._pictures)), self._preprocess):
             self._pictures[row] = picture
         return sum(len(self._uri(row, longest_side)) for row in rows)
@@ -115,12 +115,12 @@ class Drawer:
         return Picture(self._uri(row, longest_side), *size, alt, caption, sharp=scale > 1)
 
     def marks(self, rows: Sequence[int], longest_side: int | None) -> dict[int, bytes]:
-        """A digest of the pixels that each row is drawn with."""
+        """Digest of the drawn pixels of each row."""
         self.bytes_of(rows, longest_side)
         return {row: mark(shrink(self._pictures[row], self._factor(longest_side))) for row in rows}
 
     def every_mark(self, longest_side: int | None) -> frozenset[bytes]:
-        """Digests of the pixels that all rows would be drawn with; no picture is kept."""
+        """Digests of the drawn pixels of all rows, without keeping the pictures."""
         every = drawn(self.cohort, range(len(self.cohort)), self._preprocess)
         return frozenset(mark(shrink(picture, self._factor(longest_side))) for _, picture in every)
 
@@ -135,7 +135,7 @@ class Drawer:
 
 
 def drawn(cohort: Cohort, rows: Sequence[int], preprocess: Preprocess) -> Iterator[tuple[int, Array]]:
-    """Rows with their pictures, of which only a batch is held at a time; read together, which is faster."""
+    """Rows with their pictures, read in batches."""
     size = IMAGES_PER_BATCH[len(preprocess.size)]
     for start in range(0, len(rows), size):
         batch = rows[start : start + size]
@@ -144,7 +144,7 @@ def drawn(cohort: Cohort, rows: Sequence[int], preprocess: Preprocess) -> Iterat
 
 
 def mark(picture: Array) -> bytes:
-    """A digest of the pixels of a picture; equal for equal pictures."""
+    """Digest of the pixels of a picture."""
     return hashlib.sha256(f"{picture.shape}".encode() + picture.tobytes()).digest()
 
 
@@ -195,7 +195,7 @@ def png_uri(picture: Array) -> str:
 
 @dataclass(frozen=True)
 class _Layout:
-    """Which rows a page shows, how many of each label, and at what size."""
+    """The rows that a page shows, their number per label and their size."""
 
     chosen: list[LabelRows]
     per_label: int
@@ -218,7 +218,7 @@ def draw_grids(
     budget_bytes: int = BUDGET_BYTES,
     reading: Reading | None = None,
 ) -> Grids:
-    """Real beside synthetic images per label, as many and as large as the budget of the page allows.
+    """Real and synthetic pictures per label, as many and as large as the budget of the page allows.
 
     Without real images no picture equals that of a real one, of whatever split: a synthetic image that would be drawn
     with the same pixels is passed over for the next one.
@@ -309,7 +309,7 @@ def draw_pairs(
 
 
 def _synthetic_picture(drawer: Drawer, row: int, longest_side: int | None, title: str) -> Picture:
-    """A synthetic image with what it was asked to show."""
+    """A synthetic image with its prompt as the caption."""
     seed = drawer.cohort.manifest["seed"][row]
     seeded = "" if seed is None else f", seed {seed}"
     caption = f"Synthetic image, row {row}{seeded}. {described(drawer.cohort, row)}"

@@ -1,4 +1,4 @@
-"""Which images the report shows: a fixed rule that nobody can bend towards the good ones."""
+"""The selection of images for the report by a fixed rule that excludes cherry-picking."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def choose(
 ) -> tuple[list[LabelRows], int]:
     """The first images of each label in stored order, of different patients where patients are known.
 
-    Nothing about an image but its label, patient and place decides, so that nobody can have picked the best ones.
+    The selection depends only on label, patient and position, so that the images cannot be cherry-picked.
 
     Args:
         real: real cohort of which rows of ``split`` are shown.
@@ -71,7 +71,7 @@ def _groups(cohort: Cohort, split: str) -> dict[str, list[int]]:
 
 
 def _members(cohort: Cohort, rows: Sequence[int], labels: Sequence[str]) -> dict[str, list[int]]:
-    """Rows per label that is present; rows that state every label absent form a group of their own."""
+    """Rows by present label; rows with all labels absent form a separate group."""
     if not labels:
         return {"all images": list(rows)}
     members: dict[str, list[int]] = {name: [] for name in labels}

@@ -1,4 +1,4 @@
-"""The report of a run: a page for those who may see the patients, a page for everyone, and the same as JSON."""
+"""The report of a run: an internal page, a public page without patient data, and the same scores as JSON."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ LOCAL_PATH = re.compile(r"^(/|~|\.{1,2}[/\\]|[A-Za-z]:[/\\]|\\\\|file:)")
 
 
 class AttackLimit(Frozen):
-    """What no test of *was this patient learned from?* exceeds, for patients of the attacker's choice.
+    """Upper bounds for any membership inference attack, for patients of the attacker's choice.
 
     Attributes:
         epsilon: ε of the differential-privacy guarantee.
@@ -59,7 +59,7 @@ class FormalGuarantee(Frozen):
 
     Attributes:
         delta: δ of the differential-privacy guarantee.
-        unit: protected unit, ``patient``.
+        unit: unit that is protected, ``patient``.
         limits: bounds on attacks for this and other values of ε, in ascending order.
     """
 
@@ -69,7 +69,7 @@ class FormalGuarantee(Frozen):
 
 
 class ControlAttack(Frozen):
-    """What one attack reached on a control.
+    """The result of one attack on a control model.
 
     Attributes:
         attack: name of the attack.
@@ -83,7 +83,7 @@ class ControlAttack(Frozen):
 
 
 class ControlFacts(Frozen):
-    """What the privacy checks said of a generator that gives its patients away on purpose.
+    """The results of the privacy checks on a control model that memorises training images.
 
     Attributes:
         kind: ``memorised`` for a model overfitted to few images, ``noiseless`` for private steps without noise.
@@ -101,7 +101,7 @@ class ControlFacts(Frozen):
 
 
 class RunFacts(Frozen):
-    """What a run was, for the page; nothing in it comes from an image.
+    """Facts of a run for the page, without image content.
 
     Attributes:
         name: name of the run.
@@ -110,7 +110,7 @@ class RunFacts(Frozen):
         digests: digest of each artifact that was read or created, by name.
         versions: version of each package, by name.
         machine: hardware of the run, e.g. ``{"cpu": "…", "cores": 2}``, without host or user name.
-        seeds: seed by purpose.
+        seeds: seed of each purpose.
         timings_s: time per stage in seconds.
         curves: the rows of ``metrics.jsonl``, each with its ``stage``: ``step`` and any of ``loss``, ``train_loss``,
             ``val_loss``, ``gap``; further numbers stay in the JSON. Values that are not finite become ``None``.
@@ -153,7 +153,7 @@ class RunFacts(Frozen):
 
 
 class UseFound(Frozen):
-    """What was found about training on the set, beyond the quick check.
+    """Results on the utility of the set for training, beyond the utility check.
 
     Attributes:
         study: report of the utility study.
@@ -165,7 +165,7 @@ class UseFound(Frozen):
 
 
 class PublishedReport(Frozen):
-    """The content of ``report.json``: what the public page shows, for machines.
+    """The content of ``report.json``: the content of the public page in machine-readable form.
 
     Attributes:
         edition: always ``public``: no pixel, id or row of a real image, and no path.
@@ -188,7 +188,7 @@ class PublishedReport(Frozen):
             ArtifactError: the file is missing, damaged or of another format version.
         """
         return parse_model(
-            cls, read_json(path), path, ArtifactError, "is not a report of this version; make the report again"
+            cls, read_json(path), path, ArtifactError, "is not a report of this version; create the report again"
         )
 
 
@@ -260,12 +260,12 @@ def write_report(
 
 
 def public_facts(facts: RunFacts) -> RunFacts:
-    """The facts without local paths: they can name people, projects and servers."""
+    """The facts without local paths, which may contain names of people, projects and servers."""
     return facts.model_copy(update={"recipe": without_paths(facts.recipe), "machine": without_paths(facts.machine)})
 
 
 def without_paths(value: Any, name: str = "") -> Any:
-    """Nested settings, with local paths hidden: they can name people, projects and servers."""
+    """Nested settings with hidden local paths, which may contain names of people, projects and servers."""
     if isinstance(value, Mapping):
         return {key: without_paths(item, str(key)) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -276,7 +276,7 @@ def without_paths(value: Any, name: str = "") -> Any:
 
 
 def public_quality(report: QualityReport) -> QualityReport:
-    """The scores without anything that names a real image or points at a synthetic one that may repeat it."""
+    """The scores without references to real images or to synthetic images that may be copies."""
     copies = report.copies and report.copies.model_copy(update={"flagged_rows": ()})
     return report.model_copy(update={"nearest": (), "copies": copies})
 
@@ -284,17 +284,17 @@ def public_quality(report: QualityReport) -> QualityReport:
 def public_grids(
     report: QualityReport, real: Cohort, synthetic: Cohort, preprocess: Preprocess
 ) -> tuple[Grids | None, str]:
-    """Pictures for the public page, or why there are none.
+    """Pictures for the public page, or the reason why there are none.
 
-    A synthetic image can repeat a patient, so an unscreened one is treated as a real one. Of a screened set no flagged
-    image is shown, and none that equals a real one of any split, as it is stored or as the page draws it.
+    A synthetic image may be a copy, so images of a set that was not screened are treated as real images. Of a screened
+    set, no flagged image is shown, and none that equals a real image of any split, either as stored or as drawn.
     """
     if report.verdict == "fail":
-        return None, "The set failed: any synthetic image may repeat a patient, so none is shown."
+        return None, "The set failed the privacy gate: any synthetic image may be a copy, so none is shown."
     if report.verdict != "screened" or report.copies is None:
-        return None, "The set was not screened: its images are treated as real ones and not shown."
+        return None, "The set was not screened: its images are treated as real images and are not shown."
     if report.copies.total_flagged > len(report.copies.flagged_rows):
-        return None, "Not every flagged image is known by its row, so none is shown."
+        return None, "Not all rows of flagged images are known, so no image is shown."
     real_digests = set(real.manifest["digest"].to_list())
     repeated = {row for row, digest in enumerate(synthetic.manifest["digest"].to_list()) if digest in real_digests}
     near = {pair.synthetic_row for pair in report.nearest if pair.flagged}
@@ -304,7 +304,7 @@ def public_grids(
 
 
 def write_together(folder: Path, files: Mapping[str, str], *, shared: Collection[str] = ()) -> None:
-    """Write several files of one folder: all are new afterwards, or all are as they were.
+    """Write several files into one folder, either all or none.
 
     Args:
         folder: output folder, accessible to its owner only.
@@ -325,7 +325,7 @@ def write_together(folder: Path, files: Mapping[str, str], *, shared: Collection
 
 
 def _replace_together(folder: Path, partial: Path, names: list[str]) -> None:
-    """Move files into place; when one cannot be moved, put back what was there."""
+    """Move files into place; if one cannot be moved, restore the previous files."""
     for name in names:
         if (folder / name).is_file():
             shutil.copy2(folder / name, partial / f"{name}.before")

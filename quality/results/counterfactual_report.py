@@ -1,4 +1,4 @@
-"""All that was measured of counterfactual pairs, as one frozen value: numbers only, no pixel, id or path."""
+"""The scores of counterfactual pairs as one frozen value, without pixels, ids or paths."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from medphantom.quality.stats.estimate import Estimate
 
 
 class ReaderFacts(Frozen):
-    """One thing that a network fitted on real training patients reads off images.
+    """A label or attribute that a network trained on real training patients predicts.
 
     Attributes:
         name: name of a label, ``attribute = category``, or a continuous attribute.
@@ -33,7 +33,7 @@ class ReaderFacts(Frozen):
 
 
 class CounterfactualReport(Frozen):
-    """What was measured of counterfactual pairs.
+    """The scores of counterfactual pairs.
 
     Attributes:
         real_digest: digest of the real cohort.

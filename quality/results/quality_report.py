@@ -1,4 +1,4 @@
-"""All that was measured of a synthetic cohort, as one frozen value: numbers, row numbers and ids, never pixels."""
+"""The results of an assessment as one frozen value: numbers, row numbers and ids, but no pixels."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TrainedOn = Literal["real", "synthetic", "real_and_synthetic", "metadata"]
 
 
 class NetworkFacts(Frozen):
-    """One feature network that scored.
+    """A feature network of the assessment.
 
     Attributes:
         name: ``cross_fitted``, ``simulated``, ``filters``, or the hub id or folder name of an encoder.
@@ -30,7 +30,7 @@ class NetworkFacts(Frozen):
         fitted_on: images on which it was fitted, in words.
         scores: images that it scores, in words.
         held_out_score: accuracy (exclusive labels) or mean AUROC on the images it scores; ``None`` without labels.
-        held_out_measure: measure of ``held_out_score``.
+        held_out_measure: performance measure of ``held_out_score``.
     """
 
     name: str
@@ -44,7 +44,7 @@ class NetworkFacts(Frozen):
 
 
 class LabelAgreement(Frozen):
-    """Does a classifier trained on real images see in a synthetic image what its prompt asked for?
+    """Agreement of the prompted labels with the predictions of a classifier trained on real images.
 
     Attributes:
         per_label: one estimate per label (and ``label=None`` over all): accuracy with a Wilson interval for exclusive
@@ -60,7 +60,7 @@ class LabelAgreement(Frozen):
 
 
 class NearestPair(Frozen):
-    """A synthetic image beside the real images most like it, as row numbers and ids of the two cohorts.
+    """A synthetic image with the most similar real images, as row numbers and ids of both cohorts.
 
     Attributes:
         synthetic_row: row number in the synthetic cohort.
@@ -86,7 +86,7 @@ class NearestPair(Frozen):
 
 
 class SimilarityHistogram(Frozen):
-    """How like their nearest real images the synthetic ones are, as counts per bin; it names no image.
+    """Histogram of the similarities of synthetic images to their nearest real images, without any image ids.
 
     Attributes:
         edges: ascending bin edges of the normalised correlation, one more than there are bins.
@@ -103,7 +103,7 @@ class SimilarityHistogram(Frozen):
 
 
 class ControlKind(Frozen):
-    """Planted copies of one kind, and what the search found of them.
+    """Planted copies of one kind, and the recall of the search for them.
 
     Attributes:
         kind: kind of alteration of the copies.
@@ -122,7 +122,7 @@ class ControlKind(Frozen):
 
 
 class CopyResult(Frozen):
-    """The tests by one way of comparing images.
+    """The tests of one method of comparing images.
 
     Attributes:
         by: method of comparison: registered detail, or the name of a feature network.
@@ -136,7 +136,7 @@ class CopyResult(Frozen):
 
 
 class CopySummary(Frozen):
-    """What the copy search found.
+    """The results of the copy search.
 
     Attributes:
         verdict: ``fail`` (copies, or a high DCR share), ``screened`` (none found by a search that detects planted
@@ -170,12 +170,12 @@ class CopySummary(Frozen):
 
     @property
     def not_covered(self) -> tuple[str, ...]:
-        """Kinds of copies that the search cannot be relied on to find."""
+        """Kinds of copies for which the search is not sensitive enough."""
         return tuple(control.kind for control in self.controls if not control.covered)
 
 
 class AttackResult(Frozen):
-    """How well one attack tells training patients from others.
+    """The performance of one membership inference attack.
 
     Attributes:
         attack: name of the attack.
@@ -202,7 +202,7 @@ class AttackResult(Frozen):
 
 
 class MembershipSummary(Frozen):
-    """Could somebody tell who was learned from, and what is recorded of them.
+    """The results of membership and attribute inference.
 
     Attributes:
         results: result of each attack.
@@ -222,7 +222,7 @@ class MembershipSummary(Frozen):
 
 
 class UtilityScore(Frozen):
-    """One cell of the train-on-synthetic-test-on-real table.
+    """One score of the train-on-synthetic-test-on-real (TSTR) table.
 
     Attributes:
         trained_on: training set of the classifier, with equal optimiser steps; ``metadata`` is a logistic regression on

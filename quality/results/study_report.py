@@ -1,4 +1,4 @@
-"""What the utility study found, as one frozen value: numbers and names of labels, nothing of any patient."""
+"""The results of a utility study as one frozen value: numbers and label names, without data of any patient."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ ARM_WORDS: dict[StudyArm | Literal["metadata"], str] = {
     "metadata": "age, sex and other attributes alone",
 }
 MIXING: tuple[StudyArm, ...] = ("real_and_synthetic", "classical_and_synthetic", "pretrained")
-"""Arms that take real and synthetic images, at every ratio."""
+"""Arms that mix real and synthetic images, at every mixing ratio."""
 FREE: tuple[StudyArm, ...] = ("classical", "oversampled")
-"""Arms that cost neither a generator nor privacy: what synthetic images have to beat."""
+"""Arms without synthetic images, which synthetic images have to exceed."""
 
 
 class TrainingArm(Frozen):
-    """What a classifier learned from.
+    """The training set of a downstream model.
 
     Attributes:
         kind: kind of training set; ``metadata`` is a logistic regression on attributes.
@@ -47,12 +47,12 @@ class TrainingArm(Frozen):
 
     @property
     def words(self) -> str:
-        """For tables."""
+        """Name of the arm in tables."""
         return ARM_WORDS[self.kind] + ("" if self.ratio is None else f" ({self.ratio:.3g} x)")
 
 
 class Beside(Frozen):
-    """A mixing arm less one that costs nothing.
+    """Comparison of a mixing arm with an arm without synthetic images.
 
     Attributes:
         arm: arm without synthetic images.
@@ -66,7 +66,7 @@ class Beside(Frozen):
 
 
 class StudyScore(Frozen):
-    """One cell of the table.
+    """One score of a utility study.
 
     Attributes:
         arm: training arm of the downstream model.
@@ -95,7 +95,7 @@ class StudyScore(Frozen):
 
 
 class GroupGap(Frozen):
-    """How far apart two subgroups are served.
+    """The performance gap between two subgroups.
 
     Attributes:
         arm: training arm of the downstream model.
@@ -117,7 +117,7 @@ class GroupGap(Frozen):
 
 
 class Advice(Frozen):
-    """What to do about one label.
+    """The recommendation for one label.
 
     Attributes:
         label: label of the recommendation; ``None`` for the mean over labels.
@@ -146,7 +146,7 @@ class StudyReport(Frozen):
         test_patients: number of real test patients.
         synthetic_images: number of synthetic images per generator seed.
         scores: scores of all arms.
-        gaps: differences between subgroups.
+        gaps: differences in performance between subgroups.
         advice: recommendations by label, starting with the mean over labels.
         warnings: warnings that a reader must know before citing a number.
     """

@@ -1,4 +1,4 @@
-"""A score that says what it estimates, from how many images, how sure it is, and what real images themselves reach."""
+"""A score with its estimand, sample size, interval and real-vs-real floor."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from medphantom.core.records import Frozen
 
 Interval = tuple[float, float]
 IMAGES_PER_FEATURE = 2
-"""Images on either side that a Fréchet distance needs for each of its features."""
+"""Number of images per side and feature that a Fréchet distance requires."""
 
 
 class Estimate(Frozen):
@@ -52,7 +52,7 @@ class Estimate(Frozen):
 
 
 def number(value: float | None) -> str:
-    """Three significant digits (two below 0.1), without an exponent where a reader does not expect one."""
+    """The value as text with three significant digits (two below 0.1), and an exponent only below 0.0001."""
     if value is None:
         return "–"
     if value == 0:

@@ -1,4 +1,4 @@
-"""Intervals for proportions, and for anything else by resampling whole patients."""
+"""Intervals of proportions and means, and bootstrap intervals by patient for other scores."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def proportion_interval(hits: int, total: int, method: Literal["wilson", "exact"
     """95 % interval of a proportion: Wilson's score interval, or Clopper and Pearson's exact one.
 
     Args:
-        hits: number of successes.
+        hits: number of successful trials.
         total: number of independent trials.
         method: ``wilson`` (near-nominal coverage) or ``exact`` (never below nominal).
 
@@ -64,7 +64,7 @@ def patient_bootstrap(
 
     Returns:
         The interval; ``None`` when more than a tenth of the draws could not be scored, or when all draws agree (a score
-        at its limit), since an interval of no width would be a false promise.
+        at its limit), since an interval of zero width would be misleading.
     """
     _, owner = np.unique(np.asarray(patients), return_inverse=True)
     order = np.argsort(owner, kind="stable")

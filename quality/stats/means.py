@@ -1,4 +1,4 @@
-"""Means and shares over images as estimates: interval by patient, floor beside them, refused where n is too small."""
+"""Means and shares over images as estimates, with intervals by patient and floors; refused if n is too small."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BY_PATIENT = "percentile bootstrap by patient"
 
 
 class Named(Protocol):
-    """A network that a score can quote: its name, and a digest of its weights."""
+    """A network to which a score refers."""
 
     @property
     def name(self) -> str:
@@ -26,7 +26,7 @@ class Named(Protocol):
 
     @property
     def digest(self) -> str:
-        """Of its weights."""
+        """Digest of its weights."""
 
 
 class Means:
@@ -63,7 +63,7 @@ class Means:
             patients: patient of each value.
             floor: values of the reference images.
             floor_patients: patient of each reference value, if different.
-            better: direction of improvement.
+            better: direction in which the score improves.
             network: network that was used.
             label: label to which the score is restricted.
             why: reason why there are no values.
@@ -146,7 +146,7 @@ class Means:
         return patient_bootstrap(score, patients, draws=self.draws, rng=rng)
 
     def _share_interval(self, name: str, label: str | None, hits: Array, patients: Array) -> tuple[Interval, str]:
-        """By patient; at 0 or 1, where every resample agrees, Wilson's over as many trials as there are patients."""
+        """Bootstrap interval by patient; for a share of 0 or 1 Wilson's interval over the number of patients."""
         found = self.bootstrap(name, label, _mean_of(hits), patients)
         if found is not None:
             return found, BY_PATIENT
@@ -154,7 +154,7 @@ class Means:
         return proportion_interval(round(float(hits.mean()) * trials), trials), "Wilson, over patients"
 
     def _floor(self, name: str, label: str | None, values: Array | None, patients: Array) -> dict[str, object]:
-        """Mean of the yardstick with its interval; nothing where it has too few images."""
+        """Mean of the reference with its interval; empty if there are too few images."""
         if values is None or len(values) < SMALLEST_MEAN:
             return {}
         interval = self.bootstrap(f"{name} floor", label, _mean_of(values), patients)

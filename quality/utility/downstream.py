@@ -1,4 +1,4 @@
-"""The classifier that learns in the utility study: a standard network, trained like any other, from scratch or further.
+"""The downstream classifier of the utility study: a standard network, trained from scratch or from given weights.
 
 Shapes: N images, C channels, T targets.
 """
@@ -24,7 +24,7 @@ NUM_FEATURES = 64
 
 
 class _ClassicalLearner(ClassifierLearner):
-    """Turns, scales, shifts, mirrors and shades images as one does where they are scarce."""
+    """Trains a classifier with classical augmentation: rotation, scale, shift, mirroring, gamma and noise."""
 
     def __init__(
         self, network: nn.Module, exclusive: bool, config: ClassifierConfig, classical: ClassicalAugmentation
@@ -37,12 +37,12 @@ class _ClassicalLearner(ClassifierLearner):
 
 
 def new_downstream_model(kind: DownstreamNetwork, images_NC: Array, num_targets: int, seed: int) -> nn.Module:
-    """A network with fresh weights that the seed decides.
+    """Create a network with new weights determined by the seed.
 
     Args:
         kind: architecture; the ResNet and DenseNet are MONAI's, in two or three dimensions.
         images_NC: images with the shape of its inputs.
-        num_targets: number of outputs.
+        num_targets: number of network outputs.
         seed: seed of the weights.
     """
     if kind == "small":
@@ -73,7 +73,7 @@ def fit_downstream_model(
     classical: ClassicalAugmentation | None = None,
     progress: Progress | None = None,
 ) -> None:
-    """Train a network on; the same network, images and settings give the same weights, and what is done is only loaded.
+    """Train a network; equal inputs give equal weights, and a finished training is only loaded.
 
     Args:
         network: network with new or pretrained weights.

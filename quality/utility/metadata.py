@@ -1,4 +1,4 @@
-"""What age, sex, view and other attributes alone predict: a classifier of images should know more."""
+"""The metadata baseline: predictions from age, sex, view and other attributes alone."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ITERATIONS = 2000
 
 
 def metadata_table(cohort: Cohort, rows: Sequence[int]) -> Array:
-    """Attributes of rows as numbers: values as they are, categories one by one, and whether each is stated.
+    """Attributes of rows as numbers: continuous values with an indicator of missing ones, and one-hot categories.
 
     Returns:
         float64 ``(n, columns)``; no column when the cohort has no attributes.
@@ -35,7 +35,7 @@ def metadata_table(cohort: Cohort, rows: Sequence[int]) -> Array:
 
 
 def metadata_predictions(train: Array, values_NT: Array, test: Array, *, exclusive: bool) -> Array | None:
-    """Probabilities of a logistic regression on metadata alone; ``None`` when there are no metadata.
+    """Probabilities of a logistic regression on metadata alone; ``None`` if there are no metadata.
 
     Args:
         train: metadata of training images, from :func:`metadata_table`.
