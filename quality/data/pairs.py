@@ -1,4 +1,4 @@
-"""Counterfactual pairs as arrays: what was made of each image, beside the image itself, and what was asked of it."""
+"""Counterfactual pairs as arrays, with their source images, labels and attributes."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ class PairImages:
 
 
 def pairs_preprocess(pairs: Cohort) -> Preprocess:
-    """What the generator of the pairs saw of an image.
+    """The preprocessing of the generator that made the pairs.
 
     Raises:
-        InputError: the cohort does not say it.
+        InputError: the cohort does not record it.
     """
     problem, remedy = "does not say what its generator saw of an image", "make it again with this version"
     with reading(pairs.path, InputError, problem, remedy):
@@ -86,15 +86,15 @@ def read_pairs(real: Cohort, pairs: Cohort) -> PairImages:
     )
 
 
-def said_labels(cohort: Cohort, rows: Sequence[int], names: Sequence[str]) -> Array:
-    """Labels of some rows by name: int8 ``(N, L)``, 1 present, 0 absent, -1 not stated or unknown to the cohort."""
+def labels_by_name(cohort: Cohort, rows: Sequence[int], names: Sequence[str]) -> Array:
+    """Labels of the given rows by name, int8 ``(N, L)``: 1 present, 0 absent, -1 unknown."""
     table = cohort.labels(rows)
     known = list(cohort.schema.labels)
     columns = [table[:, known.index(name)] if name in known else np.full(len(rows), -1, np.int8) for name in names]
     return np.stack(columns, axis=1) if columns else np.zeros((len(rows), 0), np.int8)
 
 
-def said_attribute(cohort: Cohort, rows: Sequence[int], name: str) -> list[Any]:
-    """An attribute of some rows; ``None`` where it is not stated or the cohort has none of that name."""
+def attribute_by_name(cohort: Cohort, rows: Sequence[int], name: str) -> list[Any]:
+    """An attribute of the given rows; ``None`` where it is unknown or the cohort has none of that name."""
     known = {spec.name for spec in cohort.schema.attributes}
     return cohort.attribute(name, rows) if name in known else [None] * len(rows)

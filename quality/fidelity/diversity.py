@@ -1,4 +1,4 @@
-"""Do synthetic images differ from one another as much as images of different patients do? MS-SSIM of random pairs."""
+"""Diversity: MS-SSIM of random pairs of synthetic images, compared with pairs of different patients."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ PAIRS_PER_BATCH = 128
 
 
 def scales_that_fit(spatial: Sequence[int]) -> tuple[float, ...]:
-    """The paper's exponents for as many scales as an image allows, rescaled to sum to one.
+    """The paper's exponents for as many scales as an image allows, normalised to sum one.
 
     Each scale halves the image, and the 11-pixel window must fit into the last one: 5 scales from 176 pixels on, 3 at
     64, 2 at 36. MS-SSIM with fewer scales is another measure: compare only values at equal size.
 
     Raises:
-        UnsupportedClaim: not even one scale fits.
+        UnsupportedClaim: the image is too small for one scale.
     """
     fitting = sum(1 for scale in range(len(PAPER_BETAS)) if min(spatial) // max(1, scale) ** 2 > KERNEL_SIZE - 1)
     fitting = sum(1 for scale in range(fitting) if min(spatial) // 2**scale >= KERNEL_SIZE)

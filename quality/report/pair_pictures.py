@@ -11,7 +11,7 @@ from medphantom.cohorts.preprocess import Preprocess, network_images
 from medphantom.cohorts.scale import stored_preprocess
 from medphantom.cohorts.store import Cohort
 from medphantom.core.records import Array
-from medphantom.quality.data.pairs import pairs_preprocess, said_attribute, said_labels, source_rows
+from medphantom.quality.data.pairs import attribute_by_name, labels_by_name, pairs_preprocess, source_rows
 from medphantom.quality.report.pictures import DRAWN_SIDE, PAIR_SIDE, Picture, flatten, laid_out, png_uri, shrink
 from medphantom.quality.stats.estimate import number
 
@@ -128,12 +128,12 @@ def asked_words(pairs: Cohort, found: PairRows, place: int) -> str:
     """The intervention on one image in words."""
     before, after = ([found.rows[role][place]] for role in ("factual", "counterfactual"))
     parts = []
-    labels = [said_labels(pairs, rows, pairs.schema.labels)[0] for rows in (before, after)]
+    labels = [labels_by_name(pairs, rows, pairs.schema.labels)[0] for rows in (before, after)]
     for name, was, asked in zip(pairs.schema.labels, *labels, strict=True):
         if was != asked:
             parts.append(f"{name} {('absent', 'present')[int(asked)] if asked >= 0 else 'not stated'}")
     for spec in pairs.schema.attributes:
-        old, new = (said_attribute(pairs, rows, spec.name)[0] for rows in (before, after))
+        old, new = (attribute_by_name(pairs, rows, spec.name)[0] for rows in (before, after))
         if old != new and new is not None and spec.name != "role":
             shown = [number(value) if isinstance(value, float) else str(value) for value in (old, new)]
             parts.append(f"{spec.name} {shown[1]} instead of {shown[0]}")

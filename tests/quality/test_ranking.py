@@ -178,7 +178,7 @@ def test_files_that_are_no_classifier(tmp_path: Path, pairs: dict[str, Cohort]) 
     other = RankConfig(takes=ClassifierInput(size=(24, 24)))
     with pytest.raises(InputError, match="cannot take images"):
         rank_interventions(linear, [pairs["effusion"]], "0", other)
-    with pytest.raises(InputError, match="give each once"):
+    with pytest.raises(InputError, match="give each cohort once"):
         rank_interventions(linear, [pairs["effusion"]] * 2, "0", CONFIG)
 
 

@@ -57,8 +57,8 @@ def test_no_score_is_given_where_a_few_real_images_dominate(tmp_path: Path, burs
         return
     for estimate in estimates.values():
         assert estimate.value is None
-        assert "6 of 120 real images carry " in str(estimate.refused)
-        assert "leave them out, or choose another network" in str(estimate.refused)
+        assert "6 of 120 real images account for " in str(estimate.refused)
+        assert "exclude them if they are blank or corrupt, or choose another network" in str(estimate.refused)
         assert "\n" not in str(estimate.refused)
 
 
