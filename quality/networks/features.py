@@ -1,7 +1,7 @@
-"""Feature networks: what turns an image into the vector that distances are measured in, and whom it may score.
+"""Feature networks, which map images to feature vectors, and the images that each may score.
 
-The first rule: **a network never scores patients that it was fitted on.** A network is therefore handed out together
-with the rows that it may score (:class:`Fold`).
+**A network never scores patients on whom it was fitted.** Every network is therefore combined with the rows that it may
+score (:class:`Fold`).
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ class FeatureNetwork(Protocol):
     def features(self, images_NC: Array, into: Array | None = None) -> Array:
         """Features float32 ``(N, d)`` of float32 images ``(N, C, *spatial)`` in -1…1.
 
-        Volumes are seen as their three middle slices (2.5-D), features averaged over them. They are written to ``into``
-        where it is given, such as a memory map.
+        Volumes are represented by their three middle slices (2.5-D), over which features are averaged. Features are
+        written to ``into``, such as a memory map, if it is given.
         """
 
 
@@ -126,7 +126,7 @@ class _Penultimate(nn.Module):
 
 
 def features_that_fit(smallest_half: int) -> int:
-    """The longest feature vector whose covariance halves of this many images support; 16 when none does."""
+    """The longest feature vector whose covariance a half of this size supports; 16 if there is none."""
     for choice in FEATURE_CHOICES:
         if IMAGES_PER_FEATURE * choice <= smallest_half:
             return choice
@@ -134,7 +134,7 @@ def features_that_fit(smallest_half: int) -> int:
 
 
 def patient_folds(patients: Sequence[str], strata: Array | None, rng: np.random.Generator) -> tuple[Array, Array]:
-    """Two patient-disjoint folds of about equally many images, balanced over strata where patients allow.
+    """Two patient-disjoint folds of about equal size, balanced over strata as far as possible.
 
     Args:
         patients: patient of each image.
@@ -142,7 +142,7 @@ def patient_folds(patients: Sequence[str], strata: Array | None, rng: np.random.
         rng: source of the random order.
 
     Returns:
-        Row numbers of either fold, ascending.
+        Row numbers of both folds, ascending.
     """
     names, owner, counts = np.unique(np.asarray(patients), return_inverse=True, return_counts=True)
     kind = np.zeros(len(names), dtype=np.int64)
@@ -170,7 +170,7 @@ def cross_fitted(
     work: Path,
     progress: Progress | None = None,
 ) -> NetworkRun:
-    """Two classifiers, each fitted on ``val`` and one half of the ``test`` patients, scoring the other half.
+    """Train two classifiers, each on ``val`` and one half of the ``test`` patients, to score the other half.
 
     Args:
         images: network images of ``val`` and ``test``.
@@ -183,7 +183,7 @@ def cross_fitted(
         progress: callback that receives the progress of each training.
 
     Raises:
-        UnsupportedClaim: nothing to learn, fewer than two test patients, or patients shared between splits.
+        UnsupportedClaim: there are no targets, fewer than two test patients, or patients shared between splits.
     """
     strata = targets.classes("test")
     folds = patient_folds(patients["test"], strata, np.random.default_rng(derive_seed(seed, "feature folds")))
@@ -237,7 +237,7 @@ def simulated(
     work: Path,
     progress: Progress | None = None,
 ) -> NetworkRun:
-    """A classifier of findings fitted on simulated patients only, so that it may score every real one."""
+    """A classifier of findings trained on simulated patients only, so that it may score all real patients."""
     images, labels = _simulated_images(preprocess, stage(progress, 0, 2))
     num_features = features_that_fit(min(total_test // 2, total_synthetic))
     network = fit_classifier(
@@ -290,7 +290,7 @@ def check_names(names: Sequence[str]) -> None:
     """Refuse empty or repeated network names.
 
     Raises:
-        InputError: there is none, or one occurs twice.
+        InputError: there is no name, or one occurs twice.
     """
     if not names or len(set(names)) != len(names):
         raise InputError(

@@ -1,4 +1,4 @@
-"""Somebody's own classifier as a plain callable: a TorchScript or ONNX file, or any function of images."""
+"""A user's classifier as a plain callable: a TorchScript or ONNX file, or any function of images."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from medphantom.core.errors import InputError
 from medphantom.core.records import Array, Frozen
 
 IMAGES_PER_PASS = 64
-SIZE_REMEDY = "say what it takes with --size, --channels and --range"
+SIZE_REMEDY = "give its input format with --size, --channels and --range"
 
 Classifier = Callable[[Array], Any]
 
 
 class ClassifierInput(Frozen):
-    """What a classifier takes.
+    """The input format of a classifier.
 
     Attributes:
         size: side length or lengths of the images; ``None`` for those of the pairs.
@@ -37,7 +37,7 @@ class ClassifierInput(Frozen):
     high: float = 1.0
 
     def prepared(self, images_NC: Array) -> Array:
-        """Images in -1…1, float32 ``(N, C, *size)``, as the classifier takes them."""
+        """Convert images in -1…1, float32 ``(N, C, *size)``, to the input format of the classifier."""
         made = images_NC
         if self.size is not None and tuple(made.shape[2:]) != self.size:
             planes = [[fit_to_size(plane, self.size, "pad", border=-1.0) for plane in image] for image in made]
@@ -63,10 +63,10 @@ class OutsideClassifier:
     names: tuple[str, ...] = ()
 
     def column(self, output: str) -> int:
-        """Number of an output by name or index.
+        """Number of an output given by name or index.
 
         Raises:
-            InputError: no such name.
+            InputError: there is no output of that name.
         """
         if output in self.names:
             return self.names.index(output)
@@ -79,7 +79,7 @@ class OutsideClassifier:
         """One output of every image, float64 ``(N,)``.
 
         Raises:
-            InputError: it does not take these images, or returns something else than a finite number for each.
+            InputError: the classifier does not accept these images, or does not return a finite number for each.
         """
         parts = []
         for start in range(0, len(images_NC), IMAGES_PER_PASS):
@@ -89,7 +89,7 @@ class OutsideClassifier:
 
 
 def _checked(found: Any, shape: Sequence[int], column: int) -> Array:
-    """One column of what a classifier returned for a batch."""
+    """One column of the classifier's output for a batch."""
     try:
         table = np.asarray(found, dtype=np.float64)
     except (TypeError, ValueError):
@@ -102,7 +102,10 @@ def _checked(found: Any, shape: Sequence[int], column: int) -> Array:
             "it must return (N,) or (N, K)",
         )
     if not column < table.shape[1]:
-        raise InputError(f"the classifier has {table.shape[1]} outputs, asked for number {column}", "they count from 0")
+        raise InputError(
+            f"the classifier has {table.shape[1]} outputs, but output {column} was requested",
+            "outputs are numbered from 0",
+        )
     if not np.isfinite(table[:, column]).all():
         raise InputError("the classifier returned NaN or infinity", SIZE_REMEDY)
     chosen: Array = table[:, column]
@@ -110,17 +113,17 @@ def _checked(found: Any, shape: Sequence[int], column: int) -> Array:
 
 
 def load_classifier(path: Path, names: Sequence[str] = ()) -> OutsideClassifier:
-    """A classifier from a TorchScript file, or from an ONNX file where the name ends with ``.onnx``.
+    """Load a classifier from a TorchScript file, or from an ONNX file if its name ends with ``.onnx``.
 
-    Nothing is unpickled by Python. A TorchScript file is a program nevertheless, which takes the processor and memory
-    that it wants: it should come from people one trusts.
+    Python unpickles nothing. A TorchScript file is nevertheless a program with unrestricted use of processor and
+    memory, so it should come from a trusted source.
 
     Args:
         path: path of the file.
         names: names of the outputs.
 
     Raises:
-        InputError: it is missing, of another kind, or onnxruntime is not installed.
+        InputError: the file is missing or of another kind, or onnxruntime is not installed.
     """
     if not path.is_file():
         raise InputError(f"{path} does not exist", "give a TorchScript or ONNX file")

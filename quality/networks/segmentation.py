@@ -1,4 +1,4 @@
-"""A segmenter: a small U-Net that learns masks from real images."""
+"""A segmenter: a small U-Net trained on images with masks."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class _SegmenterLearner(Learner):
         self.criterion = DiceCELoss(to_onehot_y=True, softmax=True, include_background=True)
 
     def loss(self, batch: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
-        """Dice and cross-entropy (Isensee et al. 2021), on images of varied gain and offset, and mirrored at random."""
+        """Dice and cross-entropy loss (Isensee et al. 2021) with random gain, offset and mirroring."""
         images, masks = batch["images"], batch["masks"].long().unsqueeze(1)
         shape = (len(images), *(1,) * (images.ndim - 1))
         gain = 1 + self.config.intensity * torch.randn(shape, generator=generator)
@@ -55,7 +55,7 @@ class _SegmenterLearner(Learner):
 
 
 def new_segmenter(images_NC: Array, total_values: int, seed: int) -> nn.Module:
-    """MONAI's residual U-Net (Kerfoot et al. 2018) with fresh weights that the seed decides."""
+    """MONAI's residual U-Net (Kerfoot et al. 2018) with new weights determined by the seed."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(derive_seed(seed, "segmenter weights"))
         network: nn.Module = UNet(
@@ -124,7 +124,7 @@ def fit_segmenter(
 
 @torch.inference_mode()
 def segment(network: nn.Module, images_NC: Array, config: SegmenterConfig) -> Array:
-    """The masks that a segmenter finds, uint8 ``(N, *size)``."""
+    """Predicted masks, uint8 ``(N, *size)``."""
     device = resolve_device(config.device)
     network.to(device)
     found = np.empty((len(images_NC), *images_NC.shape[2:]), dtype=np.uint8)

@@ -152,7 +152,7 @@ def test_images_reach_the_classifier_as_it_takes_them() -> None:
         (lambda images: np.full(len(images), np.nan), "0", "NaN or infinity"),
         (lambda images: np.zeros((len(images), 2, 2)), "0", r"returned shape \(\d+, 2, 2\)"),
         (lambda images: np.zeros(3), "0", r"returned shape \(3,\)"),
-        (lambda images: np.zeros(len(images)), "4", "has 1 outputs, asked for number 4"),
+        (lambda images: np.zeros(len(images)), "4", "has 1 outputs, but output 4 was requested"),
         (lambda images: np.zeros(len(images)), "efusion", "no output 'efusion'"),
         (lambda images: "yes", "0", "no array of numbers"),
     ],
