@@ -123,12 +123,12 @@ def held_out_score(predictions_NT: Array, values_NT: Array, *, exclusive: bool) 
     """Accuracy for exclusive targets, otherwise mean AUROC over targets; ``None`` if no target can be scored."""
     if exclusive:
         classes = present_class(values_NT)
-        stated = classes >= 0
-        return float((predictions_NT[stated].argmax(axis=1) == classes[stated]).mean()) if stated.any() else None
+        observed = classes >= 0
+        return float((predictions_NT[observed].argmax(axis=1) == classes[observed]).mean()) if observed.any() else None
     found = []
     for target in range(values_NT.shape[1]):
-        stated = values_NT[:, target] >= 0
-        score = auroc(values_NT[stated, target], predictions_NT[stated, target]) if stated.any() else None
+        observed = values_NT[:, target] >= 0
+        score = auroc(values_NT[observed, target], predictions_NT[observed, target]) if observed.any() else None
         if score is not None:
             found.append(score)
     return float(np.mean(found)) if found else None

@@ -7,10 +7,10 @@ import numpy as np
 from medphantom.quality.fidelity.table import Table, blocks, mean_of
 
 SHARE_OF_IMAGES = 1 / 20
-MOST_CARRIED = 0.5  # measured on 300 chest radiographs, MedNIST images or blood cells: .12 to .22 of the whole
+LARGEST_SHARE = 0.5  # measured on 300 chest radiographs, MedNIST images or blood cells: .12 to .22 of the whole
 
 
-def carried(features_ND: Table) -> float:
+def dominant_share(features_ND: Table) -> float:
     """Share of the trace of the covariance that is due to the 5 % of images farthest from the mean.
 
     Args:
@@ -32,10 +32,10 @@ def dominance_refusal(real_ND: Table) -> str | None:
     Args:
         real_ND: features of real images, one row per image.
     """
-    few, share = max(1, int(len(real_ND) * SHARE_OF_IMAGES)), carried(real_ND)
-    if share <= MOST_CARRIED:
+    few, share = max(1, int(len(real_ND) * SHARE_OF_IMAGES)), dominant_share(real_ND)
+    if share <= LARGEST_SHARE:
         return None
     return (
         f"{few} of {len(real_ND)} real images account for {share:.2f} of the variance of these features (at most "
-        f"{MOST_CARRIED:g}): exclude them if they are blank or corrupt, or choose another network"
+        f"{LARGEST_SHARE:g}): exclude them if they are blank or corrupt, or choose another network"
     )

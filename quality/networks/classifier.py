@@ -175,7 +175,7 @@ def fit_classifier(
         UnsupportedClaim: there are no images or no known targets.
     """
     if not len(images_NC) or not targets_NT.shape[1] or not (targets_NT >= 0).any():
-        raise UnsupportedClaim("a classifier needs images with at least one stated label", "choose other networks")
+        raise UnsupportedClaim("a classifier needs images with at least one known label", "choose other networks")
     identity = json_digest(
         [pixel_digest(images_NC), pixel_digest(targets_NT), exclusive, num_features, config.model_dump(), seed]
     )

@@ -16,7 +16,7 @@ from medphantom.quality.stats.estimate import Estimate
 from medphantom.quality.stats.intervals import proportion_lower_bound
 
 TRIALS = 20
-FOUND_IN = 0.8  # share of the trials
+POWER = 0.8
 
 Maker = Callable[[Array], Array]
 
@@ -58,7 +58,7 @@ def control_kind(kind: str, p_values: Array, config: CopyConfig, *, fewest: int 
         kind: name of the kind of copy.
         p_values: p value of each planted copy; empty if none could be planted.
         config: significance level of flags, and the recall required for coverage.
-        fewest: result of :func:`fewest_seen` for this kind.
+        fewest: result of :func:`fewest_detected` for this kind.
         total: number of synthetic images.
     """
     core = kind in CORE_KINDS or kind in config.core
@@ -86,7 +86,7 @@ def control_kind(kind: str, p_values: Array, config: CopyConfig, *, fewest: int 
     )
 
 
-def fewest_seen(
+def fewest_detected(
     tests: Sequence[CopyTest], planted: Sequence[Array], level: float, rng: np.random.Generator
 ) -> int | None:
     """The smallest number of copies of a kind in the set that at least one test detects with a power of 80 %.
@@ -113,7 +113,7 @@ def fewest_seen(
                 if test.p_value_of(mixed) < level:
                     seen += 1
                     break
-        if seen >= FOUND_IN * TRIALS:
+        if seen >= POWER * TRIALS:
             return copies
     return None
 

@@ -10,7 +10,7 @@ import numpy as np
 from medphantom.core.records import Array
 from medphantom.quality.config import CORE_KINDS, CopyConfig
 from medphantom.quality.privacy.contrast import CopyTest
-from medphantom.quality.privacy.controls import control_kind, fewest_seen
+from medphantom.quality.privacy.controls import control_kind, fewest_detected
 from medphantom.quality.privacy.dcr_share import SMALLEST_HOLDOUT, DcrShare
 from medphantom.quality.privacy.neighbours import NeighbourSimilarity
 from medphantom.quality.results.quality_report import (
@@ -128,7 +128,7 @@ def _kinds(
         contrasts = [part.planted[kind].contrast for part, _ in usable]
         tests = [test for _, test in usable]
         p_values = _union([test.p_values_of(c) for test, c in zip(tests, contrasts, strict=True)], len(contrasts[0]))
-        fewest = fewest_seen(tests, contrasts, level, rng)
+        fewest = fewest_detected(tests, contrasts, level, rng)
         yield control_kind(kind, p_values, config, fewest=fewest, total=total)
 
 

@@ -131,7 +131,7 @@ def asked_words(pairs: Cohort, found: PairRows, place: int) -> str:
     labels = [labels_by_name(pairs, rows, pairs.schema.labels)[0] for rows in (before, after)]
     for name, was, asked in zip(pairs.schema.labels, *labels, strict=True):
         if was != asked:
-            parts.append(f"{name} {('absent', 'present')[int(asked)] if asked >= 0 else 'not stated'}")
+            parts.append(f"{name} {('absent', 'present')[int(asked)] if asked >= 0 else 'unknown'}")
     for spec in pairs.schema.attributes:
         old, new = (attribute_by_name(pairs, rows, spec.name)[0] for rows in (before, after))
         if old != new and new is not None and spec.name != "role":

@@ -220,8 +220,8 @@ def draw_grids(
 ) -> Grids:
     """Real and synthetic pictures per label, as many and as large as the budget of the page allows.
 
-    Without real images no picture equals that of a real one, of whatever split: a synthetic image that would be drawn
-    with the same pixels is passed over for the next one.
+    Without real images, no picture equals that of a real image of any split: a synthetic image that would be drawn
+    with the same pixels is skipped.
 
     Args:
         real: real cohort whose ``test`` images are shown next to the synthetic images.
@@ -324,12 +324,12 @@ def _real_picture(drawer: Drawer, row: int, longest_side: int | None, title: str
 
 def described(cohort: Cohort, row: int) -> str:
     """Labels and attributes of one row in words."""
-    stated = cohort.manifest.row(row, named=True)
-    present = [name for name in cohort.schema.labels if stated[LABEL_PREFIX + name]]
-    known = any(stated[LABEL_PREFIX + name] is not None for name in cohort.schema.labels)
+    observed = cohort.manifest.row(row, named=True)
+    present = [name for name in cohort.schema.labels if observed[LABEL_PREFIX + name]]
+    known = any(observed[LABEL_PREFIX + name] is not None for name in cohort.schema.labels)
     parts = [", ".join(present) or (NONE_PRESENT if known else "")]
     for spec in cohort.schema.attributes:
-        value = stated[ATTRIBUTE_PREFIX + spec.name]
+        value = observed[ATTRIBUTE_PREFIX + spec.name]
         if value is not None:
             shown = f"{value:g}" if isinstance(value, float) else value
             parts.append(f"{spec.name} {shown}{' ' + spec.unit if spec.unit else ''}")

@@ -78,11 +78,11 @@ def _members(cohort: Cohort, rows: Sequence[int], labels: Sequence[str]) -> dict
     none_present: list[int] = []
     known = {name: place for place, name in enumerate(cohort.schema.labels)}
     table = cohort.labels(rows) if rows else np.zeros((0, len(known)), dtype=np.int8)
-    for row, stated in zip(rows, table, strict=True):
-        present = [name for name in labels if name in known and stated[known[name]] == 1]
+    for row, observed in zip(rows, table, strict=True):
+        present = [name for name in labels if name in known and observed[known[name]] == 1]
         for name in present:
             members[name].append(row)
-        if not present and bool(np.all(stated == 0)):
+        if not present and bool(np.all(observed == 0)):
             none_present.append(row)
     if not cohort.schema.exclusive:
         members[NONE_PRESENT] = none_present

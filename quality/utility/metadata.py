@@ -24,11 +24,11 @@ def metadata_table(cohort: Cohort, rows: Sequence[int]) -> Array:
     """
     columns: list[Array] = []
     for spec in cohort.schema.attributes:
-        stated = cohort.attribute(spec.name, rows)
+        observed = cohort.attribute(spec.name, rows)
         if spec.kind == "categorical":
-            columns += [np.array([value == category for value in stated], float) for category in spec.categories]
+            columns += [np.array([value == category for value in observed], float) for category in spec.categories]
         else:
-            known = np.array([np.nan if value is None else float(value) for value in stated])
+            known = np.array([np.nan if value is None else float(value) for value in observed])
             middle = 0.0 if spec.low is None or spec.high is None else (spec.low + spec.high) / 2
             columns += [np.nan_to_num(known, nan=middle), np.isnan(known).astype(float)]
     return np.stack(columns, axis=1) if columns else np.zeros((len(rows), 0))
@@ -57,9 +57,9 @@ def metadata_predictions(train: Array, values_NT: Array, test: Array, *, exclusi
             predictions[:, model.classes_] = model.predict_proba(test)
         return predictions
     for number in range(values_NT.shape[1]):
-        stated = values_NT[:, number] >= 0
-        if len(np.unique(values_NT[stated, number])) > 1:
-            model = _logistic().fit(train[stated], values_NT[stated, number])
+        observed = values_NT[:, number] >= 0
+        if len(np.unique(values_NT[observed, number])) > 1:
+            model = _logistic().fit(train[observed], values_NT[observed, number])
             predictions[:, number] = model.predict_proba(test)[:, 1]
     return predictions
 

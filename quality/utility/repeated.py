@@ -157,14 +157,14 @@ def mean_over(parts: Sequence[RepeatedScore]) -> RepeatedScore:
 def correct_predictions(predictions: Predictions, truth_NT: Array, patients: Array) -> RepeatedScore:
     """Accuracy over exclusive labels, as a mean over images, for every training."""
     classes = (truth_NT == 1).argmax(axis=1)
-    stated = (truth_NT == 1).any(axis=1)
+    observed = (truth_NT == 1).any(axis=1)
     found = []
     for per_generator in predictions.by_seed:
         row = []
         for one in per_generator:
-            right = (one.argmax(axis=1) == classes)[stated].astype(float)
+            right = (one.argmax(axis=1) == classes)[observed].astype(float)
             influence = np.zeros(len(truth_NT))
-            influence[stated] = (right - right.mean()) / len(right)
+            influence[observed] = (right - right.mean()) / len(right)
             row.append(Auroc(float(right.mean()), influence))
         found.append(tuple(row))
     return RepeatedScore(tuple(found), patients)

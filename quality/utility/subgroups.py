@@ -42,17 +42,17 @@ def subgroups(cohort: Cohort, test: Sequence[int], train: Sequence[int]) -> Iter
         train: rows of the training images.
     """
     for spec in cohort.schema.attributes:
-        stated = cohort.attribute(spec.name, test)
+        observed = cohort.attribute(spec.name, test)
         if spec.kind == "categorical":
             for category in spec.categories:
-                rows = np.array([place for place, value in enumerate(stated) if value == category], dtype=np.int64)
+                rows = np.array([place for place, value in enumerate(observed) if value == category], dtype=np.int64)
                 yield Subgroup(spec.name, f"{spec.name} = {category}", rows)
             continue
         known = [float(value) for value in cohort.attribute(spec.name, train) if value is not None]
         if not known:
             continue
         middle = float(np.median(known))
-        numbers = np.array([np.nan if value is None else float(value) for value in stated])
+        numbers = np.array([np.nan if value is None else float(value) for value in observed])
         unit = f" {spec.unit}" if spec.unit else ""
         yield Subgroup(spec.name, f"{spec.name} < {middle:g}{unit}", np.flatnonzero(numbers < middle))
         yield Subgroup(spec.name, f"{spec.name} ≥ {middle:g}{unit}", np.flatnonzero(numbers >= middle))

@@ -254,7 +254,7 @@ def test_what_cannot_be_compared_is_refused_in_one_line(real: Cohort, honest: Co
             image = np.full((32, 32), number, np.uint8)
             split = ("train", "holdout", "val", "test", "test", "test")[number]
             writer.add(ImageRecord(image_id=str(number), patient=str(number), pixels=image, split=split))
-    with pytest.raises(UnsupportedClaim, match="at least one stated label"):
+    with pytest.raises(UnsupportedClaim, match="at least one known label"):
         assess(Cohort.open(tmp_path / "bare"), honest, PREPROCESS, lone, work=tmp_path)
 
 

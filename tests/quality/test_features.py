@@ -156,7 +156,7 @@ def test_classifier_ignores_labels_that_are_not_stated(tmp_path: Path) -> None:
     predictions = predict(network, held_out, exclusive=False, device="cpu")
     found = [auroc(kinds == kind, predictions[:, kind]) for kind in (0, 1)]
     assert min(score for score in found if score is not None) > 0.85
-    with pytest.raises(UnsupportedClaim, match="at least one stated label"):
+    with pytest.raises(UnsupportedClaim, match="at least one known label"):
         fit_classifier(
             some, np.full_like(truth, -1), exclusive=False, num_features=16, config=FAST, seed=0, work=tmp_path
         )
