@@ -127,7 +127,7 @@ def screen_copies(
 
 
 class _Assessment:
-    """One call of :func:`assess`."""
+    """The state of one call of :func:`assess`."""
 
     def __init__(self, data: EvaluationData, config: AssessConfig, work: Path, progress: Progress | None) -> None:
         self.data, self.config, self.progress = data, config, progress

@@ -36,7 +36,7 @@ ARMS: tuple[ImageArm, ...] = get_args(ImageArm)
 
 
 class Estimates(Frozen):
-    """Some estimates."""
+    """The estimates of one part."""
 
     estimates: tuple[Estimate, ...]
 

@@ -110,7 +110,7 @@ class EvaluationData:
 
     @cached_property
     def patients(self) -> dict[str, list[str]]:
-        """Patient of each of those rows."""
+        """Patient of each row in :attr:`rows`."""
         return {split: self.real.patients(rows) for split, rows in self.rows.items()}
 
     @cached_property
@@ -128,7 +128,7 @@ class EvaluationData:
 
     @cached_property
     def test_reconstruction(self) -> Array | None:
-        """The test images through the autoencoder."""
+        """The test images after encoding and decoding; ``None`` without an autoencoder."""
         return self.rebuilt(self.images["test"])
 
     @cached_property

@@ -73,7 +73,7 @@ def read_pairs(real: Cohort, pairs: Cohort) -> PairImages:
     """Read all pairs and their sources.
 
     Raises:
-        InputError: no pairs, or pairs of another cohort.
+        InputError: there are no pairs, or they belong to another cohort.
         CohortError: one half of a pair is missing.
     """
     found, preprocess = pair_rows(pairs), pairs_preprocess(pairs)

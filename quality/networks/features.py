@@ -37,7 +37,7 @@ SIMULATED_PATIENTS = 600
 
 
 class FeatureNetwork(Protocol):
-    """Turns images into feature vectors."""
+    """A network that maps images to feature vectors."""
 
     @property
     def name(self) -> str:

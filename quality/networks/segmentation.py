@@ -136,7 +136,7 @@ def segment(network: nn.Module, images_NC: Array, config: SegmenterConfig) -> Ar
 
 
 def _logits(network: nn.Module, images: Tensor) -> Tensor:
-    """Logits on the images' own grid; the network sees it padded to what it can halve."""
+    """Logits on the grid of the images, which are padded to a multiple of the network's downsampling factor."""
     padding = [pixels for side in reversed(images.shape[2:]) for pixels in (0, -side % FACTOR)]
     logits: Tensor = network(F.pad(images, padding, value=-1.0)).float()
     for axis, side in enumerate(images.shape[2:], start=2):

@@ -27,7 +27,7 @@ class Planted:
 
     Attributes:
         kind: name of the kind of copy.
-        images: ``(n, C, *)`` float32 in -1…1.
+        images: planted copies ``(n, C, *)``, float32 in -1…1.
     """
 
     kind: str

@@ -198,7 +198,7 @@ def nearness(real_ND: Array, synthetic_MD: Array, patients: Sequence[str]) -> Ar
     evidence. The reference contains members and others, so that neither side is scored higher by construction.
 
     Args:
-        real_ND: features of the images to score.
+        real_ND: features of the real images to be scored.
         synthetic_MD: features of the synthetic images.
         patients: patient of each real image, ``(N,)``, with at least two different patients.
     """

@@ -35,7 +35,7 @@ class Scale:
     log: bool = False
 
     def __call__(self, value: float) -> float:
-        """Pixel of a value, rounded to a tenth and kept within the axis."""
+        """Pixel position of a value, rounded to a tenth and clipped to the axis."""
         low, high, x = (math.log(v) if self.log else v for v in (self.low, self.high, value))
         share = 0.5 if high == low else (x - low) / (high - low)
         return round(self.start + min(1.0, max(0.0, share)) * (self.end - self.start), 1)

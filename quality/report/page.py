@@ -84,7 +84,7 @@ class ScoreRow:
         bar: plot of the score.
         ceiling: score of the autoencoder alone.
         against_real: the score relative to the floor, in words.
-        relative: the number in ``against_real``, to sort by.
+        relative: number in ``against_real``, by which rows are sorted.
     """
 
     term: Term

@@ -23,7 +23,7 @@ FAINTEST = 0.02
 
 @dataclass(frozen=True)
 class EditPictures:
-    """One pair beside its source.
+    """Pictures of one pair and its source image.
 
     Attributes:
         title: name of the intervention in words.

@@ -107,7 +107,7 @@ class Drawer:
         return sum(len(self._uri(row, longest_side)) for row in rows)
 
     def picture(self, row: int, longest_side: int | None, alt: str, caption: str) -> Picture:
-        """The picture of one row; an image with a side above ``longest_side`` is made smaller."""
+        """The picture of one row, reduced if a side exceeds ``longest_side``."""
         self.bytes_of([row], longest_side)
         height, width = self._pictures[row].shape[:2]
         scale = max(DRAWN_SIDE // max(self._preprocess.size), self._factor(longest_side))
@@ -167,7 +167,7 @@ def flatten(image: Array) -> Array:
 
 
 def laid_out(image: Array) -> Array:
-    """``(C, H, W)`` of an image as it is, or of a volume ``(C, D, H, W)`` as its middle slices; between them zeros."""
+    """An image ``(C, H, W)`` unchanged, or the middle slices of a volume ``(C, D, H, W)``, separated by zeros."""
     if image.ndim != 4:
         return image
     depth, height, width = image.shape[1:]

@@ -55,7 +55,7 @@ class AttackLimit(Frozen):
 
 
 class FormalGuarantee(Frozen):
-    """A differential-privacy guarantee as the page explains it.
+    """A differential-privacy guarantee for the page.
 
     Attributes:
         delta: δ of the differential-privacy guarantee.
@@ -74,7 +74,7 @@ class ControlAttack(Frozen):
     Attributes:
         attack: name of the attack.
         auroc: area under its ROC curve, by patient.
-        flagged: whether its interval lies above one half.
+        flagged: whether its interval lies above 0.5.
     """
 
     attack: str
@@ -204,11 +204,10 @@ def write_report(
 ) -> None:
     """Write ``report.html`` (internal), ``report.public.html`` and ``report.json`` into ``out``: all three or none.
 
-    The internal page shows real test images and the real images nearest to synthetic ones: it must not leave the
-    institution. The public page and the JSON hold no pixel, id or pseudonym of a real image, no local path, and no
-    pointer to a synthetic image that was flagged as a copy; pictures of synthetic images appear on the public page only
-    after they were screened, and never one that would look like a real image, of whatever split, pixel for pixel. Equal
-    arguments give equal bytes.
+    The internal page shows real test images and the real images that are most similar to synthetic images, so it must
+    not leave the institution. The public page and the JSON file contain no pixel, id or pseudonym of a real image, no
+    local path, and no reference to a flagged synthetic image. The public page shows pictures only of screened synthetic
+    images, and none whose pixels equal those of a real image of any split. Equal arguments give equal bytes.
 
     Args:
         report: scores of the synthetic set.

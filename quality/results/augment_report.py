@@ -55,7 +55,7 @@ class AugmentPlan(Frozen):
 
     @property
     def ratios(self) -> tuple[float, ...]:
-        """Synthetic images per real one, for every share."""
+        """Mixing ratio (synthetic images per real image) of every share."""
         return tuple(share * self.planned / self.training_images for share in self.shares)
 
     def lines(self) -> tuple[str, ...]:

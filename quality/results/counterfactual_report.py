@@ -39,7 +39,7 @@ class CounterfactualReport(Frozen):
         real_digest: digest of the real cohort.
         pairs_digest: digest of the pairs.
         config_digest: digest of the settings of the assessment.
-        seed: everything random derives from it.
+        seed: seed from which all randomness derives.
         total_pairs: number of images with a counterfactual.
         total_patients: number of patients of these images.
         splits: number of pairs by split.

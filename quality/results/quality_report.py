@@ -48,10 +48,10 @@ class LabelAgreement(Frozen):
 
     Attributes:
         per_label: one estimate per label (and ``label=None`` over all): accuracy with a Wilson interval for exclusive
-            labels, AUROC of prompted present against prompted absent otherwise; ``floor`` is the same classifier's
-            figure on held-out real images.
+            labels, otherwise AUROC of images prompted with the label against those prompted without it; ``floor`` is
+            the result of the same classifier on held-out real images.
         labels: order of the rows and columns of ``confusion``.
-        confusion: images prompted as row, predicted as column; empty for labels that do not exclude each other.
+        confusion: images prompted as row, predicted as column; empty for non-exclusive labels.
     """
 
     per_label: tuple[Estimate, ...]
@@ -242,7 +242,7 @@ class QualityReport(Frozen):
         synthetic_digest: digest of the synthetic cohort.
         config_digest: digest of preprocess and configuration.
         seed: run seed of the assessment.
-        readings: ``real`` and ``synthetic``: how the values of either cohort were read.
+        readings: how the intensity values of both cohorts were read, under ``real`` and ``synthetic``.
         real_counts: images per split of the real cohort.
         real_patients: patients per split; empty if patients are unknown.
         synthetic_count: number of synthetic images.

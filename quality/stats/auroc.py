@@ -68,6 +68,6 @@ def mean_auroc(parts: Sequence[Auroc]) -> Auroc:
 
 
 def auroc_difference(first: Auroc, second: Auroc, patients: Sequence[str] | Array) -> tuple[float, Interval]:
-    """How much higher the first is than the second on the same images, with a 95 % interval by patient."""
+    """Difference of two AUROCs on the same images, with a 95 % interval clustered by patient."""
     apart = Auroc(first.value - second.value, first.influence - second.influence)
     return apart.value, plain_interval(apart.value, apart.variance(patients))

@@ -58,8 +58,8 @@ def patient_bootstrap(
         patients: patient of each row.
         draws: number of bootstrap samples.
         rng: source of the bootstrap samples.
-        around: the value of a score that resampling makes larger or smaller by itself, such as a calibration error: the
-            mean of the draws is put there, so that the interval is one of its expectation at this number of images.
+        around: value of a score that is biased under resampling, such as a calibration error. The draws are shifted so
+            that their mean equals this value, and the interval is that of its expectation at this number of images.
             Such scores are never negative, and neither is the interval.
 
     Returns:

@@ -30,7 +30,7 @@ class Named(Protocol):
 
 
 class Means:
-    """Makes estimates of per-image values.
+    """Computes estimates of means and shares over images.
 
     Args:
         draws: bootstrap samples for each interval.
@@ -105,7 +105,7 @@ class Means:
         note: str = "",
         why: str = "",
     ) -> Estimate:
-        """The share of images for which something holds.
+        """The share of images for which a condition holds.
 
         Args:
             name: name of the score.

@@ -182,7 +182,7 @@ class MaskEvaluation(Evaluation):
 
 
 def dice_of(predictions: Predictions, test_set: TestSet, place: int, rows: Array | None = None) -> RepeatedScore:
-    """Mean Dice of one structure over the test images that hold it, for every training.
+    """Mean Dice of one structure over the test images that contain it, for every training.
 
     Args:
         predictions: Dice tables of an arm.
@@ -220,7 +220,7 @@ class MaskStudy(Study):
 
     @property
     def targets(self) -> Targets:
-        """Structures, as labels that do not exclude each other."""
+        """The structures as non-exclusive labels."""
         empty = np.zeros((0, len(self.names)), dtype=np.int8)
         return Targets(self.names, False, dict.fromkeys(SPLITS, empty), "labels")
 
