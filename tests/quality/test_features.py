@@ -82,7 +82,7 @@ def test_volume_filters_see_what_no_middle_slice_shows() -> None:
     assert before.shape == (40, NUM_VOLUME_FEATURES)
     assert np.abs(before.mean(axis=0) - after.mean(axis=0)).max() > 3 * before.std(axis=0).min()
     assert whole.digest == volume_filters(9, 3, "cpu").folds[0].network.digest
-    with pytest.raises(InputError, match="sees volumes only"):
+    with pytest.raises(InputError, match="accepts volumes only"):
         volume_filters(5, 2, "cpu")
 
 
