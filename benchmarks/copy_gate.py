@@ -110,7 +110,7 @@ def judged(division: Division, found: Found) -> tuple[bool, Array, float]:
 
 
 def searched(division: Division, images: Array, like: Array | None = None) -> Found:
-    """NeighbourSimilarity of images; their features are moved as those of the set that they are put into."""
+    """Nearest-neighbour similarity of images; their features are moved as those of the set that they are put into."""
     network, search = division.search.network, division.search
     features = network.features(images)
     shift = search.shift(features if like is None else network.features(like))

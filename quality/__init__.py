@@ -1,1 +1,1 @@
-"""Is it private, realistic, useful: estimates with n, interval and floor, and the report."""
+"""Assessment of privacy, realism and utility: estimates with sample size, interval and floor, and reports."""

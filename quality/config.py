@@ -1,4 +1,4 @@
-"""All that can be set about scoring. No torch here: recipes are read, and unchanged reruns skipped, without it."""
+"""Settings of scoring. This module does not import torch, so that recipes can be read without it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ KINDS = (
     "noised",
     "patched",
 )
-"""Kinds of copies that can be planted: drawn by the generator, or altered (``quality/privacy/alterations.py``)."""
+"""Kinds of copies that can be planted: made by the generator, or altered (``quality/privacy/alterations.py``)."""
 CORE_KINDS = KINDS[:7]
 
 
@@ -48,18 +48,18 @@ def short_fit(config: ClassifierConfig | SegmenterConfig, seed: int, **more: flo
 
 
 class ClassifierConfig(Frozen):
-    """How small classifiers are trained; the same for feature networks, label agreement and utility.
+    """Training of small classifiers, for feature networks, label agreement and utility.
 
     Attributes:
-        steps: optimiser steps; every arm of the utility check takes as many.
-        batch_size: images per step.
+        steps: number of optimiser steps, the same in every arm of the utility check.
+        batch_size: number of images per step.
         learning_rate: peak of AdamW's cosine schedule.
-        weight_decay: of kernels.
-        ema_decay: decay of the moving average of the weights that is kept; null: no average.
+        weight_decay: weight decay of kernels and weight matrices.
+        ema_decay: decay of the exponential moving average of the weights; null for no average.
         shift_fraction: largest random shift, as a fraction of the side.
         intensity: standard deviation of random gain, and twice that of random offset; images lie in -1…1.
-        precision: as in the fit loop; float32 gives scores that other machines reproduce best.
-        device: as in the fit loop.
+        precision: numerical precision as in the fit loop; float32 is most reproducible on other machines.
+        device: device as in the fit loop.
     """
 
     steps: Annotated[int, Field(ge=1)] = 300
@@ -73,21 +73,21 @@ class ClassifierConfig(Frozen):
     device: Literal["auto", "cpu", "cuda"] = "auto"
 
     def fit_config(self, seed: int) -> FitConfig:
-        """The same for the fit loop."""
+        """The settings of the fit loop."""
         return short_fit(self, seed, weight_decay=self.weight_decay, ema_decay=self.ema_decay)
 
 
 class SegmenterConfig(Frozen):
-    """How the segmenter is trained that looks for masks in synthetic images.
+    """Training of the segmenter that finds masks in synthetic images.
 
     Attributes:
-        steps: optimiser steps.
-        batch_size: images per step.
+        steps: number of optimiser steps.
+        batch_size: number of images per step.
         learning_rate: peak of AdamW's cosine schedule.
         intensity: standard deviation of random gain, and twice that of random offset; images lie in -1…1.
-        mirror: also learn from left-right mirrored images; only where left and right do not matter.
-        precision: as in the fit loop.
-        device: as in the fit loop.
+        mirror: whether training includes left-right mirrored images; use it only if laterality does not matter.
+        precision: numerical precision as in the fit loop.
+        device: device as in the fit loop.
     """
 
     steps: Annotated[int, Field(ge=1)] = 300
@@ -99,30 +99,30 @@ class SegmenterConfig(Frozen):
     device: Literal["auto", "cpu", "cuda"] = "auto"
 
     def fit_config(self, seed: int) -> FitConfig:
-        """The same for the fit loop."""
+        """The settings of the fit loop."""
         return short_fit(self, seed, weight_decay=0.01, ema_decay=0.98)
 
 
 class CopyConfig(Frozen):
-    """How copies of training images are searched for.
+    """Settings of the search for copies of training images.
 
     Attributes:
-        side: thumbnails have this many pixels a side; null: 32 for images, 16 for volumes.
-        mirror: also try the mirror image (left and right exchanged).
-        repeats: random subsets of training patients, as many images as ``holdout`` has, behind the share in train.
-        kinds: copies that are planted as positive controls. Without each of the default core kinds the verdict is
+        side: side length of thumbnails in pixels; null for 32 (images) or 16 (volumes).
+        mirror: whether mirror images (left and right exchanged) are also compared.
+        repeats: number of random subsets of training patients, of the size of ``holdout``, for the DCR share.
+        kinds: kinds of copies that are planted as positive controls. If a default core kind is missing, the verdict is
             *inconclusive* at best.
-        core: kinds that must be covered, else the verdict is *inconclusive*. The default ones always must: what every
-            generator that copies does (its own reconstruction), and what costs nothing to try. Others may be added.
-        controls: planted copies of each kind. A recall of .95 is shown by 59 found of 59, 92 of 93, 122 of 124; with a
-            hundred, one that is missed by chance does not decide.
-        least_recall: smallest 95 % lower bound of a kind's recall at which it is called covered. A laxer one than the
-            default, here as in the next two, screens no set.
-        flag_level: chance with which an honest image may be flagged. At one in a hundred a reader looks through ten
-            false flags in a thousand images.
-        significance: chance with which an honest set may fail, over all tests together. A set of which one in fifty
-            is lost costs a new run; copies that pass cannot be called back.
-        pairs: nearest pairs that the report lists.
+        core: kinds that must be covered; otherwise the verdict is *inconclusive*. The default kinds are always
+            required; others may be added.
+        controls: number of planted copies of each kind. A recall of 0.95 is shown by 59 found of 59, 92 of 93 or 122
+            of 124; with 100 copies, a single miss is not decisive.
+        least_recall: smallest 95 % lower bound of the recall at which a kind is covered. A more lenient value than the
+            default, here and in the next two settings, does not screen a set.
+        flag_level: false-positive rate at which single images are flagged; at 0.01, ten of 1,000 images are flagged
+            by chance.
+        significance: false-positive rate at which a set fails, over all tests together. A false positive costs a new
+            run, whereas a published copy cannot be recalled.
+        pairs: number of nearest pairs in the report.
     """
 
     side: Annotated[int, Field(ge=8, le=128)] | None = None
@@ -146,16 +146,16 @@ class CopyConfig(Frozen):
 
 
 class MembershipConfig(Frozen):
-    """How membership and disclosure are tested.
+    """Settings of membership and attribute inference.
 
     Attributes:
-        enabled: whether they are; without, no set is screened.
-        images: images at most of each split; fewer than by default screen no set.
-        weights: also attack the weights of the generator, by its loss and by proximal initialization: where they are to
-            be shared.
-        limit: area under the ROC curve above which the whole interval of an attack must lie for it to have succeeded,
-            unless a guarantee allows more. One half, by default: anything that is not luck. With thousands of patients
-            that is a leak too small to tell anyone by, and more may be tolerated, in writing.
+        enabled: whether they are tested; otherwise no set is screened.
+        images: largest number of images of each split; fewer than the default do not screen a set.
+        weights: whether the weights of the generator are also attacked, by its loss and by proximal initialization; use
+            it if the weights are to be shared.
+        limit: AUROC that the whole interval of a successful attack exceeds, unless a guarantee allows more. The default
+            of 0.5 detects any statistically significant leak; with thousands of patients, a larger value may be
+            tolerated and is then documented.
     """
 
     enabled: bool = True
@@ -165,14 +165,13 @@ class MembershipConfig(Frozen):
 
 
 class UtilityConfig(Frozen):
-    """How the first train-on-synthetic-test-on-real check is done.
+    """Settings of the train-on-synthetic-test-on-real check.
 
     Attributes:
-        enabled: whether it is done.
-        bootstrap: bootstrap samples of test patients behind each interval.
-        least_train: positive training patients below which a label is refused (labels that exclude each other: images
-            per class).
-        least_test: positive test patients below which a label is refused.
+        enabled: whether the check is done.
+        bootstrap: bootstrap samples of test patients for each interval.
+        least_train: smallest number of positive training patients for which a label is scored.
+        least_test: smallest number of positive test patients for which a label is scored.
     """
 
     enabled: bool = True
@@ -188,15 +187,15 @@ StudyArm = Literal[
 
 
 class ClassicalAugmentation(Frozen):
-    """How images are varied in the arm that synthetic images have to beat.
+    """Settings of classical augmentation, with which synthetic images are compared.
 
     Attributes:
-        turn_degrees: largest turn, about every axis.
-        scale: largest change of size, as a fraction.
-        shift: largest further shift, as a fraction of the side.
-        mirror: also exchange left and right; only where they do not matter.
-        gamma: standard deviation of the logarithm of the power that grey values are raised to.
-        noise: standard deviation of noise; images lie in -1…1.
+        turn_degrees: largest rotation about every axis in degrees.
+        scale: largest change of scale, as a fraction.
+        shift: largest additional shift, as a fraction of the side.
+        mirror: whether left and right are also exchanged; use it only if laterality does not matter.
+        gamma: standard deviation of the logarithm of the gamma exponent.
+        noise: standard deviation of the noise, for images in -1…1.
     """
 
     turn_degrees: Annotated[float, Field(ge=0, le=180)] = 10.0
@@ -208,26 +207,27 @@ class ClassicalAugmentation(Frozen):
 
 
 class StudyConfig(Frozen):
-    """How the utility study is done.
+    """Settings of the utility study.
 
     Attributes:
-        seed: everything random derives from it.
-        task: ``classification`` of labels, or ``segmentation`` of the structures that masks hold.
-        segmenter: how segmenters are trained; every arm takes the same number of steps.
-        arms: what classifiers learn from.
-        network: the classifier: ``small`` (that of the feature networks), or MONAI's ``resnet18``, ``densenet121``.
-        classifier: how it is trained; every arm takes the same number of steps.
-        classifier_seeds: trainings of every arm.
-        ratios: synthetic images per real one, for the arms that mix them.
-        primary: labels that the question is about; Holm's correction goes over these and their mean, over all arms and
-            ratios. Empty: all.
-        oversample_to: images of each primary label in the arm ``oversampled``; null: every label as often as the most
-            frequent one.
-        classical: how images are varied in the arms ``classical`` and ``classical_and_synthetic``.
-        bootstrap: samples behind the intervals of what has no formula (average precision, calibration).
-        least_train: positive training patients below which a label is refused.
-        least_test: positive test patients below which a label is refused, also in a subgroup.
-        significance: of the p values after Holm's correction over labels, arms and ratios.
+        seed: seed from which all randomness derives.
+        task: ``classification`` of labels, or ``segmentation`` of structures in masks.
+        segmenter: training of segmenters, with the same number of steps in every arm.
+        arms: training arms of the downstream models.
+        network: classifier architecture: ``small`` (that of the feature networks), or MONAI's ``resnet18``,
+            ``densenet121``.
+        classifier: training of the classifier, with the same number of steps in every arm.
+        classifier_seeds: number of trainings of every arm.
+        ratios: numbers of synthetic images per real image, for the mixing arms.
+        primary: labels of interest, over which (with their mean, all arms and ratios) Holm's correction is done; empty
+            for all labels.
+        oversample_to: number of images of each primary label in the arm ``oversampled``; null for the number of the
+            most frequent label.
+        classical: augmentation in the arms ``classical`` and ``classical_and_synthetic``.
+        bootstrap: bootstrap samples for the intervals of average precision and calibration error.
+        least_train: smallest number of positive training patients for which a label is scored.
+        least_test: smallest number of positive test patients for which a label is scored, also in subgroups.
+        significance: significance level of the p values after Holm's correction over labels, arms and ratios.
     """
 
     seed: Annotated[int, Field(ge=0)] = 0
@@ -256,32 +256,32 @@ class StudyConfig(Frozen):
     @classmethod
     def _with_real(cls, arms: tuple[StudyArm, ...]) -> tuple[StudyArm, ...]:
         if "real" not in arms or len(set(arms)) != len(arms):
-            raise ValueError("arms must be different and hold 'real', which the others are compared with")
+            raise ValueError("arms must be different and include 'real', with which the others are compared")
         return arms
 
 
 class AssessConfig(Frozen):
-    """How images are scored.
+    """Settings of the assessment.
 
     Attributes:
-        seed: everything random derives from it.
+        seed: seed from which all randomness derives.
         networks: feature networks: ``cross_fitted``, ``simulated``, ``filters``, ``volume_filters``, ``radiomics``,
-            ``inception``, or the hub id or local folder of a transformers image encoder; empty: cross_fitted (simulated
-            where a cohort has neither labels nor attributes), filters, volume_filters for volumes, and radiomics
-            where there are training images to scale them by.
-        network_seeds: how often a trained feature network is trained anew, for the range over its seeds.
-        draws: how often the test patients are halved at random, behind every score and floor.
-        classifier: how small classifiers are trained.
-        diversity_pairs: image pairs at most behind each diversity score.
-        copies: the copy search.
-        membership: could somebody tell who was learned from, and what is recorded of them.
-        utility: the utility check.
-        segmenter: the segmenter that looks for masks, where both cohorts have them.
+            ``inception``, or the hub id or local folder of a transformers image encoder. If empty: cross_fitted (or
+            simulated for a cohort without labels and attributes), filters, volume_filters for volumes, and radiomics
+            if there are enough training images to scale them.
+        network_seeds: number of trainings of each trained feature network, for the range over its seeds.
+        draws: number of random halvings of the test patients for every score and floor.
+        classifier: training of small classifiers.
+        diversity_pairs: largest number of image pairs for each diversity score.
+        copies: settings of the copy search.
+        membership: settings of membership and attribute inference.
+        utility: settings of the utility check.
+        segmenter: training of the segmenter, if both cohorts have masks.
         synthetic_range: real source values, such as Hounsfield units, that the smallest and largest number of the
             synthetic images' format stand for (0 and 255 of 8 bits, 0 and 65535 of 16, -32768 and 32767 of signed 16;
-            of floats, 0 and 1): only where that is not known otherwise. Null: found out, or refused.
-        text_encoder: hub id or local folder of a transformers pair of image and text encoders (CLIP, SigLIP) that says
-            how alike images are to their texts; null: none.
+            of floats, 0 and 1). Set it only if this is not known from elsewhere; null to determine it.
+        text_encoder: hub id or local folder of transformers image and text encoders (CLIP, SigLIP) that measure the
+            similarity of images to their texts; null for none.
     """
 
     seed: Annotated[int, Field(ge=0)] = 0
@@ -306,7 +306,7 @@ class AssessConfig(Frozen):
 
     @classmethod
     def quick(cls, **overrides: object) -> AssessConfig:
-        """For a first look: one seed, short trainings, no utility check. Scores are noisier, verdicts the same."""
+        """Settings of a quick assessment: one seed, short trainings, no utility check; scores are noisier."""
         chosen: dict[str, object] = {
             "network_seeds": 1,
             "draws": 10,

@@ -1,1 +1,1 @@
-"""The assessment of a synthetic cohort: which parts it has, in which order, and what a reader has to know of them."""
+"""The assessment of a synthetic cohort: its parts, their order, and warnings for the reader."""

@@ -1,7 +1,7 @@
-"""The assessment: every score of a synthetic cohort, part by part, resumable, the same for the same seed.
+"""The assessment: all scores of a synthetic cohort, computed part by part, resumable and reproducible by seed.
 
-``work`` keeps one JSON file per finished part, named by the digest of all that it depends on, and the checkpoints of
-every small classifier. What is there is not computed again.
+``work`` holds one JSON file per finished part, named by the digest of everything that it depends on, and the
+checkpoints of all small classifiers. Finished parts are not computed again.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ WEIGHTS = {
     "membership": 1,
     "attributes": 3,
     "texts": 1,
-}  # shares of the time
-NO_SEARCH = ("the copy search needs training images of two patients, and holdout images",)
+}  # relative computing times
+NO_SEARCH = ("the copy search needs training images of at least two patients, and holdout images",)
 
 Part = TypeVar("Part", bound=Frozen)
 
@@ -71,21 +71,21 @@ def assess(
     hooks: GeneratorHooks | None = None,
     progress: Progress | None = None,
 ) -> QualityReport:
-    """Score a synthetic cohort against the real one that it stands for; anyone's images will do.
+    """Score a synthetic cohort against the real cohort that it represents; it may come from any generator.
 
     Args:
-        real: real cohort with splits; ``test`` scores, ``holdout`` is the yardstick of the copy search.
-        synthetic: its labels are what each image was asked to show.
-        preprocess: what networks see.
-        config: how to score.
-        work: private folder for finished parts and checkpoints; it is made, and may be removed afterwards.
-        hooks: what of the generator may be called; without it distances have no ceiling, and the copy search stays
+        real: real cohort with splits; ``test`` is the reference of the scores, ``holdout`` that of the copy search.
+        synthetic: synthetic cohort whose labels are the prompts of its images.
+        preprocess: preprocessing of the images for networks.
+        config: settings of the assessment.
+        work: private folder for finished parts and checkpoints; it is created, and may be removed afterwards.
+        hooks: functions of the generator; without them distances have no ceiling, and the copy search is
             inconclusive.
-        progress: told about it in thousandths of the whole.
+        progress: callback that receives the progress in thousandths of the whole.
 
     Raises:
-        InputError: the cohorts cannot be compared, or a feature network cannot be had.
-        UnsupportedClaim: a feature network that was asked for has nothing to learn from.
+        InputError: the cohorts cannot be compared, or a feature network is not available.
+        UnsupportedClaim: a configured feature network has no training data.
     """
     data = EvaluationData(real, synthetic, preprocess, hooks or GeneratorHooks(), config.synthetic_range)
     data.check()
@@ -102,19 +102,19 @@ def screen_copies(
     hooks: GeneratorHooks | None = None,
     progress: Progress | None = None,
 ) -> CopySummary | None:
-    """The copy search alone, features by the fixed filter bank: nothing is trained.
+    """Run only the copy search, with features of the fixed filter bank, so that nothing is trained.
 
     Args:
-        real: real cohort; ``holdout`` is the yardstick.
-        synthetic: images to search for copies of ``train``.
-        preprocess: what is compared.
-        config: its ``copies`` and ``seed`` count.
-        work: private folder.
-        hooks: as of :func:`assess`.
-        progress: told about it.
+        real: real cohort with training and holdout images.
+        synthetic: synthetic images to be searched for copies of ``train``.
+        preprocess: preprocessing of the images before the comparison.
+        config: settings, of which only ``copies`` and ``seed`` are used.
+        work: private folder for intermediate results.
+        hooks: functions of the generator, as in :func:`assess`.
+        progress: callback that receives the progress.
 
     Returns:
-        What it found; ``None`` where ``train`` holds fewer than two patients, or ``holdout`` none.
+        The result; ``None`` if ``train`` has fewer than two patients or ``holdout`` has none.
 
     Raises:
         InputError: the cohorts cannot be compared.
@@ -127,7 +127,7 @@ def screen_copies(
 
 
 class _Assessment:
-    """One call of :func:`assess`."""
+    """The state of one call of :func:`assess`."""
 
     def __init__(self, data: EvaluationData, config: AssessConfig, work: Path, progress: Progress | None) -> None:
         self.data, self.config, self.progress = data, config, progress
@@ -154,11 +154,11 @@ class _Assessment:
         self.done_weight = self.weight = 0
 
     def report(self) -> QualityReport:
-        """All parts, then the report."""
+        """Compute all parts and assemble the report."""
         config, data = self.config, self.data
         scored = [[self.fidelity(name, number) for number in self.seeds[name]] for name in self.names]
         trainer = config.classifier.model_dump(mode="json")
-        diverse = self.part("diversity", config.diversity_pairs, Estimates, lambda: diversity_part(self.context))
+        diversity = self.part("diversity", config.diversity_pairs, Estimates, lambda: diversity_part(self.context))
         labels = self.part(
             "labels", [trainer, config.utility.model_dump()], LabelScores, lambda: label_part(self.context)
         )
@@ -192,7 +192,7 @@ class _Assessment:
             verdict_reasons=verdict_reasons,
             estimates=(
                 *(e for runs in scored for e in estimates_of(runs, per_seed=False)),
-                *diverse.estimates,
+                *diversity.estimates,
                 *masks.estimates,
                 *labels.conditions,
                 *more,
@@ -208,19 +208,19 @@ class _Assessment:
         )
 
     def conditions(self) -> tuple[Estimate, ...]:
-        """Numbers and texts that were asked for."""
+        """Agreement with prompted attribute values and texts."""
         config = self.config
         trainer = config.classifier.model_dump(mode="json")
         read = self.part("attributes", trainer, Estimates, lambda: attribute_part(self.context))
-        likened = self.part("texts", config.text_encoder, Estimates, lambda: text_part(self.context))
-        return (*read.estimates, *likened.estimates)
+        texts = self.part("texts", config.text_encoder, Estimates, lambda: text_part(self.context))
+        return (*read.estimates, *texts.estimates)
 
     # ---- parts ----
 
     def part(
         self, name: str, settings: object, kind: type[Part], make: Callable[[], Part], weight: int | None = None
     ) -> Part:
-        """A finished part from ``work``, or made now and kept there."""
+        """A finished part from ``work``, or a new one, which is stored there."""
         self.weight = WEIGHTS.get(name, 2) if weight is None else weight
         key = json_digest([self.data.fingerprint, self.config.seed, name, settings])
         path = self.parts / f"{name}-{key[:16]}.json"
@@ -236,13 +236,13 @@ class _Assessment:
         return found
 
     def tell(self, done: int, total: int, what: str = "") -> None:
-        """Progress of the current part as progress of the whole."""
+        """Report the progress of the current part as progress of the whole."""
         if self.progress is not None:
             share = self.weight * done / total if total else 0
             self.progress(int(1000 * (self.done_weight + share) / self.total_weight), 1000, what)
 
     def run(self, name: str, number: int) -> NetworkRun:
-        """A feature network, made when it is first needed."""
+        """A feature network, created when it is first needed."""
         if (name, number) not in self.runs:
             self.runs[name, number] = self.make_run(name, self.config.seed + number)
         return self.runs[name, number]
@@ -291,7 +291,7 @@ class _Assessment:
         return self.part("fidelity", settings, RunScores, make, WEIGHTS.get(name, 2))
 
     def shown(self) -> tuple[Shown, ...]:
-        """The labels that synthetic images were asked to show, with the images of either side."""
+        """The prompted labels with their real and synthetic images."""
         data = self.data
         if data.targets.source != "labels":
             return ()
@@ -307,7 +307,7 @@ class _Assessment:
 def _verdict(
     copies: CopySummary | None, attacked: MembershipSummary | None, config: AssessConfig
 ) -> tuple[Verdict, tuple[str, ...]]:
-    """The empirical verdict: what was found outweighs what was not, and what was not looked for screens nothing."""
+    """The empirical verdict: a detected leak outweighs negative results, and missing tests preclude *screened*."""
     against = () if attacked is None else attacked.reasons
     gaps = tuple(_not_attacked(attacked, config))
     if copies is None:
@@ -321,40 +321,44 @@ def _verdict(
 
 
 def _attacked_by(attacked: MembershipSummary | None) -> Iterator[str]:
-    """What the attacks through the images reached."""
+    """Results of the attacks on the synthetic images, as reasons."""
     for result in () if attacked is None else attacked.results:
         interval = result.auroc.interval
         if result.target == "images" and interval is not None:
             yield (
-                f"by {result.attack} training patients are told from others with AUROC {result.auroc.value:.2f} "
-                f"[{interval[0]:.2f}, {interval[1]:.2f}]; an interval above {result.limit:.2f} would fail the set"
+                f"membership inference by {result.attack} separates training patients from others with AUROC "
+                f"{result.auroc.value:.2f} [{interval[0]:.2f}, {interval[1]:.2f}]; an interval above "
+                f"{result.limit:.2f} would fail the set"
             )
 
 
 def _not_attacked(attacked: MembershipSummary | None, config: AssessConfig) -> Iterator[str]:
-    """Why the attacks on membership say too little to screen a set."""
+    """Reasons why the membership inference attacks are insufficient for screening a set."""
     usual = MembershipConfig()
     if attacked is None:
         yield (
-            f"membership could not be tested: fewer than {SMALLEST} training patients, or others"
+            f"membership could not be tested: there are fewer than {SMALLEST} training patients or other patients"
             if config.membership.enabled
             else "membership was not tested (assess.membership.enabled is false)"
         )
         return
     if config.membership.images < usual.images:
-        yield f"assess.membership.images {config.membership.images} is less than the {usual.images} that screen a set"
+        yield (
+            f"assess.membership.images {config.membership.images} is less than the {usual.images} required for "
+            "screening"
+        )
     for result in attacked.results:
         interval = result.auroc.interval
         tolerated = result.limited_by == "recipe" and interval is not None and interval[0] > usual.limit
         if result.target == "images" and tolerated and not result.flagged:
             yield (
-                f"by {result.attack} training patients are told from others, which the recipe tolerates up to "
-                f"{result.limit:g}: that screens no set"
+                f"membership inference by {result.attack} separates training patients from others, which the recipe "
+                f"tolerates up to AUROC {result.limit:g}: such a set cannot be screened"
             )
 
 
 def _details(scored: Sequence[Sequence[RunScores]]) -> Iterator[Estimate]:
-    """Scores per seed, of networks with several."""
+    """Scores of each seed, for networks with several seeds."""
     for runs in scored:
         for run in runs if len(runs) > 1 else ():
             yield from estimates_of([run], per_seed=True)

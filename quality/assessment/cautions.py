@@ -1,4 +1,4 @@
-"""What a reader of an assessment must know before quoting a number, one sentence each."""
+"""Warnings about an assessment that a reader must know before citing a number, one sentence each."""
 
 from __future__ import annotations
 
@@ -15,47 +15,65 @@ BARELY_LEARNED = 0.6
 
 
 def cautions(data: EvaluationData, networks: Sequence[NetworkFacts]) -> Iterator[str]:
-    """What a reader must know before quoting a number.
+    """Warnings that a reader must know before citing a number.
 
     Args:
-        data: what was compared.
-        networks: that scored.
+        data: images and labels that were compared.
+        networks: feature networks that computed the scores.
     """
     targets = data.targets
     if data.real.schema.patients == "per_image":
-        yield "the source named no patients: images of one may lie in several splits, which flatters every score"
+        yield (
+            "patients are unknown: images of one patient may be in several splits, which makes every score too "
+            "optimistic"
+        )
     if (left_out := left_out_sentence(data.real)) is not None:
         yield left_out
     if targets.source != "labels":
-        yield f"no labels: feature networks learned {targets.source}, and there is no label agreement or utility"
+        yield (
+            f"there are no labels: feature networks were trained on {targets.source}, and label agreement and utility "
+            "cannot be scored"
+        )
     if data.hooks.reconstruct is None:
-        yield "no autoencoder was given: distances have no ceiling, and the copy search has no positive control"
+        yield "no autoencoder was given: distances have no ceiling, and the copy search has no positive controls"
     if data.real.schema.spatial_dims == 3:
-        yield "volumes were scored by their three middle slices (volume_filters, copies and diversity: whole volumes)"
+        yield (
+            "volumes were scored by their three middle slices, except in volume_filters, the copy search and "
+            "diversity, which use whole volumes"
+        )
     if data.reading.rule in {"full range", "stated"}:
-        yield f"synthetic images are stored otherwise than real ones; they were read {data.reading.sentence}"
+        yield f"synthetic images are stored differently from real images; they were read {data.reading.sentence}"
     for network in networks:
         score = network.held_out_score
         if score is not None and network.held_out_measure == "mean AUROC" and score < BARELY_LEARNED:
-            yield f"feature network {network.name} (seed {network.seed}) barely learned: mean AUROC {score:.2f}"
-    mixed = _mixed_otherwise(data)
-    if mixed:
-        yield f"{', '.join(mixed)}: asked for in another share than real patients have; read the distances per label"
+            yield (
+                f"feature network {network.name} (seed {network.seed}) is barely better than chance: mean AUROC "
+                f"{score:.2f}"
+            )
+    shifted = _shifted_labels(data)
+    if shifted:
+        yield (
+            f"{', '.join(shifted)}: prompted at a different prevalence than in real patients; use the per-label "
+            "distances"
+        )
     test_class, asked = targets.classes("test"), data.asked_class
     if test_class is not None and asked is not None:
         missing = [name for place, name in enumerate(targets.names) if place in test_class and place not in asked]
         if missing:
-            yield f"no synthetic image of {', '.join(missing)}: distances at equal label counts leave these out"
+            yield f"there is no synthetic image of {', '.join(missing)}: label-matched distances exclude these labels"
         total = len(targets.names)
         mix = [
             np.bincount(part[part >= 0], minlength=total) / max(1, (part >= 0).sum()) for part in (test_class, asked)
         ]
         if np.abs(mix[0] - mix[1]).sum() / 2 > MIX_TOLERANCE:
-            yield "synthetic labels are mixed otherwise than real ones: read the label-matched distances"
+            yield (
+                "the label distribution of synthetic images differs from that of real images: use the label-matched "
+                "distances"
+            )
 
 
-def _mixed_otherwise(data: EvaluationData) -> list[str]:
-    """Labels that do not exclude each other, and are far more or less frequent than in real test images."""
+def _shifted_labels(data: EvaluationData) -> list[str]:
+    """Non-exclusive labels whose prevalence differs greatly from that in real test images."""
     targets = data.targets
     if targets.source != "labels" or targets.exclusive:
         return []

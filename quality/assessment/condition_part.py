@@ -1,4 +1,4 @@
-"""The parts of an assessment that ask for more than labels: numbers that were asked for, and texts."""
+"""The parts of an assessment about prompts other than labels: attribute values and texts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from medphantom.core.progress import stage
 from medphantom.core.randomness import derive_seed
 from medphantom.core.records import Array
 from medphantom.quality.assessment.parts import NUM_FEATURES, Context, Estimates
-from medphantom.quality.conditions.fidelity import NeighbourSimilarity, ReadValues, attribute_errors, text_similarity
+from medphantom.quality.conditions.fidelity import ReadValues, TextSimilarity, attribute_errors, text_similarity
 from medphantom.quality.data.texts import texts_of
 from medphantom.quality.networks.encoders import load_text_image_encoder
 from medphantom.quality.networks.regressor import fit_regressor
@@ -21,7 +21,7 @@ from medphantom.quality.stats.estimate import Estimate
 
 
 def attribute_part(context: Context) -> Estimates:
-    """How far images are from the numbers that they were asked for; nothing where none were."""
+    """Errors of prompted attribute values; empty if there were none."""
     data = context.data
     known = {spec.name for spec in data.synthetic.schema.attributes if spec.kind == "continuous"}
     asked = [
@@ -70,7 +70,7 @@ def _numbers(cohort: Cohort, name: str, rows: Sequence[int]) -> Array:
 
 
 def text_part(context: Context) -> Estimates:
-    """Are images like their texts, by the pair of encoders that was named; nothing without texts on both sides."""
+    """Similarity of images and texts by the configured encoders; empty without texts on both sides."""
     data, source = context.data, context.config.text_encoder
     if source is None or not (data.real.schema.has_text and data.synthetic.schema.has_text):
         return Estimates(estimates=())
@@ -83,19 +83,19 @@ def text_part(context: Context) -> Estimates:
         texts = texts_of(cohort, rows)
         kept = [place for place, text in enumerate(texts) if text]
         owners = np.asarray(patients if patients is not None else [str(row) for row in rows])[kept]
-        sides.append(_likeness(encoder, images[kept], [texts[place] or "" for place in kept], owners))
+        sides.append(_similarity(encoder, images[kept], [texts[place] or "" for place in kept], owners))
     return Estimates(estimates=tuple(text_similarity(name, digest, asked=sides[0], real=sides[1])))
 
 
-def _likeness(
+def _similarity(
     encoder: Callable[[Array, Sequence[str]], tuple[Array, Array]], images: Array, texts: Sequence[str], patients: Array
-) -> NeighbourSimilarity:
-    """NeighbourSimilarity to the own text, and to the next text in the list that says something else."""
+) -> TextSimilarity:
+    """Similarity of images to their own text, and to the next different text in the list."""
     if not len(texts):
-        return NeighbourSimilarity(np.zeros(0), np.zeros(0), patients)
+        return TextSimilarity(np.zeros(0), np.zeros(0), patients)
     seen, read = encoder(images, texts)
     others = [_next_other(texts, place) for place in range(len(texts))]
-    return NeighbourSimilarity((seen * read).sum(axis=1), (seen * read[others]).sum(axis=1), patients)
+    return TextSimilarity((seen * read).sum(axis=1), (seen * read[others]).sum(axis=1), patients)
 
 
 def _next_other(texts: Sequence[str], place: int) -> int:

@@ -36,13 +36,13 @@ ARMS: tuple[ImageArm, ...] = get_args(ImageArm)
 
 
 class Estimates(Frozen):
-    """Some estimates."""
+    """The estimates of one part."""
 
     estimates: tuple[Estimate, ...]
 
 
 class LabelScores(Frozen):
-    """Label agreement, what else was asked for, and the utility check."""
+    """Label agreement, agreement with other prompts, and the utility check."""
 
     agreement: LabelAgreement | None
     utility: tuple[UtilityScore, ...]
@@ -50,7 +50,7 @@ class LabelScores(Frozen):
 
 
 class CopyScores(Frozen):
-    """The copy search; no summary when there are no training or holdout images."""
+    """The copy search; ``summary`` is ``None`` if there are no training or holdout images."""
 
     summary: CopySummary | None
     nearest: tuple[NearestPair, ...]
@@ -58,13 +58,13 @@ class CopyScores(Frozen):
 
 @dataclass(frozen=True)
 class Context:
-    """What every part needs.
+    """The inputs of every part.
 
     Attributes:
-        data: images, patients, labels.
-        config: how to score.
+        data: evaluation data: images, patients and labels.
+        config: settings of the assessment.
         work: folder for checkpoints of classifiers.
-        progress: told how far the part is.
+        progress: callback that receives the progress of the part.
     """
 
     data: EvaluationData
@@ -73,12 +73,12 @@ class Context:
     progress: Progress
 
     def rng(self, *purpose: str | int) -> np.random.Generator:
-        """A generator for one purpose."""
+        """A random generator for one purpose."""
         return np.random.default_rng(derive_seed(self.config.seed, *purpose))
 
 
 def diversity_part(context: Context) -> Estimates:
-    """MS-SSIM over all images, and within each label where labels exclude each other."""
+    """MS-SSIM over all images and, for exclusive labels, within each label."""
     data, pairs = context.data, context.config.diversity_pairs
     patients = np.asarray(data.patients["test"])
     test, synthetic = data.images["test"], data.synthetic_images
@@ -92,7 +92,7 @@ def diversity_part(context: Context) -> Estimates:
 
 
 def mask_part(context: Context) -> Estimates:
-    """Mask agreement, where both cohorts have masks; nothing where the real train or test split has too few."""
+    """Mask agreement if both cohorts have masks; empty if the real train or test split has too few."""
     data, config = context.data, context.config
     names = [data.real.schema.mask_values[value] for value in data.mask_values if value]
     if not names:
@@ -128,7 +128,7 @@ def mask_part(context: Context) -> Estimates:
 
 
 def label_part(context: Context) -> LabelScores:
-    """Label agreement and the utility check; they share the classifier that is trained on real train patients."""
+    """Label agreement and the utility check, which share the classifier trained on real training patients."""
     data, config = context.data, context.config
     targets = data.targets
     if targets.source != "labels" or not data.rows["train"]:
@@ -160,7 +160,7 @@ def label_part(context: Context) -> LabelScores:
 
 
 def _conditions(context: Context, real: LabelPredictions | None, seen: Array) -> Iterator[Estimate]:
-    """Calibration against the labels that were asked for, and the findings that texts name."""
+    """Calibration against the prompted labels, and agreement with findings named in texts."""
     data, draws = context.data, context.config.utility.bootstrap
     if real is None:
         return
@@ -168,14 +168,14 @@ def _conditions(context: Context, real: LabelPredictions | None, seen: Array) ->
     if (data.asked >= 0).any():
         asked = LabelPredictions(data.asked, seen, own)
         yield from calibration(names, asked=asked, real=real, bootstrap=draws, rng=context.rng("calibration"))
-    told = findings_asked(data)
-    if told is not None:
-        sides = LabelPredictions(told[0], seen, own), LabelPredictions(told[1], real.predictions_NT, real.patients)
+    named = findings_asked(data)
+    if named is not None:
+        sides = LabelPredictions(named[0], seen, own), LabelPredictions(named[1], real.predictions_NT, real.patients)
         yield from text_findings(names, asked=sides[0], real=sides[1], bootstrap=draws, rng=context.rng("texts"))
 
 
 def _synthetic_arms(context: Context) -> list[Arm]:
-    """Synthetic images alone, at most as many as there are training images, and together with those."""
+    """Arms of synthetic images, at most as many as real training images, and of both together."""
     data = context.data
     values = data.targets.values["train"]
     order = context.rng("utility rows").permutation(len(data.asked))
@@ -189,10 +189,10 @@ def _synthetic_arms(context: Context) -> list[Arm]:
 
 
 def _train_arm(context: Context, trained_on: ImageArm, images_NC: Array, values_NT: Array) -> tuple[Arm, Array]:
-    """Train one classifier; every arm has the same steps and first weights.
+    """Train one classifier; every arm uses the same number of steps and the same initial weights.
 
     Returns:
-        The arm, tested on real test images, and what its classifier sees in the synthetic images.
+        The arm with its predictions for real test images, and its predictions for the synthetic images.
     """
     data, config = context.data, context.config.classifier
     targets = data.targets
@@ -218,7 +218,7 @@ def _train_arm(context: Context, trained_on: ImageArm, images_NC: Array, values_
 
 
 def _metadata_arm(context: Context) -> list[Arm]:
-    """What attributes alone predict; empty when the cohort has none."""
+    """The baseline of attributes alone; empty if the cohort has none."""
     data, targets = context.data, context.data.targets
     train, test = (metadata_table(data.real, data.rows[split]) for split in ("train", "test"))
     predictions = metadata_predictions(train, targets.values["train"], test, exclusive=targets.exclusive)
@@ -234,11 +234,11 @@ def _metadata_arm(context: Context) -> list[Arm]:
 
 
 def copy_part(context: Context, network: FeatureNetwork) -> CopyScores:
-    """The copy search.
+    """Run the copy search.
 
     Args:
-        context: as ever.
-        network: a feature network that was fitted on neither train nor holdout, for the share by feature cosine.
+        context: inputs of the part.
+        network: feature network that was fitted on neither training nor holdout images.
     """
     data, config = context.data, context.config.copies
     images, patients = data.images, data.patients
@@ -251,9 +251,9 @@ def copy_part(context: Context, network: FeatureNetwork) -> CopyScores:
 
 
 def _pairs(data: EvaluationData, search: CopySearch, found: Screened, total: int) -> list[NearestPair]:
-    """The pairs that are least likely by chance, flagged ones first."""
-    similarity, judged = found.similarity, found.judgement
-    order = np.lexsort((-similarity.contrast, judged.p_values, ~judged.flagged))[:total]
+    """The pairs with the smallest p values, flagged ones first."""
+    similarity, judgement = found.similarity, found.judgement
+    order = np.lexsort((-similarity.contrast, judgement.p_values, ~judgement.flagged))[:total]
     names = {"real": data.real.manifest["image_id"], "synthetic": data.synthetic.manifest["image_id"]}
     pairs = []
     for row in (int(place) for place in order):
@@ -269,7 +269,7 @@ def _pairs(data: EvaluationData, search: CopySearch, found: Screened, total: int
                 holdout_row=holdout,
                 holdout_id=names["real"][holdout],
                 holdout_similarity=float(np.tanh(similarity.holdout_score[row])),
-                flagged=bool(judged.flagged[row]),
+                flagged=bool(judgement.flagged[row]),
             )
         )
     return pairs

@@ -1,4 +1,4 @@
-"""The part of an assessment that asks what somebody could learn of single patients: membership, and their data."""
+"""The part of an assessment about disclosure of single patients: membership inference and attribute inference."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ NEAREST = "nearness to synthetic images"
 
 
 class MembershipScores(Frozen):
-    """Membership and disclosure; no summary where there are too few patients."""
+    """Membership and attribute inference; ``summary`` is ``None`` if there are too few patients."""
 
     summary: MembershipSummary | None
 
 
 def membership_part(context: Context) -> MembershipScores:
-    """Attack the synthetic images, and the weights where that was asked for and the generator is at hand.
+    """Attack the synthetic images and, if configured and available, the weights of the generator.
 
-    The features are those of the fixed filter bank, which was fitted to nobody.
+    The features are those of the fixed filter bank, which was not fitted to any image.
     """
     data, config = context.data, context.config.membership
     patients = data.patients
@@ -97,7 +97,8 @@ def membership_part(context: Context) -> MembershipScores:
 def _blind_estimate(blind: Patients, value: float, interval: tuple[float, float]) -> Estimate:
     return Estimate(
         name="membership_blind",
-        estimand="chance that a training patient scores higher than another, by a classifier that saw no generator",
+        estimand="probability that a training patient scores higher than another patient, by a classifier without "
+        "access to the generator",
         value=value,
         interval=interval,
         method="logistic regression on filter-bank features, cross-validated by patient; DeLong et al. 1988",
@@ -109,18 +110,21 @@ def _blind_estimate(blind: Patients, value: float, interval: tuple[float, float]
 
 
 def _gaps(blind: tuple[float, float], others: int, *, weights: bool) -> Iterator[str]:
-    """What the attacks do not show."""
+    """Limitations of the attacks."""
     if blind[0] > 0.5:
         yield (
-            f"training patients differ from the others by themselves (blind baseline {blind[0]:.2f} to "
-            f"{blind[1]:.2f}), so that an attack shows something only above {blind_limit(blind):.2f}"
+            f"training patients differ from the others independently of the generator (blind baseline {blind[0]:.2f} "
+            f"to {blind[1]:.2f}), so that only an attack above {blind_limit(blind):.2f} is evidence of leakage"
         )
     refused = [f"{share:g}" for share in FALSE_ALARMS if others < 10 / share]
     if refused:
-        yield f"{others} patients who were not learned from are too few for {', '.join(refused)} false alarms"
+        yield f"{others} patients outside the training set are too few for false-positive rates of {', '.join(refused)}"
     if not weights:
-        yield "the weights were not attacked (assess.membership.weights: true does)"
-    yield "attacks that train shadow models, know other images of a patient, or see every step of the training"
+        yield "the weights were not attacked (set assess.membership.weights to true for this)"
+    yield (
+        "attacks with shadow models, with other images of the same patient or with access to the training steps were "
+        "not tested"
+    )
 
 
 def _known(data: EvaluationData, chosen: dict[str, Array]) -> Iterator[Known]:

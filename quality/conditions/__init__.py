@@ -1,1 +1,1 @@
-"""Does a synthetic image show what its prompt asked for: labels, findings that texts name, numbers, masks."""
+"""Agreement of synthetic images with their prompts: labels, findings named in texts, attribute values and masks."""

@@ -1,4 +1,4 @@
-"""Label agreement: does a classifier trained on real images see in a synthetic image what its prompt asked for?"""
+"""Label agreement: does a classifier trained on real images recognise the prompted labels in synthetic images?"""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ def agreement(
     bootstrap: int,
     rng: np.random.Generator,
 ) -> LabelAgreement:
-    """Label agreement of synthetic images beside the same classifier's figure on held-out real ones.
+    """Label agreement of synthetic images, and of held-out real images by the same classifier as the floor.
 
-    Labels that exclude each other: accuracy with Wilson's interval and the confusion table. Others: AUROC per label of
-    images asked to show it against images asked not to.
+    Exclusive labels are scored by accuracy with Wilson's interval and a confusion matrix, other labels by the AUROC of
+    images prompted with the label against images prompted without it.
 
     Args:
-        labels: label names.
-        exclusive: exactly one is present per image.
-        asked: what synthetic images were asked to show, and what the classifier sees.
-        real: what held-out real images show, and what it sees; none of these patients was in its training.
-        bootstrap: samples behind each AUROC's interval.
-        rng: source of the samples.
+        labels: names of the labels.
+        exclusive: whether exactly one label is present per image.
+        asked: prompted labels of synthetic images, and the predictions of the classifier.
+        real: labels of held-out real images, and the predictions; none of these patients was used for training.
+        bootstrap: bootstrap samples for each AUROC's interval.
+        rng: source of the bootstrap samples.
     """
     if exclusive:
         return _by_accuracy(labels, asked, real)
@@ -62,8 +62,8 @@ def _accuracy(right: Array, real_right: Array, label: str | None) -> Estimate:
     total, real_total = len(right), len(real_right)
     return Estimate(
         name=NAME,
-        estimand="share of synthetic images in which a classifier trained on real train patients sees the class asked "
-        "for; floor: its accuracy on real test patients",
+        estimand="share of synthetic images in which a classifier trained on real train patients predicts the prompted "
+        "class; floor: its accuracy on real test patients",
         value=float(right.mean()) if total else None,
         interval=proportion_interval(int(right.sum()), total) if total else None,
         method="Wilson",
@@ -73,7 +73,7 @@ def _accuracy(right: Array, real_right: Array, label: str | None) -> Estimate:
         floor_interval=proportion_interval(int(real_right.sum()), real_total) if real_total else None,
         better="higher",
         label=label,
-        refused=None if total else "no synthetic image was asked to show it",
+        refused=None if total else "no synthetic image was prompted with this label",
     )
 
 
@@ -85,8 +85,8 @@ def _one_auroc(
     shown = int((asked.values_NT == 1).sum())
     return Estimate(
         name=NAME,
-        estimand="AUROC of a classifier trained on real train patients, for images asked to show the label against "
-        "images asked not to; floor: its AUROC on real test patients",
+        estimand="AUROC of a classifier trained on real train patients, for images prompted with the label against "
+        "images prompted without it; floor: its AUROC on real test patients",
         value=value,
         interval=interval,
         method="percentile bootstrap (real images by patient)",
@@ -98,14 +98,15 @@ def _one_auroc(
         label=label,
         refused=None
         if value is not None
-        else f"asked for {shown} times and against {len(asked.values_NT) - shown} times (≥ {SMALLEST_SIDE} each)",
+        else f"{shown} images were prompted with it and {len(asked.values_NT) - shown} without it (≥ "
+        f"{SMALLEST_SIDE} each)",
     )
 
 
 def _auroc(
     predicted: LabelPredictions, bootstrap: int, rng: np.random.Generator
 ) -> tuple[float | None, Interval | None]:
-    """AUROC and its interval; ``None`` where either side is too small."""
+    """AUROC and its interval; ``None`` if there are too few images with or without the label."""
     if min((predicted.values_NT == 0).sum(), (predicted.values_NT == 1).sum()) < SMALLEST_SIDE:
         return None, None
     return predicted.auroc(), patient_bootstrap(predicted.auroc, predicted.patients, draws=bootstrap, rng=rng)
@@ -115,10 +116,10 @@ def _mean(found: Sequence[Estimate]) -> Estimate:
     pairs = [(e.value, e.floor) for e in found if e.value is not None and e.floor is not None]
     return Estimate(
         name=NAME,
-        estimand="mean AUROC over the labels for which both can be had; floor: the same on real test patients",
+        estimand="mean AUROC over the labels that can be scored on both sides; floor: the same on real test patients",
         value=float(np.mean([value for value, _ in pairs])) if pairs else None,
-        method=f"mean of {len(pairs)} of {len(found)} labels; no interval, since labels depend on each other",
+        method=f"mean of {len(pairs)} of {len(found)} labels; no interval, because labels are not independent",
         floor=float(np.mean([floor for _, floor in pairs])) if pairs else None,
         better="near_floor",
-        refused=None if pairs else f"no label was asked for, and against, at least {SMALLEST_SIDE} times",
+        refused=None if pairs else f"no label has at least {SMALLEST_SIDE} images prompted with it and without it",
     )

@@ -1,4 +1,4 @@
-"""Condition fidelity beyond labels: findings that a text names, numbers that an image was asked for, calibration."""
+"""Agreement with prompts beyond labels: findings named in texts, prompted attribute values, and calibration."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ LEAST_READ = 25
 def text_findings(
     labels: Sequence[str], *, asked: LabelPredictions, real: LabelPredictions, bootstrap: int, rng: np.random.Generator
 ) -> Iterator[Estimate]:
-    """Does an image show the findings that its text names? By a classifier of real images.
+    """AUROC of a classifier of real images for the findings named in the texts.
 
     Args:
-        labels: names.
-        asked: what the texts of synthetic images name (1) or do not (0), and what the classifier sees.
-        real: the same of real test images and their own texts.
-        bootstrap: samples behind each interval.
-        rng: source of the samples.
+        labels: names of the findings.
+        asked: findings that the texts of synthetic images affirm (1) or do not affirm (0), and the predictions.
+        real: the same for real test images and their own texts.
+        bootstrap: bootstrap samples for each interval.
+        rng: source of the bootstrap samples.
     """
     for place, label in enumerate(labels):
         mine, theirs = asked.observed(place), real.observed(place)
@@ -54,21 +54,22 @@ def text_findings(
             label=label,
             refused=None
             if enough
-            else f"{sides[1]} texts affirm it and {sides[0]} do not (≥ {SMALLEST_SIDE} each); ask for more of it",
+            else f"{sides[1]} texts affirm it and {sides[0]} do not (≥ {SMALLEST_SIDE} each); generate more images "
+            "of both",
         )
 
 
 def calibration(
     labels: Sequence[str], *, asked: LabelPredictions, real: LabelPredictions, bootstrap: int, rng: np.random.Generator
 ) -> Iterator[Estimate]:
-    """Are probabilities of a classifier of real images as right about what was asked for as about real patients?
+    """Expected calibration error of a classifier of real images with respect to the prompted labels.
 
     Args:
-        labels: names.
-        asked: what synthetic images were asked to show, and what the classifier sees.
-        real: what held-out real images show, and what it sees.
-        bootstrap: samples behind each interval.
-        rng: source of the samples.
+        labels: names of the labels.
+        asked: prompted labels of synthetic images, and the predictions of the classifier.
+        real: labels of held-out real images, and the predictions of the classifier.
+        bootstrap: bootstrap samples for each interval.
+        rng: source of the bootstrap samples.
     """
     for place, label in enumerate(labels):
         sides = [one.observed(place) for one in (asked, real)]
@@ -90,10 +91,10 @@ def calibration(
         yield Estimate(
             name="label_calibration",
             estimand="expected calibration error, over ten bins of equally many images, of a classifier trained on "
-            "real train patients, taken for what images were asked to show; floor: its error on real test patients",
+            "real train patients, with respect to the prompted labels; floor: its error on real test patients",
             value=value,
             interval=interval,
-            method="bootstrap, its mean put on the value (real images by patient)",
+            method="bootstrap centred on the value (real images by patient)",
             n_synthetic=len(sides[0].patients),
             n_real=len(sides[1].patients),
             floor=floor,
@@ -102,18 +103,18 @@ def calibration(
             label=label,
             refused=None
             if value is not None
-            else f"{fewest} images in the rarer state (≥ {SMALLEST_SIDE}); ask for more of it, and against it",
+            else f"{fewest} images in the rarer state (≥ {SMALLEST_SIDE}); generate more images with and without it",
         )
 
 
 @dataclass(frozen=True)
 class ReadValues:
-    """Numbers, and what a regressor reads.
+    """Attribute values and their predictions by a regressor.
 
     Attributes:
-        wanted: asked for, or recorded, ``(n,)``.
-        read: off the image, ``(n,)``.
-        patients: of each.
+        wanted: prompted or recorded values, ``(n,)``.
+        read: values predicted from the images, ``(n,)``.
+        patients: patient of each image.
     """
 
     wanted: Array
@@ -122,24 +123,26 @@ class ReadValues:
 
 
 def attribute_errors(name: str, unit: str, *, asked: ReadValues, real: ReadValues) -> Iterator[Estimate]:
-    """How far an image is from the number that it was asked for, as a regressor of real images reads it.
+    """Errors of prompted attribute values, as predicted by a regressor of real images.
 
     Args:
-        name: attribute.
-        unit: of it.
-        asked: of synthetic images.
-        real: of real test images.
+        name: name of the attribute.
+        unit: unit of the attribute.
+        asked: prompted and predicted values of synthetic images.
+        real: recorded and predicted values of real test images.
     """
     enough = len(asked.wanted) >= LEAST_READ
-    refused = None if enough else f"{len(asked.wanted)} images were asked for a value (≥ {LEAST_READ}); ask for more"
+    refused = (
+        None if enough else f"{len(asked.wanted)} images were prompted with a value (≥ {LEAST_READ}); generate more"
+    )
     shared = {"n_synthetic": len(asked.wanted), "n_real": len(real.wanted), "label": name, "refused": refused}
     of = f"{name}{f' ({unit})' if unit else ''}"
     floored = len(real.wanted) >= LEAST_READ
     off, floor_off = (np.abs(side.read - side.wanted) for side in (asked, real))
     yield Estimate(
         name="attribute_error",
-        estimand=f"mean absolute difference of the {of} asked for and the one that a regressor trained on real train "
-        "patients reads; floor: the same of real test patients",
+        estimand=f"mean absolute difference between the prompted {of} and the prediction of a regressor trained on "
+        "real train patients; floor: the same for real test patients",
         value=float(off.mean()) if enough else None,
         interval=mean_interval(off) if enough else None,
         method="Student's t over images; floor: by patient",
@@ -152,16 +155,19 @@ def attribute_errors(name: str, unit: str, *, asked: ReadValues, real: ReadValue
         better="near_floor",
         **shared,
     )
-    told = r_squared(asked.wanted, asked.read) if enough else None
+    explained = r_squared(asked.wanted, asked.read) if enough else None
     yield Estimate(
         name="attribute_r2",
-        estimand=f"share of the variance of the {of} asked for that the same regressor reads (R²; below 0: worse than "
-        "their mean); floor: the same of real test patients",
-        value=told,
+        estimand=f"share of the variance of the prompted {of} that the same regressor explains (R²; below 0: worse "
+        "than the mean); floor: the same for real test patients",
+        value=explained,
         method="no interval",
         floor=r_squared(real.wanted, real.read) if floored else None,
         better="near_floor",
-        **{**shared, "refused": refused or (None if told is not None else "all images were asked for the same value")},
+        **{
+            **shared,
+            "refused": refused or (None if explained is not None else "all images were prompted with the same value"),
+        },
     )
 
 
@@ -172,13 +178,13 @@ def _centred(values: Array) -> Array:
 
 
 @dataclass(frozen=True)
-class NeighbourSimilarity:
-    """How alike images are to texts, as a cosine.
+class TextSimilarity:
+    """Cosine similarity of images to texts.
 
     Attributes:
-        own: to the own text, ``(n,)``.
-        other: to a text of another image that says something else, ``(n,)``.
-        patients: of each image.
+        own: similarity to the image's own text, ``(n,)``.
+        other: similarity to a different text of another image, ``(n,)``.
+        patients: patient of each image.
     """
 
     own: Array
@@ -186,19 +192,17 @@ class NeighbourSimilarity:
     patients: Array
 
 
-def text_similarity(
-    network: str, digest: str, *, asked: NeighbourSimilarity, real: NeighbourSimilarity
-) -> Iterator[Estimate]:
-    """Is an image like its text, by a pretrained pair of encoders (CLIPScore, Hessel et al. 2021)?
+def text_similarity(network: str, digest: str, *, asked: TextSimilarity, real: TextSimilarity) -> Iterator[Estimate]:
+    """Similarity of images to their texts by pretrained encoders (CLIPScore, Hessel et al. 2021), and matching.
 
     Args:
         network: name of the encoders.
-        digest: of their weights.
-        asked: of synthetic images and what they were asked for.
-        real: of real test images and their own texts.
+        digest: digest of the weights of the encoders.
+        asked: similarities of synthetic images to their prompts.
+        real: similarities of real test images to their own texts.
     """
     enough, floored = (len(side.own) >= LEAST_READ for side in (asked, real))
-    refused = None if enough else f"{len(asked.own)} images have a text (≥ {LEAST_READ}); ask for more with one"
+    refused = None if enough else f"{len(asked.own)} images have a text (≥ {LEAST_READ}); generate more with texts"
     shared = {
         "n_synthetic": len(asked.own),
         "n_real": len(real.own),
@@ -225,8 +229,8 @@ def text_similarity(
     floor, floor_interval = _matched(real) if floored else (None, None)
     yield Estimate(
         name="text_match",
-        estimand="chance that an image is more alike to its own text than another image is to a text that is not its "
-        "own; one half: texts say nothing of images; floor: of real test images",
+        estimand="probability that an image is more similar to its own text than another image is to a text that is "
+        "not its own; 0.5: texts carry no information about images; floor: of real test images",
         value=value,
         interval=interval,
         method="influence by image (real ones by patient)",
@@ -236,7 +240,7 @@ def text_similarity(
     )
 
 
-def _matched(side: NeighbourSimilarity) -> tuple[float, Interval | None]:
+def _matched(side: TextSimilarity) -> tuple[float, Interval | None]:
     total = len(side.own)
     truth = np.concatenate([np.ones(total, np.int8), np.zeros(total, np.int8)])
     found = auroc_with_influence(truth, np.concatenate([side.own, side.other]))

@@ -1,4 +1,4 @@
-"""Mask agreement: does a segmenter trained on real images find in a synthetic one the mask that it was drawn for?"""
+"""Mask agreement: does a segmenter trained on real images find the prompted mask in synthetic images?"""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ SMALLEST_TEST = 5
 
 
 def dice_table(found_N: Array, wanted_N: Array, total_values: int) -> Array:
-    """Dice coefficient of every image and value but the background (Dice 1945): ``2 |A ∩ B| / (|A| + |B|)``.
+    """Dice coefficient of every image and every value except the background (Dice 1945): ``2 |A ∩ B| / (|A| + |B|)``.
 
     Args:
-        found_N: uint8 ``(N, *size)``.
-        wanted_N: the same.
-        total_values: V, background included.
+        found_N: predicted masks, uint8 ``(N, *size)``.
+        wanted_N: reference masks, uint8 ``(N, *size)``.
+        total_values: number V of mask values, including the background.
 
     Returns:
         float64 ``(N, V - 1)``; NaN where neither mask holds the value.
@@ -44,15 +44,15 @@ def mask_agreement(
     bootstrap: int,
     rng: np.random.Generator,
 ) -> list[Estimate]:
-    """Dice of the mask that was asked for with the one found, over all values and for each.
+    """Dice of prompted and predicted masks, over all values and for each value.
 
     Args:
-        names: of the values but the background.
+        names: names of the mask values except the background.
         asked: Dice table of synthetic images.
-        wanted: Dice table of real test images: the floor.
-        patients: of the real test images.
-        bootstrap: samples behind each interval.
-        rng: source of the samples.
+        wanted: Dice table of real test images, which is the floor.
+        patients: patient of each real test image.
+        bootstrap: bootstrap samples for each interval.
+        rng: source of the bootstrap samples.
     """
     own = np.arange(len(asked)).astype(str)
     found = []
@@ -63,8 +63,8 @@ def mask_agreement(
         found.append(
             Estimate(
                 name=NAME,
-                estimand="Dice of the mask that was asked for with the one that a segmenter trained on real train "
-                "patients finds in the synthetic image; floor: its Dice on real test patients",
+                estimand="Dice of the prompted mask and the mask that a segmenter trained on real train patients "
+                "finds in the synthetic image; floor: its Dice on real test patients",
                 value=value,
                 interval=interval,
                 method="mean over images; percentile bootstrap (real images by patient)",
@@ -74,7 +74,7 @@ def mask_agreement(
                 floor_interval=floor_interval,
                 better="higher",
                 label=name,
-                refused=None if value is not None else f"fewer than {SMALLEST_TEST} images were asked to hold it",
+                refused=None if value is not None else f"fewer than {SMALLEST_TEST} images were prompted with it",
             )
         )
     return found
@@ -83,7 +83,7 @@ def mask_agreement(
 def _mean(
     table: Array, patients: Array, bootstrap: int, rng: np.random.Generator
 ) -> tuple[float | None, Interval | None]:
-    """Mean over the images that hold a value at all, and its interval."""
+    """Mean over the images that contain any of the values, and its interval."""
     held = ~np.isnan(table).all(axis=1)
     if held.sum() < SMALLEST_TEST:
         return None, None

@@ -1,1 +1,1 @@
-"""Counterfactual pairs: did the change show, did anything else move, and what moves a classifier most."""
+"""Counterfactual pairs: effectiveness, side effects, and the influence of interventions on a classifier."""

@@ -1,4 +1,4 @@
-"""Did the action show, and did anything else move: what readers see in counterfactuals, beside real images."""
+"""Effectiveness of interventions and preservation of other labels, from predictions for counterfactuals."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from medphantom.quality.networks.regressor import r_squared
 from medphantom.quality.stats.estimate import Estimate, Interval
 from medphantom.quality.stats.means import BY_PATIENT, SMALLEST_SHARE, Means
 
-SMALLEST_VALUES = 5  # different values that were asked for, behind an R²
-NOT_READ = "all pairs are of patients that the classifiers learned from: make pairs of --split test"
+SMALLEST_VALUES = 5  # smallest number of different requested values for an R²
+NOT_READ = "all pairs are of patients on whom the classifiers were trained: make pairs of --split test"
 
 
 def readable(images: PairImages) -> Array:
-    """Which pairs a reader may see: those of patients in neither ``train`` nor ``val``."""
+    """Mask of pairs of patients in neither ``train`` nor ``val``, for whom predictions are valid."""
     found: Array = ~np.isin(images.splits, ["train", "val"])
     return found
 
@@ -27,13 +27,13 @@ def readable(images: PairImages) -> Array:
 def effectiveness(
     readings: Sequence[Reading], images: PairImages, test_patients: Array, means: Means
 ) -> Iterator[Estimate]:
-    """Per label and state that was asked for, and per continuous attribute: is it read off the counterfactual?
+    """Agreement of predictions with the intervention, per label and requested state and per continuous attribute.
 
     Args:
-        readings: what is read.
-        images: whose patients and splits count.
+        readings: predictions of labels and attributes.
+        images: pairs with their patients and splits.
         test_patients: patient of each real test image.
-        means: makes the estimates.
+        means: estimator of means and shares.
     """
     for reading in readings:
         effect = _Effect(reading, readable(images), images.patients, test_patients, means)
@@ -42,7 +42,7 @@ def effectiveness(
 
 @dataclass(frozen=True)
 class _Effect:
-    """Effectiveness of one reading: ``may`` marks the pairs that its network may see."""
+    """Effectiveness for one target; ``may`` marks the pairs that may be scored."""
 
     reading: Reading
     may: Array
@@ -51,7 +51,7 @@ class _Effect:
     means: Means
 
     def of_states(self) -> Iterator[Estimate]:
-        """Each state that some counterfactuals were asked for."""
+        """Effectiveness for each requested state."""
         reading = self.reading
         for state, word in ((1, "present"), (0, "absent")):
             asked = (reading.after == state) & (reading.before != state)
@@ -59,19 +59,31 @@ class _Effect:
                 yield from self._of_state(state, f"{reading.facts.name}, {word}", asked)
 
     def _of_state(self, state: int, label: str, asked: Array) -> Iterator[Estimate]:
-        """The state that was asked for, and the one in which the factual images were."""
+        """Effectiveness for one requested state, and for the previous state of the factual images."""
         reading, rows = self.reading, asked & self.may
         known = rows & (reading.before >= 0)
-        trained = "a classifier trained on real train patients, read at the operating point of val,"
+        trained = "a classifier trained on real train patients, at its operating point on val,"
         for name, role, wanted, chosen, words in (
-            ("effectiveness", "counterfactual", state, rows, "counterfactuals in which {} sees what was asked for"),
-            ("effectiveness_before", "factual", 1 - state, known, "factual images in which {} sees the state before"),
+            (
+                "effectiveness",
+                "counterfactual",
+                state,
+                rows,
+                "counterfactuals in which {} predicts the requested state",
+            ),
+            (
+                "effectiveness_before",
+                "factual",
+                1 - state,
+                known,
+                "factual images in which {} predicts the previous state",
+            ),
         ):
             real = reading.test == wanted
             nothing = not reading.read
             yield self.means.share(
                 name,
-                f"share of {words.format(trained)}; floor: of real test images that are in that state",
+                f"share of {words.format(trained)}; floor: of real test images with that state",
                 np.zeros(0, bool) if nothing else reading.read[role][chosen] == bool(wanted),
                 self.patients[:0] if nothing else self.patients[chosen],
                 floor=None if nothing else reading.read_test[real] == bool(wanted),
@@ -84,43 +96,44 @@ class _Effect:
         return self.reading.facts.refused or ("" if rows.any() else NOT_READ)
 
     def of_number(self) -> Iterator[Estimate]:
-        """Mean absolute error, and R², of the value that is read against the one that was asked for."""
+        """Mean absolute error and R² of predicted against requested values."""
         reading = self.reading
         asked = ~np.isnan(reading.after) & (reading.after != reading.before)
         if not asked.any():
             return
-        rows, stated = asked & self.may, ~np.isnan(reading.test)
+        rows, known = asked & self.may, ~np.isnan(reading.test)
         nothing, unit = not reading.read, f", in {reading.unit}" if reading.unit else ""
         trained = "a regressor trained on real train patients"
         for score, role, words in (
-            ("effectiveness_error", "counterfactual", "reads off the counterfactual"),
-            ("effectiveness_error_before", "factual", "reads off the factual image, which was not changed"),
+            ("effectiveness_error", "counterfactual", "predicts for the counterfactual"),
+            ("effectiveness_error_before", "factual", "predicts for the unchanged factual image"),
         ):
             yield self.means.mean(
                 score,
-                f"mean absolute difference between the value that was asked for and what {trained} {words}{unit}; "
-                "floor: between what real test images have and what it reads",
+                f"mean absolute difference between the requested value and what {trained} {words}{unit}; floor: "
+                "between recorded and predicted values of real test images",
                 None if nothing else np.abs(reading.read[role][rows] - reading.after[rows]),
                 self.patients[rows],
-                floor=None if nothing else np.abs(reading.read_test - reading.test)[stated],
-                floor_patients=self.test_patients[stated],
+                floor=None if nothing else np.abs(reading.read_test - reading.test)[known],
+                floor_patients=self.test_patients[known],
                 label=reading.facts.name,
                 why=self._why(rows),
             )
         yield self._r_squared(rows)
 
     def _r_squared(self, rows: Array) -> Estimate:
-        """R² of the values that are read about those that were asked for, where these differ."""
+        """R² of predicted against requested values, if these differ."""
         reading, label, wanted = self.reading, self.reading.facts.name, self.reading.after[rows]
         why = self._why(rows)
         if not why and rows.sum() < SMALLEST_SHARE:
             why = f"{int(rows.sum())} images (≥ {SMALLEST_SHARE})"
         elif not why and len(np.unique(wanted)) < SMALLEST_VALUES:
-            why = f"one value was asked of all images, or nearly so: ask for a range, as in --set {label}=LOW:HIGH"
+            why = f"the requested values hardly differ: request a range, as in --set {label}=LOW:HIGH"
         estimate = Estimate(
             name="effectiveness_r2",
-            estimand="coefficient of determination of what a regressor trained on real train patients reads off the "
-            "counterfactual about the value that was asked for; floor: about the value that real test images have",
+            estimand="coefficient of determination between the requested values and the predictions of a regressor "
+            "trained on real train patients for the counterfactuals; floor: the same for recorded values of real "
+            "test images",
             value=None,
             n_synthetic=int(rows.sum()),
             better="higher",
@@ -129,12 +142,12 @@ class _Effect:
         )
         if why:
             return estimate
-        stated = ~np.isnan(reading.test)
+        known = ~np.isnan(reading.test)
         asked = self._fit(wanted, reading.read["counterfactual"][rows], self.patients[rows], label)
-        real = self._fit(reading.test[stated], reading.read_test[stated], self.test_patients[stated], f"{label} floor")
-        floor = real if stated.sum() >= SMALLEST_SHARE else (None, None)
+        real = self._fit(reading.test[known], reading.read_test[known], self.test_patients[known], f"{label} floor")
+        floor = real if known.sum() >= SMALLEST_SHARE else (None, None)
         found = {"value": asked[0], "interval": asked[1], "floor": floor[0], "floor_interval": floor[1]}
-        return estimate.model_copy(update={**found, "method": BY_PATIENT, "n_real": int(stated.sum())})
+        return estimate.model_copy(update={**found, "method": BY_PATIENT, "n_real": int(known.sum())})
 
     def _fit(self, wanted: Array, read: Array, owners: Array, label: str) -> tuple[float | None, Interval | None]:
         between = self.means.bootstrap("effectiveness_r2", label, lambda n: r_squared(wanted[n], read[n]), owners)
@@ -142,12 +155,12 @@ class _Effect:
 
 
 def unrelated_kept(readings: Sequence[Reading], images: PairImages, means: Means) -> Iterator[Estimate]:
-    """Labels and categories that the intervention does not touch: is their reading what it was on the factual image?"""
+    """Share of unchanged predictions for labels and categories outside the intervention."""
     may = readable(images)
     kept, alone, owners = [], [], []
     estimand = (
-        "share of pairs in which a classifier reads a label that the intervention leaves alone off the counterfactual "
-        "as it does off the factual image; floor: off the autoencoder's reconstruction as off the image"
+        "share of pairs in which the prediction of a label outside the intervention is the same for the "
+        "counterfactual and the factual image; floor: for the autoencoder's reconstruction and the source image"
     )
     for reading in readings:
         if reading.facts.kind == "continuous" or not reading.read:
@@ -170,5 +183,5 @@ def unrelated_kept(readings: Sequence[Reading], images: PairImages, means: Means
         np.concatenate([none, *kept]),
         np.concatenate([images.patients[:0], *owners]),
         floor=np.concatenate(alone) if alone and len(alone) == len(kept) else None,
-        why="no label that the intervention leaves alone could be read",
+        why="no label outside the intervention can be predicted",
     )

@@ -1,4 +1,4 @@
-"""Which change moves a classifier's mind most: interventions ranked by the change of its output between the pairs."""
+"""Ranking of interventions by the change of a classifier's output between factual and counterfactual images."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ from medphantom.quality.stats.correction import holm
 from medphantom.quality.stats.estimate import Estimate
 from medphantom.quality.stats.means import Means
 
-EXACT_PATIENTS = 12  # up to so many, all signs are tried
+EXACT_PATIENTS = 12  # largest number of patients for the exact test
 SIGN_DRAWS = 9_999
-NO_COHORT = "the source images were not given: name their cohort to see what the method does to the output by itself"
+NO_COHORT = "the source images were not given: give their cohort to measure the effect of the method itself"
 
 
 class RankConfig(Frozen):
-    """How interventions are ranked.
+    """Settings of the ranking.
 
     Attributes:
-        threshold: output from which on the classifier says yes.
-        bootstrap: samples behind each interval.
-        seed: of the samples.
-        takes: what the classifier takes.
+        threshold: output at or above which the decision is positive.
+        bootstrap: bootstrap samples for each interval.
+        seed: seed of the bootstrap samples.
+        takes: input format of the classifier.
     """
 
     threshold: float = 0.5
@@ -46,18 +46,19 @@ class RankConfig(Frozen):
 
 
 class RankedIntervention(Frozen):
-    """What one intervention does to the classifier.
+    """The effect of one intervention on the classifier.
 
     Attributes:
-        intervention: in words.
-        pairs_digest: of its pairs.
-        total_pairs: images with a counterfactual.
-        total_patients: their patients.
-        change: mean output on the counterfactual minus that on the factual image; its floor is the yardstick: factual
-            minus source, what the method does by itself.
-        flipped: share of images whose decision at the threshold differs; floor: the same between source and factual.
-        p: of a paired sign-flip test over patients that the mean change is zero; ``None`` where it was refused.
-        p_holm: corrected for all interventions of the ranking (Holm 1979).
+        intervention: name of the intervention in words.
+        pairs_digest: digest of the cohort of pairs.
+        total_pairs: number of images with a counterfactual.
+        total_patients: number of patients of these images.
+        change: mean output on the counterfactual minus that on the factual image; the floor is the change from source
+            to factual image, which the method causes without an intervention.
+        flipped: share of images whose decision at the threshold changes; the floor is the same between source and
+            factual image.
+        p: p value of a paired sign-flip test over patients of a zero mean change; ``None`` if it was refused.
+        p_holm: p value corrected for all interventions of the ranking (Holm 1979).
     """
 
     intervention: str
@@ -71,13 +72,13 @@ class RankedIntervention(Frozen):
 
 
 class Ranking(Frozen):
-    """Interventions by the absolute mean change, largest first.
+    """Interventions ranked by the absolute mean change, largest first.
 
     Attributes:
-        output: the output that was looked at.
-        config: how.
-        interventions: the ranking; refused ones last.
-        remarks: what to know before quoting it.
+        output: name of the classifier's output.
+        config: settings of the ranking.
+        interventions: ranked interventions, with refused ones last.
+        remarks: remarks that a reader must know before citing the ranking.
     """
 
     output: str
@@ -98,18 +99,18 @@ def rank_interventions(
     """Rank interventions, one cohort of pairs each.
 
     Args:
-        classifier: whose mind is watched.
-        pairs: cohorts of kind ``counterfactual``.
-        output: name or index.
-        config: how.
-        real: the cohort that the pairs edit, for the yardstick.
-        progress: told the number of cohorts.
+        classifier: classifier whose output is compared.
+        pairs: cohorts of kind ``counterfactual``, one per intervention.
+        output: name or index of the output.
+        config: settings of the ranking.
+        real: cohort of the source images, needed for the floor.
+        progress: callback that receives the number of finished cohorts.
 
     Raises:
-        InputError: no pairs, the same pairs twice, pairs of another cohort, or a classifier that cannot take them.
+        InputError: there are no pairs, pairs are repeated or of another cohort, or the classifier cannot process them.
     """
     if not pairs or len({cohort.digest for cohort in pairs}) != len(pairs):
-        raise InputError("a ranking needs different cohorts of pairs", "give each once")
+        raise InputError("a ranking needs different cohorts of pairs", "give each cohort once")
     column = classifier.column(output)
     found = []
     for place, cohort in enumerate(pairs):
@@ -130,7 +131,7 @@ def rank_interventions(
 
 @dataclass(frozen=True)
 class _Seen:
-    """One output of a classifier on every pair; ``source`` where the source images were given."""
+    """One output of a classifier for every pair; ``source`` is ``None`` if the source images were not given."""
 
     source: Array | None
     factual: Array
@@ -163,8 +164,8 @@ def _one(pairs: Cohort, seen: _Seen, config: RankConfig) -> RankedIntervention:
     means = Means(config.bootstrap, derive_seed(config.seed, "ranking", pairs.digest))
     change = means.mean(
         "change",
-        "mean output on the counterfactual minus that on the factual image; floor: factual minus source, what the "
-        "method does by itself",
+        "mean output on the counterfactual minus that on the factual image; floor: factual minus source image, the "
+        "effect of the method itself",
         seen.counterfactual - seen.factual,
         patients,
         floor=None if seen.source is None else seen.factual - seen.source,
@@ -174,8 +175,8 @@ def _one(pairs: Cohort, seen: _Seen, config: RankConfig) -> RankedIntervention:
     yes = seen.factual >= config.threshold
     flipped = means.share(
         "flipped",
-        f"share of images whose decision at {config.threshold:g} differs between factual and counterfactual; floor: "
-        "between source and factual",
+        f"share of images whose decision at {config.threshold:g} differs between factual and counterfactual image; "
+        "floor: between source and factual image",
         np.asarray(yes != (seen.counterfactual >= config.threshold)),
         patients,
         floor=None if seen.source is None else np.asarray(yes != (seen.source >= config.threshold)),
@@ -194,10 +195,10 @@ def _one(pairs: Cohort, seen: _Seen, config: RankConfig) -> RankedIntervention:
 
 
 def sign_flip_p(changes: Array, patients: Array, seed: int) -> float:
-    """Two-sided p of a paired permutation test: had the two images of a pair been exchanged at random, by patient.
+    """Two-sided p value of a paired permutation test in which the images of a pair are exchanged, by patient.
 
     Fisher's randomisation test on sums of changes per patient: all signs for up to :data:`EXACT_PATIENTS` patients,
-    else :data:`SIGN_DRAWS` random ones, of which the observed one is another (Phipson and Smyth 2010).
+    otherwise :data:`SIGN_DRAWS` random ones in addition to the observed one (Phipson and Smyth 2010).
     """
     _, owner = np.unique(patients, return_inverse=True)
     sums = np.bincount(owner, weights=changes)
@@ -214,11 +215,11 @@ def sign_flip_p(changes: Array, patients: Array, seed: int) -> float:
 
 
 def intervention_words(pairs: Cohort) -> str:
-    """What was asked of the pairs, in words; the beginning of their digest where they do not say it."""
-    said = pairs.schema.generation.get("intervention")
-    if not isinstance(said, dict):
+    """The intervention of the pairs in words, or the beginning of their digest if it is not recorded."""
+    intervention = pairs.schema.generation.get("intervention")
+    if not isinstance(intervention, dict):
         return f"pairs {pairs.digest[:12]}"
-    parts = [f"{name} {'present' if shown else 'absent'}" for name, shown in said.get("labels", {}).items()]
-    parts += [f"{name} {value}" for name, value in said.get("attributes", {}).items()]
-    parts += [f"{name} {low:g} to {high:g}" for name, (low, high) in said.get("ranges", {}).items()]
+    parts = [f"{name} {'present' if shown else 'absent'}" for name, shown in intervention.get("labels", {}).items()]
+    parts += [f"{name} {value}" for name, value in intervention.get("attributes", {}).items()]
+    parts += [f"{name} {low:g} to {high:g}" for name, (low, high) in intervention.get("ranges", {}).items()]
     return ", ".join(parts) or f"pairs {pairs.digest[:12]}"

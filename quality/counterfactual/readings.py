@@ -1,7 +1,7 @@
-"""What networks fitted on real training patients read off real images and off counterfactual pairs.
+"""Predictions of networks trained on real training patients, for real images and counterfactual pairs.
 
-Operating points are chosen on ``val``, floors are taken on ``test``; pairs of patients in ``train`` or ``val`` are left
-out of what is scored (:mod:`medphantom.quality.counterfactual.effects`), since readers know them.
+Operating points are chosen on ``val`` and floors are computed on ``test``. Pairs of patients in ``train`` or ``val``
+are not scored (:mod:`medphantom.quality.counterfactual.effects`), because the networks were fitted to them.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from medphantom.core.randomness import derive_seed
 from medphantom.core.records import Array
 from medphantom.quality.config import AssessConfig
 from medphantom.quality.data.evaluation_data import on_stored_grid
-from medphantom.quality.data.pairs import PairImages, pairs_preprocess, said_attribute, said_labels
+from medphantom.quality.data.pairs import PairImages, attribute_by_name, labels_by_name, pairs_preprocess
 from medphantom.quality.data.targets import auroc, positives
 from medphantom.quality.networks.classifier import fit_classifier, predict, weights_digest
 from medphantom.quality.networks.regressor import fit_regressor, r_squared
@@ -32,19 +32,19 @@ from medphantom.quality.results.counterfactual_report import ReaderFacts
 Split = Literal["train", "val", "test"]
 
 NUM_FEATURES = 64
-SMALLEST_STATE = 5  # val images in either state behind an operating point
+SMALLEST_STATE = 5  # smallest number of val images per state for an operating point
 LEARNERS = 3
 
 
 @dataclass(frozen=True)
 class RealImages:
-    """Real images of the splits that readers need, as the generator saw them.
+    """Real images of the required splits, preprocessed as for the generator.
 
     Attributes:
-        cohort: the real cohort.
-        rows: split → row numbers.
-        images: split → float32 ``(n, C, *size)`` in -1…1.
-        patients: split → patient of each.
+        cohort: real cohort of the images.
+        rows: row numbers by split.
+        images: images by split, float32 ``(n, C, *size)`` in -1…1.
+        patients: patient of each image, by split.
     """
 
     cohort: Cohort
@@ -54,7 +54,7 @@ class RealImages:
 
     @classmethod
     def for_pairs(cls, real: Cohort, pairs: Cohort) -> RealImages:
-        """The images beside which pairs are read."""
+        """The real images for an assessment of pairs."""
         preprocess = pairs_preprocess(pairs)
         splits: tuple[Split, ...] = ("train", "val", "test")
         rows: dict[Split, list[int]] = {split: real.rows(split) for split in splits}
@@ -64,16 +64,16 @@ class RealImages:
 
 @dataclass(frozen=True)
 class Reading:
-    """One thing read off every image; present or absent, or a number.
+    """Predictions of one target, either present or absent or a continuous value.
 
     Attributes:
-        facts: what it is, and how well it is read off real images.
-        unit: of a number.
-        before: what the cohort says of each pair's image: 1, 0, -1 not stated; NaN for a number that is not.
-        after: what was asked of each counterfactual.
-        test: what the cohort says of each real test image.
-        read: role (``source`` included) → what is read off each pair: bool, or float.
-        read_test: what is read off each real test image.
+        facts: description of the target and of the network's performance on real images.
+        unit: unit of a continuous attribute.
+        before: value of each source image: 1, 0, or -1 if unknown; NaN for an unknown continuous value.
+        after: requested value of each counterfactual.
+        test: value of each real test image.
+        read: predictions for each pair by role (including ``source``), bool or float.
+        read_test: prediction for each real test image.
     """
 
     facts: ReaderFacts
@@ -95,15 +95,15 @@ class _Target:
 
 
 class Readers:
-    """Fits what reads labels, categories and continuous attributes.
+    """Trains classifiers and regressors of labels, categories and continuous attributes.
 
     Args:
         real: real images by split.
-        pairs: the pairs as a cohort.
-        images: the same as arrays.
-        config: classifier, seed and least counts.
-        work: folder for checkpoints.
-        progress: told how far the fits are.
+        pairs: cohort of the pairs.
+        images: images of the pairs as arrays.
+        config: settings of classifiers, seed and minimum counts.
+        work: private folder for checkpoints.
+        progress: callback that receives the progress of the trainings.
     """
 
     def __init__(
@@ -118,12 +118,12 @@ class Readers:
     ) -> None:
         self.real, self.pairs, self.config = real, pairs, config
         self.work, self.progress = work, progress
-        self.looked_at = {"source": images.source, **images.images}
+        self.role_images = {"source": images.source, **images.images}
         found = pair_rows(pairs)
         self.before_rows, self.after_rows = found.rows["factual"], found.rows["counterfactual"]
 
     def readings(self) -> list[Reading]:
-        """All readings, refused ones included: labels, categories, and numbers that were changed."""
+        """Predictions of all labels, categories and changed continuous attributes, including refused ones."""
         schema = self.real.cohort.schema
         labels = self._labels(schema.labels)
         exclusive = schema.exclusive and len(schema.labels) > 1
@@ -136,8 +136,8 @@ class Readers:
         ]
 
     def _labels(self, names: Sequence[str]) -> list[_Target]:
-        before, after = (said_labels(self.pairs, rows, names) for rows in (self.before_rows, self.after_rows))
-        real = {split: said_labels(self.real.cohort, rows, names) for split, rows in self.real.rows.items()}
+        before, after = (labels_by_name(self.pairs, rows, names) for rows in (self.before_rows, self.after_rows))
+        real = {split: labels_by_name(self.real.cohort, rows, names) for split, rows in self.real.rows.items()}
         return [
             _Target(name, "label", {s: table[:, i] for s, table in real.items()}, before[:, i], after[:, i])
             for i, name in enumerate(names)
@@ -148,7 +148,7 @@ class Readers:
             return
 
         def column(cohort: Cohort, rows: Sequence[int], category: str) -> Array:
-            values = said_attribute(cohort, rows, spec.name)
+            values = attribute_by_name(cohort, rows, spec.name)
             return np.array([-1 if value is None else int(value == category) for value in values], dtype=np.int8)
 
         for category in spec.categories:
@@ -157,18 +157,18 @@ class Readers:
             yield _Target(f"{spec.name} = {category}", "category", real, before, after)
 
     def _changes(self, name: str) -> bool:
-        """Whether another number was asked of any image; only then is it worth a regressor."""
-        before, after = (said_attribute(self.pairs, rows, name) for rows in (self.before_rows, self.after_rows))
+        """Whether the intervention changes a continuous attribute of any image."""
+        before, after = (attribute_by_name(self.pairs, rows, name) for rows in (self.before_rows, self.after_rows))
         return any(new is not None and new != old for old, new in zip(before, after, strict=True))
 
     def _present(self, targets: list[_Target], what: str, *, exclusive: bool, number: int) -> Iterator[Reading]:
-        """Readings of targets that one classifier learns together."""
+        """Predictions of targets that share one classifier."""
         if not targets:
             return
         table = np.stack([target.real["train"] for target in targets], axis=1)
         if not (table >= 0).any():
             for target in targets:
-                yield self._refused(target, "no training image states it")
+                yield self._refused(target, "no training image has a known value")
             return
         network = fit_classifier(
             self.real.images["train"],
@@ -187,29 +187,29 @@ class Readers:
 
         digest = weights_digest(network)
         val, test = seen(self.real.images["val"]), seen(self.real.images["test"])
-        looked = {role: seen(images) for role, images in self.looked_at.items()}
+        predicted = {role: seen(images) for role, images in self.role_images.items()}
         for i, target in enumerate(targets):
             refusal = self._refusal(target)
             if refusal is not None:
                 yield self._refused(target, refusal)
                 continue
             threshold = operating_point(target.real["val"], val[:, i])
-            stated = target.real["test"] >= 0
+            known = target.real["test"] >= 0
             facts = ReaderFacts(
                 name=target.name,
                 kind=target.kind,
                 digest=digest,
                 train_images=int((target.real["train"] >= 0).sum()),
                 threshold=threshold,
-                held_out_score=auroc(target.real["test"][stated], test[stated, i]),
+                held_out_score=auroc(target.real["test"][known], test[known, i]),
             )
-            read = {role: values[:, i] >= threshold for role, values in looked.items()}
+            read = {role: values[:, i] >= threshold for role, values in predicted.items()}
             yield Reading(facts, target.before, target.after, target.real["test"], read, test[:, i] >= threshold)
 
     def _refusal(self, target: _Target) -> str | None:
-        """Why a target cannot be read; ``None``: it can."""
+        """Reason why a target cannot be predicted, or ``None``."""
         least, patients = self.config.utility.least_train, self.real.patients["train"]
-        for state, word in ((1, "show"), (0, "do not show")):
+        for state, word in ((1, "have"), (0, "do not have")):
             total = int(positives((target.real["train"] == state)[:, None].astype(np.int8), patients)[0])
             if total < least:
                 return f"{total} training patients {word} it (≥ {least})"
@@ -223,9 +223,9 @@ class Readers:
         return Reading(facts, target.before, target.after, target.real["test"], {}, np.zeros(0, bool))
 
     def _numbers(self, specs: Sequence[AttributeSpec], *, number: int) -> Iterator[Reading]:
-        """Readings of continuous attributes that one regressor learns together."""
+        """Predictions of continuous attributes that share one regressor."""
         real = {
-            split: np.stack([_floats(said_attribute(self.real.cohort, rows, spec.name)) for spec in specs], axis=1)
+            split: np.stack([_floats(attribute_by_name(self.real.cohort, rows, spec.name)) for spec in specs], axis=1)
             for split, rows in (self.real.rows.items() if specs else ())
         }
         regressor, why = None, ""
@@ -246,22 +246,22 @@ class Readers:
         device = self.config.classifier.device
         for i, spec in enumerate(specs):
             rows = self.before_rows, self.after_rows
-            before, after = (_floats(said_attribute(self.pairs, numbers, spec.name)) for numbers in rows)
+            before, after = (_floats(attribute_by_name(self.pairs, numbers, spec.name)) for numbers in rows)
             test = real["test"][:, i]
             if regressor is None:
                 facts = ReaderFacts(name=spec.name, kind="continuous", refused=why)
                 yield Reading(facts, before, after, test, {}, np.zeros(0), spec.unit)
                 continue
             read_test = regressor.read(self.real.images["test"], device)[:, i]
-            stated = ~np.isnan(test)
+            known = ~np.isnan(test)
             facts = ReaderFacts(
                 name=spec.name,
                 kind="continuous",
                 digest=weights_digest(regressor.network),
                 train_images=int((~np.isnan(real["train"][:, i])).sum()),
-                held_out_score=r_squared(test[stated], read_test[stated]) if stated.any() else None,
+                held_out_score=r_squared(test[known], read_test[known]) if known.any() else None,
             )
-            read = {role: regressor.read(images, device)[:, i] for role, images in self.looked_at.items()}
+            read = {role: regressor.read(images, device)[:, i] for role, images in self.role_images.items()}
             yield Reading(facts, before, after, test, read, read_test, spec.unit)
 
 
@@ -270,11 +270,11 @@ def _floats(values: Sequence[float | None]) -> Array:
 
 
 def operating_point(states: Array, probabilities: Array) -> float:
-    """The threshold with the best balanced accuracy (Youden 1950), the middle one of equally good ones.
+    """The threshold with the best balanced accuracy (Youden 1950), the median of ties.
 
     Args:
-        states: 1 present, 0 absent, -1 not stated; both states occur.
-        probabilities: what a classifier says.
+        states: 1 for present, 0 for absent, -1 for unknown; both states occur.
+        probabilities: predicted probabilities of the classifier.
     """
     present, absent = np.sort(probabilities[states == 1]), np.sort(probabilities[states == 0])
     values = np.unique(np.concatenate([present, absent]))

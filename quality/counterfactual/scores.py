@@ -1,9 +1,10 @@
 """Scores of counterfactual pairs, after Monteiro et al. 2023 (Measuring axiomatic soundness of counterfactual image
 models) and Melistas et al. 2024 (Benchmarking counterfactual image generation).
 
-Composition: a null action leaves the image as it is. Effectiveness: the counterfactual shows what was asked for.
-Reversibility: the action undone brings the image back. Minimality: nothing else changes, and it stays the same patient.
-Every figure stands beside what the autoencoder alone, or real images, reach.
+Composition: a null intervention leaves the image unchanged. Effectiveness: the counterfactual shows the requested
+    state.
+Reversibility: the inverse intervention restores the image. Minimality: nothing else changes, and the identity of the
+patient is preserved. Every score has a floor from the autoencoder alone or from real images.
 """
 
 from __future__ import annotations
@@ -33,19 +34,19 @@ from medphantom.quality.stats.means import Means
 
 CHANGED_SHARE = 0.1
 UNIT_PAIRS = 500
-NO_ROLE = "the pairs hold no {role} images: make them again with this version"
+NO_ROLE = "the pairs contain no {role} images: create them again with this version"
 
 
 @dataclass(frozen=True)
 class _Distances:
-    """Distances between images, one value per pair; all take two arrays ``(N, C, *size)`` in -1…1."""
+    """Feature distances between two arrays of images ``(N, C, *size)`` in -1…1, one value per pair."""
 
     network: FeatureNetwork
     scale: Array
     unit: float | None
 
     def features(self, first: Array, second: Array) -> Array | None:
-        """Distance of standardised features, in units of that between two patients."""
+        """Distance of standardised features, as a multiple of the mean distance between two patients."""
         if self.unit is None:
             return None
         apart = (self.network.features(first) - self.network.features(second)) / self.scale
@@ -60,17 +61,17 @@ def assess_counterfactuals(
 
     Args:
         real: the cohort whose images were edited.
-        pairs: of kind ``counterfactual``.
-        config: seed, classifiers, least counts, bootstrap samples.
+        pairs: pairs of kind ``counterfactual``.
+        config: seed, classifiers, minimum counts and bootstrap samples.
         work: folder for checkpoints of classifiers.
-        progress: told how far their fits are.
+        progress: callback that receives the progress of the trainings.
 
     Raises:
-        InputError: not a real cohort and its pairs, or no test images to compare with.
+        InputError: the cohorts are not a real cohort and its pairs, or there are no test images.
         CohortError: one half of a pair is missing.
     """
     if real.schema.kind != "real":
-        raise InputError(f"{real.path} is no real cohort", "give the cohort that the pairs edit, then the pairs")
+        raise InputError(f"{real.path} is no real cohort", "give the cohort of the source images, then the pairs")
     images = read_pairs(real, pairs)
     beside = RealImages.for_pairs(real, pairs)
     if not beside.rows["test"]:
@@ -98,7 +99,7 @@ def assess_counterfactuals(
 
 
 def _distances(beside: RealImages, config: AssessConfig) -> _Distances:
-    """The fixed filter bank, standardised over real test images; nobody's images are in it."""
+    """Distances by the fixed filter bank, standardised over real test images."""
     network = filter_bank(len(beside.rows["test"]), config.classifier.device).folds[0].network
     features = network.features(beside.images["test"])
     scale = np.maximum(features.std(axis=0), 1e-6)
@@ -110,7 +111,7 @@ def _distances(beside: RealImages, config: AssessConfig) -> _Distances:
 
 
 def _image_scores(images: PairImages, distances: _Distances, means: Means) -> Iterator[Estimate]:
-    """Composition, reversibility, minimality and identity: what needs images only."""
+    """Scores that require only images: composition, reversibility, minimality and identity."""
     source, made, patients = images.source, images.images, images.patients
     factual, counterfactual = made["factual"], made["counterfactual"]
     rebuilt, back = made.get("reconstruction"), made.get("reversed")
@@ -147,8 +148,8 @@ def _image_scores(images: PairImages, distances: _Distances, means: Means) -> It
     shares, residue = change_share(factual, counterfactual), change_share(source, factual)
     yield means.mean(
         "region_of_change",
-        "share of the absolute change between factual and counterfactual image that lies in its 10 % most changed "
-        "pixels (a change that is even: .1); floor: the same between image and factual image",
+        "share of the absolute change between factual and counterfactual image that lies in the 10 % most changed "
+        "pixels (0.1 for a uniform change); floor: the same between source and factual image",
         shares[~np.isnan(shares)], patients[~np.isnan(shares)], floor=residue[~np.isnan(residue)],
         floor_patients=patients[~np.isnan(residue)], better="higher", why="nothing changed in any image",
     )  # fmt: skip
@@ -169,7 +170,7 @@ def mean_l1(first: Array, second: Array) -> Array:
 
 
 def change_share(before: Array, after: Array) -> Array:
-    """Share of the absolute change that lies in the most changed tenth of the pixels, ``(N,)``; NaN where none is."""
+    """Share of the absolute change in the 10 % most changed pixels, ``(N,)``; NaN without any change."""
     change = np.sort(np.abs(after - before).sum(axis=1).reshape(len(before), -1).astype(np.float64), axis=1)
     most = max(1, round(CHANGED_SHARE * change.shape[1]))
     total = change.sum(axis=1)
@@ -178,7 +179,7 @@ def change_share(before: Array, after: Array) -> Array:
 
 
 def own_is_nearest(source: Array, made: Array) -> Array:
-    """Whether each image correlates best with the source image that it was made from (rank-1 retrieval)."""
+    """Whether each image correlates best with its own source image (rank-1 retrieval)."""
     found: Array = (_normalised(made) @ _normalised(source).T).argmax(axis=1) == np.arange(len(source))
     return found
 
@@ -191,18 +192,18 @@ def _normalised(images: Array) -> Array:
 
 
 def _warnings(real: Cohort, images: PairImages, readings: list[Reading]) -> Iterator[str]:
-    """What a reader must know before quoting a number."""
+    """Warnings that a reader must know before citing a number."""
     if real.schema.patients == "per_image":
-        yield "the source named no patients: images of one may lie in several splits, and intervals are too narrow"
+        yield "patients are unknown: images of one patient may be in several splits, and intervals are too narrow"
     known = int(np.isin(images.splits, ["train", "val"]).sum())
     if known:
         yield (
-            f"{known} of {len(images)} pairs are of patients in train or val: the generator learned from them, and no "
-            "classifier reads them"
+            f"{known} of {len(images)} pairs are of patients in train or val, on whom the generator was trained; "
+            "they are excluded from the classifiers' scores"
         )
     for reading in readings:
         score = reading.facts.held_out_score
         if score is not None and reading.facts.kind != "continuous" and score < 0.7:
-            yield f"the classifier barely reads {reading.facts.name}: AUROC {score:.2f} on real test images"
+            yield f"the classifier barely recognises {reading.facts.name}: AUROC {score:.2f} on real test images"
         if score is not None and reading.facts.kind == "continuous" and score < 0.2:
-            yield f"the regressor barely reads {reading.facts.name}: R² {score:.2f} on real test images"
+            yield f"the regressor barely predicts {reading.facts.name}: R² {score:.2f} on real test images"

@@ -1,1 +1,1 @@
-"""What is scored: real images by split and synthetic ones as a network sees them, with their labels and texts."""
+"""Evaluation data: preprocessed real images by split and synthetic images, with labels, masks and texts."""

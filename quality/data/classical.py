@@ -1,4 +1,4 @@
-"""Classical augmentation: images turned, scaled, shifted, mirrored, shaded and noised, and their masks with them.
+"""Classical augmentation of images and masks: rotation, scale, shift, mirroring, gamma and noise.
 
 Shapes: N images, C channels.
 """
@@ -17,13 +17,13 @@ from medphantom.quality.config import ClassicalAugmentation
 def varied(
     images_NC: Tensor, how: ClassicalAugmentation, generator: torch.Generator, masks_N1: Tensor | None = None
 ) -> tuple[Tensor, Tensor | None]:
-    """Images as one varies them where they are scarce, and their masks moved alike.
+    """Augment images, and transform their masks in the same way.
 
     Args:
-        images_NC: in -1…1.
-        how: how much.
-        generator: source of the draws.
-        masks_N1: integers ``(N, 1, *spatial)``; ``None``: none.
+        images_NC: images with values in -1…1.
+        how: strength of the augmentation.
+        generator: source of the random draws.
+        masks_N1: masks as integers ``(N, 1, *spatial)``; ``None`` if there are none.
     """
     placed = _placements(images_NC, how, generator)
     grid = F.affine_grid(placed, list(images_NC.shape), align_corners=False).to(images_NC)

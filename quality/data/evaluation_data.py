@@ -1,4 +1,4 @@
-"""What an assessment works on: real images by split and synthetic ones, all as the network sees them, read once."""
+"""The data of an assessment: preprocessed real images by split and synthetic images, each read once."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ Attack = Callable[[Cohort, Sequence[int]], dict[str, Array]]
 
 @dataclass(frozen=True)
 class GeneratorHooks:
-    """What of a generator an assessment may call.
+    """Functions of a generator that an assessment may call.
 
     Attributes:
-        reconstruct: images ``(N, C, *size)`` in -1…1 through its autoencoder and back: the ceiling of the distances,
-            and copies to be planted; without it the copy search stays inconclusive.
-        edit: the same with light edits: copies of another kind.
-        attack: real rows to membership scores ``(n,)`` by the name of the attack, the higher the more like a row that
-            it learned from.
-        bound: AUROC that no membership attack exceeds, where the generator has a formal guarantee.
+        reconstruct: function that encodes and decodes images ``(N, C, *size)`` in -1…1; it provides the ceiling of
+            distances and planted copies. Without it the copy search is inconclusive.
+        edit: function that applies light edits to images, for another kind of planted copies.
+        attack: function that returns membership scores ``(n,)`` of real rows, by name of the attack; a higher score
+            indicates a training image.
+        bound: upper bound of the AUROC of membership attacks, if the generator has a formal guarantee.
     """
 
     reconstruct: Reconstruct | None = None
@@ -47,18 +47,17 @@ class GeneratorHooks:
 class EvaluationData:
     """Images, patients and labels of both cohorts.
 
-    Everything is put on one grid of grey values (that in which generated images are stored), so that rounding alone
-    never tells real from synthetic images.
+    All images are rounded to the grey values in which generated images are stored, so that real and synthetic images
+    do not differ by rounding.
 
     Attributes:
-        real: the real cohort.
-        synthetic: the synthetic one.
-        preprocess: what networks see.
-        hooks: what of the generator may be called.
-        observed_range: source values that the ends of the synthetic images' number format stand for, where that was
-            said.
-        called: what the synthetic images are in a message.
-        remedy: what to do where they are not on one scale with the real ones.
+        real: real cohort of the evaluation.
+        synthetic: synthetic cohort of the evaluation.
+        preprocess: preprocessing of images for networks.
+        hooks: functions of the generator.
+        observed_range: source values of the ends of the synthetic images' number format, if they were given.
+        called: name of the synthetic images in messages.
+        remedy: advice if the synthetic images are not on the same scale as the real images.
     """
 
     real: Cohort
@@ -70,11 +69,11 @@ class EvaluationData:
     remedy: str = OPTION
 
     def check(self) -> None:
-        """Refuse what cannot be compared.
+        """Refuse cohorts that cannot be compared.
 
         Raises:
-            InputError: no test or synthetic images, counterfactuals, cohorts of different dimensions, or values that
-                cannot be brought to one scale.
+            InputError: there are no test or synthetic images, the images are counterfactuals, or the cohorts differ in
+                dimension or intensity scale.
         """
         if self.synthetic.schema.kind == "counterfactual":
             raise InputError(
@@ -94,7 +93,7 @@ class EvaluationData:
 
     @cached_property
     def reading(self) -> Reading:
-        """How the values of the synthetic images are read; raises InputError where they fit nothing real."""
+        """How the values of the synthetic images are read; raises InputError if they do not match the real images."""
         return reading_of(
             self.synthetic,
             self.preprocess,
@@ -111,7 +110,7 @@ class EvaluationData:
 
     @cached_property
     def patients(self) -> dict[str, list[str]]:
-        """Patient of each of those rows."""
+        """Patient of each row in :attr:`rows`."""
         return {split: self.real.patients(rows) for split, rows in self.rows.items()}
 
     @cached_property
@@ -129,17 +128,17 @@ class EvaluationData:
 
     @cached_property
     def test_reconstruction(self) -> Array | None:
-        """The test images through the autoencoder."""
+        """The test images after encoding and decoding; ``None`` without an autoencoder."""
         return self.rebuilt(self.images["test"])
 
     @cached_property
     def targets(self) -> Targets:
-        """What classifiers of real images learn."""
+        """Targets of classifiers of real images."""
         return targets_of(self.real, self.rows)
 
     @cached_property
     def asked(self) -> Array:
-        """What synthetic images were asked to show, in the order of the real labels: 1, 0, or -1 not stated."""
+        """Prompted labels of synthetic images in the order of the real labels: 1, 0, or -1 if unspecified."""
         names = self.synthetic.schema.labels
         table = self.synthetic.labels()
         asked = np.full((len(self.synthetic), len(self.real.schema.labels)), -1, dtype=np.int8)
@@ -150,7 +149,7 @@ class EvaluationData:
 
     @cached_property
     def asked_class(self) -> Array | None:
-        """Class asked of each synthetic image, where labels exclude each other and every image was asked for one."""
+        """Prompted class of each synthetic image, if labels are exclusive and every image was prompted with one."""
         if self.targets.source != "labels" or not self.targets.exclusive:
             return None
         classes = present_class(self.asked)
@@ -158,7 +157,7 @@ class EvaluationData:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Digest of what is compared; of the autoencoder by what it makes of two images."""
+        """Digest of the compared data, and of the autoencoder by its output for two images."""
         digest = hashlib.sha256(f"{self.real.digest}{self.synthetic.digest}".encode())
         digest.update(self.preprocess.model_dump_json().encode())
         digest.update(self.reading.model_dump_json().encode())
@@ -170,15 +169,15 @@ class EvaluationData:
 
     @cached_property
     def mask_values(self) -> tuple[int, ...]:
-        """Integers that masks of either cohort hold, background first; of one value or none: there are no masks."""
+        """Mask values of both cohorts, background first; empty if one of them has no masks."""
         real, synthetic = self.real.schema.mask_values, self.synthetic.schema.mask_values
         return tuple(sorted({0, *real})) if real and synthetic else ()
 
     def masked(self, cohort: Cohort, rows: Sequence[int], images_NC: Array) -> Masked:
-        """The images of some rows that have a mask, with it.
+        """The images of the given rows that have a mask, with their masks.
 
         Raises:
-            InputError: a synthetic mask holds a value that no real one holds.
+            InputError: a synthetic mask contains a value that no real mask contains.
         """
         numbers, kept = [], []
         for place, mask in enumerate(cohort.masks(list(rows))):
@@ -197,15 +196,15 @@ class EvaluationData:
         return Masked(images_NC[kept], np.stack(numbers) if numbers else empty, patients)
 
     def rebuilt(self, images_NC: Array) -> Array | None:
-        """Images through the autoencoder; ``None`` without one.
+        """Images encoded and decoded by the autoencoder; ``None`` without one.
 
         Raises:
-            InputError: it changes their shape.
+            InputError: the autoencoder changes the shape of the images.
         """
         return None if self.hooks.reconstruct is None else self._through(self.hooks.reconstruct, images_NC)
 
     def makers(self) -> dict[str, Reconstruct]:
-        """What makes copies through the generator, by the kind of copy."""
+        """Functions that make copies through the generator, by kind of copy."""
         given = {RECONSTRUCTED: self.hooks.reconstruct, EDITED: self.hooks.edit}
         return {kind: partial(self._through, maker) for kind, maker in given.items() if maker is not None}
 

@@ -1,4 +1,4 @@
-"""Images with masks, as segmenters learn from them and are tested on them."""
+"""Images with masks, for training and testing segmenters."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class Masked:
 
     Attributes:
         images_NC: float32 ``(N, C, *size)`` in -1…1.
-        masks_N: uint8 ``(N, *size)``: place of the value among the sorted values of the cohort.
-        patients: of each image.
+        masks_N: mask values as indices into the sorted values of the cohort, uint8 ``(N, *size)``.
+        patients: patient of each image.
     """
 
     images_NC: Array
@@ -28,11 +28,11 @@ class Masked:
         return len(self.images_NC)
 
     def some(self, rows: Array) -> Masked:
-        """Only these rows, with repeats."""
+        """The images of the given rows, which may repeat."""
         return Masked(self.images_NC[rows], self.masks_N[rows], [self.patients[row] for row in rows])
 
     def with_more(self, other: Masked) -> Masked:
-        """These, then the others."""
+        """These images followed by the others."""
         return Masked(
             np.concatenate([self.images_NC, other.images_NC]),
             np.concatenate([self.masks_N, other.masks_N]),

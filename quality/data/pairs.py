@@ -1,4 +1,4 @@
-"""Counterfactual pairs as arrays: what was made of each image, beside the image itself, and what was asked of it."""
+"""Counterfactual pairs as arrays, with their source images, labels and attributes."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ class PairImages:
     """Pairs in network values -1…1, float32 ``(N, C, *size)`` each.
 
     Attributes:
-        images: role → images; ``reversed`` and ``reconstruction`` only where the cohort has them.
-        source: the images themselves, rounded to the grey values in which the others are stored.
-        patients: of each.
-        splits: of each.
+        images: images by role; ``reversed`` and ``reconstruction`` only if the cohort has them.
+        source: source images, rounded to the stored grey values of the other images.
+        patients: patient of each pair.
+        splits: split of each source image.
     """
 
     images: dict[str, Array]
@@ -41,10 +41,10 @@ class PairImages:
 
 
 def pairs_preprocess(pairs: Cohort) -> Preprocess:
-    """What the generator of the pairs saw of an image.
+    """The preprocessing of the generator that made the pairs.
 
     Raises:
-        InputError: the cohort does not say it.
+        InputError: the cohort does not record it.
     """
     problem, remedy = "does not say what its generator saw of an image", "make it again with this version"
     with reading(pairs.path, InputError, problem, remedy):
@@ -73,7 +73,7 @@ def read_pairs(real: Cohort, pairs: Cohort) -> PairImages:
     """Read all pairs and their sources.
 
     Raises:
-        InputError: no pairs, or pairs of another cohort.
+        InputError: there are no pairs, or they belong to another cohort.
         CohortError: one half of a pair is missing.
     """
     found, preprocess = pair_rows(pairs), pairs_preprocess(pairs)
@@ -86,15 +86,15 @@ def read_pairs(real: Cohort, pairs: Cohort) -> PairImages:
     )
 
 
-def said_labels(cohort: Cohort, rows: Sequence[int], names: Sequence[str]) -> Array:
-    """Labels of some rows by name: int8 ``(N, L)``, 1 present, 0 absent, -1 not stated or unknown to the cohort."""
+def labels_by_name(cohort: Cohort, rows: Sequence[int], names: Sequence[str]) -> Array:
+    """Labels of the given rows by name, int8 ``(N, L)``: 1 present, 0 absent, -1 unknown."""
     table = cohort.labels(rows)
     known = list(cohort.schema.labels)
     columns = [table[:, known.index(name)] if name in known else np.full(len(rows), -1, np.int8) for name in names]
     return np.stack(columns, axis=1) if columns else np.zeros((len(rows), 0), np.int8)
 
 
-def said_attribute(cohort: Cohort, rows: Sequence[int], name: str) -> list[Any]:
-    """An attribute of some rows; ``None`` where it is not stated or the cohort has none of that name."""
+def attribute_by_name(cohort: Cohort, rows: Sequence[int], name: str) -> list[Any]:
+    """An attribute of the given rows; ``None`` where it is unknown or the cohort has none of that name."""
     known = {spec.name for spec in cohort.schema.attributes}
     return cohort.attribute(name, rows) if name in known else [None] * len(rows)

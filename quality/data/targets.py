@@ -1,4 +1,4 @@
-"""What classifiers of real images learn: the cohort's labels, or its attributes where there are no labels."""
+"""Targets of classifiers of real images: the cohort's labels, or its attributes if there are no labels."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ class Targets:
     """Targets per split.
 
     Attributes:
-        names: target names.
-        exclusive: exactly one is present per image.
-        values: split → int8 ``(n, T)``: 1 present, 0 absent, -1 not stated.
-        source: ``labels``, ``attributes`` (a proxy) or ``none``.
+        names: names of the targets.
+        exclusive: whether exactly one target is present per image.
+        values: values by split, int8 ``(n, T)``: 1 present, 0 absent, -1 unknown.
+        source: origin of the targets: ``labels``, ``attributes`` (a proxy) or ``none``.
     """
 
     names: tuple[str, ...]
@@ -29,18 +29,18 @@ class Targets:
     source: str
 
     def classes(self, split: str) -> Array | None:
-        """Class number of each image for exclusive targets (-1 where none is stated), else ``None``."""
+        """Class number of each image for exclusive targets (-1 if unknown), else ``None``."""
         return present_class(self.values[split]) if self.exclusive else None
 
 
 @dataclass(frozen=True)
 class LabelPredictions:
-    """What images show (or were asked to show) beside what a classifier sees in them.
+    """Labels (or prompts) of images with the predictions of a classifier.
 
     Attributes:
-        values_NT: 1 present, 0 absent, -1 not stated.
-        predictions_NT: probabilities.
-        patients: patient of each image; synthetic images are each their own.
+        values_NT: labels ``(N, T)``: 1 present, 0 absent, -1 unknown.
+        predictions_NT: predicted probabilities, ``(N, T)``.
+        patients: patient of each image; synthetic images are independent.
     """
 
     values_NT: Array
@@ -48,34 +48,34 @@ class LabelPredictions:
     patients: Array
 
     def observed(self, target: int) -> LabelPredictions:
-        """Only the images that state one target, with that target's column alone."""
+        """The images with a known value of one target, with the column of this target only."""
         rows = np.flatnonzero(self.values_NT[:, target] >= 0)
         column = slice(target, target + 1)
         return LabelPredictions(self.values_NT[rows, column], self.predictions_NT[rows, column], self.patients[rows])
 
     def auroc(self, rows: Array | slice = slice(None)) -> float | None:
-        """AUROC of the first target over some rows."""
+        """AUROC of the first target over the given rows."""
         return auroc(self.values_NT[rows, 0], self.predictions_NT[rows, 0])
 
     def right(self) -> Array:
-        """Whether the likeliest target is the present one, over the images that state one."""
+        """Whether the most likely class is the present one, for images with a known class."""
         classes = present_class(self.values_NT)
         right: Array = self.predictions_NT[classes >= 0].argmax(axis=1) == classes[classes >= 0]
         return right
 
 
 def present_class(values_NT: Array) -> Array:
-    """Number of the present target of each row, -1 where none is."""
+    """Number of the present target of each row; -1 if none is present."""
     found: Array = np.where((values_NT == 1).any(axis=1), (values_NT == 1).argmax(axis=1), -1)
     return found
 
 
 def targets_of(cohort: Cohort, rows: dict[str, list[int]]) -> Targets:
-    """Targets of a cohort: its labels; without labels its attributes, categories as they are and numbers halved.
+    """Targets of a cohort: its labels or, without labels, its attributes, with continuous ones split at mid-range.
 
     Args:
-        cohort: a real cohort.
-        rows: split → row numbers.
+        cohort: real cohort with labels or attributes.
+        rows: row numbers by split.
     """
     schema = cohort.schema
     if schema.labels:
@@ -88,14 +88,16 @@ def targets_of(cohort: Cohort, rows: dict[str, list[int]]) -> Targets:
             for category in spec.categories if len(spec.categories) > 1 else ():
                 names.append(f"{spec.name} = {category}")
                 for split, numbers in rows.items():
-                    stated = cohort.attribute(spec.name, numbers)
-                    columns[split].append(np.array([-1 if v is None else int(v == category) for v in stated], np.int8))
+                    observed = cohort.attribute(spec.name, numbers)
+                    columns[split].append(
+                        np.array([-1 if v is None else int(v == category) for v in observed], np.int8)
+                    )
         elif spec.low is not None and spec.high is not None and spec.low < spec.high:
             middle = (spec.low + spec.high) / 2
             names.append(f"{spec.name} in the upper half of its range")
             for split, numbers in rows.items():
-                stated = cohort.attribute(spec.name, numbers)
-                columns[split].append(np.array([-1 if v is None else int(v > middle) for v in stated], np.int8))
+                observed = cohort.attribute(spec.name, numbers)
+                columns[split].append(np.array([-1 if v is None else int(v > middle) for v in observed], np.int8))
     values = {
         split: np.stack(columns[split], axis=1) if names else np.zeros((len(numbers), 0), np.int8)
         for split, numbers in rows.items()
@@ -104,10 +106,10 @@ def targets_of(cohort: Cohort, rows: dict[str, list[int]]) -> Targets:
 
 
 def auroc(present: Array, score: Array) -> float | None:
-    """Area under the ROC curve of a score for images with (1) and without (0) something, ties counted one half.
+    """Area under the ROC curve of a score for positive (1) and negative (0) images, with ties counted as one half.
 
-    The Mann-Whitney statistic over its maximum; ``None`` when all images are alike. Thousands of bootstrap samples call
-    this, so it does without scikit-learn's checks.
+    This is the Mann-Whitney statistic divided by its maximum; ``None`` if all images have the same label. It is called
+    for thousands of bootstrap samples and therefore omits scikit-learn's checks.
     """
     positive = np.asarray(present) == 1
     total, hits = len(positive), int(positive.sum())
@@ -118,25 +120,25 @@ def auroc(present: Array, score: Array) -> float | None:
 
 
 def held_out_score(predictions_NT: Array, values_NT: Array, *, exclusive: bool) -> float | None:
-    """Accuracy over exclusive targets, mean AUROC over the others; ``None`` when nothing can be scored."""
+    """Accuracy for exclusive targets, otherwise mean AUROC over targets; ``None`` if no target can be scored."""
     if exclusive:
         classes = present_class(values_NT)
-        stated = classes >= 0
-        return float((predictions_NT[stated].argmax(axis=1) == classes[stated]).mean()) if stated.any() else None
+        observed = classes >= 0
+        return float((predictions_NT[observed].argmax(axis=1) == classes[observed]).mean()) if observed.any() else None
     found = []
     for target in range(values_NT.shape[1]):
-        stated = values_NT[:, target] >= 0
-        score = auroc(values_NT[stated, target], predictions_NT[stated, target]) if stated.any() else None
+        observed = values_NT[:, target] >= 0
+        score = auroc(values_NT[observed, target], predictions_NT[observed, target]) if observed.any() else None
         if score is not None:
             found.append(score)
     return float(np.mean(found)) if found else None
 
 
 def counts_by_label(values_NT: Array, names: Sequence[str]) -> dict[str, int]:
-    """Images per label that show it."""
+    """Number of positive images per label."""
     return {name: int((values_NT[:, i] == 1).sum()) for i, name in enumerate(names)}
 
 
 def positives(values_NT: Array, patients: Array) -> Array:
-    """Patients with at least one image that shows each label, ``(T,)``."""
+    """Number of patients with at least one positive image per label, ``(T,)``."""
     return np.array([len(np.unique(patients[column == 1])) for column in values_NT.T], dtype=np.int64)

@@ -1,4 +1,4 @@
-"""What texts say of findings, and the texts of a cohort."""
+"""Findings named in texts, and the texts of a cohort."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CLAUSE = re.compile(r"[.;:\n]|\bbut\b|\bhowever\b|\balthough\b|\bexcept\b", re.I
 
 
 def named_findings(text: str, labels: Sequence[str]) -> Array:
-    """What a text says of each label: 1 affirmed, 0 negated, -1 not named.
+    """Status of each label in a text: 1 affirmed, 0 negated, -1 not named.
 
     A name is negated when a negation stands before it in the same clause, or right after it (after NegEx, Chapman et
     al. 2001). A finding that is affirmed anywhere is affirmed.
@@ -47,9 +47,9 @@ def texts_of(cohort: Cohort, rows: Sequence[int]) -> list[str | None]:
 
 
 def findings_asked(data: EvaluationData) -> tuple[Array, Array] | None:
-    """What texts of synthetic and of real test images affirm (1) or do not (0); ``None`` without texts on both sides.
+    """Findings affirmed (1) or not (0) by texts of synthetic and real test images; ``None`` if one side has no texts.
 
-    A label that no text of either side names is not stated (-1) at all.
+    Images without a text have the value -1.
     """
     if not (data.real.schema.has_text and data.synthetic.schema.has_text):
         return None
@@ -57,11 +57,11 @@ def findings_asked(data: EvaluationData) -> tuple[Array, Array] | None:
     tables = []
     for cohort, rows in ((data.synthetic, range(len(data.synthetic))), (data.real, data.rows["test"])):
         texts = texts_of(cohort, list(rows))
-        said = [named_findings(text, labels) if text else None for text in texts]
-        tables.append(np.array(list(_affirmed(said, len(labels))), dtype=np.int8).reshape(len(texts), len(labels)))
+        found = [named_findings(text, labels) if text else None for text in texts]
+        tables.append(np.array(list(_affirmed(found, len(labels))), dtype=np.int8).reshape(len(texts), len(labels)))
     return tables[0], tables[1]
 
 
-def _affirmed(said: Sequence[Array | None], total: int) -> Iterator[Array]:
-    for one in said:
+def _affirmed(found: Sequence[Array | None], total: int) -> Iterator[Array]:
+    for one in found:
         yield np.full(total, -1) if one is None else (one == 1).astype(np.int8)

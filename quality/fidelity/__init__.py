@@ -1,1 +1,1 @@
-"""Do synthetic images look like real ones, and like all of them: distances, neighbourhoods, and how sure they are."""
+"""Realism and variety of synthetic images: feature distances and neighbourhood scores with their uncertainty."""

@@ -1,9 +1,9 @@
-"""All scores of features against features: over repeated halves of the real patients, with floor, ceiling, intervals.
+"""All feature-based scores over repeated halves of the real patients, with floor, ceiling and intervals.
 
-Every draw halves the real patients. Either half is compared with as many synthetic images (the score), with the other
+Every draw halves the real patients. Each half is compared with as many synthetic images (the score), with the other
 half (the floor: real against real) and with the other half's reconstructions (the ceiling). A score is the mean over
-all draws; its interval is not the range over draws, which are drawn from the same patients, but comes from the
-influence that every patient and every synthetic image has on that mean.
+all draws. Its interval is not the range over draws, which share the same patients, but is computed from the influence
+of every patient and every synthetic image on that mean.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from medphantom.quality.fidelity.kernel import SMALLEST_PATIENTS, kernel_distanc
 from medphantom.quality.fidelity.score import FoldFeatures, Part, Score, smallest_half
 from medphantom.quality.fidelity.table import Rows, Table
 
-LARGEST_KERNEL = 10_000  # images a side: the time grows with the square
+LARGEST_KERNEL = 10_000  # images per side, because the time grows with the square
 
 
 def compare(folds: Sequence[FoldFeatures], *, draws: int, rng: np.random.Generator) -> list[Score]:
     """All scores of one network run.
 
-    Where labels exclude each other, halves and synthetic images have equal counts of every label: otherwise the luck of
-    label counts is most of the floor, and hides a blur. The plain halves are reported beside it. Such halves leave out
-    what was never drawn, so neighbourhoods and variety are those of plain halves. The kernel distance takes all images
-    at once: it is unbiased at any n.
+    If labels are exclusive, halves and synthetic images are matched for label counts; otherwise random differences of
+    label counts would dominate the floor and reduce the sensitivity. Unmatched halves are also reported. Neighbourhood
+    scores and variety use unmatched halves, because matched halves exclude labels without synthetic images. The kernel
+    distance uses all images at once, because it is unbiased at any n.
 
     Args:
-        folds: features by fold; the folds' patients differ, the synthetic images are the same.
-        draws: how often patients are halved.
-        rng: source of the draws.
+        folds: features by fold; folds have different patients but the same synthetic images.
+        draws: number of random halvings of the patients.
+        rng: source of the random draws.
     """
     synthetic_seed = int(rng.integers(2**63))
     matched = folds[0].strata is not None
@@ -53,13 +53,13 @@ def compare(folds: Sequence[FoldFeatures], *, draws: int, rng: np.random.Generat
 def compare_label(
     label: str, folds: Sequence[FoldFeatures], *, draws: int, rng: np.random.Generator
 ) -> Iterator[Score]:
-    """The scores of images that show one label: the kernel distance, and whatever else their number supports.
+    """The scores of images with one label: the kernel distance, and all others that their number supports.
 
     Args:
-        label: its name.
-        folds: features of the images that show it.
-        draws: how often patients are halved.
-        rng: source of the draws.
+        label: name of the label.
+        folds: features of the images with the label, by fold.
+        draws: number of random halvings of the patients.
+        rng: source of the random draws.
     """
     synthetic_seed = int(rng.integers(2**63))
     halves = [fold.halves(draws, rng, synthetic_seed, matched=False) for fold in folds]
@@ -74,19 +74,19 @@ def compare_label(
 
 
 def kernel_score(folds: Sequence[FoldFeatures], halves: Sequence[Sequence[Halves]], rng: np.random.Generator) -> Score:
-    """All images at once, or :data:`LARGEST_KERNEL` of them; the floor is the range over halves; it is zero on average.
+    """Kernel distance of all images, or of :data:`LARGEST_KERNEL` of them; its floor is the range over halves.
 
     Args:
-        folds: features by fold.
-        halves: draws by fold, for the floor.
-        rng: chooses images where there are more.
+        folds: features of the images, by fold.
+        halves: halves by fold and draw, for the floor.
+        rng: source of the random selection of images, if there are too many.
     """
     asked = rng.permutation(len(folds[0].synthetic))[:LARGEST_KERNEL]
     counts = [min(len(fold.real), len(fold.synthetic)) for fold in folds]
     n_real, n_synthetic = min(LARGEST_KERNEL, *(len(fold.real) for fold in folds)), len(asked)
     why = kernel_refusal(min(counts)) or kernel_refusal(smallest_half(halves))
     if why is not None or min(len(np.unique(fold.patients)) for fold in folds) < 2 * SMALLEST_PATIENTS:
-        why = why or "images of too few patients; look at the images and the label agreement instead"
+        why = why or "images of too few patients; inspect the images and the label agreement instead"
         return Score(name="kernel", n_synthetic=n_synthetic, n_real=n_real, refused=why)
     means, quadratic = [], 0.0
     floor, rebuilt = [], []
@@ -112,7 +112,7 @@ def kernel_score(folds: Sequence[FoldFeatures], halves: Sequence[Sequence[Halves
 
 
 def _kernel_of_halves(fold: FoldFeatures, candidates: Table, half: Halves) -> float:
-    """Kernel distance of one half of the candidates, which are real images in some form, to the other real half."""
+    """Kernel distance of one half of the (possibly reconstructed) real images to the other half."""
     first, second = half.first[:LARGEST_KERNEL], half.second[:LARGEST_KERNEL]
     return kernel_distance(
         Rows(candidates, first), Rows(fold.real, second), fold.patients[first], fold.patients[second]

@@ -1,4 +1,4 @@
-"""Do synthetic images differ from one another as much as images of different patients do? MS-SSIM of random pairs."""
+"""Diversity: MS-SSIM of random pairs of synthetic images, compared with pairs of different patients."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ PAIRS_PER_BATCH = 128
 
 
 def scales_that_fit(spatial: Sequence[int]) -> tuple[float, ...]:
-    """The paper's exponents for as many scales as an image allows, rescaled to sum to one.
+    """The paper's exponents for as many scales as an image allows, normalised to sum one.
 
     Each scale halves the image, and the 11-pixel window must fit into the last one: 5 scales from 176 pixels on, 3 at
     64, 2 at 36. MS-SSIM with fewer scales is another measure: compare only values at equal size.
 
     Raises:
-        UnsupportedClaim: not even one scale fits.
+        UnsupportedClaim: the image is too small for one scale.
     """
     fitting = sum(1 for scale in range(len(PAPER_BETAS)) if min(spatial) // max(1, scale) ** 2 > KERNEL_SIZE - 1)
     fitting = sum(1 for scale in range(fitting) if min(spatial) // 2**scale >= KERNEL_SIZE)
@@ -41,8 +41,8 @@ def pair_similarities(images_NC: Array, first: Array, second: Array) -> Array:
 
     Args:
         images_NC: float ``(N, C, *spatial)`` in -1…1.
-        first: row numbers.
-        second: as many row numbers.
+        first: row numbers of the first images.
+        second: row numbers of the second images.
     """
     betas = scales_that_fit(images_NC.shape[2:])
     values = []
@@ -62,8 +62,8 @@ def disjoint_pairs(owners: Sequence[str] | Array, total: int, rng: np.random.Gen
 
     Args:
         owners: patient of each image.
-        total: pairs wanted; fewer when there are fewer than twice as many owners.
-        rng: source of the draw.
+        total: number of pairs, reduced if there are fewer than twice as many owners.
+        rng: source of the random draw.
     """
     names = np.asarray(owners)
     shuffled = rng.permutation(len(names))
@@ -88,8 +88,8 @@ def diversity(
         synthetic_NC: synthetic images, float ``(N, C, *spatial)`` in -1…1.
         real_NC: real images of the same shape.
         real_patients: patient of each real image.
-        pairs: pairs at most on either side.
-        rng: source of the draws.
+        pairs: largest number of pairs on both sides.
+        rng: source of the random draws.
         label: the label that all of them show, for the estimate's name.
     """
     mine = disjoint_pairs([str(i) for i in range(len(synthetic_NC))], pairs, rng)

@@ -1,4 +1,4 @@
-"""Features that a few images dominate: a distance of those tells about these images, and not about the others."""
+"""Detection of features dominated by a few images, whose distances would describe only these images."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ import numpy as np
 from medphantom.quality.fidelity.table import Table, blocks, mean_of
 
 SHARE_OF_IMAGES = 1 / 20
-MOST_CARRIED = 0.5  # measured on 300 chest radiographs, MedNIST images or blood cells: .12 to .22 of the whole
+LARGEST_SHARE = 0.5  # measured on 300 chest radiographs, MedNIST images or blood cells: .12 to .22 of the whole
 
 
-def carried(features_ND: Table) -> float:
-    """Share of the trace of the covariance that a twentieth of the images carries, those farthest from the mean.
+def dominant_share(features_ND: Table) -> float:
+    """Share of the trace of the covariance that is due to the 5 % of images farthest from the mean.
 
     Args:
-        features_ND: one row per image.
+        features_ND: feature vectors, one row per image.
 
     Returns:
-        0…1; of equal rows 0. Normal features of many dimensions have .05 and a little, of one dimension .28.
+        A share in 0…1, 0 for equal rows; slightly above 0.05 for normal features of many dimensions, 0.28 for one.
     """
     mean = mean_of(features_ND)
     squared = np.concatenate([((block - mean) ** 2).sum(axis=1) for _, block in blocks(features_ND)])
@@ -27,15 +27,15 @@ def carried(features_ND: Table) -> float:
 
 
 def dominance_refusal(real_ND: Table) -> str | None:
-    """Why no score of these features is given, ``None`` when no few images dominate them.
+    """Reason why scores of these features are refused, or ``None`` if they are not dominated by a few images.
 
     Args:
-        real_ND: features of real images, one row per image: what real images have among themselves is the floor.
+        real_ND: features of real images, one row per image.
     """
-    few, share = max(1, int(len(real_ND) * SHARE_OF_IMAGES)), carried(real_ND)
-    if share <= MOST_CARRIED:
+    few, share = max(1, int(len(real_ND) * SHARE_OF_IMAGES)), dominant_share(real_ND)
+    if share <= LARGEST_SHARE:
         return None
     return (
-        f"{few} of {len(real_ND)} real images carry {share:.2f} of all variance of these features (at most "
-        f"{MOST_CARRIED:g}): look whether they are blank or broken and leave them out, or choose another network"
+        f"{few} of {len(real_ND)} real images account for {share:.2f} of the variance of these features (at most "
+        f"{LARGEST_SHARE:g}): exclude them if they are blank or corrupt, or choose another network"
     )

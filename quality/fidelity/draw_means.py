@@ -1,4 +1,4 @@
-"""Means over draws with the influence of every patient and synthetic image on them, draw by draw."""
+"""Means over draws, with the influence of every patient and synthetic image on each draw."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ Influences = tuple[Literal["real", "synthetic"], Array, Array]
 
 
 class DrawMeans:
-    """A mean over draws, with the influence of every patient and synthetic image on it, draw by draw.
+    """A mean over draws, with the influence of every patient and synthetic image on each draw.
 
     Args:
-        fold: whose images they are.
-        draws: how many there will be.
+        fold: features of the fold.
+        draws: number of draws in total.
     """
 
     def __init__(self, fold: FoldFeatures, draws: int) -> None:
@@ -31,7 +31,7 @@ class DrawMeans:
         self.synthetic = np.zeros((draws, len(fold.synthetic)))
 
     def add(self, draw: int, value: float, *influences: Influences) -> None:
-        """One more value of a draw, and rows with their influence on it."""
+        """Add a value to a draw, with the influence of rows on it."""
         self.values[draw].append(value)
         for side, rows, influence in influences:
             if side == "real":
@@ -44,17 +44,17 @@ class DrawMeans:
         return np.array([np.mean(values) for values in self.values])
 
     def influences(self) -> tuple[Array, Array]:
-        """Of patients and of synthetic images on the mean of each draw, ``(draws, …)``."""
+        """Influences of patients and of synthetic images on the mean of each draw, ``(draws, …)``."""
         counts = np.array([len(values) for values in self.values])[:, None]
         return self.real / counts, self.synthetic / counts
 
 
 @dataclass(frozen=True)
 class Joined:
-    """A mean over folds: patients of different folds are different, synthetic images are the same.
+    """A mean over folds, which have different patients but the same synthetic images.
 
     Attributes:
-        values: by draw, ``(draws,)``.
+        values: mean of each draw, ``(draws,)``.
         real: influence of every patient on each draw, ``(draws, patients)``.
         synthetic: influence of every synthetic image on each draw.
         ends: smallest and largest value of one comparison.
@@ -67,7 +67,7 @@ class Joined:
 
     @classmethod
     def of(cls, means: Sequence[DrawMeans]) -> Joined:
-        """The mean over folds of their means."""
+        """The mean over folds."""
         parts = [mean.influences() for mean in means]
         every = [value for mean in means for values in mean.values for value in values]
         return cls(
@@ -83,13 +83,13 @@ class Joined:
         return float(self.values.mean())
 
     def variance(self, share: float = 0.0) -> Variance:
-        """Of the mean over draws.
+        """Variance of the mean over draws.
 
-        Influences on a mean over a few draws hold the chance of these draws: their variance over draws is taken off,
-        and that of the value itself added (Wager, Hastie, Efron 2014, section 3).
+        Influences on a mean over a few draws include the random error of the draws: their variance over draws is
+        subtracted, and that of the value itself is added (Wager, Hastie, Efron 2014, section 3).
 
         Args:
-            share: of second order, see :func:`medphantom.quality.stats.influence.quadratic_share`.
+            share: share of the second-order part, see :func:`medphantom.quality.stats.influence.quadratic_share`.
         """
         found = corrected(variance_of(self.real.mean(axis=0), self.synthetic.mean(axis=0)), share)
         draws = len(self.values)
@@ -100,12 +100,12 @@ class Joined:
         return Variance(kept + float(self.values.var(ddof=1)) / draws, found.freedom)
 
     def part(self, scale: Scale, share: float = 0.0) -> Part:
-        """The mean with what its interval is made of."""
+        """The mean with the quantities from which its interval is computed."""
         found = self.variance(share)
         return Part(value=self.value, variance=found.value, freedom=found.freedom, scale=scale, draws=self.ends)
 
     def over(self, other: Joined) -> Part | None:
-        """The ratio of two means of the same images, with the covariance that they have."""
+        """The ratio of two means of the same images, which accounts for their covariance."""
         if self.value <= 0 or other.value <= 0:
             return None
         logs = [
@@ -117,15 +117,16 @@ class Joined:
         return Part(value=ratio, variance=found.value, freedom=found.freedom, scale="log")
 
     def halved(self) -> Joined:
-        """Halved influences: in the mean over halvings only what an image adds by itself is left, as a square.
+        """Halved influences, for distances between two halves of the same patients.
 
-        Pairs of images cancel, since they are as often in different halves as in one; and the influence on a square is
-        twice what it adds.
+        In the mean over halvings the contributions of pairs of images cancel, because they are in different halves as
+        often as in the same half. Only squared contributions of single images remain, and the influence on a square
+        is twice its value.
         """
         return Joined(self.values, self.real / 2, self.synthetic / 2, self.ends)
 
     def less(self, other: Joined, factor: float = 1.0) -> Joined:
-        """``factor`` times this less the other."""
+        """``factor`` times this mean minus the other."""
         return Joined(
             factor * self.values - other.values,
             factor * self.real - other.real,

@@ -1,4 +1,4 @@
-"""Fréchet distance between sets of features, with the influence of every image on it."""
+"""Fréchet distance between sets of features, with the influence of every image."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from medphantom.quality.stats.influence import (
 )
 
 SMALLEST_N = 50
-NEGLIGIBLE = 1e-12  # of the largest eigenvalue: below it, a direction has no extent
+NEGLIGIBLE = 1e-12  # share of the largest eigenvalue below which a direction is degenerate
 
 
 @dataclass(frozen=True)
 class Gaussian:
-    """The Gaussian that fits a set of features.
+    """A Gaussian fitted to a set of features.
 
     Attributes:
-        mean: ``(d,)``, float64.
-        covariance: ``(d, d)``, unbiased.
+        mean: mean vector ``(d,)``, float64.
+        covariance: unbiased covariance matrix ``(d, d)``.
     """
 
     mean: Array
@@ -39,7 +39,7 @@ class Gaussian:
 
     @classmethod
     def of(cls, features_ND: Table) -> Gaussian:
-        """Fit features, block by block."""
+        """Fit the Gaussian block by block."""
         mean = mean_of(features_ND)
         scatter = np.zeros((len(mean), len(mean)))
         for _, block in blocks(features_ND):
@@ -61,7 +61,7 @@ class Gaussian:
 
     @cached_property
     def inverse_root(self) -> Array:
-        """Its pseudo-inverse."""
+        """Pseudo-inverse of the square root of the covariance."""
         values, vectors = self._spectrum
         found: Array = (vectors * _inverse(values)) @ vectors.T
         return found
@@ -74,15 +74,16 @@ def _inverse(values: Array) -> Array:
 
 @dataclass(frozen=True)
 class Transport:
-    """The map that carries one Gaussian to another at the least cost, and what it costs.
+    """The optimal transport maps between two Gaussians, and their distance.
 
-    Its derivative is what every image adds: where C is the covariance of a set and T the (symmetric) map to the other,
-    the distance changes with C by ``I - T`` (Dowson and Landau 1982; Rippl, Munk, Sturm 2016).
+    The influence of an image follows from the derivative of the distance: if C is the covariance of a set and T the
+    (symmetric) map to the other, the derivative with respect to C is ``I - T`` (Dowson and Landau 1982; Rippl, Munk,
+    Sturm 2016).
 
     Attributes:
         value: squared Fréchet (2-Wasserstein) distance.
-        from_candidate: map of the candidate to the reference, ``(d, d)``.
-        from_reference: map of the reference to the candidate.
+        from_candidate: map from the candidate to the reference, ``(d, d)``.
+        from_reference: map from the reference to the candidate, ``(d, d)``.
     """
 
     value: float
@@ -113,12 +114,12 @@ def transport(candidate: Gaussian, reference: Gaussian) -> Transport:
 
 @dataclass(frozen=True)
 class Influenced:
-    """A score and what each image adds to its deviation.
+    """A score with the influence of each image.
 
     Attributes:
-        value: the score.
-        candidate: ``(n,)``; sums to zero.
-        reference: ``(m,)``; sums to zero.
+        value: value of the score.
+        candidate: influence of each candidate image, ``(n,)``, with sum zero.
+        reference: influence of each reference image, ``(m,)``, with sum zero.
     """
 
     value: float
@@ -126,14 +127,14 @@ class Influenced:
     reference: Array
 
     def variance(self, candidate_owners: Array, reference_owners: Array) -> Variance:
-        """Variance of the score when patients of either side are independent."""
+        """Variance of the score for independent patients on both sides."""
         return variance_of(by_owner(self.candidate, candidate_owners), by_owner(self.reference, reference_owners))
 
 
 def frechet_distance(candidate_ND: Table, reference_MD: Table) -> float:
-    """Squared Fréchet (2-Wasserstein) distance of the Gaussians that fit two sets of features (Heusel et al. 2017).
+    """Squared Fréchet (2-Wasserstein) distance of Gaussians fitted to two sets of features (Heusel et al. 2017).
 
-    Biased upwards by about ``trace(covariance) / n``: compare only values at equal n.
+    It is biased upwards by about ``trace(covariance) / n``, so only values at equal n are comparable.
 
     Args:
         candidate_ND: features, one row per image.
@@ -150,7 +151,7 @@ def influenced_distance(
     Args:
         candidate_ND: features, one row per image.
         reference_MD: features of the other set.
-        gaussians: that fit them, where they are known already.
+        gaussians: Gaussians fitted to both sets, if they are already known.
     """
     candidate, reference = gaussians or (Gaussian.of(candidate_ND), Gaussian.of(reference_MD))
     maps = transport(candidate, reference)
@@ -164,11 +165,11 @@ def influenced_distance(
 
 def _influence(features_ND: Table, own: Gaussian, apart: Array, to_other: Array) -> Array:
     """``2 (x-μ)·(μ-μ') + (x-μ)ᵀ(I-T)(x-μ)``, centred, over n."""
-    bend = np.eye(len(own.mean)) - to_other
+    derivative = np.eye(len(own.mean)) - to_other
     parts = []
     for _, block in blocks(features_ND):
         centred = block - own.mean
-        parts.append(2 * centred @ apart + np.einsum("nd,nd->n", centred @ bend, centred))
+        parts.append(2 * centred @ apart + np.einsum("nd,nd->n", centred @ derivative, centred))
     found = np.concatenate(parts)
     centred_N: Array = (found - found.mean()) / len(found)
     return centred_N
@@ -188,10 +189,10 @@ def frechet_interval(
     Args:
         candidate_ND: features, one row per image.
         reference_MD: features of the other set.
-        candidate_owners: patient of each row (for synthetic images, each its own).
-        reference_owners: the same of the other set.
-        rng: source of the halves by which the part of second order is told.
-        splits: how many pairs of halves.
+        candidate_owners: patient of each row; synthetic images are independent.
+        reference_owners: patient of each row of the other set.
+        rng: source of the random halves that estimate the second-order part.
+        splits: number of pairs of halves.
     """
     sides = (candidate_ND, reference_MD)
     owners = (np.asarray(candidate_owners), np.asarray(reference_owners))
@@ -209,11 +210,11 @@ def frechet_interval(
 
 
 def frechet_refusal(total_images: int, num_features: int) -> str | None:
-    """Why a Fréchet distance at this n is refused, ``None`` when it is supported.
+    """Reason why a Fréchet distance at this n is refused, or ``None`` if it is supported.
 
-    A covariance of d features has d(d+1)/2 numbers; below about 2 d images it is too poor to be compared.
+    A covariance of d features has d(d+1)/2 parameters; with fewer than about 2 d images its estimate is too inaccurate.
     """
     needed = max(SMALLEST_N, IMAGES_PER_FEATURE * num_features)
     if total_images >= needed:
         return None
-    return f"{total_images} images cannot support a covariance of {num_features} features (≥ {needed}): read kernel"
+    return f"{total_images} images cannot support a covariance of {num_features} features (≥ {needed}): use kernel"

@@ -1,4 +1,4 @@
-"""The Fréchet distance over halves of the patients: with floor, ceiling, their ratios, and its extrapolation."""
+"""The Fréchet distance over halves of the patients, with floor, ceiling, their ratios and its extrapolation."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def frechet_scores(
 
 
 def _frechet_fold(fold: FoldFeatures, draws: Sequence[Halves], rng: np.random.Generator) -> tuple[_FrechetMeans, float]:
-    """Means over draws, and the share of second order in one comparison's variance."""
+    """Means over draws, and the share of the second-order part in the variance of one comparison."""
     means = _FrechetMeans(*(DrawMeans(fold, len(draws)) for _ in range(4)))
     whole, parts = [], []
     own = np.arange(len(fold.synthetic))
@@ -90,7 +90,7 @@ def _frechet_fold(fold: FoldFeatures, draws: Sequence[Halves], rng: np.random.Ge
 
 
 def _quarters(fold: FoldFeatures, half: Halves, rng: np.random.Generator) -> Iterator[tuple[Array, Array]]:
-    """A half of the real images, and its synthetic ones, in two: rows of either."""
+    """Rows of two quarters of the real images in a half, with rows of their synthetic images."""
     side = owner_half(fold.patients[half.second], rng)
     size = min(int(side.sum()), int((~side).sum()))
     order = rng.permutation(half.for_second)
@@ -99,7 +99,7 @@ def _quarters(fold: FoldFeatures, half: Halves, rng: np.random.Generator) -> Ite
 
 
 def _influences(fold: FoldFeatures, made: Influenced, asked: Array, rows: Array) -> tuple[Influences, ...]:
-    """What synthetic and real images add, within their classes where halves have equal counts of these."""
+    """Influences of synthetic and real images, within classes if halves are matched for class counts."""
     candidate, reference = made.candidate, made.reference
     if fold.strata is not None and fold.synthetic_strata is not None:
         candidate = _within(candidate, fold.synthetic_strata[asked])
@@ -108,7 +108,7 @@ def _influences(fold: FoldFeatures, made: Influenced, asked: Array, rows: Array)
 
 
 def _pair(fold: FoldFeatures, made: Influenced, half: Halves) -> tuple[Influences, ...]:
-    """The same of two halves of the real images."""
+    """Influences of two halves of the real images."""
     candidate, reference = made.candidate, made.reference
     if fold.strata is not None:
         candidate = _within(candidate, fold.strata[half.first])
@@ -117,7 +117,7 @@ def _pair(fold: FoldFeatures, made: Influenced, half: Halves) -> tuple[Influence
 
 
 def _within(influence: Array, strata: Array) -> Array:
-    """Influences less the mean of their class: equal counts take its differences out of a score's error."""
+    """Influences minus their class mean, because matched class counts remove differences between classes."""
     _, group = np.unique(strata, return_inverse=True)
     found: Array = influence - (np.bincount(group, weights=influence) / np.bincount(group))[group]
     return found

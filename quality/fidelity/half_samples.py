@@ -1,4 +1,4 @@
-"""Scores of neighbourhoods and of variety over halves of the patients, with intervals by repeated half-samples."""
+"""Neighbourhood scores and the Vendi score over halves of the patients, with intervals by repeated half-samples."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ from medphantom.quality.stats.estimate import Interval
 from medphantom.quality.stats.influence import MOST_FREEDOM
 
 LOCAL = (*ManifoldScores._fields, "vendi")
-LARGEST_SET = 5_000  # images a side: the time grows with the square, and shares of 5,000 are known to a percent
+LARGEST_SET = 5_000  # images per side, because the time grows with the square; shares of 5,000 are precise to about 1 %
 SHARES = ("precision", "recall", "coverage")
 
 
 def half_sampled_scores(
     folds: Sequence[FoldFeatures], halves: Sequence[Sequence[Halves]], rng: np.random.Generator
 ) -> list[Score]:
-    """Precision, recall, density, coverage, and the Vendi score: the interval is that of repeated half-samples.
+    """Precision, recall, density, coverage and the Vendi score, with intervals from repeated half-samples.
 
-    Neighbourhoods jump, so influences do not help. The two halves of a draw share no image, and differ as two samples
-    of half the size do: a quarter of their squared difference is the variance of their mean (McCarthy 1969).
+    Neighbourhood scores are not differentiable, so influences are not applicable. The two halves of a draw are disjoint
+    samples of half the size: a quarter of their squared difference is the variance of their mean (McCarthy 1969).
     """
     size = smallest_half(halves)
     if not all(half.disjoint for draws in halves for half in draws):
         size = min(size, len(folds[0].synthetic) // 2)
     size = min(size, LARGEST_SET)
     if size < SMALLEST_N:
-        return refused(LOCAL, size, f"{size} images are too few for neighbourhoods (≥ {SMALLEST_N}): read kernel")
+        return refused(LOCAL, size, f"{size} images are too few for neighbourhoods (≥ {SMALLEST_N}): use kernel")
     asked, floor, rebuilt = [], [], []
     for fold, draws in zip(folds, halves, strict=True):
         trimmed = [_trimmed(half, size, len(fold.synthetic), rng) for half in draws]
@@ -62,14 +62,14 @@ def _ways(half: Halves) -> tuple[Halves, Halves]:
 
 
 def _local(fold: FoldFeatures, rows: Array, candidates: Table, chosen: Array) -> tuple[float, ...]:
-    """The scores of some candidates beside some real images, in the order of :data:`LOCAL`."""
+    """The scores of candidates against real images, in the order of :data:`LOCAL`."""
     real, fake = Rows(fold.real, rows), Rows(candidates, chosen)
     center, scale = _standard(real)
     return (*manifold_scores(real, fake), vendi_score(Standardised(fake, center, scale)))
 
 
 def _trimmed(half: Halves, size: int, total_synthetic: int, rng: np.random.Generator) -> Halves:
-    """The same with ``size`` images a side, and no synthetic image in both."""
+    """The same halves with ``size`` images per side and disjoint synthetic images."""
     first, second = (rng.permutation(rows)[:size] for rows in (half.first, half.second))
     if half.disjoint:
         return Halves(first, second, half.for_first[:size], half.for_second[:size])
@@ -91,8 +91,8 @@ def manifold_intervals(
         real_ND: features of real images.
         synthetic_MD: features of synthetic images.
         real_owners: patient of each real image.
-        rng: source of the halves.
-        splits: pairs of halves.
+        rng: source of the random halves.
+        splits: number of pairs of halves.
     """
     owners, every = np.asarray(real_owners), np.arange(len(synthetic_MD))
     pairs = []
@@ -124,16 +124,16 @@ def _over_halves(values: Values, place: int) -> Part:
 
 
 def _half_sampled(values: Values, place: int) -> Part:
-    """The same with a variance out of pairs of halves.
+    """Mean and range with a variance from pairs of halves.
 
-    Their squared differences hold the chance of one draw, of which a mean over draws has less.
+    The squared differences include the random error of one draw, which is smaller for a mean over draws.
     """
     by_half = np.array(values)[..., place].mean(axis=0)  # folds of a draw share their synthetic images
     draws = len(by_half)
     once = float((np.diff(by_half, axis=1) ** 2).mean() / 4)
-    chance = float(by_half.mean(axis=1).var(ddof=1)) * (1 - 1 / draws)
-    left = max(once - chance, LEAST_KEPT * once)
-    noise = once**2 / draws + chance**2 / (draws - 1)
+    random_error = float(by_half.mean(axis=1).var(ddof=1)) * (1 - 1 / draws)
+    left = max(once - random_error, LEAST_KEPT * once)
+    noise = once**2 / draws + random_error**2 / (draws - 1)
     facts = {
         "variance": left,
         "freedom": max(2.0, left**2 / noise) if noise > 0 else MOST_FREEDOM,
@@ -151,7 +151,7 @@ def _standard(table: Table) -> tuple[Array, Array]:
 
 @dataclass(frozen=True)
 class Standardised:
-    """A table whose columns have been put where those of some real images have mean 0 and deviation 1."""
+    """A table standardised by the mean and standard deviation of real images."""
 
     table: Table
     center: Array

@@ -1,4 +1,4 @@
-"""Repeated patient-disjoint halves of real images, each with as many synthetic ones: they give a score its floor."""
+"""Repeated patient-disjoint halves of real images with as many synthetic images, for scores and their floors."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from medphantom.core.records import Array
 
 @dataclass(frozen=True)
 class Halves:
-    """One draw: two patient-disjoint sets of equally many images, as row numbers, and synthetic images for either.
+    """One draw: two patient-disjoint sets of real images of equal size, with synthetic images for both, as row numbers.
 
     Attributes:
         first: images of one half of the patients.
         second: images of the other half.
-        for_first: as many synthetic images, to be compared with ``first``.
-        for_second: the same for ``second``; none of ``for_first`` where there are enough.
+        for_first: synthetic images to be compared with ``first``, in equal number.
+        for_second: synthetic images to be compared with ``second``, disjoint from ``for_first`` if there are enough.
     """
 
     first: Array
@@ -32,7 +32,7 @@ class Halves:
         return not np.intersect1d(self.for_first, self.for_second).size
 
     def turned(self) -> Halves:
-        """The same with the halves exchanged."""
+        """The draw with exchanged halves."""
         return Halves(self.second, self.first, self.for_second, self.for_first)
 
 
@@ -50,16 +50,16 @@ def draw_halves(
 
     Args:
         patients: patient of each real image.
-        total_synthetic: synthetic images to draw from, without replacement in one half.
-        draws: how many.
-        rng: source of the draws of patients.
-        synthetic_rng: source of the draws of synthetic images: folds that give equal ones can be averaged draw by draw.
-        strata: class of each real image; then each class is halved on its own, both halves keep equal class counts and
-            so do the synthetic images. Without it, chance decides the class counts of a half.
+        total_synthetic: number of synthetic images, which are drawn without replacement within a half.
+        draws: number of random halvings.
+        rng: source of the random draws of patients.
+        synthetic_rng: source of the random draws of synthetic images; folds with equal states can be averaged draw by
+            draw.
+        strata: class of each real image; if given, both halves and the synthetic images have equal class counts.
         synthetic_strata: class of each synthetic image; needed with ``strata``.
 
     Returns:
-        The draws; sizes are trimmed to what the smaller half and the synthetic images allow.
+        The draws, reduced to the size of the smaller half and to the number of synthetic images.
     """
     names, every = np.asarray(patients), np.arange(total_synthetic)
     real_groups, synthetic_groups = [np.arange(len(names))], [every]
@@ -72,7 +72,7 @@ def draw_halves(
         side = owner_half(names, rng)
         parts: list[tuple[Array, Array, Array, Array]] = []
         for real, fake in zip(real_groups, synthetic_groups, strict=True):
-            # Patients get a side once per draw, in an order that balances images; a class can lean to one side.
+            # Patients are assigned once per draw so that the numbers of images are balanced; single classes may not be.
             left, right = rng.permutation(real[side[real]]), rng.permutation(real[~side[real]])
             size = min(len(left), len(right), len(fake))
             order, again = synthetic_rng.permutation(fake), synthetic_rng.permutation(fake)
@@ -83,7 +83,7 @@ def draw_halves(
 
 
 def owner_half(owners: Array, rng: np.random.Generator) -> Array:
-    """True for the rows of a random set of patients that holds half of the rows, or one patient more."""
+    """Mask of the rows of a random set of patients with half of the rows, or up to one patient more."""
     names, owner, counts = np.unique(owners, return_inverse=True, return_counts=True)
     order = rng.permutation(len(names))
     taken = np.cumsum(counts[order]) - counts[order] < len(owners) / 2

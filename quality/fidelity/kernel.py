@@ -1,4 +1,4 @@
-"""Kernel distance between sets of features: unbiased at every n, with an interval that knows of patients."""
+"""Kernel distance between sets of features: unbiased at every n, with intervals clustered by patient."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ class KernelDistance:
     """A squared maximum mean discrepancy.
 
     Attributes:
-        value: unbiased; 0 in the mean for sets of one distribution, so single values may be negative.
+        value: unbiased estimate with mean 0 for equal distributions, so that single values may be negative.
         first: influence of each image of the first set, ``(n,)``.
         second: the same of the second set.
-        quadratic: variance of the part of second order: all there is where nothing differs.
+        quadratic: variance of the second-order part, which is the whole variance for equal distributions.
     """
 
     value: float
@@ -36,17 +36,17 @@ class KernelDistance:
 
 
 def kernel_interval(value: float, linear: Variance, quadratic: float) -> Interval:
-    """95 % interval of the distance of two distributions out of a :class:`KernelDistance`.
+    """95 % interval of the distance of two distributions from a :class:`KernelDistance`.
 
-    The variance grows with the distance, from ``quadratic`` at none: ``Q + c θ``. The distances are kept that do not
-    lie too far from the value *by their own* variance, as Wilson's interval does for proportions; an interval that
-    takes the variance at the value lies too low one time in five where the distance is small. The slope c is what the
-    sets show, drawn towards the largest that this Q allows, ``(8 Q)½``, where the distance is lost in the noise.
+    The variance grows with the distance θ as ``Q + c θ``, with ``quadratic`` as Q. As in Wilson's interval for
+    proportions, the interval contains the distances that are compatible with the value under *their own* variance;
+    with the variance at the value, one interval in five would be too low for small distances. The slope c is estimated
+    from the sets and shrunk towards its largest possible value ``(8 Q)½`` if the distance is small relative to noise.
 
     Args:
-        value: the unbiased distance.
-        linear: variance out of the patients' influences, which counts the part of second order twice.
-        quadratic: variance of that part.
+        value: unbiased estimate of the distance.
+        linear: variance from the patients' influences, which counts the second-order part twice.
+        quadratic: variance of the second-order part.
     """
     noise = float(np.sqrt(quadratic))
     shown = max(linear.value - 2 * quadratic, 0.0)
@@ -65,15 +65,15 @@ def kernel_distance(
 ) -> KernelDistance:
     """Unbiased squared maximum mean discrepancy with the kernel ``(x·y/d + 1)³`` (Bińkowski et al. 2018).
 
-    Images of one patient are never compared with each other: they are alike, and would make a set look narrow. The
-    variance is that of a U-statistic of two samples: the part of first order by the influence of each patient, without
-    the part of second order that it counts twice (Gretton et al. 2012, section 4; Sutherland and Deka 2019).
+    Images of one patient are not compared with each other, because their similarity would bias the distance. The
+    variance is that of a two-sample U-statistic: the first-order part from the influence of each patient, without the
+    second-order part that it counts twice (Gretton et al. 2012, section 4; Sutherland and Deka 2019).
 
     Args:
         first_ND: features, one row per image.
         second_MD: features of the other set; the sets may differ in size.
-        first_owners: patient of each row; ``None``: each its own.
-        second_owners: the same of the other set.
+        first_owners: patient of each row; ``None`` if all rows are independent.
+        second_owners: patient of each row of the other set.
 
     Raises:
         UnsupportedClaim: a set holds images of fewer than three patients.
@@ -104,13 +104,13 @@ def kernel_distance(
 
 @dataclass(frozen=True)
 class _Side:
-    """Features in order of their patients.
+    """Features sorted by patient.
 
     Attributes:
-        features: ``(n, d)``.
+        features: feature vectors, ``(n, d)``.
         owner: number of each row's patient, ascending.
         starts: first row of each patient.
-        order: place of each row before they were put in order.
+        order: original position of each row.
     """
 
     features: Table
@@ -132,13 +132,13 @@ class _Side:
         return len(self.owner)
 
     def in_order(self, values: Array) -> Array:
-        """One value per row, in the order in which the rows came."""
+        """One value per row, in the original order of the rows."""
         found = np.empty_like(values)
         found[self.order] = values
         return found
 
     def others(self) -> Array:
-        """Images of other patients than each row's, ``(n,)``."""
+        """Number of images of other patients for each row, ``(n,)``."""
         found: Array = len(self) - np.bincount(self.owner)[self.owner]
         return found
 
@@ -158,7 +158,7 @@ class _Side:
         return found
 
     def within(self) -> tuple[float, Array, float]:
-        """Mean kernel of pairs of different patients, its sum over other patients by row, and the number of pairs."""
+        """Mean kernel over pairs of different patients, its sum by row, and the number of pairs."""
         sums = np.zeros(len(self))
         for left in self.tiles():
             for right in self.tiles():
@@ -183,7 +183,7 @@ class _Side:
         return total
 
     def patient_sums(self, kernel: Array, rows: slice, axis: int) -> Array:
-        """A tile's rows or columns summed by patient."""
+        """Sums of a tile's rows or columns by patient."""
         inside = self.starts[(self.starts >= rows.start) & (self.starts < rows.stop)] - rows.start
         found: Array = np.add.reduceat(kernel, inside, axis=axis)
         return found
@@ -216,9 +216,9 @@ def _across_squares(first: _Side, second: _Side, rows: Array, columns: Array, me
 
 
 def kernel_refusal(total_images: int) -> str | None:
-    """Why a kernel distance at this n is refused, ``None`` when it is supported."""
+    """Reason why a kernel distance at this n is refused, or ``None`` if it is supported."""
     if total_images >= SMALLEST_N // 2:
         return None
     return (
-        f"{total_images} images are too few (≥ {SMALLEST_N // 2}); look at the images and the label agreement instead"
+        f"{total_images} images are too few (≥ {SMALLEST_N // 2}); inspect the images and the label agreement instead"
     )

@@ -1,6 +1,6 @@
-"""Precision, recall, density and coverage: do synthetic features lie where real ones do, and everywhere they do?
+"""Precision, recall, density and coverage: agreement of the supports of synthetic and real features.
 
-Distances are computed some rows at a time, so memory does not grow with the square of the number of images.
+Distances are computed in blocks of rows, so that memory does not grow with the square of the number of images.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ COLUMNS_PER_TILE = 4096
 
 
 class ManifoldScores(NamedTuple):
-    """Shares (density may exceed 1); all four are near their real-vs-real floor for a perfect generator."""
+    """Four scores that are close to their real-vs-real floor for a perfect generator; density may exceed 1."""
 
     precision: float
     recall: float
@@ -32,16 +32,18 @@ def neighbour_radii(points_ND: Table, *ks: int, center: Array | float = 0.0) -> 
     """Distance of each point to its k-th nearest other point, ``(len(ks), N)``.
 
     Args:
-        points_ND: features.
-        ks: which neighbours.
-        center: taken from every point first: distances far from zero lose digits.
+        points_ND: feature vectors, one row per image.
+        ks: ranks k of the neighbours.
+        center: vector subtracted from every point, because large offsets reduce the numerical precision.
 
     Raises:
-        UnsupportedClaim: there are no k other points.
+        UnsupportedClaim: there are fewer than k other points.
     """
     most = max(ks)
     if len(points_ND) <= most:
-        raise UnsupportedClaim(f"{len(points_ND)} images have no {most} neighbours each", f"give more than {most}")
+        raise UnsupportedClaim(
+            f"{len(points_ND)} images have fewer than {most} neighbours each", f"give more than {most}"
+        )
     found = np.empty((len(ks), len(points_ND)))
     for rows, block in blocks(points_ND):
         nearest = np.full((len(block), most), np.inf)
@@ -59,16 +61,16 @@ def manifold_scores(
 ) -> ManifoldScores:
     """Precision and recall (Kynkäänniemi et al. 2019, equations 1 to 3), density and coverage (Naeem et al. 2020, 4.1).
 
-    Balls are closed, a point is not its own neighbour. Precision and recall presume N = M.
+    Balls are closed, and a point is not its own neighbour. Precision and recall assume N = M.
 
     Args:
         real_ND: features of real images.
         synthetic_MD: features of synthetic images.
-        k: neighbours for precision and recall.
-        k_density: neighbours for density and coverage.
+        k: number of neighbours for precision and recall.
+        k_density: number of neighbours for density and coverage.
 
     Raises:
-        UnsupportedClaim: too few images for k neighbours.
+        UnsupportedClaim: there are too few images for k neighbours.
     """
     center = mean_of(real_ND)
     narrow, wide = neighbour_radii(real_ND, k, k_density, center=center)

@@ -1,4 +1,4 @@
-"""One score over folds and draws: its parts, their intervals, and the features that it is made of."""
+"""One score over folds and draws: its parts, their intervals, and the features from which it is computed."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from medphantom.quality.stats.estimate import Interval
 from medphantom.quality.stats.influence import Variance, log_interval, plain_interval
 
 Scale = Literal["log", "plain", "share", "kernel"]
-LEAST_KEPT = 0.1  # of a variance, when the chance of draws is taken off
+LEAST_KEPT = 0.1  # smallest share of a variance that remains after the random error of draws is subtracted
 
 
 class Part(Frozen):
-    """One number with what its interval is made of.
+    """One value with the quantities from which its interval is computed.
 
     Attributes:
         value: mean over draws and folds.
-        variance: out of influences; on the logarithmic scale that of the value itself, not of its logarithm.
+        variance: variance from influences; on the logarithmic scale that of the value itself.
         freedom: degrees of freedom of the variance.
-        quadratic: part of second order, for the kernel distance.
-        scale: on which scale the interval is taken.
+        quadratic: variance of the second-order part, for the kernel distance.
+        scale: scale on which the interval is computed.
         draws: smallest and largest value over draws and folds.
     """
 
@@ -39,7 +39,7 @@ class Part(Frozen):
     draws: Interval | None = None
 
     def interval(self) -> Interval | None:
-        """95 % interval of the value's expectation; ``None`` where there is none."""
+        """95 % interval of the value's expectation; ``None`` if there is none."""
         if self.variance is None or self.variance <= 0:
             return None
         variance = Variance(self.variance, self.freedom)
@@ -55,14 +55,15 @@ class Score(Frozen):
     """One score of one network run.
 
     Attributes:
-        name: as in :data:`medphantom.quality.fidelity.scores.ESTIMANDS`.
-        n_synthetic: synthetic images in one comparison, the fewest of all folds.
+        name: name of the score, as in :data:`medphantom.quality.fidelity.scores.ESTIMANDS`.
+        n_synthetic: synthetic images in one comparison, the smallest number over folds.
         n_real: real images in one comparison.
-        label: that both sides show; ``None``: all images.
-        synthetic: synthetic images against real ones.
-        floor: real ones against those of other patients.
-        reconstruction: real ones through the autoencoder against those of other patients; ``None`` without one.
-        refused: why there is none of these.
+        label: label that the images of both sides have; ``None`` for all images.
+        synthetic: score of synthetic images against real images.
+        floor: score of real images against those of other patients.
+        reconstruction: score of reconstructed real images against those of other patients; ``None`` without an
+            autoencoder.
+        refused: reason why there is no score.
     """
 
     name: str
@@ -77,14 +78,14 @@ class Score(Frozen):
 
 @dataclass(frozen=True)
 class FoldFeatures:
-    """What one fold's network makes of the images.
+    """The features of the images by one fold's network.
 
     Attributes:
         real: features of the real images that it may score, ``(n, d)``.
-        synthetic: of all synthetic images, ``(m, d)``.
-        rebuilt: of the real images through the autoencoder, in the same order; ``None`` without one.
+        synthetic: features of all synthetic images, ``(m, d)``.
+        rebuilt: features of the reconstructed real images in the same order; ``None`` without an autoencoder.
         patients: patient of each real image.
-        strata: class of each real image, where halves are to have equal class counts; else ``None``.
+        strata: class of each real image if halves are matched for class counts, else ``None``.
         synthetic_strata: class of each synthetic image.
     """
 
@@ -96,11 +97,11 @@ class FoldFeatures:
     synthetic_strata: Array | None = None
 
     def restricted(self, real: Array, synthetic: Array) -> FoldFeatures:
-        """Some real and some synthetic rows, without strata or reconstructions."""
+        """The given real and synthetic rows, without strata and reconstructions."""
         return FoldFeatures(Rows(self.real, real), Rows(self.synthetic, synthetic), None, self.patients[real])
 
     def halves(self, draws: int, rng: np.random.Generator, synthetic_seed: int, *, matched: bool) -> list[Halves]:
-        """Draws of halves; the synthetic ones depend on the seed alone."""
+        """Random halves, in which the selection of synthetic images depends only on the seed."""
         return draw_halves(
             self.patients,
             len(self.synthetic),
@@ -113,10 +114,10 @@ class FoldFeatures:
 
 
 def smallest_half(halves: Sequence[Sequence[Halves]]) -> int:
-    """Images in the smallest half of all folds and draws."""
+    """Number of images in the smallest half over all folds and draws."""
     return min((len(half.first) for draws in halves for half in draws), default=0)
 
 
 def refused(names: Sequence[str], size: int, why: str) -> list[Score]:
-    """Scores that the number of images does not support."""
+    """Refused scores that the number of images does not support."""
     return [Score(name=name, n_synthetic=size, n_real=size, refused=why) for name in names]

@@ -1,4 +1,4 @@
-"""Scores of feature networks as estimates: features once per image, then everything from features."""
+"""Scores of feature networks as estimates; features are computed once per image."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ Better = Literal["lower", "higher", "near_floor"]
 AT_N = "its expectation at this n"
 ESTIMANDS = {
     "frechet": f"squared Fréchet distance to real test patients in feature space, {AT_N}",
-    "frechet_random_halves": f"squared Fréchet distance to real test patients, label counts left to chance, {AT_N}",
+    "frechet_random_halves": f"squared Fréchet distance to real test patients, unmatched label counts, {AT_N}",
     "frechet_infinite": "squared Fréchet distance to real test patients of infinitely many images, extrapolated",
     "kernel": "squared maximum mean discrepancy (cubic kernel) between all synthetic images and real test patients",
     "precision": f"share of synthetic images within the real ones' neighbourhoods (k = 3), {AT_N}",
     "recall": f"share of real test images within the synthetic ones' neighbourhoods (k = 3), {AT_N}",
     "density": f"real neighbourhoods (k = 5) per synthetic image, over k, {AT_N}",
     "coverage": f"share of real test images with a synthetic one in their neighbourhood (k = 5), {AT_N}",
-    "vendi": f"how many different images the synthetic ones amount to (cosine of standardised features), {AT_N}",
+    "vendi": f"effective number of distinct synthetic images (cosine similarity of standardised features), {AT_N}",
 }
 RATIOS = {
     "_over_floor": "synthetic images over the floor",
@@ -42,20 +42,20 @@ BETTER: dict[str, Better] = {"frechet": "lower", "frechet_random_halves": "lower
 BETTER |= {"frechet_infinite": "lower"}
 INFLUENCE = "influence of every patient and synthetic image"
 METHODS = {
-    "frechet": f"{INFLUENCE}, second order taken off, log scale",
-    "kernel": "U-statistic of two samples, patients as units, distances kept by their own variance",
+    "frechet": f"{INFLUENCE}, corrected for the second-order part, log scale",
+    "kernel": "two-sample U-statistic clustered by patient, inverted test with the variance at each distance",
     "manifold": "repeated half-samples",
 }
 
 
 @dataclass(frozen=True)
 class Shown:
-    """The images that show one label.
+    """The images with one label.
 
     Attributes:
-        label: its name.
-        test: true for test images that show it.
-        synthetic: true for synthetic images that were asked to.
+        label: name of the label.
+        test: mask of the test images with the label.
+        synthetic: mask of the synthetic images prompted with the label.
     """
 
     label: str
@@ -65,16 +65,16 @@ class Shown:
 
 @dataclass(frozen=True)
 class ImageSets:
-    """What is compared, float32 ``(N, C, *spatial)`` in -1…1.
+    """Images to be compared, float32 ``(N, C, *spatial)`` in -1…1.
 
     Attributes:
-        test: real test images.
-        synthetic: synthetic images.
-        reconstruction: the test images through the autoencoder, in the same order; ``None`` without one.
+        test: images of real test patients.
+        synthetic: images of the synthetic set.
+        reconstruction: reconstructed test images in the same order; ``None`` without an autoencoder.
         patients: patient of each test image.
-        test_class: class of each test image where labels exclude each other, else ``None``.
-        synthetic_class: class that each synthetic image was asked to show.
-        shown: what each label is scored on by itself.
+        test_class: class of each test image if labels are exclusive, else ``None``.
+        synthetic_class: prompted class of each synthetic image.
+        shown: images of each label that is scored separately.
     """
 
     test: Array
@@ -90,8 +90,8 @@ class RunScores(Frozen):
     """All scores of one network run.
 
     Attributes:
-        facts: the network.
-        draws: how often patients were halved.
+        facts: description of the network.
+        draws: number of random halvings of the patients.
         scores: one entry per score and label.
     """
 
@@ -101,14 +101,14 @@ class RunScores(Frozen):
 
 
 def score_run(run: NetworkRun, images: ImageSets, *, draws: int, rng: np.random.Generator, work: Path) -> RunScores:
-    """Score one network run; every score is refused where a few real images dominate the features.
+    """Score one network run; all scores are refused if a few real images dominate the features.
 
     Args:
         run: networks with the test images that they may score.
-        images: what is compared.
-        draws: how often patients are halved.
-        rng: source of the draws.
-        work: private folder, where features lie in memory maps for as long as this takes.
+        images: images to be compared.
+        draws: number of random halvings of the patients.
+        rng: source of the random draws.
+        work: private folder for memory-mapped features during the computation.
     """
     with staging(work_folder(work) / "features") as folder:
         folds = [_features(fold, images, folder / str(number)) for number, fold in enumerate(run.folds)]
@@ -150,11 +150,11 @@ def _features(fold: Fold, images: ImageSets, folder: Path) -> FoldFeatures:
 
 
 def estimates_of(runs: Sequence[RunScores], *, per_seed: bool) -> list[Estimate]:
-    """Scores of one kind of network as estimates: means over its seeds.
+    """Scores of one kind of network as estimates, averaged over its seeds.
 
     Args:
         runs: runs of one network name that differ in their seed.
-        per_seed: whether this is one seed's detail, named with its seed.
+        per_seed: whether the estimates are details of one seed and are named with it.
     """
     facts = runs[0].facts
     network = f"{facts.name}, seed {facts.seed}" if per_seed else facts.name
@@ -198,7 +198,7 @@ def _estimates(scores: Sequence[Score], draws: int, network: str, digest: str | 
     )
     yield common.model_copy(update=_value(asked))
     if rebuilt is not None:
-        words = f"{estimand}; of real test images through the autoencoder: no denoiser can be better"
+        words = f"{estimand}; of reconstructed real test images: no denoiser can be better"
         yield common.model_copy(update={"name": f"{first.name}_reconstruction", "estimand": words, **_value(rebuilt)})
 
 
@@ -208,15 +208,15 @@ def _value(part: Part) -> dict[str, object]:
 
 
 def _method(name: str, draws: int, seeds: int) -> str:
-    """How value and interval came about, in words."""
+    """The method of value and interval in words."""
     kind = "manifold" if name in ("precision", "recall", "density", "coverage") else name.split("_", maxsplit=1)[0]
-    halves = "all images" if name == "kernel" else f"mean over {draws} halvings of the patients, either half"
+    halves = "all images" if name == "kernel" else f"mean over {draws} halvings of the patients, both halves"
     networks = f"; mean over {seeds} seeds of the network, errors averaged" if seeds > 1 else ""
     return f"{halves}{networks}; interval: {METHODS.get(kind, INFLUENCE)}"
 
 
 def _mean(parts: Sequence[Part | None]) -> Part | None:
-    """The mean over seeds of a network; they see the same images, so standard errors are averaged: an upper bound."""
+    """The mean over seeds of a network; standard errors are averaged (an upper bound), since images are the same."""
     known = [part for part in parts if part is not None]
     if len(known) < len(parts) or not known:
         return None

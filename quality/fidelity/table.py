@@ -1,4 +1,4 @@
-"""Features that may be larger than memory: rows are gathered some thousand at a time, from a memory map if need be."""
+"""Features that may be larger than memory: rows are read in blocks, possibly from a memory map."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ class Table(Protocol):
 
 @dataclass(frozen=True)
 class Rows:
-    """Some rows of a table, in some order, gathered when they are looked at.
+    """A view of rows of a table in any order, gathered on access.
 
     Attributes:
-        table: the table.
-        rows: row numbers.
+        table: table from which rows are taken.
+        rows: numbers of the rows.
     """
 
     table: Table
@@ -54,7 +54,7 @@ class Rows:
         if not isinstance(self.table, np.memmap):
             return np.asarray(self.table[chosen])
         found = np.empty((len(chosen), self.shape[1]), self.table.dtype)
-        for start in range(0, len(chosen), ROWS_PER_GATHERING):  # around each row the system maps a dozen others
+        for start in range(0, len(chosen), ROWS_PER_GATHERING):  # the system also maps a dozen rows around each
             part = slice(start, start + ROWS_PER_GATHERING)
             found[part] = self.table[chosen[part]]
             release(self.table)
@@ -62,7 +62,7 @@ class Rows:
 
 
 def blocks(table: Table, size: int = ROWS_PER_BLOCK) -> Iterator[tuple[slice, Array]]:
-    """Rows in float64, some thousand at a time, each block with its place; mapped pages are let go of in between."""
+    """Blocks of rows in float64 with their positions; mapped pages are released between blocks."""
     for start in range(0, len(table), size):
         place = slice(start, min(start + size, len(table)))
         block = np.asarray(table[place], dtype=np.float64)
@@ -71,7 +71,7 @@ def blocks(table: Table, size: int = ROWS_PER_BLOCK) -> Iterator[tuple[slice, Ar
 
 
 def release(table: Table) -> None:
-    """Let go of the pages of a mapped file: the system keeps them as long as it has room, this process need not."""
+    """Release the pages of a memory-mapped file, so that they do not count as memory of this process."""
     inner = table.table if isinstance(table, Rows) else table
     while isinstance(inner, Rows):
         inner = inner.table

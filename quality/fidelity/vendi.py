@@ -1,4 +1,4 @@
-"""How many different images a set amounts to: the Vendi score."""
+"""The Vendi score: the effective number of distinct images in a set."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from medphantom.quality.fidelity.table import Table, blocks
 def vendi_score(features_ND: Table) -> float:
     """The Vendi score with cosine similarity.
 
-    The exponential of the entropy of the eigenvalues of ``K / n`` (Friedman and Dieng 2023, definition 3.1), here of
-    the d x d matrix with the same eigenvalues: 1 when all images are alike, at most d. It grows with n: compare only
-    values at equal n.
+    It is the exponential of the entropy of the eigenvalues of ``K / n`` (Friedman and Dieng 2023, definition 3.1), here
+    of the d x d matrix with the same eigenvalues: 1 if all images are equal, at most d. It grows with n, so only values
+    at equal n are comparable.
 
     Args:
-        features_ND: features, one row per image; rows of zeros count as they are.
+        features_ND: features, one row per image; rows of zeros are kept as they are.
     """
     total, size = features_ND.shape
     second = np.zeros((size, size))

@@ -1,1 +1,1 @@
-"""Networks that look at images: feature networks, classifiers, regressors, segmenters, encoders of others."""
+"""Networks of images: feature networks, classifiers, regressors, segmenters and pretrained encoders."""

@@ -1,6 +1,7 @@
-"""A small network of images: feature network, judge of label agreement, and the pupil of the utility check.
+"""A small convolutional network, used as feature network and as classifier of label agreement and utility.
 
-Volumes are seen as their three middle slices (2.5-D): each goes through one 2-D network, and features are averaged.
+Volumes are represented by their three middle slices (2.5-D): the same 2-D network is applied to each, and features are
+averaged.
 Shapes: N images, C channels, T targets, d features.
 """
 
@@ -29,12 +30,12 @@ from medphantom.quality.config import ClassifierConfig
 
 WIDTHS = (16, 32, 48)
 GROUPS = 8
-FINEST_SIDE = 64  # larger images enter with blocks of pixels as channels, so that cost does not grow with size
+FINEST_SIDE = 64  # blocks of pixels of larger images become channels, so that the cost does not grow with size
 IMAGES_PER_PASS = 128
 
 
 def middle_slices(images_NC: Tensor) -> list[Tensor]:
-    """The 2-D views of images: themselves, or the middle slice of a volume along each of its three axes."""
+    """The 2-D views of images: the images themselves, or the middle slice of a volume along each axis."""
     if images_NC.ndim == 4:
         return [images_NC]
     return [images_NC.select(axis, images_NC.shape[axis] // 2) for axis in (2, 3, 4)]
@@ -44,10 +45,10 @@ class SmallCNN(nn.Module):
     """Four convolution blocks with group norm, mean-pooled features and a linear head.
 
     Args:
-        channels: of the images.
+        channels: number of image channels.
         num_features: length of the feature vector.
-        num_targets: outputs of the head.
-        smallest_side: of the images' 2-D views.
+        num_targets: number of outputs of the head.
+        smallest_side: shortest side of the images' 2-D views.
     """
 
     def __init__(self, channels: int, num_features: int, num_targets: int, smallest_side: int) -> None:
@@ -59,7 +60,7 @@ class SmallCNN(nn.Module):
         for number, width in enumerate((*WIDTHS, num_features)):
             blocks.append(nn.Conv2d(width_in, width, 3, padding=1))
             if number < len(WIDTHS) and smallest_side // self.fold >= 2 ** (number + 3):
-                blocks.append(nn.MaxPool2d(2))  # before the norm: a third less time, since that is bound by memory
+                blocks.append(nn.MaxPool2d(2))  # pooling before the norm saves a third of the (memory-bound) time
             blocks += [nn.GroupNorm(GROUPS, width), nn.SiLU()]
             width_in = width
         self.body = nn.Sequential(*blocks)
@@ -83,11 +84,11 @@ class SmallCNN(nn.Module):
 
 
 class ImageLearner(Learner):
-    """Fits a :class:`SmallCNN` to targets of images that are varied a little; what an error is, its heirs say.
+    """Trains a :class:`SmallCNN` with light augmentation; subclasses define the loss.
 
     Args:
-        network: to fit.
-        config: how to train.
+        network: network to be trained.
+        config: settings of the training.
     """
 
     def __init__(self, network: nn.Module, config: ClassifierConfig) -> None:
@@ -95,15 +96,15 @@ class ImageLearner(Learner):
         self.config = config
 
     def loss(self, batch: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
-        """The error of one batch."""
+        """The loss of one batch."""
         return {"loss": self.error(self.network(self._augmented(batch["images"], generator)).float(), batch["targets"])}
 
     @abstractmethod
     def error(self, outputs_NT: Tensor, targets_NT: Tensor) -> Tensor:
-        """The error of what the head says, a scalar."""
+        """The loss of the head's outputs, a scalar."""
 
     def _augmented(self, images_NC: Tensor, generator: torch.Generator) -> Tensor:
-        """One shift a batch, gain and offset an image: light, and blind to none of what makes an image blurred."""
+        """Images with a random shift per batch and a random gain and offset per image; sharpness is not affected."""
         spatial = images_NC.ndim - 2
         reach = [int(side * self.config.shift_fraction) for side in images_NC.shape[2:]]
         padding = [pixels for pixels in reversed(reach) for _ in (0, 1)]
@@ -118,12 +119,12 @@ class ImageLearner(Learner):
 
 
 class ClassifierLearner(ImageLearner):
-    """Fits labels: one of several that exclude each other, or any number.
+    """Trains a classifier of exclusive labels or of any number of labels.
 
     Args:
-        network: to fit, with one output per target.
-        exclusive: one target is present per image.
-        config: how to train.
+        network: network to be trained, with one output per target.
+        exclusive: whether exactly one target is present per image.
+        config: settings of the training.
     """
 
     def __init__(self, network: nn.Module, exclusive: bool, config: ClassifierConfig) -> None:
@@ -131,14 +132,14 @@ class ClassifierLearner(ImageLearner):
         self.exclusive = exclusive
 
     def error(self, outputs_NT: Tensor, targets_NT: Tensor) -> Tensor:
-        """Cross-entropy of the one present label, or binary cross-entropy over the labels that are stated."""
+        """Cross-entropy of the present label, or binary cross-entropy over the known labels."""
         if self.exclusive:
             classes = torch.where((targets_NT == 1).any(dim=1), (targets_NT == 1).int().argmax(dim=1), -1).long()
             total = F.cross_entropy(outputs_NT, classes, ignore_index=-1, reduction="sum")
             return total / (classes >= 0).sum().clamp_min(1)
-        stated = (targets_NT >= 0).float()
+        known = (targets_NT >= 0).float()
         each = F.binary_cross_entropy_with_logits(outputs_NT, (targets_NT == 1).float(), reduction="none")
-        return (each * stated).sum() / stated.sum().clamp_min(1)
+        return (each * known).sum() / known.sum().clamp_min(1)
 
 
 def fit_classifier(
@@ -157,23 +158,24 @@ def fit_classifier(
 
     Args:
         images_NC: float32 ``(N, C, *spatial)`` in -1…1.
-        targets_NT: int8, 1 present, 0 absent, -1 not stated (ignored).
-        exclusive: one target is present per image (cross-entropy) instead of any number (binary cross-entropy).
+        targets_NT: int8 targets: 1 present, 0 absent, -1 unknown (ignored).
+        exclusive: whether exactly one target is present per image (cross-entropy) instead of any number (binary
+            cross-entropy).
         num_features: length of the feature vector.
-        config: how to train.
-        seed: of weights, order and augmentation.
+        config: settings of the training.
+        seed: seed of weights, order and augmentation.
         work: folder for checkpoints; one subfolder per distinct training.
-        name: what progress calls it.
+        name: name of the training in the progress display.
         progress: called after every step.
 
     Returns:
         The network in evaluation mode, on the CPU.
 
     Raises:
-        UnsupportedClaim: there is nothing to learn: no image or no target.
+        UnsupportedClaim: there are no images or no known targets.
     """
     if not len(images_NC) or not targets_NT.shape[1] or not (targets_NT >= 0).any():
-        raise UnsupportedClaim("a classifier needs images with at least one stated label", "choose other networks")
+        raise UnsupportedClaim("a classifier needs images with at least one known label", "choose other networks")
     identity = json_digest(
         [pixel_digest(images_NC), pixel_digest(targets_NT), exclusive, num_features, config.model_dump(), seed]
     )
@@ -184,7 +186,7 @@ def fit_classifier(
 
 
 def new_network(images_NC: Array, num_features: int, num_targets: int, seed: int) -> SmallCNN:
-    """A network for such images with weights that the seed decides."""
+    """A network for such images, with weights determined by the seed."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(derive_seed(seed, "classifier weights"))
         return SmallCNN(images_NC.shape[1], num_features, num_targets, min(images_NC.shape[2:]))
@@ -201,7 +203,7 @@ def fit_network(
     name: str,
     progress: Progress | None,
 ) -> None:
-    """Fit a learner's network to images, on the CPU afterwards; ``identity`` is the digest of all that decides it."""
+    """Train a learner's network and move it to the CPU; ``identity`` is the digest of everything that determines it."""
     fit(
         learner,
         TensorBatches({"images": torch.from_numpy(images_NC), "targets": torch.from_numpy(targets_NT)}),
@@ -216,7 +218,7 @@ def fit_network(
 
 @torch.inference_mode()
 def outputs(network: nn.Module, images_NC: Array, device: Literal["auto", "cpu", "cuda"]) -> Tensor:
-    """What the head says, ``(N, T)`` float64, on the CPU."""
+    """Outputs of the head ``(N, T)``, float64, on the CPU."""
     where = resolve_device(device)
     network.to(where).eval()
     found = [
@@ -234,7 +236,7 @@ def predict(network: nn.Module, images_NC: Array, *, exclusive: bool, device: Li
 
 
 def outputs_of(network: nn.Module) -> int:
-    """How many targets a network has: the length of its last linear layer."""
+    """Number of a network's outputs: the length of its last linear layer."""
     return [layer for layer in network.modules() if isinstance(layer, nn.Linear)][-1].out_features
 
 

@@ -1,4 +1,4 @@
-"""Pretrained image encoders as feature networks: by hub id or local folder, safetensors only, no foreign code."""
+"""Pretrained image encoders as feature networks, by hub id or local folder, from safetensors without remote code."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from medphantom.quality.networks.classifier import weights_digest
 
 BATCH = 32
 NO_ENCODER, ONE_WIDTH = "is no image encoder of one width", "choose a vision transformer"
-PROBES = 4  # images that an encoder is shown twice
-SAME = 1e-4  # of the largest feature: what order of summation may change between two calls
+TRIALS = 4  # images that are encoded twice for a check
+SAME = 1e-4  # tolerance relative to the largest feature, because the order of summation may differ between calls
 CONFIG_FILES = ("config.json", "preprocessor_config.json", "model.safetensors")
 
 
@@ -27,8 +27,9 @@ class ImageEncoder(nn.Module):
     """A transformers image encoder (DINOv2, RAD-DINO, ViT, …) on images in -1…1.
 
     Args:
-        model: from ``AutoModel``.
-        processor: from ``AutoImageProcessor``; it resizes and normalises as the encoder was trained.
+        model: encoder loaded by ``AutoModel``.
+        processor: processor loaded by ``AutoImageProcessor``; it resizes and normalises images as in the training of
+            the encoder.
     """
 
     def __init__(self, model: nn.Module, processor: Any) -> None:
@@ -37,7 +38,7 @@ class ImageEncoder(nn.Module):
         self.processor = processor
 
     def forward(self, images_NCHW: Tensor) -> Tensor:
-        """The encoder's own pooled output ``(N, d)``, or its first token where it has none."""
+        """The encoder's pooled output ``(N, d)``, or its first token if it has none."""
         pixels = self.processor(
             images=list(_bytes(images_NCHW)), return_tensors="pt", input_data_format="channels_last"
         )
@@ -57,8 +58,8 @@ def load_encoder(source: str) -> tuple[ImageEncoder, int, str]:
         The module, its number of features, and a name for tables.
 
     Raises:
-        InputError: it cannot be had, has no safetensors, lacks weights, is no image encoder, or answers otherwise when
-            asked again.
+        InputError: the encoder is not available, has no safetensors, lacks weights, is no image encoder, or is not
+            deterministic.
     """
     from transformers import AutoImageProcessor, AutoModel
 
@@ -67,7 +68,7 @@ def load_encoder(source: str) -> tuple[ImageEncoder, int, str]:
     missing = [name for name in CONFIG_FILES[:2] if local and not (folder / name).is_file()]
     if missing:
         raise InputError(
-            f"feature network {source} lacks {missing[0]}", f"bring the folder with {', '.join(CONFIG_FILES)}"
+            f"feature network {source} lacks {missing[0]}", f"give a folder with {', '.join(CONFIG_FILES)}"
         )
     where = str(folder) if local else source
     remedy = f"give a folder with {', '.join(CONFIG_FILES)}, or a hub id where the hub can be reached"
@@ -88,7 +89,7 @@ def load_encoder(source: str) -> tuple[ImageEncoder, int, str]:
 
 
 def _check_whole(what: str, info: dict[str, Any]) -> None:
-    """Refuse a network of which some weights were not read: the library leaves those random."""
+    """Refuse a network with weights that were not loaded, which the library initialises randomly."""
     absent = sorted(info["missing_keys"])
     others = len(info.get("mismatched_keys") or ())
     if absent or others:
@@ -101,19 +102,19 @@ def _check_whole(what: str, info: dict[str, Any]) -> None:
 
 
 def _check_answers(what: str, module: nn.Module, size: int, source: str) -> None:
-    """Refuse an encoder that answers otherwise when asked again, or not with one vector of its width per image."""
-    grey = torch.rand((PROBES, 1, 64, 64), generator=torch.Generator().manual_seed(0)) * 2 - 1
+    """Refuse an encoder that is not deterministic, or does not return one vector of its width per image."""
+    grey = torch.rand((TRIALS, 1, 64, 64), generator=torch.Generator().manual_seed(0)) * 2 - 1
     remedy = "choose an encoder of images, such as DINOv2"
-    with foreign_networks(what, "cannot look at an image", remedy, source=source), torch.inference_mode():
+    with foreign_networks(what, "cannot encode an image", remedy, source=source), torch.inference_mode():
         first, again = module(grey).float(), module(grey).float()
-    if first.shape != (PROBES, size):
+    if first.shape != (TRIALS, size):
         raise InputError(f"{what} {NO_ENCODER}", ONE_WIDTH)
     if not bool(torch.isfinite(first).all()):
-        raise InputError(f"{what} answers with what is no number", "bring its weights again")
+        raise InputError(f"{what} returns NaN or infinity", "download its weights again")
     if float((first - again).abs().max()) > SAME * float(first.abs().max()):
         raise InputError(
-            f"{what} answers otherwise each time that it sees the same image",
-            "choose one without dropout or random masks when it is not trained (a masked autoencoder has them)",
+            f"{what} returns different features for the same image",
+            "choose an encoder without dropout or random masks at inference (masked autoencoders have them)",
         )
 
 
@@ -121,9 +122,9 @@ class TextImageEncoder:
     """A transformers pair of encoders of images and texts (CLIP, SigLIP, …) on images in -1…1.
 
     Args:
-        model: from ``AutoModel``; has ``get_image_features`` and ``get_text_features``.
-        processor: from ``AutoImageProcessor``.
-        tokenizer: from ``AutoTokenizer``; longer texts are cut.
+        model: model loaded by ``AutoModel``, with ``get_image_features`` and ``get_text_features``.
+        processor: processor loaded by ``AutoImageProcessor``.
+        tokenizer: tokenizer loaded by ``AutoTokenizer``; longer texts are truncated.
     """
 
     def __init__(self, model: Any, processor: Any, tokenizer: Any) -> None:
@@ -173,7 +174,7 @@ def load_text_image_encoder(source: str) -> tuple[TextImageEncoder, str, str]:
         The encoders, a name for tables, and the digest of their weights.
 
     Raises:
-        InputError: they cannot be had, have no safetensors, lack weights, or are no such pair.
+        InputError: the encoders are not available, have no safetensors, lack weights, or are no such pair.
     """
     from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
 
@@ -191,7 +192,7 @@ def load_text_image_encoder(source: str) -> tuple[TextImageEncoder, str, str]:
         )
     _check_whole(f"text encoder {source!r}", info)
     if not (hasattr(model, "get_text_features") and hasattr(model, "get_image_features")):
-        raise InputError(f"{source!r} does not encode images and texts alike", "choose a CLIP or SigLIP model")
+        raise InputError(f"{source!r} does not encode both images and texts", "choose a CLIP or SigLIP model")
     model = model.eval().requires_grad_(False)
     return TextImageEncoder(model, processor, tokenizer), folder.name if local else source, weights_digest(model)
 
@@ -208,10 +209,10 @@ class _Inception(nn.Module):
 
 
 def load_inception() -> tuple[nn.Module, int, str]:
-    """The Inception network of the original FID, as torchmetrics brings it.
+    """The Inception network of the original FID, as provided by torchmetrics.
 
     Raises:
-        InputError: the package that holds it is not installed, or its weights cannot be had.
+        InputError: the required package is not installed, or the weights are not available.
     """
     from torchmetrics.image.fid import NoTrainInceptionV3
 

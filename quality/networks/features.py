@@ -1,7 +1,7 @@
-"""Feature networks: what turns an image into the vector that distances are measured in, and whom it may score.
+"""Feature networks, which map images to feature vectors, and the images that each may score.
 
-The first rule: **a network never scores patients that it was fitted on.** A network is therefore handed out together
-with the rows that it may score (:class:`Fold`).
+**A network never scores patients on whom it was fitted.** Every network is therefore combined with the rows that it may
+score (:class:`Fold`).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ SIMULATED_PATIENTS = 600
 
 
 class FeatureNetwork(Protocol):
-    """Turns images into feature vectors."""
+    """A network that maps images to feature vectors."""
 
     @property
     def name(self) -> str:
@@ -54,8 +54,8 @@ class FeatureNetwork(Protocol):
     def features(self, images_NC: Array, into: Array | None = None) -> Array:
         """Features float32 ``(N, d)`` of float32 images ``(N, C, *spatial)`` in -1…1.
 
-        Volumes are seen as their three middle slices (2.5-D), features averaged over them. They are written to ``into``
-        where it is given, such as a memory map.
+        Volumes are represented by their three middle slices (2.5-D), over which features are averaged. Features are
+        written to ``into``, such as a memory map, if it is given.
         """
 
 
@@ -64,11 +64,11 @@ class ModuleNetwork:
     """A torch module as :class:`FeatureNetwork`.
 
     Attributes:
-        name: short name.
+        name: short name for tables.
         digest: digest of weights or definition.
-        num_features: d.
-        module: takes images or volumes ``(N, C, *spatial)`` and returns ``(N, d)``.
-        device: where to compute.
+        num_features: length d of a feature vector.
+        module: module that maps images or volumes ``(N, C, *spatial)`` to ``(N, d)``.
+        device: device of the computation.
     """
 
     name: str
@@ -95,8 +95,8 @@ class Fold:
     """A feature network and the test images that it may score.
 
     Attributes:
-        network: the network.
-        rows: positions among the test images; none of these patients was in its training.
+        network: network that scores the rows.
+        rows: positions of test images whose patients were not used to train the network.
     """
 
     network: FeatureNetwork
@@ -108,7 +108,7 @@ class NetworkRun:
     """All folds of one kind of network and one seed; together they score every test image at most once.
 
     Attributes:
-        facts: what it is, for the report; digests of its folds are joined.
+        facts: description of the network for the report; the digests of its folds are combined.
         folds: networks with the rows that they may score.
     """
 
@@ -126,7 +126,7 @@ class _Penultimate(nn.Module):
 
 
 def features_that_fit(smallest_half: int) -> int:
-    """The longest feature vector whose covariance halves of this many images support; 16 when none does."""
+    """The longest feature vector whose covariance a half of this size supports; 16 if there is none."""
     for choice in FEATURE_CHOICES:
         if IMAGES_PER_FEATURE * choice <= smallest_half:
             return choice
@@ -134,15 +134,15 @@ def features_that_fit(smallest_half: int) -> int:
 
 
 def patient_folds(patients: Sequence[str], strata: Array | None, rng: np.random.Generator) -> tuple[Array, Array]:
-    """Two patient-disjoint folds of about equally many images, balanced over strata where patients allow.
+    """Two patient-disjoint folds of about equal size, balanced over strata as far as possible.
 
     Args:
         patients: patient of each image.
         strata: class of each image, or ``None``.
-        rng: source of the order.
+        rng: source of the random order.
 
     Returns:
-        Row numbers of either fold, ascending.
+        Row numbers of both folds, ascending.
     """
     names, owner, counts = np.unique(np.asarray(patients), return_inverse=True, return_counts=True)
     kind = np.zeros(len(names), dtype=np.int64)
@@ -170,20 +170,20 @@ def cross_fitted(
     work: Path,
     progress: Progress | None = None,
 ) -> NetworkRun:
-    """Two classifiers, each fitted on ``val`` and one half of the ``test`` patients, scoring the other half.
+    """Train two classifiers, each on ``val`` and one half of the ``test`` patients, to score the other half.
 
     Args:
         images: network images of ``val`` and ``test``.
-        patients: patient of each of them.
-        targets: what to learn; rows by split.
-        total_synthetic: synthetic images to be scored, which limits the number of features like the halves do.
-        seed: of folds, weights and order.
-        config: how to train.
-        work: folder for checkpoints.
-        progress: told how far each fit is.
+        patients: patient of each image, by split.
+        targets: targets of the training, with rows by split.
+        total_synthetic: number of synthetic images to be scored, which limits the number of features.
+        seed: seed of folds, weights and order.
+        config: settings of the training.
+        work: private folder for checkpoints.
+        progress: callback that receives the progress of each training.
 
     Raises:
-        UnsupportedClaim: nothing to learn, fewer than two test patients, or patients shared between splits.
+        UnsupportedClaim: there are no targets, fewer than two test patients, or patients shared between splits.
     """
     strata = targets.classes("test")
     folds = patient_folds(patients["test"], strata, np.random.default_rng(derive_seed(seed, "feature folds")))
@@ -237,7 +237,7 @@ def simulated(
     work: Path,
     progress: Progress | None = None,
 ) -> NetworkRun:
-    """A classifier of findings fitted on simulated patients only, so that it may score every real one."""
+    """A classifier of findings trained on simulated patients only, so that it may score all real patients."""
     images, labels = _simulated_images(preprocess, stage(progress, 0, 2))
     num_features = features_that_fit(min(total_test // 2, total_synthetic))
     network = fit_classifier(
@@ -290,7 +290,7 @@ def check_names(names: Sequence[str]) -> None:
     """Refuse empty or repeated network names.
 
     Raises:
-        InputError: there is none, or one occurs twice.
+        InputError: there is no name, or one occurs twice.
     """
     if not names or len(set(names)) != len(names):
         raise InputError(

@@ -1,9 +1,10 @@
-"""Fixed filter banks as feature networks: nothing is trained, so nobody's images are in them.
+"""Fixed filter banks as feature networks, which are not trained on any images.
 
-64 numbers an image: on each of four octaves the mean and spread of Gabor energy at six orientations and two figures of
-the band-pass residual, then the moments of the grey values and the mean grey of each quadrant. 32 numbers a volume,
-which is seen whole: on each of three octaves the mean and spread of the slope along every axis and of the band-pass
-residual, the moments, and where the bright half lies.
+An image has 64 features: in each of four octaves the mean and standard deviation of Gabor energy at six orientations
+and of the band-pass residual, then the moments of the grey values and the mean grey value of each quadrant. A volume
+has 32
+features of the whole volume: in each of three octaves the mean and standard deviation of the gradient along every axis
+and of the band-pass residual, then the moments and the distribution of brightness over its halves.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ KERNEL_SIDE = 9
 WAVELENGTH_PX = 4.0
 ENVELOPE_PX = 2.0
 NUM_FEATURES = OCTAVES * (2 * ORIENTATIONS + 2) + 4 + 4
-NOISE_FLOOR = 1e-3  # of a grey range of 2: energies below it are no texture that an 8-bit image could hold
-TYPICAL = 0.03  # energy of ordinary texture: features lie around zero, as the kernel distance likes them
+NOISE_FLOOR = 1e-3  # energy below which an 8-bit image (grey range of 2) has no texture
+TYPICAL = 0.03  # energy of typical texture, so that features are centred around zero for the kernel distance
 VERSION = "gabor-1"
 VOLUME_VERSION = "slopes-1"
 VOLUME_OCTAVES = 3
@@ -50,7 +51,7 @@ def gabor_pairs() -> Tensor:
 
 
 class FilterBank(nn.Module):
-    """Multi-scale Gabor energies and grey-value moments; log energies, so that contrast acts additively."""
+    """Multi-scale logarithmic Gabor energies, on which contrast acts additively, and grey-value moments."""
 
     kernels: Tensor
     smooth: Tensor
@@ -87,7 +88,7 @@ class FilterBank(nn.Module):
 
 
 class VolumeFilterBank(nn.Module):
-    """Multi-scale slopes along each axis and grey-value moments of whole volumes; log energies, as above."""
+    """Multi-scale logarithmic gradient energies along each axis and grey-value moments of whole volumes."""
 
     smooth: Tensor
 
@@ -121,7 +122,7 @@ class VolumeFilterBank(nn.Module):
 
     @staticmethod
     def _place(grey: Tensor) -> list[Tensor]:
-        """Mean grey of the first half along each axis, and of the middle, less the mean of all."""
+        """Mean grey value of the first half along each axis, and of the middle, minus the overall mean."""
         whole = grey.flatten(1).mean(dim=1)
         halves = [
             grey.narrow(axis, 0, max(1, grey.shape[axis] // 2)).flatten(1).mean(dim=1) - whole for axis in (2, 3, 4)
@@ -134,7 +135,7 @@ class VolumeFilterBank(nn.Module):
 
 
 def _moments(grey: Tensor) -> list[Tensor]:
-    """Mean, logarithm of the spread, skewness and tails of the grey values of each image."""
+    """Mean, logarithmic standard deviation, skewness and kurtosis of the grey values of each image."""
     values = grey.flatten(1)
     mean, deviation = values.mean(dim=1), values.std(dim=1) + NOISE_FLOOR
     standard = (values - mean[:, None]) / deviation[:, None]

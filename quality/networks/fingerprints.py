@@ -1,7 +1,8 @@
-"""Whitened thumbnails: how like two images are, in the details that tell one patient from another.
+"""Whitened thumbnails: similarity of images in the details that distinguish patients.
 
-A thumbnail is a grey image of few pixels. Plain correlation of thumbnails is ruled by what all images of a kind share;
-principal components scaled to equal variance weigh every detail alike, so that a copy stands out from a neighbour.
+A thumbnail is a grey image of few pixels. The plain correlation of thumbnails is dominated by structures that all
+images share. Principal components scaled to equal variance weight all details equally, so that a copy is distinguished
+from a similar image.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from medphantom.core.records import Array
 
 COMPONENTS = 128
 IMAGES_PER_COMPONENT = 4
-SHRINKAGE = 0.03  # of the largest standard deviation: below it a component is mostly noise
+SHRINKAGE = 0.03  # share of the largest standard deviation below which a component is mostly noise
 DEFAULT_SIDE = {2: 32, 3: 16}
 IMAGES_AT_ONCE = 256
 
@@ -42,12 +43,12 @@ def _unit(shrunk_N1: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Fingerprints:
-    """Turns images into unit vectors whose inner product is their similarity, -1…1.
+    """Maps images to unit vectors whose inner product is their similarity, -1…1.
 
     Attributes:
-        side: pixels a side of the thumbnails.
-        mean: mean thumbnail.
-        projection: ``(pixels, k)`` scaled principal components.
+        side: side length of the thumbnails in pixels.
+        mean: mean of all thumbnails.
+        projection: scaled principal components, ``(pixels, k)``.
     """
 
     side: int
@@ -56,7 +57,7 @@ class Fingerprints:
 
     @classmethod
     def fit(cls, images_NC: Array, side: int) -> Fingerprints:
-        """Find the components; training and holdout images must have equal chances to be among these images."""
+        """Fit the components; training and holdout images must be among these images with equal probability."""
         thumbs = thumbnails(torch.from_numpy(images_NC), side).double()
         mean = thumbs.mean(dim=0)
         count = int(np.clip(len(thumbs) // IMAGES_PER_COMPONENT, 1, min(COMPONENTS, thumbs.shape[1])))
@@ -69,7 +70,7 @@ class Fingerprints:
         return self.of_shrunk(shrunk(images_NC, self.side))
 
     def of_all(self, images_NC: Array) -> Tensor:
-        """The same for many images, which may be memory-mapped."""
+        """Unit vectors ``(N, k)`` of many images, which may be memory-mapped."""
         parts = [
             self.of(torch.from_numpy(np.ascontiguousarray(images_NC[start : start + IMAGES_AT_ONCE])))
             for start in range(0, len(images_NC), IMAGES_AT_ONCE)

@@ -1,4 +1,4 @@
-"""Feature networks that learn from nobody's images here: fixed filters, radiomics, pretrained encoders."""
+"""Feature networks without training: fixed filters, radiomics and pretrained encoders."""
 
 from __future__ import annotations
 
@@ -28,45 +28,47 @@ class _OfViews(nn.Module):
 
 
 def filter_bank(total_test: int, device: Literal["auto", "cpu", "cuda"]) -> NetworkRun:
-    """The fixed filter bank; nobody's images are in it."""
+    """The fixed filter bank, which was not trained on any images."""
     bank = FilterBank()
     digest = json_digest([VERSION, weights_digest(bank)])
     wrapped = ModuleNetwork("filters", digest, bank.num_features, _OfViews(bank), device)
-    return everything(wrapped, total_test, "nothing: a fixed filter bank", None)
+    return everything(wrapped, total_test, "no images (fixed filter bank)", None)
 
 
 def volume_filters(total_test: int, dims: int, device: Literal["auto", "cpu", "cuda"]) -> NetworkRun:
-    """The fixed filter bank of whole volumes; nobody's images are in it.
+    """The fixed filter bank of whole volumes, which was not trained on any images.
 
     Raises:
-        InputError: the images are no volumes.
+        InputError: the images are not volumes.
     """
     if dims != 3:
-        raise InputError("feature network volume_filters sees volumes only", "use networks: [cross_fitted, filters]")
+        raise InputError("feature network volume_filters accepts volumes only", "use networks: [cross_fitted, filters]")
     bank = VolumeFilterBank()
     wrapped = ModuleNetwork(
         "volume_filters", json_digest([VOLUME_VERSION, weights_digest(bank)]), bank.num_features, bank, device
     )
-    return everything(wrapped, total_test, "nothing: a fixed filter bank of volumes", None)
+    return everything(wrapped, total_test, "no images (fixed filter bank of volumes)", None)
 
 
 def radiomics(train_NC: Array, total_test: int) -> NetworkRun:
     """Radiomic features, scaled by training images.
 
     Raises:
-        UnsupportedClaim: too few training images.
+        UnsupportedClaim: there are too few training images.
     """
-    return everything(Radiomics(train_NC), total_test, "mean and deviation over train; nothing is trained", None)
+    return everything(
+        Radiomics(train_NC), total_test, "no images (scaled by the mean and standard deviation of train)", None
+    )
 
 
 def encoder(source: str, total_test: int, device: Literal["auto", "cpu", "cuda"]) -> NetworkRun:
-    """A pretrained image encoder by hub id or local folder, or ``inception``; never swapped for another.
+    """A pretrained image encoder by hub id or local folder, or ``inception``; never replaced by another.
 
     Raises:
-        InputError: it cannot be had; the message says what to bring.
+        InputError: the encoder is not available; the message says which files are needed.
     """
     from medphantom.quality.networks.encoders import load_encoder, load_inception
 
     module, num_features, name = load_inception() if source == "inception" else load_encoder(source)
     wrapped = ModuleNetwork(name, weights_digest(module), num_features, _OfViews(module), device)
-    return everything(wrapped, total_test, "its publisher's images; whether these are among them is unknown", None)
+    return everything(wrapped, total_test, "images of its publisher, possibly including test images", None)

@@ -1,4 +1,4 @@
-"""Somebody's own classifier as a plain callable: a TorchScript or ONNX file, or any function of images."""
+"""A user's classifier as a plain callable: a TorchScript or ONNX file, or any function of images."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from medphantom.core.errors import InputError
 from medphantom.core.records import Array, Frozen
 
 IMAGES_PER_PASS = 64
-SIZE_REMEDY = "say what it takes with --size, --channels and --range"
+SIZE_REMEDY = "give its input format with --size, --channels and --range"
 
 Classifier = Callable[[Array], Any]
 
 
 class ClassifierInput(Frozen):
-    """What a classifier takes.
+    """The input format of a classifier.
 
     Attributes:
-        size: side or sides of its images; ``None``: as the pairs are.
-        channels: 1 or 3; ``None``: as the pairs are.
-        low: its value of black.
-        high: its value of white.
+        size: side length or lengths of the images; ``None`` for those of the pairs.
+        channels: number of channels, 1 or 3; ``None`` for that of the pairs.
+        low: intensity value of black.
+        high: intensity value of white.
     """
 
     size: tuple[Annotated[int, Field(ge=8)], ...] | None = None
@@ -44,7 +44,7 @@ class ClassifierInput(Frozen):
         return self
 
     def prepared(self, images_NC: Array) -> Array:
-        """Images in -1…1, float32 ``(N, C, *size)``, as the classifier takes them."""
+        """Convert images in -1…1, float32 ``(N, C, *size)``, to the input format of the classifier."""
         made = images_NC
         if self.size is not None and tuple(made.shape[2:]) != self.size:
             planes = [[fit_to_size(plane, self.size, "pad", border=-1.0) for plane in image] for image in made]
@@ -62,18 +62,18 @@ class OutsideClassifier:
     """A classifier and the names of its outputs.
 
     Attributes:
-        call: images ``(N, C, *size)`` float32 to ``(N,)`` or ``(N, K)``.
-        names: of the K outputs; empty: they have numbers only.
+        call: function from images ``(N, C, *size)``, float32, to outputs ``(N,)`` or ``(N, K)``.
+        names: names of the K outputs; empty if they are only numbered.
     """
 
     call: Classifier
     names: tuple[str, ...] = ()
 
     def column(self, output: str) -> int:
-        """Number of an output by name or index.
+        """Number of an output given by name or index.
 
         Raises:
-            InputError: no such name.
+            InputError: there is no output of that name.
         """
         if output in self.names:
             return self.names.index(output)
@@ -86,7 +86,7 @@ class OutsideClassifier:
         """One output of every image, float64 ``(N,)``.
 
         Raises:
-            InputError: it does not take these images, or returns something else than a finite number for each.
+            InputError: the classifier does not accept these images, or does not return a finite number for each.
         """
         parts = []
         for start in range(0, len(images_NC), IMAGES_PER_PASS):
@@ -96,7 +96,7 @@ class OutsideClassifier:
 
 
 def _checked(found: Any, shape: Sequence[int], column: int) -> Array:
-    """One column of what a classifier returned for a batch."""
+    """One column of the classifier's output for a batch."""
     try:
         table = np.asarray(found, dtype=np.float64)
     except (TypeError, ValueError):
@@ -109,7 +109,10 @@ def _checked(found: Any, shape: Sequence[int], column: int) -> Array:
             "it must return (N,) or (N, K)",
         )
     if not column < table.shape[1]:
-        raise InputError(f"the classifier has {table.shape[1]} outputs, asked for number {column}", "they count from 0")
+        raise InputError(
+            f"the classifier has {table.shape[1]} outputs, but output {column} was requested",
+            "outputs are numbered from 0",
+        )
     if not np.isfinite(table[:, column]).all():
         raise InputError("the classifier returned NaN or infinity", SIZE_REMEDY)
     chosen: Array = table[:, column]
@@ -117,17 +120,17 @@ def _checked(found: Any, shape: Sequence[int], column: int) -> Array:
 
 
 def load_classifier(path: Path, names: Sequence[str] = ()) -> OutsideClassifier:
-    """A classifier from a TorchScript file, or from an ONNX file where the name ends with ``.onnx``.
+    """Load a classifier from a TorchScript file, or from an ONNX file if its name ends with ``.onnx``.
 
-    Nothing is unpickled by Python. A TorchScript file is a program nevertheless, which takes the processor and memory
-    that it wants: it should come from people one trusts.
+    Python unpickles nothing. A TorchScript file is nevertheless a program with unrestricted use of processor and
+    memory, so it should come from a trusted source.
 
     Args:
-        path: the file.
-        names: of its outputs.
+        path: path of the file.
+        names: names of the outputs.
 
     Raises:
-        InputError: it is missing, of another kind, or onnxruntime is not installed.
+        InputError: the file is missing or of another kind, or onnxruntime is not installed.
     """
     if not path.is_file():
         raise InputError(f"{path} does not exist", "give a TorchScript or ONNX file")

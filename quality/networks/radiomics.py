@@ -1,12 +1,11 @@
-"""Radiomics as feature network: grey-value statistics, co-occurrence and local binary patterns, scaled by real images.
+"""Radiomics as feature network: grey-value statistics, co-occurrence and local binary patterns.
 
-After the Fréchet radiomic distance of Konz et al. 2024 (arXiv 2412.01496): features of the radiomics
-literature, each put to mean 0 and deviation 1 over reference images, then compared like those of any network. Nothing
-is trained.
+After the Fréchet radiomic distance of Konz et al. 2024 (arXiv 2412.01496): features of the radiomics literature are
+standardised over reference images and then compared like those of any network. No training is involved.
 
-A nearly blank image has an angular second moment two hundred deviations off, a kurtosis three thousand: squared, one
-such image outweighs a thousand others. So mean and deviation are those of the middle of the reference, and no image
-stands further off than :data:`FARTHEST`.
+The angular second moment of a nearly blank image is two hundred standard deviations from the mean, its kurtosis three
+thousand, so that one such image would outweigh a thousand others in a squared distance. Therefore mean and standard
+deviation are computed on clipped values, and standardised features are clipped at :data:`FARTHEST`.
 """
 
 from __future__ import annotations
@@ -32,18 +31,18 @@ FIRST_ORDER = 10
 NUM_FEATURES = FIRST_ORDER + 3 + len(DISTANCES) * len(CO_OCCURRENCE) + NEIGHBOURS + 1
 LEAST_REFERENCE = 20
 MOST_REFERENCE = 500
-MIDDLE = (1, 99)  # percentiles that reference values are held within
-FARTHEST = 8.0  # deviations that a feature is held within; 6 of 300 chest radiographs reach it in any, of MedNIST none
+MIDDLE = (1, 99)  # percentiles at which reference values are clipped
+FARTHEST = 8.0  # standard deviations at which features are clipped (reached by 6 of 300 chest radiographs)
 
 
 class Radiomics:
     """Radiomic features of images, scaled by reference images.
 
     Args:
-        reference_NC: real images ``(N, C, *spatial)`` in -1…1 that no score is taken on.
+        reference_NC: real images ``(N, C, *spatial)`` in -1…1 that are not scored.
 
     Raises:
-        UnsupportedClaim: fewer than 20 reference images.
+        UnsupportedClaim: there are fewer than 20 reference images.
     """
 
     name = "radiomics"
@@ -70,7 +69,7 @@ class Radiomics:
 
 
 def raw_features(images_NC: Array) -> Array:
-    """Features ``(N, d)`` before scaling: of each channel and view, averaged."""
+    """Features ``(N, d)`` before scaling, averaged over channels and views."""
     found = np.zeros((len(images_NC), NUM_FEATURES))
     for row in range(len(images_NC)):
         views = middle_slices(torch.from_numpy(np.asarray(images_NC[row : row + 1])))
@@ -85,7 +84,7 @@ def _of_plane(plane_HW: Array) -> Array:
 
 
 def _first_order(values: Array) -> Array:
-    """Mean, deviation, skewness, kurtosis, mean absolute deviation, three percentiles, entropy, uniformity."""
+    """Mean, standard deviation, skewness, kurtosis, mean absolute deviation, percentiles, entropy and uniformity."""
     mean, deviation = values.mean(), values.std()
     standard = (values - mean) / max(deviation, 1e-6)
     counts = np.bincount((values * (LEVELS - 1)).round().astype(int).ravel(), minlength=LEVELS) / values.size
@@ -99,22 +98,22 @@ def _first_order(values: Array) -> Array:
 
 
 def _edges(values: Array) -> Array:
-    """Mean and deviation of the gradient, and deviation of the second difference: what a blur takes first."""
+    """Mean and standard deviation of the gradient, and standard deviation of the Laplacian, sensitive to blur."""
     down, right = np.gradient(values)
     steep = np.hypot(down, right)
-    bend = values[1:-1, 1:-1] * 4 - values[:-2, 1:-1] - values[2:, 1:-1] - values[1:-1, :-2] - values[1:-1, 2:]
-    return np.array([steep.mean(), steep.std(), bend.std()])
+    laplacian = values[1:-1, 1:-1] * 4 - values[:-2, 1:-1] - values[2:, 1:-1] - values[1:-1, :-2] - values[1:-1, 2:]
+    return np.array([steep.mean(), steep.std(), laplacian.std()])
 
 
 def _co_occurrence(grey: Array) -> Array:
-    """Haralick's figures at two distances, averaged over four directions."""
+    """Haralick's texture features at two distances, averaged over four directions."""
     levels = (grey.astype(np.int64) * LEVELS // 256).astype(np.uint8)
     matrix = graycomatrix(levels, DISTANCES, ANGLES, levels=LEVELS, symmetric=True, normed=True)
     return np.concatenate([graycoprops(matrix, name).mean(axis=1) for name in CO_OCCURRENCE])
 
 
 def _patterns(grey: Array) -> Array:
-    """Shares of the uniform local binary patterns (Ojala et al. 2002), the last one left out: they sum to one."""
+    """Shares of the uniform local binary patterns (Ojala et al. 2002) without the redundant last one."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # scikit-image warns of images that are not integers
         codes = local_binary_pattern(grey, NEIGHBOURS, 1, method="uniform").astype(int)

@@ -1,4 +1,4 @@
-"""A small network that reads continuous attributes off images: the classifier's body and fit, squared errors instead.
+"""A small regressor of continuous attributes: the classifier's body and training with a squared error.
 
 Shapes: N images, C channels, T targets.
 """
@@ -24,12 +24,12 @@ SMALLEST_TRAIN = 20
 
 @dataclass(frozen=True)
 class Regressor:
-    """A fitted network and the scale of what it reads.
+    """A trained network and the scale of its outputs.
 
     Attributes:
-        network: its outputs are in standard deviations.
-        means_T: of the training values.
-        stds_T: of the training values.
+        network: network with outputs in standard deviations.
+        means_T: means of the training values.
+        stds_T: standard deviations of the training values.
     """
 
     network: SmallCNN
@@ -37,16 +37,16 @@ class Regressor:
     stds_T: Array
 
     def read(self, images_NC: Array, device: Literal["auto", "cpu", "cuda"]) -> Array:
-        """What it reads off images in -1…1, float64 ``(N, T)``, in the units of the training values."""
+        """Predictions for images in -1…1, float64 ``(N, T)``, in the units of the training values."""
         return outputs(self.network, images_NC, device).numpy() * self.stds_T + self.means_T
 
 
 class _RegressorLearner(ImageLearner):
     def error(self, outputs_NT: Tensor, targets_NT: Tensor) -> Tensor:
-        """Mean squared error over the values that are stated."""
-        stated = ~targets_NT.isnan()
+        """Mean squared error over the known values."""
+        known = ~targets_NT.isnan()
         each = (outputs_NT - targets_NT.nan_to_num()).square()
-        return (each * stated).sum() / stated.sum().clamp_min(1)
+        return (each * known).sum() / known.sum().clamp_min(1)
 
 
 def fit_regressor(
@@ -64,19 +64,19 @@ def fit_regressor(
 
     Args:
         images_NC: float32 ``(N, C, *spatial)`` in -1…1.
-        values_NT: one column per attribute, NaN where not stated.
+        values_NT: attribute values, one column per attribute, NaN where unknown.
         num_features: length of the feature vector.
-        config: how to train.
-        seed: of weights, order and augmentation.
+        config: settings of the training.
+        seed: seed of weights, order and augmentation.
         work: folder for checkpoints; one subfolder per distinct training.
-        name: what progress calls it.
+        name: name of the training in the progress display.
         progress: called after every step.
 
     Raises:
-        UnsupportedClaim: an attribute with fewer than :data:`SMALLEST_TRAIN` stated values, or with one value only.
+        UnsupportedClaim: an attribute has fewer than :data:`SMALLEST_TRAIN` known values, or only one distinct value.
     """
-    stated = (~np.isnan(values_NT)).sum(axis=0)
-    if not values_NT.shape[1] or stated.min() < SMALLEST_TRAIN:
+    known = (~np.isnan(values_NT)).sum(axis=0)
+    if not values_NT.shape[1] or known.min() < SMALLEST_TRAIN:
         raise UnsupportedClaim(f"a regressor needs ≥ {SMALLEST_TRAIN} images with each of its values")
     means, stds = np.nanmean(values_NT, axis=0), np.nanstd(values_NT, axis=0)
     if stds.min() <= 0:
@@ -92,7 +92,7 @@ def fit_regressor(
 
 
 def r_squared(wanted: Array, read: Array) -> float | None:
-    """Coefficient of determination ``1 - Σ(read - wanted)² / Σ(wanted - mean)²``; ``None`` where none varies."""
+    """Coefficient of determination ``1 - Σ(read - wanted)² / Σ(wanted - mean)²``; ``None`` for constant values."""
     total = float(((wanted - wanted.mean()) ** 2).sum())
     return (
         None if total <= 1e-12 * max(1.0, float((wanted**2).sum())) else 1 - float(((read - wanted) ** 2).sum()) / total

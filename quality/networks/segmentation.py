@@ -1,4 +1,4 @@
-"""A segmenter: a small U-Net that learns masks from real images."""
+"""A segmenter: a small U-Net trained on images with masks."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class _SegmenterLearner(Learner):
         self.criterion = DiceCELoss(to_onehot_y=True, softmax=True, include_background=True)
 
     def loss(self, batch: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
-        """Dice and cross-entropy (Isensee et al. 2021), on images of varied gain and offset, and mirrored at random."""
+        """Dice and cross-entropy loss (Isensee et al. 2021) with random gain, offset and mirroring."""
         images, masks = batch["images"], batch["masks"].long().unsqueeze(1)
         shape = (len(images), *(1,) * (images.ndim - 1))
         gain = 1 + self.config.intensity * torch.randn(shape, generator=generator)
@@ -55,7 +55,7 @@ class _SegmenterLearner(Learner):
 
 
 def new_segmenter(images_NC: Array, total_values: int, seed: int) -> nn.Module:
-    """MONAI's residual U-Net (Kerfoot et al. 2018) with fresh weights that the seed decides."""
+    """MONAI's residual U-Net (Kerfoot et al. 2018) with new weights determined by the seed."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(derive_seed(seed, "segmenter weights"))
         network: nn.Module = UNet(
@@ -85,15 +85,15 @@ def fit_segmenter(
     """Train a segmenter on images and their masks.
 
     Args:
-        real: training images.
-        total_values: how many values a mask may hold, background included.
-        config: how to train.
-        seed: of weights, order and augmentation.
+        real: training images with masks.
+        total_values: number of mask values, including the background.
+        config: settings of the training.
+        seed: seed of weights, order and augmentation.
         work: folder for checkpoints; one subfolder per distinct training.
         progress: called after every step.
-        network: one that has learned something before, to train on; by default a new one.
-        classical: how images are varied besides.
-        name: what progress calls it.
+        network: pretrained segmenter to be trained further; a new one by default.
+        classical: classical augmentation beyond gain and offset.
+        name: name of the training in the progress display.
 
     Returns:
         The network in evaluation mode, on the CPU.
@@ -124,7 +124,7 @@ def fit_segmenter(
 
 @torch.inference_mode()
 def segment(network: nn.Module, images_NC: Array, config: SegmenterConfig) -> Array:
-    """The masks that a segmenter finds, uint8 ``(N, *size)``."""
+    """Predicted masks, uint8 ``(N, *size)``."""
     device = resolve_device(config.device)
     network.to(device)
     found = np.empty((len(images_NC), *images_NC.shape[2:]), dtype=np.uint8)
@@ -136,7 +136,7 @@ def segment(network: nn.Module, images_NC: Array, config: SegmenterConfig) -> Ar
 
 
 def _logits(network: nn.Module, images: Tensor) -> Tensor:
-    """Logits on the images' own grid; the network sees it padded to what it can halve."""
+    """Logits on the grid of the images, which are padded to a multiple of the network's downsampling factor."""
     padding = [pixels for side in reversed(images.shape[2:]) for pixels in (0, -side % FACTOR)]
     logits: Tensor = network(F.pad(images, padding, value=-1.0)).float()
     for axis, side in enumerate(images.shape[2:], start=2):

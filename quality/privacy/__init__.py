@@ -1,1 +1,1 @@
-"""Is a synthetic set private: copies of patients, membership, and controls that say what the tests would have seen."""
+"""Privacy of a synthetic set: copy search with positive controls, membership and attribute inference."""

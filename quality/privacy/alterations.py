@@ -1,7 +1,7 @@
-"""Ten ways in which a copy may be disguised, as pure functions of images: what the copy search is tried on.
+"""Ten alterations of images, as pure functions, with which planted copies test the copy search.
 
-Strengths are drawn for each image, from the ranges that the table names; all are mild enough for a human to see whose
-image it is. Shapes: ``(N, C, *)`` float32 in -1…1, two or three spatial axes.
+The strength is drawn for each image from the range given with each function; a human observer can still recognise the
+original image. Shapes: ``(N, C, *)`` float32 in -1…1, two or three spatial axes.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ def _columns(values: Tensor, like: Tensor) -> Tensor:
 
 
 def as_it_is(images: Tensor, rng: np.random.Generator) -> Tensor:
-    """Nothing is changed."""
+    """The images without alteration."""
     del rng
     return images
 
 
 def mirrored(images: Tensor, rng: np.random.Generator) -> Tensor:
-    """The last axis reversed: left and right exchanged."""
+    """Images mirrored along the last axis, with left and right exchanged."""
     del rng
     return images.flip(-1)
 
 
 def shifted(images: Tensor, rng: np.random.Generator) -> Tensor:
-    """Moved by up to 6 % of each side."""
+    """Images shifted by up to 6 % of each side."""
     spatial = tuple(images.shape[2:])
     sides = torch.tensor([float(side) for side in reversed(spatial)])
     moves = torch.from_numpy(rng.uniform(-0.06, 0.06, (len(images), len(spatial))).astype(np.float32)) * sides
@@ -49,18 +49,18 @@ def shifted(images: Tensor, rng: np.random.Generator) -> Tensor:
 
 
 def scaled(images: Tensor, rng: np.random.Generator) -> Tensor:
-    """Grown or shrunk by up to 10 %."""
+    """Images enlarged or reduced by up to 10 %."""
     return warp(images, similarity(tuple(images.shape[2:]), scale=torch.exp(_uniform(rng, -0.1, 0.1, len(images)))))
 
 
 def turned(images: Tensor, rng: np.random.Generator) -> Tensor:
-    """Turned by up to 8 degrees, in the plane of the last two axes."""
+    """Images rotated by up to 8 degrees in the plane of the last two axes."""
     angles = _uniform(rng, -8, 8, len(images)) * math.pi / 180
     return warp(images, similarity(tuple(images.shape[2:]), turn=angles))
 
 
 def cropped(images: Tensor, rng: np.random.Generator) -> Tensor:
-    """A window of 85 to 93 % of each side, anywhere in the image, enlarged to the whole."""
+    """A window of 85 to 93 % of each side, anywhere in the image, enlarged to the full size."""
     spatial = tuple(images.shape[2:])
     share = _uniform(rng, 0.85, 0.93, len(images))
     sides = torch.tensor([float(side) for side in reversed(spatial)])
@@ -70,7 +70,7 @@ def cropped(images: Tensor, rng: np.random.Generator) -> Tensor:
 
 
 def recontrasted(images: Tensor, rng: np.random.Generator) -> Tensor:
-    """Gamma between 0.7 and 1.4, and a range of grey values shrunk to between 70 and 100 %."""
+    """Images with a gamma between 0.7 and 1.4 and a range of grey values reduced to 70 to 100 %."""
     gamma = torch.exp(_uniform(rng, math.log(0.7), math.log(1.4), len(images)))
     gain = _uniform(rng, 0.7, 1.0, len(images))
     unit = ((images + 1) / 2).clamp(0, 1) ** _columns(gamma, images)
@@ -78,19 +78,19 @@ def recontrasted(images: Tensor, rng: np.random.Generator) -> Tensor:
 
 
 def blurred(images: Tensor, rng: np.random.Generator) -> Tensor:
-    """Gaussian blur of a standard deviation of 2 % of the shortest side."""
+    """Images with Gaussian blur whose standard deviation is 2 % of the shortest side."""
     del rng
     return smoothed(images, max(0.5, 0.02 * min(images.shape[2:])))
 
 
 def noised(images: Tensor, rng: np.random.Generator) -> Tensor:
-    """Gaussian noise of 5 % of the range of grey values."""
+    """Images with Gaussian noise whose standard deviation is 5 % of the range of grey values."""
     noise = torch.from_numpy(rng.standard_normal(images.shape).astype(np.float32))
     return (images + 0.1 * noise).clamp(-1, 1)
 
 
 def patched(images: Tensor, rng: np.random.Generator) -> Tensor:
-    """A window of 30 to 40 % of each side replaced by that of another image."""
+    """Images in which a window of 30 to 40 % of each side is replaced by that of another image."""
     found = images.clone()
     spatial = images.shape[2:]
     for place in range(len(images)):
@@ -118,10 +118,10 @@ ALTERATIONS: dict[str, Alteration] = {
     "noised": noised,
     "patched": patched,
 }
-"""By the name that reports use."""
+"""Alterations by the name used in reports."""
 
 
 def altered(name: str, images_NC: Array, rng: np.random.Generator) -> Array:
-    """Images ``(N, C, *)`` altered in the way of that name."""
+    """Images ``(N, C, *)`` after the alteration of the given name."""
     found: Array = ALTERATIONS[name](torch.from_numpy(np.ascontiguousarray(images_NC)), rng).numpy()
     return found

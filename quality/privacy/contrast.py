@@ -1,13 +1,12 @@
-"""Copies by contrast: how much more alike synthetic images are to training than to holdout patients, and what chance
-does.
+"""Copy test by contrast: how much more similar synthetic images are to training than to holdout images, with p values.
 
-An image that nobody copied is as alike to the nearest of M training images as to the nearest of M holdout images: the
-difference of the two is symmetric about nought, whether the image is sharp, blurred, noisy or odd. So the images
-themselves say how far chance reaches: as far towards training as it is seen to reach towards holdout. A threshold taken
-from other images would not, since those may be alike to everybody more, or less.
+An image that is not a copy is as similar to the nearest of M training images as to the nearest of M holdout images.
+The difference of both similarities is therefore symmetric about zero under the null hypothesis, whether the image is
+sharp, blurred, noisy or unusual, and its null distribution can be estimated from the side of the holdout. A threshold
+from other images would not be valid, because their similarity to real images may differ in general.
 
-Training has more images than holdout. By the union bound over its B = N / M blocks of M images, chance exceeds a
-contrast with all of training at most B times as often as one with a block.
+The training set is larger than the holdout. By the union bound over its B = N / M blocks of M images, the p value of a
+contrast with the whole training set is at most B times that of a contrast with one block.
 """
 
 from __future__ import annotations
@@ -20,30 +19,30 @@ from scipy import stats
 from medphantom.core.errors import UnsupportedClaim
 from medphantom.core.records import Array
 
-TAIL = 0.15  # share of the values that the tail is fitted to
+TAIL = 0.15  # share of the values to which the tail is fitted
 SMALLEST_TAIL = 10
-SMALLEST_CHANCE = 50
+SMALLEST_NULL = 50
 SCALES = 60
-SHAPES = {0.0: 0.7, 0.1: 0.15, 0.2: 0.1, 0.3: 0.05}  # of the tail, with what is thought of them beforehand
+SHAPES = {0.0: 0.7, 0.1: 0.15, 0.2: 0.1, 0.3: 0.05}  # shapes of the tail with their prior probabilities
 NEGLIGIBLE = 1e-6
 DEPTHS = (1, 2, 3, 5, 8, 13, 21)
 
 
 @dataclass(frozen=True)
-class ChanceModel:
-    """How often chance exceeds a contrast: counted, and beyond a threshold by a generalised Pareto tail.
+class NullDistribution:
+    """The null distribution of contrasts: empirical, with a generalised Pareto tail beyond a threshold.
 
-    The tail is known from few values only. That is part of chance: probabilities are means over the shapes and scales
-    that those values leave possible, each weighed by how well it explains them (a posterior on a grid). Shapes run from
-    the exponential tail of contrasts between unlike images to the heavier ones of cohorts with near duplicates.
+    The tail is estimated from few values. To account for this uncertainty, tail probabilities are averaged over a grid
+    of shapes and scales, weighted by their posterior probability. Shapes range from the exponential tail of contrasts
+    between dissimilar images to the heavier tails of cohorts with near duplicates.
 
     Attributes:
-        values: contrasts of chance, rising.
-        threshold: where the tail begins.
-        share: of the values, beyond it.
-        shapes: ``(T,)`` of the tails that are possible.
-        scales: ``(T,)`` likewise.
-        weights: ``(T,)``, adding up to one.
+        values: contrasts under the null hypothesis, ascending.
+        threshold: contrast at which the tail begins.
+        share: share of the values beyond the threshold.
+        shapes: shape of each candidate tail, ``(T,)``.
+        scales: scale of each candidate tail, ``(T,)``.
+        weights: posterior weight of each candidate tail, ``(T,)``, with sum one.
     """
 
     values: Array
@@ -54,16 +53,16 @@ class ChanceModel:
     weights: Array
 
     @classmethod
-    def of(cls, values: Array) -> ChanceModel:
-        """Fit to contrasts that chance alone made.
+    def of(cls, values: Array) -> NullDistribution:
+        """Fit the distribution to contrasts under the null hypothesis.
 
         Raises:
-            UnsupportedClaim: fewer than :data:`SMALLEST_CHANCE` values.
+            UnsupportedClaim: there are fewer than :data:`SMALLEST_NULL` values.
         """
         ordered = np.sort(np.asarray(values, dtype=float))
-        if len(ordered) < SMALLEST_CHANCE:
+        if len(ordered) < SMALLEST_NULL:
             raise UnsupportedClaim(
-                f"{len(ordered)} images do not say how far chance reaches, at least {SMALLEST_CHANCE} do"
+                f"{len(ordered)} images are too few for a test of single images; at least {SMALLEST_NULL} are required"
             )
         beyond = max(SMALLEST_TAIL, int(TAIL * len(ordered)))
         threshold = float(ordered[-beyond - 1])
@@ -79,7 +78,7 @@ class ChanceModel:
         return cls(ordered, threshold, beyond / len(ordered), shapes[kept], scales[kept], weights)
 
     def exceeds(self, contrasts: Array) -> Array:
-        """Probability that chance exceeds each contrast, ``(T, n)``: one row for each tail that is possible."""
+        """Survival function at each contrast, ``(T, n)``, with one row for each candidate tail."""
         given = np.asarray(contrasts, dtype=float)
         counted = np.clip(1 - np.searchsorted(self.values, given, side="left") / len(self.values), 0, 1)
         excess = np.maximum(given - self.threshold, 0)[None, :] / self.scales[:, None]
@@ -89,7 +88,7 @@ class ChanceModel:
 
 
 def _log_survival(excess: Array, shape: Array) -> Array:
-    """Of the generalised Pareto distribution with scale 1; shape 0 is exponential."""
+    """Logarithmic survival function of the generalised Pareto distribution with scale 1; shape 0 is exponential."""
     heavy = np.where(shape > 0, shape, 1.0)
     found: Array = np.where(shape > 0, -np.log1p(heavy * excess) / heavy, -excess)
     return found
@@ -102,18 +101,18 @@ def _log_density(excess: Array, shape: Array) -> Array:
 
 @dataclass(frozen=True)
 class CopyTest:
-    """Which images are copies beyond chance, and whether there are any.
+    """The test for copies: p values of single images and of the whole set.
 
     Attributes:
-        model: how far chance reaches.
+        model: null distribution of the contrasts.
         blocks: number of blocks of training images.
-        contrast: of each image with all of training.
-        p_values: probability, for each image, that chance makes such a contrast with any block of training.
-        p_value: probability that chance makes as many contrasts as large.
-        depth: number of images, from the most contrasting one on, at which that is least likely.
+        contrast: contrast of each image with the whole training set.
+        p_values: p value of each image, corrected for the number of blocks.
+        p_value: p value of the whole set.
+        depth: number of images with the largest contrasts on which the p value of the set is based.
     """
 
-    model: ChanceModel
+    model: NullDistribution
     blocks: float
     contrast: Array
     p_values: Array
@@ -121,11 +120,11 @@ class CopyTest:
     depth: int
 
     def p_values_of(self, contrast: Array) -> Array:
-        """The same probability for other images."""
+        """P values of other images with the given contrasts."""
         return _mean_p_values(self.model, self.blocks, contrast)
 
     def p_value_of(self, contrast: Array) -> float:
-        """The same probability for another set."""
+        """P value of another set with the given contrasts."""
         return _of_set(self.model, self.blocks, contrast)[0]
 
 
@@ -133,37 +132,37 @@ def find_copies(train_score: Array, block_score: Array, holdout_score: Array, *,
     """Test a set of images for copies of training images.
 
     Args:
-        train_score: similarity of each image to the most alike of all N training images.
-        block_score: to the most alike of a block of M of them.
-        holdout_score: to the most alike of M holdout images.
-        blocks: N / M.
+        train_score: similarity of each image to the nearest of all N training images.
+        block_score: similarity of each image to the nearest of a block of M training images.
+        holdout_score: similarity of each image to the nearest of M holdout images.
+        blocks: number of blocks, N / M.
 
     Raises:
-        UnsupportedClaim: too few images.
+        UnsupportedClaim: there are too few images.
     """
     contrast = np.asarray(train_score, dtype=float) - holdout_score
-    # Copies in the block would only lengthen the side that is not looked at: chance is read from what leans to holdout.
-    model = ChanceModel.of(np.asarray(holdout_score, dtype=float) - block_score)
+    # Copies in the block affect only the side of the training set, and the null distribution uses that of the holdout.
+    model = NullDistribution.of(np.asarray(holdout_score, dtype=float) - block_score)
     p_value, depth = _of_set(model, blocks, contrast)
     return CopyTest(model, blocks, contrast, _mean_p_values(model, blocks, contrast), p_value, depth)
 
 
-def _p_values(model: ChanceModel, blocks: float, contrast: Array) -> Array:
+def _p_values(model: NullDistribution, blocks: float, contrast: Array) -> Array:
     found: Array = np.minimum(1.0, max(1.0, blocks) * model.exceeds(contrast))
     return found
 
 
-def _mean_p_values(model: ChanceModel, blocks: float, contrast: Array) -> Array:
+def _mean_p_values(model: NullDistribution, blocks: float, contrast: Array) -> Array:
     found: Array = model.weights @ _p_values(model, blocks, contrast)
     return found
 
 
-def _of_set(model: ChanceModel, blocks: float, contrast: Array) -> tuple[float, int]:
-    """The p-value of a set, and the depth at which it is found."""
+def _of_set(model: NullDistribution, blocks: float, contrast: Array) -> tuple[float, int]:
+    """The p value of a set, and the depth at which it is reached."""
     total = len(contrast)
     depths = [depth for depth in DEPTHS if depth <= total]
     largest = -np.sort(-np.partition(contrast, total - depths[-1])[-depths[-1] :])
     each = _p_values(model, blocks, largest[np.array(depths) - 1])
-    chances = model.weights @ stats.binom.sf(np.array(depths) - 1, total, each)
-    best = int(np.argmin(chances))
-    return min(1.0, len(depths) * float(chances[best])), depths[best]
+    tail = model.weights @ stats.binom.sf(np.array(depths) - 1, total, each)
+    best = int(np.argmin(tail))
+    return min(1.0, len(depths) * float(tail[best])), depths[best]

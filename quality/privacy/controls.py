@@ -1,4 +1,4 @@
-"""Positive controls: copies of training images that are planted, kind by kind, to see what the search finds."""
+"""Positive controls: copies of training images planted by kind, to measure the recall of the copy search."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from medphantom.quality.stats.estimate import Estimate
 from medphantom.quality.stats.intervals import proportion_lower_bound
 
 TRIALS = 20
-FOUND_IN = 0.8  # of the trials
+POWER = 0.8
 
 Maker = Callable[[Array], Array]
 
 
 @dataclass(frozen=True)
 class Planted:
-    """Copies of one kind.
+    """Planted copies of one kind.
 
     Attributes:
-        kind: name of the kind.
-        images: ``(n, C, *)`` float32 in -1…1.
+        kind: name of the kind of copy.
+        images: planted copies ``(n, C, *)``, float32 in -1…1.
     """
 
     kind: str
@@ -35,13 +35,13 @@ class Planted:
 
 
 def plant(train: Array, config: CopyConfig, makers: Mapping[str, Maker], rng: np.random.Generator) -> Iterator[Planted]:
-    """Copies of each kind that can be made, of randomly drawn training images; none where none are asked for.
+    """Make copies of randomly drawn training images, of each kind that is configured and can be made.
 
     Args:
         train: training images ``(N, C, *)``.
-        config: which kinds, and how many of each.
-        makers: what makes copies through the generator, by kind.
-        rng: source of all draws.
+        config: kinds of copies and their number.
+        makers: functions that make copies through the generator, by kind.
+        rng: source of all random draws.
     """
     for kind in config.kinds if config.controls else ():
         chosen = train[np.sort(rng.permutation(len(train))[: config.controls])]
@@ -52,14 +52,14 @@ def plant(train: Array, config: CopyConfig, makers: Mapping[str, Maker], rng: np
 
 
 def control_kind(kind: str, p_values: Array, config: CopyConfig, *, fewest: int | None, total: int) -> ControlKind:
-    """What the search found of one kind.
+    """Recall of one kind of planted copies.
 
     Args:
-        kind: its name.
-        p_values: of each planted copy, that chance makes it look so; empty where none could be planted.
-        config: the level at which an image is flagged, and what counts as covered.
-        fewest: see :func:`fewest_seen`.
-        total: synthetic images.
+        kind: name of the kind of copy.
+        p_values: p value of each planted copy; empty if none could be planted.
+        config: significance level of flags, and the recall required for coverage.
+        fewest: result of :func:`fewest_detected` for this kind.
+        total: number of synthetic images.
     """
     core = kind in CORE_KINDS or kind in config.core
     if not len(p_values):
@@ -86,21 +86,21 @@ def control_kind(kind: str, p_values: Array, config: CopyConfig, *, fewest: int 
     )
 
 
-def fewest_seen(
+def fewest_detected(
     tests: Sequence[CopyTest], planted: Sequence[Array], level: float, rng: np.random.Generator
 ) -> int | None:
-    """How many copies of a kind have to be in the set before one test sees them, four times out of five.
+    """The smallest number of copies of a kind in the set that at least one test detects with a power of 80 %.
 
-    Found by trial: ever more images are replaced by planted copies. Every test has its own contrasts.
+    It is found by simulation, in which increasing numbers of images are replaced by planted copies.
 
     Args:
-        tests: of the set, without the copies.
-        planted: contrasts of the planted copies, in the same order for every test.
-        level: at which a test fails the set.
-        rng: source of all draws.
+        tests: tests of the set without the copies.
+        planted: contrasts of the planted copies for each test, in the same order.
+        level: significance level at which a test fails the set.
+        rng: source of all random draws.
 
     Returns:
-        The smallest of some numbers that is enough; ``None``: not even a tenth of the set.
+        The smallest sufficient number of those tried; ``None`` if a tenth of the set is not enough.
     """
     total, available = len(tests[0].contrast), len(planted[0])
     for copies in _numbers(total // 10):
@@ -113,13 +113,13 @@ def fewest_seen(
                 if test.p_value_of(mixed) < level:
                     seen += 1
                     break
-        if seen >= FOUND_IN * TRIALS:
+        if seen >= POWER * TRIALS:
             return copies
     return None
 
 
 def _numbers(most: int) -> Iterator[int]:
-    """1, 2, 3, 4, 6, 8, 11 … up to the most."""
+    """The numbers 1, 2, 3, 4, 6, 8, 11, … up to ``most``."""
     number = 1
     while number <= most:
         yield number

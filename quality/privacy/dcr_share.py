@@ -1,4 +1,4 @@
-"""Does a synthetic set, as a crowd, lie nearer to training than to holdout patients, at equal counts?"""
+"""The DCR share: is a synthetic set as a whole closer to training than to holdout patients, at equal counts?"""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from scipy import stats
 from medphantom.core.records import Array
 from medphantom.quality.stats.estimate import Estimate
 
-SMALLEST_YARDSTICK = 20
-PARTS = 10  # groups that stand for a side
-PSEUDO_GATES = 40
-SUBSETS_PER_PSEUDO_GATE = 4
+SMALLEST_HOLDOUT = 20
+PARTS = 10  # groups of training images per subset
+PSEUDO_HOLDOUTS = 40
+SUBSETS_PER_PSEUDO_HOLDOUT = 4
 
 
 @dataclass(frozen=True)
 class Subsets:
-    """Which training (and holdout) images stand for either side, at equal counts.
+    """Subsets of training and holdout images of equal size.
 
-    Training patients are dealt into G small groups once; every subset is a union of groups. So the most alike image of
-    each group is looked up once per query, however many subsets there are.
+    Training patients are divided into G small groups once, and every subset is a union of groups. Therefore the nearest
+    image of each group is computed once per query, however many subsets there are.
 
     Attributes:
-        holdout: positions of the holdout images used.
-        groups: ``(G, n)`` positions of training images; no patient is in two.
-        train: ``(R, s)`` groups of each repeat, together as many images as ``holdout``.
-        pseudo: pairs (groups of a pseudo-holdout ``(s,)``, groups of its training subsets ``(T, s)``).
+        holdout: positions of the holdout images that are used.
+        groups: positions of training images, ``(G, n)``; no patient is in two groups.
+        train: groups of each repeat, ``(R, s)``, with as many images as ``holdout`` in total.
+        pseudo: pairs of a pseudo-holdout's groups ``(s,)`` and the groups of its training subsets ``(T, s)``.
     """
 
     holdout: Array
@@ -39,19 +39,19 @@ class Subsets:
 
     @property
     def size(self) -> int:
-        """Images per side."""
+        """Number of images per side."""
         return len(self.holdout)
 
     @property
     def block(self) -> Array:
-        """The training images of the first repeat: the block of the contrast."""
+        """Positions of the training images of the first repeat, the block of the contrast."""
         found: Array = self.groups[self.train[0]].ravel()
         return found
 
     def best(self, train_QN: Array) -> Array:
         """The largest similarity of each query within each group, ``(Q, G)``."""
         total = len(self.groups)
-        group = np.full(train_QN.shape[1], total)  # the last one takes what belongs to none
+        group = np.full(train_QN.shape[1], total)  # the last group holds images that belong to no other
         group[self.groups] = np.arange(total)[:, None]
         similarity = torch.from_numpy(np.ascontiguousarray(train_QN))
         found = torch.full((len(train_QN), total + 1), -torch.inf, dtype=similarity.dtype)
@@ -64,7 +64,7 @@ class Subsets:
 def draw_subsets(
     train_patients: Sequence[str], holdout_patients: Sequence[str], repeats: int, rng: np.random.Generator
 ) -> Subsets:
-    """Random sets of training patients, each with as many images as holdout; and pseudo-holdouts out of train."""
+    """Draw random subsets of training patients with as many images as the holdout, and pseudo-holdouts from train."""
     most = min(len(holdout_patients), len(train_patients) // 2)
     parts = min(PARTS, most)
     groups = _groups(np.asarray(train_patients), most // parts, rng)
@@ -73,15 +73,15 @@ def draw_subsets(
     holdout = _patients_up_to(np.asarray(holdout_patients), size, rng)
     train = np.stack([rng.permutation(len(groups))[:parts] for _ in range(repeats)])
     pseudo = []
-    for _ in range(PSEUDO_GATES):
+    for _ in range(PSEUDO_HOLDOUTS):
         order = rng.permutation(len(groups))
-        against = [rng.permutation(order[parts:])[:parts] for _ in range(SUBSETS_PER_PSEUDO_GATE)]
+        against = [rng.permutation(order[parts:])[:parts] for _ in range(SUBSETS_PER_PSEUDO_HOLDOUT)]
         pseudo.append((order[:parts], np.stack(against)))
     return Subsets(holdout, groups, train, tuple(pseudo))
 
 
 def _groups(names: Array, each: int, rng: np.random.Generator) -> Array:
-    """Deal whole patients into groups of so many images; what the last one of a group has beyond them is left out."""
+    """Divide whole patients into groups of ``each`` images; surplus images of a group's last patient are omitted."""
     _, owner = np.unique(names, return_inverse=True)
     order = np.argsort(rng.permutation(owner.max() + 1)[owner], kind="stable")
     found: list[list[int]] = []
@@ -97,19 +97,19 @@ def _groups(names: Array, each: int, rng: np.random.Generator) -> Array:
 
 
 def _patients_up_to(names: Array, size: int, rng: np.random.Generator) -> Array:
-    """Positions of exactly ``size`` images of random whole patients (the last one possibly cut)."""
+    """Positions of exactly ``size`` images of random patients, of whom only the last may be incomplete."""
     _, owner = np.unique(names, return_inverse=True)
     rank = rng.permutation(owner.max() + 1)[owner]
     return np.argsort(rank, kind="stable")[:size]
 
 
 def wins_of_train(best_QG: Array, holdout_Q: Array, subsets: Subsets) -> tuple[Array, Array]:
-    """Whether each query lies nearer to each training subset than to holdout; and the same for pseudo-holdouts.
+    """Whether each query is closer to each training subset than to the holdout, and the same for pseudo-holdouts.
 
     Args:
         best_QG: largest similarity within each group of training images.
-        holdout_Q: largest similarity to holdout images.
-        subsets: the subsets.
+        holdout_Q: largest similarity to the holdout images.
+        subsets: subsets of both sides.
 
     Returns:
         ``(Q, R)`` per repeat and ``(Q, P)`` per pseudo-holdout (mean over its subsets), float32; ties count one half.
@@ -129,11 +129,11 @@ def _wins(mine: Array, theirs: Array) -> Array:
 
 @dataclass(frozen=True)
 class DcrShare:
-    """The share of a set that lies nearer to train than to holdout.
+    """The DCR share of a set: the share of its images that are closer to training than to holdout images.
 
     Attributes:
-        share: with its interval.
-        p_value: of a share at least as large, were one half true.
+        share: DCR share with its interval.
+        p_value: one-sided p value under the null hypothesis of a share of 0.5.
     """
 
     share: Estimate
@@ -141,24 +141,24 @@ class DcrShare:
 
 
 def share_in_train(wins_QR: Array, pseudo_QP: Array, *, size: int, what: str, network: str | None = None) -> DcrShare:
-    """Share of synthetic images whose nearest real neighbour lies in train rather than in holdout, at equal counts.
+    """Share of synthetic images whose nearest real neighbour is in train rather than in the holdout, at equal counts.
 
-    Its interval comes from pseudo-holdouts: training patients that stand in for holdout, where the expected share is
-    one half and only the luck of the draw of patients remains.
+    Its interval is based on pseudo-holdouts, that is, training patients used in place of the holdout. Their expected
+    share is 0.5, so that their variance is that of the random selection of patients.
     """
     total, shares, stand_ins = len(wins_QR), wins_QR.mean(axis=0), pseudo_QP.mean(axis=0)
     value = float(shares.mean())
-    luck = float(np.sqrt(np.mean((stand_ins - 0.5) ** 2)))
-    half = float(stats.norm.ppf(0.975)) * luck
-    # The spread of so few stand-ins is itself uncertain: Student's t with as many degrees of freedom.
-    p_value = float(stats.t.sf((value - 0.5) / max(luck, 1e-9), len(stand_ins)))
+    deviation = float(np.sqrt(np.mean((stand_ins - 0.5) ** 2)))
+    half = float(stats.norm.ppf(0.975)) * deviation
+    # The deviation is estimated from few pseudo-holdouts: Student's t with as many degrees of freedom.
+    p_value = float(stats.t.sf((value - 0.5) / max(deviation, 1e-9), len(stand_ins)))
     estimate = Estimate(
         name="share_nearest_in_train",
         estimand=f"share of synthetic images whose nearest real neighbour ({what}) is a training, not a holdout image",
         value=value,
         interval=(max(0.0, value - half), min(1.0, value + half)),
         spread=(float(shares.min()), float(shares.max())),
-        method=f"{size} images a side; mean and range over {len(shares)} draws of training patients; interval from "
+        method=f"{size} images per side; mean and range over {len(shares)} draws of training patients; interval from "
         f"{len(stand_ins)} pseudo-holdouts of training patients",
         n_synthetic=total,
         n_real=2 * size,

@@ -1,8 +1,8 @@
-"""Attribute disclosure: does the synthetic set say more about the patients it was made from than about others?
+"""Attribute disclosure: does the synthetic set reveal more about training patients than about others?
 
-Whoever knows a patient's image predictions what is recorded of them from the synthetic images most like it. That
-works as far as images show it, for anybody. What was disclosed is the gain: how much better the prediction is for
-training patients.
+An attacker who has a patient's image predicts recorded labels and attributes from the most similar synthetic images.
+Such a prediction works for any patient as far as images show the attribute. The disclosure is the gain: how much better
+the prediction is for training patients than for others.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ BOOTSTRAP = 500
 
 @dataclass(frozen=True)
 class Known:
-    """One thing that is recorded of real images, and asked for of synthetic ones.
+    """A label or attribute that is recorded for real images and prompted for synthetic ones.
 
     Attributes:
-        name: label or attribute.
-        real: ``(N,)`` values of real images, NaN where not stated; categories as numbers.
-        synthetic: ``(M,)`` likewise of the synthetic images.
-        continuous: whether it is a number; else a prediction is right or wrong.
+        name: name of the label or attribute.
+        real: values of real images, ``(N,)``, NaN where unknown, categories as numbers.
+        synthetic: values of synthetic images, ``(M,)``, in the same form.
+        continuous: whether the value is continuous; otherwise a prediction is correct or incorrect.
     """
 
     name: str
@@ -40,29 +40,29 @@ class Known:
 def disclosed(
     known: Sequence[Known], similarity_NM: Array, patients: Sequence[str], member: Array, rng: np.random.Generator
 ) -> Iterator[Estimate]:
-    """The gain for each thing that is known of enough patients on either side.
+    """Disclosure gain for each label and attribute that is known for enough patients on both sides.
 
     Args:
-        known: what is predicted.
-        similarity_NM: of real and synthetic images, the higher the more alike.
+        known: labels and attributes to predict.
+        similarity_NM: similarity of each real image to each synthetic image.
         patients: patient of each real image.
-        member: ``(N,)`` whether the generator learned from it.
-        rng: source of the bootstrap.
+        member: whether each real image is a training image, ``(N,)``.
+        rng: source of the bootstrap draws.
     """
     names = np.asarray(patients)
     for one in known:
         score = _scores(one, similarity_NM)
-        stated = ~np.isnan(score)
-        found = Patients.of(score[stated], names[stated].tolist(), member[stated])
+        observed = ~np.isnan(score)
+        found = Patients.of(score[observed], names[observed].tolist(), member[observed])
         members, others = found.members, found.others
         if min(len(members), len(others)) < SMALLEST:
             continue
-        measure = "R² of the mean" if one.continuous else "share of right predictions"
+        measure = "R² of the mean" if one.continuous else "share of correct predictions"
         facts = {
             "name": "disclosure_gain",
-            "estimand": f"{one.name}: {measure} by the {NEIGHBOURS} most alike synthetic images, training patients "
-            "less others",
-            "method": f"means by patient; percentile bootstrap of {BOOTSTRAP} draws of patients on either side",
+            "estimand": f"{one.name}: {measure} by the {NEIGHBOURS} most similar synthetic images, training "
+            "patients minus others",
+            "method": f"means by patient; percentile bootstrap of {BOOTSTRAP} draws of patients on both sides",
             "n_synthetic": len(members),
             "n_real": len(others),
             "floor": 0.0,
@@ -78,7 +78,7 @@ def disclosed(
 
 
 def _scores(one: Known, similarity_NM: Array) -> Array:
-    """How right the prediction is for each real image; NaN where nothing is recorded."""
+    """Accuracy of the prediction for each real image; NaN where the value is unknown."""
     usable = np.flatnonzero(~np.isnan(one.synthetic))
     if len(usable) < NEIGHBOURS:
         return np.full(len(one.real), np.nan)

@@ -1,4 +1,4 @@
-"""Weighs what the copy search found: *fail*, *inconclusive* or *screened*. A search never passes anything."""
+"""The privacy gate: derives *fail*, *inconclusive* or *screened* from the copy search. It never says *pass*."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import numpy as np
 from medphantom.core.records import Array
 from medphantom.quality.config import CORE_KINDS, CopyConfig
 from medphantom.quality.privacy.contrast import CopyTest
-from medphantom.quality.privacy.controls import control_kind, fewest_seen
-from medphantom.quality.privacy.dcr_share import SMALLEST_YARDSTICK, DcrShare
+from medphantom.quality.privacy.controls import control_kind, fewest_detected
+from medphantom.quality.privacy.dcr_share import SMALLEST_HOLDOUT, DcrShare
 from medphantom.quality.privacy.neighbours import NeighbourSimilarity
 from medphantom.quality.results.quality_report import (
     ControlKind,
@@ -24,25 +24,25 @@ from medphantom.quality.stats.estimate import Estimate
 from medphantom.quality.stats.intervals import proportion_interval
 
 BINS = 40
-JUDGE_VERSION = 2  # raise it when the same evidence is weighed otherwise: what was judged before is judged anew
+JUDGE_VERSION = 2  # increase it when the same evidence leads to another verdict, so that cached verdicts are redone
 BLIND_SPOTS = (
-    "copies of a part of an image, such as one lesion, or text burned into a corner",
-    "copies disguised in other or stronger ways than those that were planted",
-    "copies of training images that look like many others anyway",
-    "membership: that a patient was in the training set can leak without any copy",
+    "copies of a part of an image, such as one lesion or burned-in text",
+    "copies with other or stronger alterations than those of the planted copies",
+    "copies of training images that closely resemble many other images",
+    "membership: an attack may infer that a patient was in the training set although no image is a copy",
 )
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What one way of comparing images found.
+    """The results of one method of comparing images.
 
     Attributes:
-        by: how images were compared: :data:`DETAIL`, or the name of a feature network.
-        synthetic: similarity of the synthetic images.
-        test: the test of single images, ``None`` where they are too few for one.
-        dcr_share: the lean of the whole set.
-        planted: similarity of planted copies by kind.
+        by: method of comparison: :data:`DETAIL`, or the name of a feature network.
+        synthetic: nearest-neighbour similarity of the synthetic images.
+        test: test of single images; ``None`` if there are too few images for it.
+        dcr_share: DCR share of the whole set.
+        planted: nearest-neighbour similarity of the planted copies, by kind.
     """
 
     by: str
@@ -54,7 +54,7 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Judgement:
-    """The summary; and of each synthetic image the p value of looking so were it no copy, and whether it is flagged."""
+    """The summary, the p value of each synthetic image under the null hypothesis of no copy, and the flagged images."""
 
     summary: CopySummary
     p_values: Array
@@ -69,25 +69,26 @@ def judge(
     *,
     too_few: str | None,
 ) -> Judgement:
-    """Weigh the evidence.
+    """Derive the verdict.
 
-    *fail*: single images are more alike to training than chance makes them, or the crowd leans to train.
-    *inconclusive*: a core kind of planted copies is not covered, or a yardstick is too small. *screened*: neither.
+    *fail*: single images are more similar to training images than expected by chance, or the DCR share is significantly
+    above 0.5. *inconclusive*: a core kind of planted copies is not covered, or the holdout is too small. *screened*:
+    neither.
 
     Args:
-        evidence: by every way of comparing, that of details first.
-        holdout_size: holdout images.
-        config: thresholds.
-        rng: source of all draws.
-        too_few: why there is no test of single images, if so.
+        evidence: results of every method of comparison, starting with registered detail.
+        holdout_size: number of holdout images.
+        config: thresholds of the gate.
+        rng: source of all random draws.
+        too_few: reason why single images could not be tested, or ``None``.
     """
     first = evidence[0].synthetic
-    level = config.significance / (2 * len(evidence))  # every way asks for single images and for a lean
+    level = config.significance / (2 * len(evidence))  # every method tests single images and the DCR share
     p_values = _union([part.test.p_values for part in evidence if part.test is not None], len(first))
     flagged = p_values < config.flag_level
     kinds = tuple(_kinds(evidence, config, level, rng))
-    against = [*_single(evidence, level), *_lean(evidence, level)]
-    gaps = [*([too_few] if too_few else _not_covered(kinds, config)), *_small_yardstick(holdout_size), *_lax(config)]
+    against = [*_single(evidence, level), *_high_dcr_share(evidence, level)]
+    gaps = [*([too_few] if too_few else _not_covered(kinds, config)), *_small_holdout(holdout_size), *_lenient(config)]
     verdict: Verdict = "fail" if against else "inconclusive" if gaps else "screened"
     order = np.argsort(p_values, kind="stable")
     summary = CopySummary(
@@ -108,7 +109,7 @@ def judge(
 
 
 def _union(p_values: Sequence[Array], total: int) -> Array:
-    """The smallest p value of any of the ways, times their number (Bonferroni)."""
+    """The smallest p value over the methods, corrected for their number (Bonferroni)."""
     if not p_values:
         return np.ones(total)
     found: Array = np.minimum(1.0, len(p_values) * np.min(np.stack(p_values), axis=0))
@@ -127,7 +128,7 @@ def _kinds(
         contrasts = [part.planted[kind].contrast for part, _ in usable]
         tests = [test for _, test in usable]
         p_values = _union([test.p_values_of(c) for test, c in zip(tests, contrasts, strict=True)], len(contrasts[0]))
-        fewest = fewest_seen(tests, contrasts, level, rng)
+        fewest = fewest_detected(tests, contrasts, level, rng)
         yield control_kind(kind, p_values, config, fewest=fewest, total=total)
 
 
@@ -144,22 +145,22 @@ def _single(evidence: Sequence[Evidence], level: float) -> Iterator[str]:
     for part in evidence:
         if part.test is not None and part.test.p_value < level:
             yield (
-                f"the {part.test.depth} most suspicious images are more alike to training patients than chance allows "
-                f"(by {part.by}, p = {part.test.p_value:.1g})"
+                f"the {part.test.depth} most suspicious images are more similar to training patients than expected by "
+                f"chance (by {part.by}, p = {part.test.p_value:.1g})"
                 if part.test.depth > 1
-                else f"one image is more alike to a training patient than chance allows (by {part.by}, "
+                else f"one image is more similar to a training patient than expected by chance (by {part.by}, "
                 f"p = {part.test.p_value:.1g})"
             )
 
 
-def _lean(evidence: Sequence[Evidence], level: float) -> Iterator[str]:
-    """Shares in train that luck does not explain."""
+def _high_dcr_share(evidence: Sequence[Evidence], level: float) -> Iterator[str]:
+    """Significantly high DCR shares, as reasons."""
     for part in evidence:
         share, p_value = part.dcr_share.share, part.dcr_share.p_value
         if p_value < level:
             yield (
-                f"{share.value:.3f} of the synthetic images lie nearer to train than to holdout (honest: 0.5; "
-                f"by {part.by}, p = {p_value:.1g})"
+                f"the DCR share is {share.value:.3f}: so many synthetic images are closer to training than to holdout "
+                f"images (0.5 without memorisation; by {part.by}, p = {p_value:.1g})"
             )
 
 
@@ -168,54 +169,55 @@ def _not_covered(kinds: Sequence[ControlKind], config: CopyConfig) -> Iterator[s
         if not kind.core or kind.covered:
             continue
         if kind.recall is None or kind.recall.interval is None:
-            yield f"no copy of the kind '{kind.kind}' could be planted, so nobody knows whether one would be found"
+            yield f"no copy of the kind '{kind.kind}' could be planted, so the sensitivity for this kind is unknown"
         else:
             yield (
-                f"of {kind.recall.n_synthetic} planted copies of the kind '{kind.kind}' {kind.recall.value:.2f} were "
-                f"found (lower bound {kind.recall.interval[0]:.3f}, needed {config.least_recall:.2f})"
+                f"the recall of {kind.recall.n_synthetic} planted copies of the kind '{kind.kind}' is "
+                f"{kind.recall.value:.2f} (lower bound {kind.recall.interval[0]:.3f}, "
+                f"required {config.least_recall:.2f})"
             )
 
 
 def _screened_by(kinds: Sequence[ControlKind], flagged: Array, config: CopyConfig) -> str:
-    """What a set is screened by, as it was done."""
+    """The evidence by which a set is screened, as a reason."""
     core = [kind.recall for kind in kinds if kind.core and kind.recall is not None and kind.recall.interval is not None]
     bound = min(recall.interval[0] for recall in core if recall.interval is not None)
     return (
-        "no image is more alike to a training patient than chance makes it "
-        f"({int(flagged.sum())} of {len(flagged)} flagged, chance flags {config.flag_level:g} of them), and of each of "
-        f"{len(core)} core kinds of planted copies at least {bound:.3f} are found (95 % lower bound)"
+        "no image is more similar to a training patient than expected by chance "
+        f"({int(flagged.sum())} of {len(flagged)} flagged, expected false-positive rate {config.flag_level:g}), and "
+        f"the recall of each of {len(core)} core kinds of planted copies is at least {bound:.3f} (95 % lower bound)"
     )
 
 
-def _lax(config: CopyConfig) -> Iterator[str]:
-    """Settings under which a search that found nothing would say less than by default."""
+def _lenient(config: CopyConfig) -> Iterator[str]:
+    """Settings that make the search less sensitive than the defaults, as reasons."""
     usual = CopyConfig()
     pairs = (
         ("least_recall", config.least_recall < usual.least_recall),
         ("significance", config.significance < usual.significance),
         ("flag_level", config.flag_level > usual.flag_level),
     )
-    for name, lax in pairs:
-        if lax:
+    for name, lenient in pairs:
+        if lenient:
             yield (
-                f"assess.copies.{name} {getattr(config, name):g} is laxer than {getattr(usual, name):g}, by which sets "
-                "are screened"
+                f"assess.copies.{name} {getattr(config, name):g} is more lenient than {getattr(usual, name):g}, which "
+                "is required for screening"
             )
 
 
-def _small_yardstick(holdout_size: int) -> Iterator[str]:
-    if holdout_size < SMALLEST_YARDSTICK:
-        yield f"holdout holds {holdout_size} images, at least {SMALLEST_YARDSTICK} are needed as yardstick"
+def _small_holdout(holdout_size: int) -> Iterator[str]:
+    if holdout_size < SMALLEST_HOLDOUT:
+        yield f"the holdout has {holdout_size} images, but at least {SMALLEST_HOLDOUT} are required as a reference"
 
 
 def _flagged_share(flagged: Array, first: Evidence, config: CopyConfig) -> Estimate:
     return Estimate(
         name="flagged_share",
-        estimand="share of synthetic images that are more alike to a training patient than chance makes them",
+        estimand="share of synthetic images that are more similar to a training patient than expected by chance",
         value=float(flagged.mean()),
         interval=proportion_interval(int(flagged.sum()), len(flagged), "exact"),
-        method=f"Clopper-Pearson; an honest image is flagged with a chance of {config.flag_level:g}, as far as the "
-        "same images reach towards holdout",
+        method=f"Clopper-Pearson; the false-positive rate of {config.flag_level:g} is calibrated by the similarity of "
+        "the same images to the holdout",
         n_synthetic=len(flagged),
         n_real=first.dcr_share.share.n_real,
         floor=config.flag_level,

@@ -1,9 +1,9 @@
-"""The most alike real image of each query, among training and among holdout patients, whatever a copy's disguise.
+"""The most similar training and holdout image of each query, robust to geometric and intensity alterations of copies.
 
-In two steps. First every query is compared with every real image as a whitened thumbnail, under a grid of mirror
-images, turns, scales and shifts, and either way round in grey. Then the few best of each side are registered at full
-detail, and judged by how well the details agree. Both sides are treated alike, so that what is alike by chance is alike
-to both.
+The search has two steps. First, every query is compared with every real image as a whitened thumbnail, under a grid of
+mirror images, rotations, scales and shifts, and with inverted grey values. Then the best candidates of each side are
+registered at full detail and scored by their agreement. Both sides are treated in the same way, so that similarity by
+chance is the same for both.
 """
 
 from __future__ import annotations
@@ -27,24 +27,24 @@ from medphantom.quality.privacy.registration import ITERATIONS, detail, register
 
 QUERIES_PER_BLOCK = 128
 PAIRS_PER_BLOCK = 512
-CANDIDATES = 12  # by their thumbnails
-REGISTERED = 3  # of those, by their details before registration
+CANDIDATES = 12  # chosen by thumbnails
+REGISTERED = 3  # chosen among the candidates by detail before registration
 DETAIL_SIDE = {2: 64, 3: 32}
 TURNS = {2: (-6.0, 0.0, 6.0), 3: (0.0,)}
 SCALES = {2: (0.83, 0.91, 1.0, 1.1, 1.2), 3: (0.9, 1.0, 1.1)}
 SHIFTS = {2: (-1.0, -0.5, 0.0, 0.5, 1.0), 3: (-1.0, 0.0, 1.0)}
-REACH = 0.0625  # of a side: the largest shift, of an image that was not enlarged
+REACH = 0.0625  # largest shift of an image that was not enlarged, as a fraction of the side
 
 
 class Matcher:
-    """Finds the most alike real images of any images.
+    """Finds the most similar real images of any images by registered detail.
 
     Args:
         train: training images, float32 ``(N, C, *)`` in -1…1; may be memory-mapped.
-        holdout: images of patients whom nothing learned from; as many as ``subsets`` has a side.
-        fingerprints: fitted to images of either side alike.
-        subsets: which training images stand for their side.
-        mirror: also try mirror images.
+        holdout: holdout images, as many as ``subsets`` has per side.
+        fingerprints: fingerprint fitted to images of both sides with equal probability.
+        subsets: subsets of training images of the size of the holdout.
+        mirror: whether mirror images are also compared.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class Matcher:
         self.variants += [_Variant(variant.matrix, -1.0) for variant in negatives]
 
     def find(self, queries_NC: Array, what: str = "", progress: Progress | None = None) -> NeighbourSimilarity:
-        """The most alike real images of each query, block by block: memory does not grow with their number."""
+        """The most similar real images of each query, in blocks, so that memory does not grow with their number."""
         parts = []
         for start in range(0, len(queries_NC), QUERIES_PER_BLOCK):
             queries = queries_NC[start : start + QUERIES_PER_BLOCK]
@@ -77,9 +77,9 @@ class Matcher:
         in_block = _best(train[:, block], train_variant[:, block])
         _, block_scores = self._fine(moving, self.train, *in_block, rows=block)
         holdout_picked, holdout_scores = self._fine(moving, self.holdout, *_best(holdout, holdout_variant))
-        # what the block knows, all of train knows too
+        # the block is a part of the training set
         train_scores = torch.maximum(scores.max(dim=1).values, block_scores.max(dim=1).values)
-        # The crowd is counted by thumbnails as they are: over hundreds of disguises a few images are near everybody.
+        # The DCR share uses unaltered thumbnails: over hundreds of variants a few images would be close to all others.
         plain = self.fingerprints.of(queries)
         own, other = ((plain @ vectors.T).numpy() for vectors in self.vectors)
         wins, pseudo = wins_of_train(self.subsets.best(own), other.max(axis=1), self.subsets)
@@ -94,7 +94,7 @@ class Matcher:
         )
 
     def _coarse(self, queries: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """NeighbourSimilarity of thumbnails ``(Q, N)`` to each side over all variants, and which variant it was."""
+        """Largest similarity ``(Q, N)`` of thumbnails to each side over all variants, and the number of the variant."""
         thumbs = shrunk(queries, self.fingerprints.side)
         found = [
             (torch.full((len(queries), len(vectors)), -1.0), torch.zeros(len(queries), len(vectors), dtype=torch.int16))
@@ -110,7 +110,7 @@ class Matcher:
         return found
 
     def _details(self, images: Tensor) -> Tensor:
-        """What registration sees, on a grid of as many pixels along every axis."""
+        """Band-passed images for registration, on a grid with the same number of pixels along every axis."""
         grey = images.mean(dim=1, keepdim=True)
         sides = [DETAIL_SIDE[self.dims]] * self.dims
         shrinks = all(old >= new for old, new in zip(grey.shape[2:], sides, strict=True))
@@ -141,7 +141,7 @@ class Matcher:
 def _scores(
     moving_Q: Tensor, fixed: Tensor, where_QC: Tensor, starts: Tensor, signs_QC: Tensor, *, iterations: int
 ) -> Tensor:
-    """Agreement ``(Q, C)`` of each query with its candidates among the fixed images, after so many iterations."""
+    """Agreement ``(Q, C)`` of each query with its candidates among the fixed images after the given iterations."""
     total, candidates = where_QC.shape
     queries, where, sign = torch.arange(total).repeat_interleave(candidates), where_QC.flatten(), signs_QC.flatten()
     found = []
@@ -154,21 +154,21 @@ def _scores(
 
 
 def _best(similarity: Tensor, variant: Tensor) -> tuple[Tensor, Tensor]:
-    """Positions of the candidates ``(Q, candidates)``, and their variants."""
+    """Positions ``(Q, candidates)`` of the most similar images, and their variants."""
     places = similarity.topk(min(CANDIDATES, similarity.shape[1]), dim=1).indices
     return places, torch.gather(variant, 1, places)
 
 
 @dataclass(frozen=True)
 class _Variant:
-    """A disguise that is tried: a transform ``(1, d+1, d+1)`` of thumbnails, of their negative where the sign is -1."""
+    """A variant of the thumbnails: a transform ``(1, d+1, d+1)``, and sign -1 for inverted grey values."""
 
     matrix: Tensor
     sign: float = 1.0
 
 
 def _variants(spatial: tuple[int, ...], *, mirror: bool, still: bool = False) -> Iterator[_Variant]:
-    """Transforms to try; ``still``: shifts and mirror images only."""
+    """Transforms to compare; with ``still``, shifts and mirror images only."""
     dims = len(spatial)
     sides = torch.tensor([float(side) for side in reversed(spatial)])
     turns, scales = ((0.0,), (1.0,)) if still else (TURNS[dims], SCALES[dims])
@@ -187,6 +187,6 @@ def _variants(spatial: tuple[int, ...], *, mirror: bool, still: bool = False) ->
 
 
 def _rescaled(matrix: Tensor, ratios: Tensor) -> Tensor:
-    """The same transform on a grid with so many times the pixels along each axis, x first."""
+    """The same transform on a grid with more pixels along each axis by the given ratios, x first."""
     grow = torch.cat([ratios, torch.ones(1)])
     return grow.unsqueeze(1) * matrix / grow

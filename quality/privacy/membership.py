@@ -1,9 +1,9 @@
-"""Membership: could somebody tell which patients were learned from, from the images or from the weights?
+"""Membership inference: can training patients be identified from the synthetic images or from the weights?
 
-An attack gives every real image a score, the higher the more it looks as if it was learned from; a patient has the mean
-of their images' scores. Members are the patients of ``train``, the others those of ``holdout`` and ``test``, whom no
-network learned from. The blind baseline tries the same without the generator: where it succeeds, members and others
-differ by themselves, and an attack shows something only beyond that (Das et al. 2024, arXiv 2406.16201).
+An attack gives every real image a membership score, and a patient has the mean score of their images. Members are the
+patients of ``train``; the others are those of ``holdout`` and ``test``, on whom no network was trained. The blind
+baseline does the same without the generator: if it succeeds, members and others differ independently of the generator,
+and only a result beyond it is evidence of leakage (Das et al. 2024, arXiv 2406.16201).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from medphantom.quality.stats.estimate import Estimate, Interval
 _LIMITED = {
     "recipe": "which the recipe tolerates",
     "guarantee": "which the guarantee allows",
-    "patients": "by which they differ without any generator",
+    "patients": "by which they differ independently of the generator",
 }
 FALSE_ALARMS = (0.1, 0.01, 0.001)
 NEIGHBOURS = 3
@@ -41,11 +41,11 @@ SMALLEST = 20  # patients on either side
 
 @dataclass(frozen=True)
 class Patients:
-    """Scores of patients.
+    """Membership scores of patients.
 
     Attributes:
-        members: ``(M,)`` of those who were learned from.
-        others: ``(N,)`` of those who were not.
+        members: scores of training patients, ``(M,)``.
+        others: scores of all other patients, ``(N,)``.
     """
 
     members: Array
@@ -53,7 +53,7 @@ class Patients:
 
     @classmethod
     def of(cls, scores: Array, patients: Sequence[str], member: Array) -> Patients:
-        """Mean scores of patients out of those of their images; no patient is both."""
+        """Average the scores of images by patient; a patient with any training image is a member."""
         names, owner = np.unique(np.asarray(patients), return_inverse=True)
         means = np.bincount(owner, weights=scores) / np.bincount(owner)
         learned = np.zeros(len(names), dtype=bool)
@@ -62,7 +62,7 @@ class Patients:
 
 
 def auroc(patients: Patients) -> tuple[float, Interval]:
-    """Area under the exact ROC curve, ties counted one half; interval of DeLong et al. 1988 on the logit scale."""
+    """Area under the exact ROC curve, with ties counted as one half, and its interval (DeLong et al. 1988, logit)."""
     members, others = patients.members, patients.others
     ranks = stats.rankdata(np.concatenate([members, others]))
     own = [stats.rankdata(part) for part in (members, others)]
@@ -71,7 +71,7 @@ def auroc(patients: Patients) -> tuple[float, Interval]:
     value = float(above.mean())
     deviation = float(np.sqrt(above.var(ddof=1) / len(above) + below.var(ddof=1) / len(below)))
     fewest = min(len(members), len(others))
-    if not 0 < value < 1 or deviation == 0:  # the curve is at its limit: the rule of three
+    if not 0 < value < 1 or deviation == 0:  # at the limits of the AUROC the interval follows the rule of three
         return value, (max(0.0, value - 3 / fewest), min(1.0, value + 3 / fewest))
     center, half = np.log(value / (1 - value)), stats.norm.ppf((1 + LEVEL) / 2) * deviation / (value * (1 - value))
     low, high = (float(1 / (1 + np.exp(-(center + side * half)))) for side in (-1, 1))
@@ -79,12 +79,12 @@ def auroc(patients: Patients) -> tuple[float, Interval]:
 
 
 def true_positives(patients: Patients, false_alarms: float, rng: np.random.Generator) -> Estimate:
-    """Share of members found while that share of the others are false alarms; refused below 10 / share others."""
+    """True-positive rate at a given false-positive rate; refused with fewer than 10 / rate other patients."""
     total = len(patients.others)
     facts = {
         "name": "membership_tpr",
-        "estimand": f"share of training patients found at {false_alarms:g} false alarms",
-        "method": f"exact ROC curve; percentile bootstrap of {BOOTSTRAP} draws of patients on either side",
+        "estimand": f"true-positive rate of training patients at a false-positive rate of {false_alarms:g}",
+        "method": f"exact ROC curve; percentile bootstrap of {BOOTSTRAP} draws of patients on both sides",
         "n_synthetic": len(patients.members),
         "n_real": total,
         "floor": false_alarms,
@@ -92,7 +92,10 @@ def true_positives(patients: Patients, false_alarms: float, rng: np.random.Gener
         "label": f"{false_alarms:g}",
     }
     if total < 10 / false_alarms:
-        refused = f"{total} other patients do not show {false_alarms:g} false alarms, {10 / false_alarms:.0f} do"
+        refused = (
+            f"a false-positive rate of {false_alarms:g} cannot be estimated from {total} other patients; "
+            f"{10 / false_alarms:.0f} are required"
+        )
         return Estimate.model_validate({**facts, "value": None, "refused": refused})
     value = _found(patients.members, patients.others, false_alarms)
     drawn = [
@@ -105,7 +108,7 @@ def true_positives(patients: Patients, false_alarms: float, rng: np.random.Gener
 
 def _found(members: Array, others: Array, false_alarms: float) -> float:
     allowed = int(false_alarms * len(others))
-    threshold = -np.partition(-others, allowed)[allowed]  # so many of the others lie above it at most
+    threshold = -np.partition(-others, allowed)[allowed]  # at most so many of the others have a higher score
     return float((members > threshold).mean())
 
 
@@ -119,21 +122,21 @@ def attack_result(
     tolerated: float,
     rng: np.random.Generator,
 ) -> AttackResult:
-    """What an attack reached.
+    """Evaluate an attack.
 
     Args:
-        attack: its name.
-        target: what it looks at.
-        patients: their scores.
-        bound: what no attack can exceed, as AUROC, where there is a formal guarantee.
+        attack: name of the attack.
+        target: object of the attack: the synthetic images or the weights.
+        patients: membership scores of the patients.
+        bound: upper bound of the AUROC of any attack under the formal guarantee, if there is one.
         blind: interval of the blind baseline.
-        tolerated: AUROC up to which an attack is not held to have succeeded, by the recipe.
-        rng: source of the bootstrap.
+        tolerated: AUROC up to which the recipe does not count an attack as successful.
+        rng: source of the bootstrap draws.
     """
     value, interval = auroc(patients)
     estimate = Estimate(
         name="membership_auroc",
-        estimand=f"chance that a training patient scores higher than another, by {attack}",
+        estimand=f"probability that a training patient scores higher than another patient, by {attack}",
         value=value,
         interval=interval,
         method="exact ROC curve; DeLong et al. 1988, by patient",
@@ -151,7 +154,9 @@ def attack_result(
         target=target,
         auroc=estimate,
         tpr=tuple(
-            true_positives(patients, share, rng).model_copy(update={"label": f"{attack}, {share:g} false alarms"})
+            true_positives(patients, share, rng).model_copy(
+                update={"label": f"{attack}, false-positive rate {share:g}"}
+            )
             for share in FALSE_ALARMS
         ),
         curve=_curve(patients),
@@ -163,17 +168,17 @@ def attack_result(
 
 
 def blind_limit(blind: Interval) -> float:
-    """AUROC by which members and others may differ by themselves: the upper end of a blind interval above one half.
+    """AUROC that is explained without the generator: the upper end of a blind interval above 0.5, else 0.5.
 
-    One half where the interval reaches it. A baseline below one half is no difference: where there is none to learn,
-    what a cross-validated classifier learned in some folds is the other way round in the one that was left out.
+    A baseline below 0.5 does not indicate a difference: if there is none, chance differences that a cross-validated
+    classifier learns in the training folds are reversed in the fold that was left out.
     """
     low, high = blind
     return high if low > 0.5 else 0.5
 
 
 def _curve(patients: Patients, points: int = 60) -> tuple[tuple[float, float], ...]:
-    """Corners of the ROC curve, thinned: (false alarms, found)."""
+    """Corners of the ROC curve, thinned, as (false-positive rate, true-positive rate)."""
     scores = np.concatenate([patients.members, patients.others])
     member = np.concatenate([np.ones(len(patients.members)), np.zeros(len(patients.others))])
     order = np.argsort(-scores, kind="stable")
@@ -186,16 +191,16 @@ def _curve(patients: Patients, points: int = 60) -> tuple[tuple[float, float], .
 
 
 def nearness(real_ND: Array, synthetic_MD: Array, patients: Sequence[str]) -> Array:
-    """How much nearer real images lie to synthetic ones than to those of other patients, member or not.
+    """How much closer real images are to synthetic images than to real images of other patients.
 
-    The difference of mean cosines of the three nearest, after the density ratio of van Breugel et al. 2023 (DOMIAS,
-    arXiv 2302.12580): an image near to everybody is no evidence. Members and others serve alike as reference, so that
-    none is scored higher for the side that it is on.
+    The score is the difference of the mean cosine similarities to the three nearest images of each kind, after the
+    density ratio of van Breugel et al. 2023 (DOMIAS, arXiv 2302.12580): an image that is close to many images is no
+    evidence. The reference contains members and others, so that neither side is scored higher by construction.
 
     Args:
-        real_ND: features of the images to score.
-        synthetic_MD: of the synthetic images.
-        patients: ``(N,)`` whose the real images are; at least two different ones.
+        real_ND: features of the real images to be scored.
+        synthetic_MD: features of the synthetic images.
+        patients: patient of each real image, ``(N,)``, with at least two different patients.
     """
     real, synthetic = unit_features(real_ND, synthetic_MD)
     owner = np.unique(np.asarray(patients), return_inverse=True)[1]
@@ -204,13 +209,13 @@ def nearness(real_ND: Array, synthetic_MD: Array, patients: Sequence[str]) -> Ar
 
 
 def unit_features(real_ND: Array, synthetic_MD: Array) -> tuple[Array, Array]:
-    """Features of unit length, standardised by the real ones; inner products are cosines.
+    """Standardise features by those of the real images and normalise them; inner products are cosine similarities.
 
-    The synthetic ones are put where the real ones are on average: as a whole, a set may lie beside the real images.
+    The mean of the synthetic features is moved to that of the real ones, because a set as a whole may be shifted.
 
     Args:
-        real_ND: of real images.
-        synthetic_MD: of synthetic ones.
+        real_ND: features of real images.
+        synthetic_MD: features of synthetic images.
     """
     center, scale = real_ND.mean(axis=0), real_ND.std(axis=0) + 1e-9
     shifted = synthetic_MD - synthetic_MD.mean(axis=0) + center
@@ -223,20 +228,20 @@ def _unit(features: Array) -> Array:
 
 
 def _nearest(real: Array, others: Array, owners: tuple[Array, Array] | None = None) -> Array:
-    """Mean cosine of the nearest, blockwise; with ``owners`` of both, without those of the same owner."""
+    """Mean cosine similarity to the nearest images, excluding those of the same owner if ``owners`` are given."""
     parts = []
     for start in range(0, len(real), 512):
         block = slice(start, start + 512)
         similarity = real[block] @ others.T
         if owners is not None:
-            similarity[owners[0][block, None] == owners[1][None, :]] = -1  # as unlike as can be
+            similarity[owners[0][block, None] == owners[1][None, :]] = -1  # the smallest cosine similarity
         kept = min(NEIGHBOURS, similarity.shape[1])
         parts.append(np.partition(similarity, -kept, axis=1)[:, -kept:].mean(axis=1))
     return np.concatenate(parts)
 
 
 def blind_scores(features_ND: Array, patients: Sequence[str], member: Array, seed: int) -> Array:
-    """Scores without the generator: a logistic regression on the images' features, cross-validated by patient."""
+    """Blind membership scores: a logistic regression on image features, cross-validated by patient."""
     names, owner = np.unique(np.asarray(patients), return_inverse=True)
     counts = np.bincount(owner)
     table = np.stack([np.bincount(owner, weights=column) / counts for column in features_ND.T], axis=1)
@@ -244,22 +249,22 @@ def blind_scores(features_ND: Array, patients: Sequence[str], member: Array, see
     learned[owner[member]] = True
     scores = np.zeros(len(names))
     folds = StratifiedKFold(FOLDS, shuffle=True, random_state=seed % 2**32)
-    for fitted, judged in folds.split(table, learned):
+    for fitted, held_out in folds.split(table, learned):
         components = min(COMPONENTS, table.shape[1], len(fitted) - 1)
         model = make_pipeline(
             StandardScaler(), PCA(components, random_state=0), LogisticRegression(class_weight="balanced", max_iter=500)
         )
-        scores[judged] = model.fit(table[fitted], learned[fitted]).predict_proba(table[judged])[:, 1]
+        scores[held_out] = model.fit(table[fitted], learned[fitted]).predict_proba(table[held_out])[:, 1]
     found: Array = scores[owner]
     return found
 
 
 def reasons(results: Sequence[AttackResult]) -> Iterator[str]:
-    """Attacks that succeeded, in words."""
+    """Reasons from successful attacks."""
     for result in results:
         if result.flagged and result.auroc.interval is not None:
-            beyond = "half" if result.limit == 0.5 else f"{result.limit:.3f}, {_LIMITED[result.limited_by]}"
+            limit = "0.5" if result.limit == 0.5 else f"{result.limit:.3f}, {_LIMITED[result.limited_by]}"
             yield (
-                f"by {result.attack} (from the {result.target}) training patients are told from others with AUROC "
-                f"{result.auroc.value:.3f}, its interval above {beyond}"
+                f"membership inference by {result.attack} (from the {result.target}) separates training patients from "
+                f"others with AUROC {result.auroc.value:.3f}; its interval lies above {limit}"
             )

@@ -1,4 +1,4 @@
-"""How like each image is to its most alike real images, on either side; and the search by features of a network."""
+"""Nearest-neighbour similarity to training and holdout images, and its computation by network features."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ TINY = 1e-9
 
 @dataclass(frozen=True)
 class NeighbourSimilarity:
-    """The most alike real images of each query ``(Q,)``; scores are Fisher's z of correlations or cosines.
+    """The most similar real images of each query ``(Q,)``; scores are Fisher's z of correlations or cosines.
 
     Attributes:
-        train: position of the most alike training image.
-        train_score: how alike it is; the higher the more.
-        holdout: position of the most alike holdout image.
-        holdout_score: how alike it is.
-        block_score: similarity to the most alike image of a block of training images as large as holdout.
-        wins: ``(Q, R)`` whether nearer to train than to holdout, per training subset (by thumbnails, where images are
-            registered).
-        pseudo_wins: ``(Q, P)`` the same for training patients that stand in for holdout.
+        train: position of the most similar training image.
+        train_score: similarity to that training image.
+        holdout: position of the most similar holdout image.
+        holdout_score: similarity to that holdout image.
+        block_score: similarity to the nearest image of a block of training images as large as the holdout.
+        wins: whether each query is closer to train than to the holdout, ``(Q, R)`` per training subset; by thumbnails
+            if images are registered.
+        pseudo_wins: the same comparison with pseudo-holdouts of training patients, ``(Q, P)``.
     """
 
     train: Array
@@ -47,7 +47,7 @@ class NeighbourSimilarity:
 
     @property
     def contrast(self) -> Array:
-        """How much more alike to train than to holdout each query is."""
+        """Similarity of each query to train minus its similarity to the holdout."""
         found: Array = self.train_score - self.holdout_score
         return found
 
@@ -57,17 +57,17 @@ class NeighbourSimilarity:
         return cls(**{field.name: np.concatenate([getattr(p, field.name) for p in parts]) for field in fields(cls)})
 
     def of(self, rows: Array) -> NeighbourSimilarity:
-        """Some of the queries."""
+        """The results of the given rows."""
         return NeighbourSimilarity(**{field.name: getattr(self, field.name)[rows] for field in fields(self)})
 
 
 class FeatureMatcher:
-    """Finds the most alike real images of any images by the cosine of their standardised features.
+    """Finds the most similar real images of any images by the cosine similarity of standardised features.
 
     Args:
         train_ND: float32 features of the training images; may be memory-mapped.
-        holdout_MD: features of as many holdout images as ``subsets`` has a side.
-        subsets: which of them stand for either side.
+        holdout_MD: features of the holdout images, as many as ``subsets`` has per side.
+        subsets: subsets of both sides.
     """
 
     def __init__(self, train_ND: Array, holdout_MD: Array, subsets: Subsets) -> None:
@@ -76,7 +76,7 @@ class FeatureMatcher:
         self.sides = [(part, self._norms(part)) for part in (train_ND, holdout_MD)]
 
     def find(self, queries_QD: Array) -> NeighbourSimilarity:
-        """The most alike real images of each query, block by block."""
+        """The most similar real images of each query, computed in blocks."""
         step = max(1, SIMILARITIES_AT_ONCE // max(1, *(len(features) for features, _ in self.sides)))
         return NeighbourSimilarity.joined(
             [self._find(queries_QD[at : at + step]) for at in range(0, len(queries_QD), step)]
@@ -108,7 +108,7 @@ class FeatureMatcher:
         )
 
     def _cosines(self, queries_QD: Array, features_ND: Array, norms_N: Array) -> Array:
-        """Inner products with standardised features, out of products with the features as they are."""
+        """Cosine similarities to standardised features, computed from products with the features as they are stored."""
         scaled = torch.from_numpy(queries_QD / self.scale)
         found = torch.empty(len(queries_QD), len(features_ND))
         start = 0
@@ -126,13 +126,13 @@ def _chunks(features_ND: Array) -> Iterator[Array]:
 
 
 def _tensor(features_ND: Array) -> Tensor:
-    """Without a copy, where torch may write to it (it does not)."""
+    """The features as a tensor, copied only if the array is read-only."""
     plain = np.asarray(features_ND, np.float32)
     return torch.from_numpy(plain if plain.flags.writeable else plain.copy())
 
 
 def fisher(correlation: Array) -> Array:
-    """Fisher's z."""
+    """Fisher's z transform of correlations."""
     found: Array = np.arctanh(np.clip(correlation, -LARGEST, LARGEST))
     return found
 

@@ -1,9 +1,9 @@
-"""Similarity transforms between images and volumes: applied, found by registration, and how well two images then agree.
+"""Similarity transforms of images and volumes: their application, their registration, and the resulting agreement.
 
-A transform is a ``(d+1, d+1)`` matrix over centred pixel coordinates, x first (the last axis of the array), that sends
-places of the result to places of the source. Registration is the inverse compositional Gauss-Newton method of Baker &
-Matthews 2004 for similarities (shift, turn, scale), on band-passed images with a free gain, as in the enhanced
-correlation coefficient of Evangelidis & Psarakis 2008.
+A transform is a ``(d+1, d+1)`` matrix over centred pixel coordinates, x first (the last axis of the array), that maps
+positions of the result to positions of the source. Registration is the inverse compositional Gauss-Newton method of
+Baker & Matthews 2004 for similarities (shift, rotation, scale), on band-passed images with a free gain, as in the
+enhanced correlation coefficient of Evangelidis & Psarakis 2008.
 
 Shapes: P pairs, d spatial axes, ``*`` the spatial axes themselves.
 """
@@ -19,17 +19,20 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-FINE, COARSE = 1 / 64, 5 / 64  # of the shortest side: what lies between identifies a patient, and survives a mild blur
+FINE, COARSE = (
+    1 / 64,
+    5 / 64,
+)  # of the shortest side; details between these scales identify a patient
 ITERATIONS = 8
 CELLS = 7  # local windows along an axis
-TRIMMED = 0.6  # share of the windows that agree best: an edit that covers the others does not hide a copy
+TRIMMED = 0.6  # share of the best-agreeing windows that is used, so that a local edit does not hide a copy
 FLOOR = 1e-6
-LARGEST = 1 - 1e-4  # correlation: beyond it 8-bit grey values tell no more
+LARGEST = 1 - 1e-4  # correlation beyond which 8-bit grey values carry no more information
 LARGEST_STEP = 4.0  # pixels
 
 
 def half_sides(spatial: tuple[int, ...], device: torch.device | None = None) -> Tensor:
-    """Half of each side in pixels, x first: ``(d,)``."""
+    """Half of each side in pixels, x first, ``(d,)``."""
     return torch.tensor([side / 2 for side in reversed(spatial)], device=device)
 
 
@@ -41,13 +44,13 @@ def similarity(
     scale: Tensor | None = None,
     mirror: bool = False,
 ) -> Tensor:
-    """Transforms ``(P, d+1, d+1)`` of images.
+    """Similarity transforms ``(P, d+1, d+1)`` of images.
 
     Args:
-        spatial: ``(*)``.
-        shift: ``(P, d)`` pixels, x first, by which what is shown moves.
-        turn: ``(P,)`` radians in the plane of the last two axes.
-        scale: ``(P,)`` by which what is shown grows.
+        spatial: lengths of the spatial axes ``(*)``.
+        shift: displacement of the content in pixels, ``(P, d)``, x first.
+        turn: rotation angle in radians in the plane of the last two axes, ``(P,)``.
+        scale: magnification of the content, ``(P,)``.
         mirror: whether the last axis is reversed.
     """
     dims = len(spatial)
@@ -72,12 +75,12 @@ def warp(images_P: Tensor, matrix: Tensor, *, padding: str = "border") -> Tensor
     half = torch.cat([half_sides(spatial, images_P.device), torch.ones(1, device=images_P.device)])
     normalised = matrix * half / half.unsqueeze(-1)
     grid = F.affine_grid(normalised[:, :-1], [len(matrix), 1, *spatial], align_corners=False)
-    grid = grid.expand(len(images_P), *grid.shape[1:])  # one transform for all is laid out once
+    grid = grid.expand(len(images_P), *grid.shape[1:])  # a single transform is computed once for all images
     return F.grid_sample(images_P, grid, padding_mode=padding, align_corners=False)
 
 
 def smoothed(images_P: Tensor, sigma: float) -> Tensor:
-    """Gaussian blur along every spatial axis, edges repeated."""
+    """Gaussian blur along every spatial axis, with replicated edges."""
     for axis in range(2, images_P.ndim):
         blur = _blur(images_P.shape[axis], sigma).to(images_P)
         images_P = torch.matmul(images_P.movedim(axis, -1), blur).movedim(-1, axis)
@@ -86,7 +89,7 @@ def smoothed(images_P: Tensor, sigma: float) -> Tensor:
 
 @cache
 def _blur(side: int, sigma: float) -> Tensor:
-    """Gaussian blur along an axis as a matrix ``(side, side)``: for short axes far faster than a convolution."""
+    """Gaussian blur along an axis as a matrix ``(side, side)``, which is faster than a convolution for short axes."""
     radius = max(1, round(3 * sigma))
     offsets = torch.arange(-radius, radius + 1)
     kernel = torch.exp(-offsets.square() / (2 * sigma**2))
@@ -99,7 +102,7 @@ def _blur(side: int, sigma: float) -> Tensor:
 
 
 def detail(images_P: Tensor) -> Tensor:
-    """Grey images ``(P, 1, *)`` as registration sees them: band-passed, with even contrast everywhere."""
+    """Grey images ``(P, 1, *)`` for registration: band-passed, with locally normalised contrast."""
     grey = images_P.mean(dim=1, keepdim=True)
     side = min(grey.shape[2:])
     coarse = max(COARSE * side, 1.5)
@@ -109,12 +112,12 @@ def detail(images_P: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Agreement:
-    """How well moved images agree with fixed ones, as Fisher's z of correlations (each ``(P,)``).
+    """Agreement of moved images with fixed ones, as Fisher's z of correlations (each ``(P,)``).
 
     Attributes:
-        whole: of all places that both show.
-        best: mean over the local windows that agree best, so that an edit elsewhere does not matter.
-        matrix: the transforms ``(P, d+1, d+1)``.
+        whole: agreement over all positions that both images cover.
+        best: mean agreement of the best local windows, so that a local edit has no effect.
+        matrix: transforms found, ``(P, d+1, d+1)``.
     """
 
     whole: Tensor
@@ -123,19 +126,19 @@ class Agreement:
 
     @property
     def score(self) -> Tensor:
-        """The mean of both."""
+        """Mean of the whole and the best agreement."""
         return (self.whole + self.best) / 2
 
 
 @torch.no_grad()
 def register(moving_P: Tensor, fixed_P: Tensor, start: Tensor, iterations: int = ITERATIONS) -> Agreement:
-    """Find the similarity under which moving images agree best with fixed ones, from a rough start.
+    """Find the similarity transform under which moving images agree best with fixed ones, from an initial estimate.
 
     Args:
-        moving_P: ``(P, 1, *)`` from :func:`detail`.
-        fixed_P: likewise.
-        start: ``(P, d+1, d+1)``; a mirror image is found only from a mirrored start.
-        iterations: of Gauss and Newton.
+        moving_P: moving images ``(P, 1, *)`` from :func:`detail`.
+        fixed_P: fixed images ``(P, 1, *)`` from :func:`detail`.
+        start: initial transforms ``(P, d+1, d+1)``; mirror images are found only from a mirrored start.
+        iterations: number of Gauss-Newton iterations.
     """
     step = _Step(fixed_P) if iterations else None
     matrix, best = start, start
@@ -152,7 +155,7 @@ def register(moving_P: Tensor, fixed_P: Tensor, start: Tensor, iterations: int =
 
 
 class _Step:
-    """One step of Gauss and Newton; what does not change from step to step is computed once."""
+    """A Gauss-Newton step; quantities that do not change between steps are computed once."""
 
     def __init__(self, fixed_P: Tensor) -> None:
         self.fixed = fixed_P.flatten(1)
@@ -171,13 +174,13 @@ class _Step:
 
 
 def _moved(moving_P: Tensor, matrix: Tensor) -> tuple[Tensor, Tensor]:
-    """Moved images, and what of each place they show (0…1), both ``(P, voxels)``."""
+    """Moved images, and the share (0…1) of each position that they cover, both ``(P, voxels)``."""
     both = warp(torch.cat([moving_P, torch.ones_like(moving_P)], dim=1), matrix, padding="zeros").flatten(2)
     return both[:, 0], both[:, 1]
 
 
 def _correlation(moved: Tensor, fixed: Tensor, seen: Tensor) -> Tensor:
-    """Of all places that both show; -1 where that is less than half of them."""
+    """Correlation over all positions that both images cover; -1 if these are fewer than half."""
     powers = (moved.square() * seen).sum(1) * (fixed.square() * seen).sum(1)
     found = (moved * fixed * seen).sum(1) / powers.sqrt().clamp_min(FLOOR)
     return torch.where(seen.mean(1) > 0.5, found, -1.0)
@@ -188,7 +191,7 @@ def _fisher(correlation: Tensor) -> Tensor:
 
 
 def _best_windows(moving_P: Tensor, fixed_P: Tensor, matrix: Tensor) -> Tensor:
-    """Mean correlation of the local windows that agree best."""
+    """Mean correlation of the best-agreeing local windows."""
     spatial = fixed_P.shape[2:]
     moved, seen = (part.reshape(fixed_P.shape) for part in _moved(moving_P, matrix))
     stride = [max(1, side // (CELLS + 1)) for side in spatial]
@@ -204,7 +207,7 @@ def _best_windows(moving_P: Tensor, fixed_P: Tensor, matrix: Tensor) -> Tensor:
 
 
 def _generators(spatial: tuple[int, ...]) -> Tensor:
-    """Directions of a similarity ``(K, d+1, d+1)``: shifts, scale and turns, each moving the edge by about a pixel."""
+    """Generators of similarities ``(K, d+1, d+1)``: shifts, scale and rotations that move the edge by about a pixel."""
     dims, reach = len(spatial), float(half_sides(spatial).mean())
     found = []
     for axis in range(dims):

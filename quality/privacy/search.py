@@ -1,7 +1,7 @@
-"""The search for copies of training images among synthetic ones, with holdout patients as yardstick and planted copies.
+"""The search for copies of training images among synthetic images, with a holdout reference and planted copies.
 
-Images are compared in two ways, by registered detail and by the features of a network, and asked two questions each: is
-a single image more alike to a training patient than chance makes it, and does the crowd lie nearer to those patients?
+Images are compared by registered detail and by network features. Each comparison has two tests: whether single images
+are more similar to a training patient than expected by chance, and whether the set has a high DCR share.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ class RealImages:
     """The real images of a copy search, float32 ``(N, C, *spatial)`` in -1…1, with their patients.
 
     Attributes:
-        train: all training images.
-        holdout: all holdout images.
-        more: further real images for the fingerprint (``val``).
+        train: images of the training split.
+        holdout: images of the holdout split.
+        more: further real images to which the fingerprint is fitted (``val``).
         train_patients: patient of each training image.
         holdout_patients: patient of each holdout image.
     """
@@ -48,13 +48,13 @@ class RealImages:
 
 
 class CopySearch:
-    """NeighbourSimilarity of any images to the training and holdout images of one cohort.
+    """Computes the similarity of images to the training and holdout images of one cohort.
 
     Args:
-        real: what is searched.
-        config: how.
-        network: a feature network that was fitted on neither side.
-        rng: source of all draws.
+        real: real images to be searched.
+        config: settings of the search.
+        network: feature network that was fitted on neither training nor holdout images.
+        rng: source of all random draws.
     """
 
     def __init__(self, real: RealImages, config: CopyConfig, network: FeatureNetwork, rng: np.random.Generator) -> None:
@@ -63,9 +63,8 @@ class CopySearch:
         drawn = draw_subsets(real.train_patients, real.holdout_patients, config.repeats, rng)
         self.subsets, holdout = drawn, real.holdout[drawn.holdout]
         pool = np.concatenate([real.train, real.holdout, real.more])
-        # Every training and holdout image has the same chance to shape the fingerprint. Were all of holdout in it but
-        # not all of train, whitening would push holdout away from honest images, and they would seem to lean to
-        # train.
+        # Training and holdout images must have the same probability of being used for the fingerprint: if it were
+        # fitted to the whole holdout but not to the whole training set, whitening would bias the DCR share upwards.
         fingerprints = Fingerprints.fit(pool[rng.permutation(len(pool))[:FINGERPRINT_IMAGES]], side)
         self.matcher = Matcher(real.train, holdout, fingerprints, self.subsets, mirror=config.mirror)
         self.features = FeatureMatcher(network.features(real.train), network.features(holdout), self.subsets)
@@ -73,13 +72,13 @@ class CopySearch:
     def find(
         self, images_NC: Array, features_ND: Array, what: str, progress: Progress | None = None
     ) -> dict[str, NeighbourSimilarity]:
-        """NeighbourSimilarity of images, by every way of comparing.
+        """Nearest-neighbour similarity of images, by every method of comparison.
 
         Args:
-            images_NC: the images.
-            features_ND: their features, put where :meth:`shift` says.
-            what: they are, for the progress.
-            progress: told the number of images.
+            images_NC: images to be compared.
+            features_ND: features of the images, moved by :meth:`shift`.
+            what: description of the images for the progress display.
+            progress: callback that receives the number of finished images.
         """
         return {
             DETAIL: self.matcher.find(images_NC, what, progress),
@@ -87,31 +86,31 @@ class CopySearch:
         }
 
     def shift(self, features_ND: Array) -> Array:
-        """What puts the features of a set where those of real images are on average, ``(D,)``.
+        """Offset ``(D,)`` that moves the mean features of a set to those of the real images.
 
-        A set that is blurred or noisy lies beside the real images as a whole; the same few of those are then nearest to
-        all of it, and their luck would be taken for hundreds of copies.
+        A blurred or noisy set is shifted from the real images as a whole. Without this correction, a few real images
+        would be the nearest ones of the whole set, and random differences would count as hundreds of copies.
         """
         found: Array = self.features.center - features_ND.mean(axis=0)
         return found
 
     def test(self, similarity: NeighbourSimilarity) -> CopyTest:
-        """The test of single images.
+        """Test single images for copies.
 
         Raises:
-            UnsupportedClaim: too few images.
+            UnsupportedClaim: there are too few images.
         """
         blocks = len(self.real.train) / self.subsets.size
         return find_copies(similarity.train_score, similarity.block_score, similarity.holdout_score, blocks=blocks)
 
     def holdout_row(self, place: int) -> int:
-        """Position among all holdout images of one that is compared with."""
+        """Position among all holdout images of an image of the holdout subset."""
         return int(self.subsets.holdout[place])
 
 
 @dataclass(frozen=True)
 class Screened:
-    """What a search found, by detail, and its judgement."""
+    """Similarity by registered detail, and the judgement of the search."""
 
     similarity: NeighbourSimilarity
     judgement: Judgement
@@ -120,13 +119,13 @@ class Screened:
 def screen(
     search: CopySearch, synthetic: Array, makers: Mapping[str, Maker], progress: Progress | None = None
 ) -> Screened:
-    """Search synthetic images for copies, plant some, and weigh what was found.
+    """Search synthetic images for copies, plant copies as positive controls, and derive the verdict.
 
     Args:
-        search: of the real images.
-        synthetic: ``(N, C, *)`` float32 in -1…1.
-        makers: what makes copies through the generator, by kind.
-        progress: told the number of images.
+        search: copy search in the real images.
+        synthetic: synthetic images ``(N, C, *)``, float32 in -1…1.
+        makers: functions that make copies through the generator, by kind.
+        progress: callback that receives the number of finished images.
     """
     steps = 1 + len(search.config.kinds)
 
@@ -138,7 +137,7 @@ def screen(
     found = search.find(synthetic, features + shift, "synthetic images", part(0))
     planted: dict[str, dict[str, NeighbourSimilarity]] = {by: {} for by in found}
     for number, copies in enumerate(plant(search.real.train, search.config, makers, search.rng), start=1):
-        vectors = search.network.features(copies.images) + shift  # as a copy would be moved that is in the set
+        vectors = search.network.features(copies.images) + shift  # moved in the same way as the images of the set
         for by, similarity in search.find(
             copies.images, vectors, f"planted copies, {copies.kind}", part(number)
         ).items():
@@ -151,9 +150,7 @@ def weigh(
     synthetic: Mapping[str, NeighbourSimilarity],
     planted: Mapping[str, Mapping[str, NeighbourSimilarity]],
 ) -> Judgement:
-    """Weigh similarity that was found, of the synthetic images and of planted ones by kind, each by way of
-    comparing.
-    """
+    """Derive the verdict from the similarities of synthetic images and planted copies, by method of comparison."""
     evidence, too_few = [], None
     for by, similarity in synthetic.items():
         try:

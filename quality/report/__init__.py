@@ -1,1 +1,1 @@
-"""Reports as pages and JSON: what their templates need, and which images they may show."""
+"""Reports as HTML pages and JSON: the content of their templates, and the images that they may show."""

@@ -1,4 +1,4 @@
-"""Geometry of the report's drawings: scales, ticks and points, ready for the SVG templates; it draws nothing itself."""
+"""Geometry of the report's charts for the SVG templates: scales, ticks and points."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ class Scale:
     """A linear or logarithmic map from values to pixels.
 
     Attributes:
-        low: value at ``start``.
-        high: value at ``end``.
-        start: pixel of ``low``.
-        end: pixel of ``high``.
+        low: value drawn at ``start``.
+        high: value drawn at ``end``.
+        start: pixel position of ``low``.
+        end: pixel position of ``high``.
         log: whether equal ratios, rather than equal differences, take equal lengths.
     """
 
@@ -35,7 +35,7 @@ class Scale:
     log: bool = False
 
     def __call__(self, value: float) -> float:
-        """Pixel of a value, rounded to a tenth and kept within the axis."""
+        """Pixel position of a value, rounded to a tenth and clipped to the axis."""
         low, high, x = (math.log(v) if self.log else v for v in (self.low, self.high, value))
         share = 0.5 if high == low else (x - low) / (high - low)
         return round(self.start + min(1.0, max(0.0, share)) * (self.end - self.start), 1)
@@ -43,7 +43,7 @@ class Scale:
 
 @dataclass(frozen=True)
 class Tick:
-    """One mark on an axis."""
+    """A tick on an axis."""
 
     at: float
     text: str
@@ -54,10 +54,10 @@ class Series:
     """One line or outline of a chart.
 
     Attributes:
-        kind: its style: ``batches``, ``train``, ``val``, ``gap``, ``holdout`` or ``control``.
-        name: what it is, for the legend.
+        kind: line style: ``batches``, ``train``, ``val``, ``gap``, ``holdout`` or ``control``.
+        name: name in the legend.
         points: SVG ``points`` of a polyline.
-        band: SVG ``points`` of a polygon, its intervals; empty: none.
+        band: SVG ``points`` of the polygon of intervals; empty if there is none.
     """
 
     kind: str
@@ -71,16 +71,16 @@ class Chart:
     """One chart with two axes.
 
     Attributes:
-        key: unique on the page; ids derive from it.
-        title: what it shows.
-        description: the same in a sentence, for a reader who cannot see it.
+        key: key that is unique on the page, from which ids derive.
+        title: title of the chart.
+        description: description of the chart for screen readers.
         x_title: title of the horizontal axis.
         y_title: title of the vertical axis.
-        x_ticks: marks of the horizontal axis.
-        y_ticks: marks of the vertical axis.
-        series: lines, drawn in order.
-        marks: vertical lines with a text.
-        zero: pixel of the horizontal zero line, where it lies within the axis.
+        x_ticks: ticks of the horizontal axis.
+        y_ticks: ticks of the vertical axis.
+        series: lines in drawing order.
+        marks: vertical lines with a caption.
+        zero: pixel position of the horizontal zero line, if it lies within the axis.
     """
 
     key: str
@@ -103,16 +103,16 @@ class Chart:
 
 @dataclass(frozen=True)
 class Bar:
-    """One score on its own axis, beside what real images reach.
+    """A score on its own axis, with its floor and ceiling.
 
     Attributes:
-        value: pixel of the score.
-        interval: pixels of its interval.
-        spread: pixels of its range over draws or seeds, where it has no interval.
-        floor: pixel of the real-vs-real floor.
-        floor_interval: pixels of the floor's range.
-        ceiling: pixel of the autoencoder's own reconstructions.
-        description: the same in words.
+        value: pixel position of the score.
+        interval: pixel positions of the interval's ends.
+        spread: pixel positions of the range over draws or seeds, if there is no interval.
+        floor: pixel position of the real-vs-real floor.
+        floor_interval: pixel positions of the floor's range.
+        ceiling: pixel position of the score of the autoencoder's reconstructions.
+        description: description of the plot in words.
     """
 
     value: float
@@ -127,7 +127,7 @@ class Bar:
 
 
 def tick_text(value: float) -> str:
-    """A round value of an axis, as short as it can be."""
+    """A round axis value as short text."""
     return (f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.6g}").replace("-", "−")
 
 
@@ -143,7 +143,7 @@ def ticks(low: float, high: float, about: int = 5) -> list[float]:
 
 
 def log_ticks(low: float, high: float) -> list[float]:
-    """1, 2 and 5 times powers of ten between ``low`` and ``high``; powers only where that is already many."""
+    """1, 2 and 5 times powers of ten between ``low`` and ``high``, or powers of ten only for a wide range."""
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     factors = (1, 2, 5) if len(powers) <= 3 else (1,)
     return [f * 10.0**p for p in powers for f in factors if low <= f * 10.0**p <= high]
@@ -151,14 +151,14 @@ def log_ticks(low: float, high: float) -> list[float]:
 
 @dataclass(frozen=True)
 class Curve:
-    """Values over steps of one quantity.
+    """A curve of one quantity.
 
     Attributes:
-        kind: style, as in :class:`Series`.
-        name: what it is.
-        steps: where.
-        values: what.
-        band: interval of each value; empty: none.
+        kind: line style, as in :class:`Series`.
+        name: name in the legend.
+        steps: horizontal positions, such as training steps.
+        values: value at each position.
+        band: interval of each value; empty if there are none.
     """
 
     kind: str
@@ -178,16 +178,16 @@ def line_chart(
     x_title: str = "step",
     whole: bool = True,
 ) -> Chart:
-    """A chart of curves over training steps, or over something else; logarithmic where values span much.
+    """A chart of curves over training steps or another quantity, logarithmic for a wide range of values.
 
     Args:
-        key: unique on the page.
-        title: what it shows.
-        curves: of one quantity.
+        key: key that is unique on the page.
+        title: title of the chart.
+        curves: curves of one quantity.
         y_title: title of the vertical axis.
-        marks: vertical lines with a text.
+        marks: vertical lines with a caption.
         x_title: title of the horizontal axis.
-        whole: the horizontal axis counts something.
+        whole: whether the horizontal axis has whole numbers only.
     """
     values = [v for curve in curves for v in (*curve.values, *(end for pair in curve.band for end in pair))]
     steps = [s for curve in curves for s in curve.steps]
@@ -217,7 +217,7 @@ def line_chart(
 
 
 def histogram_chart(key: str, title: str, histogram: SimilarityHistogram) -> Chart:
-    """Outlines of the similarity counts, each as a share of its own total, so that they lie on one axis."""
+    """Outlines of the similarity histograms, each normalised to its own total."""
     edges = histogram.edges
     named = [
         ("holdout", "nearest holdout patient (never trained on)", histogram.holdout),
@@ -225,8 +225,8 @@ def histogram_chart(key: str, title: str, histogram: SimilarityHistogram) -> Cha
         ("control", "planted copies", histogram.control),
     ]
     shares = {kind: [count / sum(counts) for count in counts] for kind, _, counts in named if sum(counts)}
-    dcr_shares = [max(values) for kind, values in shares.items() if kind != "control"]
-    highest = max(dcr_shares or [max(shares["control"])])  # planted copies stand in one bin and would dwarf the rest
+    peaks = [max(values) for kind, values in shares.items() if kind != "control"]
+    highest = max(peaks or [max(shares["control"])])  # planted copies fill one bin and would dwarf the others
     x = Scale(edges[0], edges[-1], LEFT, WIDTH - RIGHT)
     y = Scale(0, highest * 1.25, HEIGHT - BOTTOM, TOP)
     series, medians = [], []
@@ -259,13 +259,13 @@ def score_bar(
     floor_name: str = "real against real",
     axis: Interval | None = None,
 ) -> Bar | None:
-    """The score on an axis that holds value, interval, floor and ceiling; ``None`` without a value.
+    """The score on an axis that contains value, interval, floor and ceiling; ``None`` without a value.
 
     Args:
-        estimate: the score.
-        ceiling: what the autoencoder alone scores.
-        floor_name: what the floor is.
-        axis: ends of an axis that several scores share; by default its own.
+        estimate: score to be drawn.
+        ceiling: score of the autoencoder alone.
+        floor_name: name of the floor in the description.
+        axis: ends of an axis shared by several scores; computed from the score by default.
     """
     if estimate.value is None:
         return None

@@ -1,4 +1,4 @@
-"""Several assessments side by side: which scores may stand in one row, and which differ by more than chance."""
+"""Comparison of several assessments: which scores are comparable, and which differ significantly."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ ANY_SIZE = frozenset({"kernel", "frechet_infinite", "ms_ssim", "clip_score", "te
 
 
 class ComparedRun(Frozen):
-    """One column.
+    """One run, shown as a column.
 
     Attributes:
-        name: for the reader; unique.
-        created: when it was assessed, ISO 8601.
-        verdict: of the copy search.
-        reasons: of the verdict.
-        privacy: the formal guarantee in words.
-        images: synthetic images.
-        real_digest: of the real cohort.
-        synthetic_digest: of the synthetic one.
-        warnings: what its own report says before a number is quoted.
+        name: unique display name of the run.
+        created: time of the assessment, ISO 8601.
+        verdict: verdict of the privacy gate.
+        reasons: reasons for the verdict.
+        privacy: formal guarantee in words.
+        images: number of synthetic images.
+        real_digest: digest of the real cohort.
+        synthetic_digest: digest of the synthetic cohort.
+        warnings: warnings of the run's own report.
     """
 
     name: str
@@ -47,16 +47,16 @@ class ComparedRun(Frozen):
 
 
 class ComparedScore(Frozen):
-    """One row: the same estimand, by the same network, against the same patients, at the same number of images.
+    """One row: the same estimand and network, against the same patients, at the same sample size.
 
     Attributes:
-        part: where it belongs.
-        name: of the score; of utility: what a classifier learned from; of membership: the attack.
-        network: that scored.
-        network_digest: of its weights; a row holds one.
-        label: ``None``: all images.
-        estimates: by run; ``None`` where a run has none that fits the row.
-        apart: pairs of runs, by column, whose intervals do not touch.
+        part: section of the report to which the score belongs.
+        name: name of the score; of utility, the training set; of membership, the attack.
+        network: feature network that computed the score.
+        network_digest: digest of its weights, the same for all runs in the row.
+        label: label to which the score is restricted; ``None`` for all images.
+        estimates: estimate of each run; ``None`` if a run has no comparable one.
+        apart: pairs of runs, as column numbers, whose intervals do not overlap.
     """
 
     part: Part
@@ -69,12 +69,12 @@ class ComparedScore(Frozen):
 
 
 class Comparison(Frozen):
-    """Runs side by side.
+    """A comparison of runs.
 
     Attributes:
-        runs: columns.
-        scores: rows.
-        warnings: what must not be concluded.
+        runs: compared runs, in the order of the columns.
+        scores: compared scores, in the order of the rows.
+        warnings: limits of the comparison.
     """
 
     format_version: Literal[1] = 1
@@ -88,7 +88,7 @@ class Comparison(Frozen):
         """The first row of a score.
 
         Raises:
-            KeyError: there is none.
+            KeyError: the comparison has no such score.
         """
         for score in self.scores:
             if (score.name, score.network, score.label, score.part) == (name, network, label, part):
@@ -122,19 +122,19 @@ class _Key(Frozen):
 
 
 def compare(reports: dict[str, PublishedReport]) -> Comparison:
-    """Put assessments side by side.
+    """Compare assessments.
 
-    Scores of different networks, against different patients, or of a size-dependent distance at different numbers of
-    images never share a row.
+    Scores never share a row if they come from different networks or different patients, or if they are distances that
+    depend on the sample size and were computed at different sizes.
 
     Args:
-        reports: by name, in the order of the columns.
+        reports: reports by name, in the order of the columns.
 
     Raises:
-        InputError: fewer than two.
+        InputError: there are fewer than two reports.
     """
     if len(reports) < 2:
-        raise InputError("one run cannot be compared", "give two or more")
+        raise InputError("a comparison needs at least two runs", "give two or more")
     names = list(reports)
     table: dict[_Key, dict[str, Estimate]] = {}
     for name, report in reports.items():
@@ -168,7 +168,7 @@ def _run(name: str, report: PublishedReport) -> ComparedRun:
 
 
 def _rows(quality: QualityReport) -> Iterator[tuple[_Key, Estimate]]:
-    """Scores with a value, each with what must be equal for it to stand beside another."""
+    """Scores with a value, each with the key that comparable scores share."""
     digests: dict[str, list[str]] = {}
     for network in quality.networks:
         digests.setdefault(network.name, []).append(network.digest)
@@ -214,8 +214,8 @@ def _apart(estimates: Sequence[Estimate | None]) -> Iterator[tuple[int, int]]:
 def _warnings(reports: Sequence[PublishedReport], keys: Sequence[_Key]) -> Iterator[str]:
     if len({report.quality.real_digest for report in reports}) > 1:
         yield (
-            "the runs were scored against different real cohorts: their scores stand in rows of their own, and a "
-            "difference may be one of the patients"
+            "the runs were scored against different real cohorts: their scores are in separate rows, and differences "
+            "may be due to the patients"
         )
     networks: dict[str, set[str | None]] = {}
     sizes: dict[tuple[str, str | None, str | None], set[tuple[int | None, int | None] | None]] = {}
@@ -225,9 +225,9 @@ def _warnings(reports: Sequence[PublishedReport], keys: Sequence[_Key]) -> Itera
             sizes.setdefault((key.name, key.network, key.label), set()).add(key.sizes)
     for network, found in networks.items():
         if len(found) > 1:
-            yield f"{network} is not the same network in every run: its scores stand in rows of their own"
+            yield f"{network} is not the same network in every run: its scores are in separate rows"
     if any(len(found) > 1 for found in sizes.values()) and len(networks) == sum(map(len, networks.values())):
         yield (
-            "some distances were taken at different numbers of images and stand in rows of their own: compare "
-            "kernel or frechet_infinite, whose expectation does not depend on it"
+            "some distances were computed at different sample sizes and are in separate rows: compare kernel or "
+            "frechet_infinite, whose expectations do not depend on the sample size"
         )

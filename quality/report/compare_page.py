@@ -1,4 +1,4 @@
-"""The comparison as a page: scores on one axis per row, and the same prompts and seeds drawn by every run."""
+"""The comparison as a page: scores on one axis per row, and images of every run for the same prompts and seeds."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from medphantom.quality.report.pictures import Picture
 from medphantom.quality.stats.estimate import Estimate
 
 PART_TITLES: dict[Part, str] = {
-    "fidelity": "Like real images?",
-    "agreement": "Shows what was asked for?",
-    "utility": "Does it help to train on it?",
-    "membership": "Could somebody tell who was learned from?",
+    "fidelity": "Similarity to real images",
+    "agreement": "Agreement with the prompts",
+    "utility": "Utility for training",
+    "membership": "Membership inference",
 }
 
 
 @dataclass(frozen=True)
 class PictureRow:
-    """One prompt and seed, drawn by every run.
+    """One prompt and seed, with the image of every run.
 
     Attributes:
-        title: what was asked for.
-        pictures: by run; ``None`` where it has none.
+        title: prompt of the images in words.
+        pictures: picture of each run; ``None`` if it has none.
     """
 
     title: str
@@ -35,14 +35,14 @@ class PictureRow:
 
 @dataclass(frozen=True)
 class CompareRow:
-    """A score with drawings on one axis.
+    """A score with plots on one axis.
 
     Attributes:
-        term: its entry in the glossary.
-        score: the row.
-        better: which way it is better.
-        floor: what real images reach; ``None``: none, or not the same for all.
-        cells: by run: name, estimate, drawing, and the runs that differ from it by more than their intervals.
+        term: glossary entry of the score.
+        score: score of the row.
+        better: direction in which the score improves.
+        floor: real-vs-real floor; ``None`` if there is none or if it differs between runs.
+        cells: name, estimate, plot and significantly different runs, for each run.
     """
 
     term: Term
@@ -53,13 +53,13 @@ class CompareRow:
 
 
 def render_comparison(found: Comparison, rows: Sequence[PictureRow], *, created: str, drawn: str) -> str:
-    """One self-contained HTML page, internal: synthetic images that nobody screened together count as real ones.
+    """Render one self-contained internal HTML page; synthetic images that were not screened count as real images.
 
     Args:
-        found: the scores.
-        rows: pictures.
-        created: when it was made, ISO 8601.
-        drawn: where the pictures come from, in words.
+        found: comparison to be shown.
+        rows: pictures for the same prompts and seeds.
+        created: time of the comparison, ISO 8601.
+        drawn: origin of the pictures, in words.
     """
     groups = []
     for part, title in PART_TITLES.items():
@@ -111,7 +111,7 @@ def _term(score: ComparedScore, estimate: Estimate) -> Term:
 
 
 def _axis(estimates: Sequence[Estimate]) -> tuple[float, float]:
-    """Holds every value, interval and floor of a row."""
+    """Ends of an axis that contains every value, interval and floor of a row."""
     ends = [0.0]
     for one in estimates:
         ends += [value for value in (one.value, one.floor) if value is not None]

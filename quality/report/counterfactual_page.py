@@ -1,6 +1,6 @@
-"""The report of counterfactual pairs: a page for those who may see the patients, and the numbers as JSON.
+"""The report of counterfactual pairs: an internal page with pictures of patients, and the scores as JSON.
 
-There is no public edition: every picture is of a patient.
+There is no public edition, because every picture shows a patient.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from medphantom.core.folders import read_json
 from medphantom.core.guard import parse_model
 from medphantom.core.records import Frozen
 from medphantom.quality.report.charts import score_bar
-from medphantom.quality.report.glossary import GENERAL, YARDSTICK
+from medphantom.quality.report.glossary import COUNTERFACTUAL_FLOOR, GENERAL
 from medphantom.quality.report.page import (
     ScoreGroup,
     ScoreRow,
@@ -34,12 +34,12 @@ from medphantom.quality.stats.estimate import Estimate
 
 
 class PublishedCounterfactuals(Frozen):
-    """The content of ``report.json`` of counterfactual pairs: no pixel, id or path.
+    """The content of ``report.json`` of counterfactual pairs, without pixels, ids or paths.
 
     Attributes:
-        kind: always ``counterfactual``, which tells it from the report of a synthetic set.
-        facts: of the run, without paths.
-        quality: all scores.
+        kind: always ``counterfactual``, which distinguishes it from the report of a synthetic set.
+        facts: facts of the run, without paths.
+        quality: all scores of the pairs.
     """
 
     format_version: Literal[1] = 1
@@ -54,21 +54,21 @@ class PublishedCounterfactuals(Frozen):
         Raises:
             ArtifactError: the file is missing, damaged, of another kind or format version.
         """
-        said = "is not a report of counterfactuals of this version; make the report again"
-        return parse_model(cls, read_json(path), path, ArtifactError, said)
+        problem = "is not a report of counterfactuals of this version; create the report again"
+        return parse_model(cls, read_json(path), path, ArtifactError, problem)
 
 
 def write_counterfactual_report(
     report: CounterfactualReport, *, real: Cohort, pairs: Cohort, facts: RunFacts, out: Path
 ) -> None:
-    """Write ``report.html`` (internal) and ``report.json`` into ``out``: both or none.
+    """Write ``report.html`` (internal) and ``report.json`` into ``out``, either both or neither.
 
     Args:
-        report: the scores.
-        real: the cohort that was edited.
-        pairs: the pairs that were scored.
-        facts: of the run.
-        out: folder; older reports in it are replaced.
+        report: scores of the pairs.
+        real: cohort with the source images.
+        pairs: pairs that were scored.
+        facts: facts of the run.
+        out: output folder; older reports in it are replaced.
 
     Raises:
         InputError: the cohorts are not the ones that were scored.
@@ -100,7 +100,7 @@ def _page(report: CounterfactualReport, facts: dict[str, Any], real: Cohort, pai
         refused=refused_scores(report.estimates),
         made=tuple(flattened(report.generation)),
         settings=tuple(flattened(facts["recipe"])),
-        glossary=glossary(report.estimates, {"floor": YARDSTICK, "interval": GENERAL["interval"]}),
+        glossary=glossary(report.estimates, {"floor": COUNTERFACTUAL_FLOOR, "interval": GENERAL["interval"]}),
     )
 
 

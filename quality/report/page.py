@@ -1,4 +1,4 @@
-"""The report as a page: what its templates need, prepared from the scores, and the templates themselves."""
+"""Renders the report as an HTML page: prepares the scores for the templates and fills them."""
 
 from __future__ import annotations
 
@@ -47,24 +47,24 @@ TRAINED_ON = {
     "metadata": "metadata only",
 }
 CURVES = {  # column of a training history: style and name of its line
-    "loss": ("batches", "training batches as they come"),
-    "train_loss": ("train", "training patients, predicted alike"),
+    "loss": ("batches", "training batches"),
+    "train_loss": ("train", "training patients, at the same fixed noise"),
     "val_loss": ("val", "validation patients"),
     "gap": ("gap", "validation minus training"),
-    "membership": ("gap", "training images with the smaller error"),
+    "membership": ("gap", "pairs in which the training image has the smaller error"),
 }
 
 
 @dataclass(frozen=True)
 class Edition:
-    """What one edition of the page shows besides the scores.
+    """The content of one edition of the page besides the scores.
 
     Attributes:
-        internal: whether it shows real patients.
-        grids: pictures per label; ``None`` when none may be shown.
-        pairs: nearest pairs, internal only.
-        no_pictures: why there are no pictures.
-        volumes: whether a picture shows slices of a volume.
+        internal: whether the edition shows real patients.
+        grids: pictures per label; ``None`` if no picture may be shown.
+        pairs: nearest pairs, in the internal edition only.
+        no_pictures: reason why there are no pictures.
+        volumes: whether each picture shows slices of a volume.
     """
 
     internal: bool
@@ -79,12 +79,12 @@ class ScoreRow:
     """One score as a row of a table.
 
     Attributes:
-        term: its entry in the glossary.
-        estimate: the score.
-        bar: its drawing.
-        ceiling: what the autoencoder alone scores.
+        term: glossary entry of the score.
+        estimate: score shown in the row.
+        bar: plot of the score.
+        ceiling: score of the autoencoder alone.
         against_real: the score relative to the floor, in words.
-        relative: the number in ``against_real``, to sort by.
+        relative: number in ``against_real``, by which rows are sorted.
     """
 
     term: Term
@@ -97,20 +97,20 @@ class ScoreRow:
 
 @dataclass(frozen=True)
 class ScoreGroup:
-    """Scores of one feature network (or of none), which may be compared with each other's floor only."""
+    """Scores of one feature network, or of none; they may be compared only with scores of the same network."""
 
     network: str | None
     rows: tuple[ScoreRow, ...]
 
     @property
     def has_ceiling(self) -> bool:
-        """Whether any of its scores has the autoencoder's own beside it."""
+        """Whether any score of the group has a ceiling."""
         return any(row.ceiling is not None for row in self.rows)
 
 
 @dataclass(frozen=True)
 class SeedSpread:
-    """One score over several feature networks that differ in their training seed."""
+    """One score by several feature networks that differ only in their training seed."""
 
     term: Term
     network: str
@@ -120,7 +120,7 @@ class SeedSpread:
 
 @dataclass(frozen=True)
 class ConfusionRow:
-    """Images prompted as one label: how many were seen as each, with a shade from 0 to 9."""
+    """Predicted labels of the images prompted with one label, as counts with a shade from 0 to 9."""
 
     label: str
     total: int
@@ -135,17 +135,17 @@ def render_page(
     study: StudyReport | None = None,
     answer: AugmentReport | None = None,
 ) -> str:
-    """One self-contained HTML page.
+    """Render one self-contained HTML page.
 
-    Everything that comes from data passes through Jinja's autoescaping; styles and script are ours and are named to
-    the browser by their hashes, so that no other can run (Content Security Policy, level 3).
+    All values that come from data pass through Jinja's autoescaping. A Content Security Policy (level 3) allows only
+    the styles and the script whose hashes it lists.
 
     Args:
-        report: the scores that this edition may show.
-        facts: the run's facts as plain values, as this edition may show them.
-        edition: pictures, and which edition it is.
-        study: a utility study of the set.
-        answer: whether to use the images of a scarce label.
+        report: scores that this edition may show.
+        facts: facts of the run as plain values, as this edition may show them.
+        edition: edition to render, with its pictures.
+        study: utility study of the set, if one was done.
+        answer: recommendation on the images of a rare label, if one was asked for.
     """
     scores = [e for e in report.estimates if not is_ratio(e.name) and not is_reconstruction(e.name)]
     return fill(
@@ -184,13 +184,13 @@ def render_study(
     settings: Mapping[str, Any],
     facts: Mapping[str, Mapping[str, Any]],
 ) -> str:
-    """A page of utility studies; it shows no picture.
+    """Render a page of utility studies; it shows no pictures.
 
     Args:
-        found: share of the training patients in words → study.
-        created: when it was made, ISO 8601.
-        settings: how, without paths.
-        facts: ``machine`` and ``versions``.
+        found: study of each share of the training patients, by the share in words.
+        created: time of the report, ISO 8601.
+        settings: settings of the studies, without paths.
+        facts: ``machine`` and ``versions`` of the run.
     """
     return fill(
         "study.html.j2",
@@ -203,11 +203,11 @@ def render_study(
 
 
 def fill(template: str, **values: Any) -> str:
-    """One self-contained page from a template that extends ``shell.html.j2``.
+    """Fill a template that extends ``shell.html.j2`` and return one self-contained page.
 
     Args:
-        template: its file name.
-        values: what it needs besides our style and script.
+        template: file name of the template.
+        values: variables of the template besides style sheet and script.
     """
     styles, script = (TEMPLATES / "page.css").read_text("utf-8"), (TEMPLATES / "page.js").read_text("utf-8")
     return (
@@ -215,8 +215,8 @@ def fill(template: str, **values: Any) -> str:
         .get_template(template)
         .render(
             **values,
-            styles=Markup(styles),  # noqa: S704  (a file of ours, without data)
-            script=Markup(script),  # noqa: S704  (a file of ours, without data)
+            styles=Markup(styles),  # noqa: S704  (a file of this package, without data)
+            script=Markup(script),  # noqa: S704  (a file of this package, without data)
             styles_hash=source_hash(styles),
             script_hash=source_hash(script),
         )
@@ -224,7 +224,7 @@ def fill(template: str, **values: Any) -> str:
 
 
 def source_hash(text: str) -> str:
-    """Hash source of an inline style or script, as Content Security Policy level 3 (section 2.3.1) writes it."""
+    """Hash source of an inline style or script in the notation of Content Security Policy level 3, section 2.3.1."""
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode("ascii")
 
 
@@ -249,17 +249,17 @@ def _environment() -> Environment:
 
 
 def term_of(estimate: Estimate) -> Term:
-    """The glossary's entry for a score."""
+    """The glossary entry of a score."""
     return term(estimate.name, estimate.estimand)
 
 
 def interval_text(interval: Interval | None) -> str:
-    """An interval as a reader expects it."""
+    """An interval as text."""
     return "–" if interval is None else f"{number(interval[0])} to {number(interval[1])}"
 
 
 def sentence(text: str) -> str:
-    """A remark as a sentence: it begins with a capital and ends with a stop."""
+    """The text with a capital first letter and a full stop at its end."""
     return text[:1].upper() + text[1:] + ("" if not text or text.endswith((".", "?", "!")) else ".")
 
 
@@ -272,7 +272,7 @@ def duration(seconds: float) -> str:
 
 
 def every_estimate(report: QualityReport) -> Iterator[Estimate]:
-    """All estimates of a report, details aside."""
+    """All estimates of a report except the details."""
     yield from report.estimates
     yield from report.agreement.per_label if report.agreement else ()
     yield from copy_estimates(report)
@@ -282,7 +282,7 @@ def every_estimate(report: QualityReport) -> Iterator[Estimate]:
 
 
 def against_real(estimate: Estimate) -> tuple[str, float | None]:
-    """The score relative to what real images reach: a ratio where both are distances above zero, else a difference."""
+    """The score relative to its floor: a ratio if both are positive distances, else a difference."""
     if estimate.value is None or estimate.floor is None:
         return "–", None
     low = estimate.floor_interval[0] if estimate.floor_interval else estimate.floor
@@ -294,7 +294,7 @@ def against_real(estimate: Estimate) -> tuple[str, float | None]:
 
 
 def score_groups(report: QualityReport, estimates: Iterable[Estimate]) -> tuple[ScoreGroup, ...]:
-    """Estimates with a value, grouped by feature network in their order."""
+    """Estimates with a value, grouped by feature network in order of appearance."""
     groups: dict[str | None, list[ScoreRow]] = {}
     for estimate in estimates:
         if estimate.value is not None:
@@ -305,7 +305,7 @@ def score_groups(report: QualityReport, estimates: Iterable[Estimate]) -> tuple[
 
 
 def methods(groups: Sequence[ScoreGroup]) -> list[tuple[str, str, str]]:
-    """How each score was made: (score, labels and networks it holds for, estimand and method), said once."""
+    """Unique methods as (score, labels and networks to which they apply, estimand and method)."""
     found: dict[tuple[str, str], list[str]] = {}
     for group in groups:
         for row in group.rows:
@@ -317,24 +317,24 @@ def methods(groups: Sequence[ScoreGroup]) -> list[tuple[str, str, str]]:
 
 
 def ceiling(report: QualityReport, estimate: Estimate) -> float | None:
-    """What the autoencoder's own reconstructions of the test images score, where that was measured."""
+    """The same score for the autoencoder's reconstructions of the test images, if it was measured."""
     wanted = (estimate.name + RECONSTRUCTION, estimate.network, estimate.label)
     return next((e.value for e in report.estimates if (e.name, e.network, e.label) == wanted), None)
 
 
 def refused_scores(estimates: Iterable[Estimate]) -> tuple[tuple[str, str, str], ...]:
-    """What was refused: (score, where, why), each reason once."""
+    """Refused scores as (score, labels and networks, reason), with each reason listed once."""
     found: dict[tuple[str, str], list[str]] = {}
     for estimate in estimates:
         if estimate.value is None:
             where = ", ".join(filter(None, (estimate.label, network_title(estimate.network or ""))))
-            reason = estimate.refused or "no reason was given"
+            reason = estimate.refused or "no reason was recorded"
             found.setdefault((term_of(estimate).title, reason), []).append(where)
     return tuple((title, "; ".join(filter(None, dict.fromkeys(where))), why) for (title, why), where in found.items())
 
 
 def seed_spreads(details: Sequence[Estimate]) -> Iterator[SeedSpread]:
-    """Scores that were taken with several feature networks of one kind, value by value."""
+    """All values of the scores that were computed with several feature networks of one kind."""
     values: dict[tuple[str, str, str | None], list[float]] = {}
     for estimate in details:
         if estimate.value is not None and estimate.network is not None and not is_reconstruction(estimate.name):
@@ -346,7 +346,7 @@ def seed_spreads(details: Sequence[Estimate]) -> Iterator[SeedSpread]:
 
 
 def confusion_rows(report: QualityReport) -> Iterator[ConfusionRow]:
-    """The confusion matrix with shades."""
+    """The rows of the confusion matrix, with shades."""
     if report.agreement:
         for label, counts in zip(report.agreement.labels, report.agreement.confusion, strict=False):
             total = sum(counts)
@@ -356,7 +356,7 @@ def confusion_rows(report: QualityReport) -> Iterator[ConfusionRow]:
 
 
 def utility_table(report: QualityReport) -> tuple[tuple[str | None, tuple[ScoreRow, ...], tuple[str, ...]], ...]:
-    """Utility per label: (label, rows, what each row's classifier was trained on), on one axis from 0 to 1."""
+    """Utility per label as (label, rows, training set of each row)."""
     table: dict[str | None, list[tuple[ScoreRow, str]]] = {}
     for score in report.utility:
         if score.estimate.value is not None:
@@ -368,23 +368,23 @@ def utility_table(report: QualityReport) -> tuple[tuple[str | None, tuple[ScoreR
 def curve_charts(
     rows: Sequence[Mapping[str, Any]],
 ) -> Iterator[tuple[str, tuple[Chart, ...], tuple[Mapping[str, Any], ...]]]:
-    """Per stage: its charts (losses, then the gap) and the rows with a validation loss, as numbers."""
+    """Charts of each training stage (losses, gap, membership), and up to 24 rows with a validation loss."""
     for place, stage in enumerate(dict.fromkeys(str(row["stage"]) for row in rows)):
         mine = [row for row in rows if str(row["stage"]) == stage]
-        batches, train, val, gap, told = (_curve(mine, column) for column in CURVES)
+        batches, train, val, gap, membership = (_curve(mine, column) for column in CURVES)
         charts = []
         if losses := [curve for curve in (batches, train, val) if curve]:
-            best = [(val.steps[val.values.index(min(val.values))], "weights kept")] if val else []
+            best = [(val.steps[val.values.index(min(val.values))], "checkpoint kept")] if val else []
             charts.append(line_chart(f"loss-{place}", f"Loss of the {stage}", losses, y_title="loss", marks=best))
         if gap:
             charts.append(
                 line_chart(f"gap-{place}", f"Gap of the {stage}", [gap], y_title="validation loss − training loss")
             )
-        if told:
-            title = f"Does the {stage} know its training images?"
-            from_here = [(float(row["step"]), "memorises from here") for row in mine if row.get("memorized")][:1]
-            y_title = "share of pairs; one half: no"
-            charts.append(line_chart(f"told-{place}", title, [told], y_title=y_title, marks=from_here))
+        if membership:
+            title = f"Membership signal of the {stage}"
+            first = [(float(row["step"]), "memorisation detected") for row in mine if row.get("memorized")][:1]
+            y_title = "share of pairs (0.5: no memorisation)"
+            charts.append(line_chart(f"membership-{place}", title, [membership], y_title=y_title, marks=first))
         validated = [row for row in mine if row.get("val_loss") is not None]
         every = max(1, -(-len(validated) // 24))
         if charts:
@@ -399,7 +399,7 @@ def _curve(rows: Sequence[Mapping[str, Any]], column: str) -> Curve | None:
 
 
 def flattened(value: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
-    """A nested recipe as (dotted field, value) rows."""
+    """The fields of a nested recipe as rows of (dotted name, value)."""
     if isinstance(value, Mapping) and value:
         for name, item in value.items():
             yield from flattened(item, f"{prefix}.{name}" if prefix else str(name))
@@ -413,7 +413,7 @@ def flattened(value: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
 
 
 def glossary(estimates: Iterable[Estimate], general: Mapping[str, Term] = GENERAL) -> tuple[Term, ...]:
-    """Entries for what these scores are, then the general ones."""
+    """Glossary entries of the given scores, followed by the general entries."""
     known = (estimate for estimate in estimates if not is_reconstruction(estimate.name))
     terms = {term_of(estimate).title: term_of(estimate) for estimate in known}
     return (*terms.values(), *general.values())

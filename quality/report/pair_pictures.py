@@ -11,7 +11,7 @@ from medphantom.cohorts.preprocess import Preprocess, network_images
 from medphantom.cohorts.scale import stored_preprocess
 from medphantom.cohorts.store import Cohort
 from medphantom.core.records import Array
-from medphantom.quality.data.pairs import pairs_preprocess, said_attribute, said_labels, source_rows
+from medphantom.quality.data.pairs import attribute_by_name, labels_by_name, pairs_preprocess, source_rows
 from medphantom.quality.report.pictures import DRAWN_SIDE, PAIR_SIDE, Picture, flatten, laid_out, png_uri, shrink
 from medphantom.quality.stats.estimate import number
 
@@ -23,14 +23,14 @@ FAINTEST = 0.02
 
 @dataclass(frozen=True)
 class EditPictures:
-    """One pair beside its source.
+    """Pictures of one pair and its source image.
 
     Attributes:
-        title: what was asked, in words.
-        source: the real image.
-        factual: through the method, nothing changed.
-        counterfactual: through the method, changed.
-        difference: counterfactual minus factual.
+        title: name of the intervention in words.
+        source: picture of the real source image.
+        factual: result of the method without an intervention.
+        counterfactual: result of the method with the intervention.
+        difference: counterfactual minus factual image.
     """
 
     title: str
@@ -45,10 +45,10 @@ class EditSheet:
     """The pairs of a page.
 
     Attributes:
-        edits: evenly spaced among all, in stored order.
-        total: pairs that there are.
-        legend: the colours, from darker to brighter.
-        limit: change in network values that takes the full colour.
+        edits: pairs in stored order, evenly spaced among all.
+        total: number of all pairs.
+        legend: colour scale, from darker to brighter.
+        limit: change in network values with full colour.
     """
 
     edits: tuple[EditPictures, ...]
@@ -63,12 +63,12 @@ def evenly(total: int, shown: int) -> list[int]:
 
 
 def draw_edits(real: Cohort, pairs: Cohort, shown: int = SHOWN) -> EditSheet:
-    """Pictures of some pairs; nobody chooses them.
+    """Draw pairs that are evenly spaced in stored order.
 
     Args:
-        real: the cohort that was edited.
-        pairs: of kind ``counterfactual``.
-        shown: how many at most.
+        real: cohort of the source images.
+        pairs: pairs of kind ``counterfactual``.
+        shown: largest number of pairs to draw.
 
     Raises:
         InputError: the pairs are not of that cohort.
@@ -108,7 +108,7 @@ class _Draw:
     title: str
 
     def of(self, what: str, pixels: Array) -> Picture:
-        """A picture with its words, smaller or larger as suits the page."""
+        """A picture with its caption, scaled to fit the page."""
         longest = max(self.preprocess.size)
         scale = max(DRAWN_SIDE // longest, min(1.0, PAIR_SIDE / longest))
         size = max(1, round(pixels.shape[1] * scale)), max(1, round(pixels.shape[0] * scale))
@@ -125,15 +125,15 @@ def diverging(shares: Array) -> Array:
 
 
 def asked_words(pairs: Cohort, found: PairRows, place: int) -> str:
-    """What the intervention changed about one image, in words."""
+    """The intervention on one image in words."""
     before, after = ([found.rows[role][place]] for role in ("factual", "counterfactual"))
     parts = []
-    labels = [said_labels(pairs, rows, pairs.schema.labels)[0] for rows in (before, after)]
+    labels = [labels_by_name(pairs, rows, pairs.schema.labels)[0] for rows in (before, after)]
     for name, was, asked in zip(pairs.schema.labels, *labels, strict=True):
         if was != asked:
-            parts.append(f"{name} {('absent', 'present')[int(asked)] if asked >= 0 else 'not stated'}")
+            parts.append(f"{name} {('absent', 'present')[int(asked)] if asked >= 0 else 'unknown'}")
     for spec in pairs.schema.attributes:
-        old, new = (said_attribute(pairs, rows, spec.name)[0] for rows in (before, after))
+        old, new = (attribute_by_name(pairs, rows, spec.name)[0] for rows in (before, after))
         if old != new and new is not None and spec.name != "role":
             shown = [number(value) if isinstance(value, float) else str(value) for value in (old, new)]
             parts.append(f"{spec.name} {shown[1]} instead of {shown[0]}")

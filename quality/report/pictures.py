@@ -1,4 +1,4 @@
-"""Pictures for the report: images as the scores see them, as small PNGs inside the page."""
+"""Pictures for the report: preprocessed images as small PNGs embedded in the page."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ PLANS = ((8, None), (4, None), (8, 128), (4, 128), (4, 64), (2, 64), (2, 32))  #
 
 @dataclass(frozen=True)
 class Picture:
-    """One image as it stands in the page.
+    """One image as shown on the page.
 
     Attributes:
         uri: ``data:`` URI of a PNG.
-        width: of the drawing on the page, in CSS pixels.
-        height: of the drawing on the page, in CSS pixels.
-        alt: what it is, for a reader who cannot see it.
-        caption: the same with the details that the enlarged view shows.
-        sharp: whether it is drawn larger than it is, so that its pixels should stay square.
+        width: width on the page in CSS pixels.
+        height: height on the page in CSS pixels.
+        alt: alternative text for screen readers.
+        caption: alternative text with the details of the enlarged view.
+        sharp: whether the picture is enlarged, so that its pixels stay square.
     """
 
     uri: str
@@ -50,7 +50,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class LabelPictures:
-    """The pictures of one label, real beside synthetic."""
+    """Real and synthetic pictures of one label."""
 
     title: str
     real: tuple[Picture, ...]
@@ -61,7 +61,7 @@ class LabelPictures:
 
 @dataclass(frozen=True)
 class PairPictures:
-    """A synthetic image, the training image most like it, and the holdout image most like it."""
+    """A synthetic image with the most similar training and holdout images."""
 
     pair: NearestPair
     synthetic: Picture
@@ -74,10 +74,10 @@ class Grids:
     """All grids of one edition.
 
     Attributes:
-        labels: one entry per label.
-        per_label: how many pictures each label shows at most.
-        left_out: labels that did not fit the page.
-        shrunk_to: longest side of the pictures where they had to be made smaller, else ``None``.
+        labels: pictures of each label.
+        per_label: largest number of pictures per label.
+        left_out: number of labels that did not fit the page.
+        shrunk_to: longest side of reduced pictures, else ``None``.
     """
 
     labels: tuple[LabelPictures, ...]
@@ -87,11 +87,11 @@ class Grids:
 
 
 class Drawer:
-    """Draws rows of a cohort as the scores see them; each is read and encoded once.
+    """Draws preprocessed images of a cohort, each of which is read and encoded once.
 
     Args:
-        cohort: where the rows are.
-        preprocess: what the networks see.
+        cohort: cohort with the rows.
+        preprocess: preprocessing of images for networks.
     """
 
     def __init__(self, cohort: Cohort, preprocess: Preprocess) -> None:
@@ -101,13 +101,13 @@ class Drawer:
         self._uris: dict[tuple[int, float], str] = {}
 
     def bytes_of(self, rows: Sequence[int], longest_side: int | None) -> int:
-        """Bytes of the data URIs of these rows, repeated rows again; reads them together, which is faster."""
+        """Total size of the data URIs of the rows in bytes; the rows are read together, which is faster."""
         for row, picture in drawn(self.cohort, sorted(set(rows) - set(self._pictures)), self._preprocess):
             self._pictures[row] = picture
         return sum(len(self._uri(row, longest_side)) for row in rows)
 
     def picture(self, row: int, longest_side: int | None, alt: str, caption: str) -> Picture:
-        """The picture of one row; an image with a side above ``longest_side`` is made smaller."""
+        """The picture of one row, reduced if a side exceeds ``longest_side``."""
         self.bytes_of([row], longest_side)
         height, width = self._pictures[row].shape[:2]
         scale = max(DRAWN_SIDE // max(self._preprocess.size), self._factor(longest_side))
@@ -115,12 +115,12 @@ class Drawer:
         return Picture(self._uri(row, longest_side), *size, alt, caption, sharp=scale > 1)
 
     def marks(self, rows: Sequence[int], longest_side: int | None) -> dict[int, bytes]:
-        """A digest of the pixels that each row is drawn with."""
+        """Digest of the drawn pixels of each row."""
         self.bytes_of(rows, longest_side)
         return {row: mark(shrink(self._pictures[row], self._factor(longest_side))) for row in rows}
 
     def every_mark(self, longest_side: int | None) -> frozenset[bytes]:
-        """Digests of the pixels that all rows would be drawn with; no picture is kept."""
+        """Digests of the drawn pixels of all rows, without keeping the pictures."""
         every = drawn(self.cohort, range(len(self.cohort)), self._preprocess)
         return frozenset(mark(shrink(picture, self._factor(longest_side))) for _, picture in every)
 
@@ -135,7 +135,7 @@ class Drawer:
 
 
 def drawn(cohort: Cohort, rows: Sequence[int], preprocess: Preprocess) -> Iterator[tuple[int, Array]]:
-    """Rows with their pictures, of which only a batch is held at a time; read together, which is faster."""
+    """Rows with their pictures, read in batches."""
     size = IMAGES_PER_BATCH[len(preprocess.size)]
     for start in range(0, len(rows), size):
         batch = rows[start : start + size]
@@ -144,7 +144,7 @@ def drawn(cohort: Cohort, rows: Sequence[int], preprocess: Preprocess) -> Iterat
 
 
 def mark(picture: Array) -> bytes:
-    """A digest of the pixels of a picture; equal for equal pictures."""
+    """Digest of the pixels of a picture."""
     return hashlib.sha256(f"{picture.shape}".encode() + picture.tobytes()).digest()
 
 
@@ -167,7 +167,7 @@ def flatten(image: Array) -> Array:
 
 
 def laid_out(image: Array) -> Array:
-    """``(C, H, W)`` of an image as it is, or of a volume ``(C, D, H, W)`` as its middle slices; between them zeros."""
+    """An image ``(C, H, W)`` unchanged, or the middle slices of a volume ``(C, D, H, W)``, separated by zeros."""
     if image.ndim != 4:
         return image
     depth, height, width = image.shape[1:]
@@ -195,7 +195,7 @@ def png_uri(picture: Array) -> str:
 
 @dataclass(frozen=True)
 class _Layout:
-    """Which rows a page shows, how many of each label, and at what size."""
+    """The rows that a page shows, their number per label and their size."""
 
     chosen: list[LabelRows]
     per_label: int
@@ -218,19 +218,19 @@ def draw_grids(
     budget_bytes: int = BUDGET_BYTES,
     reading: Reading | None = None,
 ) -> Grids:
-    """Real beside synthetic images per label, as many and as large as the budget of the page allows.
+    """Real and synthetic pictures per label, as many and as large as the budget of the page allows.
 
-    Without real images no picture equals that of a real one, of whatever split: a synthetic image that would be drawn
-    with the same pixels is passed over for the next one.
+    Without real images, no picture equals that of a real image of any split: a synthetic image that would be drawn
+    with the same pixels is skipped.
 
     Args:
-        real: its ``test`` images stand beside the synthetic ones.
-        synthetic: scored images.
-        preprocess: what the networks see.
+        real: real cohort whose ``test`` images are shown next to the synthetic images.
+        synthetic: synthetic cohort that was scored.
+        preprocess: preprocessing of images for networks.
         with_real: whether real images may be drawn.
         hidden: synthetic rows that must not be shown.
-        budget_bytes: of all data URIs together.
-        reading: how the values of the synthetic images were read; ``None``: found out.
+        budget_bytes: largest total size of all data URIs in bytes.
+        reading: how the values of the synthetic images were read; ``None`` to determine it.
     """
     reading = reading or reading_of(synthetic, preprocess, reference=real)
     made = Drawer(synthetic, reading.of(preprocess))
@@ -285,11 +285,11 @@ def draw_pairs(
     """The first :data:`PAIRS` pairs as pictures.
 
     Args:
-        pairs: most similar first.
-        real: holds the train and holdout rows.
-        synthetic: holds the synthetic rows.
-        preprocess: what the networks see.
-        reading: how the values of the synthetic images were read; ``None``: found out.
+        pairs: nearest pairs, most similar first.
+        real: cohort of the train and holdout rows.
+        synthetic: cohort of the synthetic rows.
+        preprocess: preprocessing of images for networks.
+        reading: how the values of the synthetic images were read; ``None`` to determine it.
     """
     shown = list(pairs[:PAIRS])
     reading = reading or reading_of(synthetic, preprocess, reference=real)
@@ -309,7 +309,7 @@ def draw_pairs(
 
 
 def _synthetic_picture(drawer: Drawer, row: int, longest_side: int | None, title: str) -> Picture:
-    """A synthetic image with what it was asked to show."""
+    """A synthetic image with its prompt as the caption."""
     seed = drawer.cohort.manifest["seed"][row]
     seeded = "" if seed is None else f", seed {seed}"
     caption = f"Synthetic image, row {row}{seeded}. {described(drawer.cohort, row)}"
@@ -324,12 +324,12 @@ def _real_picture(drawer: Drawer, row: int, longest_side: int | None, title: str
 
 def described(cohort: Cohort, row: int) -> str:
     """Labels and attributes of one row in words."""
-    stated = cohort.manifest.row(row, named=True)
-    present = [name for name in cohort.schema.labels if stated[LABEL_PREFIX + name]]
-    known = any(stated[LABEL_PREFIX + name] is not None for name in cohort.schema.labels)
+    observed = cohort.manifest.row(row, named=True)
+    present = [name for name in cohort.schema.labels if observed[LABEL_PREFIX + name]]
+    known = any(observed[LABEL_PREFIX + name] is not None for name in cohort.schema.labels)
     parts = [", ".join(present) or (NONE_PRESENT if known else "")]
     for spec in cohort.schema.attributes:
-        value = stated[ATTRIBUTE_PREFIX + spec.name]
+        value = observed[ATTRIBUTE_PREFIX + spec.name]
         if value is not None:
             shown = f"{value:g}" if isinstance(value, float) else value
             parts.append(f"{spec.name} {shown}{' ' + spec.unit if spec.unit else ''}")

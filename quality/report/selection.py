@@ -1,4 +1,4 @@
-"""Which images the report shows: a fixed rule that nobody can bend towards the good ones."""
+"""The selection of images for the report by a fixed rule that excludes cherry-picking."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ class LabelRows:
     """The images that are shown for one label.
 
     Attributes:
-        title: the label, or what stands for the lack of one.
+        title: name of the label, or of the group without any label.
         real: row numbers of the real cohort.
         synthetic: row numbers of the synthetic cohort.
-        total_real: how many there are to choose from.
-        total_synthetic: how many there are to choose from.
+        total_real: number of real candidates.
+        total_synthetic: number of synthetic candidates.
     """
 
     title: str
@@ -37,13 +37,13 @@ def choose(
 ) -> tuple[list[LabelRows], int]:
     """The first images of each label in stored order, of different patients where patients are known.
 
-    Nothing about an image but its label, patient and place decides, so that nobody can have picked the best ones.
+    The selection depends only on label, patient and position, so that the images cannot be cherry-picked.
 
     Args:
-        real: rows of ``split`` are shown.
-        synthetic: all rows are candidates (their stored order is the order of the plan).
-        split: which real patients stand beside.
-        per_label: how many images of each kind.
+        real: real cohort of which rows of ``split`` are shown.
+        synthetic: synthetic cohort, all rows of which are candidates, in the order of the plan.
+        split: split of the real patients that are shown.
+        per_label: number of images of each kind.
         hidden: synthetic rows that must not be shown.
 
     Returns:
@@ -71,18 +71,18 @@ def _groups(cohort: Cohort, split: str) -> dict[str, list[int]]:
 
 
 def _members(cohort: Cohort, rows: Sequence[int], labels: Sequence[str]) -> dict[str, list[int]]:
-    """Rows per label that is present; rows that state every label absent form a group of their own."""
+    """Rows by present label; rows with all labels absent form a separate group."""
     if not labels:
         return {"all images": list(rows)}
     members: dict[str, list[int]] = {name: [] for name in labels}
     none_present: list[int] = []
     known = {name: place for place, name in enumerate(cohort.schema.labels)}
     table = cohort.labels(rows) if rows else np.zeros((0, len(known)), dtype=np.int8)
-    for row, stated in zip(rows, table, strict=True):
-        present = [name for name in labels if name in known and stated[known[name]] == 1]
+    for row, observed in zip(rows, table, strict=True):
+        present = [name for name in labels if name in known and observed[known[name]] == 1]
         for name in present:
             members[name].append(row)
-        if not present and bool(np.all(stated == 0)):
+        if not present and bool(np.all(observed == 0)):
             none_present.append(row)
     if not cohort.schema.exclusive:
         members[NONE_PRESENT] = none_present

@@ -1,4 +1,4 @@
-"""The utility study for a page: advice, one table per test set, curves over the ratio, groups of patients."""
+"""Prepares a utility study for its page: advice, one table per test set, curves over the mixing ratio, subgroups."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ RECOMMENDATION_WORDS: dict[Recommendation, str] = {
 
 @dataclass(frozen=True)
 class StudyRow:
-    """One way of teaching, one label.
+    """One training arm and one label.
 
     Attributes:
-        arm: in words.
-        estimate: the score.
-        bar: its drawing.
-        difference: to *real*.
-        p: of it, corrected.
-        beside: the same less arms that cost nothing, in words.
+        arm: training arm in words.
+        estimate: score of the arm.
+        bar: plot of the score.
+        difference: difference to the arm *real*.
+        p: corrected p value of the difference.
+        beside: differences to arms that need no generator, with their names.
     """
 
     arm: str
@@ -46,9 +46,9 @@ class StudyTable:
     """One measure on one test set.
 
     Attributes:
-        title: of it.
-        main: whether it is what the advice rests on.
-        labels: rows by label; ``None``: the mean over labels, or accuracy.
+        title: title of the table.
+        main: whether the advice is based on this table.
+        labels: rows by label; ``None`` stands for the mean over labels, or for accuracy.
     """
 
     title: str
@@ -58,14 +58,14 @@ class StudyTable:
 
 @dataclass(frozen=True)
 class StudyView:
-    """What the template needs.
+    """The values that the template needs.
 
     Attributes:
-        report: the study.
-        advice: (kind of recommendation, the same for a reader, sentence).
-        charts: gain over the ratio, of all labels and of the first ones.
-        tables: the advice's own first.
-        refused: label and why.
+        report: report of the study.
+        advice: recommendation, its short answer for the reader, and its sentence.
+        charts: gain over the mixing ratio, for the mean over labels and for the first labels.
+        tables: tables of scores, starting with those on which the advice is based.
+        refused: refused labels with the reason.
         synthetic: digests of the synthetic sets.
     """
 
@@ -107,7 +107,9 @@ def _tables(report: StudyReport) -> Iterator[StudyTable]:
             if (score.test, score.measure) == (test, measure) and score.estimate.value is not None:
                 rows.setdefault(score.estimate.label, []).append(_row(score))
         if rows:
-            where = {"test": "real test patients", "synthetic": "synthetic images (arm real)"}.get(test, test)
+            where = {"test": "real test patients", "synthetic": "synthetic images (trained on real images)"}.get(
+                test, test
+            )
             labels = tuple((label, tuple(some)) for label, some in rows.items())
             yield StudyTable(f"{measure} on {where}", (test, measure) == main, labels)
 
@@ -119,7 +121,7 @@ def _row(score: StudyScore) -> StudyRow:
 
 
 def _charts(report: StudyReport) -> Iterator[Chart]:
-    """Gain over *real* against the ratio, where several were tried."""
+    """Gain over the arm *real* against the mixing ratio, if several ratios were tested."""
     measure = MEASURES[report.config.task]
     asked = [score for score in report.scores if (score.test, score.measure, score.group) == ("test", measure, None)]
     for place, label in enumerate((None, *[one.label for one in report.advice if one.label is not None])):
@@ -130,12 +132,12 @@ def _charts(report: StudyReport) -> Iterator[Chart]:
             if curve is not None:
                 curves.append(curve)
         if curves and place <= MOST_CHARTS:
-            title = f"What more synthetic images change: {label or 'all labels on average'}"
+            title = f"Effect of the mixing ratio: {label or 'mean over labels'}"
             yield line_chart(
                 f"study-{place}",
                 title,
                 curves,
-                y_title=f"{measure} less that of real images alone",
+                y_title=f"{measure} minus that of real images alone",
                 x_title="synthetic images per real one",
                 whole=False,
             )

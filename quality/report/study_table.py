@@ -1,4 +1,4 @@
-"""The utility study as a page of Markdown: advice first, then every cell with its interval."""
+"""The utility study as Markdown: the advice, followed by tables of every score with its interval."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from medphantom.quality.stats.estimate import Estimate
 
 
 def study_table(report: StudyReport) -> str:
-    """The whole table as Markdown; names of labels come from data and are escaped."""
+    """The study as Markdown; label names come from data and are escaped."""
     return "\n".join(_lines(report)) + "\n"
 
 
 def _lines(report: StudyReport) -> Iterator[str]:
     config = report.config
-    pupil = f"classifier ({config.network}, {config.classifier.steps}"
+    model = f"classifier ({config.network}, {config.classifier.steps}"
     if config.task == "segmentation":
-        pupil = f"segmenter (U-Net, {config.segmenter.steps}"
+        model = f"segmenter (U-Net, {config.segmenter.steps}"
     synthetic = ", ".join(f"{total:,}" for total in report.synthetic_images)
     yield "# Utility study"
     yield ""
     yield (
-        f"Learned from {report.real_images:,} real images of {report.real_patients:,} patients and from {synthetic} "
-        f"synthetic ones ({len(report.synthetic_images)} generator seeds); {config.classifier_seeds} seeds of a "
-        f"{pupil} steps in every arm); tested on {report.test_images:,} images of "
-        f"{report.test_patients:,} patients. Intervals are 95 %, over patients and seeds."
+        f"Training set: {report.real_images:,} real images of {report.real_patients:,} patients, and {synthetic} "
+        f"synthetic images ({len(report.synthetic_images)} generator seeds). Downstream model: a {model} steps in "
+        f"every arm), trained with {config.classifier_seeds} seeds. Test set: {report.test_images:,} images of "
+        f"{report.test_patients:,} patients. The 95 % intervals account for patients and seeds."
     )
     yield ""
     yield "## Advice"
@@ -39,10 +39,16 @@ def _lines(report: StudyReport) -> Iterator[str]:
             some = [score for score in report.scores if (score.test, score.measure) == (test, measure)]
             yield from _measure(test, measure, some)
     if report.gaps:
-        yield from ("", "## Groups", "", "| arm | groups | gap | change against real |", "|---|---|---|---|")
+        yield from (
+            "",
+            "## Subgroups",
+            "",
+            "| arm | subgroups | gap | change compared with real |",
+            "|---|---|---|---|",
+        )
         for gap in report.gaps:
             change = "" if gap.change is None else _cell(gap.change, sign=True)
-            groups = f"{_plain(gap.better)} less {_plain(gap.worse)}"
+            groups = f"{_plain(gap.better)} minus {_plain(gap.worse)}"
             yield f"| {gap.arm.words} | {groups} | {_cell(gap.gap)} | {change} |"
 
 
@@ -86,5 +92,5 @@ def _cell(estimate: Estimate, *, sign: bool = False) -> str:
 
 
 def _plain(text: str) -> str:
-    """Text that neither HTML nor Markdown reads anything into."""
+    """The text with all characters escaped that have a meaning in HTML or Markdown."""
     return re.sub(r"([\\`*_|<>])", r"\\\1", escape(" ".join(text.split()), quote=False))

@@ -1,4 +1,4 @@
-"""The verdict in plain words: what the evidence supports, what the set may be used for, and what not."""
+"""The verdict in plain language: what the evidence supports, and what the set may and may not be used for."""
 
 from __future__ import annotations
 
@@ -10,54 +10,57 @@ from medphantom.quality.results.quality_report import QualityReport
 from medphantom.quality.stats.estimate import Estimate, number
 
 HEADLINES = {
-    "fail": "Do not share: this set may give its patients away",
-    "screened": "No copy found, by a search that finds planted ones",
-    "inconclusive": "Unknown whether this set repeats its patients",
+    "fail": "Do not share: this set may reveal training patients",
+    "screened": "No copies found by a search that detects planted copies",
+    "inconclusive": "It is not known whether this set contains copies of training patients",
 }
 MEANINGS = {
-    "fail": "The copy search found single images, or the set as a whole, too like the training patients.",
-    "told": (
-        "The copy search found no image too like a training patient, but from the synthetic images training patients "
-        "are told from others: who has a patient's image may learn that this patient was among them."
+    "fail": "The copy search found that single images, or the set as a whole, are too similar to training patients.",
+    "membership": (
+        "The copy search found no image too similar to a training patient, but a membership inference attack on the "
+        "synthetic images succeeded: anyone who has an image of a patient may infer that the patient was in the "
+        "training set."
     ),
     "screened": (
-        "The copy search found planted copies of every core kind and nothing else like them. That is evidence for this "
+        "The copy search detected planted copies of every core kind and no copy in the set. This is evidence for this "
         "search and the kinds of copies that it covers, not a guarantee: other attacks may still succeed."
     ),
-    "not all done": (
-        "The copy search found planted copies of every core kind and nothing else like them, but screening a set takes "
-        "more than that, and not all of it was done: the reasons say what is lacking."
+    "incomplete": (
+        "The copy search detected planted copies of every core kind and no copy in the set, but the screening is "
+        "incomplete: the reasons below list what is missing."
     ),
-    "inconclusive": "The copy search cannot be relied on to catch a copy, so that it found none says little.",
+    "inconclusive": (
+        "The copy search is not sensitive enough to rule out copies, so a negative result is weak evidence."
+    ),
 }
 USES = {
-    "fail": ("Finding out why the generator repeats patients, by people who may see the real images.",),
+    "fail": ("Investigation of why the generator reproduces patients, by people with access to the real images.",),
     "screened": (
-        "Developing and testing methods, software and teaching data.",
-        "A proposal to share it: whether that is allowed remains the decision of your data steward.",
+        "Development and testing of methods and software, and teaching.",
+        "A request to share the set; your data steward decides whether sharing is allowed.",
     ),
-    "inconclusive": ("Work by people who may see the real images, under the same rules.",),
+    "inconclusive": ("Work by people with access to the real images, under the same rules.",),
 }
 NOT_USES = {
-    "fail": ("Sharing in any form, of the generator too.",),
-    "screened": ("A claim of anonymity, or of any formal privacy guarantee.",),
-    "inconclusive": ("Sharing in any form, before a search that finds planted copies has screened it.",),
+    "fail": ("Sharing in any form, including the generator.",),
+    "screened": ("Claims of anonymity or of a formal privacy guarantee.",),
+    "inconclusive": ("Sharing in any form before the set has been screened by a search that detects planted copies.",),
 }
-REFUSED = "Not known: too few images or patients to support a score (the reasons stand under the warnings)."
+REFUSED = "Not known: there are too few images or patients for a score (see the reasons under Warnings)."
 NOT_MEASURED = "Not measured."
 
 
 @dataclass(frozen=True)
 class PlainWords:
-    """What a reader should take away.
+    """The verdict and its consequences for a reader.
 
     Attributes:
-        headline: the verdict in one line.
-        meaning: what it rests on.
+        headline: verdict in one line.
+        meaning: evidence on which the verdict is based.
         realism: sentences about similarity to real images.
-        utility: sentences about use for training.
-        uses: what the evidence supports.
-        not_uses: what it does not.
+        utility: sentences about the use of the set for training.
+        uses: uses that the evidence supports.
+        not_uses: uses that the evidence does not support.
     """
 
     headline: str
@@ -69,7 +72,7 @@ class PlainWords:
 
 
 def plain_words(report: QualityReport) -> PlainWords:
-    """Say what the scores support, no more."""
+    """Summarise the scores without claiming more than they support."""
     return PlainWords(
         headline=HEADLINES[report.verdict],
         meaning=MEANINGS[_cause(report)],
@@ -79,18 +82,20 @@ def plain_words(report: QualityReport) -> PlainWords:
         not_uses=(
             *NOT_USES[report.verdict],
             *_weak_labels(report),
-            "Diagnosis, or a statement about any real patient.",
+            "Diagnosis, or statements about individual real patients.",
         ),
     )
 
 
 def _cause(report: QualityReport) -> str:
-    """The verdict; ``told`` where membership alone fails the set, ``not all done`` where the copy search screens it."""
+    """Key of :data:`MEANINGS`: ``membership`` if only an attack fails the set, ``incomplete`` if only the copy search
+    has screened it, else the verdict.
+    """
     attacked = report.membership is not None and bool(report.membership.reasons)
     searched = None if report.copies is None else report.copies.verdict
     if report.verdict == "fail" and attacked and searched != "fail":
-        return "told"
-    return "not all done" if report.verdict == "inconclusive" and searched == "screened" else report.verdict
+        return "membership"
+    return "incomplete" if report.verdict == "inconclusive" and searched == "screened" else report.verdict
 
 
 def _realism(report: QualityReport) -> Iterator[str]:
@@ -102,27 +107,28 @@ def _realism(report: QualityReport) -> Iterator[str]:
         over = known.get(("frechet_over_floor", network))
         ratio = number(distance.value / distance.floor) if over is None else _with_interval(over)
         alone = known.get(("frechet_reconstruction_over_floor", network))
-        beside = f"; the autoencoder alone stands at {number(alone.value)} times" if alone else ""
+        beside = f"; the autoencoder alone reaches {number(alone.value)} times" if alone else ""
         yield f"Synthetic images are {ratio} times as far from test patients as other real patients are{beside}{where}."
-    yield from _crowd(known)
+    yield from _precision_and_recall(known)
     for estimate in report.agreement.per_label if report.agreement else ():
         if estimate.label is None and estimate.value is not None:
             agreement = _with_interval(estimate) + _beside(estimate)
             measure = "share" if report.agreement and report.agreement.confusion else "mean AUROC"
-            yield f"A classifier trained on real images sees what was asked for: {measure} {agreement}."
+            yield f"A classifier trained on real images recognises the prompted labels: {measure} {agreement}."
 
 
-def _crowd(known: Mapping[tuple[str, str | None], Estimate]) -> Iterator[str]:
-    """How much of either crowd lies within the other, by the last network that tells."""
+def _precision_and_recall(known: Mapping[tuple[str, str | None], Estimate]) -> Iterator[str]:
+    """Precision and recall by the last network that has both."""
     networks = [network for name, network in known if name == "precision" and ("recall", network) in known]
     if networks:
-        inside, reached = known["precision", networks[-1]], known["recall", networks[-1]]
+        precision, recall = known["precision", networks[-1]], known["recall", networks[-1]]
         real = ""
-        if inside.floor is not None and reached.floor is not None:
-            real = f"real against real {number(inside.floor)} and {number(reached.floor)}; "
+        if precision.floor is not None and recall.floor is not None:
+            real = f"real against real {number(precision.floor)} and {number(recall.floor)}; "
         yield (
-            f"A share of {number(inside.value)} of the synthetic images lies among the real ones, and "
-            f"{number(reached.value)} of the real ones among the synthetic ({real}{network_title(networks[-1] or '')})."
+            f"Precision is {number(precision.value)} (synthetic images within the real distribution) and recall is "
+            f"{number(recall.value)} (real images within the synthetic distribution) "
+            f"({real}{network_title(networks[-1] or '')})."
         )
 
 
@@ -144,7 +150,7 @@ def _utility(report: QualityReport) -> Iterator[str]:
         reached = ("AUROC " if label else "accuracy ") + _with_interval(found["synthetic"])
         yield f"{subject} classifier trained on synthetic images alone reaches {reached} on real test patients{beside}."
     if len(by_label) > 3:
-        yield f"The other {len(by_label) - 3} labels stand in the table."
+        yield f"The table below lists the other {len(by_label) - 3} labels."
 
 
 def _weak_labels(report: QualityReport) -> Iterator[str]:
@@ -157,7 +163,10 @@ def _weak_labels(report: QualityReport) -> Iterator[str]:
             if low <= metadata.value:
                 weak.append(label or "any label")
     if weak:
-        yield f"Training on {', '.join(weak)}: that it teaches more than the metadata alone do is not shown."
+        yield (
+            f"Training for {', '.join(weak)}: the synthetic images were not shown to support better predictions than "
+            "metadata alone."
+        )
 
 
 def _with_interval(estimate: Estimate) -> str:

@@ -1,4 +1,4 @@
-"""The report of a run: a page for those who may see the patients, a page for everyone, and the same as JSON."""
+"""The report of a run: an internal page, a public page without patient data, and the same scores as JSON."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ LOCAL_PATH = re.compile(r"^(/|~|\.{1,2}[/\\]|[A-Za-z]:[/\\]|\\\\|file:)")
 
 
 class AttackLimit(Frozen):
-    """What no test of *was this patient learned from?* exceeds, for patients of the attacker's choice.
+    """Upper bounds for any membership inference attack, for patients of the attacker's choice.
 
     Attributes:
-        epsilon: ε of the guarantee.
+        epsilon: ε of the differential-privacy guarantee.
         auroc: area under the ROC curve.
-        found: share of training patients that are found while 1 % of the others are false alarms.
-        own: whether it is the generator's own; the others are there as a scale.
+        found: true-positive rate at a false-positive rate of 1 %.
+        own: whether it is the generator's own guarantee; the others are for comparison.
     """
 
     epsilon: Annotated[float, Field(ge=0)]
@@ -55,12 +55,12 @@ class AttackLimit(Frozen):
 
 
 class FormalGuarantee(Frozen):
-    """A differential-privacy guarantee as the page explains it.
+    """A differential-privacy guarantee for the page.
 
     Attributes:
-        delta: δ.
-        unit: who is protected, ``patient``.
-        limits: what it bounds, and the same of other budgets, by ε.
+        delta: δ of the differential-privacy guarantee.
+        unit: unit that is protected, ``patient``.
+        limits: bounds on attacks for this and other values of ε, in ascending order.
     """
 
     delta: Annotated[float, Field(gt=0, lt=1)]
@@ -69,12 +69,12 @@ class FormalGuarantee(Frozen):
 
 
 class ControlAttack(Frozen):
-    """What one attack reached on a control.
+    """The result of one attack on a control model.
 
     Attributes:
-        attack: its name.
+        attack: name of the attack.
         auroc: area under its ROC curve, by patient.
-        flagged: whether its interval lies above one half.
+        flagged: whether its interval lies above 0.5.
     """
 
     attack: str
@@ -83,14 +83,14 @@ class ControlAttack(Frozen):
 
 
 class ControlFacts(Frozen):
-    """What the privacy checks said of a generator that gives its patients away on purpose.
+    """The results of the privacy checks on a control model that memorises training images.
 
     Attributes:
-        kind: ``memorised``: learned a few images for many steps; ``noiseless``: the same private steps without noise.
-        training_images: it learned from.
-        verdict: of the copy search on what it drew.
-        reasons: of that verdict.
-        attacks: on its patients.
+        kind: ``memorised`` for a model overfitted to few images, ``noiseless`` for private steps without noise.
+        training_images: number of its training images.
+        verdict: verdict of the copy search on its images.
+        reasons: reasons for the verdict.
+        attacks: results of membership inference attacks on its patients.
     """
 
     kind: Literal["memorised", "noiseless"]
@@ -101,25 +101,25 @@ class ControlFacts(Frozen):
 
 
 class RunFacts(Frozen):
-    """What a run was, for the page; nothing in it comes from an image.
+    """Facts of a run for the page, without image content.
 
     Attributes:
         name: name of the run.
-        created: when the report was made, ISO 8601.
-        recipe: the recipe as resolved.
-        digests: what was read and made: name of the artifact → digest.
-        versions: name of the package → version.
-        machine: what it ran on, e.g. ``{"cpu": "…", "cores": 2}``; no host or user name.
-        seeds: purpose → seed.
-        timings_s: seconds per stage.
+        created: time of the report, ISO 8601.
+        recipe: resolved recipe of the run.
+        digests: digest of each artifact that was read or created, by name.
+        versions: version of each package, by name.
+        machine: hardware of the run, e.g. ``{"cpu": "…", "cores": 2}``, without host or user name.
+        seeds: seed of each purpose.
+        timings_s: time per stage in seconds.
         curves: the rows of ``metrics.jsonl``, each with its ``stage``: ``step`` and any of ``loss``, ``train_loss``,
             ``val_loss``, ``gap``; further numbers stay in the JSON. Values that are not finite become ``None``.
-        intended_use: what the set was made for, in the words of whoever made it.
-        privacy: the formal guarantee of the generator in words, or that there is none.
-        guarantee: the same as numbers, where there is one.
-        outside: what touched the private images and is not covered by it, by name.
-        assumptions: what it takes for granted.
-        control: what the same checks said of a generator that gives its patients away on purpose, if there is one.
+        intended_use: intended use in the words of the set's author.
+        privacy: formal guarantee of the generator in words, or that there is none.
+        guarantee: formal guarantee as numbers, if there is one.
+        outside: steps that used the private images and are not covered by the guarantee.
+        assumptions: assumptions of the guarantee.
+        control: results of the same checks on a control model that memorises, if there is one.
     """
 
     name: str
@@ -153,11 +153,11 @@ class RunFacts(Frozen):
 
 
 class UseFound(Frozen):
-    """What was found about training on the set, beyond the quick check.
+    """Results on the utility of the set for training, beyond the utility check.
 
     Attributes:
-        study: the utility study.
-        answer: whether to use the images of a scarce label.
+        study: report of the utility study.
+        answer: recommendation on the images of a rare label.
     """
 
     study: StudyReport | None = None
@@ -165,13 +165,13 @@ class UseFound(Frozen):
 
 
 class PublishedReport(Frozen):
-    """The content of ``report.json``: what the public page shows, for machines.
+    """The content of ``report.json``: the content of the public page in machine-readable form.
 
     Attributes:
         edition: always ``public``: no pixel, id or row of a real image, and no path.
-        facts: of the run, without paths.
+        facts: facts of the run, without paths.
         quality: all scores, without the nearest pairs and without the rows of flagged images.
-        use: a utility study, where one was done.
+        use: results of a utility study, if one was done.
     """
 
     format_version: Literal[2] = 2
@@ -188,7 +188,7 @@ class PublishedReport(Frozen):
             ArtifactError: the file is missing, damaged or of another format version.
         """
         return parse_model(
-            cls, read_json(path), path, ArtifactError, "is not a report of this version; make the report again"
+            cls, read_json(path), path, ArtifactError, "is not a report of this version; create the report again"
         )
 
 
@@ -204,20 +204,19 @@ def write_report(
 ) -> None:
     """Write ``report.html`` (internal), ``report.public.html`` and ``report.json`` into ``out``: all three or none.
 
-    The internal page shows real test images and the real images nearest to synthetic ones: it must not leave the
-    institution. The public page and the JSON hold no pixel, id or pseudonym of a real image, no local path, and no
-    pointer to a synthetic image that was flagged as a copy; pictures of synthetic images appear on the public page only
-    after they were screened, and never one that would look like a real image, of whatever split, pixel for pixel. Equal
-    arguments give equal bytes.
+    The internal page shows real test images and the real images that are most similar to synthetic images, so it must
+    not leave the institution. The public page and the JSON file contain no pixel, id or pseudonym of a real image, no
+    local path, and no reference to a flagged synthetic image. The public page shows pictures only of screened synthetic
+    images, and none whose pixels equal those of a real image of any split. Equal arguments give equal bytes.
 
     Args:
-        report: the scores.
-        real: the real cohort that was scored against.
-        synthetic: the synthetic cohort that was scored.
-        preprocess: what the scoring networks saw; pictures are drawn through it.
-        facts: of the run.
+        report: scores of the synthetic set.
+        real: real cohort of the assessment.
+        synthetic: synthetic cohort that was scored.
+        preprocess: preprocessing of images for the scoring networks and for pictures.
+        facts: facts of the run.
         out: folder of the run; older reports in it are replaced.
-        use: what was found about training on it; both editions show it.
+        use: results on the utility of the set, shown in both editions.
 
     Raises:
         InputError: the cohorts are not the ones that were scored.
@@ -260,12 +259,12 @@ def write_report(
 
 
 def public_facts(facts: RunFacts) -> RunFacts:
-    """The facts without local paths: they can name people, projects and servers."""
+    """The facts without local paths, which may contain names of people, projects and servers."""
     return facts.model_copy(update={"recipe": without_paths(facts.recipe), "machine": without_paths(facts.machine)})
 
 
 def without_paths(value: Any, name: str = "") -> Any:
-    """Nested settings, with local paths hidden: they can name people, projects and servers."""
+    """Nested settings with hidden local paths, which may contain names of people, projects and servers."""
     if isinstance(value, Mapping):
         return {key: without_paths(item, str(key)) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -276,7 +275,7 @@ def without_paths(value: Any, name: str = "") -> Any:
 
 
 def public_quality(report: QualityReport) -> QualityReport:
-    """The scores without anything that names a real image or points at a synthetic one that may repeat it."""
+    """The scores without references to real images or to synthetic images that may be copies."""
     copies = report.copies and report.copies.model_copy(update={"flagged_rows": ()})
     return report.model_copy(update={"nearest": (), "copies": copies})
 
@@ -284,17 +283,17 @@ def public_quality(report: QualityReport) -> QualityReport:
 def public_grids(
     report: QualityReport, real: Cohort, synthetic: Cohort, preprocess: Preprocess
 ) -> tuple[Grids | None, str]:
-    """Pictures for the public page, or why there are none.
+    """Pictures for the public page, or the reason why there are none.
 
-    A synthetic image can repeat a patient, so an unscreened one is treated as a real one. Of a screened set no flagged
-    image is shown, and none that equals a real one of any split, as it is stored or as the page draws it.
+    A synthetic image may be a copy, so images of a set that was not screened are treated as real images. Of a screened
+    set, no flagged image is shown, and none that equals a real image of any split, either as stored or as drawn.
     """
     if report.verdict == "fail":
-        return None, "The set failed: any synthetic image may repeat a patient, so none is shown."
+        return None, "The set failed the privacy gate: any synthetic image may be a copy, so none is shown."
     if report.verdict != "screened" or report.copies is None:
-        return None, "The set was not screened: its images are treated as real ones and not shown."
+        return None, "The set was not screened: its images are treated as real images and are not shown."
     if report.copies.total_flagged > len(report.copies.flagged_rows):
-        return None, "Not every flagged image is known by its row, so none is shown."
+        return None, "Not all rows of flagged images are known, so no image is shown."
     real_digests = set(real.manifest["digest"].to_list())
     repeated = {row for row, digest in enumerate(synthetic.manifest["digest"].to_list()) if digest in real_digests}
     near = {pair.synthetic_row for pair in report.nearest if pair.flagged}
@@ -304,12 +303,12 @@ def public_grids(
 
 
 def write_together(folder: Path, files: Mapping[str, str], *, shared: Collection[str] = ()) -> None:
-    """Write several files of one folder: all are new afterwards, or all are as they were.
+    """Write several files into one folder, either all or none.
 
     Args:
-        folder: where; its owner alone can come in.
-        files: name → text.
-        shared: names of those that are made to leave: readable as the umask says, the others by their owner only.
+        folder: output folder, accessible to its owner only.
+        files: text of each file, by name.
+        shared: names of files that may be shared: readable as the umask allows, the others by the owner only.
 
     Raises:
         ResourceError: the disk is full or the folder cannot be written.
@@ -325,7 +324,7 @@ def write_together(folder: Path, files: Mapping[str, str], *, shared: Collection
 
 
 def _replace_together(folder: Path, partial: Path, names: list[str]) -> None:
-    """Move files into place; when one cannot be moved, put back what was there."""
+    """Move files into place; if one cannot be moved, restore the previous files."""
     for name in names:
         if (folder / name).is_file():
             shutil.copy2(folder / name, partial / f"{name}.before")

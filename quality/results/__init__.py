@@ -1,1 +1,1 @@
-"""What was measured, as frozen values that go to JSON and back: numbers and names, never a pixel or a path."""
+"""Results as frozen values that are stored as JSON: numbers and names, but no pixels or paths."""

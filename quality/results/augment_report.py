@@ -1,4 +1,4 @@
-"""Whether to use synthetic images of a scarce label: what the privacy gate and the utility study say, as one answer."""
+"""Recommendation on synthetic images of a rare label, combining the privacy gate and the utility study."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ Decision = Literal["use", "use inside", "instead", "no", "harm", "unsafe"]
 DECISIONS: dict[Recommendation, Decision] = {"add": "use", "instead": "instead", "no gain": "no", "harm": "harm"}
 HEADLINES: dict[Decision, str] = {
     "use": "Yes, use them",
-    "use inside": "Yes, but only where the real images may be seen",
-    "instead": "No, something that costs nothing does as well",
-    "no": "No, that they help was not shown",
-    "harm": "No, they harm",
-    "unsafe": "No, they may give patients away",
+    "use inside": "Yes, but only where access to the real images is allowed",
+    "instead": "No, a method without synthetic images performs as well",
+    "no": "No, a benefit was not shown",
+    "harm": "No, they reduce performance",
+    "unsafe": "No, they may reveal training patients",
 }
 
 
 class AugmentPlan(Frozen):
-    """What is proposed for a scarce label.
+    """The proposed augmentation of a rare label.
 
     Attributes:
-        label: which.
-        to: images of it that are wanted, real and synthetic together.
-        images: real training images that show it.
-        patients: their patients.
-        training_images: real training images in all.
-        planned: synthetic images that are missing.
-        shares: shares of these that classifiers learn from.
-        generators: seeds of the generator.
-        trained: whether generators are trained for it, or given.
-        classifiers: how many classifiers are trained.
-        classifier_steps: of each.
+        label: label to be augmented.
+        to: target number of images of the label, real and synthetic together.
+        images: number of real training images with the label.
+        patients: number of patients of these images.
+        training_images: number of all real training images.
+        planned: number of synthetic images needed to reach the target.
+        shares: shares of the planned images on which classifiers are trained.
+        generators: number of generator seeds.
+        trained: whether generators are trained for the plan; otherwise they are given.
+        classifiers: number of classifiers that are trained.
+        classifier_steps: optimiser steps of each classifier.
     """
 
     label: str
@@ -55,7 +55,7 @@ class AugmentPlan(Frozen):
 
     @property
     def ratios(self) -> tuple[float, ...]:
-        """Synthetic images per real one, for every share."""
+        """Mixing ratio (synthetic images per real image) of every share."""
         return tuple(share * self.planned / self.training_images for share in self.shares)
 
     def lines(self) -> tuple[str, ...]:
@@ -63,30 +63,31 @@ class AugmentPlan(Frozen):
         made = "are trained on exactly these images" if self.trained else "are given"
         shares = ", ".join(f"{share:.0%}" for share in self.shares)
         counts = (
-            f"{self.label}: {self.images:,} of {self.training_images:,} training images show it ({self.patients:,} "
-            f"patients); {self.planned:,} synthetic ones make {self.to:,}, {self.planned / self.images:.2g} for each."
+            f"{self.label}: {self.images:,} of {self.training_images:,} training images have this label "
+            f"({self.patients:,} patients); {self.planned:,} synthetic images increase this to {self.to:,} "
+            f"({self.planned / self.images:.2g} per real image)."
         )
         work = (
-            f"{self.generators} generators {made}; the images are searched for copies of patients; then "
-            f"{self.classifiers} classifiers ({self.classifier_steps} steps each) learn from real images, the same "
-            f"oversampled, the same under classical augmentation, and both with synthetic ones ({shares} of the plan), "
-            "and are tested on real patients."
+            f"{self.generators} generators {made}; the images are searched for copies of training images; then "
+            f"{self.classifiers} classifiers ({self.classifier_steps} steps each) are trained on real images, with "
+            f"oversampling or classical augmentation, and with synthetic images ({shares} of the planned images), and "
+            "tested on real patients."
         )
         return counts, work
 
 
 class AugmentReport(Frozen):
-    """The answer.
+    """The recommendation and its basis.
 
     Attributes:
-        plan: what was done.
-        decision: in a word.
-        sentence: in words, with the numbers.
-        verdict: of the privacy gate.
-        verdict_reasons: of it.
+        plan: augmentation that was tested.
+        decision: decision as a keyword.
+        sentence: recommendation in words, with the numbers.
+        verdict: verdict of the privacy gate.
+        verdict_reasons: reasons for the verdict.
         real_digest: digest of the real cohort.
-        synthetic_digest: of the images that may be used; of the first generator.
-        study: whether the utility study was done; it is not for images that may repeat patients.
+        synthetic_digest: digest of the synthetic images of the first generator, which may be used.
+        study: whether the utility study was done; it is omitted if the privacy gate fails.
     """
 
     format_version: Literal[2] = 2
@@ -115,19 +116,21 @@ class AugmentReport(Frozen):
         Raises:
             ArtifactError: the file is missing, damaged or of another format version.
         """
-        return parse_model(cls, read_json(path), path, ArtifactError, "is not an answer of this version; augment again")
+        return parse_model(
+            cls, read_json(path), path, ArtifactError, "is not an augmentation report of this version; augment again"
+        )
 
 
 def answer(plan: AugmentPlan, quality: QualityReport, study: StudyReport | None) -> AugmentReport:
-    """Put the gate first, then what helps.
+    """Derive the recommendation from the privacy gate, then from the utility study.
 
     Args:
-        plan: what was done.
-        quality: of the images, with the verdict of the gate.
-        study: ``None`` where the gate failed.
+        plan: augmentation that was tested.
+        quality: quality report of the images, with the verdict of the gate.
+        study: utility study; ``None`` if the gate failed.
 
     Raises:
-        ValueError: there is no study although the gate did not fail, or it has no advice on the label.
+        ValueError: the study is missing although the gate did not fail, or it has no advice on the label.
     """
     decision, sentence = _decide(plan, quality, study)
     return AugmentReport(
@@ -144,17 +147,20 @@ def answer(plan: AugmentPlan, quality: QualityReport, study: StudyReport | None)
 
 def _decide(plan: AugmentPlan, quality: QualityReport, study: StudyReport | None) -> tuple[Decision, str]:
     if quality.verdict == "fail":
-        return "unsafe", f"{plan.label}: do not use the images, the privacy gate failed: {quality.verdict_reasons[0]}."
+        return (
+            "unsafe",
+            f"{plan.label}: do not use the images, because the privacy gate failed: {quality.verdict_reasons[0]}.",
+        )
     if study is None:
         raise ValueError("the study is missing")
     advice = next(one for one in study.advice if one.label == plan.label)
     decision, sentence = DECISIONS[advice.recommendation], advice.sentence
     if decision == "use" and quality.verdict == "inconclusive":
         decision = "use inside"
-        sentence += " Whether they repeat patients is not known: treat them as real images."
+        sentence += " It is not known whether they contain copies of patients, so treat them as real images."
     if decision in {"use", "use inside"} and advice.arm is not None:
         overall = study.find(advice.arm, None).difference
         if overall is not None and overall.value is not None and overall.interval is not None:
             low, high = overall.interval
-            sentence += f" All labels on average: AUROC {overall.value:+.3f} [{low:+.3f}, {high:+.3f}]."
+            sentence += f" Mean over labels: AUROC {overall.value:+.3f} [{low:+.3f}, {high:+.3f}]."
     return decision, sentence

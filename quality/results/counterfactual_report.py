@@ -1,4 +1,4 @@
-"""All that was measured of counterfactual pairs, as one frozen value: numbers only, no pixel, id or path."""
+"""The scores of counterfactual pairs as one frozen value, without pixels, ids or paths."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from medphantom.quality.stats.estimate import Estimate
 
 
 class ReaderFacts(Frozen):
-    """One thing that a network fitted on real training patients reads off images.
+    """A label or attribute that a network trained on real training patients predicts.
 
     Attributes:
-        name: label, ``attribute = category``, or continuous attribute.
-        kind: what is read.
+        name: name of a label, ``attribute = category``, or a continuous attribute.
+        kind: kind of the target.
         digest: digest of the network's weights.
-        train_images: real training images that state it.
-        threshold: probability from which on it is read as present: best balanced accuracy on ``val``.
-        held_out_score: on real ``test`` images: AUROC, or R² of a continuous attribute.
-        refused: why nothing can be read.
+        train_images: number of real training images with a known value.
+        threshold: probability at or above which the target counts as present, chosen by balanced accuracy on ``val``.
+        held_out_score: AUROC on real ``test`` images, or R² of a continuous attribute.
+        refused: reason why the target cannot be predicted.
     """
 
     name: str
@@ -33,20 +33,20 @@ class ReaderFacts(Frozen):
 
 
 class CounterfactualReport(Frozen):
-    """What was measured of counterfactual pairs.
+    """The scores of counterfactual pairs.
 
     Attributes:
         real_digest: digest of the real cohort.
         pairs_digest: digest of the pairs.
         config_digest: digest of the settings of the assessment.
-        seed: everything random derives from it.
-        total_pairs: images with a counterfactual.
-        total_patients: their patients.
-        splits: split → pairs.
+        seed: seed from which all randomness derives.
+        total_pairs: number of images with a counterfactual.
+        total_patients: number of patients of these images.
+        splits: number of pairs by split.
         generation: how the pairs were made: method, its settings, intervention, preprocess.
-        estimates: the scores; unique by name, label and network.
-        readers: the networks that read labels and attributes.
-        warnings: what to know before quoting a number.
+        estimates: scores, unique by name, label and network.
+        readers: networks that predict labels and attributes.
+        warnings: warnings that a reader must know before citing a number.
     """
 
     real_digest: str

@@ -1,4 +1,4 @@
-"""All that was measured of a synthetic cohort, as one frozen value: numbers, row numbers and ids, never pixels."""
+"""The results of an assessment as one frozen value: numbers, row numbers and ids, but no pixels."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ TrainedOn = Literal["real", "synthetic", "real_and_synthetic", "metadata"]
 
 
 class NetworkFacts(Frozen):
-    """One feature network that scored.
+    """A feature network of the assessment.
 
     Attributes:
         name: ``cross_fitted``, ``simulated``, ``filters``, or the hub id or folder name of an encoder.
         digest: digest of its weights or, for fixed filters, of their definition.
         num_features: length of a feature vector.
         seed: seed of its training, ``None`` for networks that were not trained here.
-        fitted_on: whose images it was fitted on, in words.
-        scores: whose images it scores, in words.
+        fitted_on: images on which it was fitted, in words.
+        scores: images that it scores, in words.
         held_out_score: accuracy (exclusive labels) or mean AUROC on the images it scores; ``None`` without labels.
-        held_out_measure: what ``held_out_score`` is.
+        held_out_measure: performance measure of ``held_out_score``.
     """
 
     name: str
@@ -44,14 +44,14 @@ class NetworkFacts(Frozen):
 
 
 class LabelAgreement(Frozen):
-    """Does a classifier trained on real images see in a synthetic image what its prompt asked for?
+    """Agreement of the prompted labels with the predictions of a classifier trained on real images.
 
     Attributes:
         per_label: one estimate per label (and ``label=None`` over all): accuracy with a Wilson interval for exclusive
-            labels, AUROC of prompted present against prompted absent otherwise; ``floor`` is the same classifier's
-            figure on held-out real images.
+            labels, otherwise AUROC of images prompted with the label against those prompted without it; ``floor`` is
+            the result of the same classifier on held-out real images.
         labels: order of the rows and columns of ``confusion``.
-        confusion: images prompted as row, predicted as column; empty for labels that do not exclude each other.
+        confusion: images prompted as row, predicted as column; empty for non-exclusive labels.
     """
 
     per_label: tuple[Estimate, ...]
@@ -60,18 +60,18 @@ class LabelAgreement(Frozen):
 
 
 class NearestPair(Frozen):
-    """A synthetic image beside the real images most like it, as row numbers and ids of the two cohorts.
+    """A synthetic image with the most similar real images, as row numbers and ids of both cohorts.
 
     Attributes:
         synthetic_row: row number in the synthetic cohort.
-        synthetic_id: its image id.
+        synthetic_id: image id of the synthetic image.
         train_row: row of the most similar training image in the real cohort.
-        train_id: its image id.
+        train_id: image id of that training image.
         train_similarity: normalised correlation with it, -1…1.
         holdout_row: row of the most similar holdout image.
-        holdout_id: its image id.
+        holdout_id: image id of that holdout image.
         holdout_similarity: normalised correlation with it, -1…1.
-        flagged: whether this image was flagged as a copy.
+        flagged: whether the synthetic image was flagged as a copy.
     """
 
     synthetic_row: int
@@ -86,7 +86,7 @@ class NearestPair(Frozen):
 
 
 class SimilarityHistogram(Frozen):
-    """How like their nearest real images the synthetic ones are, as counts per bin; it names no image.
+    """Histogram of the similarities of synthetic images to their nearest real images, without any image ids.
 
     Attributes:
         edges: ascending bin edges of the normalised correlation, one more than there are bins.
@@ -103,15 +103,15 @@ class SimilarityHistogram(Frozen):
 
 
 class ControlKind(Frozen):
-    """Planted copies of one kind, and what the search found of them.
+    """Planted copies of one kind, and the recall of the search for them.
 
     Attributes:
-        kind: how the copies were disguised.
-        core: whether the verdict rests on it.
+        kind: kind of alteration of the copies.
+        core: whether the verdict depends on this kind.
         covered: whether the lower bound of its recall is high enough.
-        recall: share that was flagged; ``None``: none could be planted.
-        fewest: so many such copies in the set would have made it fail, four times out of five; ``None``: not even a
-            tenth of the set would have.
+        recall: share of the copies that were flagged; ``None`` if none could be planted.
+        fewest: smallest number of such copies that fails the set with a power of 80 %; ``None`` if a tenth of the set
+            is not enough.
     """
 
     kind: str
@@ -122,12 +122,12 @@ class ControlKind(Frozen):
 
 
 class CopyResult(Frozen):
-    """The tests by one way of comparing images.
+    """The tests of one method of comparing images.
 
     Attributes:
-        by: the way: registered detail, or the name of a feature network.
-        single_p_value: chance that honest images are so alike to training patients; ``None``: too few to say.
-        dcr_share_p_value: chance that an honest crowd leans to train so far.
+        by: method of comparison: registered detail, or the name of a feature network.
+        single_p_value: p value of the test of single images; ``None`` if there are too few.
+        dcr_share_p_value: p value of the DCR share.
     """
 
     by: str
@@ -136,23 +136,23 @@ class CopyResult(Frozen):
 
 
 class CopySummary(Frozen):
-    """What the copy search found.
+    """The results of the copy search.
 
     Attributes:
-        verdict: ``fail`` (copies, or a lean towards train), ``screened`` (none found by a search that found the planted
-            ones), ``inconclusive`` (the search could not have caught a copy). Never *pass*.
-        reasons: why, one sentence each.
-        results: p-values by every way of comparing.
-        share_nearest_in_train: share of synthetic images whose nearest real neighbour lies in train rather than
-            holdout, at equal counts; 0.5 is honest.
-        flagged_share: share of synthetic images flagged one by one; ``floor`` is the chance of an honest one.
-        controls: what was planted, kind by kind.
-        flagged_rows: row numbers of all flagged synthetic images, the least likely first.
-        total_flagged: how many were flagged.
-        blind_spots: what this search cannot see.
-        histogram: the similarities behind the verdict, counted; ``None`` when they were not kept.
-        least_recall: lower bound of recall from which on a kind is covered.
-        significance: chance with which an honest set may fail.
+        verdict: ``fail`` (copies, or a high DCR share), ``screened`` (none found by a search that detects planted
+            copies), or ``inconclusive`` (the search is not sensitive enough); never *pass*.
+        reasons: reasons for the verdict, one sentence each.
+        results: p values by method of comparison.
+        share_nearest_in_train: DCR share: share of synthetic images whose nearest real neighbour is in train rather
+            than in the holdout, at equal counts; 0.5 without memorisation.
+        flagged_share: share of synthetic images that were flagged; ``floor`` is the expected false-positive rate.
+        controls: planted copies, by kind.
+        flagged_rows: row numbers of all flagged synthetic images, in ascending order of the p value.
+        total_flagged: number of flagged images.
+        blind_spots: copies and leaks that this search cannot detect.
+        histogram: histogram of the similarities; ``None`` if it was not stored.
+        least_recall: lower bound of the recall that is required for coverage.
+        significance: significance level of all tests together.
     """
 
     verdict: Verdict
@@ -170,24 +170,24 @@ class CopySummary(Frozen):
 
     @property
     def not_covered(self) -> tuple[str, ...]:
-        """Kinds of copies that the search cannot be relied on to find."""
+        """Kinds of copies for which the search is not sensitive enough."""
         return tuple(control.kind for control in self.controls if not control.covered)
 
 
 class AttackResult(Frozen):
-    """How well one attack tells training patients from others.
+    """The performance of one membership inference attack.
 
     Attributes:
-        attack: its name.
-        target: what it looks at: ``images`` or ``weights``.
+        attack: name of the attack.
+        target: object of the attack: ``images`` or ``weights``.
         auroc: area under its ROC curve, by patient.
-        tpr: share of training patients found at few false alarms, for the shares that the number of patients supports.
-        curve: the ROC curve, thinned: (false alarms, found).
-        bound: AUROC that no attack exceeds by the formal guarantee; ``None``: there is none.
-        limit: AUROC above which its interval lies where the attack succeeded.
-        limited_by: what sets that: the ``recipe`` (one half unless it says otherwise), the formal ``guarantee``, or the
-            ``patients``, who differ by themselves.
-        flagged: whether it succeeded.
+        tpr: true-positive rates at low false-positive rates that the number of patients supports.
+        curve: points of the ROC curve, thinned, as (false-positive rate, true-positive rate).
+        bound: upper bound of the AUROC under the formal guarantee; ``None`` without one.
+        limit: AUROC that the whole interval of a successful attack exceeds.
+        limited_by: origin of the limit: the ``recipe`` (0.5 by default), the formal ``guarantee``, or differences of
+            the ``patients`` that exist without the generator.
+        flagged: whether the attack succeeded.
     """
 
     attack: str
@@ -202,16 +202,15 @@ class AttackResult(Frozen):
 
 
 class MembershipSummary(Frozen):
-    """Could somebody tell who was learned from, and what is recorded of them.
+    """The results of membership and attribute inference.
 
     Attributes:
-        results: of each attack.
-        blind: the same without the generator; where its interval lies above one half, members and others differ by
-            themselves, and an attack must exceed that.
-        disclosure: gain over other patients in guessing what is recorded, per label and attribute.
-        reasons: attacks on the images that succeeded, one sentence each; they fail the set.
-        weights_reasons: attacks on the weights that succeeded; they speak against sharing those.
-        gaps: what was not shown.
+        results: result of each attack.
+        blind: blind baseline without the generator; if its interval lies above 0.5, attacks must exceed it.
+        disclosure: gain in attribute inference over other patients, per label and attribute.
+        reasons: successful attacks on the images, one sentence each; they fail the set.
+        weights_reasons: successful attacks on the weights, which advise against sharing the weights.
+        gaps: limitations of the attacks.
     """
 
     results: tuple[AttackResult, ...]
@@ -223,11 +222,11 @@ class MembershipSummary(Frozen):
 
 
 class UtilityScore(Frozen):
-    """One cell of the train-on-synthetic-test-on-real table.
+    """One score of the train-on-synthetic-test-on-real (TSTR) table.
 
     Attributes:
-        trained_on: what the classifier learned from, at equal optimiser steps; ``metadata`` is a logistic regression
-            on attributes alone.
+        trained_on: training set of the classifier, with equal optimiser steps; ``metadata`` is a logistic regression on
+            attributes alone.
         estimate: accuracy (exclusive labels, ``label=None``) or AUROC on real test patients.
     """
 
@@ -243,22 +242,22 @@ class QualityReport(Frozen):
         synthetic_digest: digest of the synthetic cohort.
         config_digest: digest of preprocess and configuration.
         seed: run seed of the assessment.
-        readings: ``real`` and ``synthetic``: how the values of either cohort were read.
+        readings: how the intensity values of both cohorts were read, under ``real`` and ``synthetic``.
         real_counts: images per split of the real cohort.
-        real_patients: patients per split; empty when the source named no patients.
-        synthetic_count: synthetic images.
-        verdict: of the copy search, the only verdict here; realism and utility are numbers.
-        verdict_reasons: why, one sentence each.
+        real_patients: patients per split; empty if patients are unknown.
+        synthetic_count: number of synthetic images.
+        verdict: verdict of the privacy gate, the only verdict in the report; realism and utility are numbers.
+        verdict_reasons: reasons for the verdict, one sentence each.
         estimates: headline scores, unique by (name, network, label): Fréchet and kernel distance, ratios,
             precision/recall/density/coverage, diversity, agreement.
-        details: the same per feature-network seed.
-        networks: which feature networks scored.
+        details: scores of each seed of the feature networks.
+        networks: feature networks that computed the scores.
         agreement: label agreement; ``None`` without labels.
-        copies: the copy search.
-        nearest: the most similar pairs, flagged ones first.
-        membership: attacks on single patients; ``None``: too few patients, or not asked for.
-        utility: train on synthetic, test on real; empty without labels.
-        warnings: what a reader must know before quoting a number.
+        copies: result of the copy search.
+        nearest: most similar pairs, flagged ones first.
+        membership: attacks on single patients; ``None`` if there are too few patients or it is disabled.
+        utility: results of training on synthetic and testing on real images; empty without labels.
+        warnings: warnings that a reader must know before citing a number.
     """
 
     format_version: Literal[4] = 4

@@ -1,4 +1,4 @@
-"""What the utility study found, as one frozen value: numbers and names of labels, nothing of any patient."""
+"""The results of a utility study as one frozen value: numbers and label names, without data of any patient."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ ARM_WORDS: dict[StudyArm | Literal["metadata"], str] = {
     "metadata": "age, sex and other attributes alone",
 }
 MIXING: tuple[StudyArm, ...] = ("real_and_synthetic", "classical_and_synthetic", "pretrained")
-"""Arms that take real and synthetic images, at every ratio."""
+"""Arms that mix real and synthetic images, at every mixing ratio."""
 FREE: tuple[StudyArm, ...] = ("classical", "oversampled")
-"""Arms that cost neither a generator nor privacy: what synthetic images have to beat."""
+"""Arms without synthetic images, which synthetic images have to exceed."""
 
 
 class TrainingArm(Frozen):
-    """What a classifier learned from.
+    """The training set of a downstream model.
 
     Attributes:
-        kind: which way; ``metadata`` is a logistic regression on attributes.
-        ratio: synthetic images per real one; ``None`` where there is no choice of it.
+        kind: kind of training set; ``metadata`` is a logistic regression on attributes.
+        ratio: number of synthetic images per real image; ``None`` if it does not apply.
     """
 
     kind: StudyArm | Literal["metadata"]
@@ -47,17 +47,17 @@ class TrainingArm(Frozen):
 
     @property
     def words(self) -> str:
-        """For tables."""
+        """Name of the arm in tables."""
         return ARM_WORDS[self.kind] + ("" if self.ratio is None else f" ({self.ratio:.3g} x)")
 
 
 class Beside(Frozen):
-    """A mixing arm less one that costs nothing.
+    """Comparison of a mixing arm with an arm without synthetic images.
 
     Attributes:
-        arm: the arm that costs nothing.
-        difference: on the same patients and seeds.
-        p: two-sided, that it is zero.
+        arm: arm without synthetic images.
+        difference: difference on the same patients and seeds.
+        p: two-sided p value of no difference.
     """
 
     arm: TrainingArm
@@ -66,20 +66,20 @@ class Beside(Frozen):
 
 
 class StudyScore(Frozen):
-    """One cell of the table.
+    """One score of a utility study.
 
     Attributes:
-        arm: what was learned from.
+        arm: training arm of the downstream model.
         test: ``test``, ``synthetic`` (diagnostic: trained on real, tested on synthetic images), or an external cohort.
-        measure: what is scored.
-        group: subgroup of the test patients, such as ``sex = F``; ``None``: all.
+        measure: performance measure of the score.
+        group: subgroup of the test patients, such as ``sex = F``; ``None`` for all patients.
         estimate: mean over classifier and generator seeds; its label is ``None`` for the mean over labels.
-        by_seed: the values behind the mean.
-        difference: the same less that of *real*, on the same patients and seeds; ``None`` for *real* itself.
-        p: two-sided, that the difference is zero.
-        p_holm: after Holm's correction over labels, arms and ratios, the mean over labels among them; ``None`` for
-            labels that the question is not about.
-        beside: of an arm that mixes real and synthetic images: the same less arms that cost nothing.
+        by_seed: values of the single trainings.
+        difference: difference to *real* on the same patients and seeds; ``None`` for *real* itself.
+        p: two-sided p value of no difference.
+        p_holm: p value after Holm's correction over labels (and their mean), arms and ratios; ``None`` for labels that
+            are not of interest.
+        beside: differences of a mixing arm to arms without synthetic images.
     """
 
     arm: TrainingArm
@@ -95,15 +95,15 @@ class StudyScore(Frozen):
 
 
 class GroupGap(Frozen):
-    """How far apart two subgroups are served.
+    """The performance gap between two subgroups.
 
     Attributes:
-        arm: what was learned from.
-        attribute: what the groups differ in.
-        better: the group that *real* serves best.
-        worse: the group that it serves worst.
-        gap: mean AUROC of ``better`` less that of ``worse``.
-        change: the gap less that of *real*; ``None`` for *real* itself.
+        arm: training arm of the downstream model.
+        attribute: attribute that defines the subgroups.
+        better: subgroup with the highest score in the arm *real*.
+        worse: subgroup with the lowest score in the arm *real*.
+        gap: mean AUROC of ``better`` minus that of ``worse``.
+        change: the gap minus that of *real*; ``None`` for *real* itself.
         widened: whether the interval of ``change`` lies above zero.
     """
 
@@ -117,13 +117,13 @@ class GroupGap(Frozen):
 
 
 class Advice(Frozen):
-    """What to do about one label.
+    """The recommendation for one label.
 
     Attributes:
-        label: which; ``None``: all of them on average.
-        recommendation: in one word.
-        arm: the arm that is advised or was nearest to helping.
-        sentence: in words, with the numbers.
+        label: label of the recommendation; ``None`` for the mean over labels.
+        recommendation: recommendation as a keyword.
+        arm: recommended arm, or the one with the largest gain.
+        sentence: recommendation in words, with the numbers.
     """
 
     label: str | None
@@ -137,18 +137,18 @@ class StudyReport(Frozen):
 
     Attributes:
         real_digest: digest of the real cohort.
-        synthetic_digests: of the synthetic cohorts, one per generator seed.
-        config: how it was done.
-        readings: how values were read, of ``real``, ``synthetic 1``, … and the external cohorts.
-        real_images: real images learned from.
-        real_patients: their patients.
-        test_images: real test images.
-        test_patients: their patients.
-        synthetic_images: synthetic images per generator seed.
-        scores: the table.
-        gaps: subgroups beside each other.
-        advice: by label, the mean over labels first.
-        warnings: what to know before quoting a number.
+        synthetic_digests: digests of the synthetic cohorts, one per generator seed.
+        config: settings of the study.
+        readings: how intensity values were read, for ``real``, ``synthetic 1``, … and external cohorts.
+        real_images: number of real training images.
+        real_patients: number of real training patients.
+        test_images: number of real test images.
+        test_patients: number of real test patients.
+        synthetic_images: number of synthetic images per generator seed.
+        scores: scores of all arms.
+        gaps: differences in performance between subgroups.
+        advice: recommendations by label, starting with the mean over labels.
+        warnings: warnings that a reader must know before citing a number.
     """
 
     format_version: Literal[2] = 2

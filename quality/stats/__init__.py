@@ -1,1 +1,1 @@
-"""Estimates and how sure they are: intervals, influence, areas under curves, corrections for several tests."""
+"""Estimates and their uncertainty: intervals, influence, areas under curves and corrections for multiple testing."""

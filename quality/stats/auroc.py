@@ -1,4 +1,4 @@
-"""AUROC and differences of AUROCs on the same images, with intervals that know which images are of one patient."""
+"""AUROC and differences of AUROCs on the same images, with intervals clustered by patient."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from medphantom.quality.stats.influence import Variance, by_owner, plain_interva
 
 @dataclass(frozen=True)
 class Auroc:
-    """An area under the ROC curve, or a mean or difference of some.
+    """An area under the ROC curve, or a mean or difference of several.
 
     Attributes:
-        value: chance that an image that shows something scores higher than one that does not, ties counted one half.
-        influence: of each image on the value, ``(n,)``; sums to zero.
+        value: probability that a positive image scores higher than a negative one, with ties counted as one half.
+        influence: influence of each image on the value, ``(n,)``, with sum zero.
     """
 
     value: float
     influence: Array
 
     def variance(self, patients: Sequence[str] | Array) -> Variance:
-        """Of the value, when patients are independent (DeLong et al. 1988; by patient: Obuchowski 1997)."""
+        """Variance of the value for independent patients (DeLong et al. 1988; by patient: Obuchowski 1997)."""
         return variance_of(by_owner(self.influence, patients))
 
     def interval(self, patients: Sequence[str] | Array) -> Interval | None:
-        """95 % interval on the logit scale; ``None`` for a value of 0 or 1, whose variance cannot be seen."""
+        """95 % interval on the logit scale; ``None`` for a value of 0 or 1, whose variance cannot be estimated."""
         if not 0 < self.value < 1:
             return None
         variance = self.variance(patients)
@@ -41,11 +41,11 @@ class Auroc:
 
 
 def auroc_with_influence(present: Array, score: Array) -> Auroc | None:
-    """AUROC with the influence of each image; ``None`` when all images are alike.
+    """AUROC with the influence of each image; ``None`` if all images have the same label.
 
     Args:
-        present: 1 for images that show it.
-        score: the higher the likelier.
+        present: 1 for positive images.
+        score: score of each image, higher for a more likely positive.
     """
     positive = np.asarray(present) == 1
     hits, misses = int(positive.sum()), int((~positive).sum())
@@ -53,7 +53,9 @@ def auroc_with_influence(present: Array, score: Array) -> Auroc | None:
         return None
     score = np.asarray(score, dtype=np.float64)
     ranks = rankdata(score)
-    above = np.empty(len(score))  # share of the other kind that an image stands on the right side of
+    above = np.empty(
+        len(score)
+    )  # share of images with the other label that are ranked correctly relative to each image
     above[positive] = (ranks[positive] - rankdata(score[positive])) / misses
     above[~positive] = 1 - (ranks[~positive] - rankdata(score[~positive])) / hits
     value = float(above[positive].mean())
@@ -61,11 +63,11 @@ def auroc_with_influence(present: Array, score: Array) -> Auroc | None:
 
 
 def mean_auroc(parts: Sequence[Auroc]) -> Auroc:
-    """The mean over classifiers that were predicted on the same images."""
+    """The mean over classifiers that were tested on the same images."""
     return Auroc(float(np.mean([part.value for part in parts])), np.mean([part.influence for part in parts], axis=0))
 
 
 def auroc_difference(first: Auroc, second: Auroc, patients: Sequence[str] | Array) -> tuple[float, Interval]:
-    """How much higher the first is than the second on the same images, with a 95 % interval by patient."""
+    """Difference of two AUROCs on the same images, with a 95 % interval clustered by patient."""
     apart = Auroc(first.value - second.value, first.influence - second.influence)
     return apart.value, plain_interval(apart.value, apart.variance(patients))

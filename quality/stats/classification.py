@@ -1,4 +1,4 @@
-"""Scores of probabilities against the truth: precision and recall, balanced accuracy, calibration."""
+"""Scores of predicted probabilities: average precision, balanced accuracy and calibration error."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ CALIBRATION_BINS = 10
 
 
 def average_precision(truth: Array, prediction: Array) -> float | None:
-    """Area under the precision-recall curve; ``None`` when nothing is present."""
+    """Area under the precision-recall curve; ``None`` without positives."""
     return float(average_precision_score(truth == 1, prediction)) if (truth == 1).any() else None
 
 
 def balanced_accuracy(truth: Array, prediction: Array, threshold: float) -> float | None:
-    """Mean of sensitivity and specificity; ``None`` when all are alike."""
+    """Mean of sensitivity and specificity; ``None`` if all labels are the same."""
     positive = truth == 1
     if not positive.any() or positive.all():
         return None
@@ -24,7 +24,7 @@ def balanced_accuracy(truth: Array, prediction: Array, threshold: float) -> floa
 
 
 def best_threshold(truth: Array, prediction: Array) -> float:
-    """The threshold of the largest balanced accuracy (Youden 1950); one half when all are alike."""
+    """The threshold with the largest balanced accuracy (Youden 1950); 0.5 if all labels are the same."""
     positive = truth == 1
     if not positive.any() or positive.all():
         return 0.5

@@ -1,4 +1,4 @@
-"""P values of several tests, corrected for their number."""
+"""Correction of p values for multiple testing."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 
 def holm(values: Sequence[float | None]) -> list[float | None]:
-    """P values corrected for their number by Holm's step-down method (Holm 1979); ``None`` stays."""
+    """P values corrected by Holm's step-down method (Holm 1979); ``None`` is kept."""
     known = sorted((p, place) for place, p in enumerate(values) if p is not None)
     corrected: list[float | None] = [None] * len(values)
     highest = 0.0

@@ -1,4 +1,4 @@
-"""A score that says what it estimates, from how many images, how sure it is, and what real images themselves reach."""
+"""A score with its estimand, sample size, interval and real-vs-real floor."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from medphantom.core.records import Frozen
 
 Interval = tuple[float, float]
 IMAGES_PER_FEATURE = 2
-"""Images on either side that a Fréchet distance needs for each of its features."""
+"""Number of images per side and feature that a Fréchet distance requires."""
 
 
 class Estimate(Frozen):
@@ -17,21 +17,21 @@ class Estimate(Frozen):
 
     Attributes:
         name: short name, e.g. ``fid``; unique in a report together with ``network`` and ``label``.
-        estimand: what is estimated, in words.
-        value: the estimate; ``None`` when it was refused.
-        interval: 95 % interval, ``None`` where none is supported.
+        estimand: estimated quantity in words.
+        value: value of the estimate; ``None`` if it was refused.
+        interval: 95 % confidence interval; ``None`` if none is supported.
         spread: smallest and largest value over repeated draws or seeds, which is *not* a confidence interval;
-            ``method`` says over what.
-        method: how interval or spread (and value) were obtained.
-        n_synthetic: synthetic images used.
-        n_real: real images used.
-        floor: what real images reach against real images of other patients at the same n.
+            ``method`` describes it.
+        method: method of the interval or spread, and of the value.
+        n_synthetic: number of synthetic images used.
+        n_real: number of real images used.
+        floor: score of real images against real images of other patients at the same n.
         floor_interval: range or interval of the floor.
-        better: the direction in which synthetic images resemble real ones more.
-        network: name of the feature network, where one is used.
+        better: direction in which synthetic images resemble real images more closely.
+        network: name of the feature network, if one is used.
         network_digest: digest of its weights.
-        label: label or subgroup that the estimate is restricted to.
-        refused: why there is no value, and what to use instead.
+        label: label or subgroup to which the estimate is restricted.
+        refused: reason why there is no value, and what to use instead.
     """
 
     name: str
@@ -52,7 +52,7 @@ class Estimate(Frozen):
 
 
 def number(value: float | None) -> str:
-    """Three significant digits (two below 0.1), without an exponent where a reader does not expect one."""
+    """The value as text with three significant digits (two below 0.1), and an exponent only below 0.0001."""
     if value is None:
         return "–"
     if value == 0:

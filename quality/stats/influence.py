@@ -1,10 +1,10 @@
-"""Standard errors out of influence: what every image adds to a score's deviation from its expectation, by patient.
+"""Standard errors from the influence of every patient's images on the deviation of a score from its expectation.
 
 A score of a set of images deviates from its expectation by about the sum of its images' influences (the infinitesimal
 jackknife, Jaeckel 1972; Efron 1982, chapter 6). The sum of their squares, by patient, is its variance. Scores of pairs
-have a part of second order too, which the squares count twice (Efron and Stein 1981): where nothing differs, it is all
-there is. :func:`quadratic_share` tells it by its growth when the sets are halved, and :func:`corrected` takes the
-surplus away.
+also have a second-order part, which the squares count twice (Efron and Stein 1981); it is the whole variance if the
+distributions are equal. :func:`quadratic_share` estimates it by its growth when the sets are halved, and
+:func:`corrected` removes the surplus.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ MOST_FREEDOM = 1e6
 
 @dataclass(frozen=True)
 class Variance:
-    """A variance that was estimated.
+    """An estimated variance.
 
     Attributes:
-        value: of the score.
-        freedom: degrees of freedom that the estimate is worth (Satterthwaite 1946).
+        value: variance of the score.
+        freedom: degrees of freedom of the variance estimate (Satterthwaite 1946).
     """
 
     value: float
     freedom: float
 
     def scaled(self, factor: float) -> Variance:
-        """The same, times a factor."""
+        """The variance multiplied by a factor."""
         return Variance(self.value * factor, self.freedom)
 
 
@@ -47,7 +47,7 @@ def by_owner(influence_N: Array, owners: Sequence[str] | Array) -> Array:
 
 
 def variance_of(*influences: Array) -> Variance:
-    """Variance of a score out of the influences of independent patients.
+    """Variance of a score from the influences of independent patients.
 
     Args:
         influences: one array per independent set (real patients, synthetic images), one number per patient; each sums
@@ -66,13 +66,13 @@ def variance_of(*influences: Array) -> Variance:
 
 
 def quadratic_share(whole: float, halves: Sequence[float]) -> float:
-    """Share of a variance out of influences that is due to the part of second order, counted twice.
+    """Share of a variance from influences that is due to the second-order part, which it counts twice.
 
-    A part of first order doubles when the sets are halved, one of second order grows fourfold.
+    The first-order part doubles when the sets are halved, the second-order part grows fourfold.
 
     Args:
-        whole: the variance of the whole sets.
-        halves: of halves of them.
+        whole: variance of the whole sets.
+        halves: variances of halves of the sets.
     """
     if whole <= 0 or not halves:
         return 0.0
@@ -82,9 +82,9 @@ def quadratic_share(whole: float, halves: Sequence[float]) -> float:
 def corrected(variance: Variance, share: float) -> Variance:
     """The variance without the surplus of :func:`quadratic_share`.
 
-    A share is uncertain, and small where the score happens to be large: it is squared, so that a part of second order
-    that is not all there is does not make intervals too short. Chosen by trials (``benchmarks/interval_coverage.py``):
-    with the share as it is, 92 of 100 intervals held the expectation where little differs.
+    The estimated share is uncertain, and negatively correlated with the score. It is squared so that a second-order
+    part that is only a part of the variance does not make intervals too short. This was chosen by simulation
+    (``benchmarks/interval_coverage.py``): without squaring, the coverage was 92 % for small differences.
     """
     return variance.scaled(1 - share**2 / 2)
 
@@ -96,7 +96,7 @@ def plain_interval(value: float, variance: Variance) -> Interval:
 
 
 def log_interval(value: float, variance: Variance) -> Interval | None:
-    """95 % interval of a positive score on the logarithmic scale, where its error does not grow with it.
+    """95 % interval of a positive score on the logarithmic scale, on which its error does not depend on its value.
 
     Returns:
         The interval; ``None`` for a score of zero.

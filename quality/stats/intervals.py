@@ -1,4 +1,4 @@
-"""Intervals for proportions, and for anything else by resampling whole patients."""
+"""Intervals of proportions and means, and bootstrap intervals by patient for other scores."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def proportion_interval(hits: int, total: int, method: Literal["wilson", "exact"
     """95 % interval of a proportion: Wilson's score interval, or Clopper and Pearson's exact one.
 
     Args:
-        hits: successes.
-        total: independent trials.
+        hits: number of successful trials.
+        total: number of independent trials.
         method: ``wilson`` (near-nominal coverage) or ``exact`` (never below nominal).
 
     Raises:
@@ -54,17 +54,17 @@ def patient_bootstrap(
     """95 % percentile interval of a score when whole patients are drawn with replacement.
 
     Args:
-        score: takes row numbers (with repeats) and returns the score, or ``None`` where a draw cannot support it.
+        score: function of row numbers (with repeats) that returns the score, or ``None`` if a draw cannot support it.
         patients: patient of each row.
-        draws: bootstrap samples.
-        rng: source of the draws.
-        around: the value of a score that resampling makes larger or smaller by itself, such as a calibration error: the
-            mean of the draws is put there, so that the interval is one of its expectation at this number of images.
+        draws: number of bootstrap samples.
+        rng: source of the bootstrap samples.
+        around: value of a score that is biased under resampling, such as a calibration error. The draws are shifted so
+            that their mean equals this value, and the interval is that of its expectation at this number of images.
             Such scores are never negative, and neither is the interval.
 
     Returns:
         The interval; ``None`` when more than a tenth of the draws could not be scored, or when all draws agree (a score
-        at its limit), since an interval of no width would be a false promise.
+        at its limit), since an interval of zero width would be misleading.
     """
     _, owner = np.unique(np.asarray(patients), return_inverse=True)
     order = np.argsort(owner, kind="stable")

@@ -1,4 +1,4 @@
-"""Means and shares over images as estimates: interval by patient, floor beside them, refused where n is too small."""
+"""Means and shares over images as estimates, with intervals by patient and floors; refused if n is too small."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BY_PATIENT = "percentile bootstrap by patient"
 
 
 class Named(Protocol):
-    """A network that a score can quote: its name, and a digest of its weights."""
+    """A network to which a score refers."""
 
     @property
     def name(self) -> str:
@@ -26,15 +26,15 @@ class Named(Protocol):
 
     @property
     def digest(self) -> str:
-        """Of its weights."""
+        """Digest of its weights."""
 
 
 class Means:
-    """Makes estimates of per-image values.
+    """Computes estimates of means and shares over images.
 
     Args:
-        draws: bootstrap samples behind each interval.
-        seed: of the samples.
+        draws: bootstrap samples for each interval.
+        seed: seed of the bootstrap samples.
     """
 
     def __init__(self, draws: int, seed: int) -> None:
@@ -57,16 +57,16 @@ class Means:
         """The mean of one value per image.
 
         Args:
-            name: of the score.
-            estimand: in words.
-            values: one per image; ``None``: there are none, because of ``why``.
-            patients: of each value.
-            floor: the yardstick's values.
-            floor_patients: of each of them, where these are not the same.
-            better: which direction.
-            network: that was used.
-            label: that it is restricted to.
-            why: what is missing.
+            name: name of the score.
+            estimand: estimated quantity in words.
+            values: value of each image; ``None`` if there are none, for the reason ``why``.
+            patients: patient of each value.
+            floor: values of the reference images.
+            floor_patients: patient of each reference value, if different.
+            better: direction in which the score improves.
+            network: network that was used.
+            label: label to which the score is restricted.
+            why: reason why there are no values.
         """
         total = 0 if values is None else len(values)
         counted = Estimate(
@@ -105,19 +105,19 @@ class Means:
         note: str = "",
         why: str = "",
     ) -> Estimate:
-        """The share of images for which something holds.
+        """The share of images for which a condition holds.
 
         Args:
-            name: of the score.
-            estimand: in words.
-            hits: bool, one per image.
-            patients: of each.
-            floor: the yardstick's.
-            floor_patients: of each of them, where these are not the same.
-            label: that it is restricted to.
-            wilson: Wilson's interval over images instead of the bootstrap by patient.
-            note: added to the method.
-            why: why there are no images.
+            name: name of the score.
+            estimand: estimated quantity in words.
+            hits: whether the condition holds for each image, bool.
+            patients: patient of each image.
+            floor: the same for the reference images.
+            floor_patients: patient of each reference image, if different.
+            label: label to which the score is restricted.
+            wilson: whether Wilson's interval over images replaces the bootstrap by patient.
+            note: note that is added to the method.
+            why: reason why there are no images.
         """
         total = len(hits)
         counted = Estimate(name=name, estimand=estimand, value=None, n_synthetic=total, better="higher", label=label)
@@ -146,7 +146,7 @@ class Means:
         return patient_bootstrap(score, patients, draws=self.draws, rng=rng)
 
     def _share_interval(self, name: str, label: str | None, hits: Array, patients: Array) -> tuple[Interval, str]:
-        """By patient; at 0 or 1, where every resample agrees, Wilson's over as many trials as there are patients."""
+        """Bootstrap interval by patient; for a share of 0 or 1 Wilson's interval over the number of patients."""
         found = self.bootstrap(name, label, _mean_of(hits), patients)
         if found is not None:
             return found, BY_PATIENT
@@ -154,7 +154,7 @@ class Means:
         return proportion_interval(round(float(hits.mean()) * trials), trials), "Wilson, over patients"
 
     def _floor(self, name: str, label: str | None, values: Array | None, patients: Array) -> dict[str, object]:
-        """Mean of the yardstick with its interval; nothing where it has too few images."""
+        """Mean of the reference with its interval; empty if there are too few images."""
         if values is None or len(values) < SMALLEST_MEAN:
             return {}
         interval = self.bootstrap(f"{name} floor", label, _mean_of(values), patients)

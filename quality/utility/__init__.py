@@ -1,1 +1,1 @@
-"""Are synthetic images useful: classifiers that learn from them are tested on real patients."""
+"""Utility of synthetic images: downstream models trained on them and tested on real patients."""

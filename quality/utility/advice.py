@@ -1,4 +1,4 @@
-"""Out of the table of a utility study: what to do, label by label. *No, it did not help* is an answer too."""
+"""Recommendations from the scores of a utility study, label by label, including *no benefit was shown*."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from medphantom.quality.stats.estimate import Interval
 def advise(
     scores: Sequence[StudyScore], labels: Sequence[str], significance: float, measure: Measure = "AUROC"
 ) -> Iterator[Advice]:
-    """Advice on the mean over labels, then on every label.
+    """Recommendations for the mean over labels, then for every label.
 
     Args:
-        scores: of the study.
-        labels: names of those that the question is about.
-        significance: of p values after Holm's correction over labels, arms and ratios.
-        measure: that it rests on.
+        scores: scores of the study.
+        labels: names of the labels of interest.
+        significance: significance level of p values after Holm's correction over labels, arms and ratios.
+        measure: performance measure on which the recommendations are based.
     """
     for label in (None, *labels):
         found = [
@@ -32,33 +32,37 @@ def advise(
 
 
 def _advice(label: str | None, found: Sequence[StudyScore], significance: float) -> Advice:
-    what = label or "all labels on average"
+    what = label or "mean over labels"
     refused = next((score.estimate.refused for score in found if score.estimate.refused), None)
     mixed = [score for score in found if score.arm.kind in MIXING and score.difference is not None]
     if refused is not None or not mixed:
-        why = refused or "no arm added synthetic images"
-        return Advice(label=label, recommendation="refused", arm=None, sentence=f"{what}: no advice, {why}.")
+        why = refused or "no arm with synthetic images was tested"
+        return Advice(
+            label=label, recommendation="refused", arm=None, sentence=f"{what}: no recommendation, because {why}."
+        )
     helping = [score for score in mixed if _value(score) > 0 and _shown(score, significance)]
     if helping:
         best = max(helping, key=_value)
-        chosen = _smallest_as_good(best, helping)
-        rival = _as_good(chosen, found, significance)
-        if rival is not None:
+        chosen = _smallest_equivalent(best, helping)
+        free = _equivalent_free(chosen, found, significance)
+        if free is not None:
             sentence = (
-                f"{what}: use {rival.arm.words} instead, which needs no synthetic image: {_gain(rival)} over real "
-                f"images alone; {chosen.arm.words}: {_gain(chosen)}{_less(chosen, rival.arm)}."
+                f"{what}: use {free.arm.words} instead, which needs no synthetic images: {_gain(free)} over real "
+                f"images alone; {chosen.arm.words}: {_gain(chosen)}{_less(chosen, free.arm)}."
             )
-            return Advice(label=label, recommendation="instead", arm=rival.arm, sentence=sentence)
+            return Advice(label=label, recommendation="instead", arm=free.arm, sentence=sentence)
         sentence = f"{what}: {_do(chosen.arm)}: {_gain(chosen)} over real images alone{_beyond(chosen, mixed)}"
         return Advice(
             label=label, recommendation="add", arm=chosen.arm, sentence=f"{sentence}.{_against_free(chosen, found)}"
         )
     best = max(mixed, key=_value)
     if all(_value(score) < 0 and _shown(score, significance) for score in mixed):
-        sentence = f"{what}: do not add synthetic images, they harm: {_gain(best)} at best ({best.arm.words})."
+        sentence = (
+            f"{what}: do not add synthetic images, which reduce performance: {_gain(best)} at best ({best.arm.words})."
+        )
         return Advice(label=label, recommendation="harm", arm=best.arm, sentence=sentence)
     sentence = (
-        f"{what}: no, that synthetic images help was not shown: {_gain(best)} at best ({best.arm.words})."
+        f"{what}: a benefit of synthetic images was not shown: {_gain(best)} at best ({best.arm.words})."
         f"{_against_free(best, found)}"
     )
     return Advice(label=label, recommendation="no gain", arm=best.arm, sentence=sentence)
@@ -69,32 +73,32 @@ def _value(score: StudyScore) -> float:
 
 
 def _shown(score: StudyScore, significance: float) -> bool:
-    """Whether its difference to *real* is not chance."""
+    """Whether its difference to *real* is statistically significant."""
     return score.p_holm is not None and score.p_holm < significance
 
 
-def _as_good(chosen: StudyScore, found: Sequence[StudyScore], significance: float) -> StudyScore | None:
-    """An arm that costs nothing, helps too, and that the chosen one was not shown to beat; the best of these."""
+def _equivalent_free(chosen: StudyScore, found: Sequence[StudyScore], significance: float) -> StudyScore | None:
+    """The best arm without synthetic images that also helps and that the chosen arm was not shown to exceed."""
     beaten = {
         other.arm
         for other in chosen.beside
         if other.difference.interval is not None and other.difference.interval[0] > 0
     }
-    rivals = [
+    candidates = [
         score
         for score in found
         if score.arm.kind in FREE and score.arm not in beaten and _value(score) > 0 and score.difference
     ]
-    good = [rival for rival in rivals if _shown(rival, significance) or _value(rival) >= _value(chosen)]
+    good = [score for score in candidates if _shown(score, significance) or _value(score) >= _value(chosen)]
     return max(good, key=_value, default=None)
 
 
 def _less(chosen: StudyScore, free: TrainingArm) -> str:
-    """The chosen arm less one that costs nothing."""
+    """Difference between the chosen arm and an arm without synthetic images, in words."""
     beside: Beside | None = next((other for other in chosen.beside if other.arm == free), None)
     if beside is None or beside.difference.value is None:
         return ""
-    return f" (this one less that: {_signed(beside.difference.value, beside.difference.interval)})"
+    return f" (difference: {_signed(beside.difference.value, beside.difference.interval)})"
 
 
 def _half_width(score: StudyScore) -> float:
@@ -102,8 +106,8 @@ def _half_width(score: StudyScore) -> float:
     return 0.0 if interval is None else (interval[1] - interval[0]) / 2
 
 
-def _smallest_as_good(best: StudyScore, helping: Sequence[StudyScore]) -> StudyScore:
-    """The smallest ratio of the same arm that is within one standard error of the best: more would be for nothing."""
+def _smallest_equivalent(best: StudyScore, helping: Sequence[StudyScore]) -> StudyScore:
+    """The smallest mixing ratio of the same arm whose gain is within one standard error of the best."""
     near = [
         score
         for score in helping
@@ -128,19 +132,19 @@ def _signed(value: float, interval: Interval | None) -> str:
 
 
 def _beyond(chosen: StudyScore, mixed: Sequence[StudyScore]) -> str:
-    """What more images do, where more were tried."""
+    """The effect of larger mixing ratios, if any were tested."""
     ratio = chosen.arm.ratio or 0.0
     more = [score for score in mixed if score.arm.kind == chosen.arm.kind and (score.arm.ratio or 0.0) > ratio]
     if not more:
-        return "; more were not tried"
-    return f"; it stops helping beyond ({_value(more[-1]):+.3f} at {more[-1].arm.ratio:g})"
+        return "; larger ratios were not tested"
+    return f"; larger ratios bring no further gain ({_value(more[-1]):+.3f} at {more[-1].arm.ratio:g})"
 
 
 def _against_free(chosen: StudyScore, found: Sequence[StudyScore]) -> str:
-    """How classical augmentation and oversampling, which cost nothing, did beside it."""
+    """The gains of classical augmentation and oversampling, which need no generator, for comparison."""
     others = [score for score in found if score.arm.kind in FREE and score.difference]
     return "".join(
-        f" {'But ' if _value(other) >= _value(chosen) else ''}{other.arm.words} alone: {_gain(other)}"
+        f" {'However, ' if _value(other) >= _value(chosen) else ''}{other.arm.words} alone: {_gain(other)}"
         f"{_less(chosen, other.arm)}."
         for other in others
     )

@@ -1,4 +1,4 @@
-"""What every utility study does: arms compared on the same real patients, corrected for their number, and advice."""
+"""The common part of all utility studies: arms compared on the same real patients, multiple testing, and advice."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from medphantom.quality.utility.trainers import ArmTrainer
 
 
 def check_counts(counts: Counts, names: Sequence[str], config: StudyConfig) -> None:
-    """Refuse a study that no label, or not the one that the question is about, has enough patients for.
+    """Refuse a study if no label, or not every label of interest, has enough patients.
 
     Raises:
-        InputError: the question is about a label that there is none of.
-        UnsupportedClaim: too few patients.
+        InputError: the cohort has no label of that name.
+        UnsupportedClaim: there are too few patients.
     """
     refusals = [counts.refusal(place, config) for place in range(len(names))]
     for label in config.primary:
@@ -37,21 +37,21 @@ def check_counts(counts: Counts, names: Sequence[str], config: StudyConfig) -> N
             raise InputError(f"the cohort has no label {label!r}", f"it has {', '.join(names)}")
         why = refusals[list(names).index(label)]
         if why is not None:
-            raise UnsupportedClaim(f"whether synthetic images help {label!r} cannot be said: {why}")
+            raise UnsupportedClaim(f"the effect of synthetic images on {label!r} cannot be measured: {why}")
     if all(refusals):
         raise UnsupportedClaim(f"no label has enough patients for a utility study ({names[0]}: {refusals[0]})")
 
 
 @dataclass
 class Study(ABC):
-    """What studies of classifiers and of segmenters have in common.
+    """A study of classifiers or segmenters.
 
     Attributes:
-        evaluations: real and synthetic images, one per generator seed.
-        test_sets: test sets; the first is that of the real cohort.
-        config: how.
-        trainer: teaches.
-        predictions: what was seen, by arm and test set.
+        evaluations: evaluation data of real and synthetic images, one per generator seed.
+        test_sets: test sets, starting with that of the real cohort.
+        config: settings of the study.
+        trainer: trainer of the downstream models.
+        predictions: predictions by arm and test set.
     """
 
     evaluations: list[EvaluationData]
@@ -63,10 +63,10 @@ class Study(ABC):
     @property
     @abstractmethod
     def targets(self) -> Targets:
-        """What is learned."""
+        """Targets of the downstream models."""
 
     def report(self) -> StudyReport:
-        """Everything."""
+        """Train all arms, score them, and derive the advice."""
         self.learn()
         scores = [score for test_set in self.test_sets for score in self.scores(test_set)]
         scores += self.on_synthetic()
@@ -90,16 +90,16 @@ class Study(ABC):
         )
 
     def arms(self) -> tuple[TrainingArm, ...]:
-        """The arms that were arm, and metadata where there are any."""
+        """The trained arms, and the metadata baseline if there are attributes."""
         known = (METADATA,) if (METADATA, "test") in self.predictions else ()
         return (*self.trainer.arms(), *known)
 
     @abstractmethod
     def learn(self) -> None:
-        """All trainings; what every network sees is kept."""
+        """Train all arms and keep the predictions of every network."""
 
     def scores(self, test_set: TestSet) -> Iterator[StudyScore]:
-        """All cells of one test set, corrected for their number: labels, arms and ratios are one family."""
+        """All scores of one test set; p values are corrected over labels, arms and ratios as one family."""
         known = [arm for arm in self.arms() if (arm, test_set.name) in self.predictions]
         cells = [cell for arm in known for cell in self.evaluation(arm, test_set).cells()]
         tested = [cell.p if self.tests(cell.estimate.label) else None for cell in cells]
@@ -110,7 +110,7 @@ class Study(ABC):
                 yield from self.evaluation(arm, test_set).secondary()
 
     def evaluation(self, arm: TrainingArm, test_set: TestSet) -> Evaluation:
-        """What the cells of an arm are made of."""
+        """The predictions from which the scores of an arm are computed."""
         predictions, real = self.predictions[arm, test_set.name], self.predictions[REAL, test_set.name]
         free = {
             other: found
@@ -120,34 +120,43 @@ class Study(ABC):
         return Evaluation(arm, test_set, predictions, real, self.targets, self.config, free)
 
     def tests(self, label: str | None) -> bool:
-        """Whether the study's question is about a label; it always is about all of them on average."""
+        """Whether hypotheses about a label are tested; those about the mean over labels always are."""
         return label is None or label in (self.config.primary or self.targets.names)
 
     def on_synthetic(self) -> Iterator[StudyScore]:
-        """Scores on synthetic images, where a study has them."""
+        """Scores on synthetic images, if a study has any."""
         yield from ()
 
     @abstractmethod
     def by_group(self, arm: TrainingArm, rows: Array) -> dict[str, RepeatedScore]:
-        """The measure of every label that a subgroup of the test patients has enough of, by label."""
+        """Scores by label for a subgroup of test patients, for labels with enough patients in it."""
 
     def readings(self) -> dict[str, Reading]:
-        """How the values of every cohort were read."""
+        """How the intensity values of every cohort were read."""
         first = self.evaluations[0]
         made = {f"synthetic {number}": data.reading for number, data in enumerate(self.evaluations, 1)}
         outside = {test_set.name: test_set.reading for test_set in self.test_sets if test_set.reading is not None}
         return {"real": own_reading(first.real, first.preprocess), **made, **outside}
 
     def warnings(self, gaps: Sequence[GroupGap]) -> Iterator[str]:
-        """What a reader must know before quoting a number."""
+        """Warnings that a reader must know before citing a number."""
         if len(self.evaluations) < 2:
-            yield "one generator seed: the luck of the generator's training is in no interval"
+            yield (
+                "there is only one generator seed: the intervals do not include the variance between generator "
+                "trainings"
+            )
         for ratio in self.trainer.left_out():
-            yield f"there are too few synthetic images for {ratio:g} per real one, which was left out"
+            yield f"there are too few synthetic images for the mixing ratio {ratio:g}, which was omitted"
         if self.evaluations[0].real.schema.patients == "per_image":
-            yield "the source named no patients: images of one may lie in training and test, which flatters every arm"
+            yield (
+                "patients are unknown: images of one patient may be in the training and test sets, which makes every "
+                "arm look better than it is"
+            )
         if (left_out := left_out_sentence(self.evaluations[0].real)) is not None:
             yield left_out
         for gap in gaps:
             if gap.widened:
-                yield f"{gap.arm.words}: the gap between groups of {gap.attribute} is wider than with real images"
+                yield (
+                    f"{gap.arm.words}: the performance gap between subgroups of {gap.attribute} is wider than with "
+                    "real images"
+                )

@@ -1,4 +1,4 @@
-"""The cells of the utility table: AUROC and accuracy with their differences to *real*, and what has no formula."""
+"""The scores of a utility study: AUROC and accuracy with differences to *real*, and further bootstrapped measures."""
 
 from __future__ import annotations
 
@@ -27,23 +27,23 @@ from medphantom.quality.utility.subgroups import Subgroup
 
 REAL = TrainingArm(kind="real")
 METADATA = TrainingArm(kind="metadata")
-PUPILS: dict[Measure, str] = {"Dice": "segmenter"}
+MODELS: dict[Measure, str] = {"Dice": "segmenter"}
 CALIBRATION: Measure = "calibration error"
 SECONDARY: tuple[Measure, ...] = ("average precision", "balanced accuracy", CALIBRATION)
 
 
 @dataclass(frozen=True)
 class TestSet:
-    """Images that classifiers are tested on.
+    """A set of test images.
 
     Attributes:
         name: ``test``, or the name of an external cohort.
         images_NC: float32 ``(n, C, *spatial)``.
-        values_NT: what they show.
-        patients: of each.
-        counts: patients that show each label, for refusals.
-        groups: subgroups of them.
-        reading: how the values of an external cohort were read.
+        values_NT: labels of the images.
+        patients: patient of each image.
+        counts: number of patients with each label, for refusals.
+        groups: subgroups of the images.
+        reading: how the intensity values of an external cohort were read.
     """
 
     name: str
@@ -57,16 +57,16 @@ class TestSet:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What the cells of one arm and test set are made of.
+    """The predictions from which the scores of one arm and test set are computed.
 
     Attributes:
-        arm: the arm.
-        test_set: the test set.
-        predictions: of its classifiers.
-        real: of those arm real.
-        targets: labels.
-        config: how the study is done.
-        free: predictions of the arms that cost nothing, which a mixing arm is compared with.
+        arm: training arm of the predictions.
+        test_set: test set of the predictions.
+        predictions: predictions of the arm's downstream models.
+        real: predictions of the arm *real*.
+        targets: targets of the predictions.
+        config: settings of the study.
+        free: predictions of the arms without synthetic images, with which a mixing arm is compared.
     """
 
     arm: TrainingArm
@@ -85,7 +85,7 @@ class Evaluation:
             known = [trained(each, test_set.values_NT, place, test_set.patients) for each in self._sides()]
             sides = [one for one in known if one is not None]
             if why is None and len(sides) < len(known):
-                why = "all test images that state it are alike"
+                why = "all test images with a known value have the same label"
             if why is not None:
                 refused = self.estimate("AUROC", label, refused=why)
                 rows.append(StudyScore(arm=self.arm, test=test_set.name, measure="AUROC", estimate=refused))
@@ -100,7 +100,7 @@ class Evaluation:
         yield from rows
 
     def _sides(self) -> list[Predictions]:
-        """Of this arm, of *real*, and of those that cost nothing, where this one has to beat them."""
+        """Predictions of this arm, of *real* and, for a mixing arm, of the arms without synthetic images."""
         return [self.predictions, self.real, *(self.free.values() if self.arm.kind in MIXING else ())]
 
     def _cell(self, measure: Measure, label: str | None, sides: Sequence[RepeatedScore]) -> StudyScore:
@@ -127,18 +127,19 @@ class Evaluation:
         difference, p = self._difference(measure, label, apart, REAL)
         beside = []
         for arm, other in zip(self.free, free, strict=False):
-            less, chance = self._difference(measure, label, mine.less(other), arm)
-            beside.append(Beside(arm=arm, difference=less, p=chance))
+            less, p_value = self._difference(measure, label, mine.less(other), arm)
+            beside.append(Beside(arm=arm, difference=less, p=p_value))
         return score.model_copy(update={"difference": difference, "p": p, "beside": tuple(beside)})
 
     def _difference(
         self, measure: Measure, label: str | None, apart: RepeatedScore, other: TrainingArm
     ) -> tuple[Estimate, float]:
-        """This arm less another, and the p that there is no difference."""
+        """Difference between this arm and another, and the p value of no difference."""
         value, interval, p = apart.plain()
         estimate = Estimate(
             name="utility_difference",
-            estimand=f"{measure} arm {self.arm.words} less that arm {other.words}, same patients and seeds",
+            estimand=f"{measure} of models trained on {self.arm.words} minus that of models trained on "
+            f"{other.words}, for the same patients and seeds",
             value=value,
             interval=_kept(interval),
             method=f"paired by {self.test_set.counts.unit} and seed; variance of both, Student's t",
@@ -149,7 +150,7 @@ class Evaluation:
         return estimate, p
 
     def secondary(self) -> Iterator[StudyScore]:
-        """Average precision, balanced accuracy, calibration: means over trainings, patients resampled."""
+        """Average precision, balanced accuracy and calibration error: means over trainings, bootstrap by patient."""
         test_set, of_val = self.test_set, _flat(self.predictions.of_val)
         every, val = _flat(self.predictions.by_seed), self.targets.values["val"]
         for place, label in enumerate(self.targets.names):
@@ -158,15 +159,17 @@ class Evaluation:
             rows = np.flatnonzero(test_set.values_NT[:, place] >= 0)
             cuts = np.full(len(every), 0.5)
             if of_val is not None:
-                stated = val[:, place] >= 0
-                cuts = np.array([best_threshold(val[stated, place], one[stated, place]) for one in of_val])
-            answers = Answers(test_set.values_NT[rows, place], every[:, rows, place], cuts, test_set.patients[rows])
+                known = val[:, place] >= 0
+                cuts = np.array([best_threshold(val[known, place], one[known, place]) for one in of_val])
+            predicted = TargetPredictions(
+                test_set.values_NT[rows, place], every[:, rows, place], cuts, test_set.patients[rows]
+            )
             for measure in SECONDARY:
                 rng = np.random.default_rng(
                     derive_seed(self.config.seed, measure, label, self.arm.words, test_set.name)
                 )
-                drawn = "bootstrap (its mean put on the value)" if measure == CALIBRATION else "percentile bootstrap"
-                value, interval = answers.score(measure, self.config.bootstrap, rng)
+                drawn = "bootstrap centred on the value" if measure == CALIBRATION else "percentile bootstrap"
+                value, interval = predicted.score(measure, self.config.bootstrap, rng)
                 estimate = self.estimate(
                     measure,
                     label,
@@ -184,7 +187,9 @@ class Evaluation:
         return Estimate.model_validate(
             {
                 "name": "utility",
-                "estimand": f"{measure} on {where} of a {PUPILS.get(measure, 'classifier')} arm {self.arm.words}",
+                "estimand": (
+                    f"{measure} on {where} of a {MODELS.get(measure, 'classifier')} trained on {self.arm.words}"
+                ),
                 "value": None,
                 "better": "higher",
                 "label": label,
@@ -195,14 +200,14 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
-class Answers:
-    """Predictions of every training about one label.
+class TargetPredictions:
+    """Predictions of every training for one label.
 
     Attributes:
-        truth: 1 present, 0 absent, ``(n,)``.
-        seen_SN: probabilities, one row per training.
-        cuts_S: threshold of each training.
-        patients: of each image.
+        truth: 1 for present and 0 for absent, ``(n,)``.
+        seen_SN: predicted probabilities, one row per training.
+        cuts_S: decision threshold of each training.
+        patients: patient of each image.
     """
 
     truth: Array
@@ -211,7 +216,7 @@ class Answers:
     patients: Array
 
     def score(self, measure: Measure, bootstrap: int, rng: np.random.Generator) -> tuple[float | None, Interval | None]:
-        """A measure, with a percentile bootstrap by patient."""
+        """A measure with its bootstrap interval by patient."""
 
         def mean(rows: Array) -> float | None:
             values = [
@@ -237,12 +242,12 @@ def _measured(measure: Measure, truth: Array, prediction: Array, cut: float) -> 
 
 
 def _flat(predictions: Array | None) -> Array | None:
-    """Generators and seeds as one axis."""
+    """Predictions with generators and seeds as one axis."""
     return None if predictions is None else predictions.reshape(-1, *predictions.shape[2:])
 
 
 def _repeated(one: RepeatedScore, real: RepeatedScore) -> RepeatedScore:
-    """A single fit beside every training of *real*."""
+    """A single fit repeated for every training of *real*."""
     return RepeatedScore(tuple(tuple(one.by_seed[0][0] for _ in row) for row in real.by_seed), one.patients)
 
 

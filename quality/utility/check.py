@@ -1,6 +1,6 @@
-"""A first utility check: train on synthetic images, test on real patients, beside what metadata alone predict.
+"""The utility check: train on synthetic images, test on real patients, and compare with metadata alone.
 
-Every arm sees the same number of optimiser steps, and every arm is tested on the same real test patients.
+Every arm uses the same number of optimiser steps and is tested on the same real test patients.
 """
 
 from __future__ import annotations
@@ -22,13 +22,12 @@ NAME = "utility"
 
 @dataclass(frozen=True)
 class Arm:
-    """One training set, and what a classifier trained on it sees in the real test images.
+    """One training set, and the predictions of a classifier trained on it for the real test images.
 
     Attributes:
-        trained_on: which.
-        total: images (or rows of metadata) in it.
-        predictions: labels of the test images and the classifier's predictions; ``None`` when there was nothing to
-            train on.
+        trained_on: kind of training set.
+        total: number of images (or rows of metadata) in it.
+        predictions: predictions for the test images with their labels; ``None`` if there was nothing to train on.
     """
 
     trained_on: TrainedOn
@@ -38,12 +37,12 @@ class Arm:
 
 @dataclass(frozen=True)
 class Counts:
-    """How many patients show each label, and what they are called (images, where the source named no patients).
+    """Number of patients with each label, or of images if patients are unknown.
 
     Attributes:
-        train: positive training patients per label.
-        test: positive test patients per label.
-        unit: ``patients`` or ``images``.
+        train: number of positive training patients per label.
+        test: number of positive test patients per label.
+        unit: counted unit, ``patients`` or ``images``.
     """
 
     train: Array
@@ -51,13 +50,13 @@ class Counts:
     unit: str
 
     def refusal(self, label: int, config: UtilityConfig | StudyConfig) -> str | None:
-        """Why a label cannot be scored, ``None`` when it can."""
+        """Reason why a label cannot be scored, or ``None``."""
         for side, found, needed in (
             ("training", int(self.train[label]), config.least_train),
             ("test", int(self.test[label]), config.least_test),
         ):
             if found < needed:
-                return f"{found} {side} {self.unit} show it (≥ {needed}): pool labels or bring more patients"
+                return f"{found} {side} {self.unit} have it (≥ {needed}): combine labels or add patients"
         return None
 
 
@@ -70,7 +69,7 @@ def score_arm(
     config: UtilityConfig,
     rng: np.random.Generator,
 ) -> list[UtilityScore]:
-    """Accuracy over exclusive labels, then AUROC per label, each refused where counts are too small."""
+    """Accuracy over exclusive labels, then AUROC per label, each refused if counts are too small."""
     found = [_accuracy(arm, counts.unit, config, rng)] if exclusive else []
     for number, label in enumerate(labels):
         refused = counts.refusal(number, config)
@@ -81,7 +80,7 @@ def score_arm(
             predicted = arm.predictions.observed(number)
             value, total = predicted.auroc(), len(predicted.patients)
             interval = patient_bootstrap(predicted.auroc, predicted.patients, draws=config.bootstrap, rng=rng)
-            refused = None if value is not None else "all test images that state it are alike"
+            refused = None if value is not None else "all test images with a known value have the same label"
         found.append(_estimate(arm, "AUROC", counts.unit, value, interval, n_real=total, label=label, refused=refused))
     return [UtilityScore(trained_on=arm.trained_on, estimate=estimate) for estimate in found]
 

@@ -1,4 +1,4 @@
-"""The classifier that learns in the utility study: a standard network, trained like any other, from scratch or further.
+"""The downstream classifier of the utility study: a standard network, trained from scratch or from given weights.
 
 Shapes: N images, C channels, T targets.
 """
@@ -24,7 +24,7 @@ NUM_FEATURES = 64
 
 
 class _ClassicalLearner(ClassifierLearner):
-    """Turns, scales, shifts, mirrors and shades images as one does where they are scarce."""
+    """Trains a classifier with classical augmentation: rotation, scale, shift, mirroring, gamma and noise."""
 
     def __init__(
         self, network: nn.Module, exclusive: bool, config: ClassifierConfig, classical: ClassicalAugmentation
@@ -37,13 +37,13 @@ class _ClassicalLearner(ClassifierLearner):
 
 
 def new_downstream_model(kind: DownstreamNetwork, images_NC: Array, num_targets: int, seed: int) -> nn.Module:
-    """A network with fresh weights that the seed decides.
+    """Create a network with new weights determined by the seed.
 
     Args:
-        kind: which; the ResNet and DenseNet are MONAI's, in two or three dimensions.
-        images_NC: images like those it will see.
-        num_targets: outputs.
-        seed: of the weights.
+        kind: architecture; the ResNet and DenseNet are MONAI's, in two or three dimensions.
+        images_NC: images with the shape of its inputs.
+        num_targets: number of network outputs.
+        seed: seed of the weights.
     """
     if kind == "small":
         return new_network(images_NC, NUM_FEATURES, num_targets, seed)
@@ -73,18 +73,18 @@ def fit_downstream_model(
     classical: ClassicalAugmentation | None = None,
     progress: Progress | None = None,
 ) -> None:
-    """Train a network on; the same network, images and settings give the same weights, and what is done is only loaded.
+    """Train a network; equal inputs give equal weights, and a finished training is only loaded.
 
     Args:
-        network: with fresh weights, or such as have learned something before.
+        network: network with new or pretrained weights.
         images_NC: float32 ``(N, C, *spatial)`` in -1…1.
-        values_NT: int8, 1 present, 0 absent, -1 not stated (ignored).
-        exclusive: one target is present per image.
-        config: how to train.
-        seed: of order and augmentation.
+        values_NT: int8 labels: 1 present, 0 absent, -1 unknown (ignored).
+        exclusive: whether exactly one target is present per image.
+        config: settings of the training.
+        seed: seed of order and augmentation.
         work: folder for checkpoints; one subfolder per distinct training.
-        name: what progress calls it.
-        classical: how images are varied; ``None``: only shifted and shaded a little.
+        name: name of the training in the progress display.
+        classical: classical augmentation; ``None`` for light shifts and intensity changes only.
         progress: called after every step.
     """
     facts = [pixel_digest(np.ascontiguousarray(images_NC)), pixel_digest(np.ascontiguousarray(values_NT)), exclusive]

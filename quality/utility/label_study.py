@@ -1,4 +1,4 @@
-"""The utility study of labels: the same classifier arm in several ways, its AUROC on real test patients."""
+"""The utility study of labels: the same classifier trained in several arms, scored by AUROC on real test patients."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ def run_label_study(
     external: dict[str, Cohort] | None = None,
     progress: Progress | None = None,
 ) -> StudyReport:
-    """As :func:`medphantom.quality.utility.study.run_study`, of labels.
+    """As :func:`medphantom.quality.utility.study.run_study`, for labels.
 
     Raises:
-        InputError: no synthetic cohort, or cohorts that cannot be compared.
-        UnsupportedClaim: no labels, or no label with enough patients.
+        InputError: there is no synthetic cohort, or the cohorts cannot be compared.
+        UnsupportedClaim: there are no labels, or no label has enough patients.
     """
     if not synthetic:
         raise InputError("a utility study needs synthetic images", "generate some first")
@@ -69,11 +69,11 @@ def run_label_study(
 
 
 def check_label_study(real: Cohort, config: StudyConfig) -> None:
-    """As :func:`medphantom.quality.utility.study.check_study`, of labels.
+    """As :func:`medphantom.quality.utility.study.check_study`, for labels.
 
     Raises:
-        InputError: the cohort has no test patients, or not the label that the question is about.
-        UnsupportedClaim: no labels, or no label with enough patients, or not the one that the question is about.
+        InputError: the cohort has no test patients, or not all labels of interest.
+        UnsupportedClaim: there are no labels, or no label, or not every label of interest, has enough patients.
     """
     rows: dict[str, list[int]] = {split: real.rows(split) for split in SPLITS}
     targets = targets_of(real, rows)
@@ -99,10 +99,10 @@ def _test_set(data: EvaluationData) -> TestSet:
 
 
 def _external(data: EvaluationData, name: str, cohort: Cohort) -> TestSet:
-    """Another cohort, its labels in the order of ours; those that it does not know are not stated."""
+    """The test set of an external cohort, with labels in the order of the real cohort and -1 for those it lacks."""
     other = EvaluationData(data.real, cohort, data.preprocess, called=f"images of {name}", remedy=UNIT)
     if not (other.asked >= 0).any():
-        raise InputError(f"the external cohort {name} shares no label with the real one", "name labels alike")
+        raise InputError(f"the external cohort {name} shares no label with the real one", "use the same label names")
     owners = np.asarray(cohort.patients())
     unit = "patients" if cohort.schema.patients == "known" else "images"
     train = positives(data.targets.values["train"], np.asarray(data.patients["train"]))
@@ -115,18 +115,18 @@ class LabelStudy(Study):
     """The study of classifiers.
 
     Attributes:
-        trainer: teaches.
+        trainer: trainer of the classifiers.
     """
 
     trainer: ClassifierTrainer
 
     @property
     def targets(self) -> Targets:
-        """What is learned."""
+        """Targets of the classifiers."""
         return self.evaluations[0].targets
 
     def learn(self) -> None:
-        """All trainings; what every classifier sees in the test, val and synthetic images is kept."""
+        """Train all arms and keep the predictions for test, val and synthetic images."""
         trainer = self.trainer
         val = self.evaluations[0].images["val"]
         looked = [test_set.images_NC for test_set in self.test_sets]
@@ -150,7 +150,7 @@ class LabelStudy(Study):
             self.predictions[METADATA, "test"] = Predictions(known[None, None])
 
     def on_synthetic(self) -> Iterator[StudyScore]:
-        """RepeatedScore on real, tested on synthetic images (TRTS): a diagnostic of the labels, not of use."""
+        """Scores of models trained on real and tested on synthetic images (TRTS), a diagnostic of the labels."""
         for place, label in enumerate(self.targets.names):
             found = []
             for number, data in enumerate(self.evaluations):
@@ -163,7 +163,7 @@ class LabelStudy(Study):
             values = [one.mean.value for one in found]
             estimate = Estimate(
                 name="utility",
-                estimand="AUROC on synthetic images, of what they were asked to show, of a classifier arm real",
+                estimand="AUROC of a classifier trained on real images for the prompted labels of synthetic images",
                 value=float(np.mean(values)),
                 interval=found[0].interval() if len(found) == 1 else None,
                 spread=(min(values), max(values)),
@@ -175,7 +175,7 @@ class LabelStudy(Study):
             yield StudyScore(arm=REAL, test="synthetic", measure="AUROC", estimate=estimate)
 
     def by_group(self, arm: TrainingArm, rows: Array) -> dict[str, RepeatedScore]:
-        """AUROC of every label that a subgroup of the test patients has enough of, by label."""
+        """AUROC by label for a subgroup of test patients, for labels with enough patients in it."""
         test_set = self.test_sets[0]
         found = {}
         for place, label in enumerate(self.targets.names):

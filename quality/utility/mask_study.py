@@ -1,4 +1,4 @@
-"""The utility study of segmentation: the same U-Net arm in several ways, its Dice on real test patients."""
+"""The utility study of segmentation: the same U-Net trained in several arms, scored by Dice on real test patients."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ def run_mask_study(
     external: dict[str, Cohort] | None = None,
     progress: Progress | None = None,
 ) -> StudyReport:
-    """As :func:`medphantom.quality.utility.study.run_study`, of structures that masks hold.
+    """As :func:`medphantom.quality.utility.study.run_study`, for structures in masks.
 
     Raises:
-        InputError: no synthetic cohort, no masks, or an external cohort (which this study does not take).
-        UnsupportedClaim: no structure with enough patients.
+        InputError: there is no synthetic cohort, there are no masks, or an external cohort was given.
+        UnsupportedClaim: no structure has enough patients.
     """
     if not synthetic:
         raise InputError("a utility study needs synthetic images", "generate some first")
@@ -69,11 +69,11 @@ def run_mask_study(
 
 
 def check_mask_study(real: Cohort, config: StudyConfig) -> None:
-    """As :func:`medphantom.quality.utility.study.check_study`, of structures that masks hold.
+    """As :func:`medphantom.quality.utility.study.check_study`, for structures in masks.
 
     Raises:
-        InputError: no test patients.
-        UnsupportedClaim: no masks, or no structure with enough patients.
+        InputError: the cohort has no test patients.
+        UnsupportedClaim: there are no masks, or no structure has enough patients.
     """
     values = [value for value in sorted(real.schema.mask_values) if value]
     if not values:
@@ -94,7 +94,7 @@ def _holds(mask: Array, values: Sequence[int]) -> Array:
 
 
 def _test_set(data: EvaluationData, parts: dict[str, Masked], names: Sequence[str]) -> TestSet:
-    """What test masks hold; image by image, so that every arm is scored on the same ones."""
+    """The test set with the structures in each mask, so that every arm is scored on the same images."""
     holds = {
         split: np.array([_holds(mask, range(1, 1 + len(names))) for mask in part.masks_N])
         for split, part in parts.items()
@@ -114,13 +114,13 @@ class SegmenterTrainer(ArmTrainer[Masked]):
     """Trainings of segmenters.
 
     Attributes:
-        total_values: that a mask may hold, background included.
+        total_values: number of mask values, including the background.
     """
 
     total_values: int
 
     def arms(self) -> tuple[TrainingArm, ...]:
-        """The arms; no structure is oversampled."""
+        """The training arms without oversampling, which does not apply to structures."""
         return tuple(arm for arm in super().arms() if arm.kind != "oversampled")
 
     def train(self, arm: TrainingArm, test: Masked, done: int) -> Predictions:
@@ -153,15 +153,15 @@ class SegmenterTrainer(ArmTrainer[Masked]):
                 progress=stage(progress, number, len(phases)),
             )
         if network is None:
-            raise ValueError("no course")
+            raise ValueError("the arm has no training phase")
         return network
 
 
 class MaskEvaluation(Evaluation):
-    """Cells of Dice: over structures, and by structure."""
+    """Dice scores over structures and by structure."""
 
     def cells(self) -> Iterator[StudyScore]:
-        """As of classifiers."""
+        """Dice over structures and by structure."""
         scored, rows = [], []
         for place, label in enumerate(self.targets.names):
             why = self.test_set.counts.refusal(place, self.config)
@@ -177,18 +177,18 @@ class MaskEvaluation(Evaluation):
         yield from rows
 
     def secondary(self) -> Iterator[StudyScore]:
-        """None."""
+        """No secondary measures."""
         yield from ()
 
 
 def dice_of(predictions: Predictions, test_set: TestSet, place: int, rows: Array | None = None) -> RepeatedScore:
-    """Mean Dice of one structure over the test images that hold it, for every training.
+    """Mean Dice of one structure over the test images that contain it, for every training.
 
     Args:
         predictions: Dice tables of an arm.
-        test_set: which images hold it.
+        test_set: test set that says which images contain the structure.
         place: number of the structure.
-        rows: only these images.
+        rows: rows of the images to use; all by default.
     """
     chosen = np.arange(len(test_set.values_NT)) if rows is None else rows
     chosen = chosen[test_set.values_NT[chosen, place] == 1]
@@ -209,9 +209,9 @@ class MaskStudy(Study):
     """The study of segmenters.
 
     Attributes:
-        trainer: teaches.
-        test: images and masks that they are tested on.
-        names: of the structures.
+        trainer: trainer of the segmenters.
+        test: test images with masks.
+        names: names of the structures.
     """
 
     trainer: SegmenterTrainer
@@ -220,24 +220,24 @@ class MaskStudy(Study):
 
     @property
     def targets(self) -> Targets:
-        """Structures, as labels that do not exclude each other."""
+        """The structures as non-exclusive labels."""
         empty = np.zeros((0, len(self.names)), dtype=np.int8)
         return Targets(self.names, False, dict.fromkeys(SPLITS, empty), "labels")
 
     def learn(self) -> None:
-        """All trainings."""
+        """Train all arms and keep their Dice tables."""
         done = 0
         for arm in self.trainer.arms():
             self.predictions[arm, "test"] = found = self.trainer.train(arm, self.test, done)
             done += found.by_seed.shape[0] * self.config.classifier_seeds
 
     def evaluation(self, arm: TrainingArm, test_set: TestSet) -> Evaluation:
-        """What the cells of an arm are made of."""
+        """The predictions from which the scores of an arm are computed."""
         plain = super().evaluation(arm, test_set)
         return MaskEvaluation(plain.arm, test_set, plain.predictions, plain.real, self.targets, self.config, plain.free)
 
     def by_group(self, arm: TrainingArm, rows: Array) -> dict[str, RepeatedScore]:
-        """Dice of every structure that a subgroup of the test patients has enough of."""
+        """Dice by structure for a subgroup of test patients, for structures with enough patients in it."""
         test_set, found = self.test_sets[0], {}
         for place, label in enumerate(self.names):
             shown = rows[test_set.values_NT[rows, place] == 1]

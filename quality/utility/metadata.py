@@ -1,4 +1,4 @@
-"""What age, sex, view and other attributes alone predict: a classifier of images should know more."""
+"""The metadata baseline: predictions from age, sex, view and other attributes alone."""
 
 from __future__ import annotations
 
@@ -17,31 +17,31 @@ ITERATIONS = 2000
 
 
 def metadata_table(cohort: Cohort, rows: Sequence[int]) -> Array:
-    """Attributes of rows as numbers: values as they are, categories one by one, and whether each is stated.
+    """Attributes of rows as numbers: continuous values with an indicator of missing ones, and one-hot categories.
 
     Returns:
         float64 ``(n, columns)``; no column when the cohort has no attributes.
     """
     columns: list[Array] = []
     for spec in cohort.schema.attributes:
-        stated = cohort.attribute(spec.name, rows)
+        observed = cohort.attribute(spec.name, rows)
         if spec.kind == "categorical":
-            columns += [np.array([value == category for value in stated], float) for category in spec.categories]
+            columns += [np.array([value == category for value in observed], float) for category in spec.categories]
         else:
-            known = np.array([np.nan if value is None else float(value) for value in stated])
+            known = np.array([np.nan if value is None else float(value) for value in observed])
             middle = 0.0 if spec.low is None or spec.high is None else (spec.low + spec.high) / 2
             columns += [np.nan_to_num(known, nan=middle), np.isnan(known).astype(float)]
     return np.stack(columns, axis=1) if columns else np.zeros((len(rows), 0))
 
 
 def metadata_predictions(train: Array, values_NT: Array, test: Array, *, exclusive: bool) -> Array | None:
-    """Probabilities of a logistic regression on metadata alone; ``None`` when there are no metadata.
+    """Probabilities of a logistic regression on metadata alone; ``None`` if there are no metadata.
 
     Args:
         train: metadata of training images, from :func:`metadata_table`.
-        values_NT: their labels.
+        values_NT: labels of the training images.
         test: metadata of test images.
-        exclusive: exactly one label is present per image.
+        exclusive: whether exactly one label is present per image.
 
     Returns:
         float64 ``(n, T)``; labels that cannot be learned are 0.5 throughout.
@@ -57,9 +57,9 @@ def metadata_predictions(train: Array, values_NT: Array, test: Array, *, exclusi
             predictions[:, model.classes_] = model.predict_proba(test)
         return predictions
     for number in range(values_NT.shape[1]):
-        stated = values_NT[:, number] >= 0
-        if len(np.unique(values_NT[stated, number])) > 1:
-            model = _logistic().fit(train[stated], values_NT[stated, number])
+        observed = values_NT[:, number] >= 0
+        if len(np.unique(values_NT[observed, number])) > 1:
+            model = _logistic().fit(train[observed], values_NT[observed, number])
             predictions[:, number] = model.predict_proba(test)[:, 1]
     return predictions
 

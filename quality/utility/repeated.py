@@ -1,8 +1,8 @@
-"""Scores of classifiers that were trained several times, on the same test patients: means, differences, intervals.
+"""Scores of classifiers trained several times and tested on the same patients: means, differences and intervals.
 
-Two things are left to chance: which patients are tested, and which seeds trained classifier and generator. The variance
-of a mean over seeds is that of the patients (by influence, clustered) plus that of the seeds, with as few degrees of
-freedom as there are seeds.
+There are two sources of variance: the test patients, and the seeds of classifier and generator. The variance of a mean
+over seeds is that of the patients (by influence, clustered) plus that of the seeds, with degrees of freedom according
+to the number of seeds.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from medphantom.quality.stats.influence import MOST_FREEDOM, Variance, plain_int
 
 @dataclass(frozen=True)
 class Predictions:
-    """What the classifiers of one arm see in the test images.
+    """Predictions of one arm's classifiers for the test images.
 
     Attributes:
-        by_seed: probabilities ``(generators, seeds, n, T)``.
-        of_val: the same of the ``val`` images, where thresholds are chosen; ``None`` without any.
+        by_seed: predicted probabilities ``(generators, seeds, n, T)``.
+        of_val: the same for the ``val`` images, on which thresholds are chosen; ``None`` without any.
     """
 
     by_seed: Array
@@ -34,11 +34,11 @@ class Predictions:
 
 @dataclass(frozen=True)
 class RepeatedScore:
-    """AUROC of every training on the same images.
+    """Scores of all trainings on the same images.
 
     Attributes:
-        by_seed: ``[generator][seed]``.
-        patients: of each image.
+        by_seed: score of each training, ``[generator][seed]``.
+        patients: patient of each image.
     """
 
     by_seed: tuple[tuple[Auroc, ...], ...]
@@ -46,20 +46,20 @@ class RepeatedScore:
 
     @property
     def mean(self) -> Auroc:
-        """Over all trainings."""
+        """Mean over all trainings."""
         return mean_auroc([one for row in self.by_seed for one in row])
 
     @property
     def values(self) -> Array:
-        """``(generators, seeds)``."""
+        """Values of all trainings, ``(generators, seeds)``."""
         return np.array([[one.value for one in row] for row in self.by_seed])
 
     def variance(self) -> Variance:
-        """Of the mean: of patients plus of seeds."""
+        """Variance of the mean: that of patients plus that of seeds."""
         return _sum(self.mean.variance(self.patients), seed_variance(self.values))
 
     def interval(self) -> Interval | None:
-        """95 %, on the logit scale; ``None`` for a mean of 0 or 1."""
+        """95 % interval on the logit scale; ``None`` for a mean of 0 or 1."""
         value, variance = self.mean.value, self.variance()
         if not 0 < value < 1:
             return None
@@ -69,7 +69,7 @@ class RepeatedScore:
         return low, high
 
     def less(self, other: RepeatedScore) -> RepeatedScore:
-        """Differences, training by training: seeds are paired, and an arm without generator is the same for all."""
+        """Differences paired by training; an arm without a generator is used for all generators."""
         found = []
         for generator, row in enumerate(self.by_seed):
             beside = other.by_seed[generator % len(other.by_seed)]
@@ -82,7 +82,7 @@ class RepeatedScore:
         return RepeatedScore(tuple(found), self.patients)
 
     def plain(self) -> tuple[float, Interval, float]:
-        """A difference with its 95 % interval and the two-sided p that it is zero."""
+        """The mean difference with its 95 % interval and two-sided p value."""
         value, variance = self.mean.value, self.variance()
         if variance.value <= 0:
             return value, (value, value), 1.0
@@ -91,11 +91,11 @@ class RepeatedScore:
 
 
 def seed_variance(values_GS: Array) -> Variance:
-    """Variance of a mean over trainings that is due to the luck of generators and of classifiers' seeds.
+    """Variance of a mean over trainings that is due to the seeds of generators and classifiers.
 
-    Generators and seeds are crossed: trainings of one generator share its luck, and trainings of one seed share that of
-    the seed, among them the one real training that every generator's is compared with. So each is a unit of its own
-    (Owen 2007, two-way product of variances, an upper bound): more generators do not make real trainings more.
+    Generators and seeds are crossed: trainings with the same generator are correlated, and so are trainings with the
+    same classifier seed, including the training on real images with which all generators are compared. Therefore both
+    are clusters (Owen 2007, two-way product of variances, an upper bound).
 
     Args:
         values_GS: one value per generator and seed, ``(generators, seeds)``.
@@ -117,14 +117,14 @@ def _sum(first: Variance, second: Variance) -> Variance:
 def trained(
     predictions: Predictions, truth_NT: Array, target: int, patients: Array, rows: Array | None = None
 ) -> RepeatedScore | None:
-    """AUROC of one target for every training; ``None`` when all images that state it are alike.
+    """AUROC of one target for every training; ``None`` if all images with a known value have the same label.
 
     Args:
-        predictions: of an arm.
-        truth_NT: 1 present, 0 absent, -1 not stated.
-        target: which.
-        patients: of each image.
-        rows: only these images.
+        predictions: predictions of an arm.
+        truth_NT: 1 for present, 0 for absent, -1 for unknown.
+        target: number of the target.
+        patients: patient of each image.
+        rows: rows of the images to use; all by default.
     """
     chosen = np.arange(len(truth_NT)) if rows is None else rows
     chosen = chosen[truth_NT[chosen, target] >= 0]
@@ -157,14 +157,14 @@ def mean_over(parts: Sequence[RepeatedScore]) -> RepeatedScore:
 def correct_predictions(predictions: Predictions, truth_NT: Array, patients: Array) -> RepeatedScore:
     """Accuracy over exclusive labels, as a mean over images, for every training."""
     classes = (truth_NT == 1).argmax(axis=1)
-    stated = (truth_NT == 1).any(axis=1)
+    observed = (truth_NT == 1).any(axis=1)
     found = []
     for per_generator in predictions.by_seed:
         row = []
         for one in per_generator:
-            right = (one.argmax(axis=1) == classes)[stated].astype(float)
+            right = (one.argmax(axis=1) == classes)[observed].astype(float)
             influence = np.zeros(len(truth_NT))
-            influence[stated] = (right - right.mean()) / len(right)
+            influence[observed] = (right - right.mean()) / len(right)
             row.append(Auroc(float(right.mean()), influence))
         found.append(tuple(row))
     return RepeatedScore(tuple(found), patients)

@@ -1,4 +1,4 @@
-"""The utility study: the same network arm in several ways, at equal steps, tested on the same real patients."""
+"""The utility study: the same downstream model trained in several arms with equal steps, tested on real patients."""
 
 from __future__ import annotations
 
@@ -24,33 +24,33 @@ def run_study(
     external: dict[str, Cohort] | None = None,
     progress: Progress | None = None,
 ) -> StudyReport:
-    """Teach classifiers, or segmenters, from real and synthetic images, and test them on real patients.
+    """Train classifiers or segmenters on real and synthetic images, and test them on real patients.
 
-    What has been trained is found again in ``work`` after an interruption.
+    After an interruption, finished trainings are loaded from ``work``.
 
     Args:
-        real: real cohort; ``train`` teaches, ``test`` tests, thresholds are chosen on ``val``.
-        synthetic: cohorts drawn by generators of different seeds that learned from exactly these training patients.
-        preprocess: what the classifier sees.
-        config: how.
-        work: private folder.
-        external: further cohorts to test on, by name; all their images count.
-        progress: told how far it is.
+        real: real cohort; models are trained on ``train`` and tested on ``test``, with thresholds from ``val``.
+        synthetic: cohorts of generators with different seeds, trained on exactly these training patients.
+        preprocess: preprocessing of images for the downstream models.
+        config: settings of the study.
+        work: private folder for checkpoints.
+        external: further test cohorts by name, of which all images are used.
+        progress: callback that receives the progress.
 
     Raises:
-        InputError: no synthetic cohort, or cohorts that cannot be compared.
-        UnsupportedClaim: no labels, or no label with enough patients.
+        InputError: there is no synthetic cohort, or the cohorts cannot be compared.
+        UnsupportedClaim: there are no labels, or no label has enough patients.
     """
     run = run_mask_study if config.task == "segmentation" else run_label_study
     return run(real, synthetic, preprocess, config, work=work, external=external, progress=progress)
 
 
 def check_study(real: Cohort, config: StudyConfig) -> None:
-    """Refuse a study before anything is trained for it.
+    """Refuse an unsupported study before anything is trained.
 
     Raises:
-        InputError: the cohort has no test patients, or not the label that the question is about.
-        UnsupportedClaim: no labels, or no label with enough patients, or not the one that the question is about.
+        InputError: the cohort has no test patients, or not all labels of interest.
+        UnsupportedClaim: there are no labels, or no label, or not every label of interest, has enough patients.
     """
     check = check_mask_study if config.task == "segmentation" else check_label_study
     check(real, config)

@@ -1,4 +1,4 @@
-"""Subgroups of the test patients by sex, age, view: who is served worse, and do synthetic images widen that?"""
+"""Subgroups of test patients by sex, age or view: performance gaps, and whether synthetic images widen them."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ REAL = TrainingArm(kind="real")
 
 @dataclass(frozen=True)
 class Subgroup:
-    """Some of the test images.
+    """A subgroup of the test images.
 
     Attributes:
-        attribute: what they have in common.
-        name: in words, such as ``sex = F``.
+        attribute: attribute that defines the subgroup.
+        name: name in words, such as ``sex = F``.
         rows: positions among the test images.
     """
 
@@ -34,37 +34,37 @@ class Subgroup:
 
 
 def subgroups(cohort: Cohort, test: Sequence[int], train: Sequence[int]) -> Iterator[Subgroup]:
-    """Every category of an attribute, and for numbers below and from the median of the training images.
+    """Subgroups by the categories of an attribute, or by the median of a continuous one over the training images.
 
     Args:
-        cohort: a real cohort.
+        cohort: real cohort with attributes.
         test: rows of the test images.
         train: rows of the training images.
     """
     for spec in cohort.schema.attributes:
-        stated = cohort.attribute(spec.name, test)
+        observed = cohort.attribute(spec.name, test)
         if spec.kind == "categorical":
             for category in spec.categories:
-                rows = np.array([place for place, value in enumerate(stated) if value == category], dtype=np.int64)
+                rows = np.array([place for place, value in enumerate(observed) if value == category], dtype=np.int64)
                 yield Subgroup(spec.name, f"{spec.name} = {category}", rows)
             continue
         known = [float(value) for value in cohort.attribute(spec.name, train) if value is not None]
         if not known:
             continue
         middle = float(np.median(known))
-        numbers = np.array([np.nan if value is None else float(value) for value in stated])
+        numbers = np.array([np.nan if value is None else float(value) for value in observed])
         unit = f" {spec.unit}" if spec.unit else ""
         yield Subgroup(spec.name, f"{spec.name} < {middle:g}{unit}", np.flatnonzero(numbers < middle))
         yield Subgroup(spec.name, f"{spec.name} ≥ {middle:g}{unit}", np.flatnonzero(numbers >= middle))
 
 
-def group_gaps(groups: Sequence[Subgroup], by_group: ByGroup, lessons: Sequence[TrainingArm]) -> Iterator[GroupGap]:
-    """The gap between the groups that *real* serves best and worst, in every arm, on the labels that all support.
+def group_gaps(groups: Sequence[Subgroup], by_group: ByGroup, arms: Sequence[TrainingArm]) -> Iterator[GroupGap]:
+    """The gap in every arm between the subgroups with the best and worst score in *real*, over labels that all support.
 
     Args:
-        groups: in order of their attribute.
-        by_group: AUROCs by label of some rows, where these support one.
-        lessons: the arms.
+        groups: subgroups in the order of their attributes.
+        by_group: function that returns scores by label for some rows, for labels with enough patients.
+        arms: arms to be compared.
     """
     for attribute, members in groupby(groups, key=lambda group: group.attribute):
         some = list(members)
@@ -76,7 +76,7 @@ def group_gaps(groups: Sequence[Subgroup], by_group: ByGroup, lessons: Sequence[
         order = sorted(some, key=lambda group: -means[group.name].mean.value)
         best, worst = order[0], order[-1]
         base = means[best.name].less(means[worst.name])
-        for arm in lessons:
+        for arm in arms:
             sides = [
                 mean_over([found[label] for label in shared])
                 for found in (by_group(arm, group.rows) for group in (best, worst))
@@ -99,8 +99,9 @@ def _estimate(found: RepeatedScore, name: str, attribute: str) -> Estimate:
     value, interval, _ = found.plain()
     return Estimate(
         name=name,
-        estimand="mean AUROC of the group that real images serve best less that of the one they serve worst"
-        + ("; less the same arm real" if name == "group_gap_change" else ""),
+        estimand="mean AUROC of the subgroup with the highest score of models trained on real images minus that of the "
+        "subgroup with the lowest"
+        + ("; minus the same gap of models trained on real images" if name == "group_gap_change" else ""),
         value=value,
         interval=interval if interval[0] < interval[1] else None,
         method="variance of patients and of seeds, Student's t",

@@ -1,4 +1,4 @@
-"""What the arms of the utility study learn from, and the trainings: equal steps for all, one folder per training."""
+"""Training sets and trainings of the arms of a utility study, with equal steps for all and one folder per training."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from medphantom.quality.results.study_report import MIXING, TrainingArm
 from medphantom.quality.utility.downstream import fit_downstream_model, new_downstream_model
 from medphantom.quality.utility.repeated import Predictions
 
-MOST_COPIES = 20  # of one image, when rare labels are oversampled
+MOST_COPIES = 20  # largest number of copies of one image in oversampling
 CLASSICAL = ("classical", "classical_and_synthetic")
 
 
@@ -29,7 +29,7 @@ class Examples:
 
     Attributes:
         images_NC: float32 ``(n, C, *spatial)`` in -1…1.
-        values_NT: int8, 1 present, 0 absent, -1 not stated.
+        values_NT: int8 labels: 1 present, 0 absent, -1 unknown.
     """
 
     images_NC: Array
@@ -39,27 +39,27 @@ class Examples:
         return len(self.images_NC)
 
     def some(self, rows: Array) -> Examples:
-        """Only these rows, with repeats."""
+        """The examples of the given rows, which may repeat."""
         return Examples(self.images_NC[rows], self.values_NT[rows])
 
     def with_more(self, other: Examples) -> Examples:
-        """These, then the others."""
+        """These examples followed by the others."""
         return Examples(
             np.concatenate([self.images_NC, other.images_NC]), np.concatenate([self.values_NT, other.values_NT])
         )
 
 
 class Part(Protocol):
-    """Examples that some rows can be taken of, and others be added to."""
+    """Examples that support the selection of rows and concatenation."""
 
     def __len__(self) -> int:
         """Number of examples."""
 
     def some(self, rows: Array) -> Self:
-        """Only these rows, with repeats."""
+        """The examples of the given rows, which may repeat."""
 
     def with_more(self, other: Self) -> Self:
-        """These, then the others."""
+        """These examples followed by the others."""
 
 
 P = TypeVar("P", bound=Part)
@@ -67,14 +67,14 @@ P = TypeVar("P", bound=Part)
 
 @dataclass(frozen=True)
 class ArmTrainer(Generic[P]):
-    """What every arm learns from, and for how long; how is up to the kind of network.
+    """Training sets and numbers of steps of every arm; subclasses train a kind of network.
 
     Attributes:
-        real: real training examples.
-        synthetic: synthetic ones, one set per generator seed.
-        config: how the study is done.
-        work: folder for checkpoints.
-        progress: told how far a training is.
+        real: examples of real training images.
+        synthetic: synthetic examples, one set per generator seed.
+        config: settings of the study.
+        work: private folder for checkpoints.
+        progress: callback that receives the progress of a training.
     """
 
     real: P
@@ -84,7 +84,7 @@ class ArmTrainer(Generic[P]):
     progress: Progress | None
 
     def arms(self) -> tuple[TrainingArm, ...]:
-        """The arms, and those that mix at every ratio that the synthetic images suffice for."""
+        """The training arms, with mixing arms at every ratio for which there are enough synthetic images."""
         found: list[TrainingArm] = []
         fewest = min((len(part) for part in self.synthetic), default=0)
         fits = [ratio for ratio in self.config.ratios if round(ratio * len(self.real)) <= fewest]
@@ -96,24 +96,24 @@ class ArmTrainer(Generic[P]):
         return tuple(found)
 
     def left_out(self) -> tuple[float, ...]:
-        """Ratios that there are too few synthetic images for."""
+        """Mixing ratios for which there are too few synthetic images."""
         tried = {arm.ratio for arm in self.arms()}
         return tuple(ratio for ratio in self.config.ratios if ratio not in tried)
 
     def trainings(self) -> int:
-        """How many networks are trained."""
+        """Number of networks that are trained."""
         return sum(len(self.sets(arm)) for arm in self.arms()) * self.config.classifier_seeds
 
     def sets(self, arm: TrainingArm) -> tuple[P | None, ...]:
-        """Synthetic examples of an arm by generator; one ``None`` for an arm that takes none."""
+        """Synthetic examples of an arm by generator; a single ``None`` for an arm without synthetic examples."""
         return self.synthetic if arm.kind == "synthetic" or arm.kind in MIXING else (None,)
 
     def seed(self, number: int) -> int:
-        """Of a training; equal ones start from equal weights in every arm."""
+        """Seed of a training; equal numbers start from equal weights in every arm."""
         return derive_seed(self.config.seed, "utility", number)
 
     def phases(self, arm: TrainingArm, synthetic: P | None, seed: int, steps: int) -> Iterator[tuple[P, int]]:
-        """What is learned from one after the other, and for how many steps; their sum is the same for every arm."""
+        """Successive training sets with their numbers of steps, the sum of which is the same for every arm."""
         real = self.real
         if synthetic is None:
             yield (self.oversampled() if arm.kind == "oversampled" else real), steps
@@ -130,7 +130,7 @@ class ArmTrainer(Generic[P]):
             yield real.with_more(chosen), steps
 
     def oversampled(self) -> P:
-        """Real examples with the rare ones repeated."""
+        """Real examples in which rare labels are oversampled."""
         raise NotImplementedError
 
 
@@ -139,20 +139,20 @@ class ClassifierTrainer(ArmTrainer[Examples]):
     """Trainings of classifiers.
 
     Attributes:
-        names: of the labels.
-        exclusive: labels exclude each other.
+        names: names of the labels.
+        exclusive: whether labels are mutually exclusive.
     """
 
     names: tuple[str, ...]
     exclusive: bool
 
     def train(self, arm: TrainingArm, test_images: Sequence[Array], done: int = 0) -> list[Predictions]:
-        """Train the classifiers of one arm, and let them look at images.
+        """Train the classifiers of one arm, and predict the labels of test images.
 
         Args:
-            arm: the arm.
-            test_images: sets of images.
-            done: trainings that were done before, for the progress.
+            arm: training arm to train.
+            test_images: sets of test images.
+            done: number of trainings already finished, for the progress.
 
         Returns:
             Their predictions, one entry per set of images.
@@ -174,7 +174,7 @@ class ClassifierTrainer(ArmTrainer[Examples]):
         return [Predictions(np.array(made)) for made in seen]
 
     def _trained(self, arm: TrainingArm, synthetic: Examples | None, seed: int, progress: Progress | None) -> nn.Module:
-        """One training."""
+        """Train one classifier."""
         config, real = self.config, self.real
         network = new_downstream_model(config.network, real.images_NC, real.values_NT.shape[1], seed)
         phases = list(self.phases(arm, synthetic, seed, config.classifier.steps))
@@ -194,9 +194,9 @@ class ClassifierTrainer(ArmTrainer[Examples]):
         return network
 
     def oversampled(self) -> Examples:
-        """Every image as often as its rarest label asks for: the most frequent label stays as it is.
+        """Real examples, repeated so that every label is about as frequent as the most frequent one.
 
-        Where a number is asked for, only primary labels are repeated, until there are as many.
+        If ``oversample_to`` is set, only images with primary labels are repeated, up to that number.
         """
         present = self.real.values_NT == 1
         counts = present.sum(axis=0)

@@ -70,7 +70,7 @@ viewer.addEventListener("keydown", (event) => {
 });
 viewer.addEventListener("close", () => pictures[current]?.focus());
 
-// Factual and counterfactual lie on each other: a slider takes one away from the other.
+// The counterfactual image is drawn over the factual one; a slider sets how much of it is visible.
 for (const four of document.querySelectorAll("[data-compare]")) {
   const [under, over] = [1, 2].map((place) => four.querySelectorAll("button.picture img")[place].cloneNode());
   const layers = Object.assign(document.createElement("div"), { className: "layers" });
@@ -93,7 +93,7 @@ for (const four of document.querySelectorAll("[data-compare]")) {
 const sharp = document.getElementById("sharp");
 sharp?.addEventListener("change", () => document.body.classList.toggle("smooth", !sharp.checked));
 
-// Paper has no buttons: open what is folded before printing.
+// Folded sections cannot be opened on paper, so all are opened before printing.
 addEventListener("beforeprint", () => {
   for (const details of document.querySelectorAll("details")) details.open = true;
 });

@@ -104,7 +104,7 @@ def test_both_editions_say_the_answer_and_name_no_place(answered: Path, tmp_path
         page = (answered / name).read_text()
         assert found.headline in page
         assert "real + classical augmentation" in page
-        assert "Less what costs nothing" in page
+        assert "Difference to arms without a generator" in page
     public = (answered / "report.public.html").read_text() + (answered / "report.json").read_text()
     assert str(answered.parent) not in public
     published = PublishedReport.load(answered / "report.json")
@@ -181,6 +181,6 @@ def test_plan_only_stops_there(cohort: Cohort, tmp_path: Path, capsys: pytest.Ca
     out = tmp_path / "out"
     command = ["augment", str(cohort.path), "--label", "bright", "--to", "200", "--out", str(out), "--plan-only"]
     assert main(command) == 0
-    assert "synthetic ones make 200" in capsys.readouterr().out
+    assert "synthetic images increase this to 200" in capsys.readouterr().out
     assert not out.with_name("out.work").exists()
     assert isinstance(propose(cohort, "bright", 200, StudyConfig()), AugmentPlan)

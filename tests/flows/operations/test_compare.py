@@ -116,7 +116,7 @@ def test_intervals_that_do_not_touch_are_named_and_other_sizes_stand_apart(runs:
     kernel = found.find("kernel", network="filters")  # its expectation does not depend on the number of images
     assert None not in kernel.estimates
     assert kernel.apart == ((0, 2), (1, 2))
-    assert any("different numbers of images" in warning for warning in found.warnings)
+    assert any("different sample sizes" in warning for warning in found.warnings)
 
 
 def test_what_cannot_be_compared_is_one_line(runs: Path, tmp_path: Path, one_line: Callable[..., str]) -> None:

@@ -198,7 +198,7 @@ def test_without_an_autoencoder_there_is_no_ceiling_and_no_verdict(real: Cohort,
         ({"copies": {"core": (), "kinds": ()}}, "no copy of the kind 'as it is' could be planted"),
         ({"copies": {"controls": 0}}, "no copy of the kind 'as it is' could be planted"),
         ({"membership": {"enabled": False}}, "membership was not tested (assess.membership.enabled is false)"),
-        ({"membership": {"images": 50}}, "assess.membership.images 50 is less than the 2000 that screen a set"),
+        ({"membership": {"images": 50}}, "assess.membership.images 50 is less than the 2000 required for screening"),
     ],
 )
 def test_no_setting_screens_a_set(
@@ -210,7 +210,7 @@ def test_no_setting_screens_a_set(
     found = assess(real, honest, PREPROCESS, whole, work=work, hooks=GeneratorHooks(autoencoder))
     assert found.verdict == "screened", found.verdict_reasons
     assert "of each of 7 core kinds of planted copies" in found.verdict_reasons[0]
-    assert "training patients are told from others with AUROC" in found.verdict_reasons[1]
+    assert "separates training patients from others with AUROC" in found.verdict_reasons[1]
     lax = AssessConfig.model_validate(
         {**given, **{part: {**given[part], **part_of} for part, part_of in changed.items()}}
     )
@@ -254,7 +254,7 @@ def test_what_cannot_be_compared_is_refused_in_one_line(real: Cohort, honest: Co
             image = np.full((32, 32), number, np.uint8)
             split = ("train", "holdout", "val", "test", "test", "test")[number]
             writer.add(ImageRecord(image_id=str(number), patient=str(number), pixels=image, split=split))
-    with pytest.raises(UnsupportedClaim, match="at least one stated label"):
+    with pytest.raises(UnsupportedClaim, match="at least one known label"):
         assess(Cohort.open(tmp_path / "bare"), honest, PREPROCESS, lone, work=tmp_path)
 
 

@@ -1,4 +1,4 @@
-"""What is said before a number is quoted: that labels were asked for in other shares than patients have."""
+"""Warnings before a number is cited: labels prompted at another prevalence than patients have are named."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ def test_labels_in_other_shares_than_patients_have_are_named(tmp_path: Path) -> 
 
     def said(name: str, bright: float, *, stated: bool = True) -> list[str]:
         data = EvaluationData(real, asked(tmp_path / name, bright, stated=stated), Preprocess(size=(SIDE, SIDE)))
-        return [caution for caution in cautions(data, ()) if "another share" in caution]
+        return [caution for caution in cautions(data, ()) if "different prevalence" in caution]
 
     assert said("all", 1.0) == [
-        "bright: asked for in another share than real patients have; read the distances per label"
+        "bright: prompted at a different prevalence than in real patients; use the per-label distances"
     ]
     assert said("alike", 0.4) == []
     assert said("silent", 0.4, stated=False) == []

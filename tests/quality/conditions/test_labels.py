@@ -79,7 +79,7 @@ def test_rare_labels_are_refused_by_patients_not_images() -> None:
     )  # fmt: skip
     assert scores[0].estimate.value == pytest.approx(0.92, abs=0.05)
     assert scores[1].estimate.value is None
-    assert "19 training patients show it (≥ 20)" in str(scores[1].estimate.refused)
+    assert "19 training patients have it (≥ 20)" in str(scores[1].estimate.refused)
     nothing = score_arm(
         Arm("synthetic", 0, None), ("often", "rare"), counts, exclusive=True, config=CONFIG,
         rng=np.random.default_rng(0),

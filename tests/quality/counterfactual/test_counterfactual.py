@@ -116,7 +116,7 @@ def test_a_range_gives_r_squared_and_one_value_does_not(patients: Patients, tmp_
     none = scored(patients, edits(asked, done=False), tmp_path / "none", work)
     assert value(none, "effectiveness_r2", "adiposity") < 0
     one = scored(patients, edits([0.5] * len(rows)), tmp_path / "one", work)
-    assert "ask for a range, as in --set adiposity=LOW:HIGH" in str(
+    assert "request a range, as in --set adiposity=LOW:HIGH" in str(
         one.estimate("effectiveness_r2", "adiposity").refused
     )
     assert value(one, "effectiveness_error", "adiposity") < 0.2

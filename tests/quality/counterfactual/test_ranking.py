@@ -152,7 +152,7 @@ def test_images_reach_the_classifier_as_it_takes_them() -> None:
         (lambda images: np.full(len(images), np.nan), "0", "NaN or infinity"),
         (lambda images: np.zeros((len(images), 2, 2)), "0", r"returned shape \(\d+, 2, 2\)"),
         (lambda images: np.zeros(3), "0", r"returned shape \(3,\)"),
-        (lambda images: np.zeros(len(images)), "4", "has 1 outputs, asked for number 4"),
+        (lambda images: np.zeros(len(images)), "4", "has 1 outputs, but output 4 was requested"),
         (lambda images: np.zeros(len(images)), "efusion", "no output 'efusion'"),
         (lambda images: "yes", "0", "no array of numbers"),
     ],
@@ -178,7 +178,7 @@ def test_files_that_are_no_classifier(tmp_path: Path, pairs: dict[str, Cohort]) 
     other = RankConfig(takes=ClassifierInput(size=(24, 24)))
     with pytest.raises(InputError, match="cannot take images"):
         rank_interventions(linear, [pairs["effusion"]], "0", other)
-    with pytest.raises(InputError, match="give each once"):
+    with pytest.raises(InputError, match="give each cohort once"):
         rank_interventions(linear, [pairs["effusion"]] * 2, "0", CONFIG)
 
 

@@ -11,7 +11,7 @@ from PIL import Image
 from scipy import stats
 
 from medphantom.core.records import Array
-from medphantom.quality.fidelity.dominance import MOST_CARRIED, carried, dominance_refusal
+from medphantom.quality.fidelity.dominance import LARGEST_SHARE, dominance_refusal, dominant_share
 from medphantom.quality.fidelity.scores import ImageSets, Shown, estimates_of, score_run
 from medphantom.quality.networks.features import ModuleNetwork, everything
 from medphantom.quality.networks.fixed_networks import filter_bank, radiomics
@@ -22,12 +22,12 @@ def test_a_twentieth_of_normal_features_carries_what_the_normal_law_says() -> No
     rng = np.random.default_rng(0)
     cut = stats.norm.ppf(0.975)
     one = 2 * (cut * stats.norm.pdf(cut) + stats.norm.sf(cut))  # second moment beyond both 2.5 % points
-    assert carried(rng.standard_normal((100_000, 1))) == pytest.approx(one, abs=0.01)
-    assert carried(rng.standard_normal((2_000, 500))) == pytest.approx(0.05, abs=0.01)
-    assert carried(np.ones((30, 4))) == 0
+    assert dominant_share(rng.standard_normal((100_000, 1))) == pytest.approx(one, abs=0.01)
+    assert dominant_share(rng.standard_normal((2_000, 500))) == pytest.approx(0.05, abs=0.01)
+    assert dominant_share(np.ones((30, 4))) == 0
     few = np.zeros((100, 3))
     few[:2] = 1000
-    assert carried(few) > 0.9
+    assert dominant_share(few) > 0.9
 
 
 class Bursting(torch.nn.Module):
@@ -57,8 +57,8 @@ def test_no_score_is_given_where_a_few_real_images_dominate(tmp_path: Path, burs
         return
     for estimate in estimates.values():
         assert estimate.value is None
-        assert "6 of 120 real images carry " in str(estimate.refused)
-        assert "leave them out, or choose another network" in str(estimate.refused)
+        assert "6 of 120 real images account for " in str(estimate.refused)
+        assert "exclude them if they are blank or corrupt, or choose another network" in str(estimate.refused)
         assert "\n" not in str(estimate.refused)
 
 
@@ -70,7 +70,7 @@ def test_networks_on_real_images_stay_well_below_the_limit(real_data: Path, wher
     some = np.stack([_read(path, side) for path in chosen])[:, None]
     for run in (filter_bank(200, "cpu"), radiomics(some[:200], 200)):
         features = run.folds[0].network.features(some[200:])
-        assert carried(features) < 0.6 * MOST_CARRIED
+        assert dominant_share(features) < 0.6 * LARGEST_SHARE
         assert dominance_refusal(features) is None
 
 

@@ -170,7 +170,7 @@ def test_interval_holds_the_expectation_and_knows_of_patients() -> None:
 
 def test_too_few_images_are_refused_and_the_message_names_the_score_to_read() -> None:
     assert frechet_refusal(128, 64) is None
-    assert "read kernel" in str(frechet_refusal(127, 64))
+    assert "use kernel" in str(frechet_refusal(127, 64))
     assert frechet_refusal(49, 8) is not None
     assert kernel_refusal(25) is None
     assert kernel_refusal(24) is not None

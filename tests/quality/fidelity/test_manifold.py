@@ -16,7 +16,7 @@ def test_radius_is_the_distance_to_the_kth_other_point() -> None:
     line = np.array([[0.0], [1.0], [3.0], [7.0]])
     assert neighbour_radii(line, 1).tolist() == [[1, 1, 2, 4]]
     assert neighbour_radii(line, 1, 2).tolist() == [[1, 1, 2, 4], [3, 2, 3, 6]]
-    with pytest.raises(UnsupportedClaim, match="4 images have no 4 neighbours"):
+    with pytest.raises(UnsupportedClaim, match="4 images have fewer than 4 neighbours"):
         neighbour_radii(line, 4)
 
 

@@ -82,7 +82,7 @@ def test_volume_filters_see_what_no_middle_slice_shows() -> None:
     assert before.shape == (40, NUM_VOLUME_FEATURES)
     assert np.abs(before.mean(axis=0) - after.mean(axis=0)).max() > 3 * before.std(axis=0).min()
     assert whole.digest == volume_filters(9, 3, "cpu").folds[0].network.digest
-    with pytest.raises(InputError, match="sees volumes only"):
+    with pytest.raises(InputError, match="accepts volumes only"):
         volume_filters(5, 2, "cpu")
 
 
@@ -156,7 +156,7 @@ def test_classifier_ignores_labels_that_are_not_stated(tmp_path: Path) -> None:
     predictions = predict(network, held_out, exclusive=False, device="cpu")
     found = [auroc(kinds == kind, predictions[:, kind]) for kind in (0, 1)]
     assert min(score for score in found if score is not None) > 0.85
-    with pytest.raises(UnsupportedClaim, match="at least one stated label"):
+    with pytest.raises(UnsupportedClaim, match="at least one known label"):
         fit_classifier(
             some, np.full_like(truth, -1), exclusive=False, num_features=16, config=FAST, seed=0, work=tmp_path
         )
@@ -290,7 +290,7 @@ def test_an_encoder_that_answers_otherwise_each_time_is_refused(tmp_path: Path) 
         kind(config).save_pretrained(tmp_path / name)
         transformers.ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(tmp_path / name)
     assert encoder(str(tmp_path / "vit"), 7, "cpu").facts.num_features == 32
-    with pytest.raises(InputError, match="answers otherwise each time that it sees the same image") as told:
+    with pytest.raises(InputError, match="returns different features for the same image") as told:
         encoder(str(tmp_path / "mae"), 7, "cpu")
     assert "\n" not in str(told.value)
 

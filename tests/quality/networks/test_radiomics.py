@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from medphantom.core.errors import UnsupportedClaim
-from medphantom.quality.fidelity.dominance import MOST_CARRIED, carried
+from medphantom.quality.fidelity.dominance import LARGEST_SHARE, dominant_share
 from medphantom.quality.fidelity.frechet import frechet_distance
 from medphantom.quality.fidelity.kernel import kernel_distance
 from medphantom.quality.networks.radiomics import FARTHEST, NUM_FEATURES, Radiomics, raw_features
@@ -58,8 +58,8 @@ def test_nearly_blank_images_do_not_outweigh_the_others() -> None:
     real[7, 0, 5, 5] = others[11, 0, 9, 3] = 1
     network = Radiomics(reference)
     raw = raw_features(real)
-    assert carried((raw - raw[8:70].mean(axis=0)) / raw[8:70].std(axis=0)) > 0.9
-    assert carried(network.features(real)) < MOST_CARRIED
+    assert dominant_share((raw - raw[8:70].mean(axis=0)) / raw[8:70].std(axis=0)) > 0.9
+    assert dominant_share(network.features(real)) < LARGEST_SHARE
     blank = np.zeros(200, dtype=bool)
     blank[[7, 70]] = True
     whole = frechet_distance(network.features(others), network.features(real))

@@ -1,4 +1,4 @@
-"""The copy test: chance is held to its level whatever the images are like, and few copies among many are seen."""
+"""The copy test: its false-positive rate holds for any kind of images, and few copies among many are detected."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import pytest
 from scipy import stats
 
 from medphantom.core.errors import UnsupportedClaim
-from medphantom.quality.privacy.contrast import ChanceModel, find_copies
+from medphantom.quality.privacy.contrast import NullDistribution, find_copies
 
 TRAIN_BLOCKS = 5
 
 
 def scores(rng: np.random.Generator, total: int, *, spread: float = 1.0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """NeighbourSimilarity of honest images: each is alike to everybody more or less, to the nearest of M by an
+    """Similarities of images that are no copies: each has its own level of similarity, to the nearest of M by an
     extreme value.
     """
     alike = rng.normal(1.0, 0.3 * spread, total)
@@ -42,7 +42,7 @@ def test_few_copies_among_many_are_seen(copies: int, least: int) -> None:
 
 
 def test_copies_that_lie_in_the_block_do_not_hide_the_others() -> None:
-    """The block is training too: its copies lean to train, and chance is read from the other side only."""
+    """The block is training too: its copies lean to train, and the null distribution uses the other side only."""
     rng = np.random.default_rng(2)
     train, block, holdout = scores(rng, 400)
     train[:8] = block[:8] = holdout[:8] + 2.0
@@ -50,7 +50,7 @@ def test_copies_that_lie_in_the_block_do_not_hide_the_others() -> None:
 
 
 def mean_chance(values: np.ndarray, contrasts: list[float]) -> np.ndarray:
-    model = ChanceModel.of(values)
+    model = NullDistribution.of(values)
     assert model.weights.sum() == pytest.approx(1)
     found: np.ndarray = model.weights @ model.exceeds(np.array(contrasts))
     return found
@@ -67,8 +67,10 @@ def test_chance_is_counted_and_goes_on_as_the_values_do() -> None:
     values = rng.normal(size=500)
     found = mean_chance(values, np.sort(values).tolist())
     assert (np.diff(found) <= 1e-12).all()
-    with pytest.raises(UnsupportedClaim, match="49 images do not say how far chance reaches, at least 50 do"):
-        ChanceModel.of(values[:49])
+    with pytest.raises(
+        UnsupportedClaim, match="49 images are too few for a test of single images; at least 50 are required"
+    ):
+        NullDistribution.of(values[:49])
 
 
 def test_a_set_that_leans_to_gate_is_no_copy() -> None:

@@ -89,14 +89,14 @@ def test_copies_fail_the_set_and_are_flagged(search: CopySearch, real: RealImage
     assert found.flagged[:copies].all()
     assert found.flagged[copies:].mean() <= 0.04
     assert set(found.summary.flagged_rows[:copies]) == set(range(copies))
-    assert "more alike to" in found.summary.reasons[0]
+    assert "more similar to" in found.summary.reasons[0]
 
 
-def test_a_crowd_that_leans_to_train_fails_though_no_image_is_a_copy(search: CopySearch, real: RealImages) -> None:
+def test_a_set_with_a_high_dcr_share_fails_though_no_image_is_a_copy(search: CopySearch, real: RealImages) -> None:
     leaning = (0.3 * real.train[:150] + 0.7 * textures(150, (SIDE, SIDE), 6)).astype(np.float32)
     found = judged(search, leaning)
     assert found.summary.verdict == "fail"
-    assert any("nearer to train" in reason for reason in found.summary.reasons)
+    assert any("closer to training" in reason for reason in found.summary.reasons)
     share = found.summary.share_nearest_in_train[0]
     assert share.value is not None
     assert share.value > 0.6
@@ -106,23 +106,23 @@ def test_what_cannot_be_planted_or_found_is_inconclusive(real: RealImages, searc
     without = judged(searched(real, WHOLE), honest, reconstructs=False)
     assert without.summary.verdict == "inconclusive"
     assert without.summary.reasons == (
-        "no copy of the kind 'reconstructed' could be planted, so nobody knows whether one would be found",
+        "no copy of the kind 'reconstructed' could be planted, so the sensitivity for this kind is unknown",
     )
     assert "reconstructed" in without.summary.not_covered
     few = judged(searched(real, CONFIG.model_copy(update={"controls": 30})), honest)
     assert few.summary.verdict == "inconclusive"
     assert (
-        "of 30 planted copies of the kind 'as it is' 1.00 were found (lower bound 0.905, needed 0.95)"
+        "the recall of 30 planted copies of the kind 'as it is' is 1.00 (lower bound 0.905, required 0.95)"
         in few.summary.reasons
     )
     small = judged(search, honest[:40])
     assert small.summary.verdict == "inconclusive"
     assert small.summary.results[0].single_p_value is None
-    assert small.summary.reasons == ("40 images do not say how far chance reaches, at least 50 do",)
+    assert small.summary.reasons == ("40 images are too few for a test of single images; at least 50 are required",)
 
 
 def test_a_set_that_is_odd_as_a_whole_is_not_accused(search: CopySearch, honest: Array) -> None:
-    """The same few real images are nearest to all of it, and their luck is not hundreds of copies."""
+    """The same few real images are nearest to the whole set, which must not count as hundreds of copies."""
     rng = np.random.default_rng(2)
     noisy = np.clip(honest + rng.normal(0, 0.3, honest.shape), -1, 1).astype(np.float32)
     ramp = np.linspace(-0.5, 0.5, SIDE, dtype=np.float32)
@@ -159,8 +159,8 @@ def test_a_kind_that_is_unknown_is_refused() -> None:
     [
         ({"core": ()}, "no copy of the kind 'scaled' could be planted"),
         ({"controls": 0}, "no copy of the kind 'as it is' could be planted"),
-        ({"least_recall": 0.1}, r"assess.copies.least_recall 0.1 is laxer than 0.95"),
-        ({"significance": 1e-9}, r"assess.copies.significance 1e-09 is laxer than 0.02"),
+        ({"least_recall": 0.1}, r"assess.copies.least_recall 0.1 is more lenient than 0.95"),
+        ({"significance": 1e-9}, r"assess.copies.significance 1e-09 is more lenient than 0.02"),
     ],
 )
 def test_no_setting_buys_a_screened_set(real: RealImages, honest: Array, changes: dict[str, object], said: str) -> None:

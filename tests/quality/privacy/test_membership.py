@@ -53,7 +53,9 @@ def test_few_false_alarms_need_many_others() -> None:
     assert found.interval[0] < found.value < found.interval[1]
     refused = true_positives(patients, 0.01, rng)
     assert refused.value is None
-    assert refused.refused == "400 other patients do not show 0.01 false alarms, 1000 do"
+    assert refused.refused == (
+        "a false-positive rate of 0.01 cannot be estimated from 400 other patients; 1000 are required"
+    )
 
 
 def test_a_patient_counts_once_however_many_images() -> None:
@@ -98,8 +100,8 @@ def test_a_generator_that_repeats_its_patients_is_told_and_an_honest_one_is_not(
     told = result_of(members, others, copies)
     assert told.flagged
     assert told.auroc.value > 0.6
-    assert "training patients are told from others" in next(reasons([told]))
-    assert [one.label for one in told.tpr] == [f"nearness, {share} false alarms" for share in ("0.1", "0.01", "0.001")]
+    assert "separates training patients from others" in next(reasons([told]))
+    assert [one.label for one in told.tpr] == [f"nearness, false-positive rate {r}" for r in ("0.1", "0.01", "0.001")]
     assert told.curve[0] == (0.0, 0.0)
     assert told.curve[-1] == (1.0, 1.0)
     assert not result_of(members, others, copies, bound=0.99).flagged  # a guarantee allows for it
@@ -121,7 +123,7 @@ def test_an_attack_that_exceeds_what_patients_differ_by_is_flagged_all_the_same(
     told = result_of(members, others, copies, blind=(0.52, 0.6))
     assert told.limit == pytest.approx(0.6)
     assert told.flagged
-    assert "above 0.600, by which they differ without any generator" in next(reasons([told]))
+    assert "above 0.600, by which they differ independently of the generator" in next(reasons([told]))
 
 
 def test_what_is_near_is_asked_of_other_patients_only() -> None:

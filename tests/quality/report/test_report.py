@@ -567,7 +567,7 @@ def test_curves_without_step_are_refused_and_nan_becomes_null() -> None:
         RunFacts(name="x", created="", curves=({"loss": 1.0},))
 
 
-def test_planted_copies_do_not_dwarf_the_crowd() -> None:
+def test_planted_copies_do_not_dwarf_the_other_outlines() -> None:
     histogram = SimilarityHistogram(
         edges=(0.0, 0.25, 0.5, 0.75, 1.0), train=(5, 5, 0, 0), holdout=(4, 6, 0, 0), control=(0, 0, 0, 9)
     )

@@ -1,4 +1,4 @@
-"""What the report says in words follows from its scores, and promises no more."""
+"""The sentences of the report follow from its scores and claim no more."""
 
 from __future__ import annotations
 
@@ -50,26 +50,26 @@ def test_only_a_screened_set_may_be_proposed_for_sharing() -> None:
         assert any("Sharing in any form" in use for use in words.not_uses)
         assert not any("share" in use for use in words.uses)
     screened = plain_words(_report("screened"))
-    assert any("proposal to share" in use for use in screened.uses)
+    assert any("request to share" in use for use in screened.uses)
     assert any("anonymity" in use for use in screened.not_uses)
     assert "guarantee" in screened.meaning
 
 
-def test_a_set_that_fails_by_membership_alone_is_not_said_to_hold_copies() -> None:
-    told = MembershipSummary(
+def test_a_set_that_fails_by_membership_alone_is_not_reported_to_hold_copies() -> None:
+    attacked = MembershipSummary(
         results=(),
         blind=_estimate("membership_blind", 0.5),
         disclosure=(),
-        reasons=("by nearness training patients are told from others",),
+        reasons=("an attack succeeded",),
         weights_reasons=(),
         gaps=(),
     )
-    assert "told from others" in plain_words(_report("fail", membership=told)).meaning
-    assert "too like the training patients" in plain_words(_report("fail")).meaning
-    assert "told from others" not in plain_words(_report("screened", membership=told)).meaning
+    assert "membership inference" in plain_words(_report("fail", membership=attacked)).meaning
+    assert "too similar to training patients" in plain_words(_report("fail")).meaning
+    assert "membership inference" not in plain_words(_report("screened", membership=attacked)).meaning
 
 
-def test_realism_is_told_relative_to_floor_and_autoencoder() -> None:
+def test_realism_is_relative_to_floor_and_autoencoder() -> None:
     found = _report(
         estimates=(
             _estimate("frechet", 3.0, floor=2.0, network="filters"),
@@ -81,23 +81,23 @@ def test_realism_is_told_relative_to_floor_and_autoencoder() -> None:
     assert plain_words(found).realism == (
         (
             "Synthetic images are 1.50 (range 1.40 to 1.60) times as far from test patients as other real patients "
-            "are; the autoencoder alone stands at 1.25 times (fixed filter bank)."
+            "are; the autoencoder alone reaches 1.25 times (fixed filter bank)."
         ),
         "Synthetic images are 3.00 times as far from test patients as other real patients are (a/encoder).",
     )
     assert plain_words(_report()).realism == ("Not measured.",)
     refused = plain_words(_report(estimates=(_estimate("frechet", None, refused="few"),)))
-    assert refused.realism[0].startswith("Not known: too few")
+    assert refused.realism[0].startswith("Not known: there are too few")
 
 
-def test_agreement_says_what_it_measures() -> None:
+def test_agreement_names_its_measure() -> None:
     overall = _estimate("label_agreement", 0.98, interval=(0.97, 0.99), floor=0.995)
     for confusion, measure in ((((1, 0), (0, 1)), "share"), ((), "mean AUROC")):
         agreement = LabelAgreement(per_label=(overall,), labels=("a", "b"), confusion=confusion)
         assert plain_words(_report(agreement=agreement)).realism == (
             (
-                f"A classifier trained on real images sees what was asked for: {measure} 0.980 (95 % interval 0.970 to "
-                "0.990); 0.995 on real images."
+                f"A classifier trained on real images recognises the prompted labels: {measure} 0.980 (95 % interval "
+                "0.970 to 0.990); 0.995 on real images."
             ),
         )
 
@@ -113,7 +113,7 @@ def test_a_label_that_metadata_predict_as_well_is_not_for_training(low: float, w
     assert words.utility[0].startswith("edema: a classifier trained on synthetic images alone reaches AUROC 0.700")
 
 
-def test_distances_are_told_as_ratios_and_shares_as_differences() -> None:
+def test_distances_are_reported_as_ratios_and_shares_as_differences() -> None:
     assert against_real(_estimate("frechet", 3.0, floor=2.0)) == ("1.50 × floor", 1.5)
     assert against_real(_estimate("kernel", 0.5, floor=0.1, floor_interval=(-0.1, 0.3))) == ("+0.400", 0.4)
     assert against_real(_estimate("recall", 0.5, floor=0.75, better="higher")) == ("−0.250", -0.25)
@@ -144,7 +144,7 @@ def test_every_seed_of_a_network_stands_in_one_row() -> None:
     assert (row.network, row.values) == ("cross_fitted", (3.0, 4.0))
 
 
-def test_a_refusal_is_said_once_with_all_places() -> None:
+def test_a_refusal_is_listed_once_with_all_labels() -> None:
     refused = [_estimate("utility", None, refused="few", label=label) for label in ("a", "a", "b")]
     refused.append(_estimate("utility", None, refused="none", label="c"))
     title = term("utility").title
@@ -154,19 +154,19 @@ def test_a_refusal_is_said_once_with_all_places() -> None:
     assert utility_table(report) == ()
 
 
-def test_a_method_is_said_once() -> None:
+def test_a_method_is_listed_once() -> None:
     rows = [_estimate("recall", 0.5, method="halves", network=network) for network in ("filters", "a/encoder")]
     groups = score_groups(_report(estimates=tuple(rows)), rows)
     assert methods(groups) == [("Recall", "fixed filter bank; a/encoder", "x halves")]
 
 
 def test_remarks_become_sentences() -> None:
-    assert sentence("holdout holds 3 images") == "Gate holds 3 images."
+    assert sentence("holdout holds 3 images") == "Holdout holds 3 images."
     assert sentence("") == ""
     assert sentence("Why?") == "Why?"
 
 
-def test_a_set_without_a_distance_is_told_by_its_crowd() -> None:
+def test_a_set_without_a_distance_is_described_by_precision_and_recall() -> None:
     found = _report(
         estimates=(
             _estimate("frechet", None, refused="few", network="filters"),
@@ -174,8 +174,6 @@ def test_a_set_without_a_distance_is_told_by_its_crowd() -> None:
             _estimate("recall", 0.5, floor=0.7, network="filters"),
         )
     )
-    (told,) = plain_words(found).realism
-    assert told.startswith(
-        "A share of 0.900 of the synthetic images lies among the real ones, and 0.500 of the real ones"
-    )
-    assert "real against real 0.800 and 0.700; fixed filter bank" in told
+    (words,) = plain_words(found).realism
+    assert words.startswith("Precision is 0.900 (synthetic images within the real distribution) and recall is 0.500")
+    assert "real against real 0.800 and 0.700; fixed filter bank" in words

@@ -43,7 +43,7 @@ def made_up_study() -> StudyReport:
 def _of(arm: TrainingArm, value: float) -> list[StudyScore]:
     found = []
     for number, label in enumerate((None, *LABELS, "hernia")):
-        refused = "3 test patients show it (≥ 30)" if label == "hernia" else None
+        refused = "3 test patients have it (≥ 30)" if label == "hernia" else None
         center = None if refused else value + 0.01 * number
         measures: tuple[Measure, ...] = ("AUROC",) if label is None else ("AUROC", "calibration error")
         for measure in measures:

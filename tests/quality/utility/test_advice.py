@@ -64,7 +64,7 @@ def test_what_helps_is_added_at_the_smallest_ratio_that_is_as_good() -> None:
     )
     assert found.recommendation == "add"
     assert found.arm == TrainingArm(kind="real_and_synthetic", ratio=1)
-    assert "stops helping beyond (+0.055 at 2)" in found.sentence
+    assert "larger ratios bring no further gain (+0.055 at 2)" in found.sentence
     assert "real + classical augmentation alone: AUROC +0.010" in found.sentence
 
 
@@ -75,7 +75,7 @@ def test_what_costs_nothing_is_used_instead_unless_it_is_beaten() -> None:
     assert found.recommendation == "instead"
     assert found.arm == TrainingArm(kind="classical")
     assert "use real + classical augmentation instead" in found.sentence
-    assert "this one less that: +0.010 [-0.020, +0.040]" in found.sentence
+    assert "difference: +0.010 [-0.020, +0.040]" in found.sentence
     beaten = score("real_and_synthetic", 0.09, 0.001, ratio=1, over={"classical": (0.05, 0.03)})
     assert recommendation(beaten, free).recommendation == "add"
     chance = score("classical", 0.04, 0.3)  # that it helps was not shown, and synthetic images gain more

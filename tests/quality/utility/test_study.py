@@ -182,9 +182,9 @@ def test_what_no_count_supports_is_refused(real: Cohort, tmp_path: Path) -> None
     with pytest.raises(InputError, match="needs synthetic images"):
         run_study(real, [], PREPROCESS, CONFIG, work=tmp_path)
     many = CONFIG.model_copy(update={"least_test": 3000})
-    with pytest.raises(UnsupportedClaim, match=r"no label has enough patients .* test patients show it \(≥ 3000\)"):
+    with pytest.raises(UnsupportedClaim, match=r"no label has enough patients .* test patients have it \(≥ 3000\)"):
         run_study(real, [cohort], PREPROCESS, many, work=tmp_path)
-    with pytest.raises(ValueError, match="hold 'real'"):
+    with pytest.raises(ValueError, match="include 'real'"):
         StudyConfig(arms=("synthetic", "classical"))
 
 

@@ -27,12 +27,12 @@ def test_every_cell_that_has_a_value_stands_in_a_table() -> None:
         assert [row.arm for row in rows] == [arm.words for arm in TAUGHT]
         assert rows[1].beside[0][0] == "real + classical augmentation"
     assert [table.title for table in view.tables[1:]] == ["calibration error on real test patients"]
-    assert dict(view.refused) == {"hernia": "3 test patients show it (≥ 30)"}
+    assert dict(view.refused) == {"hernia": "3 test patients have it (≥ 30)"}
 
 
 def test_curves_hold_value_and_interval_of_every_ratio() -> None:
     charts = study_view(made_up_study()).charts
-    assert [chart.title.rpartition(": ")[2] for chart in charts] == ["all labels on average", *LABELS]
+    assert [chart.title.rpartition(": ")[2] for chart in charts] == ["mean over labels", *LABELS]
     for chart in charts:
         assert [series.name for series in chart.series] == ["real + synthetic", "synthetic, then real"]
         for series in chart.series:
