@@ -28,9 +28,9 @@ from medphantom.phantoms.render import changed_region, render
 from medphantom.phantoms.write import OPTIONS, TRUTH, PhantomOptions
 from medphantom.quality.config import ClassifierConfig
 from medphantom.quality.counterfactual.readings import operating_point
-from medphantom.quality.data.targets import auroc
 from medphantom.quality.networks.classifier import fit_classifier, predict
 from medphantom.quality.networks.regressor import Regressor, fit_regressor, r_squared
+from medphantom.quality.stats.auroc import auroc
 
 CHECKED = 8
 NUM_FEATURES = 64

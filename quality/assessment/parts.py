@@ -142,8 +142,6 @@ def label_part(context: Context) -> LabelScores:
             exclusive=targets.exclusive,
             asked=LabelPredictions(data.asked, seen, own),
             real=real.predictions,
-            bootstrap=config.utility.bootstrap,
-            rng=context.rng("agreement"),
         )
     if not config.utility.enabled:
         return LabelScores(agreement=agreed, utility=(), conditions=conditions)
@@ -171,7 +169,7 @@ def _conditions(context: Context, real: LabelPredictions | None, seen: Array) ->
     named = findings_asked(data)
     if named is not None:
         sides = LabelPredictions(named[0], seen, own), LabelPredictions(named[1], real.predictions_NT, real.patients)
-        yield from text_findings(names, asked=sides[0], real=sides[1], bootstrap=draws, rng=context.rng("texts"))
+        yield from text_findings(names, asked=sides[0], real=sides[1])
 
 
 def _synthetic_arms(context: Context) -> list[Arm]:

@@ -9,8 +9,9 @@ import numpy as np
 from medphantom.core.records import Array
 from medphantom.quality.data.targets import LabelPredictions, present_class
 from medphantom.quality.results.quality_report import LabelAgreement
+from medphantom.quality.stats.auroc import AUROC_METHOD
 from medphantom.quality.stats.estimate import Estimate, Interval
-from medphantom.quality.stats.intervals import patient_bootstrap, proportion_interval
+from medphantom.quality.stats.intervals import proportion_interval
 
 SMALLEST_SIDE = 10
 NAME = "label_agreement"
@@ -22,8 +23,6 @@ def agreement(
     exclusive: bool,
     asked: LabelPredictions,
     real: LabelPredictions,
-    bootstrap: int,
-    rng: np.random.Generator,
 ) -> LabelAgreement:
     """Label agreement of synthetic images, and of held-out real images by the same classifier as the floor.
 
@@ -35,12 +34,10 @@ def agreement(
         exclusive: whether exactly one label is present per image.
         asked: prompted labels of synthetic images, and the predictions of the classifier.
         real: labels of held-out real images, and the predictions; none of these patients was used for training.
-        bootstrap: bootstrap samples for each AUROC's interval.
-        rng: source of the bootstrap samples.
     """
     if exclusive:
         return _by_accuracy(labels, asked, real)
-    found = [_one_auroc(label, asked.observed(i), real.observed(i), bootstrap, rng) for i, label in enumerate(labels)]
+    found = [_one_auroc(label, asked.observed(i), real.observed(i)) for i, label in enumerate(labels)]
     return LabelAgreement(per_label=(_mean(found), *found), labels=tuple(labels))
 
 
@@ -77,11 +74,9 @@ def _accuracy(right: Array, real_right: Array, label: str | None) -> Estimate:
     )
 
 
-def _one_auroc(
-    label: str, asked: LabelPredictions, real: LabelPredictions, bootstrap: int, rng: np.random.Generator
-) -> Estimate:
-    value, interval = _auroc(asked, bootstrap, rng)
-    floor, floor_interval = _auroc(real, bootstrap, rng)
+def _one_auroc(label: str, asked: LabelPredictions, real: LabelPredictions) -> Estimate:
+    value, interval = _auroc(asked)
+    floor, floor_interval = _auroc(real)
     shown = int((asked.values_NT == 1).sum())
     return Estimate(
         name=NAME,
@@ -89,7 +84,7 @@ def _one_auroc(
         "images prompted without it; floor: its AUROC on real test patients",
         value=value,
         interval=interval,
-        method="percentile bootstrap (real images by patient)",
+        method=f"{AUROC_METHOD} (real images by patient)",
         n_synthetic=len(asked.values_NT),
         n_real=len(real.values_NT),
         floor=floor,
@@ -103,13 +98,11 @@ def _one_auroc(
     )
 
 
-def _auroc(
-    predicted: LabelPredictions, bootstrap: int, rng: np.random.Generator
-) -> tuple[float | None, Interval | None]:
+def _auroc(predicted: LabelPredictions) -> tuple[float | None, Interval | None]:
     """AUROC and its interval; ``None`` if there are too few images with or without the label."""
     if min((predicted.values_NT == 0).sum(), (predicted.values_NT == 1).sum()) < SMALLEST_SIDE:
         return None, None
-    return predicted.auroc(), patient_bootstrap(predicted.auroc, predicted.patients, draws=bootstrap, rng=rng)
+    return predicted.auroc()
 
 
 def _mean(found: Sequence[Estimate]) -> Estimate:

@@ -10,7 +10,7 @@ import numpy as np
 from medphantom.core.records import Array
 from medphantom.quality.data.targets import LabelPredictions
 from medphantom.quality.networks.regressor import r_squared
-from medphantom.quality.stats.auroc import auroc_with_influence
+from medphantom.quality.stats.auroc import AUROC_METHOD, auroc_with_influence
 from medphantom.quality.stats.classification import CALIBRATION_BINS, calibration_error
 from medphantom.quality.stats.estimate import Estimate, Interval
 from medphantom.quality.stats.influence import by_owner, plain_interval, variance_of
@@ -20,36 +20,32 @@ SMALLEST_SIDE = 10
 LEAST_READ = 25
 
 
-def text_findings(
-    labels: Sequence[str], *, asked: LabelPredictions, real: LabelPredictions, bootstrap: int, rng: np.random.Generator
-) -> Iterator[Estimate]:
+def text_findings(labels: Sequence[str], *, asked: LabelPredictions, real: LabelPredictions) -> Iterator[Estimate]:
     """AUROC of a classifier of real images for the findings named in the texts.
 
     Args:
         labels: names of the findings.
         asked: findings that the texts of synthetic images affirm (1) or do not affirm (0), and the predictions.
         real: the same for real test images and their own texts.
-        bootstrap: bootstrap samples for each interval.
-        rng: source of the bootstrap samples.
     """
     for place, label in enumerate(labels):
         mine, theirs = asked.observed(place), real.observed(place)
         sides = [int((side.values_NT == state).sum()) for side in (mine, theirs) for state in (0, 1)]
         enough = min(sides[:2]) >= SMALLEST_SIDE
         floored = min(sides[2:]) >= SMALLEST_SIDE
+        value, interval = mine.auroc() if enough else (None, None)
+        floor, floor_interval = theirs.auroc() if floored else (None, None)
         yield Estimate(
             name="text_findings",
             estimand="AUROC of a classifier trained on real train patients, for images whose text affirms the finding "
             "against images whose text does not; floor: the same of real test images and their own texts",
-            value=mine.auroc() if enough else None,
-            interval=patient_bootstrap(mine.auroc, mine.patients, draws=bootstrap, rng=rng) if enough else None,
-            method="percentile bootstrap (real images by patient)",
+            value=value,
+            interval=interval,
+            method=f"{AUROC_METHOD} (real images by patient)",
             n_synthetic=len(mine.patients),
             n_real=len(theirs.patients),
-            floor=theirs.auroc() if floored else None,
-            floor_interval=patient_bootstrap(theirs.auroc, theirs.patients, draws=bootstrap, rng=rng)
-            if floored
-            else None,
+            floor=floor,
+            floor_interval=floor_interval,
             better="near_floor",
             label=label,
             refused=None

@@ -24,10 +24,11 @@ from medphantom.core.records import Array
 from medphantom.quality.config import AssessConfig
 from medphantom.quality.data.evaluation_data import on_stored_grid
 from medphantom.quality.data.pairs import PairImages, attribute_by_name, labels_by_name, pairs_preprocess
-from medphantom.quality.data.targets import auroc, positives
+from medphantom.quality.data.targets import positives
 from medphantom.quality.networks.classifier import fit_classifier, predict, weights_digest
 from medphantom.quality.networks.regressor import fit_regressor, r_squared
 from medphantom.quality.results.counterfactual_report import ReaderFacts
+from medphantom.quality.stats.auroc import auroc
 
 Split = Literal["train", "val", "test"]
 

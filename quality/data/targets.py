@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import rankdata
 
 from medphantom.cohorts.store import Cohort
 from medphantom.core.records import Array
+from medphantom.quality.stats.auroc import auroc, auroc_with_influence
+from medphantom.quality.stats.estimate import Interval
 
 
 @dataclass(frozen=True)
@@ -53,9 +54,10 @@ class LabelPredictions:
         column = slice(target, target + 1)
         return LabelPredictions(self.values_NT[rows, column], self.predictions_NT[rows, column], self.patients[rows])
 
-    def auroc(self, rows: Array | slice = slice(None)) -> float | None:
-        """AUROC of the first target over the given rows."""
-        return auroc(self.values_NT[rows, 0], self.predictions_NT[rows, 0])
+    def auroc(self) -> tuple[float | None, Interval | None]:
+        """AUROC of the first target with its 95 % interval by patient; ``None`` if all images have the same label."""
+        found = auroc_with_influence(self.values_NT[:, 0], self.predictions_NT[:, 0])
+        return (None, None) if found is None else (found.value, found.interval(self.patients))
 
     def right(self) -> Array:
         """Whether the most likely class is the present one, for images with a known class."""
@@ -103,20 +105,6 @@ def targets_of(cohort: Cohort, rows: dict[str, list[int]]) -> Targets:
         for split, numbers in rows.items()
     }
     return Targets(tuple(names), False, values, "attributes" if names else "none")
-
-
-def auroc(present: Array, score: Array) -> float | None:
-    """Area under the ROC curve of a score for positive (1) and negative (0) images, with ties counted as one half.
-
-    This is the Mann-Whitney statistic divided by its maximum; ``None`` if all images have the same label. It is called
-    for thousands of bootstrap samples and therefore omits scikit-learn's checks.
-    """
-    positive = np.asarray(present) == 1
-    total, hits = len(positive), int(positive.sum())
-    if hits in {0, total}:
-        return None
-    ranks = rankdata(score)
-    return float((ranks[positive].sum() - hits * (hits + 1) / 2) / (hits * (total - hits)))
 
 
 def held_out_score(predictions_NT: Array, values_NT: Array, *, exclusive: bool) -> float | None:

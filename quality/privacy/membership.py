@@ -14,7 +14,6 @@ from operator import itemgetter
 from typing import Literal
 
 import numpy as np
-from scipy import stats
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold
@@ -23,6 +22,7 @@ from sklearn.preprocessing import StandardScaler
 
 from medphantom.core.records import Array
 from medphantom.quality.results.quality_report import AttackResult
+from medphantom.quality.stats.auroc import auroc_with_influence
 from medphantom.quality.stats.estimate import Estimate, Interval
 
 _LIMITED = {
@@ -64,18 +64,12 @@ class Patients:
 def auroc(patients: Patients) -> tuple[float, Interval]:
     """Area under the exact ROC curve, with ties counted as one half, and its interval (DeLong et al. 1988, logit)."""
     members, others = patients.members, patients.others
-    ranks = stats.rankdata(np.concatenate([members, others]))
-    own = [stats.rankdata(part) for part in (members, others)]
-    above = (ranks[: len(members)] - own[0]) / len(others)  # share of the others below each member
-    below = 1 - (ranks[len(members) :] - own[1]) / len(members)
-    value = float(above.mean())
-    deviation = float(np.sqrt(above.var(ddof=1) / len(above) + below.var(ddof=1) / len(below)))
-    fewest = min(len(members), len(others))
-    if not 0 < value < 1 or deviation == 0:  # at the limits of the AUROC the interval follows the rule of three
-        return value, (max(0.0, value - 3 / fewest), min(1.0, value + 3 / fewest))
-    center, half = np.log(value / (1 - value)), stats.norm.ppf((1 + LEVEL) / 2) * deviation / (value * (1 - value))
-    low, high = (float(1 / (1 + np.exp(-(center + side * half)))) for side in (-1, 1))
-    return value, (low, high)
+    present = np.repeat([1, 0], [len(members), len(others)])
+    found = auroc_with_influence(present, np.concatenate([members, others]))
+    interval = None if found is None else found.interval(np.arange(len(present)))
+    if found is None or interval is None:  # both sides have patients, so that neither can happen
+        raise ValueError("an AUROC needs members and others")
+    return found.value, interval
 
 
 def true_positives(patients: Patients, false_alarms: float, rng: np.random.Generator) -> Estimate:

@@ -14,6 +14,7 @@ from medphantom.core.records import Array
 from medphantom.quality.config import StudyConfig, UtilityConfig
 from medphantom.quality.data.targets import LabelPredictions
 from medphantom.quality.results.quality_report import TrainedOn, UtilityScore
+from medphantom.quality.stats.auroc import AUROC_METHOD
 from medphantom.quality.stats.estimate import Estimate, Interval
 from medphantom.quality.stats.intervals import patient_bootstrap
 
@@ -78,8 +79,7 @@ def score_arm(
         value, interval, total = None, None, None
         if refused is None and arm.predictions is not None:
             predicted = arm.predictions.observed(number)
-            value, total = predicted.auroc(), len(predicted.patients)
-            interval = patient_bootstrap(predicted.auroc, predicted.patients, draws=config.bootstrap, rng=rng)
+            (value, interval), total = predicted.auroc(), len(predicted.patients)
             refused = None if value is not None else "all test images with a known value have the same label"
         found.append(_estimate(arm, "AUROC", counts.unit, value, interval, n_real=total, label=label, refused=refused))
     return [UtilityScore(trained_on=arm.trained_on, estimate=estimate) for estimate in found]
@@ -115,12 +115,13 @@ def _estimate(
     refused: str | None,
     label: str | None = None,
 ) -> Estimate:
+    how = "percentile bootstrap of" if measure == "accuracy" else AUROC_METHOD + " over"
     return Estimate(
         name=NAME,
         estimand=f"{measure} on real test patients of a classifier trained on {_words(arm)}",
         value=value,
         interval=interval,
-        method=f"percentile bootstrap of test {unit}; one training",
+        method=f"{how} test {unit}; one training",
         n_synthetic=arm.total if arm.trained_on == "synthetic" else None,
         n_real=n_real,
         better="higher",

@@ -14,9 +14,9 @@ import numpy as np
 from scipy import stats
 
 from medphantom.core.records import Array
-from medphantom.quality.stats.auroc import Auroc, auroc_with_influence, mean_auroc
+from medphantom.quality.stats.auroc import Auroc, auroc_interval, auroc_with_influence, mean_auroc
 from medphantom.quality.stats.estimate import Interval
-from medphantom.quality.stats.influence import MOST_FREEDOM, Variance, plain_interval, student_quantile
+from medphantom.quality.stats.influence import MOST_FREEDOM, Variance, plain_interval
 
 
 @dataclass(frozen=True)
@@ -59,14 +59,9 @@ class RepeatedScore:
         return _sum(self.mean.variance(self.patients), seed_variance(self.values))
 
     def interval(self) -> Interval | None:
-        """95 % interval on the logit scale; ``None`` for a mean of 0 or 1."""
-        value, variance = self.mean.value, self.variance()
-        if not 0 < value < 1:
-            return None
-        center = np.log(value / (1 - value))
-        half = student_quantile(variance) * np.sqrt(variance.value) / (value * (1 - value))
-        low, high = (float(1 / (1 + np.exp(-(center + side * half)))) for side in (-1, 1))
-        return low, high
+        """95 % interval of the mean; see :func:`medphantom.quality.stats.auroc.auroc_interval`."""
+        mean = self.mean
+        return auroc_interval(mean.value, self.variance(), mean.smaller_side(self.patients))
 
     def less(self, other: RepeatedScore) -> RepeatedScore:
         """Differences paired by training; an arm without a generator is used for all generators."""
@@ -137,7 +132,8 @@ def trained(
                 return None
             influence = np.zeros(len(truth_NT))
             influence[chosen] = made.influence
-            row.append(Auroc(made.value, influence))
+            sides = None if made.sides is None else (chosen[made.sides[0]], chosen[made.sides[1]])
+            row.append(Auroc(made.value, influence, sides))
         found.append(tuple(row))
     return RepeatedScore(tuple(found), patients)
 

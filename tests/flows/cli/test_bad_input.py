@@ -230,7 +230,10 @@ def test_pairs_are_scored_as_pairs_and_never_as_synthetic_images(copy: Path, one
         (["none.pt", "runs/tiny/cohort", "--output", "0"], "none.pt does not exist"),
         (["own.pt", "runs/tiny/cohort", "--output", "0", "--range", "1,0"], "--range must be LOW,HIGH, got '1,0'"),
         (["own.pt", "runs/tiny/cohort", "--output", "0", "--range", "-1,1,2"], "--range must be LOW,HIGH"),
-        (["own.pt", "runs/tiny/cohort", "--output", "0", "--channels", "2"], "--channels must be 1 or 3"),
+        (
+            ["own.pt", "runs/tiny/cohort", "--output", "0", "--channels", "2"],
+            "takes.channels must be one of 1, 3, got 2",
+        ),
         (["own.pt", "runs/tiny/cohort", "--output", "0", "--out", "tiny.yaml"], "tiny.yaml exists already"),
         (["own.pt", "runs/tiny", "--output", "0"], "runs/tiny"),
     ],

@@ -12,7 +12,7 @@ from medphantom.cohorts.preprocess import Preprocess
 from medphantom.core.errors import InputError, UnsupportedClaim
 from medphantom.core.randomness import derive_seed
 from medphantom.quality.config import ClassifierConfig
-from medphantom.quality.data.targets import Targets, auroc
+from medphantom.quality.data.targets import Targets
 from medphantom.quality.networks.classifier import SmallCNN, fit_classifier, middle_slices, predict
 from medphantom.quality.networks.encoders import load_encoder
 from medphantom.quality.networks.features import (
@@ -30,6 +30,7 @@ from medphantom.quality.networks.filters import (
     gabor_pairs,
 )
 from medphantom.quality.networks.fixed_networks import encoder, filter_bank, volume_filters
+from medphantom.quality.stats.auroc import auroc
 from tests.quality.scenes import KINDS, blurred, images
 
 FAST = ClassifierConfig(steps=60, batch_size=16, learning_rate=5e-3, device="cpu")

@@ -5,9 +5,11 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from medphantom.core.records import Array
+from medphantom.quality.data.targets import LabelPredictions
 from medphantom.quality.privacy.membership import Patients
 from medphantom.quality.privacy.membership import auroc as delong
 from medphantom.quality.stats.auroc import auroc_difference, auroc_with_influence, mean_auroc
+from medphantom.quality.utility.repeated import Predictions, trained
 
 
 def sample(total: int, seed: int) -> tuple[Array, Array, Array]:
@@ -70,8 +72,25 @@ def test_scores_of_the_same_images_share_their_error() -> None:
     assert mean_auroc([a, b]).value == pytest.approx((a.value + b.value) / 2)
 
 
-def test_a_perfect_score_has_no_interval() -> None:
-    found = auroc_with_influence(np.array([0, 0, 1, 1]), np.array([0.1, 0.2, 0.8, 0.9]))
-    assert found is not None
-    assert found.value == 1
-    assert found.interval(np.arange(4)) is None
+def test_perfect_separation_has_one_interval_whoever_asks() -> None:
+    """The rule of three over the patients of the smaller side: for images, for patients, and for several trainings."""
+    truth = np.repeat([0, 1], [40, 12])
+    score = np.arange(52.0)
+    expected = (1 - 3 / 12, 1.0)
+    alone = auroc_with_influence(truth, score)
+    assert alone is not None
+    assert alone.interval(np.arange(52)) == pytest.approx(expected)
+    assert alone.interval(np.repeat(np.arange(26), 2)) == pytest.approx((0.5, 1.0))  # six patients with positive images
+    assert delong(Patients(score[truth == 1], score[truth == 0])) == (1.0, pytest.approx(expected))
+    seen = LabelPredictions(truth[:, None], score[:, None], np.arange(52).astype(str))
+    assert seen.auroc() == (1.0, pytest.approx(expected))
+    trainings = Predictions(np.stack([score, score + 1])[None, :, :, None])
+    repeated = trained(trainings, truth[:, None], 0, np.arange(52))
+    assert repeated is not None
+    assert repeated.interval() == pytest.approx(expected)
+    worst = auroc_with_influence(truth, -score)
+    assert worst is not None
+    assert worst.interval(np.arange(52)) == pytest.approx((0.0, 3 / 12))
+    wide = auroc_with_influence(np.array([0, 0, 1, 1]), np.array([0.1, 0.2, 0.8, 0.9]))
+    assert wide is not None
+    assert wide.interval(np.arange(4)) == (0.0, 1.0)

@@ -7,7 +7,7 @@ from sklearn.metrics import roc_auc_score
 
 from medphantom.core.errors import UnsupportedClaim
 from medphantom.core.records import Array
-from medphantom.quality.data.targets import auroc
+from medphantom.quality.stats.auroc import auroc
 from medphantom.quality.stats.classification import calibration_error
 from medphantom.quality.stats.intervals import mean_interval, patient_bootstrap, proportion_interval
 
