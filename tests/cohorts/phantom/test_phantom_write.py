@@ -307,8 +307,8 @@ def test_factors_become_columns_of_their_own(tmp_path):
     ("factor", "match"),
     [
         ("anatomy.adipose", "did you mean 'anatomy.adiposity'"),
-        ("anatomy.rib_pairs", "is no continuous factor"),
-        ("effusion.side", "is no continuous factor"),
+        ("anatomy.rib_pairs", "is not a continuous factor"),
+        ("effusion.side", "is not a continuous factor"),
     ],
 )
 def test_other_factors_are_one_line(tmp_path, factor, match):
