@@ -147,25 +147,25 @@ def statement(config: GeneratorConfig, spent: PrivacySpent | None, footing: Foot
     outside = tuple(_outside(config))
     if config.privacy.epsilon is None:
         return Privacy(formal=NO_GUARANTEE, outside=outside)
-    terms = spent.terms
+    parameters = spent.parameters
     before = [Mechanism(part.noise_multiplier, part.sample_rate, part.steps) for part in footing.before]
-    together = [*before, terms.mechanism(spent.steps)]
+    together = [*before, parameters.mechanism(spent.steps)]
     bound = strongest_attack(together, (ATTACK_FALSE_ALARMS,))
     guarantee = Guarantee(
-        epsilon=epsilon_of(together, terms.delta) if before else spent.epsilon,
-        epsilon_rdp=epsilon_of(together, terms.delta, accountant="rdp") if before else spent.epsilon_rdp,
+        epsilon=epsilon_of(together, parameters.delta) if before else spent.epsilon,
+        epsilon_rdp=epsilon_of(together, parameters.delta, accountant="rdp") if before else spent.epsilon_rdp,
         own_epsilon=spent.epsilon if before else None,
-        delta=terms.delta,
+        delta=parameters.delta,
         unit=config.privacy.unit,
-        noise_multiplier=terms.noise_multiplier,
-        sample_rate=terms.sample_rate,
+        noise_multiplier=parameters.noise_multiplier,
+        sample_rate=parameters.sample_rate,
         steps=spent.steps,
-        clip_norm=terms.clip_norm,
-        draws=terms.draws,
+        clip_norm=parameters.clip_norm,
+        draws=parameters.draws,
         attack_auroc=bound.auroc,
         attack_tpr=bound.tpr[ATTACK_FALSE_ALARMS],
     )
-    numbers = f"({rounded_up(guarantee.epsilon, 3)}, {rounded_up(terms.delta, 2)})"
+    numbers = f"({rounded_up(guarantee.epsilon, 3)}, {rounded_up(parameters.delta, 2)})"
     provided = f", provided that {' and '.join(footing.conditions)}" if footing.conditions else ""
     return Privacy(
         formal=f"{numbers}-differential privacy per {config.privacy.unit}{provided}",

@@ -129,7 +129,7 @@ def test_weights_that_are_no_safetensors_are_refused_even_with_a_forged_digest(c
     (copy / "denoiser" / "model.safetensors").write_bytes(content)
     forge(copy, "denoiser/model.safetensors")
     with pytest.raises(
-        BundleError, match=r"denoiser/model.safetensors is no safetensors file; pickled weights are never"
+        BundleError, match=r"denoiser/model.safetensors is not a safetensors file; pickled weights are never"
     ):
         GeneratorBundle.load(copy)
 

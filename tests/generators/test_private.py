@@ -158,6 +158,6 @@ def test_too_few_patients_per_step_are_said_in_one_line(
 ) -> None:
     config = private(other_base)
     many = config.model_copy(update={"denoiser_fit": config.denoiser_fit.model_copy(update={"batch_size": 500})})
-    with pytest.raises(InputError, match=r"expected number of patients per step, 500, and there are \d+"):
+    with pytest.raises(InputError, match=r"batch_size = 500, .* exceeds the number of patients, \d+"):
         trained(cohort, preprocess, many, tmp_path)
     assert not (tmp_path / "bundle").exists()
