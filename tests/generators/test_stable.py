@@ -156,7 +156,7 @@ def test_grey_and_16_bit_images_pass_without_colour_cast_or_banding(base: Path) 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"conditioning": {"labels": True}}, "a Stable Diffusion base reads text, and nothing else"),
+        ({"conditioning": {"labels": True}}, "a Stable Diffusion base reads text only"),
         ({"init_from": "nobody/nothing"}, r"nobody/nothing cannot be had; give a folder .* or connect to the hub"),
     ],
 )
@@ -171,7 +171,7 @@ def test_bases_that_do_not_fit_are_refused_in_one_line(
 
 def test_networks_that_do_not_fit_each_other_are_refused(tmp_path: Path) -> None:
     made = make_pipeline(tmp_path / "other", cross_attention_dim=24)
-    with pytest.raises(InputError, match="listens to 24 features of a token, the text encoder gives 32"):
+    with pytest.raises(InputError, match="expects 24 features of a token, but the text encoder gives 32"):
         open_base(str(made))
     with pytest.raises(InputError, match=r"not divisible by 4, the base's downsampling; set preprocess.size to"):
         open_base(str(make_pipeline(tmp_path / "base"))).latent_shape((18, 16))
@@ -258,5 +258,5 @@ def test_a_scheduler_is_read_by_its_class_or_missed_in_one_line(tmp_path: Path) 
         open_base(str(made))
     single = tmp_path / "model.ckpt"
     single.write_bytes(b"")
-    with pytest.raises(InputError, match="is one file, a base is a folder; convert a single checkpoint"):
+    with pytest.raises(InputError, match="is a single file, but a base is a folder; convert a single checkpoint"):
         open_base(str(single))
