@@ -163,13 +163,16 @@ def test_what_a_cohort_says_becomes_the_factual_prompt(bundle: GeneratorBundle, 
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ("effusion=absent", "'effusion' is a factor that this generator never saw; known: age, bright, dark, sex"),
+        (
+            "effusion=absent",
+            "'effusion' is a factor that this generator was not trained on; known: age, bright, dark, sex",
+        ),
         ("bright", "expected NAME=VALUE"),
         ("bright=maybe", "bright must be present or absent"),
         ("age=old", "age must be a number"),
         ("age=150", "age must be within"),
         ("age=10:50", "age must be within"),
-        ("age=50:30", "age must be a rising range"),
+        ("age=50:30", "age must be an ascending range"),
         ("age=30:", "age must be a number"),
         ("sex=F:M", "sex = 'F:M' is unknown"),
         ("sex=D", "sex = 'D' is unknown"),
