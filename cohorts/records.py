@@ -34,12 +34,12 @@ class AttributeSpec(Frozen):
     """One attribute of an image or patient, such as age (continuous, years) or view (categorical).
 
     Attributes:
-        name: column name without prefix.
+        name: Column name without prefix.
         kind: ``continuous`` (float) or ``categorical`` (string out of ``categories``).
-        unit: unit of a continuous attribute, e.g. ``years``.
-        categories: sorted known values of a categorical attribute.
-        low: smallest value seen in the training split (continuous).
-        high: largest value seen in the training split (continuous).
+        unit: Unit of a continuous attribute, e.g. ``years``.
+        categories: Sorted known values of a categorical attribute.
+        low: Smallest value seen in the training split (continuous).
+        high: Largest value seen in the training split (continuous).
     """
 
     name: str
@@ -54,21 +54,21 @@ class CohortSchema(Frozen):
     """What the columns of a cohort mean; stored as ``cohort.json``.
 
     Attributes:
-        format_version: of the files; older ones are read, and keep their digest.
+        format_version: Of the files; older ones are read, and keep their digest.
         kind: ``real`` source images, ``synthetic`` ones that carry bundle digest, prompt and seed, or
             ``counterfactual`` ones: edits of real patients' images, as private as those.
         spatial_dims: 2 (images) or 3 (volumes); a cohort holds one of them.
-        labels: label names in a fixed order; each has a nullable boolean column ``label:<name>``
+        labels: Label names in a fixed order; each has a nullable boolean column ``label:<name>``
             (true: present, false: absent, null: not stated).
-        exclusive: whether exactly one label is present per image (a class), as in one folder per class.
-        attributes: what the ``attr:<name>`` columns hold.
-        has_text: whether any row carries text.
-        mask_values: name of each integer in the masks, e.g. ``{0: "background", 1: "anterior"}``; empty: no masks.
+        exclusive: Whether exactly one label is present per image (a class), as in one folder per class.
+        attributes: What the ``attr:<name>`` columns hold.
+        has_text: Whether any row carries text.
+        mask_values: Name of each integer in the masks, e.g. ``{0: "background", 1: "anterior"}``; empty: no masks.
         patients: ``known`` when the source named patients; ``per_image`` when each image had to stand for a patient,
             so that patient-disjointness cannot be claimed.
-        generation: sampler settings that all rows of a synthetic cohort share; with a row's bundle digest, prompt and
+        generation: Sampler settings that all rows of a synthetic cohort share; with a row's bundle digest, prompt and
             seed they make it again.
-        origin: under which identity key it was made; null: not known. It enters no digest: pseudonyms tell the key.
+        origin: Under which identity key it was made; null: not known. It enters no digest: pseudonyms tell the key.
     """
 
     format_version: Literal[1, 2] = FORMAT_VERSION
@@ -123,24 +123,24 @@ class ImageRecord:
     """One image at the edge of a cohort (on its way in or out); inside, a cohort is columnar.
 
     Attributes:
-        image_id: opaque id, unique in the cohort; never a path or a UID of the source.
-        patient: pseudonym.
-        pixels: source values (after the modality LUT), ``(H, W)``, ``(H, W, 3)`` in colour, or ``(D, H, W)``.
-        study: pseudonym of the study, where known.
+        image_id: Opaque id, unique in the cohort; never a path or a UID of the source.
+        patient: Pseudonym.
+        pixels: Source values (after the modality LUT), ``(H, W)``, ``(H, W, 3)`` in colour, or ``(D, H, W)``.
+        study: Pseudonym of the study, where known.
         channels: 1 (grey) or 3 (colour, channel last).
-        inverted: whether small values are bright (DICOM MONOCHROME1, PS3.3 C.7.6.3.1.2; TIFF MinIsWhite). ``pixels``
+        inverted: Whether small values are bright (DICOM MONOCHROME1, PS3.3 C.7.6.3.1.2; TIFF MinIsWhite). ``pixels``
             keep the source's values; :class:`~medphantom.cohorts.preprocess.Preprocess` and export turn them.
-        spacing_mm: distance between pixel centres along each spatial axis of ``pixels``, in its order.
-        affine: row-major 4x4 voxel-to-world matrix (RAS+, mm) over the spatial axes of ``pixels``; volumes only.
+        spacing_mm: Distance between pixel centres along each spatial axis of ``pixels``, in its order.
+        affine: Row-major 4x4 voxel-to-world matrix (RAS+, mm) over the spatial axes of ``pixels``; volumes only.
         modality: DICOM modality code (``CT``, ``MR``, ``DX``…) where known.
-        labels: name → present / absent / not stated; a name that is missing here is *not stated*.
-        attributes: name → value; missing or ``None`` is *not stated*.
-        text: a report or caption, where there is one.
-        mask: integer segmentation of the spatial shape of ``pixels``.
-        voi: window for display, kept as metadata and never applied here.
-        split: one of :data:`SPLITS`, or ``left_out`` (it nearly repeats a training image), or ``synthetic``.
+        labels: Name → present / absent / not stated; a name that is missing here is *not stated*.
+        attributes: Name → value; missing or ``None`` is *not stated*.
+        text: A report or caption, where there is one.
+        mask: Integer segmentation of the spatial shape of ``pixels``.
+        voi: Window for display, kept as metadata and never applied here.
+        split: One of :data:`SPLITS`, or ``left_out`` (it nearly repeats a training image), or ``synthetic``.
         near_duplicate_of: ``image_id`` of an earlier image that this one nearly repeats.
-        provenance: synthetic rows only.
+        provenance: Synthetic rows only.
     """
 
     image_id: str

@@ -46,8 +46,8 @@ class Reading(Frozen):
         rule: ``window``: source values in the unit of the window; ``percentiles``: every image by its own;
             ``stored``: what a generator of ours stored; ``full range``: by what their number format declares;
             ``stated``: by the range that was stated for them.
-        dtypes: in which the values are stored.
-        intensity: values that become black and white.
+        dtypes: In which the values are stored.
+        intensity: Values that become black and white.
     """
 
     rule: Rule
@@ -82,19 +82,19 @@ def reading_of(
     that unit: their typical range must agree with that of the reference.
 
     Args:
-        cohort: the other cohort.
-        preprocess: chosen for the reference.
-        reference: the cohort that ``preprocess`` was chosen for; ``None``: only the window itself is known.
-        stated: source values of the reference that the ends of the cohort's number format stand for: 0 and 255, 0 and
+        cohort: The other cohort.
+        preprocess: Chosen for the reference.
+        reference: The cohort that ``preprocess`` was chosen for; ``None``: only the window itself is known.
+        stated: Source values of the reference that the ends of the cohort's number format stand for: 0 and 255, 0 and
             65535, -32768 and 32767, of floats 0 and 1.
-        called: what the images are in a message.
-        remedy: what to do about a refusal.
+        called: What the images are in a message.
+        remedy: What to do about a refusal.
 
     Returns:
         The reading. Where the cohort is a generator's of ours, it is read as it was stored.
 
     Raises:
-        InputError: the two cannot be brought to one scale, or a range was stated that counts for nothing.
+        InputError: The two cannot be brought to one scale, or a range was stated that counts for nothing.
     """
     dtypes = stored_dtypes(cohort)
     window = preprocess.intensity
@@ -132,13 +132,13 @@ def check_same_scale(cohort: Cohort, preprocess: Preprocess, *, called: str, rem
     """Refuse a cohort whose values are not of the scale that a preprocess was chosen for.
 
     Args:
-        cohort: to be read by ``preprocess`` as it is.
-        preprocess: of a generator that may have learned from another cohort.
-        called: what the images are in a message.
-        remedy: what to do.
+        cohort: To be read by ``preprocess`` as it is.
+        preprocess: Of a generator that may have learned from another cohort.
+        called: What the images are in a message.
+        remedy: What to do.
 
     Raises:
-        InputError: it would show something else than the generator saw.
+        InputError: It would show something else than the generator saw.
     """
     found = reading_of(cohort, preprocess, called=called, remedy=remedy)
     if found.intensity != preprocess.intensity:
@@ -273,9 +273,9 @@ class Measured:
     """Values that images hold.
 
     Attributes:
-        low: smallest of all.
-        high: largest of all.
-        typical: medians over the images of their 1st and 99th percentiles.
+        low: Smallest of all.
+        high: Largest of all.
+        typical: Medians over the images of their 1st and 99th percentiles.
     """
 
     low: float

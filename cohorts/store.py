@@ -45,9 +45,9 @@ class Cohort:
     """A published, immutable set of images: columnar inside, :class:`ImageRecord` at the edge.
 
     Attributes:
-        path: the folder.
-        schema: what the columns mean.
-        digest: digest of canonical rows and pixels.
+        path: The folder.
+        schema: What the columns mean.
+        digest: Digest of canonical rows and pixels.
     """
 
     def __init__(self, path: Path, schema: CohortSchema, digest: str, total_rows: int) -> None:
@@ -62,7 +62,7 @@ class Cohort:
         """Open a published cohort.
 
         Raises:
-            CohortError: the folder is missing, unfinished, truncated or of another version.
+            CohortError: The folder is missing, unfinished, truncated or of another version.
         """
         folder = Path(path)
         facts = read_digest(folder, error=CohortError)
@@ -96,7 +96,7 @@ class Cohort:
         """All rows, in stored order; columns as in :func:`manifest_schema`.
 
         Raises:
-            CohortError: the file is damaged, or a row says what no cohort holds.
+            CohortError: The file is damaged, or a row says what no cohort holds.
         """
         with reading(self.path / MANIFEST_FILE, CohortError, "is damaged", AGAIN):
             rows = pl.read_parquet(self.path / MANIFEST_FILE, glob=False)
@@ -135,7 +135,7 @@ class Cohort:
         """Source values of the given rows, each checked against its digest.
 
         Raises:
-            CohortError: an array is missing or was altered.
+            CohortError: An array is missing or was altered.
         """
         return self._read(rows, "group", "index", "digest")
 
@@ -155,7 +155,7 @@ class Cohort:
         """Read everything and recompute the digest.
 
         Raises:
-            CohortError: anything differs from what was published.
+            CohortError: Anything differs from what was published.
         """
         for start in range(0, len(self), 256):
             batch = list(range(start, min(start + 256, len(self))))
@@ -222,7 +222,7 @@ def prompt_of(row: dict[str, Any]) -> dict[str, Any]:
     """The prompt of a synthetic row as a plain dictionary.
 
     Raises:
-        CohortError: it has none.
+        CohortError: It has none.
     """
     with reading("the prompt of a synthetic image", CohortError, "is no prompt", AGAIN):
         loaded = parse_json(row["prompt_json"])

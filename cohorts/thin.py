@@ -17,13 +17,13 @@ def thin(cohort: Cohort, out: Path, fraction: float, seed: int) -> Cohort:
     Smaller fractions of the same seed are part of larger ones.
 
     Args:
-        cohort: a real cohort.
-        out: folder to make.
-        fraction: of the training patients that stay, above 0 and up to 1.
-        seed: decides which.
+        cohort: A real cohort.
+        out: Folder to make.
+        fraction: Of the training patients that stay, above 0 and up to 1.
+        seed: Decides which.
 
     Raises:
-        InputError: a fraction out of bounds, or one that leaves no patient; ``out`` exists.
+        InputError: A fraction out of bounds, or one that leaves no patient; ``out`` exists.
     """
     rows = cohort.rows("train")
     owners = cohort.patients(rows)

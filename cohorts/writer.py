@@ -49,8 +49,8 @@ class CohortWriter(AbstractContextManager["CohortWriter"]):
     Attribute ranges (of the training split) and categories are filled in on publishing.
 
     Args:
-        path: the folder to make; it must not exist, or be empty.
-        schema: labels and attributes of the rows.
+        path: The folder to make; it must not exist, or be empty.
+        schema: Labels and attributes of the rows.
     """
 
     def __init__(self, path: str | Path, schema: CohortSchema) -> None:
@@ -79,7 +79,7 @@ class CohortWriter(AbstractContextManager["CohortWriter"]):
         """Change what the schema says of the cohort as a whole, when that is known only after reading it.
 
         Args:
-            changes: fields of :class:`CohortSchema` other than those that name columns, e.g. ``mask_values``.
+            changes: Fields of :class:`CohortSchema` other than those that name columns, e.g. ``mask_values``.
         """
         fixed = {"labels", "attributes", "spatial_dims", "kind"} & set(changes)
         if fixed:
@@ -99,12 +99,12 @@ class CohortWriter(AbstractContextManager["CohortWriter"]):
         The rows are written again on publishing; arrays are not touched.
 
         Args:
-            splits: image id → its split.
-            without_labels: labels that leave the vocabulary; where labels exclude each other, an image that had one of
+            splits: Image id → its split.
+            without_labels: Labels that leave the vocabulary; where labels exclude each other, an image that had one of
                 them states none.
-            without_categories: categorical attribute → values that become *not stated*; an attribute that keeps none
+            without_categories: Categorical attribute → values that become *not stated*; an attribute that keeps none
                 is left out.
-            without_modalities: modalities that become *not stated*.
+            without_modalities: Modalities that become *not stated*.
         """
         categories = dict(without_categories or {})
         self._settled = _Settled(dict(splits or {}), set(without_labels), categories, set(without_modalities))
@@ -113,11 +113,11 @@ class CohortWriter(AbstractContextManager["CohortWriter"]):
         """Add one image.
 
         Args:
-            record: the image.
-            digest: its :func:`~medphantom.core.folders.pixel_digest`, where the caller has it already.
+            record: The image.
+            digest: Its :func:`~medphantom.core.folders.pixel_digest`, where the caller has it already.
 
         Raises:
-            InputError: its id was added before, or it names a label or attribute that the schema has not.
+            InputError: Its id was added before, or it names a label or attribute that the schema has not.
         """
         if record.image_id in self._ids:
             raise InputError(f"image id {record.image_id} was added twice", "give every image its own id")

@@ -299,9 +299,7 @@ def _range(name: str, value: str) -> tuple[float, float]:
 
 
 def _check_number(spec: AttributeSpec, value: float | str) -> None:
-    """Refuse values that are not numbers or outside the range of the training split, which a model cannot
-    extrapolate.
-    """
+    """Refuse values that are not numbers or outside the training range, beyond which a model cannot extrapolate."""
     unit = f" {spec.unit}" if spec.unit else ""
     if isinstance(value, str) or not math.isfinite(value):
         raise PromptError(

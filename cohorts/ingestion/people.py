@@ -1,4 +1,4 @@
-"""Whose each image is, out of table, path or header, written alike; and on which side the source puts them."""
+"""The patient of each image from table, path or header, normalised, and the split that the source assigns."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ from medphantom.core.naming import issued_id, plain_id
 
 TABLE, HEADER = "the table", "DICOM header"
 SOURCES = (TABLE, BY_PATTERN, BY_FOLDER, BY_SUBJECT, HEADER)
-"""What may name a patient, the surest first."""
+"""Sources of patient names, most reliable first."""
 BRIDGED = "another image of the same patient, which a surer source names"
 
 
 def name_by_path(plan: Plan, names: FolderNames, layout: Layout, options: IngestOptions) -> None:
-    """Write patient ids that paths or headers name into the planned images: pattern, folder, BIDS subject, header."""
+    """Set the patient ids of planned images from paths or headers: pattern, folder, BIDS subject, header."""
     places: dict[str, set[tuple[str, ...]]] = defaultdict(set)
     for number, image in enumerate(plan.images):
         by_header = plain_id(image.head.dicom.patient) if image.head.dicom is not None else ""
@@ -58,17 +58,17 @@ def name_by_path(plan: Plan, names: FolderNames, layout: Layout, options: Ingest
 
 
 def bridge_names(plan: Plan) -> None:
-    """Let an image follow what surer sources call the patient of its header, path, study or case.
+    """Let an image follow the patient that more reliable sources assign to its header, path, study or case.
 
-    A cell that is empty, a pattern that fits some files only, or a channel without row would otherwise make a second
-    patient of the same person. A name that belongs to several patients of surer sources may be a placeholder, or one
-    person under several names: nobody is merged, and a warning says so.
+    An empty cell, a pattern that matches only some files, or a channel without a row would otherwise turn one person
+    into two patients. A name that belongs to several patients of more reliable sources may be a placeholder, or one
+    person under several names: no patients are merged, and a warning reports it.
     """
     called: dict[tuple[str, str], dict[str, int]] = defaultdict(dict)
     belongs = _belonging(plan)
     ranks = [_sureness(image) for image in plan.images]
     followed = True
-    while followed:  # each one follows a surer name than its own, so that this ends
+    while followed:  # each image follows a more reliable name than its own, so this terminates
         called.clear()
         for image, sure, own in zip(plan.images, ranks, belongs, strict=True):
             for key in (*image.names, *own) if image.patient else ():
@@ -78,7 +78,7 @@ def bridge_names(plan: Plan) -> None:
             mine = ranks[number]
             surer = (
                 {patient: sure for key in keys for patient, sure in called.get(key, {}).items() if sure < mine}
-                for keys in (image.names, belongs[number])  # a study counts where no name does
+                for keys in (image.names, belongs[number])  # the study is used if no name applies
             )
             found = next((patients for patients in surer if patients), {})
             if len(found) == 1:
@@ -97,11 +97,11 @@ def bridge_names(plan: Plan) -> None:
 
 
 def keep_numberings_apart(plan: Plan) -> None:
-    """Tell people apart whom two sources call alike, where they number people differently.
+    """Separate people to whom two sources give the same id if the sources number people differently.
 
-    Where the table's patient 6 is someone whose header says 2, a header's 6, whom no table names, is somebody else.
+    If the table's patient 6 has the header id 2, a header id 6 that no table names is another person.
     """
-    others: dict[tuple[str, str], set[str]] = defaultdict(set)  # patient and less sure source → what it calls them
+    others: dict[tuple[str, str], set[str]] = defaultdict(set)  # patient and less reliable source → its ids
     for image in plan.images:
         for source, name in image.names:
             if image.patient and _sureness(image) < SOURCES.index(source):
@@ -120,7 +120,7 @@ def keep_numberings_apart(plan: Plan) -> None:
 
 
 def _belonging(plan: Plan) -> list[tuple[tuple[str, str], ...]]:
-    """The studies and the case of each image; a column of studies that several people share names no studies."""
+    """Return studies and case of each image; a study column with several patients per study is ignored."""
     people: dict[str, set[str]] = defaultdict(set)
     for image in plan.images:
         if image.study and image.patient:
@@ -139,15 +139,15 @@ def _belonging(plan: Plan) -> list[tuple[tuple[str, str], ...]]:
 
 
 def _sureness(image: Planned) -> int:
-    """Rank of the source of an image's patient, the surest first; nobody's come last."""
+    """Return the rank of the source of an image's patient, most reliable first; without a patient last."""
     return SOURCES.index(image.patient_source) if image.patient_source in SOURCES else len(SOURCES)
 
 
 def tell_issuers_apart(plan: Plan) -> None:
-    """Name patients by their id and its issuer (DICOM PS3.3 C.7.1.1, IssuerOfPatientID), where the header states one.
+    """Name patients by id and issuer (DICOM PS3.3 C.7.1.1, IssuerOfPatientID), if the header declares one.
 
-    Always, not only where a second issuer uses the id: then nobody's name changes when somebody else's files come or
-    go. An image without issuer has the only one of its id; of several it is nobody's, and follows its study.
+    This always applies, not only if a second issuer uses the id, so that no name changes when other files are added or
+    removed. An image without an issuer has the only issuer of its id; with several issuers it follows its study.
     """
     issuers: dict[str, set[str]] = defaultdict(set)
     of_study: dict[tuple[str, str], set[str]] = defaultdict(set)
@@ -176,7 +176,7 @@ def tell_issuers_apart(plan: Plan) -> None:
 
 
 def refuse_nobodys(plan: Plan) -> None:
-    """Refuse DICOM images that name nobody while their study names several patients: they may be anyone's of these."""
+    """Reject DICOM images without a patient whose study has several patients, since they may belong to any of these."""
     named: dict[str, set[str]] = defaultdict(set)
     for image in plan.images:
         if image.patient and (study := study_of(image)):
@@ -187,12 +187,12 @@ def refuse_nobodys(plan: Plan) -> None:
 
 
 def study_of(image: Planned) -> str:
-    """The StudyInstanceUID of an image; empty where it states none."""
+    """Return the StudyInstanceUID of an image; empty if there is none."""
     return image.head.dicom.study if image.head.dicom is not None else ""
 
 
 def settle_people(plan: Plan) -> None:
-    """Whose each planned image is, once its table is joined: what every reading of a source asks, in this order."""
+    """Determine the patient of each planned image once the table is joined, in a fixed order of steps."""
     name_by_table(plan)
     tell_issuers_apart(plan)
     bridge_names(plan)
@@ -218,10 +218,10 @@ def name_by_table(plan: Plan) -> None:
 
 
 def require_patients(plan: Plan, names: FolderNames, options: IngestOptions) -> None:
-    """Stop where images of unknown patients lie in several folders and nobody said what these are.
+    """Stop if images without a patient are in several folders whose meaning is not given.
 
     Raises:
-        InputError: shows both readings, and the option for each.
+        InputError: With both readings, and the option for each.
     """
     if options.folders != "ask" or names.open_level is None or not folders_matter(plan):
         return
@@ -229,20 +229,20 @@ def require_patients(plan: Plan, names: FolderNames, options: IngestOptions) -> 
 
 
 def folders_matter(plan: Plan) -> bool:
-    """Whether folders may name patients: some image that has no header is nobody's, or most images are.
+    """Return whether folders may name patients: an image without a header has no patient, or most images have none.
 
-    A few DICOM files without an id among many that have one do not stop the others; study or series stand for them.
+    A few DICOM files without an id among many with one do not stop the ingestion; study or series identify them.
     """
     unknown = [image for image in plan.images if not image.patient]
     return any(image.head.dicom is None for image in unknown) or 2 * len(unknown) > len(plan.images)
 
 
 def identity_of(image: Planned, part: int | None = None) -> str:
-    """What stands for the patient: the id, else the study, the series or the case, else the file.
+    """Return the identity of the patient: the id, else the study, the series or the case, else the file.
 
     Args:
-        image: planned image.
-        part: row of an archive, each of which is an image of its own; pages and frames of a file are not.
+        image: Planned image.
+        part: Row of an archive, each of which is a separate image; pages and frames of a file are not.
     """
     if image.patient:
         return image.patient
@@ -258,10 +258,10 @@ def identity_of(image: Planned, part: int | None = None) -> str:
 
 
 def divide(plan: Plan, options: IngestOptions) -> Division:
-    """How the source divides its patients, where that counts.
+    """Return how the source divides its patients, if that is used.
 
     Raises:
-        InputError: the division was asked for and there is none.
+        InputError: If the division was requested and there is none.
     """
     if options.source_splits == "ignore":
         return Division()
@@ -284,7 +284,7 @@ def divide(plan: Plan, options: IngestOptions) -> Division:
 
 
 def divide_archive(parts: Mapping[str, int], options: IngestOptions) -> Division:
-    """How the parts of an archive divide its rows; each of them is told its part."""
+    """Return how the parts of an archive divide its rows, each of which knows its part."""
     named = frozenset(split for split in SPLITS if parts.get(split))
     return Division() if options.source_splits == "ignore" else Division(theirs=named)
 

@@ -48,10 +48,10 @@ class DecodedImage:
     """One image as its reader found it; fields as in :class:`~medphantom.cohorts.records.ImageRecord`.
 
     Attributes:
-        frame: index of the frame, page or row within its file; of the volume within its series; ``None`` when alone.
-        labels: labels that the file itself holds (MedMNIST).
-        part: the split that the source itself gives (``train``, ``val`` or ``test`` of an archive); empty: none.
-        orientation: the orientation tag of a picture that was applied to ``pixels``; a mask has to carry the same.
+        frame: Index of the frame, page or row within its file; of the volume within its series; ``None`` when alone.
+        labels: Labels that the file itself holds (MedMNIST).
+        part: The split that the source itself gives (``train``, ``val`` or ``test`` of an archive); empty: none.
+        orientation: The orientation tag of a picture that was applied to ``pixels``; a mask has to carry the same.
     """
 
     pixels: Array
@@ -141,7 +141,7 @@ def settle_color(pixels: Array, options: ReadOptions, *, volume: bool = False) -
     """Colour ``(…, 3)`` as the options want it: pixels and number of channels.
 
     Raises:
-        UnreadableImage: colour is refused, or was to be kept in a volume.
+        UnreadableImage: Colour is refused, or was to be kept in a volume.
     """
     if options.color == "grey":
         return luminance(pixels), 1
@@ -177,7 +177,7 @@ def checked_mask(mask: Array, image: DecodedImage) -> Array:
     """A mask as unsigned integers, of the spatial shape of its image.
 
     Raises:
-        UnreadableImage: another shape, or values that are no small whole numbers.
+        UnreadableImage: Another shape, or values that are no small whole numbers.
     """
     shape = image.pixels.shape[:-1] if image.channels == 3 else image.pixels.shape
     if mask.shape != shape:
@@ -197,7 +197,7 @@ def aligned_mask(mask: Array, affine: tuple[float, ...] | None, image: DecodedIm
     else is refused, since a mask is never interpolated.
 
     Raises:
-        UnreadableImage: the grids differ by more than flips and swaps.
+        UnreadableImage: The grids differ by more than flips and swaps.
     """
     if affine is None or image.affine is None or mask.ndim != 3:
         return mask

@@ -75,7 +75,7 @@ def read_images(path: Path, options: ReadOptions) -> list[DecodedImage]:
     """The frames of one file as images.
 
     Raises:
-        UnreadableImage: there are no pixels, they cannot be decoded, or their header contradicts itself.
+        UnreadableImage: There are no pixels, they cannot be decoded, or their header contradicts itself.
     """
     with quietly():
         ds = open_dicom(path)
@@ -100,7 +100,7 @@ def read_series(paths: Sequence[Path], options: ReadOptions) -> DecodedImage:
     """One volume from slices that are already in order; the caller knows their geometry.
 
     Raises:
-        UnreadableImage: a slice cannot be decoded, or slices contradict each other.
+        UnreadableImage: A slice cannot be decoded, or slices contradict each other.
     """
     slices: list[_Decoded] = []
     voi: Voi | None = None
@@ -131,7 +131,7 @@ def read_volumes(path: Path, options: ReadOptions) -> tuple[list[DecodedImage], 
     """The volumes of one multi-frame file, and why frames of it belong to none.
 
     Raises:
-        UnreadableImage: the frames have no positions, or cannot be decoded.
+        UnreadableImage: The frames have no positions, or cannot be decoded.
     """
     with quietly():
         ds = open_dicom(path)
@@ -163,11 +163,11 @@ class _Decoded:
     """Planes of one file after the modality LUT (or in colour), each in its narrowest exact dtype.
 
     Attributes:
-        planes: one per frame.
-        padding: which pixels of each the header declares as padding.
+        planes: One per frame.
+        padding: Which pixels of each the header declares as padding.
         channels: 1, or 3 in colour.
-        inverted: whether small values are bright.
-        meanings: what the header says that the values of each are; none of colour.
+        inverted: Whether small values are bright.
+        meanings: What the header says that the values of each are; none of colour.
     """
 
     planes: list[Array]

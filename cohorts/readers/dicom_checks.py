@@ -33,7 +33,7 @@ def require_described(ds: pydicom.Dataset) -> None:
     """Check the attributes that decide what pixels mean (PS3.3 C.7.6.3, C.7.6.19, C.11.6; PS3.5 8.1.1).
 
     Raises:
-        UnreadableImage: something is missing, contradicts another attribute, or is not supported.
+        UnreadableImage: Something is missing, contradicts another attribute, or is not supported.
     """
     problem = _samples(ds) or _bits(ds) or _presentation(ds) or _shape(ds) or _frames(ds) or _people(ds)
     if problem:

@@ -18,9 +18,9 @@ class CodestreamFacts:
     """What the markers of a codestream say.
 
     Attributes:
-        precision: bits per sample; 0 when no frame header was found.
-        size: rows and columns; 0 rows where they are told behind the first scan.
-        ybr: whether three components are luminance and chrominance; ``None`` when no marker says so.
+        precision: Bits per sample; 0 when no frame header was found.
+        size: Rows and columns; 0 rows where they are told behind the first scan.
+        ybr: Whether three components are luminance and chrominance; ``None`` when no marker says so.
     """
 
     precision: int

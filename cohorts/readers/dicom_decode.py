@@ -50,14 +50,14 @@ def stored_frames(ds: pydicom.Dataset, frames: int) -> Array:
     """Decoded cells of all frames, with whatever lies beyond the valid bits; colour as RGB, channel last.
 
     Args:
-        ds: data set with pixel data, whose description was checked.
-        frames: how many frames the header declares.
+        ds: Data set with pixel data, whose description was checked.
+        frames: How many frames the header declares.
 
     Returns:
         ``(F, H, W)`` or ``(F, H, W, 3)``.
 
     Raises:
-        UnreadableImage: cut off, more pixels than declared, or no decoder can read them.
+        UnreadableImage: Cut off, more pixels than declared, or no decoder can read them.
     """
     syntax = ds.file_meta.TransferSyntaxUID
     encoded: list[bytes] = []
@@ -89,7 +89,7 @@ def valid_bits(cells: Array, ds: pydicom.Dataset) -> Array:
     What lies beyond them is padding, overlays that PS3.5 retired, or rubbish.
 
     Raises:
-        UnreadableImage: the valid bits of a compressed image do not start at bit 0, or its codestream holds values of
+        UnreadableImage: The valid bits of a compressed image do not start at bit 0, or its codestream holds values of
             more bits than the header declares: one of the two is wrong, and nothing says which.
     """
     allocated, stored = integer_of(ds, "BitsAllocated"), integer_of(ds, "BitsStored")

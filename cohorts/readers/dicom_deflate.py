@@ -22,7 +22,7 @@ def require_modest_deflate(path: Path) -> None:
     """Refuse a deflated file that unpacks to far more than it holds; any other file is left alone.
 
     Raises:
-        UnreadableImage: it unpacks to more than 32 MiB and more than 200 times its bytes on disk.
+        UnreadableImage: It unpacks to more than 32 MiB and more than 200 times its bytes on disk.
     """
     with path.open("rb") as stream:
         head = stream.read(HEAD_BYTES)

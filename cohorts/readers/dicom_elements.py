@@ -54,8 +54,8 @@ def read_plain(path: Path, *, stop_before_pixels: bool) -> pydicom.Dataset | Non
     Private elements are not kept, since nothing looks at them.
 
     Args:
-        path: a file.
-        stop_before_pixels: leave out the pixel data and whatever lies behind it.
+        path: A file.
+        stop_before_pixels: Leave out the pixel data and whatever lies behind it.
     """
     with path.open("rb") as stream:
         data = stream.read(HEAD_BYTES if stop_before_pixels else -1)

@@ -63,11 +63,11 @@ def open_dicom(path: Path, *, only: Sequence[str] = ()) -> pydicom.Dataset:
     """Read a file; one without preamble or file meta information is taken when it names a SOP class.
 
     Args:
-        path: a file.
-        only: keywords of the elements that are wanted, all of them before the pixels; by default everything.
+        path: A file.
+        only: Keywords of the elements that are wanted, all of them before the pixels; by default everything.
 
     Raises:
-        UnreadableImage: it is no DICOM file, a directory of others, or it was cut off.
+        UnreadableImage: It is no DICOM file, a directory of others, or it was cut off.
     """
     require_modest_deflate(path)
     ds: pydicom.Dataset | None
@@ -190,7 +190,7 @@ def items_of(ds: pydicom.Dataset, keyword: str) -> Sequence[pydicom.Dataset]:
     """The items of a sequence; none when it is absent.
 
     Raises:
-        Exception: it does not parse; pydicom raises anything.
+        Exception: It does not parse; pydicom raises anything.
     """
     return (ds.get(keyword) or ()) if has(ds, keyword) else ()
 

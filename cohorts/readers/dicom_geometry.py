@@ -24,10 +24,10 @@ class Plane:
         position: ImagePositionPatient, centre of the first pixel.
         orientation: ImageOrientationPatient: direction of increasing column index, then of increasing row index.
         spacing_mm: PixelSpacing: between rows, then between columns.
-        size: rows, columns.
-        traits: what slices of one volume have in common and slices of another may not (b-value, echo, acquisition …),
+        size: Rows, columns.
+        traits: What slices of one volume have in common and slices of another may not (b-value, echo, acquisition …),
             in the order in which they order volumes; ``()`` for one that is not stated.
-        ranks: numbers that may differ within a volume but order the slices at each position in turn (trigger time,
+        ranks: Numbers that may differ within a volume but order the slices at each position in turn (trigger time,
             time of day); the last one is the number of the instance or frame.
     """
 
@@ -43,7 +43,7 @@ def slice_normal(orientation: Sequence[float]) -> Array:
     """Unit normal of a plane.
 
     Raises:
-        UnreadableImage: the two directions are not perpendicular unit vectors.
+        UnreadableImage: The two directions are not perpendicular unit vectors.
     """
     across, down = np.array(orientation[:3], dtype=float), np.array(orientation[3:6], dtype=float)
     lengths = np.linalg.norm([across, down], axis=1)
@@ -57,8 +57,8 @@ def volume_affine(plane: Plane, step: Array) -> tuple[float, ...]:
     """Row-major 4x4 matrix from ``(slice, row, column)`` indices to RAS+ mm (PS3.3 C.7.6.2.1.1, equation C.7.6.2.1-1).
 
     Args:
-        plane: the first slice.
-        step: displacement from one slice to the next, LPS+; not parallel to the normal when the gantry was tilted.
+        plane: The first slice.
+        step: Displacement from one slice to the next, LPS+; not parallel to the normal when the gantry was tilted.
     """
     across, down = np.array(plane.orientation[:3]), np.array(plane.orientation[3:6])
     matrix = np.eye(4)

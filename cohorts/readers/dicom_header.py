@@ -121,15 +121,15 @@ class DicomHead:
         series: SeriesInstanceUID.
         sop: SOPInstanceUID; empty once it was found on different images.
         frame_of_reference: FrameOfReferenceUID: slices of two of them share no coordinate system.
-        modality: a defined term, else ``None``.
+        modality: A defined term, else ``None``.
         frames: NumberOfFrames, at least 1.
-        decoded_bytes: what the pixels will need.
-        attributes: by the names that a cohort gives them; only what is stated, and codes only as defined terms.
-        plane: where a single frame lies.
-        localizer: whether ImageType says so.
-        frame_positions: whether frames have positions of their own.
+        decoded_bytes: What the pixels will need.
+        attributes: By the names that a cohort gives them; only what is stated, and codes only as defined terms.
+        plane: Where a single frame lies.
+        localizer: Whether ImageType says so.
+        frame_positions: Whether frames have positions of their own.
         instance: InstanceNumber; 0 when there is none.
-        unknown_codes: keywords of elements whose value is no defined term, or no age, and was dropped.
+        unknown_codes: Keywords of elements whose value is no defined term, or no age, and was dropped.
         issuer: IssuerOfPatientID, as ``patient``.
     """
 
@@ -154,7 +154,7 @@ def read_head(path: Path) -> DicomHead:
     """Read what the header says.
 
     Raises:
-        UnreadableImage: the file is no DICOM image, or was cut off before its pixels.
+        UnreadableImage: The file is no DICOM image, or was cut off before its pixels.
     """
     with quietly():
         ds = open_dicom(path, only=_HEAD_TAGS)

@@ -26,7 +26,7 @@ class Meaning:
 
     Attributes:
         transform: ``rescale``, ``identity`` (a rescale that changes nothing), ``table`` or empty.
-        stated: the elements of :data:`MEANINGS`, in their order; ``()`` for one that is not stated.
+        stated: The elements of :data:`MEANINGS`, in their order; ``()`` for one that is not stated.
     """
 
     transform: str
@@ -37,7 +37,7 @@ def meaning_of(ds: pydicom.Dataset, frame: int) -> Meaning:
     """What the values of a plane are: how they came from stored ones, and in which units.
 
     Raises:
-        UnreadableImage: as :func:`rescale_of`.
+        UnreadableImage: As :func:`rescale_of`.
     """
     linear, source = rescale_of(ds, frame), rescale_source(ds, frame) or ds
     transform = "" if linear is None else "identity" if linear == (1.0, 0.0) else "rescale"
@@ -55,7 +55,7 @@ def require_one_meaning(meanings: Sequence[Meaning]) -> None:
     none at all.
 
     Raises:
-        UnreadableImage: some are rescaled and others are not, or they differ in an element of :data:`MEANINGS`.
+        UnreadableImage: Some are rescaled and others are not, or they differ in an element of :data:`MEANINGS`.
     """
     transforms = {meaning.transform for meaning in meanings}
     if len(transforms - {"identity"}) > 1:

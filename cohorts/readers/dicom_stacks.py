@@ -45,8 +45,8 @@ def find_stacks(planes: Sequence[Plane], min_slices: int) -> tuple[list[Stack], 
     tells them apart (:func:`_split_repeated_positions`; PS3.3 C.7.6.2 does not forbid several stacks in a series).
 
     Args:
-        planes: the planes of one series, in a reproducible order.
-        min_slices: groups of fewer planes are left over.
+        planes: The planes of one series, in a reproducible order.
+        min_slices: Groups of fewer planes are left over.
 
     Returns:
         Volumes, and what is left. Those at the same positions come in the order of what tells them apart, such as
@@ -110,7 +110,7 @@ def _split_repeated_positions(planes: Sequence[Plane], group: Sequence[int]) -> 
     leave several slices at a position, by the first rank that orders them (trigger time, time of day, number).
 
     Raises:
-        UnreadableImage: nothing tells the slices at one position apart.
+        UnreadableImage: Nothing tells the slices at one position apart.
     """
     at_place = _at_places(planes, group)
     most = max(map(len, at_place))

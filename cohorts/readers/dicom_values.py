@@ -50,12 +50,12 @@ def modality_values(stored: Array, ds: pydicom.Dataset, frame: int) -> Array:
     dose grid are multiplied by DoseGridScaling instead (PS3.3 C.8.8.3).
 
     Args:
-        stored: one plane of stored values.
-        ds: its data set.
-        frame: index of the plane within its file.
+        stored: One plane of stored values.
+        ds: Its data set.
+        frame: Index of the plane within its file.
 
     Raises:
-        UnreadableImage: the LUT is incomplete or contradicts itself.
+        UnreadableImage: The LUT is incomplete or contradicts itself.
     """
     native = stored.astype(stored.dtype.newbyteorder("="), copy=False)
     table = items_of(ds, "ModalityLUTSequence")
@@ -85,7 +85,7 @@ def rescale_of(ds: pydicom.Dataset, frame: int) -> tuple[float, float] | None:
     A.36.2.3, C.7.6.16.2.9).
 
     Raises:
-        UnreadableImage: one is there without the other, one is empty or no number, or the slope is zero; or the data
+        UnreadableImage: One is there without the other, one is empty or no number, or the slope is zero; or the data
             set changes the values in another way than its functional groups: nothing says what the values mean.
     """
     source = rescale_source(ds, frame)
@@ -119,7 +119,7 @@ def dose_scaling(ds: pydicom.Dataset) -> float | None:
     """DoseGridScaling, by which stored values are multiplied to become doses; ``None`` where there is no dose.
 
     Raises:
-        UnreadableImage: a dose without it, or with one that is empty, zero or no number: its values mean nothing.
+        UnreadableImage: A dose without it, or with one that is empty, zero or no number: its values mean nothing.
     """
     dose = code_of(ds, "Modality") == "RTDOSE" or text_of(ds, "SOPClassUID") == DOSE_CLASS
     if not dose and not has(ds, "DoseGridScaling"):
@@ -148,15 +148,15 @@ def lut_of(item: pydicom.Dataset, *, signed: bool, ds: pydicom.Dataset) -> tuple
     """First mapped value and entries of a LUT (PS3.3 C.11.1.1, C.11.2.1.1).
 
     Args:
-        item: with LUTDescriptor and LUTData.
-        signed: whether the values that it maps are signed, and its first mapped value therefore too.
-        ds: data set that it belongs to; its byte order is that of the data.
+        item: With LUTDescriptor and LUTData.
+        signed: Whether the values that it maps are signed, and its first mapped value therefore too.
+        ds: Data set that it belongs to; its byte order is that of the data.
 
     Returns:
         Entries as ``uint8`` where 8 bits are declared, else ``uint16``.
 
     Raises:
-        UnreadableImage: descriptor and data contradict each other.
+        UnreadableImage: Descriptor and data contradict each other.
     """
     descriptor, data = values_of(item, "LUTDescriptor"), item.get("LUTData")
     if len(descriptor) != 3 or data is None:
@@ -179,7 +179,7 @@ def palette_colors(indices: Array, ds: pydicom.Dataset) -> Array:
     """Colours of palette indices, by plain or segmented tables (PS3.3 C.7.6.3.1.5, C.7.9.2): ``(…, 3)``.
 
     Raises:
-        UnreadableImage: the tables are of a kind that pydicom would not index right.
+        UnreadableImage: The tables are of a kind that pydicom would not index right.
     """
     descriptor = [int(value) for value in values_of(ds, "RedPaletteColorLookupTableDescriptor")]
     if len(descriptor) != 3:
@@ -197,9 +197,9 @@ def padding_of(cells: Array, stored: Array, ds: pydicom.Dataset) -> Array | None
     """Which pixels the header declares as padding (PS3.3 C.7.5.1.1.2); ``None`` when it declares none.
 
     Args:
-        cells: decoded cells with all their bits, since some devices pad with a value beyond the valid ones.
-        stored: the values of the valid bits.
-        ds: their data set.
+        cells: Decoded cells with all their bits, since some devices pad with a value beyond the valid ones.
+        stored: The values of the valid bits.
+        ds: Their data set.
     """
     keywords = next((names for keyword, names in PADDING.items() if has(ds, keyword)), PADDING["PixelData"])
     if not code_of(ds, "PhotometricInterpretation").startswith("MONOCHROME"):
@@ -236,9 +236,9 @@ def without_padding(planes: Sequence[Array], padding: Sequence[Array | None], *,
     Padding is no tissue: left alone it would stretch every range, and a network would learn it.
 
     Args:
-        planes: values after the modality LUT.
-        padding: which pixels of each are padding.
-        inverted: whether large values are dark.
+        planes: Values after the modality LUT.
+        padding: Which pixels of each are padding.
+        inverted: Whether large values are dark.
 
     Returns:
         The planes; constant ones where every pixel is padding, which no cohort takes.

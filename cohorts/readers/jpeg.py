@@ -30,11 +30,11 @@ class JpegFacts:
     """What the markers of a whole JPEG say.
 
     Attributes:
-        bits: per sample.
-        size: height and width.
+        bits: Per sample.
+        size: Height and width.
         components: 1 grey, 3 colour, 4 inks.
-        adobe: whether an Adobe marker says how inks and colours are coded.
-        scan_ends: where the entropy-coded data of each scan ends; a progressive picture has several.
+        adobe: Whether an Adobe marker says how inks and colours are coded.
+        scan_ends: Where the entropy-coded data of each scan ends; a progressive picture has several.
     """
 
     bits: int
@@ -48,7 +48,7 @@ def read(data: bytes, options: ReadOptions) -> Page:
     """The picture of a JPEG, ``(H, W)`` or ``(H, W, 3)``; CMYK and YCCK become RGB.
 
     Raises:
-        UnreadableImage: it is cut off, holds several pictures, or samples that the decoder would not give exactly.
+        UnreadableImage: It is cut off, holds several pictures, or samples that the decoder would not give exactly.
     """
     facts = scanned(data)
     if facts.bits != 8:
@@ -73,7 +73,7 @@ def scanned(data: bytes) -> JpegFacts:
     """Walk the markers from SOI to EOI.
 
     Raises:
-        UnreadableImage: the file ends before EOI, or has no frame.
+        UnreadableImage: The file ends before EOI, or has no frame.
     """
     frame, adobe, place = b"", False, 2
     scan_ends: list[int] = []

@@ -51,7 +51,7 @@ def read_volumes(path: Path, options: ReadOptions) -> list[DecodedImage]:
     single slice is taken as two-dimensional where the cohort holds images. Spacing and affine are in mm.
 
     Raises:
-        UnreadableImage: the file is broken, cut off, too large, no image, or says contradictory things of itself.
+        UnreadableImage: The file is broken, cut off, too large, no image, or says contradictory things of itself.
     """
     return _carefully(lambda: _volumes(path, options))
 
@@ -103,7 +103,7 @@ def read_shape(path: Path) -> tuple[tuple[int, ...], int]:
     """Shape as in the file, and the bytes that its values need.
 
     Raises:
-        UnreadableImage: the header contradicts itself, or is half of a pair of files.
+        UnreadableImage: The header contradicts itself, or is half of a pair of files.
     """
 
     def facts() -> tuple[tuple[int, ...], int]:

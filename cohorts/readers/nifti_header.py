@@ -49,10 +49,10 @@ def parse_header(head: bytes) -> Any:
     """The header as nibabel names its fields, with every field checked that decides which bytes are which voxel.
 
     Args:
-        head: at least the first 540 bytes of the file, or all of it.
+        head: At least the first 540 bytes of the file, or all of it.
 
     Raises:
-        UnreadableImage: the header contradicts itself, is half of a pair, or describes no image.
+        UnreadableImage: The header contradicts itself, is half of a pair, or describes no image.
     """
     second = head[:4] in NIFTI2_STARTS
     length = NIFTI2_BYTES if second else NIFTI1_BYTES
@@ -109,7 +109,7 @@ def scaling(header: Any) -> tuple[float, float] | None:
     A slope of 0 means no scaling (nifti1.h), and so does NaN, which nibabel and others write for *none*.
 
     Raises:
-        UnreadableImage: an infinite slope, or an intercept that is no number.
+        UnreadableImage: An infinite slope, or an intercept that is no number.
     """
     slope, intercept = float(header["scl_slope"]), float(header["scl_inter"])
     if slope == 0 or np.isnan(slope):
@@ -131,7 +131,7 @@ def require_image(header: Any) -> None:
     """Refuse what intent_code says is no image: statistics, vectors, displacements, label maps, surfaces.
 
     Raises:
-        UnreadableImage: with the kind of thing that the file holds instead.
+        UnreadableImage: With the kind of thing that the file holds instead.
     """
     intent = int(header["intent_code"])
     if intent in IMAGE_INTENTS:
@@ -158,7 +158,7 @@ def placement(header: Any) -> tuple[tuple[float, ...] | None, Array | None]:
     space gives way to a qform of the patient's own space, and anything else is refused.
 
     Raises:
-        UnreadableImage: sizes, orientation or units contradict each other or are no numbers.
+        UnreadableImage: Sizes, orientation or units contradict each other or are no numbers.
     """
     unit = int(header["xyzt_units"]) & SPATIAL_UNIT_BITS
     if unit not in MM_PER_UNIT:
@@ -177,7 +177,7 @@ def flat_spacing(header: Any) -> tuple[float, ...] | None:
     """Size of a pixel of a single slice along ``(i, j)`` in mm, where it is stated; the third axis has no say.
 
     Raises:
-        UnreadableImage: as :func:`placement`.
+        UnreadableImage: As :func:`placement`.
     """
     flat = header.copy()
     if not (np.isfinite(flat["pixdim"][3]) and flat["pixdim"][3] > 0):

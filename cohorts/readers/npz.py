@@ -37,12 +37,12 @@ class NpzHead:
     """What an archive holds.
 
     Attributes:
-        parts: part → number of images.
-        image_shape: shape of one image, without a first or last axis of length 1.
+        parts: Part → number of images.
+        image_shape: Shape of one image, without a first or last axis of length 1.
         spatial_dims: 2 or 3.
-        color: whether the last axis is RGB.
-        labels: label names ``0``, ``1`` … (MedMNIST numbers its classes).
-        exclusive: one class per image, as a number; else one column of 0 and 1 per label.
+        color: Whether the last axis is RGB.
+        labels: Label names ``0``, ``1`` … (MedMNIST numbers its classes).
+        exclusive: One class per image, as a number; else one column of 0 and 1 per label.
     """
 
     parts: dict[str, int]
@@ -72,7 +72,7 @@ def read_head(path: Path) -> NpzHead:
     """Shapes and labels of an archive.
 
     Raises:
-        UnreadableImage: it is cut off or no MedMNIST archive, hides Python objects that would have to be unpickled, or
+        UnreadableImage: It is cut off or no MedMNIST archive, hides Python objects that would have to be unpickled, or
             holds images or further arrays whose meaning nothing says.
     """
     with _archive(path) as archive:
@@ -147,7 +147,7 @@ def _image_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
     """Shape of one image without axes of one channel.
 
     Raises:
-        UnreadableImage: no image, or an axis that may be channels or slices.
+        UnreadableImage: No image, or an axis that may be channels or slices.
     """
     if len(shape) > 2 and shape[-1] == 1:
         shape = shape[:-1]
@@ -183,10 +183,10 @@ def _stored(archive: zipfile.ZipFile, part: str, first: int, options: ReadOption
     """The images of one part as they are stored, one in memory at a time, all of them where they are in Fortran order.
 
     Args:
-        archive: the open archive.
+        archive: The open archive.
         part: ``train``, ``val`` or ``test``.
-        first: how many images came before.
-        options: how much memory one image may need, or the whole of a part in Fortran order.
+        first: How many images came before.
+        options: How much memory one image may need, or the whole of a part in Fortran order.
     """
     name = f"{part}_images.npy"
     shape, dtype = _member_header(archive, name)

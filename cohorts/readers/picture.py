@@ -41,8 +41,8 @@ def declared_bytes(path: Path, head: bytes) -> int:
     """What a picture declares to decode to; 0 where its reader will say what is wrong with it.
 
     Args:
-        path: the file.
-        head: its first bytes.
+        path: The file.
+        head: Its first bytes.
     """
     kind = picture_format(head)
     if kind == "PNG":
@@ -56,7 +56,7 @@ def read_pictures(path: Path, options: ReadOptions) -> list[DecodedImage]:
     Alpha is applied on black, CMYK becomes RGB, and an orientation tag is applied: an image lies as one sees it.
 
     Raises:
-        UnreadableImage: the file is broken, cut off, too large, or of a pixel format that would lose values.
+        UnreadableImage: The file is broken, cut off, too large, or of a pixel format that would lose values.
     """
     pages = _carefully(lambda: _pages(path, options))
     volume = options.spatial_dims == 3 and len(pages) > 1
@@ -87,7 +87,7 @@ def read_mask(path: Path, options: ReadOptions) -> tuple[Array, int]:
     Its numbers are palette indices or grey values as they are stored, also below 8 bits a sample.
 
     Raises:
-        UnreadableImage: as :func:`read_pictures`, and where numbers may not be those that were drawn.
+        UnreadableImage: As :func:`read_pictures`, and where numbers may not be those that were drawn.
     """
     pages = _carefully(lambda: _mask_pages(path, options))
     masks = [_grey_of(page.values) for page in pages]

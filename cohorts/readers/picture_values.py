@@ -21,8 +21,8 @@ class Page:
 
     Attributes:
         values: ``(H, W)`` or ``(H, W, 3)`` source values.
-        inverted: whether small values are bright.
-        orientation: the tag (TIFF 6.0, Exif 2.32; 1 to 8) that was applied; 1 when there was none.
+        inverted: Whether small values are bright.
+        orientation: The tag (TIFF 6.0, Exif 2.32; 1 to 8) that was applied; 1 when there was none.
     """
 
     values: Array
@@ -78,7 +78,7 @@ def opaque_numbers(values: Array) -> Array:
     Where a number is 0 opacity may be anything: 0 on black is 0, and a clear background is how many tools draw.
 
     Raises:
-        UnreadableImage: a class is not fully opaque, so that nothing says whether its number was meant.
+        UnreadableImage: A class is not fully opaque, so that nothing says whether its number was meant.
     """
     numbers, alpha = values[..., :-1], values[..., -1:]
     require_opaque(numbers, alpha == _opaque(values))
@@ -89,11 +89,11 @@ def require_opaque(numbers: Array, opaque: Array) -> None:
     """Refuse a mask in which a number other than 0 is not opaque.
 
     Args:
-        numbers: any shape.
-        opaque: which of them are; broadcast to that shape.
+        numbers: Any shape.
+        opaque: Which of them are; broadcast to that shape.
 
     Raises:
-        UnreadableImage: as said.
+        UnreadableImage: As said.
     """
     if ((numbers != 0) & ~opaque).any():
         raise UnreadableImage(Reason.MASK_MISMATCH, "a mask with transparent classes: save it without transparency")

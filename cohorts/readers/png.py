@@ -38,10 +38,10 @@ class PngFacts:
     """What the chunks of a whole PNG say.
 
     Attributes:
-        bits: bits per sample.
-        color_type: as in IHDR.
+        bits: Bits per sample.
+        color_type: As in IHDR.
         transparent: tRNS of a grey or RGB picture: the sample values that are fully transparent.
-        colors: entries of the palette; 0 without one.
+        colors: Entries of the palette; 0 without one.
     """
 
     bits: int
@@ -54,7 +54,7 @@ def read(data: bytes, options: ReadOptions) -> Page:
     """The picture of a PNG, ``(H, W)`` or ``(H, W, 3)``; alpha is applied on black.
 
     Raises:
-        UnreadableImage: it is cut off, damaged, animated, or has 16 bits a sample and more than one channel.
+        UnreadableImage: It is cut off, damaged, animated, or has 16 bits a sample and more than one channel.
     """
     facts = checked(data, options)
     with _opened(data) as image:
@@ -66,7 +66,7 @@ def read_numbers(data: bytes, options: ReadOptions) -> Page:
     """The numbers of a mask as they are stored: palette indices, and samples of few bits without spreading them.
 
     Raises:
-        UnreadableImage: as :func:`read`, and where a class is transparent.
+        UnreadableImage: As :func:`read`, and where a class is transparent.
     """
     facts = checked(data, options)
     with _opened(data) as image:
@@ -87,7 +87,7 @@ def checked(data: bytes, options: ReadOptions) -> PngFacts:
     """Facts of a PNG whose chunks are all there and whole, and whose rows are all there.
 
     Raises:
-        UnreadableImage: otherwise, or when decoding it would lose values.
+        UnreadableImage: Otherwise, or when decoding it would lose values.
     """
     packed: list[memoryview] = []
     head, transparency, colors, ended = b"", b"", 0, False

@@ -53,11 +53,11 @@ class FileHead:
     """What a file is, before its pixels are read.
 
     Attributes:
-        path: relative to the source.
-        kind: format; ``None`` when refused.
-        decoded_bytes: what its pixels will need.
-        axes: spatial axes of a NIfTI or ``.npz`` image; 0 where the format does not say.
-        state: size and time of the last change of the file when it was looked at.
+        path: Relative to the source.
+        kind: Format; ``None`` when refused.
+        decoded_bytes: What its pixels will need.
+        axes: Spatial axes of a NIfTI or ``.npz`` image; 0 where the format does not say.
+        state: Size and time of the last change of the file when it was looked at.
     """
 
     path: str
@@ -75,14 +75,14 @@ class ReadJob:
     """Files that make one image or volume (or one per frame).
 
     Attributes:
-        kind: their format.
-        paths: absolute; several are the slices of a volume, in order.
-        weight_bytes: memory that the result needs.
-        affine: of a volume from slices.
-        spacing_mm: of a volume from slices.
-        mask: absolute path of the mask.
-        options: how to read.
-        states: of each file, as :func:`~medphantom.core.folders.file_state` had it when it was looked at.
+        kind: Their format.
+        paths: Absolute; several are the slices of a volume, in order.
+        weight_bytes: Memory that the result needs.
+        affine: Of a volume from slices.
+        spacing_mm: Of a volume from slices.
+        mask: Absolute path of the mask.
+        options: How to read.
+        states: Of each file, as :func:`~medphantom.core.folders.file_state` had it when it was looked at.
     """
 
     kind: Kind
@@ -170,7 +170,7 @@ def finish(image: DecodedImage, options: ReadOptions) -> ReadyImage:
     """Check an image and compute what recognises it again.
 
     Raises:
-        UnreadableImage: it is too small, constant, not finite, or its mask does not fit.
+        UnreadableImage: It is too small, constant, not finite, or its mask does not fit.
     """
     require_usable(image, options)
     if image.mask is not None:

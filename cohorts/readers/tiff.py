@@ -48,7 +48,7 @@ def read(path: Path, options: ReadOptions) -> list[Page]:
     """The pages of a TIFF, each as one is meant to see it; reduced copies of a page are left out.
 
     Raises:
-        UnreadableImage: the file is cut off, its pages are channels or times of one another, or a page holds samples
+        UnreadableImage: The file is cut off, its pages are channels or times of one another, or a page holds samples
             whose meaning is unknown or that are not decoded exactly.
     """
     return _read(path, options, numbers=False)

@@ -43,7 +43,7 @@ def stored_samples(page: Any) -> Array:
     """Samples ``(H, W, S)`` of a page as they are stored, in native byte order; fewer than 8 bits as uint8.
 
     Raises:
-        UnreadableImage: strips that are missing, cut off or damaged, or samples of a kind that is not read exactly.
+        UnreadableImage: Strips that are missing, cut off or damaged, or samples of a kind that is not read exactly.
     """
     dtype = sample_dtype(page)
     if page.compression not in EXACT:
@@ -69,7 +69,7 @@ def sample_dtype(page: Any) -> np.dtype[Any]:
     """Type of a page's samples, in the byte order of the file.
 
     Raises:
-        UnreadableImage: samples of unlike kinds, complex ones, or a number of bits that no array holds.
+        UnreadableImage: Samples of unlike kinds, complex ones, or a number of bits that no array holds.
     """
     kind = (page.sampleformat, page.bitspersample)
     if not all(isinstance(part, int) for part in kind) or kind not in SAMPLE_DTYPES:
@@ -81,7 +81,7 @@ def require_segments(page: Any, expected: int) -> None:
     """Refuse a page whose strips or tiles are not all in the file.
 
     Raises:
-        UnreadableImage: the file was cut off, or leaves some of them out.
+        UnreadableImage: The file was cut off, or leaves some of them out.
     """
     if expected > MANY_SEGMENTS:
         raise UnreadableImage(Reason.TOO_LARGE, f"a TIFF page of more than {MANY_SEGMENTS} strips or tiles")

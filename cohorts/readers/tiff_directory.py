@@ -45,9 +45,9 @@ class Directories:
     """What the directories of a file come to.
 
     Attributes:
-        total: how many there are.
-        declared_bytes: what their pages decode to, in whole bytes a sample; reduced copies are left out.
-        value_bytes: what the values of their tags take.
+        total: How many there are.
+        declared_bytes: What their pages decode to, in whole bytes a sample; reduced copies are left out.
+        value_bytes: What the values of their tags take.
     """
 
     total: int = 0
@@ -59,7 +59,7 @@ def directories(path: Path) -> Directories:
     """How many pages a TIFF file has, and what they declare.
 
     Raises:
-        UnreadableImage: a directory or one of its values lies beyond the end of the file, the chain has no end, or the
+        UnreadableImage: A directory or one of its values lies beyond the end of the file, the chain has no end, or the
             directories hold more than any writer needs.
     """
     total_bytes = path.stat().st_size

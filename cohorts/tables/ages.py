@@ -35,8 +35,8 @@ def settled_age(value: float | None, options: IngestOptions) -> float | None:
     tell infants apart.
 
     Args:
-        value: years.
-        options: of which ``max_age`` counts.
+        value: Years.
+        options: Of which ``max_age`` counts.
 
     Example:
         >>> settled_age(97.0, IngestOptions(max_age=89)), settled_age(411.0, IngestOptions())

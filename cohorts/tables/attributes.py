@@ -49,11 +49,11 @@ class Attribute:
     """One attribute: where it is found and what each text of its cells means.
 
     Attributes:
-        spec: its name and kind.
-        column: its column.
-        values: text of a cell → value; a text that is missing here states nothing.
-        cells: text of each row.
-        asked: the name that was asked for, where another one is true.
+        spec: Its name and kind.
+        column: Its column.
+        values: Text of a cell → value; a text that is missing here states nothing.
+        cells: Text of each row.
+        asked: The name that was asked for, where another one is true.
     """
 
     spec: AttributeSpec
@@ -75,12 +75,12 @@ def find_attributes(columns: Columns, options: IngestOptions, remarks: list[str]
     """The attributes that were asked for, else those of usual names.
 
     Args:
-        columns: of the table.
-        options: which attributes.
-        remarks: takes what of the cells is not believed, in words that repeat none.
+        columns: Of the table.
+        options: Which attributes.
+        remarks: Takes what of the cells is not believed, in words that repeat none.
 
     Raises:
-        InputError: a named column cannot be an attribute: it identifies people or files, or would tell ages that
+        InputError: A named column cannot be an attribute: it identifies people or files, or would tell ages that
             ``max_age`` caps.
     """
     named = options.attribute_kinds is not None
@@ -261,9 +261,9 @@ class _Signs(NamedTuple):
     """What the cells of a column show about all of its numbers.
 
     Attributes:
-        decimal_comma: commas are decimal ones.
-        grouped: points separate thousands.
-        sexed: a letter behind an age is a sex (``32F``), so that ``45M`` are no months.
+        decimal_comma: Commas are decimal ones.
+        grouped: Points separate thousands.
+        sexed: A letter behind an age is a sex (``32F``), so that ``45M`` are no months.
     """
 
     decimal_comma: bool
@@ -280,13 +280,13 @@ def _age(cell: str, signs: _Signs, unit: float, options: IngestOptions) -> float
     """An age in years.
 
     Args:
-        cell: its text; a unit that it states itself comes first.
-        signs: what the column shows about its numbers.
-        unit: length in years of the column's unit.
-        options: of which ``max_age`` counts.
+        cell: Its text; a unit that it states itself comes first.
+        signs: What the column shows about its numbers.
+        unit: Length in years of the column's unit.
+        options: Of which ``max_age`` counts.
 
     Raises:
-        ValueError: it is none; the message says why without saying what the cell holds.
+        ValueError: It is none; the message says why without saying what the cell holds.
     """
     if signs.sexed and _AGE_AND_SEX.fullmatch(plain_id(cell)):
         raise ValueError(SEXED)

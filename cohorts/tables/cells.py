@@ -87,7 +87,7 @@ def yes_and_no(counts: Mapping[str, int]) -> dict[str, bool]:
     """The words of the one language of which a column holds yes as well as no; empty where it holds both of none.
 
     Args:
-        counts: text of a cell → how often it is there; of several languages the one of most cells is taken.
+        counts: Text of a cell → how often it is there; of several languages the one of most cells is taken.
 
     Example:
         >>> yes_and_no({"ja": 9, "nein": 8, "NE": 2})["nein"], yes_and_no({"SI": 6, "NE": 6})
@@ -127,13 +127,13 @@ def number_of(cell: str, decimal_comma: bool = False, grouped: bool = False) -> 
     """A finite number, written with a decimal point or a decimal comma.
 
     Args:
-        cell: its text.
-        decimal_comma: commas in this column are decimal ones, so that a point may separate thousands; without it
+        cell: Its text.
+        decimal_comma: Commas in this column are decimal ones, so that a point may separate thousands; without it
             ``1,234`` may be either number, and is none.
-        grouped: points in this column separate thousands, so that ``1.007`` may be either number, and is none.
+        grouped: Points in this column separate thousands, so that ``1.007`` may be either number, and is none.
 
     Raises:
-        ValueError: it is none; the message says why without saying what the cell holds.
+        ValueError: It is none; the message says why without saying what the cell holds.
 
     Example:
         >>> number_of("45,5"), number_of("4.5e1")

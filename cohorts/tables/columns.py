@@ -70,13 +70,13 @@ class Columns:
     """The columns of one table: found by role, read as cells.
 
     Args:
-        path: its file, for messages.
-        table: what the file holds.
-        options: names of columns.
+        path: Its file, for messages.
+        table: What the file holds.
+        options: Names of columns.
 
     Attributes:
-        roles: role → column, for ``path``, ``patient``, ``study``, ``uid``, ``text``, ``mask`` and ``split``.
-        remarks: what of the cells of these columns is not believed.
+        roles: Role → column, for ``path``, ``patient``, ``study``, ``uid``, ``text``, ``mask`` and ``split``.
+        remarks: What of the cells of these columns is not believed.
     """
 
     def __init__(self, path: Path, table: TableFile, options: IngestOptions) -> None:
@@ -105,7 +105,7 @@ class Columns:
         Where none of the usual ones states anything, it is the first.
 
         Raises:
-            InputError: the named column does not exist or has a type that cannot be read, or two columns have the name.
+            InputError: The named column does not exist or has a type that cannot be read, or two columns have the name.
         """
         names = self.frame.columns
         if wanted:
@@ -137,7 +137,7 @@ class Columns:
         """Nothing is published out of the column that says which patient, study or file a row is of.
 
         Raises:
-            InputError: the column has that role.
+            InputError: The column has that role.
         """
         for role in ("patient", "study", "uid", "path", "mask"):
             if self.roles[role] == column:

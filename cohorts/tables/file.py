@@ -52,12 +52,12 @@ class TableFile:
     """What a file holds.
 
     Attributes:
-        frame: columns of text, under their names without the spaces around them.
-        form: format, encoding and separator, for people.
-        repeated: names that several columns of different content have; only the first of them keeps it.
-        short_rows: rows that end before the header does; their last cells are empty.
-        headers: further lines of the column names, which are no rows.
-        unreadable: columns whose type has no text, such as durations and structures, and that type; their cells are
+        frame: Columns of text, under their names without the spaces around them.
+        form: Format, encoding and separator, for people.
+        repeated: Names that several columns of different content have; only the first of them keeps it.
+        short_rows: Rows that end before the header does; their last cells are empty.
+        headers: Further lines of the column names, which are no rows.
+        unreadable: Columns whose type has no text, such as durations and structures, and that type; their cells are
             empty.
     """
 
@@ -77,12 +77,12 @@ def read_table(path: Path, encoding: str = "auto", known: Collection[str] = ()) 
     it (see :mod:`medphantom.core.spreadsheet`).
 
     Args:
-        path: the file.
-        encoding: a Python codec, or ``auto``.
-        known: column names that are expected; they help to tell separators apart, and a header from a row.
+        path: The file.
+        encoding: A Python codec, or ``auto``.
+        known: Column names that are expected; they help to tell separators apart, and a header from a row.
 
     Raises:
-        InputError: it does not exist, or is no table, or has no rows or no header, or rows of different length.
+        InputError: It does not exist, or is no table, or has no rows or no header, or rows of different length.
     """
     plain = {plain_name(name) for name in known}
     if not user_path(path).exists():
@@ -112,12 +112,12 @@ def read_parts(paths: Sequence[Path], encoding: str = "auto", known: Collection[
     """Read a table that lies in one file per split (``train.csv``, ``valid.csv``), whose names become a column.
 
     Args:
-        paths: files whose names are words for splits.
-        encoding: as of :func:`read_table`.
-        known: as of :func:`read_table`.
+        paths: Files whose names are words for splits.
+        encoding: As of :func:`read_table`.
+        known: As of :func:`read_table`.
 
     Raises:
-        InputError: as of :func:`read_table`, or the files have other columns.
+        InputError: As of :func:`read_table`, or the files have other columns.
     """
     files = [read_table(path, encoding, known) for path in paths]
     columns = files[0].frame.columns
@@ -218,11 +218,11 @@ class _Body(NamedTuple):
     """The rows below a header.
 
     Attributes:
-        frame: their cells, as many as the header has.
-        long: rows with more cells that say something.
-        short: rows with fewer cells.
-        headers: lines that repeat the header, which are left out.
-        torn: lines that repeat its names in another order, below which cells stand in the wrong columns.
+        frame: Their cells, as many as the header has.
+        long: Rows with more cells that say something.
+        short: Rows with fewer cells.
+        headers: Lines that repeat the header, which are left out.
+        torn: Lines that repeat its names in another order, below which cells stand in the wrong columns.
     """
 
     frame: pl.DataFrame

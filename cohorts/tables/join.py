@@ -21,11 +21,11 @@ class FileKey:
     """What may identify an image in a table.
 
     Attributes:
-        paths: relative path; for a volume from slices the folder that holds just them, where there is one.
+        paths: Relative path; for a volume from slices the folder that holds just them, where there is one.
         uids: SOPInstanceUID, then SeriesInstanceUID; for a volume from slices the latter alone.
-        patient: patient id of the header.
-        slice_paths: relative paths of all slices of a volume.
-        slice_uids: their SOPInstanceUIDs.
+        patient: Patient id of the header.
+        slice_paths: Relative paths of all slices of a volume.
+        slice_uids: Their SOPInstanceUIDs.
     """
 
     paths: tuple[str, ...]
@@ -39,11 +39,11 @@ class Fit(NamedTuple):
     """A row that fits a file.
 
     Attributes:
-        row: its number, or ``AMBIGUOUS`` or ``NONE``.
-        weak: other files may fit as well.
-        way: what is equal.
-        rank: of paths: what they are compared without (0: nothing), then how little of them is equal.
-        path: of paths: that of the file.
+        row: Its number, or ``AMBIGUOUS`` or ``NONE``.
+        weak: Other files may fit as well.
+        way: What is equal.
+        rank: Of paths: what they are compared without (0: nothing), then how little of them is equal.
+        path: Of paths: that of the file.
     """
 
     row: int
@@ -64,9 +64,9 @@ class RowIndex:
     :class:`Join`.
 
     Args:
-        kind: what the column holds.
-        cells: the column.
-        keys: all files, to know whether names identify them.
+        kind: What the column holds.
+        cells: The column.
+        keys: All files, to know whether names identify them.
     """
 
     def __init__(self, kind: Literal["path", "uid", "patient"], cells: Sequence[Any], keys: Sequence[FileKey]) -> None:
@@ -170,11 +170,11 @@ class Join:
     ambiguous, and both are where neither is surer.
 
     Args:
-        index: the rows.
-        keys: the files.
+        index: The rows.
+        keys: The files.
 
     Attributes:
-        total_lacking: volumes of which some slices have a row, others and the whole have none.
+        total_lacking: Volumes of which some slices have a row, others and the whole have none.
     """
 
     def __init__(self, index: RowIndex, keys: Sequence[FileKey]) -> None:
@@ -233,7 +233,7 @@ class Join:
         """Row of the file with this number, the first of several.
 
         Raises:
-            UnreadableImage: there is none, or it is not certain which.
+            UnreadableImage: There is none, or it is not certain which.
         """
         rows = self._rows[number]
         if rows == (AMBIGUOUS,):

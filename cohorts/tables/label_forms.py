@@ -18,9 +18,9 @@ class Labels(Protocol):
     """The labels of a table.
 
     Attributes:
-        names: the vocabulary, in a fixed order.
-        form: how the table writes them.
-        columns: where it writes them.
+        names: The vocabulary, in a fixed order.
+        form: How the table writes them.
+        columns: Where it writes them.
     """
 
     names: tuple[str, ...]
@@ -62,11 +62,11 @@ class CellLabels:
     """One column whose cells name what is present; every other label is absent then.
 
     Args:
-        column: its name.
-        cells: text of each row.
-        present: text of a cell → labels that it names; a text that is missing here states nothing.
-        names: the vocabulary.
-        form: of names, lists or numbers.
+        column: Its name.
+        cells: Text of each row.
+        present: Text of a cell → labels that it names; a text that is missing here states nothing.
+        names: The vocabulary.
+        form: Of names, lists or numbers.
     """
 
     def __init__(
@@ -99,11 +99,11 @@ class ColumnLabels:
     """A column per label, of 1, 0, -1 and nothing.
 
     Args:
-        cells: column → text of each row.
-        nothing: columns that state, where they are 1, that what is not stated, nor uncertain, is absent.
-        meaning: column and text of a cell → what it states.
-        form: one column (``flag``) or several (``columns``).
-        beside: columns that may be 1 beside those of nothing. A row in which any other is contradicts itself, and
+        cells: Column → text of each row.
+        nothing: Columns that state, where they are 1, that what is not stated, nor uncertain, is absent.
+        meaning: Column and text of a cell → what it states.
+        form: One column (``flag``) or several (``columns``).
+        beside: Columns that may be 1 beside those of nothing. A row in which any other is contradicts itself, and
             states nothing.
     """
 

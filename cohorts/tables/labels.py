@@ -51,13 +51,13 @@ def find_labels(columns: Columns, taken: Collection[str], options: IngestOptions
     of two or more columns that hold 1, 0, -1 and nothing.
 
     Args:
-        columns: of the table.
-        taken: columns that serve another purpose.
-        options: which columns, and what their cells mean.
-        remarks: takes what is not believed, in words that repeat no cell.
+        columns: Of the table.
+        taken: Columns that serve another purpose.
+        options: Which columns, and what their cells mean.
+        remarks: Takes what is not believed, in words that repeat no cell.
 
     Raises:
-        InputError: a named column holds no labels.
+        InputError: A named column holds no labels.
     """
     if options.label_columns:
         names = list(dict.fromkeys(str(columns.find("labels", name, ())) for name in options.label_columns))
@@ -132,8 +132,8 @@ def _says_yes_and_no(counts: Counter[str], *, named: bool) -> bool:
     Its name is the label then, not its words.
 
     Args:
-        counts: text of a cell → how often it is there.
-        named: somebody asked for this column, so that *positive* and *negative* are no classes.
+        counts: Text of a cell → how often it is there.
+        named: Somebody asked for this column, so that *positive* and *negative* are no classes.
     """
     spoken = yes_and_no(counts)
     words = {**spoken, **(WORDS if named else {})}
@@ -149,7 +149,7 @@ def _words_of(columns: Mapping[str, Mapping[str, int]]) -> dict[str, dict[str, b
     Where no column holds yes as well as no, a word for yes counts where nothing else stands in its column.
 
     Args:
-        columns: of labels → text of a cell → how often it is there.
+        columns: Of labels → text of a cell → how often it is there.
     """
     own = {name: yes_and_no(counts) for name, counts in columns.items()}
     everywhere: Counter[str] = Counter()
@@ -253,7 +253,7 @@ def _refuse_doubtful(columns: Columns, column: str, counts: Counter[str], separa
     """Stop where each reading of a column would change the labels of other cells.
 
     Raises:
-        InputError: as said.
+        InputError: As said.
     """
     if separators.doubtful:
         total = {sign: sum(n for cell, n in counts.items() if sign in cell) for sign in separators.doubtful}

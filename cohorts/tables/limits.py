@@ -21,8 +21,8 @@ def require_modest_file(path: Path) -> None:
     """Refuse a table of text that is too large to be read whole.
 
     Raises:
-        InputError: as said.
-        OSError: it cannot be looked at.
+        InputError: As said.
+        OSError: It cannot be looked at.
     """
     if path.stat().st_size > LARGEST_TEXT_FILE:
         raise InputError(f"{path} is larger than {LARGEST_TEXT_FILE // 2**20} MiB", REMEDY)
@@ -32,7 +32,7 @@ def modest_lines(text: str, separator: str) -> Iterator[str]:
     """The lines of a table, for a reader of CSV.
 
     Raises:
-        InputError: a line is longer than 4 MiB or holds more than 4096 cells.
+        InputError: A line is longer than 4 MiB or holds more than 4096 cells.
     """
     stream = io.StringIO(text, newline="")
     while line := stream.readline(LONGEST_LINE + 1):

@@ -13,9 +13,9 @@ class United(NamedTuple):
     """Rows by what they are of.
 
     Attributes:
-        names: the names, empty for all but the first row of each.
-        groups: the rows of each name that has several, which are united.
-        torn: the same of rows that may not be united, and contradict each other.
+        names: The names, empty for all but the first row of each.
+        groups: The rows of each name that has several, which are united.
+        torn: The same of rows that may not be united, and contradict each other.
     """
 
     names: list[str]
@@ -27,9 +27,9 @@ def unite_rows(names: Sequence[str], may_unite: Callable[[str], bool], row: Call
     """Rows that have one name become one, where they may or where they say the same.
 
     Args:
-        names: what identifies the image, or the patient, of each row; empty: nothing.
-        may_unite: whether rows of this name are of one image for certain.
-        row: what a row says that cannot be left out where another row of its name says something else.
+        names: What identifies the image, or the patient, of each row; empty: nothing.
+        may_unite: Whether rows of this name are of one image for certain.
+        row: What a row says that cannot be left out where another row of its name says something else.
 
     Example:
         >>> unite_rows(["a", "b", "a"], lambda name: True, lambda row: row)

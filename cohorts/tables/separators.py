@@ -19,9 +19,9 @@ class Separators(NamedTuple):
     """How lists are written in the cells of a column.
 
     Attributes:
-        signs: what parts their entries, the most frequent first; none where cells hold one name each.
-        doubtful: these and one that may part entries too, or belong to names: nobody can tell. Empty without doubt.
-        mixed: cells that another sign than the first one parts.
+        signs: What parts their entries, the most frequent first; none where cells hold one name each.
+        doubtful: These and one that may part entries too, or belong to names: nobody can tell. Empty without doubt.
+        mixed: Cells that another sign than the first one parts.
     """
 
     signs: tuple[str, ...] = ()
@@ -43,8 +43,8 @@ def list_separators(counts: Mapping[str, int], known: Iterable[str] = ()) -> Sep
     other cells.
 
     Args:
-        counts: text of a cell → how often it is there.
-        known: labels that other cells name without a separator, such as lists in brackets.
+        counts: Text of a cell → how often it is there.
+        known: Labels that other cells name without a separator, such as lists in brackets.
 
     Example:
         >>> list_separators({"a|b": 1, "a": 1}).signs, list_separators({"fracture, healed": 1, "mass": 1}).signs

@@ -44,12 +44,12 @@ class RowContent:
     """What the table says of an image.
 
     Attributes:
-        labels: name → present, absent or not stated.
-        attributes: name → value; ``None`` is not stated.
-        unread: attributes of which a cell says something that was not taken, so that no header may speak for it.
-        patient: id, as :func:`~medphantom.core.naming.plain_id` has it; empty when none is stated.
-        study: the same of the study.
-        text: report or caption.
+        labels: Name → present, absent or not stated.
+        attributes: Name → value; ``None`` is not stated.
+        unread: Attributes of which a cell says something that was not taken, so that no header may speak for it.
+        patient: Id, as :func:`~medphantom.core.naming.plain_id` has it; empty when none is stated.
+        study: The same of the study.
+        text: Report or caption.
         split: ``train``, ``val``, ``holdout`` or ``test`` where the table has splits already, the most held-out one of
             several rows; else empty.
     """
@@ -75,10 +75,10 @@ class Table:
     """A label table, joined to files.
 
     Attributes:
-        path: its file.
-        attributes: specs of its attribute columns.
-        has_masks: it names masks.
-        has_splits: it says which split images are in.
+        path: Its file.
+        attributes: Specs of its attribute columns.
+        has_masks: It names masks.
+        has_splits: It says which split images are in.
     """
 
     def __init__(self, path: Path, file: TableFile, options: IngestOptions) -> None:
@@ -113,7 +113,7 @@ class Table:
         """Read a CSV, TSV or Parquet file.
 
         Raises:
-            InputError: it cannot be read, is empty, or lacks a column that was named.
+            InputError: It cannot be read, is empty, or lacks a column that was named.
         """
         return cls.read_parts([path], options)
 
@@ -122,7 +122,7 @@ class Table:
         """Read a table that lies in one file per split; see :func:`~medphantom.cohorts.tables.file.read_parts`.
 
         Raises:
-            InputError: as of :meth:`read`, or the files have other columns.
+            InputError: As of :meth:`read`, or the files have other columns.
         """
         named = [getattr(options, f"{role}_column") for role in (*USUAL_NAMES, "text") if role != "labels"]
         usual = [name for names in (*USUAL_NAMES.values(), *USUAL_ATTRIBUTES.values()) for name in names]
@@ -173,7 +173,7 @@ class Table:
         contradict each other in these has rows, of which none is taken.
 
         Raises:
-            InputError: the wanted join lacks its column.
+            InputError: The wanted join lacks its column.
         """
         ways = self._ways()
         if not ways:
@@ -225,7 +225,7 @@ class Table:
         """Row of the file with this number in :meth:`bind`'s list; of a volume with several, what stands for them all.
 
         Raises:
-            UnreadableImage: there is none, or several that contradict each other, or name different patients or masks.
+            UnreadableImage: There is none, or several that contradict each other, or name different patients or masks.
         """
         assert self._join is not None  # noqa: S101 - bind() comes first
         row = self._join.row_of(number)
