@@ -115,7 +115,7 @@ def contact_sheet(
 
 
 def source_view(record: ImageRecord) -> Array:
-    """Return an image for display, ``(H, W, 3)`` uint8: large values bright, middle slice of a volume, mask outlined."""
+    """Return an image for display, ``(H, W, 3)`` uint8: large values bright, middle slice of a volume, mask drawn."""
     pixels, mask = record.pixels, record.mask
     if len(record.spatial_shape) == 3:
         middle = pixels.shape[0] // 2

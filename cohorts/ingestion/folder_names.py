@@ -1,4 +1,4 @@
-"""Possible meanings of a source's folders: splits, classes or patients. Names alone do not decide between the last two."""
+"""Possible meanings of folders: splits, classes or patients. Names alone do not decide between the last two."""
 
 from __future__ import annotations
 

@@ -130,7 +130,7 @@ def test_masks_are_planned_for_a_generator_that_reads_nothing_else(cohort: Cohor
 
 
 def test_templates_put_labels_into_words_where_the_network_reads_no_labels(cohort: Cohort) -> None:
-    conditioner = learn(cohort, labels=False, text={"written_by": "templates", "tokens": 24, "wordings": 4})
+    conditioner = learn(cohort, labels=False, text={"written_by": "templates", "tokens": 24, "paraphrases": 4})
     assert conditioner.schema.reads == ("text",)
     found = conditioner.of_prompts([Prompt(labels={"effusion": True}), Prompt(labels={"effusion": False}), Prompt()])
     assert found.labels_BL.shape == (3, 0)

@@ -46,7 +46,7 @@ def test_a_base_of_the_same_cohort(
 def test_a_base_of_some_of_the_same_patients(preprocess: Preprocess, other_base: Path, tmp_path: Path) -> None:
     """Eight images more change the digest of the rows, and leave the patients."""
     more = make_cohort(tmp_path / "cohort", seed=7, patients="q", total=104)
-    refused(other_base, more, preprocess, tmp_path, r"learned from \d+ patients of this cohort without privacy")
+    refused(other_base, more, preprocess, tmp_path, r"was trained on \d+ patients of this cohort without privacy")
 
 
 def test_the_base_of_a_base(cohort: Cohort, preprocess: Preprocess, bundle_folder: Path, tmp_path: Path) -> None:
@@ -59,7 +59,7 @@ def test_the_base_of_a_base(cohort: Cohort, preprocess: Preprocess, bundle_folde
 
 def test_the_same_images_under_other_names(preprocess: Preprocess, other_base: Path, tmp_path: Path) -> None:
     renamed = make_cohort(tmp_path / "cohort", seed=7, patients="renamed")
-    refused(other_base, renamed, preprocess, tmp_path, r"learned from \d+ (images|patients) of this cohort")
+    refused(other_base, renamed, preprocess, tmp_path, r"was trained on \d+ (images|patients) of this cohort")
 
 
 def test_an_export_that_is_read_again(preprocess: Preprocess, other_base: Path, tmp_path: Path) -> None:
@@ -150,7 +150,7 @@ def test_marks_tell_nothing_without_the_secret(cohort: Cohort, bundle_folder: Pa
 def test_foreign_weights_put_their_condition_into_the_claim(
     tmp_path: Path, cohort: Cohort, preprocess: Preprocess
 ) -> None:
-    conditioning = {"labels": False, "text": {"written_by": "templates", "wordings": 2}}
+    conditioning = {"labels": False, "text": {"written_by": "templates", "paraphrases": 2}}
     config = private(make_pipeline(tmp_path / "base"), tuning={"method": "lora", "rank": 2}, conditioning=conditioning)
     promised = trained(cohort, preprocess, config, tmp_path).facts.privacy
     assert promised.formal.endswith(

@@ -92,7 +92,7 @@ def test_another_clipping_norm_or_epsilon_is_another_fit(
 
 def test_stable_diffusion_is_fitted_privately(tmp_path: Path, cohort: Cohort, preprocess: Preprocess) -> None:
     base = make_pipeline(tmp_path / "base")
-    conditioning = {"labels": False, "text": {"written_by": "templates", "wordings": 2}}
+    conditioning = {"labels": False, "text": {"written_by": "templates", "paraphrases": 2}}
     config = private(base, tuning={"method": "lora", "rank": 2}, conditioning=conditioning)
     bundle = trained(cohort, preprocess, config, tmp_path)
     assert bundle.facts.privacy.guarantee is not None

@@ -100,7 +100,7 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_stable_diffusion_in_full_by_lora_and_by_attention(pipeline: Path, tmp_path: Path, method: Any) -> None:
     cohort = make_cohort(tmp_path / "cohort", total=40)
     conditioning = ConditioningConfig.model_validate(
-        {"labels": False, "text": {"written_by": "templates", "wordings": 2}}
+        {"labels": False, "text": {"written_by": "templates", "paraphrases": 2}}
     )
     tuning = FineTuning(method=method, rank=2)
     base = open_base(str(pipeline), tuning)

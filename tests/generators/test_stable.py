@@ -48,7 +48,7 @@ def tuned(base: Path, cohort: Cohort, folder: Path, method: str, **changes: Any)
     config = tiny_config(
         init_from=str(base),
         tuning={"method": method, "rank": 4, "alpha": 8},
-        conditioning={"labels": False, "text": {"written_by": "templates", "wordings": 2}},
+        conditioning={"labels": False, "text": {"written_by": "templates", "paraphrases": 2}},
         denoiser_fit=FitConfig(steps=6, batch_size=8, learning_rate=1e-3, validate_every=3, tracker="none"),
         **changes,
     )
