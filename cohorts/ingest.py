@@ -162,7 +162,7 @@ def _results(plan: Plan, pool: Workers) -> Iterator[tuple[Planned, ReadResult]]:
     upcoming = iter(plan.images)
     for _, results in pool.map(read, _read_batches(plan)):
         for result in results:
-            crashed = ReadResult(refusals=[Refusal(Reason.CRASHED, "its decoder ended the process, or took too long")])
+            crashed = ReadResult(refusals=[Refusal(Reason.CRASHED, "its decoder crashed or timed out")])
             yield next(upcoming), crashed if isinstance(result, Crashed) else result
 
 

@@ -93,7 +93,7 @@ def round_trip(
     )
     if hidden:
         log.warning(
-            "the base's autoencoder hides %s, which are classified worse after reconstruction; "
+            "the base's autoencoder hides %s: classification is worse after reconstruction; "
             "use a base trained on similar images",
             ", ".join(hidden),
         )

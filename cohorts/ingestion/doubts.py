@@ -70,8 +70,8 @@ def _shared_studies(plan: Plan) -> str:
     if not several:
         return ""
     return (
-        f"{several} DICOM studies hold images of several patients, which count; if the studies are right, one person "
-        "may lie in several splits"
+        f"{several} DICOM studies contain images of several patients, which are kept apart; if the studies are right, "
+        "one person may be in several splits"
     )
 
 
@@ -82,8 +82,8 @@ def _one_for_all(plan: Plan) -> str:
     if len({image.patient for image in named}) != 1 or len(studies) < MANY_STUDIES:
         return ""
     return (
-        f"one patient id stands in the headers of all {len(studies)} studies, which count as one person's; if a tool "
-        "wrote it over everybody's, name patients by patient_column or patient_pattern"
+        f"one patient id is in the headers of all {len(studies)} studies, which count as one person's; if a tool "
+        "has overwritten all ids, name patients by patient_column or patient_pattern"
     )
 
 
@@ -98,8 +98,8 @@ def _several_sexes(plan: Plan) -> str:
     if not several:
         return ""
     return (
-        f"headers state both sexes of {several} patients, each of which counts as one person; if several people have "
-        "the same id (of two sites, say), name patients by patient_column or patient_pattern"
+        f"headers declare both sexes for {several} patients, each of which counts as one person; if several people "
+        "have the same id (such as from two sites), name patients by patient_column or patient_pattern"
     )
 
 

@@ -103,7 +103,7 @@ def _find_masks(layout: Layout, files: Sequence[str]) -> None:
 def _take_mask_folder(layout: Layout, given: Path, files: Sequence[str]) -> None:
     layout.mask_root = find_path(given, layout.root).resolve()
     if not layout.mask_root.is_dir():
-        raise InputError(f"{given} is no folder of masks", "check --masks")
+        raise InputError(f"{given} is not a folder of masks", "check --masks")
     if layout.masks_inside:
         prefix = layout.mask_root.relative_to(layout.root).as_posix()
         layout.masks = [path.removeprefix(f"{prefix}/") for path in files if path.startswith(f"{prefix}/")]

@@ -82,7 +82,7 @@ def _mask_of_row(plan: Plan, image: Planned, options: IngestOptions) -> Refusal 
     try:
         path = inside(plan.root, cell)
     except InputError:
-        return Refusal(Reason.OUTSIDE_SOURCE, "its row names a mask outside the source, or what cannot be a path")
+        return Refusal(Reason.OUTSIDE_SOURCE, "its row names a mask outside the source, or an invalid path")
     if not path.is_file():
         return Refusal(Reason.NO_MASK, "the mask that its row names does not exist")
     image.mask = path.relative_to(plan.root.resolve()).as_posix()
@@ -90,11 +90,11 @@ def _mask_of_row(plan: Plan, image: Planned, options: IngestOptions) -> Refusal 
 
 
 def _require(plan: Plan, options: IngestOptions) -> None:
-    lacking = Refusal(Reason.NO_MASK, "no mask belongs to it")
+    lacking = Refusal(Reason.NO_MASK, "it has no mask")
     plan.keep(lambda image: lacking if image.mask is None and options.mask_required else None)
 
 
 def _orphan(path: Path) -> Refusal:
     if sniff(path) is None:
         return Refusal(Reason.NOT_AN_IMAGE, "no image among the masks")
-    return Refusal(Reason.ORPHAN_MASK, "a mask that belongs to no image")
+    return Refusal(Reason.ORPHAN_MASK, "a mask without an image")

@@ -52,8 +52,8 @@ def name_by_path(plan: Plan, names: FolderNames, layout: Layout, options: Ingest
 
     if several := sum(len(above) > 1 for above in places.values()):
         plan.warnings.append(
-            f"{several} folders that name a patient lie below several folders, each counts as one person; if these are "
-            "sites that number their own patients, give patient_pattern a group that holds the site too"
+            f"{several} folders that name a patient are in several parent folders, and each counts as one person; if "
+            "these are sites with their own numbering, include the site in the group of patient_pattern"
         )
 
 
@@ -91,8 +91,8 @@ def bridge_names(plan: Plan) -> None:
     )
     if several:
         plan.warnings.append(
-            f"{several} patient ids of headers, folders or paths are several patients by a surer source, which "
-            "counts; if the former are right, one person may lie in several splits"
+            f"{several} patient ids of headers, folders or paths belong to several patients by a more reliable source, "
+            "which takes precedence; if the former are right, one person may be in several splits"
         )
 
 
@@ -114,8 +114,8 @@ def keep_numberings_apart(plan: Plan) -> None:
             image.patient = f"{image.patient} ({image.patient_source})"
     if apart:
         plan.warnings.append(
-            f"{len(apart)} patients whom no surer source names have the id that one gives to somebody else; they count "
-            "as different people"
+            f"{len(apart)} patients without a more reliable source have an id that such a source gives to another "
+            "person; they count as different people"
         )
 
 
@@ -170,8 +170,8 @@ def tell_issuers_apart(plan: Plan) -> None:
             image.patient_source, image.patient = (HEADER, issued) if issued else ("", "")
     if torn := sum(len(stated) > 1 for (_, study), stated in of_study.items() if study):
         plan.warnings.append(
-            f"{torn} patient ids stand in one study under several issuers and count as several people; if these are "
-            "spellings of one issuer, one person may lie in several splits"
+            f"{torn} patient ids occur in one study under several issuers and count as several people; if these are "
+            "spellings of one issuer, one person may be in several splits"
         )
 
 
@@ -214,7 +214,9 @@ def name_by_table(plan: Plan) -> None:
         image.split = next(iter(image.splits), None)
         image.left_out = LEFT_OUT_SPLIT in splits
     if contradicting:
-        plan.warnings.append(f"{contradicting} images lie in folders of another split than the table says; it counts")
+        plan.warnings.append(
+            f"{contradicting} images are in folders of another split than in the table, which takes precedence"
+        )
 
 
 def require_patients(plan: Plan, names: FolderNames, options: IngestOptions) -> None:
@@ -265,21 +267,21 @@ def divide(plan: Plan, options: IngestOptions) -> Division:
     """
     if options.source_splits == "ignore":
         return Division()
-    told = [image for image in plan.images if image.split is not None]
-    stated = [(identity_of(image), split) for image in told for split in image.splits or (image.split,) if split]
-    unmistakable = bool(stated) and len(told) == sum(not image.left_out for image in plan.images)
+    assigned = [image for image in plan.images if image.split is not None]
+    stated = [(identity_of(image), split) for image in assigned for split in image.splits or (image.split,) if split]
+    unmistakable = bool(stated) and len(assigned) == sum(not image.left_out for image in plan.images)
     if options.source_splits == "auto" and not unmistakable:
         if stated:
             plan.warnings.append(
-                f"{len(told)} of {len(plan.images)} images lie in a split of the source, which is not kept since "
-                "others lie in none; set source_splits to use or ignore"
+                f"{len(assigned)} of {len(plan.images)} images are in a split of the source, which is not kept since "
+                "others are in none; set source_splits to use or ignore"
             )
         return Division()
     if not stated:
         raise InputError("the source divides its images into no splits", "leave source_splits at auto")
     division = Division.of(stated, exact=plan.is_export)
     if "train" not in division.theirs:
-        plan.warnings.append("the source puts no image into train; source_splits=ignore divides its images anew")
+        plan.warnings.append("the source assigns no image to train; source_splits=ignore divides its images again")
     return _settled(plan, division, options)
 
 
@@ -294,12 +296,12 @@ def _settled(plan: Plan, division: Division, options: IngestOptions) -> Division
         both = len(division.on_both_sides)
         if options.split_conflicts == "refuse":
             plan.keep(lambda image: _on_both_sides if identity_of(image) in division.on_both_sides else None)
-            plan.warnings.append(f"{both} patients lie in several splits of the source; their images were left out")
+            plan.warnings.append(f"{both} patients are in several splits of the source; their images were left out")
         else:
             plan.warnings.append(
-                f"{both} patients lie in several splits of the source; all their images went to the most held-out one"
+                f"{both} patients are in several splits of the source; all their images go to the most held-out one"
             )
     return division
 
 
-_on_both_sides = Refusal(Reason.SPLIT_CONFLICT, "its patient lies in several splits of the source")
+_on_both_sides = Refusal(Reason.SPLIT_CONFLICT, "its patient is in several splits of the source")

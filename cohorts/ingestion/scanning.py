@@ -82,7 +82,7 @@ def scan_heads(pool: Workers, layout: Layout, options: IngestOptions, progress: 
         for job, result in zip(batch.jobs, results, strict=True):
             heads.append(_crash_head(job.path) if isinstance(result, Crashed) else result)
         if progress is not None:
-            progress(len(heads), len(paths), "looking at files")
+            progress(len(heads), len(paths), "scanning files")
     return heads
 
 
@@ -99,4 +99,4 @@ def _size(path: Path) -> int:
 
 
 def _crash_head(path: str) -> FileHead:
-    return FileHead(path, refusal=Refusal(Reason.CRASHED, "looking at it ended the process"))
+    return FileHead(path, refusal=Refusal(Reason.CRASHED, "its scan crashed"))

@@ -23,7 +23,7 @@ from medphantom.core.errors import Reason, UnreadableImage
 from medphantom.core.naming import issued_id
 
 Digest = Callable[[FileHead], Hashable]
-COPY = Refusal(Reason.DUPLICATE, "the same pixels at the same place as a file before")
+COPY = Refusal(Reason.DUPLICATE, "the same pixels at the same position as an earlier file")
 NOBODY = Refusal(Reason.GEOMETRY, "names no patient, while other slices of its series do")
 UNNAMED = Refusal(Reason.GEOMETRY, "names no series, and the slices beside it do not form one volume without doubt")
 ANONYMOUS = Refusal(Reason.GEOMETRY, "names neither series nor study nor patient")

@@ -145,7 +145,7 @@ class Sink:
             return
         near = self._neighbours(ready)
         if near and not repeated and self.options.near_duplicates == "drop":
-            refusal = Refusal(Reason.DUPLICATE, "nearly the same image as one before", ready.image.frame)
+            refusal = Refusal(Reason.DUPLICATE, "a near duplicate of an earlier image", ready.image.frame)
             self.near_duplicates += 1
             self.refuse(planned.paths, refusal)
             self._by_digest.pop(bytes.fromhex(ready.digest))
@@ -169,7 +169,7 @@ class Sink:
         self.exact_duplicates += self.options.duplicates == "reject"
         if self.options.duplicates != "reject":
             return False
-        detail = "the same pixels as an image before" + (", under other labels" if differ else "")
+        detail = "the same pixels as an earlier image" + (", under other labels" if differ else "")
         for path in planned.paths:
             self.private.link(
                 path,
@@ -360,25 +360,25 @@ class Sink:
             )
         if self._rows_by_frame:
             self.warnings.append(
-                f"{self._rows_by_frame} files that hold several images have rows that differ, and nothing says which "
-                f"row is of which image: they are refused; {ONE_ROW_EACH}"
+                f"{self._rows_by_frame} files with several images have rows that differ without naming the image to "
+                f"which each row belongs; they are refused; {ONE_ROW_EACH}"
             )
         if self._other_labels:
             self.warnings.append(
-                f"{self._other_labels} exact duplicates carry other labels than the first copy"
+                f"{self._other_labels} exact duplicates have other labels than the first copy"
                 + ("; medphantom inspect --rejected names them" if self.options.duplicates == "reject" else "")
             )
         if self._other_patients:
             self.warnings.append(
-                f"{self._other_patients} exact duplicates are of another patient than the first copy: "
+                f"{self._other_patients} exact duplicates belong to another patient than the first copy: "
                 "one person under two ids, or a picture in two folders"
             )
         if self.options.near_duplicates == "off":
-            self.warnings.append("near duplicates were not looked for: images may judge what learned from their twin")
+            self.warnings.append("near duplicates were not searched: evaluation images may duplicate training images")
         if self.left_out:
             self.warnings.append(
-                f"{self.left_out} images outside train nearly repeat a training image of another patient; nothing "
-                "learns from them or is scored on them"
+                f"{self.left_out} images outside train nearly repeat a training image of another patient; they "
+                "are used for neither training nor scores"
             )
 
     def rejected_files(self) -> Counter[Reason]:

@@ -75,7 +75,7 @@ def _refusal(base: Path, path: Path, entry: os.DirEntry[str], *, follow_links: b
             return Refusal(Reason.OUTSIDE_SOURCE, "a link that leaves the source folder; follow_links reads it")
         mode = entry.stat().st_mode
     except (OSError, RuntimeError):
-        return Refusal(Reason.BROKEN, "a link to nothing, or a file that cannot be looked at")
+        return Refusal(Reason.BROKEN, "a broken link, or a file that cannot be accessed")
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
         return Refusal(Reason.NOT_AN_IMAGE, "a device, pipe or socket")
     return None

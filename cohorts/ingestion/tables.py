@@ -136,7 +136,7 @@ def _join_rows(plan: Plan, table: Table) -> None:
     images = _without_masks_of(table, plan.images)
     of_images = {image.paths[0] for image in images}
     masks = [image for image in plan.images if image.paths[0] not in of_images]
-    orphan = Refusal(Reason.ORPHAN_MASK, "a mask that belongs to no image")
+    orphan = Refusal(Reason.ORPHAN_MASK, "a mask without an image")
     plan.refused += [(image.paths[0], orphan) for image in masks]  # until an image claims it
     plan.images = images
     numbers = {image.paths[0]: number for number, image in enumerate(images)}

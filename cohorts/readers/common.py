@@ -170,9 +170,9 @@ def require_usable(image: DecodedImage, options: ReadOptions) -> None:
         raise UnreadableImage(Reason.UNSUPPORTED_PIXELS, f"pixels of type {image.pixels.dtype.name}")
     low, high = image.pixels.min(), image.pixels.max()
     if not (np.isfinite(low) and np.isfinite(high)):
-        raise UnreadableImage(Reason.NOT_FINITE, "NaN or infinity among the pixels")
+        raise UnreadableImage(Reason.NOT_FINITE, "the pixels contain NaN or infinity")
     if low == high:
-        raise UnreadableImage(Reason.CONSTANT, "every pixel has the same value")
+        raise UnreadableImage(Reason.CONSTANT, "all pixels have the same value")
 
 
 def checked_mask(mask: Array, image: DecodedImage) -> Array:
@@ -185,10 +185,10 @@ def checked_mask(mask: Array, image: DecodedImage) -> Array:
     if mask.shape != shape:
         raise UnreadableImage(Reason.MASK_MISMATCH, f"mask of shape {mask.shape}, image of shape {shape}")
     if mask.dtype.kind not in "iufb" or not np.isfinite(mask).all():
-        raise UnreadableImage(Reason.MASK_MISMATCH, "mask values are no whole numbers")
+        raise UnreadableImage(Reason.MASK_MISMATCH, "mask values are not integers")
     low, high = float(mask.min()), float(mask.max())
     if low < 0 or high > 65535 or (mask.dtype.kind == "f" and not np.array_equal(mask, np.rint(mask))):
-        raise UnreadableImage(Reason.MASK_MISMATCH, "mask values must be whole numbers from 0 to 65535")
+        raise UnreadableImage(Reason.MASK_MISMATCH, "mask values must be integers from 0 to 65535")
     return np.ascontiguousarray(mask.astype(np.uint8 if high < 256 else np.uint16))
 
 

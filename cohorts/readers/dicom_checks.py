@@ -108,5 +108,5 @@ def _frames(ds: pydicom.Dataset) -> str:
 
 def _people(ds: pydicom.Dataset) -> str:
     if code_of(ds, "BurnedInAnnotation") == "YES":
-        return "text is burned into the pixels, its header says: cover it and say NO, or leave it out"
+        return "text is burned into the pixels according to the header: cover it and declare NO, or leave out the image"
     return ""

@@ -48,7 +48,7 @@ def slice_normal(orientation: Sequence[float]) -> Array:
     across, down = np.array(orientation[:3], dtype=float), np.array(orientation[3:6], dtype=float)
     lengths = np.linalg.norm([across, down], axis=1)
     if np.abs(lengths - 1).max() > 0.01 or abs(float(across @ down)) > 0.01:
-        raise UnreadableImage(Reason.GEOMETRY, "slice directions are no perpendicular unit vectors")
+        raise UnreadableImage(Reason.GEOMETRY, "slice directions are not perpendicular unit vectors")
     normal: Array = np.cross(across, down)
     return normal / np.linalg.norm(normal)
 

@@ -126,7 +126,7 @@ def dose_scaling(ds: pydicom.Dataset) -> float | None:
         return None
     scaling = numbers_of(ds, "DoseGridScaling", 1)
     if scaling is None or scaling[0] == 0:
-        problem = "is zero or no finite number" if values_of(ds, "DoseGridScaling") else "is missing or empty"
+        problem = "is zero or not a finite number" if values_of(ds, "DoseGridScaling") else "is missing or empty"
         raise UnreadableImage(Reason.UNSUPPORTED_PIXELS, f"a dose grid whose scaling {problem}")
     return scaling[0]
 

@@ -61,7 +61,9 @@ def _volumes(path: Path, options: ReadOptions) -> list[DecodedImage]:
     sizes = nifti_header.shape_of(header)
     spatial, extra = sizes[:VOLUME_AXES], sizes[VOLUME_AXES:]
     if len(spatial) < 2 or any(size > 1 for size in extra[1:]):
-        raise UnreadableImage(Reason.GEOMETRY, f"{values.ndim} axes are no volume: a fifth one holds vectors")
+        raise UnreadableImage(
+            Reason.GEOMETRY, f"{values.ndim} axes do not form a volume: a fifth axis contains vectors"
+        )
     columns = values.reshape(*spatial, -1)
     total = columns.shape[-1]
     if total > 1 and not options.split_frames:

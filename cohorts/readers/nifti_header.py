@@ -86,7 +86,7 @@ def _require_layout(header: Any) -> None:
         raise UnreadableImage(Reason.BROKEN, "bitpix contradicts datatype")
     offset = float(header["vox_offset"])
     if not np.isfinite(offset) or offset % 1:
-        raise UnreadableImage(Reason.BROKEN, "vox_offset is no whole number")
+        raise UnreadableImage(Reason.BROKEN, "vox_offset is not an integer")
     if offset > LARGEST_OFFSET:
         raise UnreadableImage(Reason.TOO_LARGE, "vox_offset lies further on than any extension reaches")
     if offset != 0 and offset < header.single_vox_offset:
@@ -115,7 +115,7 @@ def scaling(header: Any) -> tuple[float, float] | None:
     if slope == 0 or np.isnan(slope):
         return None
     if not (np.isfinite(slope) and np.isfinite(intercept)):
-        raise UnreadableImage(Reason.UNSUPPORTED_PIXELS, "scl_slope or scl_inter is no finite number")
+        raise UnreadableImage(Reason.UNSUPPORTED_PIXELS, "scl_slope or scl_inter is not a finite number")
     return None if (slope, intercept) == (1.0, 0.0) else (slope, intercept)
 
 
@@ -142,13 +142,13 @@ def require_image(header: Any) -> None:
         kind = "a map of statistics"
     elif intent in LABEL_INTENTS:
         kind = "a label map, which may be given as a mask"
-    raise UnreadableImage(Reason.UNSUPPORTED_PIXELS, f"intent_code says {kind}")
+    raise UnreadableImage(Reason.UNSUPPORTED_PIXELS, f"intent_code declares {kind}")
 
 
 def require_labels(header: Any) -> None:
     """Refuse a mask whose intent_code declares that its numbers are not labels."""
     if int(header["intent_code"]) not in IMAGE_INTENTS | LABEL_INTENTS:
-        raise UnreadableImage(Reason.MASK_MISMATCH, "intent_code says that the mask holds no labels")
+        raise UnreadableImage(Reason.MASK_MISMATCH, "intent_code declares that the mask contains no labels")
 
 
 def placement(header: Any) -> tuple[tuple[float, ...] | None, Array | None]:

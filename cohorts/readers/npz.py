@@ -155,7 +155,7 @@ def _image_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
         shape = shape[1:]
     spatial = shape[:-1] if len(shape) > 2 and shape[-1] == RGB_CHANNELS else shape
     if len(spatial) not in {2, 3}:
-        raise UnreadableImage(Reason.UNSUPPORTED_PIXELS, f"{len(shape)} axes are no image")
+        raise UnreadableImage(Reason.UNSUPPORTED_PIXELS, f"{len(shape)} axes do not form an image")
     if len(spatial) == 3 and min(spatial[0], spatial[-1]) <= FEW:
         raise UnreadableImage(
             Reason.UNSUPPORTED_PIXELS, f"an axis of at most {FEW} may be channels or slices: save colour as H x W x 3"
@@ -248,7 +248,7 @@ def _npy_header(stream: Any) -> tuple[tuple[int, ...], np.dtype[Any], bool]:
         read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
         shape, fortran, dtype = read(stream)
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zipfile.LargeZipFile) as error:
-        raise UnreadableImage(Reason.BROKEN, f"a member is no array ({type(error).__name__})") from None
+        raise UnreadableImage(Reason.BROKEN, f"a member is not an array ({type(error).__name__})") from None
     if dtype.hasobject:
         raise UnreadableImage(Reason.PICKLE, "a member holds Python objects, which would have to be unpickled")
     return shape, dtype, fortran
@@ -275,7 +275,7 @@ def _labels(archive: zipfile.ZipFile, part: str, total: int) -> Array:
     except (ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
         raise UnreadableImage(Reason.BROKEN, f"labels cannot be read ({type(error).__name__})") from None
     if dtype.kind == "f" and not ((np.abs(found) < MANY_LABELS) & (found == np.rint(found))).all():
-        raise UnreadableImage(Reason.BROKEN, "labels that are no whole numbers")
+        raise UnreadableImage(Reason.BROKEN, "labels that are not integers")
     return found.astype(np.int64)
 
 

@@ -207,7 +207,9 @@ def _scan(job: ScanJob) -> FileHead:
     first = _first_bytes(path)
     kind = _kind_of(path, first)
     if kind is None or kind not in job.kinds:
-        detail = "no DICOM, NIfTI, PNG, JPEG, TIFF or .npz" if kind is None else f"a file of another format ({kind})"
+        detail = (
+            "not a DICOM, NIfTI, PNG, JPEG, TIFF or .npz file" if kind is None else f"a file of another format ({kind})"
+        )
         raise UnreadableImage(Reason.NOT_AN_IMAGE, detail)
     size = path.stat().st_size
     if kind == "dicom":

@@ -156,7 +156,7 @@ def _require_data(page: Any, values: Array) -> None:
     except ValueError:
         return
     if (values == nothing).any():
-        raise UnreadableImage(Reason.UNSUPPORTED_PIXELS, "pixels that the file itself says are no data")
+        raise UnreadableImage(Reason.UNSUPPORTED_PIXELS, "pixels that the file marks as no data")
 
 
 def _meant(page: Any, samples: Array, *, numbers: bool) -> Array:

@@ -88,7 +88,7 @@ def read_table(path: Path, encoding: str = "auto", known: Collection[str] = ()) 
         raise InputError(f"{path} does not exist", "check the path of the table")
     with reading(path, InputError, "cannot be read as a table", "give a CSV, TSV or Parquet file"):
         if not path.is_file():
-            raise InputError(f"{path} cannot be read as a table: it is no file", "give a CSV, TSV or Parquet file")
+            raise InputError(f"{path} cannot be read as a table: it is not a file", "give a CSV, TSV or Parquet file")
         with path.open("rb") as stream:
             parquet = stream.read(len(_PARQUET)) == _PARQUET
         if not parquet:
@@ -148,7 +148,7 @@ def _decoded(path: Path, data: bytes, encoding: str) -> tuple[str, str]:
     name = next((codec for mark, codec in BYTE_ORDER_MARKS if data.startswith(mark)), None)
     if name is None and encoding == "auto":
         if b"\0" in data:
-            raise InputError(f"{path} cannot be read as a table: it is no text, or lacks its byte order mark",
+            raise InputError(f"{path} cannot be read as a table: it is not text, or lacks its byte order mark",
                              "give a CSV, TSV or Parquet file, or name its encoding with table_encoding")  # fmt: skip
         name = "utf-8"
     name = name or encoding
@@ -157,7 +157,7 @@ def _decoded(path: Path, data: bytes, encoding: str) -> tuple[str, str]:
     except UnicodeError:
         raise InputError(f"{path} is not written in {name.removesuffix('-sig').upper()}", OTHER_ENCODINGS) from None
     if _CONTROL.search(text):
-        raise InputError(f"{path} cannot be read as a table: it holds control characters", OTHER_ENCODINGS)
+        raise InputError(f"{path} cannot be read as a table: it contains control characters", OTHER_ENCODINGS)
     return text, name.removesuffix("-sig").upper()
 
 
