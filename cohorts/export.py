@@ -77,8 +77,8 @@ def export_cohort(
     readable by its owner only.
 
     Args:
-        cohort: Cohort to export.
-        out: Folder to create.
+        cohort: Cohort that is exported.
+        out: Folder that is created.
         format: File format: ``png`` (8 bits if the values fit, else 16) for images, ``nifti`` for images and volumes.
         layout: Folder layout: ``labels`` puts each image into a folder named after its class (classes must be mutually
             exclusive), ``table`` into ``images/``; ``auto`` uses class folders if the classes allow it.
@@ -125,7 +125,7 @@ def stored_values(record: ImageRecord, values: Values = "source") -> Stored:
     """Return values for a PNG: 8 or 16 bits, large ones bright (MONOCHROME1 is inverted), exact if 16 bits suffice.
 
     Args:
-        record: Image to store.
+        record: Image that is stored.
         values: Stored values, as in :func:`export_cohort`.
     """
     pixels = record.pixels

@@ -33,7 +33,7 @@ class ExportedImage:
         slope: Slope of ``source = slope * stored + intercept``.
         intercept: Intercept of that mapping.
         exact: Whether the mapping restores every source value.
-        modality: DICOM modality code.
+        modality: DICOM modality code of the image.
         has_header: Whether the table has columns for the following fields; those of older versions lack them.
         spacing_mm: Distance between pixel centres along each spatial axis.
         voi: VOI window of the header, in source values.

@@ -62,7 +62,7 @@ class IdentityKey:
     Anyone who has it can determine whether a known patient id is in a cohort, so it is never written into one.
 
     Attributes:
-        secret: Secret key.
+        secret: Secret key of the hashes.
         public: Whether anyone can derive the key from a phrase.
     """
 

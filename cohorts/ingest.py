@@ -37,7 +37,7 @@ class IngestResult:
     """Result of an ingestion; ``total_files == accepted_files + sum(rejected.values()) + used_files``.
 
     Attributes:
-        cohort: Published cohort.
+        cohort: Cohort that was published.
         total_files: Number of files found in the source.
         accepted_files: Number of files that gave at least one image.
         rejected: Number of files that gave none, by reason.

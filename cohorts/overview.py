@@ -87,7 +87,7 @@ def contact_sheet(
     enlarged.
 
     Args:
-        cohort: Cohort to show.
+        cohort: Cohort that is shown.
         rows: Row numbers; at most 400 are drawn.
         preprocess: Preprocessing of the network; ``None`` draws only the source view.
         columns: Number of images per line.

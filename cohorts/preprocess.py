@@ -218,8 +218,8 @@ def fit_to_size(plane: Array, size: Sequence[int], fit: str, *, border: float, n
     """Resize one plane or volume, then crop or pad it around its centre to exactly ``size``.
 
     Args:
-        plane: Values ``(*spatial)``.
-        size: Requested spatial size.
+        plane: Plane or volume of values, ``(*spatial)``.
+        size: Requested size along each axis.
         fit: How the values are fitted, as in :class:`Preprocess`.
         border: Value of padded pixels.
         nearest: Whether to use nearest neighbour (masks) instead of antialiased linear interpolation.

@@ -47,7 +47,7 @@ class PrivateFolder(AbstractContextManager["PrivateFolder"]):
     the use of every other file: ``role`` is ``image`` (with image id, patient id and pseudonym), ``mask`` or ``table``.
 
     Args:
-        path: Folder to create.
+        path: Folder that is created.
     """
 
     def __init__(self, path: Path) -> None:

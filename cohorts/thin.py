@@ -17,8 +17,8 @@ def thin(cohort: Cohort, out: Path, fraction: float, seed: int) -> Cohort:
     Smaller fractions with the same seed are subsets of larger ones.
 
     Args:
-        cohort: Real cohort.
-        out: Folder to create.
+        cohort: Cohort of real images.
+        out: Folder that is created.
         fraction: Fraction of the training patients to keep, above 0 and at most 1.
         seed: Seed of the selection.
 

@@ -113,7 +113,7 @@ class CohortWriter(AbstractContextManager["CohortWriter"]):
         """Add one image.
 
         Args:
-            record: Image to add.
+            record: Image that is added.
             digest: Digest from :func:`~medphantom.core.folders.pixel_digest`, if the caller already has it.
 
         Raises:

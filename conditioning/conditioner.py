@@ -127,7 +127,7 @@ class Conditioner:
         """Return the known conditions of rows of a cohort, for training.
 
         Args:
-            cohort: Real cohort.
+            cohort: Cohort of real images.
             rows: Row numbers of the images.
             preprocess: Preprocessing that brings masks to the network's grid.
             paraphrases: Number of sentences per row if they are written from templates; the texts of a cohort have one.
@@ -214,7 +214,7 @@ def learn_conditioner(
     """Return the conditioner for a generator that is trained on these rows.
 
     Args:
-        cohort: Real cohort.
+        cohort: Cohort of real images.
         rows: Training rows of the cohort.
         vocabulary: Labels and attributes of those rows.
         config: Requested kinds of prompt.
@@ -298,7 +298,7 @@ def encoder_sizes(conditioner: Conditioner, config: ConditioningConfig, dim: int
 
     Args:
         conditioner: Conditioner whose conditions are encoded.
-        config: Requested sizes.
+        config: Configuration with the requested sizes.
         dim: Width of the context tokens.
         halvings: Number of halvings from an image's grid to its latent's.
     """

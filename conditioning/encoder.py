@@ -126,7 +126,7 @@ class Conditions:
         each prompt, so that prompts with one item in twenty occur in training too. A text and a mask are one item each.
 
         Args:
-            generator: CPU generator.
+            generator: Random generator on the CPU.
             whole: Share of emptied prompts, 0…1.
             partial: Share of thinned prompts among the others, 0…1.
             kinds: If a generator reads several kinds of prompt (labels and attributes; text; mask), the probability

@@ -123,7 +123,7 @@ class SamplingPlan:
         """Read what :meth:`to_jsonl` wrote, or a file written by hand; empty lines are skipped.
 
         Args:
-            path: JSON Lines file.
+            path: Path of the JSON Lines file.
             schema: Schema against which every prompt is checked.
 
         Raises:
@@ -185,7 +185,7 @@ def plan_prompts(
 
     Args:
         prompts: Prompts of the images.
-        seed: Run seed.
+        seed: Seed of the run.
         fresh: Tag that enters all seeds, such as the date of a nightly run: another tag gives new images.
         masks: Masks by digest, for the prompts that name one.
     """
@@ -206,7 +206,7 @@ def plan_counts(schema: ConditionSchema, counts: Mapping[str, int], seed: int, *
     Args:
         schema: Vocabulary of the generator.
         counts: Number of images by label; ``no finding`` requests images on which every label is absent.
-        seed: Run seed.
+        seed: Seed of the run.
         fresh: Tag of all seeds, as in :func:`plan_prompts`.
 
     Raises:
@@ -249,7 +249,7 @@ def plan_match(
     Args:
         cohort: Real cohort; only its ``train`` rows are used.
         total: Number of images in total.
-        seed: Run seed.
+        seed: Seed of the run.
         fresh: Tag of all seeds, as in :func:`plan_prompts`.
         schema: Vocabulary of the generator; by default that of the cohort.
         min_patients: Smallest number of patients of a combination, see above; 1 switches the limit off.
@@ -287,7 +287,7 @@ def plan_balance(
     Args:
         cohort: Real cohort; only its ``train`` rows are used.
         per_label: Number of images per label, real and synthetic together.
-        seed: Run seed.
+        seed: Seed of the run.
         fresh: Tag of all seeds, as in :func:`plan_prompts`.
         labels: Labels to top up; by default all.
         schema: Vocabulary of the generator; by default that of the cohort.

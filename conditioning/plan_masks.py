@@ -38,7 +38,7 @@ def plan_masks(
         cohort: Real cohort with masks.
         schema: Vocabulary of the generator.
         total: Number of images; masks are taken in random order, repeatedly if there are fewer.
-        seed: Run seed.
+        seed: Seed of the run.
         preprocess: Preprocessing that brings masks to the generator's grid.
         split: Split of the masks; ``test`` only to measure how well a generator follows masks that it was not trained
             on.

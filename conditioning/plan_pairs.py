@@ -31,8 +31,8 @@ def plan_pairs(
         cohort: Real cohort; only its ``train`` rows are used, as by :func:`medphantom.conditioning.plan.plan_match`.
         schema: Vocabulary of the generator.
         changes: ``name=value`` settings of the intervention, as :meth:`Intervention.parse` reads them.
-        total: Number of pairs.
-        seed: Run seed.
+        total: Number of planned pairs.
+        seed: Seed of the run.
         fresh: Tag of all seeds, as in :func:`medphantom.conditioning.plan.plan_prompts`.
         min_patients: Smallest number of patients of a combination, as in
             :func:`medphantom.conditioning.plan.plan_match`.

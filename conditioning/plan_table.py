@@ -44,7 +44,7 @@ def plan_table(path: Path, schema: ConditionSchema, seed: int, *, fresh: str = "
     Args:
         path: CSV (comma-separated, UTF-8) or Parquet file.
         schema: Vocabulary of the generator.
-        seed: Run seed.
+        seed: Seed of the run.
         fresh: Tag of all seeds, as in :func:`medphantom.conditioning.plan.plan_prompts`.
 
     Raises:

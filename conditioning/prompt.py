@@ -26,7 +26,7 @@ class Prompt(Frozen):
     Attributes:
         labels: Whether each named label is present; a label that is not named is *missing*.
         attributes: Value of each named attribute (a number for continuous attributes, a category for the others).
-        text: Sentence or report.
+        text: Sentence or report on the image.
         mask: Digest of a segmentation mask on the generator's grid, which the plan contains
             (:attr:`medphantom.conditioning.plan.SamplingPlan.masks`).
     """

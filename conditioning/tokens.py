@@ -28,7 +28,7 @@ def train_tokenizer(texts: Sequence[str], patients: Sequence[str], *, vocabulary
     numbers of a patient leave no trace, and are encoded as bytes when they occur.
 
     Args:
-        texts: Training texts.
+        texts: Texts of the training images.
         patients: Patient of each text.
         vocabulary: Largest number of tokens, including the 256 bytes and three marks.
         min_patients: Smallest number of patients that must share a word.

@@ -104,7 +104,7 @@ class UnreadableImage(MedphantomError):
     """One source file that cannot be read.
 
     Args:
-        reason: Typed reason.
+        reason: Typed reason of the rejection.
         detail: Short explanation that contains no path, header value or pixel.
     """
 

@@ -148,7 +148,7 @@ def kept(kind: type[Model], path: Path) -> Model | None:
     again.
 
     Args:
-        kind: Pydantic model.
+        kind: Pydantic model of the content.
         path: JSON file of that model.
     """
     if not path.is_file():

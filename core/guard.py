@@ -150,8 +150,8 @@ def parse_model(kind: type[Model], content: Any, what: object, error: type[Medph
     """Validate JSON content as a typed value.
 
     Args:
-        kind: Pydantic model.
-        content: Value from :func:`parse_json`.
+        kind: Pydantic model of the content.
+        content: JSON value returned by :func:`parse_json`.
         what: File, for the message.
         error: Type of the error.
         wrong: Message if the content is invalid, e.g. ``is not a report of this version; assess again``.

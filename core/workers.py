@@ -46,7 +46,7 @@ class Batch(Generic[Job]):
     """Jobs that are sent together, since a round trip to another process costs as much as reading a small file.
 
     Attributes:
-        jobs: Jobs, in order.
+        jobs: Jobs of the batch, in order.
         weight_bytes: Memory that the results will need, as declared by the files.
         limit_bytes: Additional memory that a process may allocate for them; 0 means an equal share of the total.
     """

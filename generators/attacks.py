@@ -40,8 +40,8 @@ def membership_scores(
     with its 4-norm; arXiv 2305.18355).
 
     Args:
-        bundle: Generator to attack.
-        cohort: Real images.
+        bundle: Generator that is attacked.
+        cohort: Cohort of real images.
         rows: Row numbers of the images.
         seed: Seed of the noise.
         progress: Callback that receives the number of images done.

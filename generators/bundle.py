@@ -61,8 +61,8 @@ class _Part:
 
     Attributes:
         folder: Name of the folder.
-        config: Content of ``config.json``.
-        tensors: Tensors by name.
+        config: Parsed content of ``config.json``.
+        tensors: Tensors of the network by name.
         file: Name of the tensor file.
     """
 

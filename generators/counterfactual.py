@@ -78,7 +78,7 @@ def counterfactual_images(
     """Generate counterfactuals of rows of a cohort.
 
     Args:
-        bundle: Generator to use.
+        bundle: Bundle of the generator.
         cohort: Real images, whose labels and attributes are the factual prompts.
         rows: Row numbers of the images.
         interventions: Interventions, one per row.
@@ -160,7 +160,7 @@ class _Method:
     """Abduction and prediction of one micro-batch.
 
     Args:
-        bundle: Generator to use.
+        bundle: Bundle of the generator.
         config: Counterfactual method and its settings.
         before: Factual conditions of the images.
     """

@@ -66,8 +66,8 @@ def publish_counterfactuals(
     prompt of that image. A difference is counterfactual minus factual in stored values, signed.
 
     Args:
-        bundle: Generator to use.
-        cohort: Real images.
+        bundle: Bundle of the generator.
+        cohort: Cohort of real images.
         rows: Row numbers of the images, see :func:`changed_rows`.
         intervention: Intervention; from a range, every image takes its own value by ``config.seed``.
         config: Counterfactual method and its settings.

@@ -171,7 +171,7 @@ class DenoiserLearner(RowLearner):
     Args:
         network: Denoiser, ``(x_t, time_B, conditions) -> output``.
         config: Configuration of how conditions are dropped.
-        objective: Training objective.
+        objective: Training objective of the denoiser.
         scaling: Scaling of the latents.
         monitored: Latents and conditions of ``val`` and of an equally large part of ``train``.
         seed: Seed of the fixed noise of validation.

@@ -27,7 +27,7 @@ def edited(bundle: GeneratorBundle, images: Array, *, strength: float = STRENGTH
     """Return images noised up to ``strength`` and denoised without a prompt (SDEdit; Meng et al. 2022, algorithm 1).
 
     Args:
-        bundle: Generator to use.
+        bundle: Bundle of the generator.
         images: Images, float ``(N, C, *size)`` in -1…1.
         strength: How far they are taken back towards noise, above 0 (not at all), at most 1 (pure noise).
         seed: Seed of the noise.

@@ -25,7 +25,7 @@ class FeatureNet(nn.Module):
     Args:
         spatial_dims: Number of spatial dimensions, 2 or 3.
         image_channels: Number C of image channels.
-        total_labels: Number of logits.
+        total_labels: Number of labels, and hence of logits.
     """
 
     def __init__(self, spatial_dims: int, image_channels: int, total_labels: int) -> None:

@@ -42,7 +42,7 @@ class Fitting:
         preprocess: Preprocessing of the images.
         images: Images of each split from :func:`medphantom.generators.training_data.cached_images`.
         data_key: Digest of everything on which every stage depends.
-        work: Folder of checkpoints.
+        work: Folder for checkpoints and caches.
         progress: Callback that receives the progress of each stage.
     """
 
@@ -76,7 +76,7 @@ def fit_features(fitting: Fitting, labels: Tensor, *, exclusive: bool) -> Featur
     """Train the feature network that evaluates reconstructions, on the labels if there are any; ``None`` if unused.
 
     Args:
-        fitting: Training run.
+        fitting: Training run of the generator.
         labels: Labels of the training images, ``(N, L)`` as in :class:`medphantom.conditioning.encoder.Conditions`.
         exclusive: Whether exactly one label is present per image.
     """

@@ -52,8 +52,8 @@ def generate(
     are removed once the cohort is published.
 
     Args:
-        bundle: Generator to use.
-        plan: Prompts and seeds.
+        bundle: Bundle of the generator.
+        plan: Prompts and seeds of the images.
         out: Folder in which the cohort is published.
         work: Private folder for the state needed to resume.
         sampler: Sampling configuration; by default as recorded in the bundle.
@@ -148,7 +148,7 @@ def reconstruct(bundle: GeneratorBundle, images: Array) -> Array:
     """Return images reconstructed by the autoencoder, from the posterior mean.
 
     Args:
-        bundle: Generator to use.
+        bundle: Bundle of the generator.
         images: Images, float ``(N, C, *size)`` in -1…1.
 
     Returns:
@@ -223,7 +223,7 @@ def draw(
     """Generate one micro-batch.
 
     Args:
-        bundle: Generator to use.
+        bundle: Bundle of the generator.
         images: Planned images, at most ``settings["micro_batch"]``.
         settings: Sampler settings from :func:`resolved`.
         masks: Masks by digest, for the prompts that name one.

@@ -116,7 +116,7 @@ def balanced_scaling(autoencoder: Codec, latents: Latents, balance: float, seed:
     fine one follows from it (Dieleman 2024, "Diffusion is spectral autoregression"; Skorokhodov et al. 2025).
 
     Args:
-        autoencoder: Autoencoder that decodes.
+        autoencoder: Autoencoder that decodes the latents.
         latents: Latents of the training split.
         balance: Exponent of the effect, 0…1.
         seed: Seed of the perturbations that measure the effect.

@@ -46,7 +46,7 @@ class PrivateSteps(Frozen):
     Attributes:
         noise_multiplier: σ, the standard deviation of the noise divided by the clipping norm.
         sample_rate: q, the probability that a patient is drawn in a step.
-        steps: Number of steps.
+        steps: Number of private steps.
     """
 
     noise_multiplier: Annotated[float, Field(gt=0)]
@@ -120,7 +120,7 @@ def footing_of(lineage: Lineage | None, cohort: Cohort, training_digest: str, *,
     Args:
         lineage: Lineage of the base and of anything else from which the fit starts; ``None`` for a base that declares
             none.
-        cohort: Private cohort.
+        cohort: Private cohort for the fit.
         training_digest: Digest of its training and validation rows.
         base: Name of the base in messages.
 

@@ -44,7 +44,7 @@ def make_trainable(denoiser: Any, tuning: FineTuning) -> None:
 
     Args:
         denoiser: Denoiser whose ``net`` is MONAI's or diffusers' UNet.
-        tuning: Fine-tuning configuration.
+        tuning: Configuration of the fine-tuning.
 
     Raises:
         InputError: If the network has no attention, or there is no mask for a ControlNet.

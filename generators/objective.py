@@ -161,7 +161,7 @@ def training_times(objective: Objective, total: int, generator: torch.Generator)
     Args:
         objective: Objective that defines the distribution.
         total: Number of times, the batch size.
-        generator: CPU generator.
+        generator: Random generator on the CPU.
 
     Returns:
         (total,) float32 in (0, 1), in random order.

@@ -56,7 +56,7 @@ def check_private(config: GeneratorConfig, cohort: Cohort, *, reads_with_base: b
 
     Args:
         config: Configuration with or without ``privacy``.
-        cohort: Private cohort.
+        cohort: Private cohort for the fit.
         reads_with_base: Whether texts are read by the base's own, pretrained encoder.
 
     Raises:

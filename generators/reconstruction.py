@@ -58,7 +58,7 @@ class AutoencoderLearner(Learner):
     """Trains an autoencoder on batches of ``image`` (B, C, *size) in -1…1.
 
     Args:
-        network: Autoencoder to train.
+        network: Autoencoder that is trained.
         config: Weights of the loss terms.
         steps: Number of steps of the whole fit; the adversary starts at a share of them.
         features: Frozen feature network, if the configuration uses one.

@@ -61,7 +61,7 @@ def round_trip(
     """Reconstruct images with an autoencoder and measure the loss of information.
 
     Args:
-        codec: Autoencoder to evaluate.
+        codec: Autoencoder that is evaluated.
         images: Images of ``train`` and ``val``, ``(N, C, *size)`` in -1…1; at most :data:`MOST_IMAGES` of each are
             used.
         states: Labels of the same splits, ``(N, L)``: 0 absent, 1 present, 2 missing.

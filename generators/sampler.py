@@ -124,7 +124,7 @@ def sample(
         denoise: Network, with any condition and guidance, as a function of (x_t, time_B).
         noise: Standard normal noise, (B, C, *spatial).
         objective: Objective on which the network was trained.
-        solver: Solver, see :func:`make_solver`.
+        solver: Name of the solver, see :func:`make_solver`.
         steps: Largest number of network calls.
         drift: δ of Latent Drifting (Yeganeh et al. 2024), by which the mean of every step is shifted.
         callback: Callback, called as ``callback(calls, x_t)`` after each step.

@@ -120,7 +120,7 @@ class Geometry:
         spacing_mm: Median distance between grid points along each axis, over the training images that declare one.
         affine: Row-major 4x4 voxel-to-world matrix (RAS+, mm) with the most common orientation of the training volumes,
             centred on the grid; for volumes only.
-        modality: Most common modality.
+        modality: Most common modality of the training images.
     """
 
     spacing_mm: tuple[float, ...] | None

@@ -37,7 +37,7 @@ class Mechanism:
     Attributes:
         noise_multiplier: σ, the standard deviation of the noise divided by the clipping norm.
         sample_rate: q, the probability that a unit is drawn in a step.
-        steps: Number of steps.
+        steps: Number of private steps.
     """
 
     noise_multiplier: float

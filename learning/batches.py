@@ -57,7 +57,7 @@ class StreamBatches:
     """Batches from any function that reads rows by number.
 
     Args:
-        total_rows: Number of rows.
+        total_rows: Number of rows in total.
         read: Pure function from row numbers ``(n,)`` int64 to a mapping from name to CPU tensor with n rows.
 
     Raises:

@@ -52,7 +52,7 @@ class FitResult:
     Attributes:
         best_step: Number of steps after which the selected weights were validated (the last step without validation).
         best_loss: Validation loss of the selected weights, ``None`` without validation.
-        history: Rows of ``metrics.jsonl``.
+        history: Rows written to ``metrics.jsonl``.
         finished: Whether all steps were done; ``False`` if ``stop`` requested an early end.
         resumed_from: Step of the checkpoint from which this call continued; 0 if there was none.
         memorized_at: Step at which memorisation of training rows was detected; ``None`` if it was not.

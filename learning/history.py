@@ -38,7 +38,7 @@ class History:
     """The rows of one fit; only the main process writes them.
 
     Args:
-        accelerator: Accelerate's ``Accelerator``.
+        accelerator: ``Accelerator`` of the accelerate library.
         work: Folder of the fit.
         config: Configuration of what to log and how often.
     """

@@ -76,7 +76,7 @@ class PrivateSteps:
         private: Privacy budget and units.
         fit: Configuration of the fit; ``batch_size`` is the expected number of units per step.
         optimizer: Optimiser of the learner's network.
-        accelerator: Accelerate's ``Accelerator``.
+        accelerator: ``Accelerator`` of the accelerate library.
         work: Folder of the fit.
         identity: Digest of everything on which the fit depends.
 

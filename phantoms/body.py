@@ -119,7 +119,7 @@ class Body:
 
         Args:
             a: Distance from the midline towards the lung's side, in mm.
-            y: Height in mm.
+            y: Height in body coordinates, in mm.
             sign: Side of the lung, +1 for left and -1 for right.
         """
         centre = self.lung_centre(sign)

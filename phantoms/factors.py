@@ -226,7 +226,7 @@ class ImageFactors(Frozen):
         effusion: Fluid in the pleural space.
         pneumothorax: Air in the pleural space.
         nodule: A round lesion in the lung.
-        cardiomegaly: An enlarged heart.
+        cardiomegaly: Enlargement of the heart.
         consolidation: An airless part of the lung.
         pacemaker: A pacemaker with its leads.
         scanner: How the image was acquired.

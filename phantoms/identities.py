@@ -34,7 +34,7 @@ class Identity:
         given: Given name of the patient.
         patient_id: Patient number in the hospital's register.
         national_id: A second number, stored as ``OtherPatientIDs``.
-        birth_date: Date of birth.
+        birth_date: Date of birth of the patient.
         first_study: Date of the first study.
         address: Street and town of residence.
         phone: Telephone number of the family.

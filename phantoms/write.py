@@ -102,7 +102,7 @@ class PhantomSummary:
 
     Attributes:
         folder: Folder that was written.
-        total_patients: Number of patients.
+        total_patients: Number of simulated patients.
         total_images: Number of radiographs or volumes.
         total_files: Number of image files (a CT volume is one file per slice).
         present: Number of images that show each finding.

@@ -56,7 +56,7 @@ def folder_names(paths: Sequence[str]) -> FolderNames:
     """Read the folders of images.
 
     Args:
-        paths: Relative POSIX paths.
+        paths: Relative POSIX paths of the images.
     """
     parents = [PurePosixPath(path).parts[:-1] for path in paths]
     splits = [split_by_path(path) for path in paths]

@@ -140,7 +140,7 @@ def group_files(
     Args:
         heads: Headers of the usable files.
         dims: Number of dimensions, 2 for images and 3 for volumes.
-        options: Ingestion options.
+        options: Ingestion options of the user.
         refused: List to which files outside any volume are added.
         root: Source folder, read again only if two files share an identifier or a position.
     """

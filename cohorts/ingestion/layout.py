@@ -36,7 +36,7 @@ class Layout:
     """Classification of the source's files.
 
     Attributes:
-        root: Source folder.
+        root: Folder of the source.
         images: Relative paths of possible images.
         mask_root: Folder to which mask paths are relative.
         masks: Paths of masks in mask folders.

@@ -243,7 +243,7 @@ def identity_of(image: Planned, part: int | None = None) -> str:
     """Return the identity of the patient: the id, else the study, the series or the case, else the file.
 
     Args:
-        image: Planned image.
+        image: Planned image to identify.
         part: Row of an archive, each of which is a separate image; pages and frames of a file are not.
     """
     if image.patient:

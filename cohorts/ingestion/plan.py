@@ -22,7 +22,7 @@ class Plan:
     """All planned steps of an ingestion.
 
     Attributes:
-        root: Source folder.
+        root: Folder of the source.
         schema: Columns of the cohort.
         read_options: Options for the readers.
         mask_root: Folder to which mask paths are relative.

@@ -40,7 +40,7 @@ def make_plan(layout: Layout, heads: Sequence[FileHead], options: IngestOptions)
     Args:
         layout: Result of :func:`~medphantom.cohorts.ingestion.layout.lay_out`.
         heads: Headers, one per file of ``layout.images``, in that order.
-        options: Ingestion options.
+        options: Ingestion options of the user.
 
     Raises:
         InputError: If table, columns or options do not fit the source, or the meaning of its folders is not given.

@@ -52,7 +52,7 @@ class SeriesVolume:
 
     Attributes:
         heads: Headers of the slices, one per file.
-        affine: Voxel-to-world matrix.
+        affine: Voxel-to-world matrix of the volume.
         spacing_mm: Spacing along slices, rows and columns.
         order: Sort key among other images: the first path of its series, then its number within the series.
     """

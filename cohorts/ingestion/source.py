@@ -25,7 +25,7 @@ def walk(root: Path, exclude: Sequence[str] = (), *, follow_links: bool = False)
     never opened.
 
     Args:
-        root: Folder to list.
+        root: Folder that is listed.
         exclude: Patterns of paths that are left out (``*`` also matches ``/``).
         follow_links: Whether to follow links to files and folders anywhere; each folder is read once.
 

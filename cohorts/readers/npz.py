@@ -183,7 +183,7 @@ def _stored(archive: zipfile.ZipFile, part: str, first: int, options: ReadOption
     """Yield the images of one part as stored, one in memory at a time, or all of them if in Fortran order.
 
     Args:
-        archive: Open zip archive.
+        archive: Zip archive opened for reading.
         part: Part of the archive, ``train``, ``val`` or ``test``.
         first: Number of images before this part.
         options: Options with the memory limit of one image, or of a whole part in Fortran order.

@@ -45,7 +45,7 @@ class Directories:
     """Summary of a file's directories.
 
     Attributes:
-        total: Number of directories.
+        total: Number of directories in the file.
         declared_bytes: Decoded size of their pages, in whole bytes per sample, without reduced copies.
         value_bytes: Size of the values of their tags.
     """

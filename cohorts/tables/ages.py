@@ -35,7 +35,7 @@ def settled_age(value: float | None, options: IngestOptions) -> float | None:
     could identify infants.
 
     Args:
-        value: Age in years.
+        value: Age of the patient in years.
         options: Ingestion options with ``max_age``.
 
     Example:
