@@ -317,7 +317,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path, out: str) -> None:
     write_png(tmp_path / "s" / "a.png", structure(1))
     (tmp_path / "a.file").write_text("no folder")
-    with pytest.raises(ResourceError, match=r"cannot be (written|made a folder); choose another folder with --out"):
+    with pytest.raises(ResourceError, match=r"cannot be (written|created); choose another folder with --out"):
         take_in(tmp_path / "s", tmp_path / out)
 
 

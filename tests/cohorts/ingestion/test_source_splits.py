@@ -99,7 +99,7 @@ def test_a_division_of_some_images_only_is_kept_when_asked(tmp_path: Path) -> No
     source = divided(tmp_path / "s", {"train": 30, "test": 10})
     write_png(source / "loose.png", structure(500))
     left = take_in(source, tmp_path / "c")
-    assert any("40 of 41 images lie in a split of the source" in warning for warning in left.warnings)
+    assert any("40 of 41 images are in a split of the source" in warning for warning in left.warnings)
     kept = take_in(source, tmp_path / "d", source_splits="use")
     found = splits_by_path(kept.private_folder, kept.cohort)
     assert {split for path, split in found.items() if path.startswith("test/")} == {"test"}
@@ -220,7 +220,7 @@ def test_folders_may_say_more_than_the_word(tmp_path: Path, train: str, test: st
 def test_one_side_alone_is_told(tmp_path: Path) -> None:
     """A test folder beside others that no word names: its images would go to train without a word."""
     result = take_in(divided(tmp_path / "s", {"x": 20, "test": 6}), tmp_path / "c", folders="ignore")
-    assert any("6 of 26 images lie in a split of the source" in line for line in result.warnings)
+    assert any("6 of 26 images are in a split of the source" in line for line in result.warnings)
 
 
 def volume_over(source: Path, folders: list[str], patient: str) -> None:
