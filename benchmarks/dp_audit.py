@@ -91,17 +91,17 @@ def audit(total: int, epsilon: float | None, *, steps: int, share: float, seed: 
             optimizer.step()
         spent = private.ledger.spent()
         private.close()
-    guesses = total // 4 * 2  # half of them; fixed beforehand
-    correct = correct_predictions(scores.tolist(), included.tolist(), guesses)
+    predictions = total // 4 * 2  # half of them; fixed beforehand
+    correct = correct_predictions(scores.tolist(), included.tolist(), predictions)
     return {
         "promised_epsilon": None if epsilon is None else spent.epsilon,
-        "noise_multiplier": spent.terms.noise_multiplier,
+        "noise_multiplier": spent.parameters.noise_multiplier,
         "canaries": total,
         "steps": steps,
-        "guesses": guesses,
+        "guesses": predictions,
         "correct": correct,
-        "epsilon_at_least": epsilon_at_least(DELTA, canaries=total, guesses=guesses, correct=correct),
-        "ceiling": ceiling(DELTA, guesses=guesses),
+        "epsilon_at_least": epsilon_at_least(DELTA, canaries=total, predictions=predictions, correct=correct),
+        "ceiling": ceiling(DELTA, predictions=predictions),
         "seed": seed,
     }
 
@@ -139,7 +139,7 @@ def main(given: Sequence[str] | None = None) -> dict[str, Any]:
             runs.append(found)
             print(
                 f"ε {'∞' if epsilon is None else f'{epsilon:g}'}, seed {seed}: {found['correct']} of "
-                f"{found['guesses']} guesses right, ε is at least {found['epsilon_at_least']:.3f} "
+                f"{found['guesses']} predictions correct, ε is at least {found['epsilon_at_least']:.3f} "
                 f"(an audit of this size can say {found['ceiling']:.2f} at most)",
                 flush=True,
             )

@@ -1,1 +1,1 @@
-"""What images are: read, check, de-identify, split, store, export. No torch, no model."""
+"""Cohorts of images: read, check, de-identify, split, store, export. No torch, no model."""

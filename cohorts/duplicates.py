@@ -25,15 +25,15 @@ MOST_NEIGHBOURS = 64  # of one image: a thousand pictures of one scene must not 
 
 
 def thumbnail(pixels: Array, channels: int = 1, *, inverted: bool = False) -> Array:
-    """A small signature of what an image shows, whatever its size, brightness, contrast or photometric direction.
+    """Return a small signature of an image that does not depend on size, brightness, contrast or photometric direction.
 
     Args:
-        pixels: ``(H, W)``, ``(H, W, 3)`` or ``(D, H, W)``.
-        channels: 1 or 3.
-        inverted: small values are bright.
+        pixels: Pixels, ``(H, W)``, ``(H, W, 3)`` or ``(D, H, W)``.
+        channels: Number of channels, 1 or 3.
+        inverted: Whether small values are bright.
 
     Returns:
-        int8 vector of zero mean and fixed length for the number of axes; all zero when there is no structure.
+        int8 vector of zero mean and fixed length for the number of axes; all zero if there is no structure.
     """
     grey = luminance(pixels) if channels == 3 else pixels
     cells = _cell_means(grey, CELLS[grey.ndim])
@@ -50,7 +50,7 @@ def thumbnail(pixels: Array, channels: int = 1, *, inverted: bool = False) -> Ar
 
 
 def similarity(one: Array, others: Array) -> Array:
-    """Pearson correlation of one thumbnail ``(d,)`` with many ``(n, d)``; 0 where either has no structure."""
+    """Return Pearson correlations of one thumbnail ``(d,)`` with many ``(n, d)``; 0 if either has no structure."""
     a, b = one.astype(np.float64), others.astype(np.float64)
     a, b = a - a.mean(), b - b.mean(axis=1, keepdims=True)
     norm = np.linalg.norm(a) * np.linalg.norm(b, axis=1)
@@ -59,9 +59,9 @@ def similarity(one: Array, others: Array) -> Array:
 
 
 class NearDuplicates:
-    """Finds, for each image in turn, the earlier ones that it nearly repeats.
+    """Finds, for each image in turn, the earlier images of which it is a near duplicate.
 
-    Holds 290 bytes per image (a thumbnail and its hash); a search compares hashes, then correlates what remains.
+    It stores 290 bytes per image (a thumbnail and its hash); a search compares hashes, then correlates the candidates.
     """
 
     def __init__(self, spatial_dims: int) -> None:
@@ -71,10 +71,10 @@ class NearDuplicates:
         self._total = 0
 
     def add(self, thumb: Array) -> None:
-        """Take the next image.
+        """Add the next image.
 
         Args:
-            thumb: its :func:`thumbnail`.
+            thumb: Signature of the image from :func:`thumbnail`.
         """
         if self._total == len(self._thumbnails):
             self._thumbnails = np.concatenate([self._thumbnails, np.empty_like(self._thumbnails)])
@@ -84,7 +84,7 @@ class NearDuplicates:
         self._total += 1
 
     def similar(self, thumb: Array) -> list[int]:
-        """Numbers of the images so far that an image nearly repeats, the most similar first."""
+        """Return the numbers of earlier images of which an image is a near duplicate, the most similar first."""
         if not thumb.any():
             return []
         differing = np.zeros(self._total, dtype=np.uint16)
@@ -100,14 +100,14 @@ class NearDuplicates:
 
 @cache
 def _low_pass(side: int) -> Array:
-    """A Gaussian filter along an axis of ``side`` cells, as the matrix that it is: the same numbers in less time."""
+    """Return a Gaussian filter along an axis of ``side`` cells as a matrix, which is faster with the same result."""
     matrix: Array = ndimage.gaussian_filter1d(np.eye(side), HIGH_PASS_SIGMA, axis=0)
     return matrix
 
 
 @cache
 def _projection(length: int) -> Array:
-    """Fixed directions: the same hash for the same thumbnail on every machine."""
+    """Return fixed directions, so that a thumbnail has the same hash on every machine."""
     return np.random.Generator(np.random.PCG64(length)).standard_normal((length, HASH_BITS)).astype(np.float32)
 
 
@@ -118,7 +118,7 @@ def _hash(thumb: Array) -> Array:
 
 
 def _cell_means(values: Array, cells: tuple[int, ...]) -> Array:
-    """Means over a grid of cells; where a side has fewer pixels than cells, pixels are repeated."""
+    """Return means over a grid of cells; if a side has fewer pixels than cells, pixels are repeated."""
     means: Array = values
     for axis, count in reversed(list(enumerate(cells))):  # the axis that runs fastest in memory first
         side = means.shape[axis]

@@ -1,4 +1,4 @@
-"""A cohort as files that other tools load: PNG or NIfTI, in a folder per class or beside a ``metadata.csv``."""
+"""Export of a cohort to files for other tools: PNG or NIfTI, in one folder per class or with a ``metadata.csv``."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ Values = Literal["source", "display"]
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """Values as a file holds them, and how to get source values back.
+    """Values as stored in a file, and their mapping back to source values.
 
     Attributes:
-        array: bright values are large.
-        slope: of ``source = slope * stored + intercept``.
-        intercept: of the same.
-        exact: whether that gives every source value back.
-        rounding: how far a value is from its source at most, as a share of the range of the source; 0 where exact.
+        array: Stored values, of which large ones are bright.
+        slope: Slope of ``source = slope * stored + intercept``.
+        intercept: Intercept of that mapping.
+        exact: Whether the mapping restores every source value.
+        rounding: Largest deviation from the source, as a share of the source's range; 0 if exact.
     """
 
     array: Array
@@ -71,28 +71,28 @@ def export_cohort(
 
     The table has ``file_name``, patient pseudonym, split, the mapping back to source values, one ``label:`` column of
     1 / 0 / empty per label, ``attr:`` columns, masks, text, and for synthetic images prompt, seed and bundle digest:
-    ingestion reads it back without options. ``export.json`` says what the columns mean. Texts that a spreadsheet would
-    run stand after an apostrophe (see :mod:`medphantom.core.spreadsheet`), which reading takes away. Synthetic images
-    are made to be shared, so the folder is readable as the umask says; one of real images or of their edits by its
-    owner only.
+    ingestion reads it back without options. ``export.json`` describes the columns. Texts that a spreadsheet would
+    execute are written after an apostrophe (see :mod:`medphantom.core.spreadsheet`), which reading removes. A folder of
+    synthetic images is made to be shared, so its permissions follow the umask; one of real images or of their edits is
+    readable by its owner only.
 
     Args:
-        cohort: what to write.
-        out: folder to make.
-        format: ``png`` (8 bits where the values fit, else 16) for images, ``nifti`` for images and volumes.
-        layout: ``labels`` puts each image into a folder named for its class (classes must exclude each other),
-            ``table`` into ``images/``; ``auto`` takes folders where the classes allow it.
-        values: ``source`` keeps every value where the format can (signed 16-bit is stored with an offset of 32768, as
-            in DeepLesion), ``display`` writes 8 bits through the VOI window, else percentiles 0.5 and 99.5.
-        rows: row numbers to write; all by default.
-        progress: told about images written.
+        cohort: Cohort that is exported.
+        out: Folder that is created.
+        format: File format: ``png`` (8 bits if the values fit, else 16) for images, ``nifti`` for images and volumes.
+        layout: Folder layout: ``labels`` puts each image into a folder named after its class (classes must be mutually
+            exclusive), ``table`` into ``images/``; ``auto`` uses class folders if the classes allow it.
+        values: Stored values: ``source`` keeps every value if the format can (signed 16-bit is stored with an offset of
+            32768, as in DeepLesion), ``display`` writes 8 bits through the VOI window, else percentiles 0.5 and 99.5.
+        rows: Row numbers to export; all by default.
+        progress: Callback that receives the number of images written.
 
     Returns:
-        The folder.
+        Path of the folder.
 
     Raises:
-        InputError: the format cannot hold these images, or the layout does not fit the labels.
-        ResourceError: the disk is full or cannot be written.
+        InputError: If the format cannot hold these images, or the layout does not fit the labels.
+        ResourceError: If the disk is full or cannot be written.
     """
     folder = Path(out)
     schema = cohort.schema
@@ -122,11 +122,11 @@ def export_cohort(
 
 
 def stored_values(record: ImageRecord, values: Values = "source") -> Stored:
-    """Values for a PNG: 8 or 16 bits, bright ones large (MONOCHROME1 is turned), exact wherever 16 bits suffice.
+    """Return values for a PNG: 8 or 16 bits, large ones bright (MONOCHROME1 is inverted), exact if 16 bits suffice.
 
     Args:
-        record: the image.
-        values: as in :func:`export_cohort`.
+        record: Image that is stored.
+        values: Stored values, as in :func:`export_cohort`.
     """
     pixels = record.pixels
     if values == "display":
@@ -142,7 +142,7 @@ def stored_values(record: ImageRecord, values: Values = "source") -> Stored:
     dtype = np.uint8 if pixels.dtype == np.uint8 else np.uint16
     wide = pixels if pixels.dtype.itemsize == 8 else pixels.astype(np.int64)
     shifted = wide - wide.dtype.type(base)
-    held = abs(base) + 65535 <= EXACT_IN_DOUBLE  # the mapping back is told and calculated in double precision
+    held = abs(base) + 65535 <= EXACT_IN_DOUBLE  # the mapping back is written and computed in double precision
     if not record.inverted:
         return Stored(shifted.astype(dtype), 1.0, float(base), exact=held)
     top = _top(high) if pixels.dtype.kind == "u" and base == 0 else 65535
@@ -150,7 +150,7 @@ def stored_values(record: ImageRecord, values: Values = "source") -> Stored:
 
 
 def folder_names(labels: Iterable[str]) -> dict[str, str]:
-    """A folder name for each label that no file system reads as a path, a device or another label's folder."""
+    """Return a folder name for each label that no file system takes for a path, a device or another label's folder."""
     names: dict[str, str] = {}
     taken = {METADATA_FILE.lower(), FACTS_FILE.lower(), MASKS, IMAGES}
     for label in labels:
@@ -167,7 +167,7 @@ def folder_names(labels: Iterable[str]) -> dict[str, str]:
 
 
 def _label_folders(cohort: Cohort, rows: Sequence[int], layout: Layout) -> dict[str, str] | None:
-    """Folder of each label, or ``None`` for the table layout."""
+    """Return the folder of each label, or ``None`` for the table layout."""
     if layout == "table":
         return None
     labels = cohort.labels(rows)
@@ -175,7 +175,7 @@ def _label_folders(cohort: Cohort, rows: Sequence[int], layout: Layout) -> dict[
     if cohort.schema.exclusive and one_each:
         return folder_names(cohort.schema.labels)
     if layout == "labels":
-        raise InputError("the labels of this cohort do not exclude each other", "export with --layout table")
+        raise InputError("the labels of this cohort are not mutually exclusive", "export with --layout table")
     return None
 
 
@@ -186,7 +186,7 @@ def _write_record(
     folders: dict[str, str] | None,
     write: Callable[[Path, ImageRecord, Array], str],
 ) -> dict[str, Any]:
-    """Write one image and its mask; its row of the table."""
+    """Write one image and its mask; return its row of the table."""
     place = IMAGES if folders is None else next(folders[name] for name, value in record.labels.items() if value)
     name = re.sub(r"[^\w-]", "_", record.image_id)
     row: dict[str, Any] = {
@@ -227,7 +227,7 @@ def _write_png(path: Path, record: ImageRecord, values: Array) -> str:
 
 
 def _write_nifti(path: Path, record: ImageRecord, values: Array) -> str:
-    """Write the axes reversed, ``(D, H, W)`` to NIfTI's ``(i, j, k)``, as the reader turns them back."""
+    """Write the axes reversed, ``(D, H, W)`` to NIfTI's ``(i, j, k)``, which the reader reverses again."""
     path.parent.mkdir(exist_ok=True)
     file = path.with_name(f"{path.name}.nii.gz")
     turned = _as_nifti_holds_it(values.T if values.ndim == 3 else values.T[..., np.newaxis])
@@ -245,10 +245,10 @@ def _write_nifti(path: Path, record: ImageRecord, values: Array) -> str:
 
 
 def _as_nifti_holds_it(values: Array) -> Array:
-    """The same values in a dtype that NIfTI has (nifti1.h): half precision becomes single.
+    """Return the values in a dtype that NIfTI has (nifti1.h): half precision becomes single.
 
-    Whole numbers of 64 bits, which few tools read, take the narrowest type that holds each of them; those beyond 2**53
-    stay as they are.
+    64-bit integers, which few tools read, are stored in the smallest type that holds each of them; those beyond 2**53
+    are unchanged.
     """
     if values.dtype == np.float16:
         return values.astype(np.float32)
@@ -256,7 +256,7 @@ def _as_nifti_holds_it(values: Array) -> Array:
 
 
 def _turned(record: ImageRecord) -> Stored:
-    """Values for a NIfTI file, any dtype: those of a MONOCHROME1 image are counted down, the others kept."""
+    """Return values for a NIfTI file, of any dtype: those of a MONOCHROME1 image are inverted, others are kept."""
     pixels = record.pixels
     if not record.inverted:
         return Stored(pixels, 1.0, 0.0, exact=True)
@@ -269,12 +269,12 @@ def _turned(record: ImageRecord) -> Stored:
 
 
 def _top(largest: int) -> int:
-    """The largest value of the bits that an unsigned image uses, at least 8."""
+    """Return the largest value of the bits that an unsigned image uses, at least 8."""
     return max(2 ** int(largest).bit_length() - 1, 255)
 
 
 def _scaled(pixels: Array, black: float, white: float, dtype: np.dtype[Any]) -> Stored:
-    """Values from ``black`` to ``white`` on the whole range of ``dtype``; the direction may be turned."""
+    """Map values from ``black`` to ``white`` to the whole range of ``dtype``; the direction may be inverted."""
     top = int(np.iinfo(dtype).max)
     slope = (white - black) / top if white != black else 1.0
     whole = np.rint((pixels.astype(np.float64) - black) / slope)

@@ -1,4 +1,4 @@
-"""Exports of ours, read back: every value, split and label comes back as it was."""
+"""Reading of our own exports: every value, split and label is restored."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ SIGNED = ("int16", "int32")
 
 @dataclass(frozen=True, slots=True)
 class ExportedImage:
-    """What the table of an export says of one file.
+    """Table entry of one exported file.
 
     Attributes:
-        slope: of ``source = slope * stored + intercept``.
-        intercept: of the same.
-        exact: that gives every source value back.
-        modality: DICOM code.
-        has_header: the table has columns for what comes next; those of older versions lack them.
-        spacing_mm: between pixel centres, along each spatial axis.
-        voi: window of the header, in source values.
+        slope: Slope of ``source = slope * stored + intercept``.
+        intercept: Intercept of that mapping.
+        exact: Whether the mapping restores every source value.
+        modality: DICOM modality code of the image.
+        has_header: Whether the table has columns for the following fields; those of older versions lack them.
+        spacing_mm: Distance between pixel centres along each spatial axis.
+        voi: VOI window of the header, in source values.
     """
 
     slope: float
@@ -49,7 +49,7 @@ class ExportedImage:
 
 
 def export_facts(root: Path) -> dict[str, Any] | None:
-    """What ``export.json`` says, where a folder is an export of ours; else ``None``."""
+    """Return the content of ``export.json`` if a folder is an export of this project, else ``None``."""
     if not (root / FACTS_FILE).is_file():
         return None
     try:
@@ -60,12 +60,12 @@ def export_facts(root: Path) -> dict[str, Any] | None:
 
 
 def is_ours(said: Any) -> bool:
-    """Whether the content of an ``export.json`` is of an export of ours."""
+    """Return whether the content of an ``export.json`` belongs to an export of this project."""
     return isinstance(said, dict) and {"cohort_digest", "total_images", "mapping"} <= set(said)
 
 
 def original_texts(path: Path, table: pl.DataFrame) -> pl.DataFrame:
-    """The texts of a table as they were before our export, or somebody's spreadsheet, marked them as text."""
+    """Return the texts of a table before our export, or another spreadsheet, marked them as text."""
     facts = export_facts(path.parent) if path.name == METADATA_FILE else None
     if facts is None:
         return unmarked(table)
@@ -73,7 +73,7 @@ def original_texts(path: Path, table: pl.DataFrame) -> pl.DataFrame:
 
 
 def exported_images(root: Path) -> dict[str, ExportedImage] | None:
-    """What the table of an export of ours says of each file; ``None`` of other folders."""
+    """Return the table entry of each file of an export of this project; ``None`` for other folders."""
     table = root / METADATA_FILE
     if export_facts(root) is None or not table.is_file():
         return None
@@ -86,7 +86,7 @@ def exported_images(root: Path) -> dict[str, ExportedImage] | None:
                 *(pl.col(name).cast(pl.Float64, strict=name in MAPPING) for name in known if name in NUMBERS),
             )
     except ArtifactError:
-        return None  # a table of somebody else's of the same name
+        return None  # another table of the same name
     kept = rows.drop_nulls(MAPPING).filter(pl.all_horizontal(pl.col(MAPPING[1:]).is_finite()))
     return {
         row["file_name"]: ExportedImage(
@@ -108,7 +108,7 @@ def _modality(said: str | None) -> str | None:
 
 
 def _spacing(said: str | None) -> tuple[float, ...] | None:
-    """Spacing out of its cell, such as ``0.3 0.4``; ``None`` where it holds none."""
+    """Parse the spacing in a cell, such as ``0.3 0.4``; ``None`` if it has none."""
     try:
         found = tuple(float(part) for part in (said or "").split(" "))
     except ValueError:
@@ -123,7 +123,7 @@ def _voi(center: float | None, width: float | None) -> Voi | None:
 
 
 def exported_texts(root: Path, column: str) -> list[str] | None:
-    """The cells of a column of an export's table that hold something; ``None`` where it cannot be read."""
+    """Return the non-empty cells of a column of an export's table; ``None`` if it cannot be read."""
     table = root / METADATA_FILE
     if not table.is_file():
         return None
@@ -136,7 +136,7 @@ def exported_texts(root: Path, column: str) -> list[str] | None:
 
 
 def rounding(root: Path) -> str:
-    """How many images of an export of ours do not give back the values that they were made from; empty: all do."""
+    """Describe how many images of an export do not restore their source values; empty if all do."""
     facts = export_facts(root) or {}
     stated = exported_texts(root, "exact") or []
     inexact = sum(cell.casefold() == "false" for cell in stated)
@@ -155,14 +155,14 @@ def rounding(root: Path) -> str:
 
 
 def source_values(stored: Array, slope: float, intercept: float, *, exact: bool = False) -> Array:
-    """``slope * stored + intercept``: whole numbers in the smallest format that keeps them, else float32 or float64.
+    """Return ``slope * stored + intercept``: integers in the smallest suitable format, else float32 or float64.
 
     Args:
-        stored: values of a file.
-        slope: from the table of an export.
-        intercept: from the same.
-        exact: these are the values of the source, and float64 where float32 would change one; if not, where float32
-            would change one by more than a hundredth of a step.
+        stored: Values of a file.
+        slope: Slope from the table of an export.
+        intercept: Intercept from the table of an export.
+        exact: Whether these are exactly the source values, so that float64 is used if float32 would change one;
+            otherwise float64 is used if float32 would change one by more than a hundredth of a step.
 
     Example:
         >>> source_values(np.array([31768, 32768], dtype=np.uint16), 1.0, -32768.0)

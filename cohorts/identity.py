@@ -1,4 +1,4 @@
-"""Pseudonyms and splits: keyed hashes of patient ids, with a key that lies outside the cohort."""
+"""Pseudonyms and splits: keyed hashes of patient ids, with a key that is stored outside the cohort."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ class SplitFractions(Frozen):
     """Expected share of patients per split; they sum to one.
 
     Attributes:
-        train: the generator learns from these.
-        val: chooses checkpoints and settings.
-        holdout: the reference of the privacy tests, touched by nothing else.
-        test: final scores and utility.
+        train: Share of patients for training the generator.
+        val: Share of patients for the selection of checkpoints and settings.
+        holdout: Share of patients for the reference of the privacy tests, which nothing else uses.
+        test: Share of patients for final scores and utility.
     """
 
     train: float = 0.6
@@ -44,7 +44,7 @@ class SplitFractions(Frozen):
     def _new_names(cls, given: Any) -> Any:
         if isinstance(given, dict):
             for old in OLD_SPLIT_NAMES.keys() & given.keys():
-                raise ValueError(f"the split {old} is called {OLD_SPLIT_NAMES[old]} now: rename it")
+                raise ValueError(f"the split {old} is now called {OLD_SPLIT_NAMES[old]}: rename it")
         return given
 
     @model_validator(mode="after")
@@ -59,11 +59,11 @@ class SplitFractions(Frozen):
 class IdentityKey:
     """The secret that turns patient ids into pseudonyms and splits.
 
-    Whoever holds it can tell whether a known patient id is in a cohort, so it is never written into one.
+    Anyone who has it can determine whether a known patient id is in a cohort, so it is never written into one.
 
     Attributes:
-        secret: the key.
-        public: whether anyone can derive it from a phrase.
+        secret: Secret key of the hashes.
+        public: Whether anyone can derive the key from a phrase.
     """
 
     secret: bytes
@@ -74,14 +74,14 @@ class IdentityKey:
 
     @classmethod
     def load_or_create(cls, path: str | Path | None = None) -> IdentityKey:
-        """Read the key file, or make one that only its owner can read.
+        """Read the key file, or create one that only its owner can read.
 
         Args:
-            path: key file; by default ``$MEDPHANTOM_KEY_FILE``, else ``~/.config/medphantom/identity.key``.
+            path: Key file; by default ``$MEDPHANTOM_KEY_FILE``, else ``~/.config/medphantom/identity.key``.
 
         Raises:
-            InputError: the file holds no key.
-            ResourceError: the file cannot be written.
+            InputError: If the file contains no key.
+            ResourceError: If the file cannot be written.
         """
         given = path or os.environ.get(KEY_VARIABLE) or "~/.config/medphantom/identity.key"
         file = user_path(given)
@@ -101,26 +101,26 @@ class IdentityKey:
         """Read a key file.
 
         Raises:
-            InputError: it does not exist, or holds no key.
+            InputError: If it does not exist or contains no key.
         """
         remedy = f"give a file of {2 * KEY_BYTES} hexadecimal digits"
-        with reading(user_path(file), InputError, "holds no identity key", remedy):
+        with reading(user_path(file), InputError, "contains no identity key", remedy):
             secret = bytes.fromhex(file.read_text(encoding="ascii").strip())
         if len(secret) < KEY_BYTES:
-            raise InputError(f"{file} holds no identity key", remedy)
+            raise InputError(f"{file} contains no identity key", remedy)
         return cls(secret)
 
     @classmethod
     def from_phrase(cls, phrase: str) -> IdentityKey:
-        """A key that anyone can derive again: for public or simulated data only, so that splits can be reproduced."""
+        """Derive a key from a phrase: for public or simulated data only, so that splits can be reproduced."""
         return cls(hashlib.sha256(b"medphantom public phrase\0" + phrase.encode()).digest(), public=True)
 
     def pseudonym(self, kind: str, value: str) -> str:
-        """Opaque 16-digit name of a patient, study or image; the same value gives the same name under one key."""
+        """Return a 16-digit pseudonym of a patient, study or image; it is determined by key and value."""
         return self._digest(kind, value).hex()[:16]
 
     def origin(self) -> Origin:
-        """What a cohort under this key says of itself, so that lineage can be compared.
+        """Return the origin of a cohort under this key, so that lineage can be compared.
 
         See :mod:`medphantom.cohorts.origin`.
         """
@@ -128,7 +128,7 @@ class IdentityKey:
         return Origin(secret=secret, names=self.pseudonym("names", ""))
 
     def split(self, patient: str, fractions: SplitFractions) -> Split:
-        """Split of a patient id. Adding patients never moves the others, and no patient is in two splits."""
+        """Return the split of a patient id. Adding patients never moves others, and no patient is in two splits."""
         point = int.from_bytes(self._digest("split", patient)[:8], "big") / 2**64
         for split in SPLITS[:-1]:
             point -= getattr(fractions, split)

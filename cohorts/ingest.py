@@ -1,4 +1,4 @@
-"""From a folder of real images to a cohort: every file is taken or refused with a reason; no bad one stops the run."""
+"""From a folder of real images to a cohort: every file is ingested or rejected with a reason; none stops the run."""
 
 from __future__ import annotations
 
@@ -28,26 +28,26 @@ from medphantom.core.workers import Batch, Crashed, Workers
 
 FILES_PER_READ = 16
 BYTES_PER_READ = 2**20
-READ_BYTES = 512 * 2**20  # that libraries and small images may take
+READ_BYTES = 512 * 2**20  # memory that libraries and small images may use
 MOST_COPIES = 32  # a byte may become a float, several times
 
 
 @dataclass(frozen=True)
 class IngestResult:
-    """What became of a source; ``total_files == accepted_files + sum(rejected.values()) + used_files``.
+    """Result of an ingestion; ``total_files == accepted_files + sum(rejected.values()) + used_files``.
 
     Attributes:
-        cohort: the published cohort.
-        total_files: files found in the source.
-        accepted_files: files that gave at least one image.
-        rejected: files that gave none, by reason.
-        used_files: tables and masks.
-        rejected_frames: frames refused in files that gave other images.
-        exact_duplicates: images (or frames) dropped since their pixels were in the cohort already.
-        near_duplicates: images that nearly repeat an earlier one; they are kept and say so.
-        understood: lines that say how the source was read: table and join, patients, labels, splits, what was left out.
-        warnings: what the user should know, without anything from an image or header.
-        private_folder: where rejections and links are listed; it must not be shared.
+        cohort: Cohort that was published.
+        total_files: Number of files found in the source.
+        accepted_files: Number of files that gave at least one image.
+        rejected: Number of files that gave none, by reason.
+        used_files: Number of tables and masks.
+        rejected_frames: Number of frames rejected in files that gave other images.
+        exact_duplicates: Number of images (or frames) dropped because their pixels were already in the cohort.
+        near_duplicates: Number of near duplicates of earlier images; they are kept and marked.
+        understood: Lines on how the source was read: table and join, patients, labels, splits, what was left out.
+        warnings: Warnings for the user, without any content of an image or header.
+        private_folder: Folder with rejections and links; it must not be shared.
     """
 
     cohort: Cohort
@@ -64,7 +64,7 @@ class IngestResult:
 
     @property
     def accepted(self) -> int:
-        """Images in the cohort."""
+        """Number of images in the cohort."""
         return len(self.cohort)
 
 
@@ -78,18 +78,18 @@ def ingest(
     """Read a source into a cohort.
 
     The result does not depend on the number of workers, nor on the order in which the file system lists files. Memory
-    grows by some hundred bytes per file; pixels of a bounded number of files are held.
+    grows by some hundred bytes per file; pixels of a limited number of files are in memory.
 
     Args:
-        source: folder of images, or one file.
-        out: cohort to make; ``<out>.private`` is made beside it.
-        options: choices; the defaults detect what they can.
-        key: identity key; by default the user's own.
-        progress: told about files looked at, then images read.
+        source: Folder of images, or one file.
+        out: Cohort to create; ``<out>.private`` is created beside it.
+        options: Ingestion options; by default everything possible is detected.
+        key: Identity key; by default the user's own.
+        progress: Callback that receives the number of files scanned, then of images read.
 
     Raises:
-        InputError: nothing can be taken, or options do not fit the source, or ``strict`` and a file was refused.
-        ResourceError: the disk is full or cannot be written.
+        InputError: If nothing can be ingested, options do not fit the source, or a file was rejected with ``strict``.
+        ResourceError: If the disk is full or cannot be written.
     """
     options = options or IngestOptions()
     key = key or IdentityKey.load_or_create()
@@ -141,7 +141,7 @@ def _result(out: Path, plan: Plan, sink: Sink) -> IngestResult:
 
 
 def _results(plan: Plan, pool: Workers) -> Iterator[tuple[Planned, ReadResult]]:
-    """Decoded images in the order of the plan; an archive is read here, row by row."""
+    """Yield decoded images in the order of the plan; an archive is read here, row by row."""
     if plan.archive is not None:
         path, head = plan.archive
         planned = Planned((path,), FileHead(path, "npz", npz=head))
@@ -153,14 +153,16 @@ def _results(plan: Plan, pool: Workers) -> Iterator[tuple[Planned, ReadResult]]:
                 except UnreadableImage as error:
                     yield planned, ReadResult(refusals=[Refusal(error.reason, error.detail, image.frame)])
         except UnreadableImage as error:
-            raise InputError(f"{plan.root / path} cannot be read: {error.detail}", "get the archive again") from None
+            raise InputError(f"{plan.root / path} cannot be read: {error.detail}", "obtain the archive again") from None
         if file_state(plan.root / path) != before:
-            raise InputError(f"{plan.root / path} changed while it was read", "ingest it when nothing writes to it")
+            raise InputError(
+                f"{plan.root / path} changed while it was read", "ingest it when no other process writes to it"
+            )
         return
     upcoming = iter(plan.images)
     for _, results in pool.map(read, _read_batches(plan)):
         for result in results:
-            crashed = ReadResult(refusals=[Refusal(Reason.CRASHED, "its decoder ended the process, or took too long")])
+            crashed = ReadResult(refusals=[Refusal(Reason.CRASHED, "its decoder crashed or timed out")])
             yield next(upcoming), crashed if isinstance(result, Crashed) else result
 
 

@@ -19,7 +19,7 @@ SCHEMA_FILE = "cohort.json"
 MANIFEST_FILE = "manifest.parquet"
 ARRAYS_FOLDER = "arrays.zarr"
 
-STORAGE_COLUMNS = ("group", "index", "mask_group", "mask_index")  # where a row lies is not what it is
+STORAGE_COLUMNS = ("group", "index", "mask_group", "mask_index")  # the location of a row is not part of its content
 
 _NEEDED = ("image_id", "patient", "split", "group", "index", "digest", "channels", "inverted", "shape")
 _GROUP = r"^[0-9]{1,9}(x[0-9]{1,9}){1,3}_[a-z]{3,8}[0-9]{0,3}$"
@@ -52,7 +52,7 @@ _FIXED_COLUMNS: tuple[tuple[str, pa.DataType], ...] = (
 
 
 def manifest_schema(schema: CohortSchema) -> pa.Schema:
-    """Arrow schema of ``manifest.parquet``: fixed columns, then ``label:`` booleans, then ``attr:`` columns."""
+    """Return the Arrow schema of ``manifest.parquet``: fixed, then ``label:`` boolean, then ``attr:`` columns."""
     fields = [pa.field(name, kind) for name, kind in _FIXED_COLUMNS]
     fields += [pa.field(LABEL_PREFIX + name, pa.bool_()) for name in schema.labels]
     for spec in schema.attributes:
@@ -62,23 +62,23 @@ def manifest_schema(schema: CohortSchema) -> pa.Schema:
 
 
 def group_name(shape: Sequence[int], dtype: np.dtype[Any]) -> str:
-    """Name of the Zarr array that holds the images of one shape and dtype, such as ``512x512_int16``."""
+    """Return the name of the Zarr array for images of one shape and dtype, such as ``512x512_int16``."""
     return f"{'x'.join(str(size) for size in shape)}_{dtype.name}"
 
 
 def require_usable_rows(rows: pl.DataFrame, schema: CohortSchema, file: Path) -> None:
-    """Refuse rows that say what no cohort holds, before anything believes them.
+    """Refuse rows with values that no cohort has, before they are used.
 
     Raises:
-        CohortError: naming the file and the column.
+        CohortError: With the names of the file and the column.
     """
     for column, wrong in _wrong(rows.columns, schema):
         if rows.select(wrong.fill_null(value=False).any()).item():
-            raise CohortError(f"{file} holds values in its column {column} that no cohort has", "make the cohort again")
+            raise CohortError(f"{file} contains invalid values in its column {column}", "create the cohort again")
 
 
 def _wrong(columns: Sequence[str], schema: CohortSchema) -> Iterator[tuple[str, pl.Expr]]:
-    """Column → where it is wrong."""
+    """Yield each column with an expression of its invalid values."""
     for name in _NEEDED:
         yield name, pl.col(name).is_null()
     for name in ("index", "mask_index", "seed"):
@@ -112,13 +112,13 @@ def _wrong(columns: Sequence[str], schema: CohortSchema) -> Iterator[tuple[str, 
 
 
 def row_hash(row: dict[str, Any]) -> bytes:
-    """Hash of what a row says, without where its arrays lie."""
+    """Return the hash of a row's content, without the location of its arrays."""
     content = {name: value for name, value in row.items() if name not in STORAGE_COLUMNS}
     return hashlib.sha256(canonical_json(content).encode()).digest()
 
 
 def cohort_digest(schema: CohortSchema, row_hashes: Sequence[bytes]) -> str:
-    """Digest of canonical schema and rows in any order; pixels enter through the rows' pixel digests."""
+    """Return the digest of canonical schema and rows in any order; rows include the digests of their pixels."""
     digest = hashlib.sha256(canonical_json(schema.model_dump(mode="json", exclude={"origin"})).encode())
     for row_hash in sorted(row_hashes):
         digest.update(row_hash)

@@ -1,4 +1,4 @@
-"""What a user may choose about ingestion: one complete, typed configuration and the defaults that most sources need."""
+"""Ingestion options: one complete, typed configuration with defaults that suit most sources."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ NO_FINDING = (
     "正常", "未见异常", "無異常", "異常なし", "所見なし",
     "정상",
 )  # fmt: skip
-"""Words that state the absence of every label, compared without case, spaces and punctuation."""
+"""Words that denote the absence of every label, compared without case, spaces and punctuation."""
 
 FOLDER_MEANINGS = ("classes", "patients", "classes/patients", "patients/classes")
 _FOLDERS = re.compile(r"ask|ignore|(-/)*(classes|patients|classes/(-/)*patients|patients/(-/)*classes)")
@@ -33,85 +33,88 @@ WITHOUT_EFFECT_ON_RESULT = ("workers", "strict", "seconds_per_file")
 
 
 class IngestOptions(Frozen):
-    """Everything that ingestion may be told; the defaults detect what they can.
+    """All options of ingestion; by default everything possible is detected.
 
-    A column option that is empty is looked for under the usual names (``docs/formats/sources.md`` lists them); a column
+    An empty column option means that the usual names are searched (``docs/formats/sources.md`` lists them); a column
     that is named must exist.
 
     Attributes:
-        format: read only files of one kind; ``auto`` looks at their content.
-        spatial_dims: 2 for images (frames of multi-frame files and slices of series become images), 3 for volumes
-            (series and multi-frame files become volumes), ``auto``: 3 when most files belong to volumes.
-        exclude: files that are not looked at, as patterns of their paths in the source, such as ``CXR/*``.
-        table: CSV, TSV or Parquet file with one row per image, series or patient; ``auto`` takes the only table at the
-            top of the source that fits, ``none`` reads no table. A relative path is looked for in the source first.
-        join: how table rows find files: ``path`` (a whole path, its end, file name or stem), ``uid`` (SOPInstanceUID
-            or SeriesInstanceUID), ``patient``; ``auto`` takes the first of path, uid, patient that matches.
-        path_column: column of paths or file names.
-        patient_column: column of patient ids.
-        study_column: column of study ids.
-        uid_column: column of SOPInstanceUIDs or SeriesInstanceUIDs.
-        label_columns: one column whose cells list findings, or several columns (one per label) of 1 / 0 / -1 / empty.
-        label_names: names of the numbered labels of a ``.npz``, in order.
-        label_separator: separates the findings of a cell; ``auto``: ``|`` or ``;``, else a comma where half of the
-            parts recur; several of them where every part is a label elsewhere. Where none of that tells lists from
+        format: Kind of files to read; ``auto`` detects it from their content.
+        spatial_dims: Number of spatial dimensions: 2 for images (frames of multi-frame files and slices of series
+            become images), 3 for volumes (series and multi-frame files become volumes), ``auto`` for 3 if most files
+            belong to volumes.
+        exclude: Files to ignore, as patterns of their paths in the source, such as ``CXR/*``.
+        table: CSV, TSV or Parquet file with one row per image, series or patient; ``auto`` uses the only table at the
+            top of the source that fits, ``none`` reads no table. A relative path is searched in the source first.
+        join: How table rows are matched with files: ``path`` (a whole path, its end, file name or stem), ``uid``
+            (SOPInstanceUID or SeriesInstanceUID), ``patient``; ``auto`` uses the first of path, uid, patient that
+            matches.
+        path_column: Column of paths or file names.
+        patient_column: Column of patient ids.
+        study_column: Column of study ids.
+        uid_column: Column of SOPInstanceUIDs or SeriesInstanceUIDs.
+        label_columns: One column whose cells list findings, or several columns (one per label) of 1 / 0 / -1 / empty.
+        label_names: Names of the numbered labels of a ``.npz`` archive, in order.
+        label_separator: Separator of the findings in a cell; ``auto`` uses ``|`` or ``;``, else a comma if half of the
+            parts recur; several of them if every part is a label elsewhere. If lists cannot be distinguished from
             names, ingestion stops and asks for it.
-        no_finding: cell values (or column names) that state the absence of every label. Among classes, and
-            as names of columns, the defaults count only as far as they say *no finding*: *normal* is a class there.
-        uncertain: what -1 in a label column means: ``missing`` (not stated), ``present`` or ``absent``.
-        exclusive: exactly one label is present per image (a class); ``auto``: when every labelled image has one.
-        text_column: column of reports or captions; never detected, since text may name a patient.
-        mask_column: column of paths of masks, relative to the source.
-        attributes: columns of attributes, each ``name`` or ``name:continuous`` or ``name:categorical``; ``None``
+        no_finding: Cell values (or column names) that denote the absence of every label. Among classes, and as names of
+            columns, the defaults only apply to forms of *no finding*: *normal* is a class there.
+        uncertain: Meaning of -1 in a label column: ``missing``, ``present`` or ``absent``.
+        exclusive: Whether exactly one label is present per image (a class); ``auto`` means if every labelled image has
+            one.
+        text_column: Column of reports or captions; never detected, since text may name a patient.
+        mask_column: Column of mask paths, relative to the source.
+        attributes: Columns of attributes, each ``name`` or ``name:continuous`` or ``name:categorical``; ``None``
             detects age, sex and view.
-        folders: what the folders of the images are, from the source downwards: ``classes`` (public labels),
-            ``patients``, both, one inside the other, as ``classes/patients`` or ``patients/classes``, with ``-`` for a
-            level that means nothing (``-/classes``), or ``ignore``; ``ask`` stops where nothing else names the
-            patients of images that lie in several folders. Folders that name a split (``train``, ``test`` …) are not
-            counted, and ``sub-<label>`` is a patient as in BIDS.
-        patient_pattern: regular expression whose first group, searched in the relative path, is the patient id.
-        masks: folder of masks, paired with the images by relative path or file name; ``auto`` takes a folder
-            ``labels`` or ``masks`` beside ``images``, ``none`` takes none. A relative path is looked for in the source
-            first.
-        mask_required: reject an image without a mask when a mask folder or column is used.
-        mask_values: name of each integer of the masks; values without a name are named by their number.
-        modality: DICOM modality code (``CT``, ``MR``, ``DX`` …) of images whose files do not say it.
-        color: what becomes of colour images: ``grey`` (ITU-R BT.601 luminance), ``keep`` or ``reject``; ``auto``:
-            ``keep`` in an export of ours, else ``grey``.
-        frames: multi-frame and multi-page files among images, and the fourth axis of NIfTI files: ``split`` into
-            images, or ``reject``.
-        duplicates: ``reject`` later images with the same pixels, or ``keep`` them.
-        near_duplicates: images that nearly repeat others: where patients are unknown, ``together`` puts connected ones
-            into one split; ``drop`` leaves the later ones out; ``mark`` only notes them; ``off`` does not look. In any
-            case but ``off``, images outside ``train`` that repeat a training image of another patient are kept apart
-            in the split ``left_out``, which nothing learns from or is scored on.
-        min_side: smallest side of an image, in pixels; of a volume, its smallest in-plane side.
-        min_slices: smallest number of slices of a volume.
-        max_image_mib: largest decoded size of one file (or series) in MiB; a larger one is rejected, whatever its size
-            on disk; nor may it need more than a quarter of the memory for decoding.
-        max_expansion: how many times its bytes on disk a file that decodes to more than 32 MiB may decode to; beyond it
-            is a decompression bomb, or nearly blank. Masks are held to the size of their image instead.
-        memory_mib: memory for decoding in MiB, all processes together; ``None``: half of what the machine or the
-            container has, and no more than three quarters of what is free.
-        split: expected share of patients per split.
-        source_splits: whether a division that the source has itself (folders ``train`` / ``val`` / ``test``, a column
-            ``split``, the parts of an archive) is kept: ``use``, ``ignore``, or ``auto``: where it is unmistakable.
-            What it lacks of our four splits is carved from its training patients by keyed hash.
-        split_conflicts: patients that the source puts on several sides: ``move`` takes them to the most held-out of
-            these (test, holdout, val), ``refuse`` leaves their images out.
-        min_patients: a label or category that fewer patients share enters no vocabulary, since it could point to one
-            of them, unless ``labels`` or ``categories`` name it; 1: all enter.
-        labels: labels that enter the vocabulary however few patients share them.
-        categories: attribute → categories that enter the vocabulary however few patients share them.
-        follow_links: read links that leave the source folder, as into a cache of downloads.
-        strict: stop at the first rejected file.
-        workers: processes that decode; ``None``: one per usable core; 0: decode in this process.
-        seconds_per_file: time after which a decoder is taken to hang.
-        table_encoding: encoding of a CSV or TSV file, as Python names it (``cp1252``, ``gb18030``, ``cp932`` …);
-            ``auto``: by its byte order mark, else UTF-8, and refused otherwise.
-        split_column: column of the split that each image has already; ``""``: looked for.
-        max_age: ages above it become ``max_age + 1`` years, and ages below two years become completed years (89 is
-            what HIPAA's safe harbour asks for); ``None``: ages are kept.
+        folders: Meaning of the folders of the images, from the source downwards: ``classes`` (public labels),
+            ``patients``, both nested as ``classes/patients`` or ``patients/classes``, with ``-`` for a level without
+            meaning (``-/classes``), or ``ignore``; ``ask`` stops if images are in several folders and nothing else
+            names their patients. Folders that name a split (``train``, ``test`` …) are not counted, and ``sub-<label>``
+            is a patient as in BIDS.
+        patient_pattern: Regular expression that is searched in the relative path; its first group is the patient id.
+        masks: Folder of masks, paired with the images by relative path or file name; ``auto`` uses a folder ``labels``
+            or ``masks`` beside ``images``, ``none`` uses none. A relative path is searched in the source first.
+        mask_required: Whether to reject an image without a mask if a mask folder or column is used.
+        mask_values: Name of each integer of the masks; values without a name are named by their number.
+        modality: DICOM modality code (``CT``, ``MR``, ``DX`` …) of images whose files do not declare it.
+        color: Handling of colour images: ``grey`` (ITU-R BT.601 luminance), ``keep`` or ``reject``; ``auto`` is
+            ``keep`` for an export of this project, else ``grey``.
+        frames: Handling of multi-frame and multi-page files among images, and of the fourth axis of NIfTI files:
+            ``split`` into images, or ``reject``.
+        duplicates: Handling of later images with the same pixels: ``reject`` or ``keep``.
+        near_duplicates: Handling of near duplicates: if patients are unknown, ``together`` puts connected ones into one
+            split; ``drop`` leaves out the later ones; ``mark`` only marks them; ``off`` does not search for them.
+            Except with ``off``, images outside ``train`` that repeat a training image of another patient are moved to
+            the split ``left_out``, which is used for neither training nor scores.
+        min_side: Smallest side of an image in pixels; of a volume, its smallest in-plane side.
+        min_slices: Smallest number of slices of a volume.
+        max_image_mib: Largest decoded size of one file (or series) in MiB; a larger one is rejected, whatever its size
+            on disk. It may not need more than a quarter of the memory for decoding either.
+        max_expansion: Largest ratio of decoded size to size on disk for a file that decodes to more than 32 MiB; a
+            larger ratio indicates a decompression bomb, or a nearly blank image. Masks are limited by the size of their
+            image instead.
+        memory_mib: Memory for decoding in MiB, for all processes together; ``None`` is half of that of the machine or
+            container, and at most three quarters of the free memory.
+        split: Expected share of patients per split.
+        source_splits: Whether to keep a division of the source (folders ``train`` / ``val`` / ``test``, a column
+            ``split``, the parts of an archive): ``use``, ``ignore``, or ``auto`` if it is unambiguous. Missing splits
+            are taken from its training patients by keyed hash.
+        split_conflicts: Handling of patients whom the source assigns to several splits: ``move`` assigns them to the
+            most held-out of these (test, holdout, val), ``refuse`` leaves out their images.
+        min_patients: Smallest number of patients that must share a label or category for it to enter the vocabulary,
+            since a rarer one could identify a patient, unless ``labels`` or ``categories`` name it; with 1 all enter.
+        labels: Labels that enter the vocabulary however few patients share them.
+        categories: Categories, by attribute, that enter the vocabulary however few patients share them.
+        follow_links: Whether to read links that leave the source folder, as into a cache of downloads.
+        strict: Whether to stop at the first rejected file.
+        workers: Number of decoding processes; ``None`` is one per usable core; 0 decodes in this process.
+        seconds_per_file: Time in seconds after which a decoder is considered hung.
+        table_encoding: Encoding of a CSV or TSV file by its Python name (``cp1252``, ``gb18030``, ``cp932`` …);
+            ``auto`` uses the byte order mark, else UTF-8, and refuses anything else.
+        split_column: Column of an existing split of each image; with ``""`` it is detected.
+        max_age: Largest exact age: higher ages become ``max_age + 1`` years, and ages below two years become completed
+            years (HIPAA's safe harbour requires 89); ``None`` keeps all ages.
     """
 
     format: Format = "auto"
@@ -212,13 +215,13 @@ class IngestOptions(Frozen):
         return pattern
 
     def folder_level(self, meaning: Literal["classes", "patients"]) -> int | None:
-        """Which folder level has this meaning, from 0; ``None``: none has."""
+        """Return the folder level with this meaning, from 0; ``None`` if there is none."""
         levels = self.folders.split("/")
         return levels.index(meaning) if meaning in levels else None
 
     @property
     def attribute_kinds(self) -> dict[str, AttributeKind] | None:
-        """Name → kind of the attributes that were asked for; ``None`` when they are to be detected."""
+        """Kind of each requested attribute; ``None`` if attributes are to be detected."""
         if self.attributes is None:
             return None
         kinds: dict[str, Any] = {}
@@ -228,5 +231,5 @@ class IngestOptions(Frozen):
         return kinds
 
     def identity(self) -> dict[str, Any]:
-        """The options that decide what the cohort holds, as JSON values: what a cache key is made of."""
+        """Return the options that determine the content of the cohort as JSON values, for a cache key."""
         return self.model_dump(mode="json", exclude=set(WITHOUT_EFFECT_ON_RESULT))

@@ -1,4 +1,4 @@
-"""A cohort at a glance: counts per split, what is too rare to trust, and what a network will see."""
+"""Overview of a cohort: counts per split, rare labels, and a preview of the network input."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ class Overview:
     """Counts of a cohort.
 
     Attributes:
-        splits: per split: images and patients.
-        labels: per label and split: images present, absent and not stated, and patients with the label.
-        attributes: per attribute and split: images that state it, and for continuous ones mean, lowest and highest.
-        categories: per categorical attribute, category and split: images.
-        shapes: per array shape and dtype: images.
-        warnings: what is too rare or overlaps.
+        splits: Images and patients per split.
+        labels: Present, absent and missing images per label and split, and patients with the label.
+        attributes: Images with a value per attribute and split, and for continuous ones mean, minimum and maximum.
+        categories: Images per categorical attribute, category and split.
+        shapes: Images per array shape and dtype.
+        warnings: Warnings about rare labels or overlapping splits.
     """
 
     splits: pl.DataFrame
@@ -55,14 +55,14 @@ def overview(cohort: Cohort) -> Overview:
 
 
 def cohort_warnings(cohort: Cohort) -> tuple[str, ...]:
-    """What a user should know before training on a real cohort; none for synthetic ones."""
+    """Return warnings before training on a real cohort; none for synthetic ones."""
     if cohort.schema.kind != "real":
         return ()
     return (*_split_warnings(cohort), *_rare_label_warnings(cohort), *_near_duplicate_warnings(cohort))
 
 
 def left_out_sentence(cohort: Cohort) -> str | None:
-    """How many real images nothing learns from and nothing is scored on, and why; ``None``: no image is left out."""
+    """Report how many real images are used for neither training nor scores, and why; ``None`` if there are none."""
     total = len(cohort.rows(LEFT_OUT_SPLIT)) if cohort.schema.kind == "real" else 0
     if not total:
         return None
@@ -80,20 +80,21 @@ def contact_sheet(
     columns: int = 6,
     side: int = 128,
 ) -> Image.Image:
-    """Source view beside network view of some images, on one picture.
+    """Draw the source view beside the network view of some images, in one picture.
 
-    The source view is the image through its own VOI window, else through its 0.5th to 99.5th percentile, bright values
-    bright, masks outlined; of a volume the middle slice. The network view is what ``Preprocess`` gives, enlarged.
+    The source view is the image through its own VOI window, else through its 0.5th to 99.5th percentile, with large
+    values bright and masks outlined; of a volume the middle slice. The network view is the output of ``Preprocess``,
+    enlarged.
 
     Args:
-        cohort: the cohort.
-        rows: row numbers; at most 400 are drawn.
-        preprocess: what the network applies; ``None`` draws only the source.
-        columns: images per line.
-        side: side of one view in pixels.
+        cohort: Cohort that is shown.
+        rows: Row numbers; at most 400 are drawn.
+        preprocess: Preprocessing of the network; ``None`` draws only the source view.
+        columns: Number of images per line.
+        side: Side of one view in pixels.
 
     Returns:
-        An RGB picture.
+        RGB picture of all views.
     """
     chosen = list(rows)[:SHEET_LIMIT]
     views = 1 if preprocess is None else 2
@@ -114,7 +115,7 @@ def contact_sheet(
 
 
 def source_view(record: ImageRecord) -> Array:
-    """An image for the eye: ``(H, W, 3)`` uint8, bright values bright, middle slice of a volume, mask outlined."""
+    """Return an image for display, ``(H, W, 3)`` uint8: large values bright, middle slice of a volume, mask drawn."""
     pixels, mask = record.pixels, record.mask
     if len(record.spatial_shape) == 3:
         middle = pixels.shape[0] // 2
@@ -138,7 +139,7 @@ def source_view(record: ImageRecord) -> Array:
 
 
 def display_range(record: ImageRecord) -> tuple[float, float]:
-    """Source values shown as black and white: all of 8 bits, else the VOI window, else percentiles 0.5 and 99.5."""
+    """Return source values shown as black and white: all 8 bits, else the VOI window, else percentiles 0.5 and 99.5."""
     if record.pixels.dtype == np.uint8:
         return 0.0, 255.0
     if record.voi is not None:

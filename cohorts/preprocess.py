@@ -1,4 +1,4 @@
-"""What a network sees of an image: intensity window, size and channels; applied on reading, undone at export."""
+"""Preprocessing of images for a network: intensity window, size and channels; applied on reading, undone at export."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ SMALLEST_SIDE = 8
 
 
 class Window(Frozen):
-    """Source values from ``low`` to ``high`` map to -1…1, values outside are clipped. Invertible.
+    """Maps source values from ``low`` to ``high`` to -1…1, clipping values outside; invertible.
 
     Attributes:
-        kind: ``window``.
-        low: source value that becomes black.
-        high: source value that becomes white.
+        kind: Kind of intensity mapping, ``window``.
+        low: Source value that becomes black.
+        high: Source value that becomes white.
     """
 
     kind: Literal["window"] = "window"
@@ -38,12 +38,12 @@ class Window(Frozen):
 
 
 class Percentile(Frozen):
-    """Each image's own percentiles map to -1…1: for modalities without units (MR). Absolute values are lost.
+    """Maps each image's own percentiles to -1…1, for modalities without units (MR); absolute values are lost.
 
     Attributes:
-        kind: ``percentile``.
-        low: percentile that becomes black.
-        high: percentile that becomes white.
+        kind: Kind of intensity mapping, ``percentile``.
+        low: Percentile that becomes black.
+        high: Percentile that becomes white.
     """
 
     kind: Literal["percentile"] = "percentile"
@@ -52,16 +52,16 @@ class Percentile(Frozen):
 
 
 class Preprocess(Frozen):
-    """How source values become network input, and back.
+    """Configuration of how source values become network input, and back.
 
     Attributes:
-        size: spatial size that the network sees, ``(H, W)`` or ``(D, H, W)``.
-        intensity: :class:`Window` or :class:`Percentile`.
-        fit: ``pad`` keeps the whole image and its aspect ratio (border at -1), ``crop`` fills the frame and cuts the
-            longer side, ``stretch`` ignores the aspect ratio, ``native`` keeps the pixel grid and crops or pads it
-            around the centre (for volumes whose spacing must stay).
-        channels: 1 or 3; a grey image is repeated, a colour image becomes luminance (ITU-R BT.601).
-        stored_dtype: dtype in which generated images are stored.
+        size: Spatial size of the network input, ``(H, W)`` or ``(D, H, W)``.
+        intensity: Intensity mapping, :class:`Window` or :class:`Percentile`.
+        fit: How images are fitted to ``size``: ``pad`` keeps the whole image and its aspect ratio (border at -1),
+            ``crop`` fills the frame and crops the longer side, ``stretch`` ignores the aspect ratio, ``native`` keeps
+            the pixel grid and crops or pads it around the centre (for volumes whose spacing must not change).
+        channels: Number of channels, 1 or 3; a grey image is repeated, a colour image becomes luminance (ITU-R BT.601).
+        stored_dtype: Data type in which generated images are stored.
     """
 
     size: tuple[int, ...]
@@ -78,12 +78,12 @@ class Preprocess(Frozen):
 
     @classmethod
     def for_cohort(cls, cohort: Cohort, size: Sequence[int], **overrides: Any) -> Preprocess:
-        """A sensible preprocess: the full range of 8-bit images, a CT window in HU, else percentiles per image.
+        """Return a suitable preprocessing: full range of 8-bit images, a CT window in HU, else percentiles per image.
 
         Args:
-            cohort: its ``train`` rows are looked at (metadata only).
-            size: spatial size that the network sees.
-            overrides: fields to set instead.
+            cohort: Cohort whose ``train`` rows decide (metadata only).
+            size: Spatial size of the network input.
+            overrides: Fields to set instead.
         """
         rows = cohort.manifest
         dtypes = {str(group).rsplit("_", 1)[-1] for group in rows["group"].unique()}
@@ -98,23 +98,24 @@ class Preprocess(Frozen):
         return cls(size=tuple(size), **{**chosen, **overrides})
 
     def apply(self, pixels: Array, source_channels: int = 1, *, inverted: bool = False) -> Array:
-        """Network input of one image.
+        """Return the network input of one image.
 
         Args:
-            pixels: source values, ``(*spatial)`` or ``(H, W, 3)`` when ``source_channels == 3``.
-            source_channels: 1 or 3.
-            inverted: small source values are bright (MONOCHROME1): turned here, so that bone is bright in every image.
+            pixels: Source values, ``(*spatial)`` or ``(H, W, 3)`` if ``source_channels == 3``.
+            source_channels: Number of channels of the source, 1 or 3.
+            inverted: Whether small source values are bright (MONOCHROME1); they are inverted, so that bone is always
+                bright.
 
         Returns:
-            float32 ``(channels, *size)`` in -1…1, bright positive.
+            float32 array ``(channels, *size)`` in -1…1, large values bright.
 
         Raises:
-            InputError: the number of spatial axes differs from that of ``size``.
+            InputError: If the number of spatial axes differs from that of ``size``.
         """
         values = np.asarray(pixels, dtype=np.float32)
         spatial = values.ndim - (1 if source_channels == 3 else 0)
         if spatial != len(self.size):
-            raise InputError(f"an image has {spatial} spatial axes, preprocess.size has {len(self.size)}")
+            raise InputError(f"an image has {spatial} spatial axes, but preprocess.size has {len(self.size)}")
         planes = np.moveaxis(values, -1, 0) if source_channels == 3 else values[np.newaxis]
         if self.channels == 1 and source_channels == 3:
             planes = np.tensordot(np.array([[0.299, 0.587, 0.114]], dtype=np.float32), planes, axes=1)
@@ -129,19 +130,19 @@ class Preprocess(Frozen):
         return result
 
     def apply_mask(self, mask: Array) -> Array:
-        """The mask on the network's grid, nearest neighbour; ``(*size)`` of the mask's dtype, border 0."""
+        """Return the mask on the network's grid by nearest neighbour; ``(*size)`` of the mask's dtype, border 0."""
         return fit_to_size(mask, self.size, self.fit, border=0, nearest=True)
 
     def undo(self, network: Array, *, inverted: bool = False) -> Array:
-        """Source values of network output, on the network's grid.
+        """Return source values of network output, on the network's grid.
 
         With a percentile intensity the absolute values are unknown: the result spans the full range of
         ``stored_dtype`` (0…1 for float32).
 
         Args:
-            network: float ``(channels, *size)`` in -1…1.
-            inverted: give the values of a MONOCHROME1 source, where small ones are bright. Generated images are stored
-                with bright values large, so they need it not.
+            network: Network output, float ``(channels, *size)`` in -1…1.
+            inverted: Whether to return values of a MONOCHROME1 source, where small ones are bright. Generated images
+                are stored with bright values large, so they do not need it.
 
         Returns:
             ``stored_dtype`` array, ``(*size)`` or ``(*size, 3)``.
@@ -161,11 +162,13 @@ class Preprocess(Frozen):
         return np.moveaxis(stored, 0, -1) if self.channels == 3 else stored[0]
 
     def spacing_after(self, shape: Sequence[int], spacing_mm: Sequence[float] | None) -> tuple[float, ...] | None:
-        """Pixel spacing on the network's grid of an image of spatial ``shape`` with ``spacing_mm``."""
+        """Return the pixel spacing on the network's grid of an image of spatial ``shape`` with ``spacing_mm``."""
         return None if spacing_mm is None else spacing_on_grid(shape, spacing_mm, self.size, self.fit)
 
     def affine_after(self, shape: Sequence[int], affine: Sequence[float] | None) -> tuple[float, ...] | None:
-        """Row-major 4x4 voxel-to-world matrix on the network's grid of a volume of ``shape`` with ``affine``."""
+        """Return the row-major 4x4 voxel-to-world matrix on the network's grid of a volume of ``shape`` with
+        ``affine``.
+        """
         if affine is None:
             return None
         matrix = np.asarray(affine, dtype=float).reshape(4, 4)
@@ -196,12 +199,12 @@ def _scale_factors(shape: Sequence[int], size: Sequence[int], fit: str) -> tuple
 def spacing_on_grid(
     shape: Sequence[int], spacing_mm: Sequence[float], size: Sequence[int], fit: str
 ) -> tuple[float, ...]:
-    """Spacing of an image of spatial ``shape`` with ``spacing_mm`` once it is brought to ``size``."""
+    """Return the spacing of an image of spatial ``shape`` with ``spacing_mm`` after it is brought to ``size``."""
     return tuple(float(s) / zoom for s, (zoom, _) in zip(spacing_mm, _placed(shape, size, fit), strict=True))
 
 
 def _placed(shape: Sequence[int], size: Sequence[int], fit: str) -> list[tuple[float, int]]:
-    """Of each axis: how much it is enlarged, and how many pixels stand before its first one (< 0: are cut off)."""
+    """Return for each axis its enlargement, and the number of pixels before its first one (< 0 if cropped)."""
     placed = []
     for old, new, factor in zip(shape, size, _scale_factors(shape, size, fit), strict=True):
         scaled = max(1, round(old * factor))
@@ -215,11 +218,11 @@ def fit_to_size(plane: Array, size: Sequence[int], fit: str, *, border: float, n
     """Resize one plane or volume, then crop or pad it around its centre to exactly ``size``.
 
     Args:
-        plane: ``(*spatial)`` values.
-        size: wanted spatial size.
-        fit: as in :class:`Preprocess`.
-        border: value of padded pixels.
-        nearest: nearest neighbour (masks) instead of antialiased linear interpolation.
+        plane: Plane or volume of values, ``(*spatial)``.
+        size: Requested size along each axis.
+        fit: How the values are fitted, as in :class:`Preprocess`.
+        border: Value of padded pixels.
+        nearest: Whether to use nearest neighbour (masks) instead of antialiased linear interpolation.
     """
     placed = _placed(plane.shape, size, fit)
     scaled = [round(old * zoom) for old, (zoom, _) in zip(plane.shape, placed, strict=True)]
@@ -252,7 +255,7 @@ def _resize(plane: Array, size: Sequence[int], *, nearest: bool) -> Array:
 
 
 def network_images(cohort: Cohort, rows: Sequence[int], preprocess: Preprocess) -> Array:
-    """Network input of many rows: float32 ``(n, channels, *size)`` in -1…1."""
+    """Return network input of many rows: float32 ``(n, channels, *size)`` in -1…1."""
     images = np.empty((len(rows), preprocess.channels, *preprocess.size), dtype=np.float32)
     channels, inverted = cohort.manifest["channels"], cohort.manifest["inverted"]
     for start in range(0, len(rows), 256):

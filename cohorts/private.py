@@ -1,4 +1,4 @@
-"""What must never leave: which source file became which image, whose it is, and what was refused and why."""
+"""Private records of an ingestion: source file and patient of each image, and rejected files with reasons."""
 
 from __future__ import annotations
 
@@ -36,19 +36,18 @@ _LINKS = pa.schema(
 
 
 def private_path(cohort: Path) -> Path:
-    """The private folder of a cohort: beside it, never inside it."""
+    """Return the private folder of a cohort, which is beside it and never inside it."""
     return cohort.with_name(f"{cohort.name}.private")
 
 
 class PrivateFolder(AbstractContextManager["PrivateFolder"]):
-    """Writes the private folder of one ingestion; it appears whole, readable by its owner only, or not at all.
+    """Writes the private folder of one ingestion atomically, readable by its owner only.
 
-    ``rejections.parquet`` lists refused files (``frame`` when only one frame was refused); ``links.parquet`` lists what
-    every other file was used for: ``role`` is ``image`` (with image id, patient id and pseudonym), ``mask`` or
-    ``table``.
+    ``rejections.parquet`` lists rejected files (with ``frame`` if only one frame was rejected); ``links.parquet`` lists
+    the use of every other file: ``role`` is ``image`` (with image id, patient id and pseudonym), ``mask`` or ``table``.
 
     Args:
-        path: the folder to make.
+        path: Folder that is created.
     """
 
     def __init__(self, path: Path) -> None:
@@ -72,7 +71,7 @@ class PrivateFolder(AbstractContextManager["PrivateFolder"]):
         self._publishing.__exit__(kind, error, traceback)
 
     def reject(self, path: str, refusal: Refusal) -> None:
-        """Note that a file, or one frame of it, was refused."""
+        """Record that a file, or one frame of it, was rejected."""
         self._tables[0].add(
             path=printable(path), frame=refusal.frame, reason=refusal.reason.value, detail=refusal.detail
         )
@@ -87,7 +86,7 @@ class PrivateFolder(AbstractContextManager["PrivateFolder"]):
         patient_id: str = "",
         patient: str = "",
     ) -> None:
-        """Note what a file was used for."""
+        """Record the use of a file."""
         self._tables[1].add(
             path=printable(path),
             role=role,
@@ -99,19 +98,19 @@ class PrivateFolder(AbstractContextManager["PrivateFolder"]):
 
 
 def read_links(file: Path) -> pl.DataFrame:
-    """What each file was used for.
+    """Return the use of each file.
 
     Raises:
-        CohortError: the file is damaged.
+        CohortError: If the file is damaged.
     """
     return _read(file, _LINKS)
 
 
 def read_rejections(file: Path) -> pl.DataFrame:
-    """Files that were refused.
+    """Return the rejected files.
 
     Raises:
-        CohortError: the file is damaged.
+        CohortError: If the file is damaged.
     """
     return _read(file, _REJECTIONS)
 
@@ -124,7 +123,7 @@ def _read(file: Path, schema: pa.Schema) -> pl.DataFrame:
 
 
 class _RowWriter:
-    """Rows into a Parquet file that only its owner can read."""
+    """Writes rows to a Parquet file that only its owner can read."""
 
     def __init__(self, path: Path, schema: pa.Schema) -> None:
         self._writer = pq.ParquetWriter(path, schema, compression="zstd")
@@ -147,5 +146,5 @@ class _RowWriter:
 
 
 def printable(path: str) -> str:
-    """A path as text: bytes of its name that are no UTF-8 are written as escapes."""
+    """Return a path as text: bytes of its name that are not UTF-8 are written as escapes."""
     return path.encode("utf-8", "backslashreplace").decode("utf-8")

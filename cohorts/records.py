@@ -1,4 +1,4 @@
-"""What one image is, and what the columns of a cohort mean: the typed values that everything else passes around."""
+"""The typed values that everything else uses: one image, and the meaning of a cohort's columns."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from medphantom.core.records import Array, Frozen
 Split = Literal["train", "val", "holdout", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
 HELD_OUT_FIRST: tuple[Split, ...] = ("test", "holdout", "val", "train")
-"""Where a patient goes who stands on several sides of a source's division: to the side that must stay unseen."""
+"""Order of splits by which a patient in several splits of the source is assigned: to the most held-out one."""
 SYNTHETIC_SPLIT = "synthetic"
 LEFT_OUT_SPLIT = (
     "left_out"  # real images that nearly repeat a training image: nothing learns from them or is scored on them
 )
 
 FORMAT_VERSION: Literal[2] = 2
-"""Of the cohorts that are written. In those of version 1 the split ``holdout`` is called ``gate``."""
+"""Format version of newly written cohorts. In version 1 the split ``holdout`` is called ``gate``."""
 OLD_SPLIT_NAMES = {"gate": "holdout"}
 
 LABEL_PREFIX = "label:"
@@ -34,12 +34,12 @@ class AttributeSpec(Frozen):
     """One attribute of an image or patient, such as age (continuous, years) or view (categorical).
 
     Attributes:
-        name: column name without prefix.
-        kind: ``continuous`` (float) or ``categorical`` (string out of ``categories``).
-        unit: unit of a continuous attribute, e.g. ``years``.
-        categories: sorted known values of a categorical attribute.
-        low: smallest value seen in the training split (continuous).
-        high: largest value seen in the training split (continuous).
+        name: Column name without prefix.
+        kind: Kind of the values: ``continuous`` (float) or ``categorical`` (string from ``categories``).
+        unit: Unit of a continuous attribute, e.g. ``years``.
+        categories: Sorted known values of a categorical attribute.
+        low: Smallest value in the training split (continuous).
+        high: Largest value in the training split (continuous).
     """
 
     name: str
@@ -51,24 +51,25 @@ class AttributeSpec(Frozen):
 
 
 class CohortSchema(Frozen):
-    """What the columns of a cohort mean; stored as ``cohort.json``.
+    """Meaning of a cohort's columns; stored as ``cohort.json``.
 
     Attributes:
-        format_version: of the files; older ones are read, and keep their digest.
-        kind: ``real`` source images, ``synthetic`` ones that carry bundle digest, prompt and seed, or
-            ``counterfactual`` ones: edits of real patients' images, as private as those.
-        spatial_dims: 2 (images) or 3 (volumes); a cohort holds one of them.
-        labels: label names in a fixed order; each has a nullable boolean column ``label:<name>``
-            (true: present, false: absent, null: not stated).
-        exclusive: whether exactly one label is present per image (a class), as in one folder per class.
-        attributes: what the ``attr:<name>`` columns hold.
-        has_text: whether any row carries text.
-        mask_values: name of each integer in the masks, e.g. ``{0: "background", 1: "anterior"}``; empty: no masks.
-        patients: ``known`` when the source named patients; ``per_image`` when each image had to stand for a patient,
-            so that patient-disjointness cannot be claimed.
-        generation: sampler settings that all rows of a synthetic cohort share; with a row's bundle digest, prompt and
-            seed they make it again.
-        origin: under which identity key it was made; null: not known. It enters no digest: pseudonyms tell the key.
+        format_version: Version of the files; older ones are read, and keep their digest.
+        kind: Kind of the cohort: ``real`` source images, ``synthetic`` ones with bundle digest, prompt and seed, or
+            ``counterfactual`` ones, which are edits of real patients' images and as private as those.
+        spatial_dims: Number of spatial dimensions, 2 (images) or 3 (volumes); a cohort has one of them.
+        labels: Label names in a fixed order; each has a nullable boolean column ``label:<name>``
+            (true: present, false: absent, null: missing).
+        exclusive: Whether exactly one label is present per image (a class), as with one folder per class.
+        attributes: Attributes in the ``attr:<name>`` columns.
+        has_text: Whether any row has text.
+        mask_values: Name of each integer in the masks, e.g. ``{0: "background", 1: "anterior"}``; empty without masks.
+        patients: Whether patients are ``known`` from the source, or each image represents one (``per_image``), so that
+            patient-disjoint splits cannot be claimed.
+        generation: Sampler settings that all rows of a synthetic cohort share; together with a row's bundle digest,
+            prompt and seed they reproduce it.
+        origin: Identity key of the cohort; null if unknown. It is not part of any digest, since pseudonyms depend on
+            the key.
     """
 
     format_version: Literal[1, 2] = FORMAT_VERSION
@@ -94,7 +95,7 @@ class CohortSchema(Frozen):
         return labels
 
     def attribute(self, name: str) -> AttributeSpec:
-        """The spec of one attribute; raises ``KeyError`` when there is none of that name."""
+        """Return the spec of one attribute; raise ``KeyError`` if there is none of that name."""
         for spec in self.attributes:
             if spec.name == name:
                 return spec
@@ -103,7 +104,7 @@ class CohortSchema(Frozen):
 
 @dataclass(frozen=True, slots=True)
 class Voi:
-    """A linear VOI window (PS3.3 C.11.2.1.2), in output units of the modality LUT; others are turned into one."""
+    """A linear VOI window (PS3.3 C.11.2.1.2), in output units of the modality LUT; others are converted to one."""
 
     center: float
     width: float
@@ -111,7 +112,7 @@ class Voi:
 
 @dataclass(frozen=True, slots=True)
 class Provenance:
-    """How a synthetic row was made, so that it can be made again alone."""
+    """Origin of a synthetic row, so that it can be generated again independently."""
 
     bundle_digest: str
     prompt_json: str
@@ -123,24 +124,24 @@ class ImageRecord:
     """One image at the edge of a cohort (on its way in or out); inside, a cohort is columnar.
 
     Attributes:
-        image_id: opaque id, unique in the cohort; never a path or a UID of the source.
-        patient: pseudonym.
-        pixels: source values (after the modality LUT), ``(H, W)``, ``(H, W, 3)`` in colour, or ``(D, H, W)``.
-        study: pseudonym of the study, where known.
-        channels: 1 (grey) or 3 (colour, channel last).
-        inverted: whether small values are bright (DICOM MONOCHROME1, PS3.3 C.7.6.3.1.2; TIFF MinIsWhite). ``pixels``
-            keep the source's values; :class:`~medphantom.cohorts.preprocess.Preprocess` and export turn them.
-        spacing_mm: distance between pixel centres along each spatial axis of ``pixels``, in its order.
-        affine: row-major 4x4 voxel-to-world matrix (RAS+, mm) over the spatial axes of ``pixels``; volumes only.
-        modality: DICOM modality code (``CT``, ``MR``, ``DX``…) where known.
-        labels: name → present / absent / not stated; a name that is missing here is *not stated*.
-        attributes: name → value; missing or ``None`` is *not stated*.
-        text: a report or caption, where there is one.
-        mask: integer segmentation of the spatial shape of ``pixels``.
-        voi: window for display, kept as metadata and never applied here.
-        split: one of :data:`SPLITS`, or ``left_out`` (it nearly repeats a training image), or ``synthetic``.
-        near_duplicate_of: ``image_id`` of an earlier image that this one nearly repeats.
-        provenance: synthetic rows only.
+        image_id: Opaque id, unique in the cohort; never a path or a UID of the source.
+        patient: Pseudonym of the patient.
+        pixels: Source values (after the modality LUT), ``(H, W)``, ``(H, W, 3)`` in colour, or ``(D, H, W)``.
+        study: Pseudonym of the study, if known.
+        channels: Number of channels, 1 (grey) or 3 (colour, channel last).
+        inverted: Whether small values are bright (DICOM MONOCHROME1, PS3.3 C.7.6.3.1.2; TIFF MinIsWhite). ``pixels``
+            keep the source's values; :class:`~medphantom.cohorts.preprocess.Preprocess` and export invert them.
+        spacing_mm: Distance between pixel centres along each spatial axis of ``pixels``, in its order.
+        affine: Row-major 4x4 voxel-to-world matrix (RAS+, mm) over the spatial axes of ``pixels``; for volumes only.
+        modality: DICOM modality code (``CT``, ``MR``, ``DX``…), if known.
+        labels: Whether each label is present, absent or missing; a name that is not listed is *missing*.
+        attributes: Value of each attribute; one that is not listed or ``None`` is *missing*.
+        text: Report or caption, if there is one.
+        mask: Integer segmentation of the spatial shape of ``pixels``.
+        voi: Window for display, kept as metadata and never applied here.
+        split: Split of the image: one of :data:`SPLITS`, ``left_out`` (repeats a training image), or ``synthetic``.
+        near_duplicate_of: Id of an earlier image of which this one is a near duplicate.
+        provenance: Origin of the image, for synthetic rows only.
     """
 
     image_id: str

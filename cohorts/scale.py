@@ -1,8 +1,8 @@
-"""The scale of values: what they stand for is compared before a cohort is read through the window of another one.
+"""The scale of values: their meaning is compared before a cohort is read through the window of another one.
 
-A window belongs to the values it was chosen for. Images of another origin may hold the same scene in other numbers, and
-reading them through that window would show a black or white field, silently. :func:`reading_of` is the one place where
-this is decided; what cannot be decided is refused.
+A window belongs to the values for which it was chosen. Images of another origin may represent the same scene by other
+numbers, and reading them through that window would show a black or white field without any error.
+:func:`reading_of` is the only place where this is decided; undecidable cases are refused.
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ class Reading(Frozen):
     """How the values of a cohort are read.
 
     Attributes:
-        rule: ``window``: source values in the unit of the window; ``percentiles``: every image by its own;
-            ``stored``: what a generator of ours stored; ``full range``: by what their number format declares;
-            ``stated``: by the range that was stated for them.
-        dtypes: in which the values are stored.
-        intensity: values that become black and white.
+        rule: Rule by which values are read: ``window`` for source values in the unit of the window; ``percentiles`` for
+            every image by its own; ``stored`` for values stored by a generator of this project; ``full range`` for the
+            range of their number format; ``stated`` for a range that was given for them.
+        dtypes: Number formats in which the values are stored.
+        intensity: Values that become black and white.
     """
 
     rule: Rule
@@ -55,12 +55,12 @@ class Reading(Frozen):
     intensity: Annotated[Window | Percentile, Field(discriminator="kind")]
 
     def of(self, preprocess: Preprocess) -> Preprocess:
-        """``preprocess`` with this intensity."""
+        """Return ``preprocess`` with this intensity."""
         return preprocess.model_copy(update={"intensity": self.intensity})
 
     @property
     def sentence(self) -> str:
-        """In words, e.g. ``by the full range of their own number format (uint16, 0…65535)``."""
+        """The reading in words, e.g. ``by the full range of their own number format (uint16, 0…65535)``."""
         ends = f"{self.intensity.low:g}…{self.intensity.high:g}"
         return f"{SAID[self.rule]} ({', '.join(self.dtypes)}, {ends})"
 
@@ -74,27 +74,27 @@ def reading_of(
     called: str = "synthetic images",
     remedy: str = OPTION,
 ) -> Reading:
-    """How a cohort is read beside another one that ``preprocess`` was chosen for.
+    """Return how a cohort is read beside the one for which ``preprocess`` was chosen.
 
     A window over a whole number format (0…255, 0…4095, 0…65535 of unsigned values) means *black to white*, and any
-    cohort that declares its own black and white is read by those: 8 bits, 16 bits or the bits of 16 that are used,
-    floats in 0…1 or -1…1. Any other window is in the unit of the source (Hounsfield units, say) and fits only values in
-    that unit: their typical range must agree with that of the reference.
+    cohort that declares its own black and white is read by those: 8 bits, 16 bits or the used bits of 16, floats in 0…1
+    or -1…1. Any other window is in the unit of the source (such as Hounsfield units) and fits only values in that unit:
+    their typical range must agree with that of the reference.
 
     Args:
-        cohort: the other cohort.
-        preprocess: chosen for the reference.
-        reference: the cohort that ``preprocess`` was chosen for; ``None``: only the window itself is known.
-        stated: source values of the reference that the ends of the cohort's number format stand for: 0 and 255, 0 and
-            65535, -32768 and 32767, of floats 0 and 1.
-        called: what the images are in a message.
-        remedy: what to do about a refusal.
+        cohort: Other cohort, which is to be read.
+        preprocess: Preprocessing chosen for the reference.
+        reference: Cohort for which ``preprocess`` was chosen; ``None`` if only the window itself is known.
+        stated: Source values of the reference that correspond to the ends of the cohort's number format: 0 and 255, 0
+            and 65535, -32768 and 32767, for floats 0 and 1.
+        called: Name of the images in messages.
+        remedy: What to do about a refusal.
 
     Returns:
-        The reading. Where the cohort is a generator's of ours, it is read as it was stored.
+        The reading. A cohort from a generator of this project is read as it was stored.
 
     Raises:
-        InputError: the two cannot be brought to one scale, or a range was stated that counts for nothing.
+        InputError: If the two cannot be brought to one scale, or a range was given that has no effect.
     """
     dtypes = stored_dtypes(cohort)
     window = preprocess.intensity
@@ -123,42 +123,42 @@ def reading_of(
 
 
 def own_reading(cohort: Cohort, preprocess: Preprocess) -> Reading:
-    """How the cohort that ``preprocess`` was chosen for is read: as that says."""
+    """Return how the cohort for which ``preprocess`` was chosen is read, which is as configured."""
     rule: Rule = "percentiles" if isinstance(preprocess.intensity, Percentile) else "window"
     return Reading(rule=rule, dtypes=stored_dtypes(cohort), intensity=preprocess.intensity)
 
 
 def check_same_scale(cohort: Cohort, preprocess: Preprocess, *, called: str, remedy: str) -> None:
-    """Refuse a cohort whose values are not of the scale that a preprocess was chosen for.
+    """Refuse a cohort whose values are not on the scale for which a preprocessing was chosen.
 
     Args:
-        cohort: to be read by ``preprocess`` as it is.
-        preprocess: of a generator that may have learned from another cohort.
-        called: what the images are in a message.
-        remedy: what to do.
+        cohort: Cohort to be read by ``preprocess`` unchanged.
+        preprocess: Preprocessing of a generator that may have been trained on another cohort.
+        called: Name of the images in messages.
+        remedy: What to do about a refusal.
 
     Raises:
-        InputError: it would show something else than the generator saw.
+        InputError: If it would show something else than what the generator was trained on.
     """
     found = reading_of(cohort, preprocess, called=called, remedy=remedy)
     if found.intensity != preprocess.intensity:
         ends = f"{preprocess.intensity.low:g}…{preprocess.intensity.high:g}"
         raise InputError(
             f"{called} span {found.intensity.low:g}…{found.intensity.high:g} ({', '.join(found.dtypes)}), the "
-            f"generator learned from values of {ends}",
+            f"generator was trained on values of {ends}",
             remedy,
         )
 
 
 def stored_dtypes(cohort: Cohort) -> tuple[str, ...]:
-    """Number formats in which a cohort keeps its images, sorted."""
+    """Return the number formats in which a cohort stores its images, sorted."""
     return tuple(sorted({str(group).rsplit("_", 1)[-1] for group in cohort.manifest["group"].unique()}))
 
 
 def stored_preprocess(preprocess: Preprocess) -> Preprocess:
-    """How images are read that :meth:`~medphantom.cohorts.preprocess.Preprocess.undo` stored.
+    """Return how images are read that :meth:`~medphantom.cohorts.preprocess.Preprocess.undo` stored.
 
-    Where it spread them over the full range of their dtype, they come back from that range; percentiles of each image
+    If it spread them over the full range of their dtype, they are read from that range; percentiles of each image
     would stretch them once more.
     """
     if not isinstance(preprocess.intensity, Percentile):
@@ -169,7 +169,7 @@ def stored_preprocess(preprocess: Preprocess) -> Preprocess:
 
 @dataclass(frozen=True)
 class _Comparison:
-    """One cohort beside the window that another one is read by."""
+    """One cohort beside the window through which another one is read."""
 
     cohort: Cohort
     dtypes: tuple[str, ...]
@@ -180,7 +180,7 @@ class _Comparison:
     remedy: str
 
     def mapped(self, stated: tuple[float, float]) -> Window:
-        """The window in the cohort's own numbers, given what the ends of their format stand for."""
+        """Return the window in the cohort's own numbers, given the values that the ends of their format represent."""
         if len(self.dtypes) > 1:
             raise self.refusal(f"are stored in several number formats ({', '.join(self.dtypes)})")
         low, high = _ends(self.dtypes[0])
@@ -189,14 +189,14 @@ class _Comparison:
         return Window(low=ends[0], high=ends[1])
 
     def inside(self) -> bool:
-        """Whether no value lies beyond the window: what a generator stored through it cannot."""
+        """Return whether no value is outside the window, as for values that a generator stored through it."""
         if self.dtypes == ("uint8",) and self.window == Window(low=0, high=255):
             return True
         seen = measured(self.cohort, self.cohort.rows())
         return self.window.low <= seen.low and seen.high <= self.window.high
 
     def intensity(self) -> Window:
-        """Values of the cohort that are black and white."""
+        """Return the values of the cohort that are black and white."""
         if len(self.dtypes) > 1 and UNSIGNED & set(self.dtypes):
             raise self.refusal(f"are stored in several number formats ({', '.join(self.dtypes)})")
         if not self.black_to_white:
@@ -217,15 +217,15 @@ class _Comparison:
 
     @property
     def black_to_white(self) -> bool:
-        """Whether the window spans a whole unsigned number format, so that its ends mean black and white."""
+        """Return whether the window spans a whole unsigned number format, so that its ends mean black and white."""
         whole = self.window.low == 0 and self.window.high in {2**bits - 1 for bits in range(8, 17)}
         known = UNSIGNED if self.reference is None else set(stored_dtypes(self.reference))
         return whole and self.preprocess.stored_dtype in UNSIGNED and known <= UNSIGNED
 
     def unsigned(self, seen: Measured) -> Window:
-        """The range of 16-bit files: all 16 bits, or as many as are used.
+        """Return the range of 16-bit files: all 16 bits, or the used ones.
 
-        Where the top bit is used there is no doubt. Else the number of bits is the one under which the images are as
+        If the top bit is used, the range is certain. Otherwise the number of bits is chosen so that the images are as
         bright as those of the reference.
         """
         used = next(bits for bits in COMMON_BITS if seen.high < 2**bits)
@@ -242,7 +242,7 @@ class _Comparison:
         return Window(low=0, high=top)
 
     def in_units(self) -> Window:
-        """The window itself, where the values are in its unit."""
+        """Return the window itself, if the values are in its unit."""
         wanted = self.window.low, self.window.high
         if self.dtypes == ("uint8",) and not (wanted[0] >= 0 and wanted[1] <= 255):
             raise self.refusal("have 8 bits, 0…255")
@@ -260,7 +260,7 @@ class _Comparison:
         return self.window
 
     def held(self, seen: Measured) -> str:
-        """Roughly what values there are: medians over all images, so that none is given away."""
+        """Describe the values roughly, by medians over all images, so that no single value is revealed."""
         return f"hold values of about {seen.typical[0]:.2g}…{seen.typical[1]:.2g} ({', '.join(self.dtypes)})"
 
     def refusal(self, what: str) -> InputError:
@@ -270,12 +270,12 @@ class _Comparison:
 
 @dataclass(frozen=True)
 class Measured:
-    """Values that images hold.
+    """Range of the values of images.
 
     Attributes:
-        low: smallest of all.
-        high: largest of all.
-        typical: medians over the images of their 1st and 99th percentiles.
+        low: Smallest value of all images.
+        high: Largest value of all images.
+        typical: Medians over the images of their 1st and 99th percentiles.
     """
 
     low: float
@@ -284,7 +284,7 @@ class Measured:
 
 
 def measured(cohort: Cohort, rows: Sequence[int]) -> Measured:
-    """Values of some rows, read in batches."""
+    """Return the range of values of some rows, read in batches."""
     lows, highs, inner = [], [], []
     for start in range(0, len(rows), 64):
         for pixels in cohort.pixels(list(rows[start : start + 64])):
@@ -301,13 +301,13 @@ def _thinned(pixels: Array) -> Array:
 
 
 def _some_rows(cohort: Cohort) -> list[int]:
-    """Rows of ``train`` (of all, where there are none), evenly spread."""
+    """Return rows of ``train`` (of all splits if it is empty), evenly spaced."""
     rows = cohort.rows("train") or cohort.rows()
     return rows[:: max(1, len(rows) // LOOKED_AT)]
 
 
 def _ends(dtype: str) -> tuple[float, float]:
-    """Smallest and largest value of a number format; of floats 0 and 1."""
+    """Return the smallest and largest value of a number format; for floats 0 and 1."""
     kind = np.dtype(dtype)
     if kind.kind == "f":
         return 0.0, 1.0

@@ -1,4 +1,4 @@
-"""Which split a folder, a file or a cell of a table names."""
+"""The split that a folder, a file or a cell of a table names."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ SPLIT_WORDS: dict[str, Split] = {
     "holdout": "holdout", "gate": "holdout",
     "test": "test", "testing": "test", "ts": "test", "imagests": "test",
 }  # fmt: skip
-"""Names of folders, files and cells, case folded, that say which split an image is in; ``imagesTr`` is nnU-Net's.
+"""Names of folders, files and cells, case folded, that denote the split of an image; ``imagesTr`` is nnU-Net's.
 
-``gate`` is what cohorts of version 1 and their exports call the holdout.
+``gate`` is the holdout's name in cohorts of version 1 and their exports.
 """
 
 _BESIDE_SPLITS = frozenset(
@@ -26,7 +26,7 @@ _ONE_WORD = re.compile(f"({'|'.join((*SPLIT_WORDS, 'trainval'))})(?:set|data|ima
 
 
 def split_word(text: str) -> Split | None:
-    """The split that a name or a cell says, also beside *set* or *images*, a number, or a remark in brackets.
+    """Return the split that a name or a cell denotes, also with *set* or *images*, a number, or a remark in brackets.
 
     Example:
         >>> [split_word(text) for text in ("Train set", "Test (internal)", "train2017", "trainval", "val_images")]
@@ -45,5 +45,5 @@ def split_word(text: str) -> Split | None:
 
 
 def cell_split(cell: str) -> str:
-    """The split that a cell says, with what our own exports write of images in none; empty where it says nothing."""
+    """Return the split that a cell denotes, or our exports' value for images in none; empty if it denotes none."""
     return LEFT_OUT_SPLIT if cell.casefold() == LEFT_OUT_SPLIT else split_word(cell) or ""

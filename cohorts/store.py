@@ -45,9 +45,9 @@ class Cohort:
     """A published, immutable set of images: columnar inside, :class:`ImageRecord` at the edge.
 
     Attributes:
-        path: the folder.
-        schema: what the columns mean.
-        digest: digest of canonical rows and pixels.
+        path: Folder of the cohort.
+        schema: Meaning of the columns.
+        digest: Digest of canonical rows and pixels.
     """
 
     def __init__(self, path: Path, schema: CohortSchema, digest: str, total_rows: int) -> None:
@@ -62,12 +62,12 @@ class Cohort:
         """Open a published cohort.
 
         Raises:
-            CohortError: the folder is missing, unfinished, truncated or of another version.
+            CohortError: If the folder is missing, incomplete, truncated or of another version.
         """
         folder = Path(path)
         facts = read_digest(folder, error=CohortError)
         content = read_json(folder / SCHEMA_FILE, error=CohortError)
-        said = "does not describe a cohort; make it again"
+        said = "does not describe a cohort; create it again"
         schema = parse_model(CohortSchema, content, folder / SCHEMA_FILE, CohortError, said)
         if schema.kind != "synthetic":
             warn_when_open(folder)
@@ -82,7 +82,7 @@ class Cohort:
         if metadata.num_rows != expected:
             raise CohortError(f"{folder} lists {metadata.num_rows} images, expected {expected}", AGAIN)
         if not columns.equals(manifest_schema(schema)):
-            raise CohortError(f"{folder / MANIFEST_FILE} has other columns than {SCHEMA_FILE} says", AGAIN)
+            raise CohortError(f"{folder / MANIFEST_FILE} does not have the columns of {SCHEMA_FILE}", AGAIN)
         return cls(folder, schema, facts["digest"], expected)
 
     def __len__(self) -> int:
@@ -96,7 +96,7 @@ class Cohort:
         """All rows, in stored order; columns as in :func:`manifest_schema`.
 
         Raises:
-            CohortError: the file is damaged, or a row says what no cohort holds.
+            CohortError: If the file is damaged, or a row has invalid values.
         """
         with reading(self.path / MANIFEST_FILE, CohortError, "is damaged", AGAIN):
             rows = pl.read_parquet(self.path / MANIFEST_FILE, glob=False)
@@ -105,46 +105,46 @@ class Cohort:
 
     @property
     def _old_names(self) -> dict[str, str]:
-        """What the splits were called in the version that wrote the files → what they are called now."""
+        """Current name of each split by its name in the version that wrote the files."""
         return OLD_SPLIT_NAMES if self.schema.format_version == 1 else {}
 
     def rows(self, split: str | None = None) -> list[int]:
-        """Row numbers of one split (or of all), in stored order."""
+        """Return the row numbers of one split (or of all), in stored order."""
         if split is None:
             return list(range(len(self)))
         return [int(i) for i in (self.manifest["split"] == split).arg_true()]
 
     def patients(self, rows: Sequence[int] | None = None) -> list[str]:
-        """Patient pseudonym of each row."""
+        """Return the patient pseudonym of each row."""
         column = self.manifest["patient"]
         return column.to_list() if rows is None else column.gather(list(rows)).to_list()
 
     def labels(self, rows: Sequence[int] | None = None) -> Array:
-        """Labels as ``(n, len(schema.labels))`` int8: 1 present, 0 absent, -1 not stated."""
+        """Return labels as ``(n, len(schema.labels))`` int8: 1 present, 0 absent, -1 missing."""
         columns = [LABEL_PREFIX + name for name in self.schema.labels]
         frame = self.manifest.select(pl.col(c).cast(pl.Int8).fill_null(-1) for c in columns) if columns else None
         table = frame.to_numpy() if frame is not None else np.zeros((len(self), 0), dtype=np.int8)
         return table if rows is None else table[list(rows)]
 
     def attribute(self, name: str, rows: Sequence[int] | None = None) -> list[Any]:
-        """Values of one attribute, ``None`` where not stated."""
+        """Return the values of one attribute, ``None`` if missing."""
         column = self.manifest[ATTRIBUTE_PREFIX + name]
         return column.to_list() if rows is None else column.gather(list(rows)).to_list()
 
     def pixels(self, rows: Sequence[int]) -> list[Array]:
-        """Source values of the given rows, each checked against its digest.
+        """Return source values of the given rows, each verified against its digest.
 
         Raises:
-            CohortError: an array is missing or was altered.
+            CohortError: If an array is missing or was altered.
         """
         return self._read(rows, "group", "index", "digest")
 
     def masks(self, rows: Sequence[int]) -> list[Array | None]:
-        """Segmentation of each row, ``None`` where there is none."""
+        """Return the segmentation of each row, ``None`` if there is none."""
         return self._read(rows, "mask_group", "mask_index", "mask_digest")
 
     def records(self, rows: Sequence[int] | None = None, batch_size: int = 64) -> Iterator[ImageRecord]:
-        """Rows as records, read in batches."""
+        """Yield rows as records, read in batches."""
         numbers = list(range(len(self))) if rows is None else list(rows)
         for start in range(0, len(numbers), batch_size):
             batch = numbers[start : start + batch_size]
@@ -155,7 +155,7 @@ class Cohort:
         """Read everything and recompute the digest.
 
         Raises:
-            CohortError: anything differs from what was published.
+            CohortError: If anything differs from what was published.
         """
         for start in range(0, len(self), 256):
             batch = list(range(start, min(start + 256, len(self))))
@@ -188,7 +188,7 @@ class Cohort:
             with reading(f"an array group of {self.path}", CohortError, "is missing or was altered", AGAIN):
                 opened = zarr.open_array(self.path / ARRAYS_FOLDER / name, mode="r", zarr_format=3)
                 if group_name(opened.shape[1:], opened.dtype) != name:
-                    raise CohortError(f"an array group of {self.path} holds arrays of another kind", AGAIN)
+                    raise CohortError(f"an array group of {self.path} contains arrays of another kind", AGAIN)
             self._arrays[name] = opened
         return self._arrays[name]
 
@@ -219,13 +219,13 @@ class Cohort:
 
 
 def prompt_of(row: dict[str, Any]) -> dict[str, Any]:
-    """The prompt of a synthetic row as a plain dictionary.
+    """Return the prompt of a synthetic row as a plain dictionary.
 
     Raises:
-        CohortError: it has none.
+        CohortError: If it has none.
     """
-    with reading("the prompt of a synthetic image", CohortError, "is no prompt", AGAIN):
+    with reading("the prompt of a synthetic image", CohortError, "is not a prompt", AGAIN):
         loaded = parse_json(row["prompt_json"])
     if not isinstance(loaded, dict):
-        raise CohortError("the prompt of a synthetic image is no prompt", AGAIN)
+        raise CohortError("the prompt of a synthetic image is not a prompt", AGAIN)
     return loaded

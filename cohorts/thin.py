@@ -1,4 +1,4 @@
-"""A cohort with fewer training patients: what a smaller hospital would have, tested on the same others."""
+"""A cohort with fewer training patients, like that of a smaller hospital, tested on the same other patients."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from medphantom.core.errors import InputError
 
 
 def thin(cohort: Cohort, out: Path, fraction: float, seed: int) -> Cohort:
-    """Write a cohort in which some training patients are left out; ``val``, ``holdout`` and ``test`` stay as they are.
+    """Write a cohort without some of the training patients; ``val``, ``holdout`` and ``test`` are unchanged.
 
-    Smaller fractions of the same seed are part of larger ones.
+    Smaller fractions with the same seed are subsets of larger ones.
 
     Args:
-        cohort: a real cohort.
-        out: folder to make.
-        fraction: of the training patients that stay, above 0 and up to 1.
-        seed: decides which.
+        cohort: Cohort of real images.
+        out: Folder that is created.
+        fraction: Fraction of the training patients to keep, above 0 and at most 1.
+        seed: Seed of the selection.
 
     Raises:
-        InputError: a fraction out of bounds, or one that leaves no patient; ``out`` exists.
+        InputError: If the fraction is out of bounds or leaves no patient, or ``out`` exists.
     """
     rows = cohort.rows("train")
     owners = cohort.patients(rows)

@@ -1,4 +1,4 @@
-"""Writes a cohort: rows as they come, arrays in chunks, and the digest last, which publishes it."""
+"""Writing of a cohort: rows as they come, arrays in chunks, and the digest last, which publishes it."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ BUFFERED_BYTES = 64 * 2**20
 
 
 class CohortWriter(AbstractContextManager["CohortWriter"]):
-    """Writes a cohort row by row with flat memory; leaving the block publishes it, an exception leaves nothing.
+    """Writes a cohort row by row with constant memory; leaving the block publishes it, an exception removes it.
 
     Attribute ranges (of the training split) and categories are filled in on publishing.
 
     Args:
-        path: the folder to make; it must not exist, or be empty.
-        schema: labels and attributes of the rows.
+        path: Folder to create; it must be empty if it exists.
+        schema: Labels and attributes of the rows.
     """
 
     def __init__(self, path: str | Path, schema: CohortSchema) -> None:
@@ -76,10 +76,10 @@ class CohortWriter(AbstractContextManager["CohortWriter"]):
         return len(self._row_hashes)
 
     def describe(self, **changes: Any) -> None:
-        """Change what the schema says of the cohort as a whole, when that is known only after reading it.
+        """Change the description of the cohort as a whole, if it is known only after reading it.
 
         Args:
-            changes: fields of :class:`CohortSchema` other than those that name columns, e.g. ``mask_values``.
+            changes: Fields of :class:`CohortSchema` other than those that name columns, e.g. ``mask_values``.
         """
         fixed = {"labels", "attributes", "spatial_dims", "kind"} & set(changes)
         if fixed:
@@ -94,17 +94,17 @@ class CohortWriter(AbstractContextManager["CohortWriter"]):
         without_categories: Mapping[str, Collection[str]] | None = None,
         without_modalities: Collection[str] = (),
     ) -> None:
-        """Change rows that were added, when what decides about them is known only after the last one.
+        """Change rows that were added, if the decision depends on later rows.
 
         The rows are written again on publishing; arrays are not touched.
 
         Args:
-            splits: image id → its split.
-            without_labels: labels that leave the vocabulary; where labels exclude each other, an image that had one of
-                them states none.
-            without_categories: categorical attribute → values that become *not stated*; an attribute that keeps none
-                is left out.
-            without_modalities: modalities that become *not stated*.
+            splits: New split by image id.
+            without_labels: Labels that leave the vocabulary; if labels are mutually exclusive, an image that had one of
+                them has none.
+            without_categories: Categories, by attribute, that become *missing*; an attribute without any category left
+                is removed.
+            without_modalities: Modalities that become *missing*.
         """
         categories = dict(without_categories or {})
         self._settled = _Settled(dict(splits or {}), set(without_labels), categories, set(without_modalities))
@@ -113,11 +113,11 @@ class CohortWriter(AbstractContextManager["CohortWriter"]):
         """Add one image.
 
         Args:
-            record: the image.
-            digest: its :func:`~medphantom.core.folders.pixel_digest`, where the caller has it already.
+            record: Image that is added.
+            digest: Digest from :func:`~medphantom.core.folders.pixel_digest`, if the caller already has it.
 
         Raises:
-            InputError: its id was added before, or it names a label or attribute that the schema has not.
+            InputError: If its id was added before, or it names a label or attribute that is not in the schema.
         """
         if record.image_id in self._ids:
             raise InputError(f"image id {record.image_id} was added twice", "give every image its own id")
@@ -265,7 +265,7 @@ class CohortWriter(AbstractContextManager["CohortWriter"]):
 
 @dataclass(frozen=True, slots=True)
 class _Settled:
-    """What changes about rows that were written already; fields as of :meth:`CohortWriter.settle`."""
+    """Changes of rows that were already written; fields as in :meth:`CohortWriter.settle`."""
 
     splits: dict[str, str]
     labels: set[str]
@@ -273,7 +273,7 @@ class _Settled:
     modalities: set[str]
 
     def schema(self, schema: CohortSchema, categories: Mapping[str, Collection[str]]) -> CohortSchema:
-        """The schema without what left it."""
+        """Return the schema without what was removed."""
         labels = tuple(name for name in schema.labels if name not in self.labels)
         emptied = {name for name in self.categories if not categories[name]}
         return schema.model_copy(
@@ -285,7 +285,7 @@ class _Settled:
         )
 
     def row(self, row: dict[str, Any], columns: Sequence[str], *, exclusive: bool) -> dict[str, Any]:
-        """A row with these columns."""
+        """Return a row with these columns."""
         lost_its_class = exclusive and any(row[LABEL_PREFIX + name] for name in self.labels)
         kept = {name: row[name] for name in columns}
         kept["modality"] = None if row["modality"] in self.modalities else row["modality"]
@@ -336,7 +336,7 @@ class _GroupWriter:
         self.length = 0
 
     def append(self, array: Array) -> int:
-        """Take one array; returns the bytes that wait to be written because of it."""
+        """Add one array; return the number of bytes that were buffered because of it."""
         self._pending.append(array)
         self.length += 1
         if len(self._pending) == self._rows_per_chunk * self._chunks_per_write:
@@ -346,7 +346,7 @@ class _GroupWriter:
         return int(array.nbytes)
 
     def flush(self) -> None:
-        """Write what waits."""
+        """Write the buffered arrays."""
         if not self._pending:
             return
         end = self._written + len(self._pending)
@@ -357,7 +357,7 @@ class _GroupWriter:
         self._pending = []
 
     def close(self) -> None:
-        """Write what waits and give the array its final length."""
+        """Write the buffered arrays and set the final length of the array."""
         self.flush()
         if self._array.shape[0] != self._written:
             self._array.resize((self._written, *self._array.shape[1:]))

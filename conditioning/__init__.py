@@ -1,1 +1,1 @@
-"""What an image should show: prompts, plans, encoders, guidance."""
+"""Conditions of an image: prompts, plans, encoders, guidance."""

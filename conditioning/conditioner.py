@@ -1,4 +1,4 @@
-"""The one way from prompts, or from rows of a cohort, to the tensors that a denoiser is conditioned on."""
+"""The single path from prompts, or from rows of a cohort, to the tensors that condition a denoiser."""
 
 from __future__ import annotations
 
@@ -32,71 +32,71 @@ ROWS_PER_READ = 64
 
 
 class TextReader(Protocol):
-    """Texts to the numbers that a text encoder takes."""
+    """Converts texts to the numbers that a text encoder takes."""
 
     def read(self, texts: Sequence[str | None]) -> TokenizedTexts:
-        """Numbers of texts, 0 where there is none."""
+        """Return the numbers of texts, 0 for a missing text."""
 
     def too_long(self, texts: Sequence[str]) -> int:
-        """How many of the texts would lose their end."""
+        """Return how many of the texts would be truncated."""
 
 
 class EmbeddedReader:
     """Reads texts for the embedded encoder.
 
     Args:
-        tokenizer: trained with the generator.
-        tokens: T.
+        tokenizer: Tokenizer that was trained with the generator.
+        tokens: Number T of tokens per text.
     """
 
     def __init__(self, tokenizer: Tokenizer, tokens: int) -> None:
         self.tokenizer, self.tokens = tokenizer, tokens
 
     def read(self, texts: Sequence[str | None]) -> TokenizedTexts:
-        """As :meth:`TextReader.read`."""
+        """Return the numbers of texts, see :meth:`TextReader.read`."""
         return tokenize(self.tokenizer, texts, self.tokens)
 
     def too_long(self, texts: Sequence[str]) -> int:
-        """As :meth:`TextReader.too_long`."""
+        """Return how many texts would be truncated, see :meth:`TextReader.too_long`."""
         return len(self.read(texts).truncated)
 
 
 class Conditioner:
-    """What a generator can be told, and how that is turned into tensors.
+    """The prompts that a generator accepts, and their conversion to tensors.
 
     Args:
-        schema: the vocabulary.
-        reader: reads texts, where the schema has them.
+        schema: Vocabulary of the prompts.
+        reader: Reader of texts, if the schema has them.
     """
 
     def __init__(self, schema: ConditionSchema, reader: TextReader | None = None) -> None:
         if (schema.text is None) != (reader is None):
-            raise InputError("a schema with texts needs a reader of texts, and no other may have one")
+            raise InputError("a schema with texts needs a text reader, and no other schema may have one")
         self.schema, self.reader = schema, reader
 
     @property
     def bank(self) -> TextBank | None:
-        """Answers of the pretrained text encoder, where there is one."""
+        """Features of the pretrained text encoder, if there is one."""
         return getattr(self.reader, "bank", None)
 
     @property
     def tokenizer(self) -> Tokenizer | None:
-        """Of the embedded text encoder, where there is one."""
+        """Tokenizer of the embedded text encoder, if there is one."""
         return getattr(self.reader, "tokenizer", None)
 
     def of_prompts(self, prompts: Sequence[Prompt], masks: Mapping[str, Array] | None = None) -> Conditions:
-        """Tensors of prompts.
+        """Return the tensors of prompts.
 
-        Where the generator learned from templates, a prompt without a text is put into words: always the same ones for
-        the same labels and attributes.
+        If the generator was trained on templates, a prompt without a text is turned into a sentence, always the same
+        one for the same labels and attributes.
 
         Args:
-            prompts: what each image should show.
-            masks: digest → mask, for the prompts that name one.
+            prompts: Prompts, one per image.
+            masks: Masks by digest, for the prompts that name one.
 
         Raises:
-            PromptError: a prompt is outside the vocabulary, its text is too long, or its mask does not fit.
-            InputError: a mask is not there.
+            PromptError: If a prompt is outside the vocabulary, its text is too long, or its mask does not fit.
+            InputError: If a mask is missing.
         """
         conditions = encode_prompts(self.schema, prompts)
         if self.reader is not None and self.schema.text is not None:
@@ -109,7 +109,7 @@ class Conditioner:
         return conditions
 
     def words(self, prompt: Prompt) -> str | None:
-        """What a prompt says in words: its own text, or a sentence of the kind that the generator learned."""
+        """Return a prompt as text: its own, or a sentence of the kind on which the generator was trained."""
         if prompt.text is not None or not self.schema.templated:
             return prompt.text
         return sentence(self.schema, prompt, np.random.default_rng(derive_seed(0, "wording", prompt.to_json())))
@@ -124,15 +124,15 @@ class Conditioner:
         seed: int = 0,
         cache: Path | None = None,
     ) -> Conditions:
-        """What is known of rows of a cohort, to learn from.
+        """Return the known conditions of rows of a cohort, for training.
 
         Args:
-            cohort: real cohort.
-            rows: which.
-            preprocess: brings masks to the network's grid.
-            paraphrases: sentences for each row where templates write them; the texts of a cohort have one.
-            seed: chooses the paraphrases.
-            cache: where the answers of a pretrained text encoder are kept, or found again.
+            cohort: Cohort of real images.
+            rows: Row numbers of the images.
+            preprocess: Preprocessing that brings masks to the network's grid.
+            paraphrases: Number of sentences per row if they are written from templates; the texts of a cohort have one.
+            seed: Seed that selects the paraphrases.
+            cache: File in which the features of a pretrained text encoder are stored, or found again.
         """
         conditions = Conditions.from_cohort(cohort, rows, self.schema)
         if self.reader is not None:
@@ -154,7 +154,7 @@ class Conditioner:
 
 
 def network_masks(cohort: Cohort, rows: Sequence[int], preprocess: Preprocess, schema: MaskSchema) -> torch.Tensor:
-    """Masks of rows on the network's grid, as :func:`medphantom.conditioning.masks.mask_numbers` gives them."""
+    """Return masks of rows on the network's grid, see :func:`medphantom.conditioning.masks.mask_numbers`."""
     numbers = torch.zeros(len(rows), *schema.size, dtype=torch.uint8)
     for start in range(0, len(rows), ROWS_PER_READ):
         part = list(rows[start : start + ROWS_PER_READ])
@@ -166,9 +166,9 @@ def network_masks(cohort: Cohort, rows: Sequence[int], preprocess: Preprocess, s
 def template_texts(
     cohort: Cohort, rows: Sequence[int], schema: ConditionSchema, paraphrases: int, seed: int
 ) -> list[list[str | None]]:
-    """Sentences for rows of a cohort, several paraphrases each; the wording depends on seed and image id alone.
+    """Return several paraphrases for each row of a cohort; the wording depends on seed and image id alone.
 
-    Not on the place of the row: then one patient more or less would change what is said of all others.
+    It does not depend on the position of the row, so that one patient more or less does not change all other texts.
     """
     texts: list[list[str | None]] = []
     names = cohort.manifest["image_id"][list(rows)].to_list()
@@ -179,15 +179,15 @@ def template_texts(
 
 
 def row_prompts(cohort: Cohort, rows: Sequence[int], schema: ConditionSchema) -> list[Prompt]:
-    """What a cohort says of rows, as far as a generator knows the words; numbers beyond its range count as its ends."""
+    """Return rows of a cohort as prompts within a generator's vocabulary; numbers are clipped to its range."""
     states = cohort.labels(rows)
     observed_values = observed_attributes(cohort, rows, schema)
     columns = [(spec, observed_values[spec.name]) for spec in schema.attributes if spec.name in observed_values]
     prompts = []
-    for place, stated in enumerate(states):
+    for place, observed in enumerate(states):
         labels = {
             name: bool(state)
-            for name, state in zip(cohort.schema.labels, stated, strict=True)
+            for name, state in zip(cohort.schema.labels, observed, strict=True)
             if state >= 0 and name in schema.labels
         }
         attributes: dict[str, float | str] = {}
@@ -211,19 +211,19 @@ def learn_conditioner(
     seed: int,
     pipeline: str | None = None,
 ) -> Conditioner:
-    """The conditioner that a generator trained on these rows can have.
+    """Return the conditioner for a generator that is trained on these rows.
 
     Args:
-        cohort: real cohort.
-        rows: its training rows.
-        vocabulary: labels and attributes of those rows.
-        config: which kinds of prompt are wanted.
-        preprocess: the network's grid.
-        seed: of the templates' paraphrases.
-        pipeline: hub id or folder of the diffusers pipeline that is fine-tuned, whose text encoder reads the texts.
+        cohort: Cohort of real images.
+        rows: Training rows of the cohort.
+        vocabulary: Labels and attributes of those rows.
+        config: Requested kinds of prompt.
+        preprocess: Preprocessing that defines the network's grid.
+        seed: Seed of the templates' paraphrases.
+        pipeline: Hub id or folder of the diffusers pipeline that is fine-tuned, whose text encoder reads the texts.
 
     Raises:
-        InputError: no kind of prompt is wanted, or the rows have no text or no mask to learn from.
+        InputError: If no kind of prompt is requested, or the rows have no text or no mask to train on.
     """
     changes: dict[str, object] = {"reads": config.reads}
     if config.mask is not None:
@@ -242,7 +242,7 @@ def learn_conditioner(
 def _mask_schema(cohort: Cohort, rows: Sequence[int], preprocess: Preprocess) -> MaskSchema:
     if not cohort.manifest["mask_group"].gather(list(rows)).is_not_null().any():
         raise InputError(
-            "no training image has a mask to condition on", "ingest masks (--masks), or leave conditioning.mask out"
+            "no training image has a mask to condition on", "ingest masks (--masks), or leave out conditioning.mask"
         )
     return MaskSchema(values={0: "background", **cohort.schema.mask_values}, size=preprocess.size)
 
@@ -256,7 +256,7 @@ def _text_schema(
     seed: int,
     pipeline: str | None,
 ) -> tuple[TextSchema, TextReader]:
-    """Train or open the encoder of texts, and count the texts that it cuts."""
+    """Train or open the text encoder, and count the texts that it truncates."""
     if config.written_by == "templates":
         texts = [
             text for of_row in template_texts(cohort, rows, vocabulary, config.paraphrases, seed) for text in of_row
@@ -264,8 +264,8 @@ def _text_schema(
         patients = [patient for patient in cohort.patients(rows) for _ in range(config.paraphrases)]
     else:
         texts, patients = cohort.manifest["text"].gather(list(rows)).to_list(), cohort.patients(rows)
-    stated = [(text, patient) for text, patient in zip(texts, patients, strict=True) if text]
-    if not stated:
+    observed = [(text, patient) for text, patient in zip(texts, patients, strict=True) if text]
+    if not observed:
         raise InputError(
             "no training image has a text to condition on",
             "ingest a text column, or set conditioning.text.written_by to templates",
@@ -278,8 +278,8 @@ def _text_schema(
         schema = reader.schema()
     elif config.encoder == EMBEDDED:
         tokenizer = train_tokenizer(
-            [text for text, _ in stated],
-            [patient for _, patient in stated],
+            [text for text, _ in observed],
+            [patient for _, patient in observed],
             vocabulary=config.vocabulary,
             min_patients=config.min_patients,
         )
@@ -289,18 +289,18 @@ def _text_schema(
 
         reader = PretrainedReader(config.encoder, config.tokens)
         schema = reader.schema()
-    cut = reader.too_long([text for text, _ in stated]) / len(stated)
+    cut = reader.too_long([text for text, _ in observed]) / len(observed)
     return schema.model_copy(update={"written_by": config.written_by, "truncated": cut}), reader
 
 
 def encoder_sizes(conditioner: Conditioner, config: ConditioningConfig, dim: int, halvings: int) -> EncoderSizes:
-    """Sizes of the layers that a new generator encodes conditions with.
+    """Return the sizes of the layers with which a new generator encodes conditions.
 
     Args:
-        conditioner: what they are for.
-        config: wanted sizes.
-        dim: width of context tokens.
-        halvings: from an image's grid to its latent's.
+        conditioner: Conditioner whose conditions are encoded.
+        config: Configuration with the requested sizes.
+        dim: Width of the context tokens.
+        halvings: Number of halvings from an image's grid to its latent's.
     """
     text, mask = config.text, config.mask
     tokenizer = conditioner.tokenizer
@@ -315,15 +315,15 @@ def encoder_sizes(conditioner: Conditioner, config: ConditioningConfig, dim: int
 
 
 def open_conditioner(schema: ConditionSchema, tokenizer_file: Path) -> Conditioner:
-    """The conditioner of a stored generator.
+    """Return the conditioner of a stored generator.
 
     Args:
-        schema: from its facts.
-        tokenizer_file: where its tokenizer is, if it has one.
+        schema: Vocabulary from its facts.
+        tokenizer_file: Path of its tokenizer, if it has one.
 
     Raises:
-        BundleError: the tokenizer is damaged.
-        InputError: the pretrained text encoder cannot be had, or is another one by now.
+        BundleError: If the tokenizer is damaged.
+        InputError: If the pretrained text encoder is not available or has changed.
     """
     if schema.text is None:
         return Conditioner(schema)

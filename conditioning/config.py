@@ -1,4 +1,4 @@
-"""What can be set about conditioning: which kinds of prompt the generator reads, and how. No torch here."""
+"""Configuration of conditioning: which kinds of prompt the generator reads, and how. It does not import torch."""
 
 from __future__ import annotations
 
@@ -14,18 +14,21 @@ Positive = Annotated[int, Field(ge=1)]
 
 
 class TextConfig(Frozen):
-    """How text is read.
+    """Configuration of how text is read.
 
     Attributes:
-        encoder: ``embedded``: a small encoder trained with the generator on the cohort's own words, no download needed;
-            else the hub id or the folder of a text encoder for transformers (CLIP or BERT class, safetensors).
-        written_by: ``cohort``: the texts of its images; ``templates``: sentences made from labels and attributes.
-        tokens: most tokens of a text; longer training texts lose their end, which is reported.
-        paraphrases: sentences for each training image, where templates write them.
-        vocabulary: most tokens that the embedded encoder knows.
-        min_patients: a word that fewer training patients share gets no token of its own in the embedded encoder.
-        width: features per token in the embedded encoder.
-        layers: of the embedded encoder.
+        encoder: Text encoder: ``embedded`` is a small encoder trained with the generator on the cohort's own words,
+            without a download; otherwise the hub id or folder of a text encoder for transformers (CLIP or BERT class,
+            safetensors).
+        written_by: Source of the training texts: ``cohort`` uses the texts of its images, ``templates`` sentences made
+            from labels and attributes.
+        tokens: Largest number of tokens per text; longer training texts are truncated, which is reported.
+        paraphrases: Number of sentences per training image if templates write them.
+        vocabulary: Largest number of tokens in the vocabulary of the embedded encoder.
+        min_patients: Smallest number of training patients that must share a word for it to get its own token in the
+            embedded encoder.
+        width: Number of features per token in the embedded encoder.
+        layers: Number of layers of the embedded encoder.
     """
 
     encoder: Annotated[str, Field(min_length=1)] = EMBEDDED
@@ -39,24 +42,24 @@ class TextConfig(Frozen):
 
 
 class MaskConfig(Frozen):
-    """How masks are read: one-hot planes, halved by learned layers to the latent's grid, beside the noisy latent.
+    """Configuration of how masks are read: one-hot planes, halved by learned layers to the grid of the noisy latent.
 
     Attributes:
-        channels: features of a mask that the denoiser sees at each place of the latent.
+        channels: Number of mask features that the denoiser receives at each position of the latent.
     """
 
     channels: Positive = 8
 
 
 class ConditioningConfig(Frozen):
-    """Which kinds of prompt the generator reads.
+    """Configuration of which kinds of prompt the generator reads.
 
     Attributes:
-        labels: labels and attributes, a token each.
-        spacing: the distance between pixels of the network's grid as one more attribute, ``spacing`` in mm, and for
-            volumes ``slice_spacing``; generated images are stored with what was asked for.
-        text: sentences; null: none.
-        mask: segmentations; null: none.
+        labels: Whether to read labels and attributes, one token each.
+        spacing: Whether to read the distance between pixels of the network's grid as the attribute ``spacing`` in mm,
+            and for volumes ``slice_spacing``; generated images are stored with the requested spacing.
+        text: Configuration of texts; null means that texts are not read.
+        mask: Configuration of segmentation masks; null means that masks are not read.
     """
 
     labels: bool = True
@@ -66,7 +69,7 @@ class ConditioningConfig(Frozen):
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """The kinds of prompt, as a schema names them."""
+        """The kinds of prompt, by their names in a schema."""
         kinds = (("labels", self.labels), ("mask", self.mask is not None), ("text", self.text is not None))
         return tuple(name for name, wanted in kinds if wanted)
 
@@ -75,13 +78,13 @@ class EncoderSizes(Frozen):
     """Sizes of the layers that encode conditions; stored in bundles.
 
     Attributes:
-        dim: width D of context tokens.
-        vocabulary: tokens that the embedded text encoder knows; 0: there is none.
-        text_width: features per token in the embedded text encoder.
-        text_layers: its layers.
-        mask_channels: features of a mask at each place of the latent; 0: masks are not read.
-        mask_halvings: how often a mask is halved to the latent's grid.
-        mask_control: channels of the layers that bring masks to a ControlNet; empty: there is none.
+        dim: Width D of the context tokens.
+        vocabulary: Number of tokens in the vocabulary of the embedded text encoder; 0 if there is none.
+        text_width: Number of features per token in the embedded text encoder.
+        text_layers: Number of layers of the embedded text encoder.
+        mask_channels: Number of mask features at each position of the latent; 0 if masks are not read.
+        mask_halvings: Number of halvings from a mask's grid to the latent's.
+        mask_control: Channels of the layers that bring masks to a ControlNet; empty if there is none.
     """
 
     dim: Positive

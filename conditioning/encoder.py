@@ -1,4 +1,4 @@
-"""From prompts to tensors to context tokens: how a denoiser is told what an image should show."""
+"""From prompts to tensors to context tokens: the conditioning of a denoiser."""
 
 from __future__ import annotations
 
@@ -28,20 +28,19 @@ FREQUENCIES = 8
 
 @dataclass(frozen=True)
 class Conditions:
-    """What a batch of images should show, as tensors; *missing* is not *absent*.
+    """Conditions of a batch of images as tensors; *missing* is not *absent*.
 
     Shape suffixes: B images, L labels, C continuous and K categorical attributes, in the schema's order; T tokens of a
-    text, W paraphrases of the same text while training.
+    text, W paraphrases of the same text in training.
 
     Attributes:
-        labels_BL: int64; 0 absent, 1 present, 2 missing.
-        continuous_BC: float32 in -1…1 over the range of the training split; NaN: missing.
-        categorical_BK: int64; 0 missing, else 1 + index of the category.
-        text_BT: int64 ``(B, T)`` or ``(B, W, T)``, numbers as the text encoder takes them; a row of 0: no text;
-            ``None``: the generator reads no text.
-        mask: uint8 ``(B, *size)`` from :func:`medphantom.conditioning.masks.mask_numbers`; all 0: no mask; ``None``:
-        it reads
-            none.
+        labels_BL: Labels, int64; 0 absent, 1 present, 2 missing.
+        continuous_BC: Continuous attributes, float32 in -1…1 over the range of the training split; NaN is missing.
+        categorical_BK: Categorical attributes, int64; 0 is missing, else 1 + index of the category.
+        text_BT: Texts, int64 ``(B, T)`` or ``(B, W, T)``, as numbers for the text encoder; a row of 0 is a missing
+            text; ``None`` if the generator reads no text.
+        mask: Masks, uint8 ``(B, *size)`` from :func:`medphantom.conditioning.masks.mask_numbers`; all 0 is a missing
+            mask; ``None`` if the generator reads no masks.
     """
 
     labels_BL: Tensor
@@ -61,10 +60,10 @@ class Conditions:
 
     @classmethod
     def from_cohort(cls, cohort: Cohort, rows: Sequence[int], schema: ConditionSchema) -> Conditions:
-        """What is known of rows of a cohort; continuous values outside the schema's range count as its ends.
+        """Return the known conditions of rows of a cohort; continuous values are clipped to the schema's range.
 
-        A label or attribute of the schema that the cohort does not have is missing everywhere, and so is a category
-        that the schema does not know.
+        A label or attribute of the schema that the cohort does not have is missing for all rows, and so is a category
+        that the schema does not have.
         """
         labels = torch.full((len(rows), len(schema.label_inputs)), MISSING, dtype=torch.int64)
         found = torch.from_numpy(cohort.labels(rows)).long()
@@ -82,23 +81,23 @@ class Conditions:
 
     @classmethod
     def from_tensors(cls, tensors: dict[str, Tensor]) -> Conditions:
-        """Read :meth:`tensors` back, from a batch that may hold other tensors too."""
+        """Restore conditions from :meth:`tensors`, in a batch that may contain other tensors too."""
         return cls(
             tensors["labels"], tensors["continuous"], tensors["categorical"], tensors.get("text"), tensors.get("mask")
         )
 
     def tensors(self) -> dict[str, Tensor]:
-        """The tensors by name, to be part of a batch; kinds that the generator does not read are left out."""
+        """Return the tensors by name, as part of a batch; kinds that the generator does not read are left out."""
         found = {"labels": self.labels_BL, "continuous": self.continuous_BC, "categorical": self.categorical_BK}
         more = {"text": self.text_BT, "mask": self.mask}
         return {**found, **{name: tensor for name, tensor in more.items() if tensor is not None}}
 
     def to(self, device: torch.device | str) -> Conditions:
-        """The same on a device."""
+        """Return the conditions on a device."""
         return self._each(lambda tensor: tensor.to(device))
 
     def all_missing(self) -> Conditions:
-        """As many empty prompts: the null of classifier-free guidance."""
+        """Return the same number of empty prompts: the null condition of classifier-free guidance."""
         return Conditions(
             torch.full_like(self.labels_BL, MISSING),
             torch.full_like(self.continuous_BC, math.nan),
@@ -108,31 +107,31 @@ class Conditions:
         )
 
     def joined(self, other: Conditions) -> Conditions:
-        """This batch, then the other; both of one generator."""
+        """Return this batch followed by another one of the same generator."""
         mine, theirs = self.tensors(), other.tensors()
         return Conditions.from_tensors({name: torch.cat([mine[name], theirs[name]]) for name in mine})
 
     def one_paraphrase(self, generator: torch.Generator) -> Conditions:
-        """Choose one of the paraphrases of every text; conditions with one wording stay as they are."""
+        """Choose one of the paraphrases of every text; conditions with one text each are returned unchanged."""
         if self.text_BT is None or self.text_BT.ndim == 2:
             return self
         chosen = torch.randint(self.text_BT.shape[1], (len(self),), generator=generator).to(self.text_BT.device)
         return replace(self, text_BT=self.text_BT[torch.arange(len(self), device=chosen.device), chosen])
 
     def drop(self, generator: torch.Generator, *, whole: float, partial: float, kinds: float = 0.0) -> Conditions:
-        """Forget prompts at random while training.
+        """Drop conditions at random in training.
 
-        A share ``whole`` of the prompts becomes empty: they teach the unconditional model of classifier-free guidance
-        (Ho & Salimans 2022). Of the others, a share ``partial`` loses each item with a probability of its own, drawn
-        uniformly for each prompt: so prompts that state one item in twenty are seen in training too. A text and a mask
-        are one item each.
+        A share ``whole`` of the prompts becomes empty: they train the unconditional model of classifier-free guidance
+        (Ho & Salimans 2022). Of the others, a share ``partial`` loses each item with a probability drawn uniformly for
+        each prompt, so that prompts with one item in twenty occur in training too. A text and a mask are one item each.
 
         Args:
-            generator: CPU generator.
-            whole: share of emptied prompts, 0…1.
-            partial: share of thinned prompts among the others, 0…1.
-            kinds: where a generator reads several kinds of prompt (labels and attributes; text; mask), the probability
-                with which each is lost whole: so each is also met without the others, which say much of the same.
+            generator: Random generator on the CPU.
+            whole: Share of emptied prompts, 0…1.
+            partial: Share of thinned prompts among the others, 0…1.
+            kinds: If a generator reads several kinds of prompt (labels and attributes; text; mask), the probability
+                with which each is dropped entirely, so that each also occurs without the others, which are largely
+                redundant.
         """
         total, device = len(self), self.labels_BL.device
         tensors, empty = self.tensors(), self.all_missing().tensors()
@@ -153,13 +152,13 @@ class Conditions:
 
 
 def encode_prompts(schema: ConditionSchema, prompts: Sequence[Prompt]) -> Conditions:
-    """Tensors of the labels and attributes of prompts; whatever a prompt does not state is missing.
+    """Return the tensors of labels and attributes of prompts; whatever a prompt does not specify is missing.
 
-    Where labels exclude each other, a prompt that states one as present also says that the others are absent, as every
-    training row does.
+    If labels are mutually exclusive, a prompt with one present label also marks the others as absent, as in every
+    training row.
 
     Raises:
-        PromptError: a term that the schema does not know, or a value outside the range of the training split.
+        PromptError: If a term is not in the schema, or a value is outside the range of the training split.
     """
     for prompt in prompts:
         schema.check(prompt)
@@ -180,15 +179,15 @@ def encode_prompts(schema: ConditionSchema, prompts: Sequence[Prompt]) -> Condit
 class ConditionEncoder(WithTables):
     """Context tokens for cross-attention and one pooled vector, from :class:`Conditions`.
 
-    One token for each label (a learned vector for each of absent, present and missing), for each continuous attribute
-    (an MLP over Fourier features, Tancik et al. 2020, or a learned vector for missing) and for each categorical one (a
-    learned vector for each category and for missing). One more token, the same for all, stands first, so that a schema
-    without any item still has a context. The tokens of a text follow, from an encoder of their own.
+    There is one token for each label (a learned vector for each of absent, present and missing), for each continuous
+    attribute (an MLP over Fourier features, Tancik et al. 2020, or a learned vector for missing) and for each
+    categorical one (a learned vector for each category and for missing). A constant token comes first, so that a schema
+    without any item still has a context. The tokens of a text follow, from a separate encoder.
 
     Args:
-        schema: the vocabulary; fixes the order of all tables.
-        sizes: width D of the tokens, and sizes of the text encoder.
-        bank: answers of the pretrained text encoder, where there is one.
+        schema: Vocabulary, which determines the order of all tables.
+        sizes: Width D of the tokens, and sizes of the text encoder.
+        bank: Features of the pretrained text encoder, if there is one.
     """
 
     stored: ClassVar = {"start": 3, "continuous_missing": 2, "continuous_names": 2}
@@ -210,27 +209,27 @@ class ConditionEncoder(WithTables):
         self.pool = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, dim), nn.SiLU(), nn.Linear(dim, dim))
         starts = torch.tensor([sum(counts[:place]) for place in range(len(counts))], dtype=torch.int64)
         self.register_buffer("offsets", starts, persistent=False)
-        # Half a turn over the range -1…1 up to 2^(F-1) half turns: fine steps of age are told apart.
+        # Half a turn over the range -1…1 up to 2^(F-1) half turns: small differences in age are resolved.
         self.register_buffer("frequencies", math.pi / 2 * 2.0 ** torch.arange(FREQUENCIES), persistent=False)
         self.text = _text_encoder(schema, sizes, bank)
 
     @property
     def total_tokens(self) -> int:
-        """T: number of context tokens."""
+        """Number T of context tokens."""
         return 1 + sum(self.sizes) + (0 if self.text is None else self.text.total_tokens)
 
     def forward(self, conditions: Conditions) -> tuple[Tensor, Tensor]:
         """Encode a batch.
 
         Returns:
-            context ``(B, T, D)`` and pooled ``(B, D)``.
+            Context ``(B, T, D)`` and pooled vector ``(B, D)``.
 
         Raises:
-            InputError: the conditions are of another schema.
+            InputError: If the conditions belong to another schema.
         """
         found = tuple(t.shape[1] for t in (conditions.labels_BL, conditions.continuous_BC, conditions.categorical_BK))
         if found != self.sizes:
-            raise InputError(f"conditions have {found} labels and attributes, this encoder was made for {self.sizes}")
+            raise InputError(f"conditions have {found} labels and attributes, but this encoder expects {self.sizes}")
         places = torch.arange(self.sizes[0], device=conditions.labels_BL.device)
         labels = self.labels(3 * places + conditions.labels_BL)
         categories = self.categories(self.offsets + conditions.categorical_BK)
@@ -239,7 +238,7 @@ class ConditionEncoder(WithTables):
         summary = context.mean(dim=1)
         if self.text is not None:
             if conditions.text_BT is None:
-                raise InputError("conditions have no text, this encoder was made for texts")
+                raise InputError("the conditions have no text, but this encoder expects texts")
             tokens, text = self.text(conditions.text_BT)
             context, summary = torch.cat([context, tokens], dim=1), summary + text
         pooled: Tensor = self.pool(summary)
@@ -247,14 +246,14 @@ class ConditionEncoder(WithTables):
 
     @torch.no_grad()
     def adopt(self, other: ConditionEncoder, mine: ConditionSchema, theirs: ConditionSchema) -> None:
-        """Take over what an encoder of the same width knows of another vocabulary, name by name.
+        """Copy what an encoder of the same width has learned about another vocabulary, name by name.
 
-        Names that differ in case, spaces or punctuation only are the same, where no two of them become one.
+        Names that differ only in case, spaces or punctuation are equal, unless this makes two of them equal.
 
         Args:
-            other: the encoder to learn from.
-            mine: vocabulary of this one.
-            theirs: vocabulary of the other.
+            other: Encoder to copy from.
+            mine: Vocabulary of this encoder.
+            theirs: Vocabulary of the other encoder.
         """
         self.start.load_state_dict(other.start.state_dict())
         for name in ("pool", "continuous_values"):
@@ -275,7 +274,7 @@ class ConditionEncoder(WithTables):
                 self.categories.weight[rows[name, category]] = other.categories.weight[known_rows[known, twin]]
 
     def category_rows(self, schema: ConditionSchema) -> dict[tuple[str, str | None], int]:
-        """Row of the table of each category of each attribute, and of its being missing (``None``)."""
+        """Return the table row of each category of each attribute, and of a missing one (``None``)."""
         starts = self.offsets.tolist()
         return {
             (spec.name, category): start + number
@@ -300,19 +299,19 @@ def _text_encoder(schema: ConditionSchema, sizes: EncoderSizes, bank: TextBank |
     if schema.text.encoder == EMBEDDED:
         return EmbeddedText(schema.text, sizes)
     if bank is None:
-        raise InputError("a pretrained text encoder needs the bank of its answers")
+        raise InputError("a pretrained text encoder needs the bank of its features")
     return PretrainedText(schema.text, sizes, bank)
 
 
 def _label_state(schema: ConditionSchema, prompt: Prompt, name: str) -> int:
-    stated = prompt.labels.get(name)
-    if stated is None:
+    given = prompt.labels.get(name)
+    if given is None:
         return ABSENT if schema.exclusive and any(prompt.labels.values()) else MISSING
-    return PRESENT if stated else ABSENT
+    return PRESENT if given else ABSENT
 
 
 def _scaled(spec: AttributeSpec, value: float | str | None) -> float:
-    """A continuous value in -1…1 over the range of the training split, its ends beyond it; NaN when missing."""
+    """Scale a continuous value to -1…1 over the range of the training split, clipped; NaN if missing."""
     if value is None or spec.low is None or spec.high is None:
         return math.nan
     if spec.high <= spec.low:

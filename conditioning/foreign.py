@@ -1,4 +1,4 @@
-"""Networks that other people made: read in one guard, without a word of libraries, and no larger than their files."""
+"""External networks: read in one guard, without output of their libraries, and no larger than their files."""
 
 from __future__ import annotations
 
@@ -11,34 +11,35 @@ from medphantom.core.errors import InputError
 from medphantom.core.guard import reading
 from medphantom.learning.headers import no_more_weights_than
 
-TIMES = 4  # libraries make a network, and again as it is filled
-SPARE = 2**20  # weights that are made beside those of a base
+TIMES = 4  # libraries create a network, and again while loading it
+SPARE = 2**20  # weights that are created in addition to those of a base
 
 
 @contextmanager
 def foreign_networks(
     what: str,
     problem: str = "cannot be read",
-    remedy: str = "bring it again",
+    remedy: str = "provide it again",
     *,
     source: str,
     folders: Sequence[Path] = (),
 ) -> Iterator[None]:
-    """Whatever a library raises over files of others becomes one line, and nothing that it says is printed.
+    """Turn whatever a library raises on external files into one line, and suppress its output.
 
-    While a folder is read no hub is asked, whatever its files name.
+    While a folder is read, no hub is contacted, whatever its files name.
 
-    Put nothing but the reading of these files into the block.
+    Only the reading of these files should be in the block.
 
     Args:
-        what: the network or folder as the user named it.
-        problem: what is wrong, after ``what``.
-        remedy: what to do about it.
-        source: folder, or hub id.
-        folders: that hold the weights; networks that the block builds may not be larger. None: not known beforehand.
+        what: Network or folder as the user named it.
+        problem: Predicate that follows ``what`` in the message.
+        remedy: What to do about it.
+        source: Folder or hub id.
+        folders: Folders with the weights; networks that the block builds may not be larger. Empty if not known in
+            advance.
 
     Raises:
-        InputError: as said.
+        InputError: If the block fails.
     """
     with ExitStack() as stack:
         stack.enter_context(_quiet_libraries())
@@ -52,7 +53,7 @@ def foreign_networks(
 
 @contextmanager
 def _no_hub() -> Iterator[None]:
-    """Each request of the hub's library is refused, as under HF_HUB_OFFLINE, which it reads once and long before."""
+    """Refuse all requests of the hub's library, as under HF_HUB_OFFLINE, which the library reads only once."""
     from huggingface_hub import constants
 
     before = constants.HF_HUB_OFFLINE

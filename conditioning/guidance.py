@@ -1,4 +1,4 @@
-"""Classifier-free guidance: a denoiser that overstates what the prompt asks for."""
+"""Classifier-free guidance: a denoiser that amplifies the effect of the prompt."""
 
 from __future__ import annotations
 
@@ -21,29 +21,30 @@ def guided(
     scale: float,
     interval: tuple[float, float] | None = None,
 ) -> Denoiser:
-    """A denoiser with its conditions bound and guided by ``scale``.
+    """Return a denoiser with its conditions bound and guided by ``scale``.
 
     ``D_w(x, t) = D(x, t, null) + w · (D(x, t, c) - D(x, t, null))`` (Ho & Salimans 2022, equation 6, with w = 1 + their
     w). It holds for any prediction that is linear in the network's output: noise, v, velocity, or the clean image.
 
     Args:
-        denoise: ``(x_B…, t_B, conditions) → prediction_B…``.
-        conditions: what each of the B images should show.
-        scale: w; 1: as conditioned, one pass; 0: unconditional, one pass; above 1: overstated, both halves in one call
-            of twice the batch.
-        interval: times ``(low, high)``, both included, at which to guide; elsewhere w = 1 (Kynkäänniemi et al. 2024:
-            guidance at high noise costs diversity, at low noise it does nothing). ``None``: at all times.
+        denoise: Function ``(x_B…, t_B, conditions) → prediction_B…``.
+        conditions: Conditions of each of the B images.
+        scale: Guidance scale w; 1 is the conditional model in one pass; 0 the unconditional model in one pass; above 1
+            the condition is amplified, with both halves in one call of twice the batch.
+        interval: Times ``(low, high)``, both included, between which to guide; elsewhere w = 1 (Kynkäänniemi et al.
+            2024: guidance at high noise reduces diversity, and at low noise it has no effect). ``None`` means at all
+            times.
 
     Returns:
-        ``(x_B…, t_B) → prediction_B…``.
+        Function ``(x_B…, t_B) → prediction_B…``.
 
     Raises:
-        InputError: a negative scale, or an interval that is not ordered.
+        InputError: If the scale is negative, or the interval is not ordered.
     """
     if not scale >= 0:
         raise InputError(f"sampler.guidance must be ≥ 0, got {scale}")
     if interval is not None and not interval[0] <= interval[1]:
-        raise InputError(f"sampler.guidance_interval must be ordered low, high; got {interval}")
+        raise InputError(f"sampler.guidance_interval must be in the order low, high, got {interval}")
     null = conditions.all_missing()
     both = conditions.joined(null)
 

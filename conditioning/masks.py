@@ -1,4 +1,4 @@
-"""Segmentations as a condition: numbers that a network can take, the layers that take them, and plausible new ones."""
+"""Segmentation masks as a condition: their numbers, the layers that encode them, and elastic deformation."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ MISSING_PLANE = 0
 
 
 def mask_numbers(schema: MaskSchema, masks: Sequence[Array | None]) -> Tensor:
-    """Masks as a network takes them: 0 for *no mask*, else 1 + the place of the value in the schema.
+    """Return masks as network input: 0 for *no mask*, else 1 + the position of the value in the schema.
 
     Args:
-        schema: what the integers mean.
-        masks: integers ``(*size)``, or ``None``.
+        schema: Schema that defines the meaning of the integers.
+        masks: Integer masks ``(*size)``, or ``None``.
 
     Returns:
-        uint8 ``(N, *size)``.
+        uint8 array ``(N, *size)``.
 
     Raises:
-        PromptError: a mask of another shape, or with a value that the generator never saw.
+        PromptError: If a mask has another shape, or a value that the generator was not trained on.
     """
     values = sorted(schema.values)
     numbers = np.zeros((len(masks), *schema.size), dtype=np.uint8)
@@ -38,24 +38,28 @@ def mask_numbers(schema: MaskSchema, masks: Sequence[Array | None]) -> Tensor:
             continue
         if tuple(mask.shape) != tuple(schema.size):
             shown, wanted = ("x".join(str(side) for side in shape) for shape in (mask.shape, schema.size))
-            raise PromptError(f"a mask is {shown}, this generator draws {wanted}", "bring the mask to that grid")
+            raise PromptError(
+                f"a mask has the shape {shown}, but this generator draws {wanted}", "resample the mask to that grid"
+            )
         unknown = np.setdiff1d(mask, values)
         if len(unknown):
             known = ", ".join(f"{value} ({name})" for value, name in sorted(schema.values.items()))
-            raise PromptError(f"a mask holds the value {unknown[0]}, which this generator never saw", f"known: {known}")
+            raise PromptError(
+                f"a mask contains the value {unknown[0]}, which this generator was not trained on", f"known: {known}"
+            )
         numbers[place] = 1 + np.searchsorted(values, mask)
     return torch.from_numpy(numbers)
 
 
 class MaskEncoder(nn.Module):
-    """Features of masks on the latent's grid: one-hot planes, halved by strided convolutions.
+    """Encodes masks as features on the latent's grid: one-hot planes, halved by strided convolutions.
 
-    The first plane says *no mask*, so that a missing mask is a learned condition of its own and not an empty one.
+    The first plane marks a missing mask, so that it is a learned condition of its own instead of an empty mask.
 
     Args:
-        total_values: how many values a mask may hold.
-        sizes: channels and number of halvings.
-        spatial_dims: 2 or 3.
+        total_values: Number of values that a mask may have.
+        sizes: Channels and number of halvings.
+        spatial_dims: Number of spatial dimensions, 2 or 3.
     """
 
     def __init__(self, total_values: int, sizes: EncoderSizes, spatial_dims: int) -> None:
@@ -69,23 +73,24 @@ class MaskEncoder(nn.Module):
         self.layers = nn.Sequential(*layers, convolution(width, sizes.mask_channels, 3, padding=1))
 
     def forward(self, masks: Tensor) -> Tensor:
-        """Numbers ``(B, *size)`` from :func:`mask_numbers` to features ``(B, C, *latent)``."""
+        """Map numbers ``(B, *size)`` from :func:`mask_numbers` to features ``(B, C, *latent)``."""
         planes = F.one_hot(masks.long(), self.total_planes).movedim(-1, 1).float()
         features: Tensor = self.layers(planes)
         return features
 
 
 def deformed(mask: Array, rng: np.random.Generator, strength: float) -> Array:
-    """Another plausible mask: turned, scaled, shifted and bent by a smooth random field, nearest neighbour.
+    """Return another plausible mask: rotated, scaled, shifted and elastically deformed, with nearest-neighbour
+    sampling.
 
     Args:
-        mask: integers ``(*size)``; outside the frame it goes on as 0.
-        rng: draws the deformation.
-        strength: 0: the mask as it is; 1: turned by up to 15 degrees (standard deviation 5), scaled by 8 %, shifted by
-            4 % and bent by 4 % of a side (standard deviations).
+        mask: Integer mask ``(*size)``; it is 0 outside the frame.
+        rng: Random generator of the deformation.
+        strength: Strength of the deformation: 0 returns the mask unchanged; 1 rotates by up to 15 degrees (standard
+            deviation 5), scales by 8 %, shifts by 4 % and elastically deforms by 4 % of a side (standard deviations).
 
     Returns:
-        Of the shape and type of ``mask``.
+        Mask of the shape and type of ``mask``.
     """
     if strength <= 0:
         return mask
@@ -109,21 +114,21 @@ def deformed(mask: Array, rng: np.random.Generator, strength: float) -> Array:
     for axis in range(dims):
         field = ndimage.gaussian_filter(rng.standard_normal(mask.shape), sigma, mode="nearest")
         moved[axis] += field / max(float(field.std()), 1e-12) * 0.04 * strength * sides[axis]
-    bent: Array = ndimage.map_coordinates(mask, moved, order=0, mode="constant", cval=0)
-    return bent
+    elastic: Array = ndimage.map_coordinates(mask, moved, order=0, mode="constant", cval=0)
+    return elastic
 
 
 def masks_by_digest(masks: Mapping[str, Array], wanted: Sequence[str | None]) -> list[Array | None]:
-    """The masks that prompts name.
+    """Return the masks that prompts name.
 
     Raises:
-        InputError: one is not there.
+        InputError: If one is missing.
     """
     found: list[Array | None] = []
     for digest in wanted:
         if digest is not None and digest not in masks:
             raise InputError(
-                f"the plan names mask {digest[:12]} but does not hold it", "keep the plan's files together"
+                f"the plan names mask {digest[:12]} but does not contain it", "keep the plan's files together"
             )
         found.append(None if digest is None else masks[digest])
     return found

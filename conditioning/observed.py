@@ -1,4 +1,4 @@
-"""What a cohort says of its images, by the names that a generator knows: attributes, and the spacing of its grid."""
+"""Observed attributes of a cohort's images by the names that a generator uses, and the spacing of their grid."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from medphantom.core.errors import InputError
 
 
 def observed_attributes(cohort: Cohort, rows: Sequence[int], schema: ConditionSchema) -> dict[str, list[Any]]:
-    """Values of the attributes of a schema in rows of a cohort, ``None`` where not stated.
+    """Return values of a schema's attributes in rows of a cohort, ``None`` if missing.
 
     An attribute that the cohort does not have is left out.
     """
@@ -27,7 +27,7 @@ def observed_attributes(cohort: Cohort, rows: Sequence[int], schema: ConditionSc
 
 
 def grid_spacings(cohort: Cohort, rows: Sequence[int], grid: GridSchema) -> dict[str, list[float | None]]:
-    """``spacing`` within the plane (the geometric mean of rows and columns) and, of volumes, ``slice_spacing``; mm."""
+    """Return in-plane ``spacing`` (geometric mean of rows and columns) and, of volumes, ``slice_spacing``, in mm."""
     dims = len(grid.size)
     frame = cohort.manifest.select("shape", "spacing_mm")[list(rows)]
     found = [
@@ -41,31 +41,31 @@ def grid_spacings(cohort: Cohort, rows: Sequence[int], grid: GridSchema) -> dict
 
 
 def grid_of(preprocess: Preprocess) -> GridSchema:
-    """The grid that the networks see."""
+    """Return the grid of the networks."""
     return GridSchema(size=preprocess.size, fit=preprocess.fit)
 
 
 def with_spacing(
     vocabulary: ConditionSchema, cohort: Cohort, rows: Sequence[int], preprocess: Preprocess
 ) -> ConditionSchema:
-    """The vocabulary, and the spacing of the network's grid as the training rows have it.
+    """Return the vocabulary with the spacing of the network's grid, as observed in the training rows.
 
     Raises:
-        InputError: no training image states its spacing, or an attribute has that name.
+        InputError: If no training image declares its spacing, or an attribute has that name.
     """
     grid = grid_of(preprocess)
     specs = []
     for name, values in grid_spacings(cohort, rows, grid).items():
         if any(spec.name == name for spec in vocabulary.attributes):
             raise InputError(
-                f"the cohort has an attribute {name!r}, and conditioning.spacing would be one of that name",
+                f"the cohort has an attribute {name!r}, and conditioning.spacing would add one with the same name",
                 "ingest the cohort without it, or set generator.conditioning.spacing to false",
             )
-        stated = [value for value in values if value is not None]
-        if not stated:
+        observed = [value for value in values if value is not None]
+        if not observed:
             raise InputError(
-                "no training image states its spacing",
+                "no training image declares its spacing",
                 "ingest DICOM or NIfTI, or set generator.conditioning.spacing to false",
             )
-        specs.append(AttributeSpec(name=name, kind="continuous", unit="mm", low=min(stated), high=max(stated)))
+        specs.append(AttributeSpec(name=name, kind="continuous", unit="mm", low=min(observed), high=max(observed)))
     return vocabulary.model_copy(update={"attributes": (*vocabulary.attributes, *specs), "grid": grid})

@@ -1,6 +1,6 @@
-"""The whole of what will be generated, decided before anything is: an ordered list of (image id, prompt, seed).
+"""The sampling plan, decided before anything is generated: an ordered list of (image id, prompt, seed).
 
-No torch here: plans are made, compared and skipped without loading it.
+This module does not import torch: plans are created, compared and skipped without loading it.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ class PlannedImage(Frozen):
     """One image to generate.
 
     Attributes:
-        image_id: unique in the plan; becomes the id of the synthetic row and part of file names.
-        prompt: what the image should show.
-        seed: where all its noise comes from.
+        image_id: Identifier, unique in the plan; it becomes the id of the synthetic row and part of file names.
+        prompt: Prompt of the image.
+        seed: Seed of all noise of the image.
     """
 
     image_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$")]
@@ -47,11 +47,11 @@ class SamplingPlan:
     """An ordered list of images to generate, each with an id of its own.
 
     Args:
-        images: in the order of the synthetic cohort.
-        masks: digest → mask on the generator's grid, for the prompts that name one.
+        images: Planned images, in the order of the synthetic cohort.
+        masks: Masks on the generator's grid by digest, for the prompts that name one.
 
     Raises:
-        InputError: two images share an id, or a prompt names a mask that is not there.
+        InputError: If two images share an id, or a prompt names a missing mask.
     """
 
     def __init__(self, images: Iterable[PlannedImage], masks: Mapping[str, Array] | None = None) -> None:
@@ -61,13 +61,15 @@ class SamplingPlan:
             if image.prompt.mask is not None:
                 if masks is None or image.prompt.mask not in masks:
                     raise InputError(
-                        f"the plan names mask {image.prompt.mask[:12]} but does not hold it",
+                        f"the plan names mask {image.prompt.mask[:12]} but does not contain it",
                         "keep the plan and its .masks.safetensors together",
                     )
                 self.masks[image.prompt.mask] = masks[image.prompt.mask]
         for image_id, count in Counter(image.image_id for image in self.images).items():
             if count > 1:
-                raise InputError(f"the plan holds image id {image_id!r} {count} times", "give every image its own id")
+                raise InputError(
+                    f"the plan contains image id {image_id!r} {count} times", "give every image its own id"
+                )
 
     def __len__(self) -> int:
         return len(self.images)
@@ -86,20 +88,20 @@ class SamplingPlan:
         return json_digest([image.model_dump(mode="json", exclude_none=True) for image in self.images])
 
     def shard(self, index: int, total: int) -> SamplingPlan:
-        """Every ``total``-th image from ``index`` on: the shards of all indices are the plan, each image once.
+        """Return every ``total``-th image from ``index`` on: the shards of all indices form the plan, each image once.
 
         Raises:
-            InputError: not 0 ≤ index < total.
+            InputError: If not 0 ≤ index < total.
         """
         if not 0 <= index < total:
             raise InputError(f"a shard must have 0 ≤ index < total, got {index} of {total}", "count shards from 0")
         return SamplingPlan(self.images[index::total], self.masks)
 
     def to_jsonl(self, path: Path) -> None:
-        """Write one JSON object a line, whole or not at all; masks lie beside it in ``<stem>.masks.safetensors``.
+        """Write one JSON object per line, atomically; masks are stored beside it in ``<stem>.masks.safetensors``.
 
         Raises:
-            ResourceError: the disk is full or cannot be written.
+            ResourceError: If the disk is full or cannot be written.
         """
         temporary = path.with_name(f".{path.name}.tmp")
         with no_space_becomes_one_line(path):
@@ -118,15 +120,15 @@ class SamplingPlan:
 
     @classmethod
     def from_jsonl(cls, path: Path, schema: ConditionSchema | None = None) -> SamplingPlan:
-        """Read :meth:`to_jsonl`, or a file written by hand; empty lines are skipped.
+        """Read what :meth:`to_jsonl` wrote, or a file written by hand; empty lines are skipped.
 
         Args:
-            path: JSON Lines file.
-            schema: what every prompt is checked against.
+            path: Path of the JSON Lines file.
+            schema: Schema against which every prompt is checked.
 
         Raises:
-            InputError: the file cannot be read, or a line is not a planned image; names the line and the field.
-            PromptError: a prompt is outside the schema; names the line.
+            InputError: If the file cannot be read, or a line is not a planned image; the message names line and field.
+            PromptError: If a prompt is outside the schema; the message names the line.
         """
         with reading(user_path(path), InputError, "cannot be read as a plan", "give a JSON Lines file"):
             lines = path.read_text(encoding="utf-8").splitlines()
@@ -135,34 +137,36 @@ class SamplingPlan:
 
 
 def masks_of(plan: Path) -> Path:
-    """The file beside a plan that holds its masks."""
+    """Return the path of the file beside a plan that contains its masks."""
     return plan.with_name(f"{plan.stem}.masks.safetensors")
 
 
 def read_masks(path: Path) -> dict[str, Array]:
-    """Masks beside a plan, each under its own digest; none when there is no such file.
+    """Read the masks beside a plan, each by its own digest; none if there is no such file.
 
     Raises:
-        InputError: the file is damaged, or a mask is not the one that its name says.
+        InputError: If the file is damaged, or a mask does not match its digest.
     """
     if not path.exists():
         return {}
-    with reading(path, InputError, "is no safetensors file of masks", "save the plan again"):
+    with reading(path, InputError, "is not a safetensors file of masks", "save the plan again"):
         masks: dict[str, Array] = load_file(path)
         for digest, mask in masks.items():
             if pixel_digest(mask) != digest:
-                raise InputError(f"{path} was altered: one of its masks is another one", "save the plan again")
+                raise InputError(
+                    f"{path} was altered: one of its masks does not match its digest", "save the plan again"
+                )
     return masks
 
 
 def _parse(line: str, where: str, schema: ConditionSchema | None) -> PlannedImage:
-    with reading(where, InputError, "is not a JSON object", "write one JSON object a line"):
+    with reading(where, InputError, "is not a JSON object", "write one JSON object per line"):
         try:
             image = PlannedImage.model_validate(parse_json(line))
         except ValidationError as error:
             first = error.errors()[0]
             field = ".".join(str(part) for part in first["loc"]) or "the object"
-            raise InputError(f"{where}: {field}: {first['msg'].lower()}", "mend the line") from None
+            raise InputError(f"{where}: {field}: {first['msg'].lower()}", "fix the line") from None
     try:
         if schema is not None:
             schema.check(image.prompt)
@@ -174,16 +178,16 @@ def _parse(line: str, where: str, schema: ConditionSchema | None) -> PlannedImag
 def plan_prompts(
     prompts: Iterable[Prompt], seed: int, *, fresh: str = "", masks: Mapping[str, Array] | None = None
 ) -> SamplingPlan:
-    """A plan of given prompts, in order.
+    """Return a plan of given prompts, in order.
 
-    The seed of an image derives from (run seed, place in the plan, ``fresh``) alone, so plans of other prompts can be
+    The seed of an image derives only from (run seed, position in the plan, ``fresh``), so plans of other prompts can be
     compared at the same noise. Its id also derives from the prompt: equal ids mean equal requests.
 
     Args:
-        prompts: what the images should show.
-        seed: run seed.
-        fresh: a tag that enters all seeds, such as the date of a nightly run: another tag makes new images.
-        masks: digest → mask, for the prompts that name one.
+        prompts: Prompts of the images.
+        seed: Seed of the run.
+        fresh: Tag that enters all seeds, such as the date of a nightly run: another tag gives new images.
+        masks: Masks by digest, for the prompts that name one.
     """
     images = []
     for place, prompt in enumerate(prompts):
@@ -197,17 +201,17 @@ def plan_prompts(
 
 
 def plan_counts(schema: ConditionSchema, counts: Mapping[str, int], seed: int, *, fresh: str = "") -> SamplingPlan:
-    """So many images of each label; other labels and all attributes are not stated.
+    """Return a plan with the requested number of images per label; other labels and all attributes are not specified.
 
     Args:
-        schema: the vocabulary.
-        counts: label → images; ``no finding`` asks for images on which every label is absent.
-        seed: run seed.
-        fresh: as in :func:`plan_prompts`.
+        schema: Vocabulary of the generator.
+        counts: Number of images by label; ``no finding`` requests images on which every label is absent.
+        seed: Seed of the run.
+        fresh: Tag of all seeds, as in :func:`plan_prompts`.
 
     Raises:
-        PromptError: a label is unknown.
-        InputError: a count is negative, or none is positive.
+        PromptError: If a label is unknown.
+        InputError: If a count is negative, or none is positive.
     """
     prompts: list[Prompt] = []
     for name, count in counts.items():
@@ -217,7 +221,7 @@ def plan_counts(schema: ConditionSchema, counts: Mapping[str, int], seed: int, *
         prompt = Prompt(labels=dict.fromkeys(schema.labels, False) if absent else {name: True})
         prompts += [schema.check(prompt)] * count
     if not prompts:
-        raise InputError("plan.counts asks for no image", "give at least one label a count of 1 or more")
+        raise InputError("plan.counts requests no images", "give at least one label a count of 1 or more")
     return plan_prompts(prompts, seed, fresh=fresh)
 
 
@@ -230,27 +234,28 @@ def plan_match(
     schema: ConditionSchema | None = None,
     min_patients: int = MIN_PATIENTS,
 ) -> SamplingPlan:
-    """Labels and attributes distributed as in the real training split.
+    """Return a plan with labels and attributes distributed as in the real training split.
 
-    Each prompt is drawn from a training row, with replacement: its labels and attributes together, so that what occurs
-    together keeps doing so.
+    Each prompt is drawn from a training row, with replacement, its labels and attributes together, so that joint
+    frequencies are preserved.
 
-    What this discloses: which labels and categories occur together in the training split, and roughly how often. How it
-    is limited: a combination that fewer than ``min_patients`` patients have is not written down
-    (:class:`~medphantom.conditioning.training_rows.TrainingRows` says what is, instead); continuous attributes are
+    This discloses which labels and categories occur together in the training split, and roughly how often. The
+    disclosure is limited as follows: a combination of fewer than ``min_patients`` patients is not written down
+    (:class:`~medphantom.conditioning.training_rows.TrainingRows` describes the replacement); continuous attributes are
     never copied, but drawn near a row's value, since a row of exact values, such as an age with a rare finding, may
-    point to a patient; and counts vary by chance instead of equalling those of the split. It is no formal guarantee.
+    identify a patient; and counts vary randomly instead of equalling those of the split. This is not a formal
+    guarantee.
 
     Args:
-        cohort: real cohort; only its ``train`` rows are used.
-        total: images in all.
-        seed: run seed.
-        fresh: as in :func:`plan_prompts`.
-        schema: the vocabulary of the generator; by default that of the cohort.
-        min_patients: see above; 1 switches the limit off.
+        cohort: Real cohort; only its ``train`` rows are used.
+        total: Number of images in total.
+        seed: Seed of the run.
+        fresh: Tag of all seeds, as in :func:`plan_prompts`.
+        schema: Vocabulary of the generator; by default that of the cohort.
+        min_patients: Smallest number of patients of a combination, see above; 1 switches the limit off.
 
     Raises:
-        InputError: ``total`` < 1, or the cohort has no training rows.
+        InputError: If ``total`` < 1, or the cohort has no training rows.
     """
     if total < 1:
         raise InputError(f"plan.total must be ≥ 1, got {total}")
@@ -272,23 +277,24 @@ def plan_balance(
     schema: ConditionSchema | None = None,
     min_patients: int = MIN_PATIENTS,
 ) -> SamplingPlan:
-    """Top up every label to ``per_label`` images, counting those of the training split that show it.
+    """Return a plan that tops up every label to ``per_label`` images, counting those of the training split that show
+    it.
 
-    The next image always goes to the label with the fewest; it is drawn from the training rows that show that label,
-    with all their labels, so a label that comes along with others is counted too (and may end above ``per_label``).
+    The next image always goes to the label with the fewest images; it is drawn from the training rows that show that
+    label, with all their labels, so that co-occurring labels are counted too (and may end above ``per_label``).
     Disclosure and its limits are those of :func:`plan_match`.
 
     Args:
-        cohort: real cohort; only its ``train`` rows are used.
-        per_label: images of each label, real and synthetic together.
-        seed: run seed.
-        fresh: as in :func:`plan_prompts`.
-        labels: labels to top up; by default all.
-        schema: the vocabulary of the generator; by default that of the cohort.
-        min_patients: as in :func:`plan_match`.
+        cohort: Real cohort; only its ``train`` rows are used.
+        per_label: Number of images per label, real and synthetic together.
+        seed: Seed of the run.
+        fresh: Tag of all seeds, as in :func:`plan_prompts`.
+        labels: Labels to top up; by default all.
+        schema: Vocabulary of the generator; by default that of the cohort.
+        min_patients: Smallest number of patients of a combination, as in :func:`plan_match`.
 
     Raises:
-        InputError: a label has no training row (nothing could be learned of it), or all have enough already.
+        InputError: If a label has no training row (nothing could be learned about it), or all have enough images.
     """
     rows = TrainingRows(cohort, schema, min_patients)
     wanted = list(labels if labels is not None else rows.schema.labels)
@@ -311,7 +317,7 @@ def plan_balance(
             counts[name] += prompt.labels.get(name, False)
     if not prompts:
         raise InputError(
-            f"every label has {per_label} training images already (the fewest: {fewest})",
+            f"every label has {per_label} training images already (the smallest number is {fewest})",
             "raise plan.per_label",
         )
     return plan_prompts(prompts, seed, fresh=fresh)

@@ -1,4 +1,4 @@
-"""Plans whose images are drawn for masks: those of a real split, bent into new ones."""
+"""Plans whose images follow masks: those of a real split, elastically deformed."""
 
 from __future__ import annotations
 
@@ -29,25 +29,27 @@ def plan_masks(
     fresh: str = "",
     min_patients: int = MIN_PATIENTS,
 ) -> SamplingPlan:
-    """Images for masks of a real split, each mask bent into a new one; labels and attributes as in ``plan_match``.
+    """Return a plan for elastically deformed masks of a real split; labels and attributes as in ``plan_match``.
 
-    A mask is the outline of a patient's anatomy: with ``deform`` 0 the plan, and the images, show outlines of real
-    patients. Bending makes another outline of the same kind; it is no formal guarantee.
+    A mask is the outline of a patient's anatomy: with ``deform`` 0 the plan and the images show outlines of real
+    patients. Deformation changes the outline; it is not a formal guarantee.
 
     Args:
-        cohort: real cohort with masks.
-        schema: the vocabulary of the generator.
-        total: images in all; masks are taken in random order, again from the start when there are fewer.
-        seed: run seed.
-        preprocess: brings masks to the generator's grid.
-        split: whose masks; ``test`` only to measure how well a generator follows masks that it never saw.
-        deform: strength of the bending, see :func:`medphantom.conditioning.masks.deformed`.
-        fresh: as in :func:`~medphantom.conditioning.plan.plan_prompts`.
-        min_patients: as in :func:`~medphantom.conditioning.plan.plan_match`.
+        cohort: Real cohort with masks.
+        schema: Vocabulary of the generator.
+        total: Number of images; masks are taken in random order, repeatedly if there are fewer.
+        seed: Seed of the run.
+        preprocess: Preprocessing that brings masks to the generator's grid.
+        split: Split of the masks; ``test`` only to measure how well a generator follows masks that it was not trained
+            on.
+        deform: Strength of the deformation, see :func:`medphantom.conditioning.masks.deformed`.
+        fresh: Tag of all seeds, as in :func:`~medphantom.conditioning.plan.plan_prompts`.
+        min_patients: Smallest number of patients of a combination, as in
+            :func:`~medphantom.conditioning.plan.plan_match`.
 
     Raises:
-        InputError: ``total`` < 1, the generator reads no masks, or the split has none.
-        PromptError: a mask holds a value that the generator never saw.
+        InputError: If ``total`` < 1, the generator reads no masks, or the split has none.
+        PromptError: If a mask has a value that the generator was not trained on.
     """
     if total < 1:
         raise InputError(f"plan.total must be ≥ 1, got {total}")
@@ -59,12 +61,12 @@ def plan_masks(
         raise InputError(f"no {split} image of the cohort has a mask", "ingest masks, or name another split")
     order = np.random.default_rng(derive_seed(seed, "masks", fresh)).permutation(len(rows))
     says = "labels" in schema.reads or schema.templated
-    stated = TrainingRows(cohort, schema, min_patients) if says and (schema.labels or schema.attributes) else None
+    training = TrainingRows(cohort, schema, min_patients) if says and (schema.labels or schema.attributes) else None
     masks: dict[str, Array] = {}
     prompts = []
     for place in range(total):
         rng = np.random.default_rng(derive_seed(seed, "prompt", place, fresh))
-        prompt = Prompt() if stated is None else stated.prompt(int(rng.integers(len(stated))), rng)
+        prompt = Prompt() if training is None else training.prompt(int(rng.integers(len(training))), rng)
         source = cohort.masks([rows[int(order[place % len(rows)])]])[0]
         assert source is not None  # noqa: S101 - such rows were left out
         mask = deformed(preprocess.apply_mask(source), rng, deform)

@@ -1,4 +1,4 @@
-"""Plans of synthetic counterfactual pairs: two images of nobody, drawn from the same noise, one change apart."""
+"""Plans of synthetic counterfactual pairs: two images of no real patient, from the same noise, one change apart."""
 
 from __future__ import annotations
 
@@ -22,23 +22,24 @@ def plan_pairs(
     fresh: str = "",
     min_patients: int = MIN_PATIENTS,
 ) -> SamplingPlan:
-    """Pairs: an image as in the training split, and the same with a change, from the same noise.
+    """Return a plan of pairs: an image as in the training split, and the same with a change, from the same noise.
 
-    The first of a pair has ``-factual`` at the end of its id, the second ``-counterfactual``. Prompts about which the
-    intervention changes nothing are passed over.
+    The id of the first of a pair ends in ``-factual``, that of the second in ``-counterfactual``. Prompts that the
+    intervention does not change are skipped.
 
     Args:
-        cohort: real cohort; only its ``train`` rows are used, as by :func:`medphantom.conditioning.plan.plan_match`.
-        schema: the vocabulary of the generator.
-        changes: ``name=value`` of the intervention, as :meth:`Intervention.parse` reads them.
-        total: pairs.
-        seed: run seed.
-        fresh: as in :func:`medphantom.conditioning.plan.plan_prompts`.
-        min_patients: as in :func:`medphantom.conditioning.plan.plan_match`.
+        cohort: Real cohort; only its ``train`` rows are used, as by :func:`medphantom.conditioning.plan.plan_match`.
+        schema: Vocabulary of the generator.
+        changes: ``name=value`` settings of the intervention, as :meth:`Intervention.parse` reads them.
+        total: Number of planned pairs.
+        seed: Seed of the run.
+        fresh: Tag of all seeds, as in :func:`medphantom.conditioning.plan.plan_prompts`.
+        min_patients: Smallest number of patients of a combination, as in
+            :func:`medphantom.conditioning.plan.plan_match`.
 
     Raises:
-        InputError: ``total`` < 1, no training rows, or (nearly) no prompt that the intervention changes.
-        PromptError: an intervention on what the generator never saw.
+        InputError: If ``total`` < 1, there are no training rows, or the intervention changes (nearly) no prompt.
+        PromptError: If the intervention is on a value that the generator was not trained on.
     """
     intervention = Intervention.parse(changes, schema)
     if not intervention:
@@ -53,6 +54,6 @@ def plan_pairs(
         if len(images) == 2 * total:
             return SamplingPlan(images)
     raise InputError(
-        f"the intervention changes {len(images) // 2} of {TRIES * total} prompts, {total} pairs were asked for",
-        "set what the training split seldom shows, or ask for fewer",
+        f"the intervention changes {len(images) // 2} of {TRIES * total} prompts, but {total} pairs were requested",
+        "set a value that is rare in the training split, or request fewer pairs",
     )

@@ -1,4 +1,4 @@
-"""Prompts from a table that people write: a column per label and attribute, text, mask files, and how many of each."""
+"""Prompts from a table written by hand: a column per label and attribute, text, mask files, and number of images."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from medphantom.core.guard import reading, user_path
 from medphantom.core.records import Array
 
 TEXT, MASK, COUNT = "text", "mask", "count"
-MOST_IMAGES = 10_000_000  # of one plan: years of drawing
+MOST_IMAGES = 10_000_000  # largest plan, which takes years to generate
 NO_TABLE = "cannot be read as a table of prompts"
 MASK_READING = ReadOptions(
     spatial_dims=3,
@@ -35,21 +35,21 @@ PRESENT, ABSENT = {"1", "true", "yes", "present"}, {"0", "false", "no", "absent"
 
 
 def plan_table(path: Path, schema: ConditionSchema, seed: int, *, fresh: str = "") -> SamplingPlan:
-    """A plan of the prompts in a table.
+    """Return a plan of the prompts in a table.
 
-    Columns are named like the generator's labels (1, 0 or empty: present, absent, not stated) and attributes; ``text``,
-    ``mask`` (a NIfTI file or picture, relative to the table and inside its folder, on the generator's grid) and
-    ``count`` (images of the row, 1 by default) are optional.
+    Columns are named like the generator's labels (1, 0 or empty: present, absent, not specified) and attributes;
+    ``text``, ``mask`` (a NIfTI file or picture, relative to the table and inside its folder, on the generator's grid)
+    and ``count`` (number of images of the row, 1 by default) are optional.
 
     Args:
-        path: CSV (comma-separated, UTF-8) or Parquet.
-        schema: the vocabulary of the generator.
-        seed: run seed.
-        fresh: as in :func:`medphantom.conditioning.plan.plan_prompts`.
+        path: CSV (comma-separated, UTF-8) or Parquet file.
+        schema: Vocabulary of the generator.
+        seed: Seed of the run.
+        fresh: Tag of all seeds, as in :func:`medphantom.conditioning.plan.plan_prompts`.
 
     Raises:
-        InputError: the table cannot be read, has no row, or names a mask that cannot be read.
-        PromptError: a column or value is outside the vocabulary; names row and column.
+        InputError: If the table cannot be read, has no row, or names a mask that cannot be read.
+        PromptError: If a column or value is outside the vocabulary; the message names row and column.
     """
     frame = _read(path)
     known = {*schema.labels, *(spec.name for spec in schema.attributes), TEXT, MASK, COUNT}
@@ -59,7 +59,7 @@ def plan_table(path: Path, schema: ConditionSchema, seed: int, *, fresh: str = "
     prompts: list[Prompt] = []
     masks: dict[str, Array] = {}
     with reading(path, InputError, NO_TABLE, "give a CSV or Parquet file"):
-        rows = frame.rows(named=True)  # a time beyond the calendar is met here
+        rows = frame.rows(named=True)  # a date outside the calendar raises here
     for place, row in enumerate(rows, 1):
         where = f"{path.name} row {place}"
         given = {name: value for name, value in row.items() if value is not None and str(value).strip()}
@@ -75,19 +75,19 @@ def plan_table(path: Path, schema: ConditionSchema, seed: int, *, fresh: str = "
             raise PromptError(f"{where}: {error.what}", error.remedy) from None
         if len(prompts) + count > MOST_IMAGES:
             raise PromptError(
-                f"{where}: the table asks for more than {MOST_IMAGES:,} images", "ask for them in several plans"
+                f"{where}: the table requests more than {MOST_IMAGES:,} images", "split them into several plans"
             )
         prompts += [prompt] * count
     if not prompts:
-        raise InputError(f"{path.name} asks for no image", "give it at least one row")
+        raise InputError(f"{path.name} requests no images", "give it at least one row")
     return plan_prompts(prompts, seed, fresh=fresh, masks=masks)
 
 
 def files_of(path: Path) -> list[Path]:
-    """The table and the masks that it names, for whoever must notice that one of them changed.
+    """Return the table and the masks that it names, so that changes of any of them can be detected.
 
     Raises:
-        InputError: the table cannot be read.
+        InputError: If the table cannot be read.
     """
     frame = _read(path)
     named = sorted({str(name) for name in frame[MASK].drop_nulls().to_list()}) if MASK in frame.columns else []
@@ -129,14 +129,14 @@ def _number(value: Any, where: str) -> float:
     except (TypeError, ValueError, OverflowError):
         number = math.nan
     if not math.isfinite(number):
-        raise PromptError(f"{where}: {value!r} is no number", "write a number, or leave it empty")
+        raise PromptError(f"{where}: {value!r} is not a number", "write a number, or leave it empty")
     return number
 
 
 def _count(value: Any, where: str) -> int:
     number = _number(value, f"{where}, {COUNT}")
     if number < 0 or number != int(number):
-        raise PromptError(f"{where}, {COUNT}: {value!r} is no count", "write a whole number ≥ 0")
+        raise PromptError(f"{where}, {COUNT}: {value!r} is not a count", "write an integer ≥ 0")
     return int(number)
 
 
@@ -145,15 +145,15 @@ def _mask(folder: Path, name: str, where: str) -> Array:
         path = inside(folder, name)
     except InputError:
         raise InputError(
-            f"{where}: its mask lies outside the folder of the table, or is no path", "put masks beside the table"
+            f"{where}: its mask is outside the folder of the table, or is not a path", "put masks beside the table"
         ) from None
     with reading(f"{where}: its mask", InputError, "cannot be read", "give a NIfTI file or a grey picture"):
         mask = _read_mask(path, where)
     whole = np.rint(mask)
     if mask.dtype.kind == "f" and not np.array_equal(whole, mask):
-        raise InputError(f"{where}: its mask holds values that are no whole numbers", "store class numbers")
+        raise InputError(f"{where}: its mask contains values that are not integers", "store class numbers")
     if float(whole.min()) < 0 or float(whole.max()) > 65535:
-        raise InputError(f"{where}: its mask holds values outside 0 to 65535", "store class numbers")
+        raise InputError(f"{where}: its mask contains values outside 0 to 65535", "store class numbers")
     return np.ascontiguousarray(whole.astype(np.uint8 if float(whole.max()) < 256 else np.uint16))
 
 

@@ -1,4 +1,4 @@
-"""Text encoders that other people trained: read by transformers, from a folder or a hub id, safetensors only."""
+"""Pretrained text encoders: read by transformers, from a folder or a hub id, safetensors only."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from medphantom.core.errors import InputError
 
 CLIP_KINDS = {"clip", "clip_text_model"}
 STEM = "model"  # of transformers' files of weights
-UNREAD = ("pooler.",)  # summaries of a text: only its tokens are read
+UNREAD = ("pooler.",)  # summaries of a text, which are not used
 
 
 class PretrainedReader:
-    """A frozen text encoder and the bank of what it said; each text is encoded once, alone, at one length.
+    """A frozen text encoder and the bank of its features; each text is encoded once, alone, at one length.
 
-    A text is encoded alone so that its features do not depend on which others came with it.
+    A text is encoded alone so that its features do not depend on the other texts.
 
     Args:
-        source: hub id or folder of a text encoder for transformers; of a CLIP model, its text half.
-        tokens: T, most tokens of a text; ``None``: as many as its tokenizer says.
+        source: Hub id or folder of a text encoder for transformers; of a CLIP model, its text half.
+        tokens: Number T of tokens per text; ``None`` means the maximum of its tokenizer.
 
     Raises:
-        InputError: it cannot be had, has no safetensors, or takes fewer tokens.
+        InputError: If it is not available, has no safetensors, or takes fewer tokens.
     """
 
     def __init__(self, source: str, tokens: int | None) -> None:
@@ -43,7 +43,7 @@ class PretrainedReader:
         takes = getattr(config, "max_position_embeddings", self.tokens)
         if takes < self.tokens:
             raise InputError(
-                f"text encoder {source} takes {takes} tokens, conditioning.text.tokens is {self.tokens}",
+                f"text encoder {source} takes {takes} tokens, but conditioning.text.tokens is {self.tokens}",
                 f"set conditioning.text.tokens to at most {takes}",
             )
         self.width = int(config.hidden_size)
@@ -53,7 +53,7 @@ class PretrainedReader:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of every weight and of the tokenizer, so that another encoder of the same name is found out."""
+        """SHA-256 of all weights and of the tokenizer, so that another encoder of the same name is detected."""
         digest = hashlib.sha256()
         for name, tensor in sorted(self._network.state_dict().items()):
             digest.update(name.encode())
@@ -62,7 +62,7 @@ class PretrainedReader:
         return digest.hexdigest()
 
     def read(self, texts: Sequence[str | None]) -> TokenizedTexts:
-        """Numbers of texts in the bank, plus one; 0 for no text. Texts that are new are encoded."""
+        """Return the numbers of texts in the bank, plus one; 0 for no text. New texts are encoded."""
         ids = torch.zeros(len(texts), 1, dtype=torch.int64)
         truncated = []
         for place, text in enumerate(texts):
@@ -76,13 +76,13 @@ class PretrainedReader:
         return TokenizedTexts(ids.numpy(), tuple(truncated))
 
     def too_long(self, texts: Sequence[str]) -> int:
-        """How many of the texts have more tokens than are read."""
+        """Return how many of the texts have more tokens than are read."""
         return sum(
             len(self._tokenizer(text, truncation=False, verbose=False)["input_ids"]) > self.tokens for text in texts
         )
 
     def schema(self) -> TextSchema:
-        """How a generator that was trained with this encoder describes it."""
+        """Return the description of this encoder for a generator that was trained with it."""
         return TextSchema(encoder=self.source, tokens=self.tokens, width=self.width, digest=self.digest)
 
     @torch.inference_mode()
@@ -102,13 +102,13 @@ class PretrainedReader:
 
 
 class PipelineReader(PretrainedReader):
-    """The text encoder of a Stable Diffusion pipeline, read as the pipeline reads it: all its tokens, padding too.
+    """The text encoder of a Stable Diffusion pipeline, used as in the pipeline: with all tokens, including padding.
 
     Args:
-        source: hub id or folder of the pipeline (``tokenizer/`` and ``text_encoder/`` in it).
+        source: Hub id or folder of the pipeline (with ``tokenizer/`` and ``text_encoder/``).
 
     Raises:
-        InputError: it cannot be had, or has no safetensors.
+        InputError: If it is not available, or has no safetensors.
     """
 
     def __init__(self, source: str) -> None:
@@ -116,12 +116,12 @@ class PipelineReader(PretrainedReader):
         self.bank = TextBank(self.tokens, self.width, dtype=torch.float32)
 
     def schema(self) -> TextSchema:
-        """As :meth:`PretrainedReader.schema`."""
+        """Return the description of this encoder, see :meth:`PretrainedReader.schema`."""
         return super().schema().model_copy(update={"pipeline": True})
 
     @torch.inference_mode()
     def features(self, text: str) -> torch.Tensor:
-        """What the encoder says of a text, cut at its length; float32 ``(T, W)``."""
+        """Return the features of a text, truncated to its length; float32 ``(T, W)``."""
         batch = self._tokenizer(
             text, truncation=True, max_length=self.tokens, padding="max_length", return_tensors="pt", verbose=False
         )
@@ -150,22 +150,22 @@ class PipelineReader(PretrainedReader):
 
 
 def open_reader(schema: TextSchema) -> PretrainedReader:
-    """The encoder that a generator was trained with.
+    """Return the encoder with which a generator was trained.
 
     Raises:
-        InputError: it cannot be had, or it is another one by now.
+        InputError: If it is not available, or has changed.
     """
     reader = PipelineReader(schema.encoder) if schema.pipeline else PretrainedReader(schema.encoder, schema.tokens)
     if reader.digest != schema.digest:
         raise InputError(
             f"text encoder {schema.encoder} is not the one that this generator was trained with",
-            "bring the revision that was used: its digest is in bundle.json",
+            "provide the revision that was used: its digest is in bundle.json",
         )
     return reader
 
 
 def _load(source: str) -> tuple[Any, Any, str]:
-    """Tokenizer, network and its file; nothing is ever unpickled, and no code of a repository is run."""
+    """Return tokenizer, network and its file; nothing is unpickled, and no code of a repository is executed."""
 
     def described() -> tuple[Any, Any]:
         config = AutoConfig.from_pretrained(source, trust_remote_code=False)
@@ -179,7 +179,7 @@ def _load(source: str) -> tuple[Any, Any, str]:
 
 
 def _reading(kind: Any, source: str, subfolder: str) -> Callable[[str | None], tuple[Any, dict[str, Any]]]:
-    """Reads a variant of the weights, and what the library says of it."""
+    """Return a function that reads a variant of the weights, with the library's loading report."""
 
     def read(variant: str | None) -> tuple[Any, dict[str, Any]]:
         found: tuple[Any, dict[str, Any]] = kind.from_pretrained(
@@ -197,8 +197,8 @@ def _reading(kind: Any, source: str, subfolder: str) -> Callable[[str | None], t
 
 
 def _opened(what: str, source: str, read: Callable[[], Any]) -> Any:
-    remedy = "check that the folder holds config.json, the tokenizer and model.safetensors"
+    remedy = "check that the folder contains config.json, the tokenizer and model.safetensors"
     if not Path(source).is_dir():
-        remedy = "give a folder that holds its config.json, tokenizer and model.safetensors, or connect to the hub"
+        remedy = "give a folder that contains its config.json, tokenizer and model.safetensors, or connect to the hub"
     with foreign_networks(what, "cannot be had", remedy, source=source):
         return read()

@@ -1,4 +1,4 @@
-"""What one image should show, checked against the schema of the model that is asked for it. No torch here."""
+"""The prompt of one image, checked against the schema of the generator. This module does not import torch."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ SPACING, SLICE_SPACING = "spacing", "slice_spacing"
 
 
 class Prompt(Frozen):
-    """What one image should show; whatever is not stated is left to the model.
+    """The requested content of one image; whatever is not specified is left to the model.
 
     Attributes:
-        labels: name → present or absent; a name that is missing is *not stated*.
-        attributes: name → value (a number for continuous attributes, a category for the others).
-        text: a sentence or report.
-        mask: digest of a segmentation on the generator's grid, which the plan holds
+        labels: Whether each named label is present; a label that is not named is *missing*.
+        attributes: Value of each named attribute (a number for continuous attributes, a category for the others).
+        text: Sentence or report on the image.
+        mask: Digest of a segmentation mask on the generator's grid, which the plan contains
             (:attr:`medphantom.conditioning.plan.SamplingPlan.masks`).
     """
 
@@ -37,27 +37,28 @@ class Prompt(Frozen):
     mask: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
 
     def to_json(self) -> str:
-        """Canonical JSON, the same for equal prompts."""
+        """Return canonical JSON, identical for equal prompts."""
         return canonical_json(self.model_dump(mode="json", exclude_none=True))
 
     @classmethod
     def from_json(cls, text: str) -> Prompt:
-        """Read :meth:`to_json`.
+        """Read what :meth:`to_json` wrote.
 
         Raises:
-            PromptError: it is another text.
+            PromptError: If it is not such a text.
         """
-        with reading("a stored prompt", PromptError, "is no prompt", "make the images or the plan again"):
+        with reading("a stored prompt", PromptError, "is not a prompt", "create the images or the plan again"):
             return cls.model_validate(parse_json(text))
 
 
 class Intervention(Frozen):
-    """What to change about an image that exists: the action of a counterfactual (Pearl 2009, section 7.1).
+    """A change of an existing image: the action of a counterfactual (Pearl 2009, section 7.1).
 
     Attributes:
-        labels: name → present or absent.
-        attributes: name → value.
-        ranges: name of a continuous attribute → smallest and largest value, of which each image takes one at random.
+        labels: Whether each named label is present.
+        attributes: Value of each named attribute.
+        ranges: Smallest and largest value of each named continuous attribute, from which each image gets a random
+            value.
     """
 
     labels: dict[str, bool] = Field(default_factory=dict)
@@ -68,7 +69,7 @@ class Intervention(Frozen):
         return bool(self.labels or self.attributes or self.ranges)
 
     def drawn(self, seed: int, image_id: str) -> Intervention:
-        """The intervention on one image: each range becomes a value, uniform and fixed by seed and image."""
+        """Return the intervention on one image: each range becomes a uniform value determined by seed and image."""
         values: dict[str, float | str] = dict(self.attributes)
         for name, (low, high) in self.ranges.items():
             share = derive_seed(seed, "intervention", name, image_id) / 2**63
@@ -76,17 +77,17 @@ class Intervention(Frozen):
         return Intervention(labels=self.labels, attributes=values)
 
     def applied(self, factual: Prompt, schema: ConditionSchema) -> Prompt:
-        """The prompt after the change; whatever the intervention does not name stays as it is.
+        """Return the prompt after the change; whatever the intervention does not name is unchanged.
 
-        Where labels exclude each other, making one present makes the others absent. A text or mask of the factual
-        prompt would still say what was, so neither is kept.
+        If labels are mutually exclusive, making one present makes the others absent. A text or mask of the factual
+        prompt would still describe the original, so neither is kept.
 
         Raises:
-            PromptError: it changes a factor that the generator never saw, a value outside its range, or has a range
-                that was not drawn from.
+            PromptError: If it changes a factor that the generator was not trained on, a value is outside its range, or
+                it has a range from which no value was drawn.
         """
         if self.ranges:
-            raise PromptError(f"{', '.join(self.ranges)}: a range is no value", "draw from it first")
+            raise PromptError(f"{', '.join(self.ranges)}: a range is not a value", "draw from it first")
         labels = {**factual.labels, **self.labels}
         if schema.exclusive and any(self.labels.values()):
             labels = {name: self.labels.get(name, False) for name in schema.labels}
@@ -94,12 +95,12 @@ class Intervention(Frozen):
 
     @classmethod
     def parse(cls, settings: Iterable[str], schema: ConditionSchema) -> Intervention:
-        """Read ``name=value``: ``present`` or ``absent`` for a label, a number or a category for an attribute.
+        """Parse ``name=value``: ``present`` or ``absent`` for a label, a number or a category for an attribute.
 
-        ``name=low:high`` of a continuous attribute is a range (:meth:`drawn`).
+        ``name=low:high`` for a continuous attribute is a range (:meth:`drawn`).
 
         Raises:
-            PromptError: no such form, a name that the generator never saw, or a value that does not fit it.
+            PromptError: If the form is wrong, the generator was not trained on the name, or the value does not fit it.
         """
         labels: dict[str, bool] = {}
         attributes: dict[str, float | str] = {}
@@ -119,25 +120,25 @@ class Intervention(Frozen):
                 attributes[name] = _number(name, value) if kinds[name] == "continuous" else value
             else:
                 known = [*schema.labels, *kinds]
-                raise PromptError(f"{name!r} is a factor that this generator never saw", nearest(name, known))
+                raise PromptError(f"{name!r} is a factor that this generator was not trained on", nearest(name, known))
         for end in (0, 1):
             schema.check(Prompt(labels=labels, attributes=attributes | {name: ranges[name][end] for name in ranges}))
         return cls(labels=labels, attributes=attributes, ranges=ranges)
 
 
 class TextSchema(Frozen):
-    """How a generator reads text.
+    """Description of how a generator reads text.
 
     Attributes:
-        encoder: ``embedded``: a small encoder that was trained with the generator; else the hub id or folder of the
-            pretrained one.
-        tokens: most tokens of a text, with those that mark its beginning and end.
-        width: features per token that a pretrained encoder gives; 0 for the embedded one.
-        digest: of the pretrained encoder's files; empty for the embedded one.
-        written_by: ``cohort``: the texts of its images; ``templates``: sentences made from labels and attributes, so
-            that the model knows no other phrases.
-        truncated: share of the training texts that were longer than ``tokens`` and lost their end.
-        pipeline: ``encoder`` is a whole diffusers pipeline, whose text encoder is read as the pipeline reads it.
+        encoder: Text encoder: ``embedded`` is a small encoder that was trained with the generator; otherwise the hub id
+            or folder of the pretrained one.
+        tokens: Largest number of tokens of a text, including those that mark its start and end.
+        width: Number of features per token of a pretrained encoder; 0 for the embedded one.
+        digest: Digest of the pretrained encoder's files; empty for the embedded one.
+        written_by: Source of the training texts: ``cohort`` for the texts of its images; ``templates`` for sentences
+            made from labels and attributes, so that the model knows no other phrases.
+        truncated: Share of the training texts that were longer than ``tokens`` and were truncated.
+        pipeline: Whether ``encoder`` is a whole diffusers pipeline, whose text encoder is used as in the pipeline.
     """
 
     encoder: str = "embedded"
@@ -150,11 +151,11 @@ class TextSchema(Frozen):
 
 
 class MaskSchema(Frozen):
-    """What the integers of a mask mean, and the grid that masks must have.
+    """Meaning of the integers of a mask, and the grid of masks.
 
     Attributes:
-        values: integer → name, in the order of the encoder's planes.
-        size: spatial size of a mask: that of the generated image.
+        values: Name of each integer, in the order of the encoder's planes.
+        size: Spatial size of a mask, which is that of the generated image.
     """
 
     values: dict[int, str]
@@ -162,11 +163,11 @@ class MaskSchema(Frozen):
 
 
 class GridSchema(Frozen):
-    """The grid that the attributes ``spacing`` and ``slice_spacing`` are of.
+    """The grid to which the attributes ``spacing`` and ``slice_spacing`` refer.
 
     Attributes:
-        size: spatial size of generated images.
-        fit: how images are brought to it (:class:`medphantom.cohorts.preprocess.Preprocess`).
+        size: Spatial size of generated images.
+        fit: How images are brought to that size (:class:`medphantom.cohorts.preprocess.Preprocess`).
     """
 
     size: tuple[int, ...]
@@ -174,17 +175,17 @@ class GridSchema(Frozen):
 
 
 class ConditionSchema(Frozen):
-    """The vocabulary that a generator was trained with; stored in its bundle.
+    """The vocabulary with which a generator was trained; it is stored in its bundle.
 
     Attributes:
-        labels: label names in the order of the encoder's tables.
-        exclusive: exactly one label is present per image.
-        attributes: continuous ones with the range of the training split, categorical ones with their categories.
-        reads: what the network takes. Without ``labels``, labels and attributes reach it only as sentences, where the
+        labels: Label names in the order of the encoder's tables.
+        exclusive: Whether exactly one label is present per image.
+        attributes: Continuous attributes with the range of the training split, categorical ones with their categories.
+        reads: Kinds of network input. Without ``labels``, labels and attributes reach it only as sentences, if the
             texts are made from templates.
-        text: how text is read; ``None``: it is not.
-        mask: what masks mean; ``None``: they are not read.
-        grid: where the spacing of the grid is an attribute, that grid.
+        text: How text is read; ``None`` if it is not.
+        mask: Meaning of masks; ``None`` if they are not read.
+        grid: Grid to which the spacing refers, if the spacing is an attribute.
     """
 
     labels: tuple[str, ...] = ()
@@ -199,12 +200,12 @@ class ConditionSchema(Frozen):
     def _complete(self) -> ConditionSchema:
         for kind, described in (("text", self.text), ("mask", self.mask)):
             if (kind in self.reads) != (described is not None):
-                raise ValueError(f"a schema that reads {kind} must describe it, and no other may")
+                raise ValueError(f"a schema that reads {kind} must describe it, and no other schema may")
         return self
 
     @property
     def templated(self) -> bool:
-        """Whether labels and attributes can be said as sentences of the kind that the model was trained on."""
+        """Whether labels and attributes can be written as sentences of the kind on which the model was trained."""
         return self.text is not None and self.text.written_by == "templates"
 
     @property
@@ -224,7 +225,7 @@ class ConditionSchema(Frozen):
 
     @classmethod
     def from_cohort(cls, schema: CohortSchema) -> ConditionSchema:
-        """The vocabulary of a cohort; attributes without any value in ``train`` are left out."""
+        """Return the vocabulary of a cohort; attributes without any value in ``train`` are left out."""
         usable = tuple(
             spec
             for spec in schema.attributes
@@ -243,10 +244,11 @@ class ConditionSchema(Frozen):
         return tuple(spec for spec in self.attributes if spec.kind == "categorical")
 
     def check(self, prompt: Prompt) -> Prompt:
-        """Return the prompt when every term is known.
+        """Return the prompt if every term is known.
 
         Raises:
-            PromptError: a label, attribute or category that the model never saw; names the nearest known term.
+            PromptError: If the model was not trained on a label, attribute or category; the message names the nearest
+                term.
         """
         for name in prompt.labels:
             if name not in self.labels:
@@ -264,19 +266,21 @@ class ConditionSchema(Frozen):
                 _check_number(spec, value)
         if self.exclusive and sum(prompt.labels.values()) > 1:
             shown = sorted(name for name, present in prompt.labels.items() if present)
-            raise PromptError(f"labels {shown} exclude each other in this generator", "ask for one of them")
+            raise PromptError(f"labels {shown} are mutually exclusive in this generator", "request one of them")
         self._check_kinds(prompt)
         return prompt
 
     def _check_kinds(self, prompt: Prompt) -> None:
-        """Refuse what the network has no input for: it would be ignored, and the image would not show it."""
+        """Refuse conditions without a network input: they would be ignored, and the image would not show them."""
         if prompt.text is not None and self.text is None:
-            raise PromptError("this generator reads no text", "say it by labels and attributes, or train it with text")
+            raise PromptError(
+                "this generator reads no text", "describe it by labels and attributes, or train it with text"
+            )
         if prompt.mask is not None and self.mask is None:
-            raise PromptError("this generator reads no masks", "leave the mask out, or train it with masks")
+            raise PromptError("this generator reads no masks", "leave out the mask, or train it with masks")
         unread = prompt.text is None and "labels" not in self.reads and not self.templated
         if unread and (prompt.labels or prompt.attributes):
-            raise PromptError("this generator reads no labels", f"say it as {' or '.join(self.reads)}")
+            raise PromptError("this generator reads no labels", f"describe it as {' or '.join(self.reads)}")
 
 
 def _number(name: str, value: str) -> float:
@@ -290,12 +294,12 @@ def _range(name: str, value: str) -> tuple[float, float]:
     low, _, high = (part.strip() for part in value.partition(":"))
     ends = _number(name, low), _number(name, high)
     if not ends[0] < ends[1]:
-        raise PromptError(f"{name} must be a rising range, got {value!r}", f"e.g. {name}=20:80")
+        raise PromptError(f"{name} must be an ascending range, got {value!r}", f"e.g. {name}=20:80")
     return ends
 
 
 def _check_number(spec: AttributeSpec, value: float | str) -> None:
-    """Refuse what is no number, and what the training split never showed: a model cannot be asked beyond its range."""
+    """Refuse values that are not numbers or outside the training range, beyond which a model cannot extrapolate."""
     unit = f" {spec.unit}" if spec.unit else ""
     if isinstance(value, str) or not math.isfinite(value):
         raise PromptError(
@@ -305,12 +309,12 @@ def _check_number(spec: AttributeSpec, value: float | str) -> None:
     if low is not None and high is not None and not low <= value <= high:
         raise PromptError(
             f"{spec.name} must be within {low:g}…{high:g}{unit}, got {value:g}",
-            "this generator never saw an image beyond that range",
+            "this generator was not trained on images beyond that range",
         )
 
 
 def nearest(term: str, known: Iterable[str]) -> str:
-    """A sentence that names the nearest known term, or all known terms."""
+    """Return a phrase that names the nearest known term, or all known terms."""
     terms = sorted(known)
     close = difflib.get_close_matches(term, terms, n=1, cutoff=0.5)
     if close:

@@ -1,7 +1,7 @@
-"""Learned vectors as embedding tables: private fits need the gradient of each image alone, and layers can tell it.
+"""Learned vectors as embedding tables: private fits need per-sample gradients, which layers can provide.
 
-A bare parameter has one gradient for the whole batch; a table that every image looks up has one for each of them. In
-bundles they are stored as the bare parameters that they were, so that older bundles open and keep their digests.
+A bare parameter has one gradient for the whole batch; a table that every image looks up has one gradient per image. In
+bundles the tables are stored as bare parameters, so that older bundles open and keep their digests.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 
 class WithTables(nn.Module):
-    """A module some of whose tables are stored as bare vectors."""
+    """A module with tables that are stored as bare vectors."""
 
     stored: ClassVar[Mapping[str, int]]
     """Number of axes with which each such table is stored."""
@@ -32,7 +32,7 @@ def _read_stored(module: WithTables, state: dict[str, Tensor], prefix: str, *_: 
 
 
 def stored_state(module: nn.Module) -> dict[str, Tensor]:
-    """The state dict as bundles store it; loading it into the module gives the module back."""
+    """Return the state dict as stored in bundles; loading it into the module restores the module."""
     state = module.state_dict()
     for place, part in module.named_modules():
         for name, axes in part.stored.items() if isinstance(part, WithTables) else ():
@@ -43,13 +43,13 @@ def stored_state(module: nn.Module) -> dict[str, Tensor]:
 
 
 def table(rows_ND: Tensor) -> nn.Embedding:
-    """A table that begins with these learned vectors."""
+    """Return a table that is initialised with these learned vectors."""
     rows, width = rows_ND.shape
     return nn.Embedding(rows, width, _weight=rows_ND)
 
 
 def for_each(vectors: nn.Embedding, total: int) -> Tensor:
-    """All rows of a table, once for each of ``total`` images: ``(total, N, D)``."""
+    """Return all rows of a table, once for each of ``total`` images: ``(total, N, D)``."""
     rows = torch.arange(vectors.num_embeddings, device=vectors.weight.device)
     found: Tensor = vectors(rows.expand(total, -1))
     return found

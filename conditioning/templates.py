@@ -1,7 +1,7 @@
-"""Sentences from labels and attributes, for cohorts without reports: varied in wording, never in what they say.
+"""Sentences from labels and attributes, for cohorts without reports: the wording varies, the content does not.
 
-They are plain English of the kind that reports open with; a model that learned from them knows these phrases and no
-others, which its bundle says (:attr:`medphantom.conditioning.prompt.TextSchema.written_by`).
+They are plain English sentences as at the start of reports; a model trained on them knows these phrases only, which its
+bundle records (:attr:`medphantom.conditioning.prompt.TextSchema.written_by`).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 
 from medphantom.conditioning.prompt import ConditionSchema, Prompt
 
-MOST_ABSENT = 2  # absent findings that a sentence names; naming all of fourteen would leave no room for those present
+MOST_ABSENT = 2  # largest number of absent findings in a sentence; fourteen would leave no room for the present ones
 
 SEXES = {
     "f": ("woman", "female patient"),
@@ -27,24 +27,24 @@ ABSENT = ("no {what}", "without {what}", "no evidence of {what}")
 
 
 def sentence(schema: ConditionSchema, prompt: Prompt, rng: np.random.Generator) -> str | None:
-    """One wording of what a prompt states.
+    """Return one paraphrase of the content of a prompt.
 
-    Who the patient is, then what is there, then up to :data:`MOST_ABSENT` of the findings that are not; where every
-    label of the schema is absent, that there is no finding. Ages are whole numbers.
+    It names the patient, then the present findings, then up to :data:`MOST_ABSENT` of the absent ones; if every label
+    of the schema is absent, it says that there is no finding. Ages are integers.
 
     Args:
-        schema: the vocabulary; says which attributes are numbers and in which unit.
-        prompt: labels and attributes; its text is ignored.
-        rng: chooses the wording and which absent findings are named.
+        schema: Vocabulary, which defines the numerical attributes and their units.
+        prompt: Labels and attributes; its text is ignored.
+        rng: Random generator of the wording and of the absent findings that are named.
 
     Returns:
-        The sentence; ``None`` when the prompt states nothing.
+        The sentence; ``None`` if the prompt is empty.
     """
     parts = [_who(schema, prompt.attributes, rng), _what(schema, prompt.labels, rng)]
-    stated = [part for part in parts if part]
-    if not stated:
+    given = [part for part in parts if part]
+    if not given:
         return None
-    text = ", ".join(stated)
+    text = ", ".join(given)
     return f"{text[0].upper()}{text[1:]}."
 
 
@@ -53,7 +53,7 @@ def _pick(choices: Sequence[str], rng: np.random.Generator) -> str:
 
 
 def _who(schema: ConditionSchema, attributes: Mapping[str, float | str], rng: np.random.Generator) -> str:
-    """``image of a 58-year-old woman, view PA``."""
+    """Return a phrase such as ``image of a 58-year-old woman, view PA``."""
     if not attributes:
         return ""
     left = dict(attributes)
@@ -85,7 +85,7 @@ def _attribute(schema: ConditionSchema, name: str, value: float | str) -> str:
 
 
 def _what(schema: ConditionSchema, labels: Mapping[str, bool], rng: np.random.Generator) -> str:
-    """``showing effusion and mass, no evidence of nodule``."""
+    """Return a phrase such as ``showing effusion and mass, no evidence of nodule``."""
     present = [name for name, shown in labels.items() if shown]
     absent = [name for name, shown in labels.items() if not shown]
     rng.shuffle(present)

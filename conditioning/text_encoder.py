@@ -1,4 +1,4 @@
-"""Text to context tokens: a small encoder that learns with the denoiser, or the stored answers of a pretrained one."""
+"""Text encoders: a small one that is trained with the denoiser, or the stored features of a pretrained one."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ HEAD_CHANNELS = 16
 
 
 class TextBank:
-    """Features of texts from a frozen encoder, computed once and looked up by number; grows as texts come.
+    """Features of texts from a frozen encoder, computed once and looked up by number; it grows with new texts.
 
     Args:
-        tokens: T, length of every text.
-        width: W, features per token.
-        dtype: precision at which features are kept.
+        tokens: Number T of tokens per text.
+        width: Number W of features per token.
+        dtype: Precision of the stored features.
     """
 
     def __init__(self, tokens: int, width: int, dtype: torch.dtype = torch.float16) -> None:
@@ -40,7 +40,7 @@ class TextBank:
 
     @property
     def features(self) -> Tensor:
-        """``(n, T, W)``."""
+        """Features of all texts, ``(n, T, W)``."""
         return self._features[: self._filled]
 
     @property
@@ -49,7 +49,7 @@ class TextBank:
         return self._valid[: self._filled]
 
     def add(self, features: Tensor, valid: Tensor) -> None:
-        """Take texts ``(n, T, W)`` and where they have tokens ``(n, T)``; they are numbered in order, from 0."""
+        """Add texts ``(n, T, W)`` and where they have tokens ``(n, T)``; they are numbered in order, from 0."""
         end = self._filled + len(features)
         if end > len(self._features):  # doubled, so that texts may come one by one
             room = max(end, 2 * len(self._features)) - len(self._features)
@@ -60,17 +60,17 @@ class TextBank:
         self._filled = end
 
     def look_up(self, ids_B: Tensor) -> tuple[Tensor, Tensor]:
-        """Features float32 ``(B, T, W)`` and where there are tokens ``(B, T)`` for numbers plus one, 0 for no text."""
+        """Return features ``(B, T, W)``, float32, and valid tokens ``(B, T)`` for numbers plus one, 0 for no text."""
         rows = ids_B.cpu()
-        stated = rows > 0
+        given = rows > 0
         features = torch.zeros(len(rows), *self.features.shape[1:])
         valid = torch.zeros(len(rows), self.features.shape[1], dtype=torch.bool)
-        features[stated] = self.features[rows[stated] - 1].float()
-        valid[stated] = self.valid[rows[stated] - 1]
+        features[given] = self.features[rows[given] - 1].float()
+        valid[given] = self.valid[rows[given] - 1]
         return features, valid
 
     def save(self, path: Path, ids: Tensor) -> None:
-        """Keep what numbers ``ids`` (0: no text) stand for, whole or not at all; no word of a text is written."""
+        """Store the features of numbers ``ids`` (0 for no text) atomically; no word of a text is written."""
         used, places = torch.unique(ids, return_inverse=True)
         if used[:1].tolist() != [0]:
             used, places = torch.cat([used.new_zeros(1), used]), places + 1
@@ -83,7 +83,7 @@ class TextBank:
             temporary.replace(path)
 
     def load(self, path: Path) -> Tensor | None:
-        """Take in what :meth:`save` kept, and give back its numbers; ``None`` when the file is missing or damaged."""
+        """Load what :meth:`save` stored and return its numbers; ``None`` if the file is missing or damaged."""
         try:
             with reading(path):
                 content = load_file(path)
@@ -95,13 +95,13 @@ class TextBank:
 
 
 class TextEncoder(WithTables):
-    """What every text encoder ends with: learned vectors where a text has no token, and where there is no text.
+    """Common output stage of text encoders: learned vectors replace missing tokens and missing texts.
 
-    MONAI's cross-attention knows no padding mask, so padding is a token like any other, always the same.
+    MONAI's cross-attention has no padding mask, so padding is a constant token like any other.
 
     Args:
-        tokens: T.
-        dim: D.
+        tokens: Number T of tokens.
+        dim: Width D of the tokens.
     """
 
     stored: ClassVar = {"padding": 1, "missing": 2, "missing_pooled": 1}
@@ -110,23 +110,23 @@ class TextEncoder(WithTables):
         super().__init__()
         self.total_tokens = tokens
         self.padding = table(0.02 * torch.randn(1, dim))
-        self.missing = table(0.02 * torch.randn(tokens, dim))  # small: many tokens that say nothing yet
+        self.missing = table(0.02 * torch.randn(tokens, dim))  # small, since many tokens have no meaning at first
         self.missing_pooled = table(torch.zeros(1, dim))
 
     def finish(self, tokens_BTD: Tensor, valid_BT: Tensor, pooled_BD: Tensor) -> tuple[Tensor, Tensor]:
-        """Put the learned vectors in place; a row without any valid token is a missing text."""
-        stated, total = valid_BT.any(dim=1), len(valid_BT)
+        """Insert the learned vectors; a row without any valid token is a missing text."""
+        given, total = valid_BT.any(dim=1), len(valid_BT)
         filled = torch.where(valid_BT.unsqueeze(-1), tokens_BTD, for_each(self.padding, total))
-        context = torch.where(stated.reshape(-1, 1, 1), filled, for_each(self.missing, total))
-        return context, torch.where(stated.unsqueeze(-1), pooled_BD, for_each(self.missing_pooled, total)[:, 0])
+        context = torch.where(given.reshape(-1, 1, 1), filled, for_each(self.missing, total))
+        return context, torch.where(given.unsqueeze(-1), pooled_BD, for_each(self.missing_pooled, total)[:, 0])
 
 
 class EmbeddedText(TextEncoder):
     """A small CLIP text encoder (Radford et al. 2021, section 2.4) that is trained with the denoiser.
 
     Args:
-        schema: its number of tokens.
-        sizes: vocabulary, width, layers, and the width of context tokens.
+        schema: Text schema, which gives the number of tokens.
+        sizes: Vocabulary, width, layers, and the width of the context tokens.
     """
 
     def __init__(self, schema: TextSchema, sizes: EncoderSizes) -> None:
@@ -151,12 +151,12 @@ class EmbeddedText(TextEncoder):
         self.to_pooled = nn.Linear(sizes.text_width, sizes.dim)
 
     def forward(self, ids_BT: Tensor) -> tuple[Tensor, Tensor]:
-        """Token numbers ``(B, T)``, 0 padding, to context ``(B, T, D)`` and pooled ``(B, D)``, from the end mark."""
+        """Map token numbers ``(B, T)``, 0 padding, to ``(B, T, D)`` and pooled ``(B, D)``, from the end mark."""
         hidden, pooled = self.hidden(ids_BT)
         return self.finish(self.to_context(hidden), ids_BT != PADDING, pooled)
 
     def hidden(self, ids_BT: Tensor) -> tuple[Tensor, Tensor]:
-        """What the net says of each token ``(B, T, W)``, and pooled ``(B, D)``."""
+        """Return the network's output for each token ``(B, T, W)``, and pooled ``(B, D)``."""
         # attention is causal and padding comes last, so no valid token ever sees padding
         hidden = self.net(input_ids=ids_BT).last_hidden_state
         last = ((ids_BT != PADDING).sum(dim=1) - 1).clamp_min(0)
@@ -165,12 +165,12 @@ class EmbeddedText(TextEncoder):
 
 
 class PretrainedText(TextEncoder):
-    """Learned projection of what a frozen pretrained encoder said; the encoder itself is not part of the network.
+    """Learned projection of the features of a frozen pretrained encoder, which is not part of the network.
 
     Args:
-        schema: number of tokens and their width.
-        sizes: width of context tokens.
-        bank: where the answers are; shared with whoever fills it.
+        schema: Text schema, which gives the number of tokens and their width.
+        sizes: Width of the context tokens.
+        bank: Bank of the features, shared with the reader that fills it.
     """
 
     def __init__(self, schema: TextSchema, sizes: EncoderSizes, bank: TextBank) -> None:
@@ -181,7 +181,9 @@ class PretrainedText(TextEncoder):
         self.to_pooled = nn.Linear(schema.width, sizes.dim)
 
     def forward(self, ids_B1: Tensor) -> tuple[Tensor, Tensor]:
-        """Numbers of texts in the bank plus one ``(B, 1)``, 0 for no text, to context and pooled (mean over tokens)."""
+        """Map numbers of texts in the bank plus one ``(B, 1)``, 0 for no text, to context and pooled (mean over
+        tokens).
+        """
         device = self.padding.weight.device
         features, valid = self.bank.look_up(ids_B1[:, 0])
         features, valid = self.norm(features.to(device)), valid.to(device)

@@ -1,8 +1,8 @@
-"""Teaching the embedded text encoder to read before the denoiser listens to it.
+"""Pretraining of the embedded text encoder before the denoiser uses it.
 
 The denoiser's error hardly depends on a single word of a prompt, so an encoder that learns from it alone takes very
-long to tell findings apart. What a text says of its image is known in a training cohort: its labels and attributes. To
-recover them from the text, and to foresee each next word (Radford et al. 2018), takes a minute or two and no image.
+long to distinguish findings. The content of a text is known in a training cohort: the labels and attributes of its
+image. Predicting them from the text, and each next word (Radford et al. 2018), takes a minute or two and no image.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from medphantom.learning.learner import Learner
 
 
 class TextQuestions(nn.Module):
-    """The encoder with what it is asked: next words, labels, numbers and categories.
+    """The encoder with its prediction heads: next words, labels, numbers and categories.
 
     Args:
-        encoder: learns; its token table also names the next words.
-        schema: labels and attributes that are asked for, whether or not the generator reads them by themselves.
-        dim: width D of the encoder's pooled vector.
+        encoder: Text encoder to train; its token table also serves to predict the next words.
+        schema: Labels and attributes to predict, whether or not the generator reads them as such.
+        dim: Width D of the encoder's pooled vector.
     """
 
     def __init__(self, encoder: EmbeddedText, schema: ConditionSchema, dim: int) -> None:
@@ -35,9 +35,10 @@ class TextQuestions(nn.Module):
         self.answers = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, sum(self.widths)))
 
     def forward(self, ids_BT: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Token numbers ``(B, T)`` to logits of the next tokens ``(B, T, V)`` and what the text says.
+        """Map token numbers ``(B, T)`` to logits of the next tokens ``(B, T, V)`` and predictions of the content.
 
-        The latter: logits of labels ``(B, L)``, continuous attributes ``(B, C)`` in -1…1, logits of each category.
+        The latter are logits of labels ``(B, L)``, continuous attributes ``(B, C)`` in -1…1, and logits of each
+        category.
         """
         hidden, pooled = self.encoder.hidden(ids_BT)
         words = F.linear(hidden, self.encoder.net.get_input_embeddings().weight)
@@ -45,10 +46,10 @@ class TextQuestions(nn.Module):
 
 
 class TextLearner(Learner):
-    """Fits a text encoder on batches of the tensors of :class:`Conditions` of a schema with all labels and attributes.
+    """Trains a text encoder on batches of the tensors of :class:`Conditions`, with all labels and attributes.
 
     Args:
-        network: encoder and questions.
+        network: Encoder with its prediction heads.
     """
 
     network: TextQuestions
@@ -57,32 +58,32 @@ class TextLearner(Learner):
         super().__init__(network)
 
     def loss(self, batch: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
-        """As :meth:`Learner.loss`: cross-entropy of words, labels and categories, squared error of numbers."""
+        """Return the cross-entropy of words, labels and categories, and the squared error of numbers."""
         conditions = Conditions.from_tensors(batch).one_paraphrase(generator)
         ids = conditions.text_BT
         if ids is None:
-            raise InputError("a text encoder learns from conditions with texts")
+            raise InputError("a text encoder needs conditions with texts")
         words, (labels, numbers, *categories) = self.network(ids)
         parts = {
             "words": F.cross_entropy(words[:, :-1].flatten(0, 1).float(), ids[:, 1:].flatten(), ignore_index=PADDING)
         }
-        stated = ids.any(dim=1, keepdim=True)
+        observed = ids.any(dim=1, keepdim=True)
         if labels.shape[1]:
             errors = F.binary_cross_entropy_with_logits(
                 labels.float(), (conditions.labels_BL == PRESENT).float(), reduction="none"
             )
-            parts["labels"] = _mean(errors, (conditions.labels_BL != MISSING) & stated)
+            parts["labels"] = _mean(errors, (conditions.labels_BL != MISSING) & observed)
         if numbers.shape[1]:
             wanted = conditions.continuous_BC
             errors = (numbers.float() - torch.nan_to_num(wanted)).square()
-            parts["numbers"] = _mean(errors, ~torch.isnan(wanted) & stated)
+            parts["numbers"] = _mean(errors, ~torch.isnan(wanted) & observed)
         for place, logits in enumerate(categories):
             wanted = conditions.categorical_BK[:, place]
             errors = F.cross_entropy(logits.float(), wanted, reduction="none")
-            parts[f"category {place}"] = _mean(errors, (wanted > 0) & stated[:, 0])
+            parts[f"category {place}"] = _mean(errors, (wanted > 0) & observed[:, 0])
         return {"loss": torch.stack(list(parts.values())).sum(), **parts}
 
 
 def _mean(errors: Tensor, counted: Tensor) -> Tensor:
-    """Mean over what counts; 0 where nothing does."""
+    """Return the mean over the counted values; 0 if there are none."""
     return (errors * counted).sum() / counted.sum().clamp_min(1)

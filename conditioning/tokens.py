@@ -1,4 +1,4 @@
-"""Words to numbers: a tokenizer trained on a cohort's own texts, that knows no word which few patients share."""
+"""A tokenizer trained on a cohort's own texts, without tokens for words that only few patients share."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ WORD = re.compile(r"[^\W\d_]+")
 
 
 def train_tokenizer(texts: Sequence[str], patients: Sequence[str], *, vocabulary: int, min_patients: int) -> Tokenizer:
-    """Byte-level pair encoding (Sennrich et al. 2016; Radford et al. 2019) of lower-case text.
+    """Train byte-level pair encoding (Sennrich et al. 2016; Radford et al. 2019) of lower-case text.
 
-    A merge is a memory of the text that it was learned from, and is published with the model. So merges are learned
-    only from words that ``min_patients`` patients share, and never from digits, which stay single: names, dates and
-    numbers of a patient leave no trace, and are spelt by bytes when they occur.
+    A merge reveals the text from which it was learned, and is published with the model. So merges are learned only from
+    words that ``min_patients`` patients share, and never from digits, which remain single tokens: names, dates and
+    numbers of a patient leave no trace, and are encoded as bytes when they occur.
 
     Args:
-        texts: training texts.
-        patients: patient of each text.
-        vocabulary: most tokens, the 256 bytes and three marks included.
-        min_patients: fewest patients that must share a word.
+        texts: Texts of the training images.
+        patients: Patient of each text.
+        vocabulary: Largest number of tokens, including the 256 bytes and three marks.
+        min_patients: Smallest number of patients that must share a word.
     """
     holders: dict[str, set[str]] = defaultdict(set)
     words_of = [WORD.findall(text.lower()) for text in texts]
@@ -52,7 +52,7 @@ def train_tokenizer(texts: Sequence[str], patients: Sequence[str], *, vocabulary
         show_progress=False,
     )
     kept = [[word for word in words if word in common] for words in words_of]
-    # a word is met after a space and after other signs
+    # a word occurs after a space and after other characters
     joined: Iterable[str] = (sign.join(words) for words in kept for sign in (" ", "-"))
     tokenizer.train_from_iterator(joined, trainer)
     tokenizer.post_processor = processors.TemplateProcessing(
@@ -62,12 +62,12 @@ def train_tokenizer(texts: Sequence[str], patients: Sequence[str], *, vocabulary
 
 
 def read_tokenizer(path: Path) -> Tokenizer:
-    """A tokenizer file of a bundle.
+    """Read the tokenizer file of a bundle.
 
     Raises:
-        BundleError: it is missing or damaged.
+        BundleError: If it is missing or damaged.
     """
-    with reading(path, BundleError, "is missing or no tokenizer", "fetch or make the bundle again"):
+    with reading(path, BundleError, "is missing or not a tokenizer", "fetch or create the bundle again"):
         return Tokenizer.from_str(path.read_text(encoding="utf-8"))
 
 
@@ -76,8 +76,8 @@ class TokenizedTexts:
     """Token numbers of texts.
 
     Attributes:
-        ids: ``(N, tokens)`` int64; 0 is padding, and a row of padding stands for no text.
-        truncated: places of the texts that lost their end.
+        ids: Token numbers, ``(N, tokens)`` int64; 0 is padding, and a row of padding is a missing text.
+        truncated: Positions of the texts that were truncated.
     """
 
     ids: npt.NDArray[np.int64]
@@ -85,12 +85,12 @@ class TokenizedTexts:
 
 
 def tokenize(tokenizer: Tokenizer, texts: Sequence[str | None], tokens: int) -> TokenizedTexts:
-    """Numbers of texts at one length; a text that is too long loses its end but keeps the end mark.
+    """Return token numbers of texts at one length; a text that is too long is truncated but keeps the end mark.
 
     Args:
-        tokenizer: from :func:`train_tokenizer`.
-        texts: ``None`` or empty: no text.
-        tokens: length of every row.
+        tokenizer: Tokenizer from :func:`train_tokenizer`.
+        texts: Texts; ``None`` or empty is a missing text.
+        tokens: Length of every row.
     """
     ids = np.zeros((len(texts), tokens), dtype=np.int64)
     truncated = []
@@ -106,13 +106,13 @@ def tokenize(tokenizer: Tokenizer, texts: Sequence[str | None], tokens: int) -> 
 
 
 def refuse_long(texts: TokenizedTexts, tokens: int) -> None:
-    """Refuse prompts whose end would be lost.
+    """Refuse prompts that would be truncated.
 
     Raises:
-        PromptError: names the place of the first.
+        PromptError: If there are any; the message names the position of the first.
     """
     if texts.truncated:
         raise PromptError(
             f"the text of prompt {texts.truncated[0] + 1} is longer than the {tokens} tokens that this generator reads",
-            "shorten it: what comes last would be ignored",
+            "shorten it, since its end would be ignored",
         )

@@ -1,4 +1,4 @@
-"""What of the real training rows may enter a prompt: combinations that several patients share, and no exact values."""
+"""Content of real training rows that may enter a prompt: combinations that several patients share, no exact values."""
 
 from __future__ import annotations
 
@@ -16,23 +16,24 @@ from medphantom.core.errors import InputError
 
 
 class TrainingRows:
-    """The training split as prompts, each of which says no more than several patients share.
+    """The training split as prompts, none of which reveals more than several patients share.
 
-    - A label set that fewer than ``min_patients`` patients have is cut down at random to labels that as many patients
-      show together; the rest of it is left unstated (not absent), for the model to fill in. Each attribute is drawn for
-      itself from the rows that show those labels.
-    - Where a label set is common but fewer patients share it with all their categories, each attribute is drawn for
-      itself from the rows of the set that are held back likewise: shares within the set stay, the combination does not.
-    - A category that fewer patients have is never stated.
-    - Continuous values are drawn from a smoothed distribution, since a row of exact values may point to a patient.
+    - A label set of fewer than ``min_patients`` patients is reduced at random to labels that enough patients show
+        together; the rest of it is missing (not absent), for the model to fill in. Each attribute is drawn
+        independently from the rows that show those labels.
+    - If a label set is common but fewer patients share it with all their categories, each attribute is drawn
+        independently from the rows of the set that are equally rare: shares within the set stay, the combination does
+        not.
+    - A category of fewer patients is never named.
+    - Continuous values are drawn from a smoothed distribution, since a row of exact values may identify a patient.
 
     Args:
-        cohort: real cohort; only its ``train`` rows are used.
-        schema: the vocabulary of the generator; by default that of the cohort.
-        min_patients: smallest number of patients that a combination must have to be written down.
+        cohort: Real cohort; only its ``train`` rows are used.
+        schema: Vocabulary of the generator; by default that of the cohort.
+        min_patients: Smallest number of patients of a combination that may be used.
 
     Raises:
-        InputError: the cohort has no training rows.
+        InputError: If the cohort has no training rows.
     """
 
     def __init__(self, cohort: Cohort, schema: ConditionSchema | None, min_patients: int) -> None:
@@ -60,16 +61,16 @@ class TrainingRows:
         return len(self._patients)
 
     def showing(self, label: str) -> npt.NDArray[np.int64]:
-        """Places among the training rows at which the label is present."""
+        """Return positions among the training rows at which the label is present."""
         return np.flatnonzero(self._states[label] == 1) if label in self._states else np.zeros(0, dtype=np.int64)
 
     def prompt(self, row: int, rng: np.random.Generator, *, keep: str | None = None) -> Prompt:
-        """A prompt after one training row.
+        """Return a prompt derived from one training row.
 
         Args:
-            row: place among the training rows.
-            rng: draws whatever is not taken from the row as it is.
-            keep: a present label that is stated even where the set is cut down.
+            row: Position among the training rows.
+            rng: Random generator of everything that is not copied from the row.
+            keep: Present label that is kept even if the set is reduced.
         """
         labels = {name: bool(state[row]) for name, state in self._states.items() if state[row] >= 0}
         donors: npt.NDArray[np.int64] | None = self._donors.get(row)
@@ -77,7 +78,7 @@ class TrainingRows:
             present = [name for name, shown in labels.items() if shown]
             labels = dict.fromkeys(self._shared(present, rng, keep), True)
             donors = self._showing_all(frozenset(labels))
-            if not self._enough(donors):  # only a label that was asked for by name
+            if not self._enough(donors):  # only for a label that was requested by name
                 donors = np.arange(len(self))
         attributes: dict[str, float | str] = {}
         for spec in self._specs:
@@ -91,7 +92,7 @@ class TrainingRows:
         return self.schema.check(Prompt(labels=labels, attributes=attributes))
 
     def _shared(self, present: Sequence[str], rng: np.random.Generator, keep: str | None) -> list[str]:
-        """Labels, taken in random order, as many as enough patients show together."""
+        """Return labels, in random order, as many as enough patients show together."""
         shared = [] if keep is None else [keep]
         for name in rng.permutation([name for name in present if name != keep]):
             if self._enough(self._showing_all(frozenset([*shared, str(name)]))):
@@ -99,7 +100,7 @@ class TrainingRows:
         return shared
 
     def _showing_all(self, labels: frozenset[str]) -> npt.NDArray[np.int64]:
-        """Places of the rows that show all of these labels; all rows, where there are none."""
+        """Return positions of the rows that show all of these labels; all rows if there are no labels."""
         if labels not in self._together:
             shown = np.ones(len(self), dtype=bool)
             for name in labels:
@@ -113,16 +114,17 @@ class TrainingRows:
         return {value for value, few in zip(values, rare, strict=True) if not few and value in spec.categories}
 
     def _rare(self, keys: Sequence[Hashable]) -> list[bool]:
-        """For each row, whether fewer than ``min_patients`` patients have a row of the same key."""
+        """Return for each row whether fewer than ``min_patients`` patients have a row of the same key."""
         holders: dict[Hashable, set[int]] = {}
         for key, patient in zip(keys, self._patients.tolist(), strict=True):
             holders.setdefault(key, set()).add(patient)
         return [len(holders[key]) < self._min_patients for key in keys]
 
     def _find_donors(self, sets: Sequence[Hashable]) -> dict[int, npt.NDArray[np.int64]]:
-        """For each row of a common label set but a rare combination, the rows that its attributes are drawn from.
+        """Return, for each row of a common label set but a rare combination, the rows from which its attributes are
+        drawn.
 
-        Those of the same label set that are rare too, or all of that set where these are of too few patients.
+        These are the rare rows of the same label set, or all rows of that set if the rare ones have too few patients.
         """
         held_back: dict[Hashable, list[int]] = {}
         whole: dict[Hashable, list[int]] = {}
@@ -141,25 +143,25 @@ class TrainingRows:
 
 
 class Smoothed:
-    """Draws near a value so that mean and variance over all rows stay: a smoothed bootstrap (Silverman 1986, 6.4).
+    """Draws near a value that preserve mean and variance over all rows: a smoothed bootstrap (Silverman 1986, 6.4).
 
-    The bandwidth is the normal reference rule (his equation 3.28); drawn values are pulled towards the mean, which
-    makes up for the variance that the kernel adds.
+    The bandwidth is the normal reference rule (his equation 3.28); drawn values are shrunk towards the mean, which
+    compensates for the variance that the kernel adds.
     """
 
     def __init__(self, spec: AttributeSpec, values: Sequence[float | None]) -> None:
-        stated = np.array([value for value in values if value is not None], dtype=np.float64)
-        self._low = float(stated.min(initial=math.inf)) if spec.low is None else spec.low
-        self._high = float(stated.max(initial=-math.inf)) if spec.high is None else spec.high
-        self._mean = float(stated.mean()) if len(stated) else 0.0
-        spread = float(stated.std()) if len(stated) else 0.0
-        self._bandwidth = 1.06 * spread * max(len(stated), 1) ** -0.2
+        observed = np.array([value for value in values if value is not None], dtype=np.float64)
+        self._low = float(observed.min(initial=math.inf)) if spec.low is None else spec.low
+        self._high = float(observed.max(initial=-math.inf)) if spec.high is None else spec.high
+        self._mean = float(observed.mean()) if len(observed) else 0.0
+        spread = float(observed.std()) if len(observed) else 0.0
+        self._bandwidth = 1.06 * spread * max(len(observed), 1) ** -0.2
         self._pull = 1 / math.sqrt(1 + (self._bandwidth / spread) ** 2) if spread > 0 else 1.0
         width = self._high - self._low
         self._digits = math.ceil(2.5 - math.log10(width)) if width > 0 else 15
 
     def near(self, value: float, rng: np.random.Generator) -> float:
-        """A draw near ``value``, to about a thousandth of the range and within it."""
+        """Return a random value near ``value``, rounded to about a thousandth of the range and within it."""
         moved = value + self._bandwidth * float(rng.standard_normal())
         drawn = self._mean + self._pull * (moved - self._mean)
         return min(max(round(drawn, self._digits), self._low), self._high)

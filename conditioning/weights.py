@@ -1,6 +1,6 @@
-"""Weights in the layout of diffusers and transformers: which file of a network is read, and whether it is whole.
+"""Weights in the layout of diffusers and transformers: which file of a network is read, and whether it is complete.
 
-Both libraries draw what a file lacks at random and go on with a warning; here that is refused.
+Both libraries initialise missing weights at random and only warn; here that is refused.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ CONFIG_FILE = "config.json"
 PICKLED = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
 PREFERRED = (None, "fp16", "bf16")  # full precision first; what else a folder names, by name
 HUB_VARIANTS = (None, "fp16")
-ABSENT = "not appear to have"  # both libraries' words for a model on the hub that has no such file
+ABSENT = "not appear to have"  # both libraries' message for a model on the hub without such a file
 UNREADABLE = (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError)
 
 
 @dataclass(frozen=True)
 class Found:
-    """Weights that a folder holds.
+    """Weights in a folder.
 
     Attributes:
         variant: ``None``, or the word between name and suffix: ``fp16`` of ``model.fp16.safetensors``.
-        file: the file, or the index of its shards.
+        file: Weight file, or the index of its shards.
     """
 
     variant: str | None
@@ -40,22 +40,22 @@ class Found:
 
 
 def find_weights(folder: Path, stem: str, what: str) -> Found:
-    """The weights that are read from a folder: those of full precision, else ``fp16``, else another variant.
+    """Return the weights to read from a folder: those of full precision, else ``fp16``, else another variant.
 
     Args:
-        folder: of one network, with ``config.json``.
-        stem: ``model`` in transformers, ``diffusion_pytorch_model`` in diffusers.
-        what: the network in a message.
+        folder: Folder of one network, with ``config.json``.
+        stem: Stem of the file name: ``model`` in transformers, ``diffusion_pytorch_model`` in diffusers.
+        what: Name of the network in messages.
 
     Raises:
-        InputError: no configuration, no safetensors, or a shard is missing.
+        InputError: If the configuration, the safetensors or a shard is missing.
     """
     if not folder.is_dir():
-        raise InputError(f"{what} cannot be had: there is no folder {folder}", f"bring it, with {CONFIG_FILE}")
+        raise InputError(f"{what} cannot be had: there is no folder {folder}", f"provide it, with {CONFIG_FILE}")
     if not (folder / CONFIG_FILE).is_file():
         raise InputError(
             f"{what} cannot be had: {folder} has no {CONFIG_FILE}",
-            "check that the folder holds config.json and safetensors: bring the one that was saved beside the weights",
+            "check that the folder contains config.json and safetensors: provide those saved with the weights",
         )
     whole = re.compile(rf"{re.escape(stem)}(?:\.(?P<after>[\w-]+))?\.safetensors")
     index = re.compile(rf"{re.escape(stem)}\.safetensors\.index(?:\.(?P<after>[\w-]+))?\.json")
@@ -76,13 +76,13 @@ def find_weights(folder: Path, stem: str, what: str) -> Found:
 
 def _no_weights(folder: Path, stem: str, what: str) -> InputError:
     pickled = sorted({path.suffix for path in folder.iterdir() if path.suffix in PICKLED})
-    bring = f"bring {folder / f'{stem}.safetensors'}"
+    provide = f"provide {folder / f'{stem}.safetensors'}"
     if pickled:
         return InputError(
             f"{what} cannot be had: {folder} has pickled weights only ({', '.join(pickled)}), which are never read",
-            f"{bring}: save_pretrained(…, safe_serialization=True) writes it",
+            f"{provide}: save_pretrained(…, safe_serialization=True) writes it",
         )
-    return InputError(f"{what} cannot be had: {folder} lacks its weights", bring)
+    return InputError(f"{what} cannot be had: {folder} lacks its weights", provide)
 
 
 def _check_shards(index: Path, what: str) -> None:
@@ -92,13 +92,13 @@ def _check_shards(index: Path, what: str) -> None:
         content = None
     shards = content.get("weight_map") if isinstance(content, dict) else None
     if not isinstance(shards, dict) or not all(isinstance(name, str) for name in shards.values()):
-        raise InputError(f"{what} cannot be had: {index} lists no shards", "bring the index of these weights")
+        raise InputError(f"{what} cannot be had: {index} lists no shards", "provide the index of these weights")
     files = set(shards.values())
     missing = sorted(name for name in files if Path(name).name != name or not (index.parent / name).is_file())
     if missing:
         raise InputError(
-            f"{what} cannot be had: {len(missing)} of its {len(files)} files of weights are missing",
-            f"bring all that {index} lists",
+            f"{what} cannot be had: {len(missing)} of its {len(files)} weight files are missing",
+            f"provide all that {index} lists",
         )
 
 
@@ -112,28 +112,30 @@ def load_whole(
     spare: Sequence[str] = (),
     superfluous: bool = False,
 ) -> tuple[Any, str]:
-    """A network of which every weight was read.
+    """Return a network of which every weight was read.
 
     Args:
-        source: folder or hub id.
-        subfolder: of the network in it; empty: itself.
-        stem: of the file of weights.
-        what: the network in a message.
-        read: variant → network and the library's report of loading (``output_loading_info=True``).
-        spare: beginnings of names that nothing here reads: they may be missing, and are then zero.
-        superfluous: whether a file may hold weights of more than the network (the other half of a CLIP model).
+        source: Folder or hub id.
+        subfolder: Subfolder of the network; empty if it is the folder itself.
+        stem: Stem of the weight file's name.
+        what: Name of the network in messages.
+        read: Function from a variant to the network and the library's loading report (``output_loading_info=True``).
+        spare: Prefixes of unused weights: they may be missing, and are then zero.
+        superfluous: Whether a file may contain weights of more than the network (the other half of a CLIP model).
 
     Returns:
         The network, and the name of the file.
 
     Raises:
-        InputError: it cannot be had, or its weights do not fit its configuration.
+        InputError: If it is not available, or its weights do not fit its configuration.
     """
     local = Path(source).is_dir()
     if local:
         found = find_weights(Path(source) / subfolder, stem, what)
         place = Path(source) / subfolder
-        remedy = f"check that the folder holds config.json and whole safetensors that fit it: {place / found.file}"
+        remedy = (
+            f"check that the folder contains config.json and complete safetensors that fit it: {place / found.file}"
+        )
         with foreign_networks(what, "cannot be had", remedy, source=source, folders=[place]):
             network, info = read(found.variant)
     else:
@@ -145,7 +147,7 @@ def load_whole(
         raise InputError(
             f"{what} cannot be had: {len(missing)} of its weights are missing from {found.file}, {len(unexpected)} "
             f"are of another network, {len(info.get('mismatched_keys') or ())} are of another shape",
-            "bring the config.json and the weights that were saved together",
+            "provide the config.json and the weights that were saved together",
         )
     with torch.no_grad():
         for name, tensor in network.state_dict().items():
@@ -162,12 +164,12 @@ def _from_hub(
             network, info = read(variant)
         except UNREADABLE as error:
             if ABSENT not in str(error):
-                break  # no connection, or no such model: asking for another variant would only wait once more
+                break  # no connection, or no such model: requesting another variant would only wait once more
             continue
         word = "" if variant is None else f".{variant}"
         return network, info, Found(variant, f"{stem}{word}.safetensors")
     raise InputError(
         f"{what} cannot be had",
-        f"give a folder that holds its config.json and {stem}.safetensors, in diffusers' or transformers' layout, or "
+        f"give a folder with its config.json and {stem}.safetensors, in diffusers' or transformers' layout, or "
         "connect to the hub",
     )

@@ -1,1 +1,1 @@
-"""What every room uses: the error tree, frozen records, folders, progress, randomness, workers. It knows no images."""
+"""Shared foundations: exceptions, records, folders, progress, randomness, workers. Nothing here handles images."""

@@ -1,8 +1,8 @@
-"""Who may read what is written: its owner alone, whatever the umask, unless it is made to be shared.
+"""File permissions: what is written is readable by its owner only, whatever the umask, unless it is made to be shared.
 
-Runs, cohorts, work, state and partial folders hold patients. While :func:`private_files` is entered, every file of this
-process and its children has mode 600 and every folder 700, whichever library writes it; what is made to leave is given
-the user's own umask back by :func:`share`.
+Runs, cohorts, work folders, state and partial folders contain patient data. While :func:`private_files` is active,
+every file that this process and its children write has mode 600 and every folder 700, whichever library writes it.
+:func:`share` applies the user's own umask to whatever is meant to be passed on.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from pathlib import Path
 
 PRIVATE_UMASK = 0o077
 PRIVATE_FOLDER = 0o700
-UMASK_VARIABLE = "MEDPHANTOM_UMASK"  # the user's umask, for processes that inherit ours
+UMASK_VARIABLE = "MEDPHANTOM_UMASK"  # the user's umask, for child processes, which inherit the private one
 
 log = logging.getLogger(__name__)
 
 
 class _Umask:
-    """The umask of the process, which all its threads share: the first that needs it sets it, the last restores it."""
+    """The umask of the process, shared by its threads: the first that needs it sets it, the last restores it."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -54,7 +54,7 @@ _umask = _Umask()
 
 @contextmanager
 def private_files() -> Iterator[None]:
-    """Whatever the block writes, also in threads and child processes, is readable by its owner only."""
+    """Make everything that the block writes, also in threads and child processes, readable by its owner only."""
     _umask.enter()
     try:
         yield
@@ -63,7 +63,7 @@ def private_files() -> Iterator[None]:
 
 
 def users_umask() -> int:
-    """The umask that the user has set, also while :func:`private_files` is entered."""
+    """Return the umask that the user has set, also while :func:`private_files` is active."""
     with private_files():
         try:
             return int(os.environ[UMASK_VARIABLE], 8) & 0o777
@@ -72,30 +72,30 @@ def users_umask() -> int:
 
 
 def private_folder(path: Path) -> Path:
-    """Make a folder, and those above it that are missing, for their owner only; one that was readable is tightened.
+    """Create a folder and its missing parents for their owner only; restrict an existing folder that others can read.
 
     Args:
-        path: the folder. What lay in it before is told of in one line when others could have read it.
+        path: Folder to create. If others could read an existing folder with content, one warning is logged.
 
     Raises:
-        OSError: it cannot be made.
+        OSError: If the folder cannot be created.
     """
     with private_files():
         path.mkdir(parents=True, exist_ok=True)
     facts = path.stat()
     if facts.st_mode & PRIVATE_UMASK and facts.st_uid == os.geteuid():
         if open_to_others(path) and any(path.iterdir()):
-            log.warning("%s could be read by other users of this machine; from now on only by its owner", path)
-        with suppress(OSError):  # a file system without modes
+            log.warning("%s could be read by other users of this machine; it is now restricted to its owner", path)
+        with suppress(OSError):  # the file system has no modes
             path.chmod(PRIVATE_FOLDER)
     return path
 
 
 def share(path: Path) -> None:
-    """Let a file, or a folder with all in it, be read by whom the user's umask allows.
+    """Give a file, or a folder with all its content, the permissions that the user's umask allows.
 
     Args:
-        path: made by us for others; nothing in it may be private. Links are left as they are.
+        path: File or folder made for others; it must contain nothing private. Symbolic links are left unchanged.
     """
     umask = users_umask()
     if path.is_file():
@@ -110,7 +110,7 @@ def share(path: Path) -> None:
 
 
 def shared_folder(path: Path) -> None:
-    """Make a folder, and those above it that are missing, as the user's umask says."""
+    """Create a folder and its missing parents with the permissions that the user's umask allows."""
     missing = [folder for folder in (path, *path.parents) if not folder.exists()]
     with private_files():
         path.mkdir(parents=True, exist_ok=True)
@@ -119,7 +119,7 @@ def shared_folder(path: Path) -> None:
 
 
 def open_to_others(path: Path) -> bool:
-    """Whether other users of this machine can come into a folder: its own mode and those above it let them."""
+    """Return whether other users of this machine can enter a folder, given its own mode and those of its parents."""
     try:
         own = path.stat()
         above = [folder.stat().st_mode for folder in path.resolve().parents]
@@ -129,12 +129,14 @@ def open_to_others(path: Path) -> bool:
     return bool(own.st_mode & (enter | stat.S_IRGRP | stat.S_IROTH)) and all(mode & enter for mode in above)
 
 
-_told: set[Path] = set()
+_warned: set[Path] = set()
 
 
 def warn_when_open(path: Path) -> None:
-    """Say in one line, once, that a folder with patients, made by an older version or copied, is open to others."""
+    """Warn once about a folder with patient data that other users can read (made by an older version, or copied)."""
     place = path.resolve()
-    if place not in _told and open_to_others(place):
-        _told.add(place)
-        log.warning("%s shows patients and can be read by other users of this machine; chmod -R go= %s", path, path)
+    if place not in _warned and open_to_others(place):
+        _warned.add(place)
+        log.warning(
+            "%s contains patient data and can be read by other users of this machine; chmod -R go= %s", path, path
+        )

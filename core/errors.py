@@ -1,18 +1,18 @@
-"""The one exception tree of the project.
+"""The exception tree of the project.
 
-Every error that a user can cause derives from :class:`MedphantomError`; the command line prints its one line and exits
-with status 2, a notebook sees the same line::
+Every error that a user can cause derives from :class:`MedphantomError`. The command line prints its single line and
+exits with status 2; a notebook shows the same line::
 
     MedphantomError
-    ├── InputError            what was given is unusable: a path, an option, a table, a column
-    │   ├── RecipeError       a recipe (or --set) with a wrong field
+    ├── InputError            an unusable input: a path, an option, a table or a column
+    │   ├── RecipeError       a recipe (or --set) with an invalid field
     │   └── PromptError       a prompt outside the conditioning schema of a bundle
-    ├── UnreadableImage       one source file cannot be taken (typed reason; ingestion records it and goes on)
-    ├── ArtifactError         a folder of ours is truncated, altered, or of another format version
+    ├── UnreadableImage       a source file that cannot be read (typed reason; ingestion records it and continues)
+    ├── ArtifactError         a folder of this project that is truncated, altered or of another format version
     │   ├── CohortError
     │   └── BundleError
-    ├── UnsupportedClaim      n or the data cannot support the number that was asked for
-    └── ResourceError         disk, memory or a server does not suffice
+    ├── UnsupportedClaim      the sample size or the data cannot support the requested score
+    └── ResourceError         not enough disk space or memory, or a server that does not respond
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ class MedphantomWarning(UserWarning):
 
 
 class MedphantomError(Exception):
-    """Base of all errors that a user can cause and mend.
+    """Base class of all errors that a user can cause and fix.
 
     Args:
-        what: what was wrong and where, without any content of a source image.
-        remedy: what to do about it.
+        what: What is wrong and where, without any content of a source image.
+        remedy: What to do about it.
 
-    Its text is one line that a terminal, a log and a web page may show: plain, and of limited length, since names in it
-    come from data.
+    Its text is a single plain line of limited length, so that terminals, logs and web pages can show it although names
+    from data occur in it.
     """
 
     def __init__(self, what: str, remedy: str = "") -> None:
@@ -72,44 +72,44 @@ class UnsupportedClaim(MedphantomError):
 
 
 class ResourceError(MedphantomError):
-    """Disk, memory or a server does not suffice."""
+    """Not enough disk space or memory, or a server that does not respond."""
 
 
 class Reason(StrEnum):
-    """Why a source file was not taken into a cohort; the values are stable and appear in rejection tables."""
+    """Why a source file was not ingested; the values are stable and appear in rejection tables."""
 
     NOT_AN_IMAGE = "not_an_image"  # a file of no known image format (text, archive, DICOMDIR)
     NO_PIXELS = "no_pixels"  # a DICOM object without an image: plan, structure set, report
     UNDECODABLE = "undecodable"  # pixel data is broken or its codec is not installed
     TRUNCATED = "truncated"  # the file ends before its pixels do: it was cut off while it was written or copied
-    UNSUPPORTED_PIXELS = "unsupported_pixels"  # a pixel format outside the declared support
+    UNSUPPORTED_PIXELS = "unsupported_pixels"  # a pixel format that is not supported
     COLOR = "color"  # a colour image while color="reject"
     TOO_SMALL = "too_small"
-    TOO_LARGE = "too_large"  # more memory than allowed: a decompression bomb, or raise max_image_mib
-    NOT_FINITE = "not_finite"  # NaN or infinity among the pixels
-    CONSTANT = "constant"  # every pixel equal: nothing to learn
-    DUPLICATE = "duplicate"  # the same pixels as an image taken before
+    TOO_LARGE = "too_large"  # needs more memory than max_image_mib allows, like a decompression bomb
+    NOT_FINITE = "not_finite"  # NaN or infinity among the pixel values
+    CONSTANT = "constant"  # all pixels are equal, so there is nothing to learn
+    DUPLICATE = "duplicate"  # the same pixels as an image ingested before
     NO_TABLE_ROW = "no_table_row"  # the label table has no row for it
     AMBIGUOUS_TABLE_ROW = "ambiguous_table_row"
     BAD_TABLE_ROW = "bad_table_row"  # its rows name different patients or masks
     NO_MASK = "no_mask"
     MASK_MISMATCH = "mask_mismatch"  # mask of another shape or with non-integer values
-    ORPHAN_MASK = "orphan_mask"  # a mask that belongs to no image
-    SPLIT_CONFLICT = "split_conflict"  # its patient lies on several sides of the source's own division
+    ORPHAN_MASK = "orphan_mask"  # a mask without an image
+    SPLIT_CONFLICT = "split_conflict"  # its patient is in several splits of the source's own division
     GEOMETRY = "geometry"  # slices that do not form one regular volume
     OUTSIDE_SOURCE = "outside_source"  # a path or link that leaves the source folder
     PICKLE = "pickle"  # a file that would have to be unpickled
-    CHANGED = "changed"  # somebody wrote to the file between the first look at it and the end of reading it
-    CRASHED = "crashed"  # its decoder killed the worker process, or took too long
+    CHANGED = "changed"  # the file was modified while it was being read
+    CRASHED = "crashed"  # its decoder killed the worker process, or timed out
     BROKEN = "broken"  # anything else that the reader could not parse
 
 
 class UnreadableImage(MedphantomError):
-    """One source file that cannot be taken.
+    """One source file that cannot be read.
 
     Args:
-        reason: the typed reason.
-        detail: a short explanation that names no path, header value or pixel.
+        reason: Typed reason of the rejection.
+        detail: Short explanation that contains no path, header value or pixel.
     """
 
     def __init__(self, reason: Reason, detail: str) -> None:

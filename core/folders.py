@@ -1,4 +1,4 @@
-"""Folders that appear whole or not at all, canonical digests, and paths that stay inside their folder."""
+"""Folders that are published atomically, canonical digests, and paths that stay inside their folder."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ FORMAT_VERSION = 1
 
 
 def canonical_json(value: Any) -> str:
-    """JSON with sorted keys and no spaces, the same for equal values; NaN is refused."""
+    """Return JSON with sorted keys and no spaces, identical for equal values; NaN is refused."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
 
 
 def json_digest(value: Any) -> str:
-    """SHA-256 of the canonical JSON of a value."""
+    """Return the SHA-256 digest of the canonical JSON of a value."""
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()
 
 
 def pixel_digest(pixels: Array) -> str:
-    """SHA-256 of dtype, shape and little-endian C-order bytes of an array."""
+    """Return the SHA-256 digest of the dtype, shape and little-endian C-order bytes of an array."""
     little = np.ascontiguousarray(pixels, dtype=pixels.dtype.newbyteorder("<"))
     head = f"{little.dtype.str}{tuple(little.shape)}".encode()
     digest = hashlib.sha256(head)
@@ -42,16 +42,16 @@ def pixel_digest(pixels: Array) -> str:
 
 
 def file_digest(path: Path) -> str:
-    """SHA-256 of a file's bytes."""
+    """Return the SHA-256 digest of a file's bytes."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def file_state(path: Path) -> tuple[int, int]:
-    """Size in bytes and time of the last change in nanoseconds: what differs when somebody wrote to a file.
+    """Return the size in bytes and the modification time in nanoseconds, which change when a file is written to.
 
     Raises:
-        OSError: it cannot be looked at.
+        OSError: If the file cannot be accessed.
     """
     facts = path.stat()
     return facts.st_size, facts.st_mtime_ns
@@ -59,10 +59,10 @@ def file_state(path: Path) -> tuple[int, int]:
 
 @contextmanager
 def unchanged(path: Path) -> Iterator[None]:
-    """Refuse what was read of a file in the block if somebody wrote to it meanwhile: it may be half of each.
+    """Refuse what the block reads from a file if the file is modified meanwhile, since the content may be inconsistent.
 
     Raises:
-        ArtifactError: the file changed, or went.
+        ArtifactError: If the file changed or was removed.
     """
     try:
         before = file_state(path)
@@ -71,7 +71,7 @@ def unchanged(path: Path) -> Iterator[None]:
     except FileNotFoundError:
         same = False
     if not same:
-        raise ArtifactError(f"{path} changed while it was read", "read it again when nothing writes to it")
+        raise ArtifactError(f"{path} changed while it was read", "read it again when no other process writes to it")
 
 
 @contextmanager
@@ -89,16 +89,16 @@ def no_space_becomes_one_line(path: Path) -> Iterator[None]:
 
 @contextmanager
 def publishing(path: Path, *, shared: bool = False) -> Iterator[Path]:
-    """Yield a partial folder beside ``path`` that becomes ``path`` when the block succeeds, and vanishes when it fails.
+    """Yield a partial folder beside ``path`` that becomes ``path`` if the block succeeds and is removed if it fails.
 
     Args:
-        path: the folder to make; its owner alone can read it, whatever the umask.
-        shared: whether it is made to leave, with nothing private in it: then it is readable as the umask says, once
-            it is whole.
+        path: Folder to create; only its owner can read it, whatever the umask.
+        shared: Whether the folder is made to be passed on and contains nothing private. Once complete, it gets the
+            permissions that the umask allows.
 
     Raises:
-        InputError: ``path`` exists and is not an empty folder.
-        ResourceError: the disk is full or cannot be written.
+        InputError: If ``path`` exists and is not an empty folder.
+        ResourceError: If the disk is full or cannot be written.
     """
     if folder_path(path).exists() and (not path.is_dir() or any(path.iterdir())):
         raise InputError(f"{path} exists already", "choose another --out, or remove it first")
@@ -106,7 +106,7 @@ def publishing(path: Path, *, shared: bool = False) -> Iterator[Path]:
         try:
             shared_folder(path.parent) if shared else path.parent.mkdir(parents=True, exist_ok=True)
         except (FileNotFoundError, NotADirectoryError, FileExistsError):
-            raise ResourceError(f"{path.parent} cannot be made a folder", "choose another folder with --out") from None
+            raise ResourceError(f"{path.parent} cannot be created", "choose another folder with --out") from None
         with staging(path) as folder:
             partial = folder / path.name
             partial.mkdir()
@@ -119,44 +119,47 @@ def publishing(path: Path, *, shared: bool = False) -> Iterator[Path]:
 
 
 def work_folder(path: Path) -> Path:
-    """Make a folder of checkpoints and the like, which its owner alone can read; one that exists is tightened.
+    """Create a private folder for checkpoints and the like; restrict an existing one that others can read.
 
     Raises:
-        ResourceError: the disk is full or cannot be written.
+        ResourceError: If the disk is full or cannot be written.
     """
     with no_space_becomes_one_line(path):
         return private_folder(path)
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write readable JSON, whole or not at all (a temporary file beside it is renamed)."""
+    """Write indented JSON atomically: a temporary file beside it is renamed."""
     text = json.dumps(value, indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False)
     with no_space_becomes_one_line(path), replacing(path) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
 
 
 def read_json(path: Path, *, error: type[ArtifactError] = ArtifactError) -> Any:
-    """Read JSON of ours, as :func:`medphantom.core.guard.plain` allows it; else ``error`` in one line."""
-    with reading(path, error, "cannot be read as JSON", "the folder was never finished or was damaged; make it again"):
+    """Read JSON written by this project, within the limits of :func:`medphantom.core.guard.plain`; else raise
+    ``error``.
+    """
+    with reading(path, error, "cannot be read as JSON", "the folder is incomplete or damaged; create it again"):
         return read_json_file(path)
 
 
 def kept(kind: type[Model], path: Path) -> Model | None:
-    """What earlier work kept in a file; ``None`` where it is missing, damaged or of another version: it is made again.
+    """Read what earlier work saved in a file; ``None`` if it is missing, damaged or of another version, to be made
+    again.
 
     Args:
-        kind: a pydantic model.
-        path: JSON of it.
+        kind: Pydantic model of the content.
+        path: JSON file of that model.
     """
     if not path.is_file():
         return None
     with suppress(ArtifactError):
-        return parse_model(kind, read_json(path), path, ArtifactError, "was damaged; delete it")
+        return parse_model(kind, read_json(path), path, ArtifactError, "is damaged; delete it")
     return None
 
 
 def write_digest(folder: Path, digest: str, **facts: Any) -> None:
-    """Write the digest file, last: it is what makes a folder *published*."""
+    """Write the digest file, which must be written last: it marks the folder as *published*."""
     write_json(folder / DIGEST_FILE, {"format_version": FORMAT_VERSION, "digest": digest, **facts})
 
 
@@ -164,29 +167,29 @@ def read_digest(folder: Path, *, error: type[ArtifactError] = ArtifactError) -> 
     """Read the digest file of a published folder.
 
     Raises:
-        error: the folder is missing, unfinished, or of another format version.
+        error: If the folder is missing, incomplete or of another format version.
     """
     if not folder_path(folder, error).is_dir():
         raise error(f"{folder} is not a folder", "check the path")
     if not (folder / DIGEST_FILE).is_file():
-        raise error(f"{folder} has no {DIGEST_FILE}: it was never published", "make it again")
+        raise error(f"{folder} has no {DIGEST_FILE}: it was never published", "create it again")
     facts = read_json(folder / DIGEST_FILE, error=error)
     if not isinstance(facts, dict) or not isinstance(facts.get("digest"), str):
-        raise error(f"{folder / DIGEST_FILE} names no digest", "the folder was damaged; make it again")
+        raise error(f"{folder / DIGEST_FILE} contains no digest", "the folder is damaged; create it again")
     version = facts.get("format_version")
     if not isinstance(version, int) or version != FORMAT_VERSION:
         shown = version if isinstance(version, int) else "of another kind"
-        raise error(f"{folder} has format version {shown}, expected {FORMAT_VERSION}", "make it again")
+        raise error(f"{folder} has format version {shown}, expected {FORMAT_VERSION}", "create it again")
     return facts
 
 
 def inside(root: Path, relative: str | Path) -> Path:
-    """The path ``root/relative``, refused when it leaves ``root`` by ``..``, by an absolute path or through a link.
+    """Return ``root/relative``, refusing paths that leave ``root`` through ``..``, an absolute path or a link.
 
     Raises:
-        InputError: the path leaves the folder, or is no path (the message does not repeat what comes from data).
+        InputError: If the path leaves the folder or is not a valid path (the message does not repeat the path itself).
     """
-    with reading(f"a path in the data of {root}", InputError, "cannot be a path", "name files of that folder"):
+    with reading(f"a path in the data of {root}", InputError, "is not a valid path", "use paths inside that folder"):
         base = root.resolve()
         path = (base / storable_text(str(relative))).resolve()
         path.exists()  # a name that is too long raises here, and not where it is used

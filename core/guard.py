@@ -1,8 +1,8 @@
-"""The one guard at the boundary: whatever a parser of a file raises becomes the typed error of that file, in one line.
+"""The guard at the boundary: whatever a parser raises on a file becomes the typed error of that file, in one line.
 
-Parsers are other people's, and raise what they like: ``RecursionError``, ``OverflowError``, an ``OSError`` for a name
-that is too long, a panic of a library in Rust. :func:`reading` stands around each of them, and around every use of a
-string from data as a path. What a file says is checked by :func:`plain` before it goes anywhere else.
+Parsers come from other libraries and raise unexpected exceptions: ``RecursionError``, ``OverflowError``, an ``OSError``
+for a name that is too long, or a panic in Rust code. :func:`reading` wraps each of them, and every use of a string from
+data as a path. :func:`plain` checks the content of a file before it is used anywhere else.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pydantic import BaseModel, ValidationError
 from medphantom.core.errors import ArtifactError, InputError, MedphantomError
 from medphantom.core.limits import LARGEST_JSON, require_modest_json
 
-DEBUG_VARIABLE = "MEDPHANTOM_DEBUG"  # set: errors keep their causes, which may quote source files
+DEBUG_VARIABLE = "MEDPHANTOM_DEBUG"  # if set, errors keep their causes, which may quote source files
 DEEPEST = 100
 LARGEST_WHOLE_NUMBER = 2**64
 
@@ -31,27 +31,28 @@ def reading(
     what: object,
     error: type[MedphantomError] = ArtifactError,
     problem: str = "cannot be read",
-    remedy: str = "make it again",
+    remedy: str = "create it again",
 ) -> Iterator[None]:
-    """Turn whatever goes wrong in the block into ``error``: ``<what> <problem>; <remedy>``, and nothing of the content.
+    """Turn any exception in the block into ``error`` with the text ``<what> <problem>; <remedy>``, without file
+    content.
 
-    Errors of ours pass as they are, as does what ends the process (an interrupt, a signal of Prefect's). Put nothing
-    but the reading of one file into the block: a fault of ours in it would be blamed on the file.
+    Errors of this project and exceptions that end the process (an interrupt, a signal of Prefect) pass unchanged. The
+    block should only read one file: a bug of our own inside it would be reported as a fault of the file.
 
     Args:
-        what: the file or folder as the user named it; never a name that was found in data.
-        error: type of the error.
-        problem: what is wrong, after ``what``.
-        remedy: what to do about it.
+        what: File or folder as the user named it; never a name that was found in data.
+        error: Type of the error.
+        problem: Predicate that follows ``what`` in the message.
+        remedy: What to do about it.
 
     Raises:
-        MedphantomError: of type ``error``.
+        MedphantomError: Of type ``error``, if the block fails.
 
     Example:
-        >>> with reading("scan.json", problem="is no JSON", remedy="write it again"):
+        >>> with reading("scan.json", problem="is not JSON", remedy="write it again"):
         ...     json.loads("[" * 100_000)
         Traceback (most recent call last):
-        medphantom.core.errors.ArtifactError: scan.json is no JSON; write it again
+        medphantom.core.errors.ArtifactError: scan.json is not JSON; write it again
     """
     try:
         yield
@@ -69,12 +70,12 @@ def reading(
 
 
 def plain(value: Any) -> Any:
-    """A value out of JSON or YAML as it is, if it is one that everything behind the boundary can take.
+    """Return a value from JSON or YAML unchanged if all later code can handle it.
 
     Raises:
-        ValueError: it holds itself, or is nested more than :data:`DEEPEST` deep; or a text in it has a null character
-            or half of a surrogate pair, which no path and no UTF-8 file can hold; or a whole number in it has more
-            than 64 bits.
+        ValueError: If it contains itself or is nested more than :data:`DEEPEST` levels deep, if a text in it has a null
+            character or an unpaired surrogate, which no path and no UTF-8 file can hold, or if an integer in it exceeds
+            64 bits.
     """
     finished: set[int] = set()
     path: list[int] = []
@@ -87,7 +88,7 @@ def plain(value: Any) -> Any:
             if id(item) in finished:
                 continue
             if id(item) in path or len(path) >= DEEPEST:
-                raise ValueError("holds itself, or is nested too deep")
+                raise ValueError("contains itself or is nested too deeply")
             path.append(id(item))
             waiting.append((item, True))
             if isinstance(item, dict):
@@ -98,65 +99,65 @@ def plain(value: Any) -> Any:
         elif isinstance(item, str):
             storable_text(item)
         elif isinstance(item, int) and abs(item) >= LARGEST_WHOLE_NUMBER:
-            raise ValueError("holds a whole number of more than 64 bits")
+            raise ValueError("contains an integer of more than 64 bits")
     return value
 
 
 def storable_text(text: str) -> str:
-    """A text without a null character or half of a surrogate pair.
+    """Return a text unchanged if it has no null character and no unpaired surrogate.
 
     Raises:
-        ValueError: it has one.
+        ValueError: If it has one.
     """
     if text.isascii() and "\0" not in text:
         return text
     text.encode()  # a lone surrogate raises UnicodeEncodeError, which is a ValueError
     if "\0" in text:
-        raise ValueError("holds a null character")
+        raise ValueError("contains a null character")
     return text
 
 
 def parse_json(text: str | bytes) -> Any:
-    """JSON of finite numbers, of modest size, as :func:`plain` allows it.
+    """Parse JSON with finite numbers and of limited size, within the limits of :func:`plain`.
 
     Raises:
-        ValueError: it is none, is longer than 64 MiB, holds more than 4 million values, or is nested too deep.
+        ValueError: If it is invalid, longer than 64 MiB, has more than 4 million values or is nested too deeply.
     """
     require_modest_json(text)
     try:
         return plain(json.loads(text, parse_constant=_refuse_constant))
     except RecursionError:
-        raise ValueError("JSON that is nested too deep") from None
+        raise ValueError("JSON that is nested too deeply") from None
 
 
 def read_json_file(path: Path) -> Any:
-    """The value of a JSON file in UTF-8, as :func:`parse_json` allows it.
+    """Read a JSON file in UTF-8, within the limits of :func:`parse_json`.
 
     Raises:
-        ValueError: as :func:`parse_json`.
-        OSError: it cannot be read.
+        ValueError: As for :func:`parse_json`.
+        OSError: If the file cannot be read.
     """
     if path.stat().st_size > LARGEST_JSON:
-        raise ValueError("more JSON than is read")
+        raise ValueError("more JSON than the size limit allows")
     return parse_json(path.read_bytes().decode("utf-8"))
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no number of JSON")
+    raise ValueError(f"{name} is not a JSON number")
 
 
 def parse_model(kind: type[Model], content: Any, what: object, error: type[MedphantomError], wrong: str) -> Model:
-    """A typed value out of JSON content.
+    """Validate JSON content as a typed value.
 
     Args:
-        kind: a pydantic model.
-        content: from :func:`parse_json`.
-        what: the file, for the message.
-        error: type of the error.
-        wrong: what is wrong where it is none, and what to do: ``is not a report of this version; assess again``.
+        kind: Pydantic model of the content.
+        content: JSON value returned by :func:`parse_json`.
+        what: File, for the message.
+        error: Type of the error.
+        wrong: Message if the content is invalid, e.g. ``is not a report of this version; assess again``.
 
     Raises:
-        MedphantomError: of type ``error``.
+        MedphantomError: Of type ``error``, if the content is invalid.
     """
     problem, _, remedy = wrong.partition("; ")
     with reading(what, error, problem, remedy):
@@ -167,15 +168,15 @@ def parse_model(kind: type[Model], content: Any, what: object, error: type[Medph
 
 
 def user_path(path: Path | str, error: type[MedphantomError] = InputError, *, base: Path = Path()) -> Path:
-    """A path that somebody wrote, ``~`` expanded, from ``base`` where it is relative; it need not exist.
+    """Return a path given by a user with ``~`` expanded and, if relative, based on ``base``; it need not exist.
 
     Raises:
-        MedphantomError: of type ``error``: no such path can be, as with a name of 300 characters, a null character, or
-            the home of a user whom this machine does not know.
+        MedphantomError: Of type ``error``, if it is not a valid path, such as a name of 300 characters, a null
+            character, or the home of a user that does not exist on this machine.
     """
     shown = "".join(sign if sign.isprintable() else "?" for sign in str(path))
     shown = shown if len(shown) <= 80 else f"{shown[:80]}…"
-    with reading(shown, error, "cannot be a path", "check the path"):
+    with reading(shown, error, "is not a valid path", "check the path"):
         expanded = base / Path(path).expanduser()
         with suppress(FileNotFoundError, NotADirectoryError, PermissionError):
             expanded.stat()
@@ -183,10 +184,10 @@ def user_path(path: Path | str, error: type[MedphantomError] = InputError, *, ba
 
 
 def folder_path(path: Path, error: type[MedphantomError] = InputError) -> Path:
-    """A folder of ours, to be read or made: as :func:`user_path`, and its name is UTF-8, as Parquet and Zarr need it.
+    """Return the path of a folder of this project: like :func:`user_path`, but UTF-8, as Parquet and Zarr require.
 
     Raises:
-        MedphantomError: of type ``error``.
+        MedphantomError: Of type ``error``, if the path or its name is invalid.
     """
     try:
         str(path).encode()

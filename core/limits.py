@@ -1,6 +1,6 @@
-"""How large a text may be that is parsed into nested values, and a Parquet file that is read whole.
+"""Size limits of text that is parsed into nested values, and of Parquet files that are read whole.
 
-Parsers of JSON and Parquet give out far more memory than a file has bytes; these checks come first.
+Parsers of JSON and Parquet can allocate far more memory than a file has bytes, so these limits are checked first.
 """
 
 from __future__ import annotations
@@ -25,25 +25,25 @@ def require_modest_json(text: str | bytes) -> None:
     """Refuse JSON that would take far more memory than its bytes, before it is parsed.
 
     Raises:
-        ValueError: it is longer than 64 MiB, or holds more than 4 million values.
+        ValueError: If it is longer than 64 MiB or has more than 4 million values.
     """
     if isinstance(text, str):
         values = text.count(",") + text.count("[") + text.count("{")
     else:
         values = text.count(b",") + text.count(b"[") + text.count(b"{")
     if len(text) > LARGEST_JSON or values > JSON_NODES:
-        raise ValueError("more JSON than is read")
+        raise ValueError("more JSON than the size limit allows")
 
 
 def why_parquet_is_refused(path: Path) -> str:
-    """What a Parquet file declares too much of, by its footer alone; empty where it is modest.
+    """Return which limit a Parquet file exceeds according to its footer, or an empty string if it exceeds none.
 
-    A repeated value takes no room in a Parquet file, so rows are weighed against bytes: a row that says anything of its
-    own takes at least a bit.
+    A repeated value takes no space in a Parquet file, so the number of rows is compared with the number of bytes: a row
+    with content of its own takes at least one bit.
 
     Raises:
-        OSError: it cannot be read.
-        pyarrow.ArrowException: it is no Parquet file.
+        OSError: If the file cannot be read.
+        pyarrow.ArrowException: If it is not a Parquet file.
     """
     import pyarrow.parquet as pq  # not in worker processes, which read no tables
 
@@ -59,7 +59,7 @@ def why_parquet_is_refused(path: Path) -> str:
     if facts.num_row_groups > MANY_GROUPS:
         return f"more than {MANY_GROUPS} row groups"
     if facts.num_rows > max(FEW_ROWS, ROWS_PER_BYTE * total):
-        return "more rows than its bytes can tell apart"
+        return "more rows than its bytes can encode"
     if sum(facts.row_group(number).total_byte_size for number in range(facts.num_row_groups)) > LARGEST_PARQUET:
         return f"more than {LARGEST_PARQUET // 2**30} GiB before compression"
     return ""

@@ -1,4 +1,4 @@
-"""What the machine has for this process: cores, and memory within the limits of its control groups."""
+"""Resources of the machine that this process may use: cores, and memory within the limits of its control groups."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from pathlib import Path
 
 CGROUPS = Path("/sys/fs/cgroup")
 UNLIMITED = 2**60  # control groups of version 1 write a number near 2^63 for no limit
-UNKNOWN_MEMORY = 4 * 2**30  # what is taken to be there where nothing says it
+UNKNOWN_MEMORY = 4 * 2**30  # assumed if the amount cannot be determined
 
 
 def usable_cores() -> int:
-    """Cores that this process may use."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def memory_bytes(proc: Path = Path("/proc"), cgroups: Path = CGROUPS) -> tuple[int, int]:
-    """Memory that this process may use in all, and what of it is free now; (0, 0) where that is unknown.
+    """Return the total and the free memory that this process may use, in bytes; (0, 0) if unknown.
 
-    The smallest of physical memory and of what every control group above the process allows counts: a container of
-    4 GiB on a machine of 256 GiB has 4.
+    The total is the smallest of the physical memory and the limits of all control groups above the process: a container
+    limited to 4 GiB on a machine with 256 GiB has 4 GiB.
 
     Args:
-        proc: where the kernel tells about processes.
-        cgroups: where control groups of version 1 or 2 are mounted.
+        proc: Mount point of the proc file system.
+        cgroups: Mount point of the control groups (version 1 or 2).
     """
     try:
         lines = (proc / "meminfo").read_text(encoding="ascii").splitlines()
@@ -42,13 +42,13 @@ def memory_bytes(proc: Path = Path("/proc"), cgroups: Path = CGROUPS) -> tuple[i
 
 
 def decoding_bytes() -> int:
-    """Memory for decoding by default: half of what is there, or three quarters of what is free where that is less."""
+    """Return the default memory for decoding: half of the total, at most three quarters of the free memory."""
     total, available = memory_bytes()
     return min(total // 2, available * 3 // 4) or UNKNOWN_MEMORY // 2
 
 
 def _groups(proc: Path, cgroups: Path) -> Iterator[tuple[Path, str, str]]:
-    """Folders of the control groups of this process and of all above it, with the names of limit and use."""
+    """Yield the folders of this process's control groups and their parents, with the limit and usage file names."""
     try:
         lines = (proc / "self" / "cgroup").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -77,7 +77,7 @@ def _number(file: Path) -> int | None:
 
 
 def _reclaimable(folder: Path) -> int:
-    """Cached files that count as used and are given up when memory is needed."""
+    """Return the bytes of cached files that count as used but are reclaimed when memory is needed."""
     try:
         lines = (folder / "memory.stat").read_text(encoding="ascii").splitlines()
     except OSError:

@@ -1,7 +1,7 @@
-"""When two names, or two identifiers, mean the same: said once, for headers, tables, folders and look-ups.
+"""When two names or two identifiers mean the same: one definition for headers, tables, folders and look-ups.
 
 Names of findings and columns are compared without case, spaces and punctuation, in any script. Identifiers of
-patients are compared as they are written, but for what a spreadsheet or an export changes about them.
+patients are compared as written, except for what a spreadsheet or an export changes about them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ MISSING_CELLS = frozenset({
     "#name?", "#nombre?", "#nom?", "#num!", "#zahl!", "#div/0!", "#null!", "#null", "#calc!", "#spill!",
     "#getting_data",
 })  # fmt: skip
-"""Cells, case folded, that state nothing in any column: empty ones, and the errors that spreadsheets write."""
+"""Cells, case folded, that are missing values in any column: empty ones and the errors that spreadsheets write."""
 
 UNNAMED = frozenset({
     "unknown", "unk", "unknown patient", "not known", "not available", "not applicable", "not stated", "unspecified",
@@ -27,9 +27,9 @@ UNNAMED = frozenset({
     "anonymised", "anonymisiert", "anonym", "anon", "anonymous patient", "deidentified", "de-identified", "removed",
     "redacted", "withheld",
 })  # fmt: skip
-"""Words, case folded, that stand where the name of somebody should, and name nobody."""
+"""Words, case folded, that stand in place of a person's name without identifying anyone."""
 
-_WHOLE_NUMBER = re.compile(r"([0-9]+)\.0+")  # what a float column makes of an identifier
+_WHOLE_NUMBER = re.compile(r"([0-9]+)\.0+")  # how a float column writes an identifier
 _KEPT = {
     "L",
     "M",
@@ -42,13 +42,13 @@ _WIDTHS = {
     for code in (0x3000, *range(0xFF00, 0xFFF0))
     if (form := unicodedata.decomposition(chr(code))).startswith(("<wide>", "<narrow>"))
 }
-"""Full-width and half-width forms (Unicode Standard Annex 11) and the signs that they are forms of."""
+"""Full-width and half-width forms (Unicode Standard Annex 11) and the characters that they correspond to."""
 
 
 def comparable(text: str) -> str:
-    """A text in Unicode's canonical composition (NFC, Unicode Standard Annex 15), full and half width made alike.
+    """Return a text in Unicode's canonical composition (NFC, Unicode Standard Annex 15), full and half width unified.
 
-    The compatibility composition (NFKC) would go further and make ``10²`` and ``102`` one text.
+    The compatibility composition (NFKC) would go further and make ``10²`` equal to ``102``.
 
     Example:
         >>> comparable("Ａ１"), comparable("ｶﾞ"), comparable("10²")
@@ -58,7 +58,7 @@ def comparable(text: str) -> str:
 
 
 def plain_name(name: str) -> str:
-    """Letters, marks and digits of any script, case folded, in the form of :func:`comparable`.
+    """Return the letters, marks and digits of any script, case folded, in the form of :func:`comparable`.
 
     Example:
         >>> plain_name("Pleural_Effusion") == plain_name("pleural effusion")
@@ -71,7 +71,7 @@ def plain_name(name: str) -> str:
 
 
 def plain_text(text: str) -> str:
-    """A text without what nobody sees: Unicode form, invisible signs, spaces around and doubled ones.
+    """Return a text without invisible differences: Unicode form, invisible characters, surrounding and repeated spaces.
 
     Example:
         >>> plain_text(" 17.0 "), plain_text("A  12")
@@ -85,9 +85,9 @@ def plain_text(text: str) -> str:
 
 
 def plain_id(text: str) -> str:
-    """An identifier without what tools change about it: Unicode form, invisible signs, spaces around, ``.0``.
+    """Return an identifier without what tools change about it: Unicode form, invisible signs, outer spaces, ``.0``.
 
-    Case and leading zeros stay, since they may tell people apart.
+    Case and leading zeros are kept, since they may distinguish patients.
 
     Example:
         >>> plain_id(" 17.0 "), plain_id("007"), plain_id("A  12")
@@ -99,7 +99,7 @@ def plain_id(text: str) -> str:
 
 
 def issued_id(patient: str, issuer: str) -> str:
-    """Who a patient of a DICOM header is: an id, and who issued it, since two hospitals may give out the same one.
+    """Return the identifier of a patient in a DICOM header with its issuer, since two hospitals may use the same id.
 
     Example:
         >>> issued_id("7", "HOSP A"), issued_id("7", "")
@@ -109,7 +109,7 @@ def issued_id(patient: str, issuer: str) -> str:
 
 
 def is_nobody(text: str) -> bool:
-    """Whether what stands for a person names nobody: nothing, a word for *unknown*, or a spreadsheet's error.
+    """Return whether a patient identifier identifies nobody: empty, a word for *unknown*, or a spreadsheet's error.
 
     Example:
         >>> is_nobody(" Unbekannt "), is_nobody("#REF!"), is_nobody("007")
@@ -120,7 +120,7 @@ def is_nobody(text: str) -> bool:
 
 
 def counterparts(mine: Collection[str], theirs: Iterable[str]) -> dict[str, str]:
-    """Who of ``theirs`` each of ``mine`` is, if anybody: by equal names, else by unambiguous plain ones."""
+    """Map each of ``mine`` to its counterpart in ``theirs``, if any: by equal name, else by unambiguous plain name."""
     known = tuple(theirs)
     plain = {plain_name(name): name for name in known}
     often = [Counter(plain_name(name) for name in names) for names in (mine, known)]

@@ -1,7 +1,7 @@
-"""Text that only says something: nothing in it steers a terminal, turns the direction of reading, or hides.
+"""Plain text for output: it cannot control a terminal, change the reading direction or contain hidden characters.
 
-Names of files, labels and columns come from data. Whatever is printed passes :class:`PlainStream`, and errors of ours
-are plain from the beginning, so that no log and no web page has to think of it.
+Names of files, labels and columns come from data. Everything that is printed passes :class:`PlainStream`, and the
+errors of this project are plain from the start, so that logs and web pages need no further checks.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ LONGEST_ERROR = 400  # characters of an error line, with the name of the program
 PROGRAM = "medphantom: "
 STANDS_FOR_A_CONTROL = "\ufffd"
 CUT = " … "
-_LEAST_LEFT = 120  # of what was wrong, however long the advice
+_LEAST_LEFT = 120  # characters of the problem, however long the remedy
 
 _SEQUENCES = re.compile(  # ECMA-48: control sequences (5.4), and strings up to their terminator (5.6)
     "(?:\x1b\\[|\x9b)[0-?]*[ -/]*[@-~]|"
@@ -31,9 +31,9 @@ _CONTROLS = re.compile(
 
 
 def printable(text: str) -> str:
-    r"""Text without control sequences, and with a sign in place of every other control character.
+    r"""Return text without control sequences, and with a replacement for every other control character.
 
-    Tabs and ends of lines stay; joiners, which several scripts need within words, do too.
+    Tabs and line ends are kept, and so are joiners, which several scripts need within words.
 
     Example:
         >>> printable("a\x1b[31mb\x07\u202ec")
@@ -45,17 +45,17 @@ def printable(text: str) -> str:
 
 
 def plain_line(text: str) -> str:
-    """Plain text as one line with single spaces."""
+    """Return plain text as one line with single spaces."""
     return " ".join(printable(" ".join(text.split())).split())
 
 
 def error_line(what: str, remedy: str = "", *, longest: int = LONGEST_ERROR - len(PROGRAM)) -> str:
-    """What was wrong and what to do as one plain line, cut where it is too long: first what was wrong, in its middle.
+    """Return problem and remedy as one plain line, shortened if too long: the middle of the problem is cut first.
 
     Args:
-        what: what was wrong and where.
-        remedy: what to do about it.
-        longest: characters of the line.
+        what: What is wrong and where.
+        remedy: What to do about it.
+        longest: Maximum number of characters of the line.
     """
     said, advice = plain_line(what), plain_line(remedy)
     advice = shortened(f"; {advice}" if advice else "", longest - min(len(said), _LEAST_LEFT))
@@ -63,7 +63,7 @@ def error_line(what: str, remedy: str = "", *, longest: int = LONGEST_ERROR - le
 
 
 def shortened(text: str, longest: int) -> str:
-    """A text whose middle is left out where it is longer than so many characters."""
+    """Return a text whose middle is left out if it has more than ``longest`` characters."""
     if len(text) <= longest:
         return text
     kept = longest - len(CUT)
@@ -72,10 +72,10 @@ def shortened(text: str, longest: int) -> str:
 
 
 class PlainStream(io.TextIOBase):
-    """Writes to another stream what is plain of a text; what that cannot encode is written as escapes.
+    """Writes the plain form of a text to another stream; characters that it cannot encode are written as escapes.
 
     Args:
-        raw: a stream of text. It has to be asked for by name by whoever steers the terminal himself.
+        raw: Underlying text stream. Code that controls the terminal must request it explicitly.
     """
 
     def __init__(self, raw: TextIO) -> None:
@@ -83,7 +83,7 @@ class PlainStream(io.TextIOBase):
         self.raw = raw
 
     def write(self, text: str) -> int:
-        """Write a text; returns its length."""
+        """Write a text and return its length."""
         plain = printable(text)  # bytes raise a TypeError here, as they must
         try:
             self.raw.write(plain)
@@ -93,38 +93,38 @@ class PlainStream(io.TextIOBase):
         return len(text)
 
     def flush(self) -> None:
-        """Flush the stream below."""
+        """Flush the underlying stream."""
         if not self.raw.closed:
             self.raw.flush()
 
     def close(self) -> None:
-        """Leave the stream below open: it is not ours."""
+        """Leave the underlying stream open, since it belongs to the caller."""
 
     def fileno(self) -> int:
-        """Of the stream below."""
+        """Return the file descriptor of the underlying stream."""
         return self.raw.fileno()
 
     def isatty(self) -> bool:
-        """Whether the stream below is a terminal."""
+        """Return whether the underlying stream is a terminal."""
         return self.raw.isatty()
 
     def writable(self) -> bool:
-        """It is."""
+        """Return ``True``: the stream is writable."""
         return True
 
     @property
     def encoding(self) -> str:  # type: ignore[override]
-        """Of the stream below."""
+        """The encoding of the underlying stream."""
         return self.raw.encoding
 
     @property
     def errors(self) -> str | None:  # type: ignore[override]
-        """Of the stream below."""
+        """The error handler of the underlying stream."""
         return self.raw.errors
 
 
 def raw_stream(stream: TextIO) -> TextIO:
-    """The stream below those that only let plain text pass, for bars and colours of our own."""
+    """Return the stream below all plain-text filters, for progress bars and colours of our own."""
     while isinstance(stream, PlainStream):
         stream = stream.raw
     return stream
@@ -132,7 +132,7 @@ def raw_stream(stream: TextIO) -> TextIO:
 
 @contextmanager
 def plain_output() -> Iterator[None]:
-    """Let what is printed in the block, by whichever library, be plain text."""
+    """Make everything that is printed in the block, by any library, plain text."""
     before = sys.stdout, sys.stderr
     sys.stdout, sys.stderr = (cast("TextIO", PlainStream(stream)) for stream in before)
     try:

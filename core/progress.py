@@ -1,4 +1,4 @@
-"""How long work tells whoever watches how far it is; the watcher decides what that looks like."""
+"""How long-running work reports its progress; the receiver decides how to display it."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ from typing import Protocol
 
 
 class Progress(Protocol):
-    """Called now and then by long work."""
+    """A callback that long-running work calls from time to time."""
 
     def __call__(self, done: int, total: int, what: str = "") -> None:
-        """Take note of progress.
+        """Report progress.
 
         Args:
-            done: units finished so far.
-            total: units in all; 0 while unknown.
-            what: short name of the current work, without anything from a source image.
+            done: Units finished so far.
+            total: Total number of units; 0 while unknown.
+            what: Short name of the current work, without any content of a source image.
         """
 
 
 def stage(progress: Progress | None, number: int, total_stages: int) -> Progress | None:
-    """What stage ``number`` (from 0) of several equally long ones should call."""
+    """Return the callback for stage ``number`` (from 0) of several stages of equal length."""
     if progress is None:
         return None
     whole = progress

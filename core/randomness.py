@@ -14,27 +14,27 @@ if TYPE_CHECKING:
 
 
 def derive_seed(run_seed: int, *purpose: str | int) -> int:
-    """A 63-bit seed for one purpose of one run; the same arguments give the same seed on every machine."""
+    """Return a 63-bit seed for one purpose of one run; equal arguments give equal seeds on every machine."""
     text = "\0".join(str(part) for part in (run_seed, *purpose))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
 def torch_generator(run_seed: int, *purpose: str | int) -> torch.Generator:
-    """A CPU generator seeded by :func:`derive_seed`; draws are made on the CPU so that they match on every device."""
+    """Return a CPU generator seeded by :func:`derive_seed`; numbers are drawn on the CPU so that all devices agree."""
     import torch
 
     return torch.Generator().manual_seed(derive_seed(run_seed, *purpose))
 
 
 def secret_numbers(key: str, *purpose: str | int) -> np.random.Generator:
-    """A generator for what must stay secret, of 128 bits of the key; torch's own on the CPU uses 32 bits of a seed."""
+    """Return a generator for secret numbers, seeded by 128 bits of the key; torch's CPU generator uses only 32 bits."""
     text = "\0".join(str(part) for part in (key, *purpose))
     return np.random.Generator(np.random.Philox(key=int.from_bytes(hashlib.sha256(text.encode()).digest()[:16], "big")))
 
 
 @contextmanager
 def seeded_layers(device: torch.device, seed: int) -> Iterator[None]:
-    """Layers such as dropout draw from the global generator: seed it for the block, and put it back after."""
+    """Seed the global generator, from which layers such as dropout draw, for the block, and restore it afterwards."""
     import torch
 
     on_cuda = device.type == "cuda"
@@ -47,11 +47,11 @@ def seeded_layers(device: torch.device, seed: int) -> Iterator[None]:
 
 
 def stream_seed(seed: int, *purpose: str | int) -> int:
-    """A 63-bit seed for one purpose; the same arguments give the same seed on every machine."""
+    """Return a 63-bit seed for one purpose; equal arguments give equal seeds on every machine."""
     text = "\0".join(str(part) for part in ("phantom", seed, *purpose))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
 def stream(seed: int, *purpose: str | int) -> np.random.Generator:
-    """A generator for one purpose. Philox is counter-based: it is cheap to make and the same on every machine."""
+    """Return a generator for one purpose: Philox, which is counter-based, cheap to create and portable."""
     return np.random.Generator(np.random.Philox(stream_seed(seed, *purpose)))

@@ -11,6 +11,6 @@ Array = npt.NDArray[Any]
 
 
 class Frozen(BaseModel):
-    """Base of every typed, immutable configuration or description; unknown fields are refused."""
+    """Base class of every typed, immutable configuration or description; unknown fields are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")

@@ -1,8 +1,8 @@
-"""Texts in CSV files that a spreadsheet shows and never runs, and the same texts when they are read back.
+"""CSV text that a spreadsheet displays and never executes, and the way back to the original text.
 
-A cell that begins like a formula is run by Excel, LibreOffice and Google Sheets when somebody opens the file (OWASP,
-*CSV Injection*). Such a text is written after an apostrophe, by which spreadsheets know text. So is one that begins
-with an apostrophe itself: then each text comes back as it was.
+A cell that begins like a formula is executed by Excel, LibreOffice and Google Sheets when the file is opened (OWASP,
+*CSV Injection*). Such a text is written after an apostrophe, which marks it as text for spreadsheets. A text that
+begins with an apostrophe gets one more, so that every text can be read back unchanged.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _NUMBER = r"^[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?$"
 
 
 def guarded(table: pl.DataFrame) -> pl.DataFrame:
-    """A table whose texts no spreadsheet runs; numbers, also those written as text, stay as they are."""
+    """Return a table whose texts no spreadsheet executes; numbers, also those written as text, stay unchanged."""
     return table.with_columns(
         pl.when(text.str.contains(_BEGINS) & ~text.str.contains(_NUMBER))
         .then(pl.concat_str(pl.lit(GUARD), text))
@@ -40,7 +40,7 @@ def unguarded(table: pl.DataFrame) -> pl.DataFrame:
 
 
 def unmarked(table: pl.DataFrame) -> pl.DataFrame:
-    """A table of somebody else's without the marks by which people keep a spreadsheet from reading text as a number.
+    """Return an external table without the marks that keep a spreadsheet from reading text as a number.
 
     Example:
         >>> unmarked(pl.DataFrame({"site": ["A", "'B'"], "patient": ['="007"', "'008"]})).rows()

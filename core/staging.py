@@ -1,7 +1,7 @@
-"""What is written beside its place before it is moved there, and what a killed process left of it.
+"""Temporary files and folders that are written beside their target and then moved, and what killed processes left.
 
-Such things hold patients. Whoever writes one holds a lock on it (``flock``, which ends with its process however that
-dies), so the next run in the same folder knows without guessing from process ids which of them nobody writes any more.
+They contain patient data. Their writer holds a lock (``flock``, which ends with the process however it ends), so the
+next run in the same folder can tell abandoned ones from those in use without guessing from process ids.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ _SHOWN_OF_A_NAME = 40
 
 @contextmanager
 def staging(place: Path) -> Iterator[Path]:
-    """Yield a hidden folder beside ``place``, for its owner only, which is gone after the block.
+    """Yield a private hidden folder beside ``place`` that is removed after the block.
 
-    The folder of ``place`` must exist. What killed processes have left in it is removed first.
+    The parent folder of ``place`` must exist. What killed processes have left in it is removed first.
 
     Raises:
-        ResourceError: nothing can be made there.
+        ResourceError: If nothing can be created there.
     """
     remove_leftovers(place.parent)
     with private_files():
@@ -47,7 +47,7 @@ def staging(place: Path) -> Iterator[Path]:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield an empty file beside ``path`` that replaces it when the block succeeds, and vanishes when it fails."""
+    """Yield an empty file beside ``path`` that replaces it if the block succeeds and is removed if it fails."""
     with private_files():
         temporary, lock = _locked_file(path)
         try:
@@ -59,7 +59,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove from a folder, not from those in it, what killed processes of this user were writing there."""
+    """Remove what killed processes of this user left in a folder, but not in its subfolders."""
     try:
         entries = [entry for entry in os.scandir(folder) if entry.name.startswith(".")]
     except OSError:
@@ -78,10 +78,10 @@ def remove_leftovers(folder: Path) -> None:
 
 
 def remove_all_leftovers(places: Iterable[Path]) -> None:
-    """Remove what killed processes left beside these places and in the work folders that belong to them.
+    """Remove what killed processes left beside these paths and in the work folders that belong to them.
 
     Args:
-        places: files or folders that a verb was given; they need not exist.
+        places: Files or folders that were passed to a command; they need not exist.
     """
     for place in {path.absolute() for path in places}:
         remove_leftovers(place.parent)
@@ -101,12 +101,12 @@ def _locked_folder(place: Path) -> tuple[Path, int]:
         try:
             folder = Path(tempfile.mkdtemp(prefix=prefix, dir=place.parent))
         except (FileNotFoundError, NotADirectoryError):
-            what = f"{place.parent} cannot be made a folder"
+            what = f"{place.parent} cannot be created"
             raise ResourceError(what, "choose another folder with --out") from None
         file = folder / LOCK_FILE
         try:
             lock = os.open(file, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
-        except FileNotFoundError:  # somebody else took the empty folder for a leftover
+        except FileNotFoundError:  # another process took the empty folder for a leftover
             continue
         if _hold(lock, file, wait=True):
             return folder, lock
@@ -122,10 +122,10 @@ def _locked_file(path: Path) -> tuple[Path, int]:
 
 
 def _hold(lock: int, file: Path, *, wait: bool) -> bool:
-    """Lock an open file; ``False``: another holds it, or it is no longer at its place.
+    """Lock an open file; return ``False`` if another process holds it or the file is no longer at its path.
 
     Raises:
-        OSError: it cannot be locked at all, or is not there.
+        OSError: If it cannot be locked at all or does not exist.
     """
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
@@ -134,7 +134,7 @@ def _hold(lock: int, file: Path, *, wait: bool) -> bool:
     except OSError:
         if not wait:
             raise
-        return True  # a file system without locks: nobody will take what is written here for a leftover
+        return True  # a file system without locks: no process will take what is written here for a leftover
     try:
         return os.path.samestat(os.fstat(lock), file.stat())
     except FileNotFoundError:
@@ -164,7 +164,7 @@ def _remove_file(file: Path) -> None:
 
 
 def _runs(pid: int) -> bool:
-    """Whether a process of this id runs; older versions held no lock."""
+    """Return whether a process with this id is running; older versions held no lock."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

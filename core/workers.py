@@ -1,7 +1,7 @@
-"""An ordered, bounded map over worker processes that survives the death of a worker: codecs are C, files are hostile.
+"""An ordered, bounded map over worker processes that survives crashes: codecs are C code, and files may be hostile.
 
-Results come in the order of the jobs, a fixed number of jobs is in flight, and a job whose process dies or hangs is
-found out by running it alone, so that it costs itself and nothing else.
+Results are returned in the order of the jobs, and the number of jobs in flight is limited. A job whose process crashes
+or hangs is identified by running it alone, so that no other job is lost.
 """
 
 from __future__ import annotations
@@ -31,24 +31,24 @@ Job = TypeVar("Job")
 Result = TypeVar("Result")
 
 BATCHES_AHEAD = 3  # per worker
-BYTES_AHEAD = 512 * 2**20  # of decoded images that wait or are being read; one larger job still runs, alone
+BYTES_AHEAD = 512 * 2**20  # of decoded images in flight; a single larger job still runs, alone
 MEMORY_PER_BYTE = 4  # a decoder, a LUT and the trip to the parent need several copies of an image
-ADDRESSES_BESIDE = 4 * 2**30  # that threads and libraries reserve without using them
+ADDRESSES_BESIDE = 4 * 2**30  # address space that threads and libraries reserve without using it
 
 
 @dataclass(frozen=True, slots=True)
 class Crashed:
-    """Stands for the result of a job whose process died."""
+    """Result of a job whose process crashed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Batch(Generic[Job]):
-    """Jobs that travel together, since a trip to another process costs as much as reading a small file.
+    """Jobs that are sent together, since a round trip to another process costs as much as reading a small file.
 
     Attributes:
-        jobs: the jobs, in order.
-        weight_bytes: memory that their results will need, by what the files declare.
-        limit_bytes: memory that a process may take for them beyond what it has; 0: its share of all.
+        jobs: Jobs of the batch, in order.
+        weight_bytes: Memory that the results will need, as declared by the files.
+        limit_bytes: Additional memory that a process may allocate for them; 0 means an equal share of the total.
     """
 
     jobs: tuple[Job, ...]
@@ -57,15 +57,15 @@ class Batch(Generic[Job]):
 
 
 class Workers:
-    """Processes that run a function over batches of jobs; use as a context.
+    """Processes that run a function over batches of jobs; use it as a context manager.
 
     Args:
-        total: number of processes; 0 runs everything in this process, where a dying codec takes the run with it. So it
-            is in a daemonic process, which may have no children.
-        seconds_per_job: a job that takes longer is taken to hang; its process is ended.
-        memory_bytes: memory for all processes together. Heavy batches wait for one another, so that what they declare
-            fits, and no process may take more than its batch was granted.
-        preload: modules that every process will need, imported once before the first of them starts.
+        total: Number of processes. With 0, and always in a daemonic process, which may have no children, everything
+            runs in this process, and a crashing codec ends the run.
+        seconds_per_job: Time limit per job; a process that exceeds it is considered hung and is ended.
+        memory_bytes: Memory for all processes together. Heavy batches wait until their declared sizes fit, and no
+            process may allocate more than its batch was granted.
+        preload: Modules that every process needs; they are imported once before the first process starts.
     """
 
     def __init__(self, total: int, *, seconds_per_job: int, memory_bytes: int, preload: Sequence[str] = ()) -> None:
@@ -98,11 +98,11 @@ class Workers:
     def map(
         self, function: Callable[[Job], Result], batches: Iterable[Batch[Job]]
     ) -> Iterator[tuple[Batch[Job], list[Result | Crashed]]]:
-        """Run a function over all jobs; batches come back in order, each with the results of its jobs in order.
+        """Run a function over all jobs and yield the batches in order, each with the results of its jobs in order.
 
         Args:
-            function: a module-level function that returns errors rather than raising them.
-            batches: read only as far ahead as :data:`BATCHES_AHEAD` and :data:`BYTES_AHEAD` allow.
+            function: Module-level function that returns errors instead of raising them.
+            batches: Batches, read only as far ahead as :data:`BATCHES_AHEAD` and :data:`BYTES_AHEAD` allow.
         """
         if self._pool is None:
             for batch in batches:
@@ -143,7 +143,7 @@ class Workers:
             return None
 
     def _restart(self, waiting: deque[tuple[Batch[Job], Future[list[Result]] | None]]) -> None:
-        """Start fresh processes; whatever was in flight and did not finish is marked to run alone."""
+        """Start new processes; unfinished batches that were in flight are marked to run job by job."""
         assert self._pool is not None  # noqa: S101 - only called with a pool
         self._pool.shutdown(wait=False, cancel_futures=True)
         self._pool = self._start(self._total)
@@ -174,9 +174,9 @@ class Workers:
 
 @contextmanager
 def _main_module_hidden() -> Iterator[None]:
-    """Let new processes not import the main module again: nothing here needs it.
+    """Keep new processes from importing the main module again, since the workers do not need it.
 
-    It may be a script without ``if __name__ == "__main__":``, or import torch for ten seconds in every process.
+    It may be a script without ``if __name__ == "__main__":`` or take ten seconds in every process to import torch.
     """
     main = sys.modules["__main__"]
     sys.modules["__main__"] = ModuleType("__main__")
@@ -199,7 +199,7 @@ class _SpawnProcess(SpawnProcess):
 
 
 def _context(preload: Sequence[str]) -> Any:
-    """Processes start from a server that has ``preload`` imported and no threads; elsewhere they start from nothing."""
+    """Return a context whose processes start from a server that has ``preload`` imported, or from scratch elsewhere."""
     context: Any
     if "forkserver" in multiprocessing.get_all_start_methods():
         context = ForkServerContext()
@@ -212,10 +212,10 @@ def _context(preload: Sequence[str]) -> Any:
 
 
 def _prepare(memory_bytes: int) -> None:
-    """Make a worker quiet, bounded, and mortal together with its parent."""
+    """Silence a worker's output, limit its memory, and end it when its parent ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interruption means
     nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 1)  # codecs print what they think of a file
+    os.dup2(nowhere, 1)  # codecs print warnings about files
     os.dup2(nowhere, 2)
     _limit_addresses(ADDRESSES_BESIDE + memory_bytes)
     parent = multiprocessing.parent_process()
@@ -233,7 +233,7 @@ def _limit_addresses(total_bytes: int) -> None:
 
 
 def _limit_memory(total_bytes: int) -> None:
-    """Bound what a process may allocate from now on; unlike addresses, these bytes are nearly all used."""
+    """Limit what a process may allocate from now on; unlike address space, this memory is nearly all used."""
     _limit("RLIMIT_DATA", 5, total_bytes)
 
 
@@ -255,7 +255,7 @@ def _run(function: Callable[[Job], Result], jobs: Sequence[Job], seconds: int, l
     results = []
     _limit_memory(limit_bytes)
     for job in jobs:
-        _set_alarm(seconds)  # not caught: it ends a process that hangs in a codec, where Python would not look
+        _set_alarm(seconds)  # not caught: it ends a process that hangs in a codec, where Python cannot interrupt it
         results.append(function(job))
         _set_alarm(0)
     return results

@@ -1,4 +1,4 @@
-"""Membership attacks on the weights of a generator, by whoever holds them: did it learn from these images?"""
+"""Membership inference attacks on a generator's weights: was an image among the training images?"""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from medphantom.learning.devices import resolve_device
 
 LOSS, PROXIMAL = "loss", "proximal initialization"
 LOSS_TIMES = (0.1, 0.2, 0.3, 0.45, 0.6, 0.8)
-FIRST_TIME = 0.02  # where the image itself is taken for its own noised version
+FIRST_TIME = 0.02  # time at which the image itself stands in for its noised version
 PROXIMAL_TIMES = (0.2, 0.4)
 NORM = 4
 
@@ -32,22 +32,22 @@ NORM = 4
 def membership_scores(
     bundle: GeneratorBundle, cohort: Cohort, rows: Sequence[int], *, seed: int = 0, progress: Progress | None = None
 ) -> dict[str, Array]:
-    """How much rows look as if the generator had learned from them; the higher the more.
+    """Return membership scores of rows; a higher score means that the generator more likely learned from the row.
 
-    *loss*: the denoiser's error, negative, over several times and the same noise for every image (Carlini et al. 2023,
-    section 5.2; Matsumoto et al. 2023). *proximal initialization*: how little the noise that the denoiser sees in the
-    image itself differs from what it sees once that noise has been added (Kong et al. 2024, ICLR, equation 9 with its
-    4-norm; arXiv 2305.18355).
+    *loss*: the denoiser's negative error, over several times and the same noise for every image (Carlini et al. 2023,
+    section 5.2; Matsumoto et al. 2023). *proximal initialization*: the negative difference between the noise that the
+    denoiser predicts for the image itself and for the image with that noise added (Kong et al. 2024, ICLR, equation 9
+    with its 4-norm; arXiv 2305.18355).
 
     Args:
-        bundle: the generator.
-        cohort: real images.
-        rows: which.
-        seed: of the noise.
-        progress: told the number of images.
+        bundle: Generator that is attacked.
+        cohort: Cohort of real images.
+        rows: Row numbers of the images.
+        seed: Seed of the noise.
+        progress: Callback that receives the number of images done.
 
     Returns:
-        Scores ``(n,)`` by the name of the attack.
+        Scores ``(n,)`` by name of the attack.
     """
     facts = bundle.facts
     prompts = row_prompts(cohort, rows, facts.conditions)
@@ -85,7 +85,7 @@ class _Attack:
         return (x_t - alpha * x0) / sigma
 
     def loss(self) -> Array:
-        """The denoiser's error, negative, ``(n,)``: mean over the times, with one noise for every image."""
+        """Return the denoiser's negative error, ``(n,)``: mean over the times, with one noise for every image."""
         total = torch.zeros(len(self.latents), device=self.latents.device)
         for number, time in enumerate(LOSS_TIMES):
             one = noise_of([derive_seed(self.seed, "membership", number)], self.latents.shape[1:])
@@ -98,7 +98,7 @@ class _Attack:
         return found
 
     def proximal(self) -> Array:
-        """How little the noise seen in an image differs once that noise was added, negative, ``(n,)``."""
+        """Return the negative difference of predicted noise before and after adding it to the image, ``(n,)``."""
         first = self._noise_seen(self.latents, FIRST_TIME)
         total = torch.zeros(len(self.latents), device=self.latents.device)
         for time in PROXIMAL_TIMES:

@@ -1,4 +1,4 @@
-"""What fine-tuning starts from: a bundle of ours or a Stable Diffusion pipeline, behind one interface."""
+"""Pretrained models for fine-tuning (a bundle, a MONAI model or a Stable Diffusion pipeline) behind one interface."""
 
 from __future__ import annotations
 
@@ -28,70 +28,70 @@ AnyDenoiser = Denoiser | StableDenoiser
 
 
 class Base(Protocol):
-    """A pretrained latent diffusion model to start from."""
+    """A pretrained latent diffusion model to fine-tune."""
 
     @property
     def kind(self) -> Literal["bundle", "monai", "stable_diffusion"]:
-        """What it is."""
+        """Kind of the base."""
 
     @property
     def source(self) -> str:
-        """Folder or hub id, as it was given."""
+        """Folder or hub id as given by the user."""
 
     @property
     def files(self) -> tuple[str, ...]:
-        """That weights were read from, where a network may have several."""
+        """Files from which weights were read, for networks that may have several."""
 
     @property
     def digest(self) -> str:
-        """Of weights and configuration."""
+        """Digest of weights and configuration."""
 
     @property
     def lineage(self) -> Lineage | None:
-        """From whom its weights have learned; ``None``: it does not say."""
+        """Training data of its weights; ``None`` if the base does not declare it."""
 
     @property
     def objective(self) -> Objective:
-        """What its denoiser was fitted to."""
+        """Objective on which its denoiser was trained."""
 
     @property
     def scaling(self) -> LatentScaling:
-        """Between its autoencoder's latents and its denoiser's."""
+        """Scaling between its autoencoder's latents and its denoiser's."""
 
     @property
     def pipeline(self) -> str | None:
-        """The pipeline whose text encoder reads the texts; ``None``: any conditioner will do."""
+        """Pipeline whose text encoder reads the texts; ``None`` if any conditioner is suitable."""
 
     @property
     def context_dim(self) -> int:
-        """Width of context tokens."""
+        """Width of the context tokens."""
 
     def latent_shape(self, size: Sequence[int]) -> tuple[int, ...]:
-        """``(L, *latent)`` of an image of spatial ``size``; raises InputError where the networks cannot take it."""
+        """Return ``(L, *latent)`` for an image of spatial ``size``; raise InputError if the networks cannot take it."""
 
     def autoencoder(self, image_channels: int) -> AnyAutoencoder:
-        """Frozen, for images of so many channels; raises InputError where they do not fit."""
+        """Return the frozen autoencoder for this number of image channels; raise InputError if it does not match."""
 
     def denoiser(self, conditioner: Conditioner, sizes: EncoderSizes, seed: int) -> AnyDenoiser:
-        """For another vocabulary: what is new in it is drawn from ``seed``."""
+        """Return the denoiser for another vocabulary; new parameters are drawn from ``seed``."""
 
     def as_it_is(self) -> AnyDenoiser:
-        """With the vocabulary that it has."""
+        """Return the denoiser with its own vocabulary."""
 
 
 @dataclass(frozen=True, eq=False)
 class NetworkBase:
-    """Networks of MONAI to start from: those of a bundle of ours, or of the MONAI world.
+    """Networks of MONAI to fine-tune: those of a bundle of this project, or of a MONAI model.
 
     Attributes:
-        kind: which.
-        source: its folder.
-        digest: of weights and configuration.
-        objective: what the denoiser was fitted to.
-        scaling: between the autoencoder's latents and the denoiser's.
-        codec: the autoencoder.
-        old: the denoiser, with the vocabulary that it has.
-        lineage: from whom its weights have learned; ``None``: it does not say.
+        kind: Kind of the base.
+        source: Folder of the base.
+        digest: Digest of weights and configuration.
+        objective: Objective on which the denoiser was trained.
+        scaling: Scaling between the autoencoder's latents and the denoiser's.
+        codec: Autoencoder of the base.
+        old: Denoiser with its own vocabulary.
+        lineage: Training data of its weights; ``None`` if the base does not declare it.
     """
 
     kind: Literal["bundle", "monai"]
@@ -107,15 +107,15 @@ class NetworkBase:
 
     @property
     def context_dim(self) -> int:
-        """As :attr:`Base.context_dim`."""
+        """Width of the context tokens, see :attr:`Base.context_dim`."""
         return self.old.sizes.dim
 
     def latent_shape(self, size: Sequence[int]) -> tuple[int, ...]:
-        """As :meth:`Base.latent_shape`."""
+        """Return the latent shape, see :meth:`Base.latent_shape`."""
         dims, arguments = self.codec.arguments["spatial_dims"], self.codec.arguments
         if len(size) != dims:
             raise InputError(
-                f"the base draws {dims}-D images, preprocess.size has {len(size)} sides", "choose another base"
+                f"the base generates {dims}-D images, but preprocess.size has {len(size)} sides", "choose another base"
             )
         factor = self.codec.downsampling
         whole = factor * 2 ** (len(self.old.arguments["channels"]) - 1)
@@ -127,21 +127,23 @@ class NetworkBase:
         return (int(arguments["latent_channels"]), *(side // factor for side in size))
 
     def autoencoder(self, image_channels: int) -> Autoencoder:
-        """As :meth:`Base.autoencoder`."""
+        """Return the frozen autoencoder, see :meth:`Base.autoencoder`."""
         takes = self.codec.arguments["in_channels"] // self.codec.patch ** self.codec.arguments["spatial_dims"]
         if image_channels != takes:
             raise InputError(
-                f"the base takes images of {takes} channels, this cohort's have {image_channels}",
+                f"the base expects images of {takes} channels, but those of this cohort have {image_channels}",
                 f"set preprocess.channels to {takes}",
             )
         return self.codec.eval().requires_grad_(False)
 
     def as_it_is(self) -> Denoiser:
-        """As :meth:`Base.as_it_is`."""
+        """Return the denoiser with its own vocabulary, see :meth:`Base.as_it_is`."""
         return self.old
 
     def denoiser(self, conditioner: Conditioner, sizes: EncoderSizes, seed: int) -> Denoiser:
-        """As :meth:`Base.denoiser`: what the base knows by name it keeps; features of a new mask begin unheard."""
+        """Return the denoiser for a vocabulary; it keeps known entries, and features of a new mask start with no
+        effect.
+        """
         old = self.old
         inputs = old.arguments["in_channels"] - old.sizes.mask_channels + sizes.mask_channels
         with torch.random.fork_rng(devices=[]):
@@ -163,7 +165,7 @@ def _part(denoiser: Denoiser, name: str) -> Any:
 
 
 def _widened(state: dict[str, Tensor], before: int, after: int) -> dict[str, Tensor]:
-    """The network's first convolution for more input channels, which count for nothing at first, or for fewer."""
+    """Adapt the first convolution to more input channels, which start with zero weights, or to fewer."""
     name = "conv_in.conv.weight"
     if after != before:
         weight = state[name]
@@ -175,24 +177,24 @@ def _widened(state: dict[str, Tensor], before: int, after: int) -> dict[str, Ten
 
 
 def open_base(source: str, tuning: FineTuning | None = None) -> Base:
-    """The base that a recipe names.
+    """Open the base that a recipe names.
 
     Args:
-        source: a folder of a bundle, or in the layout of MONAI's bundles, or a folder or hub id in diffusers' layout.
-        tuning: says in which range a MONAI base takes images.
+        source: Folder of a bundle, folder in the layout of MONAI's bundles, or folder or hub id in diffusers' layout.
+        tuning: Fine-tuning settings, which give the value range of images for a MONAI base.
 
     Raises:
-        InputError: it cannot be had, or is of no kind that can be fine-tuned.
-        BundleError: a damaged bundle, or one that itself only changes another base.
+        InputError: If it is not available, or of no kind that can be fine-tuned.
+        BundleError: If a bundle is damaged or itself only stores changes to another base.
     """
     folder = Path(source)
     if folder.is_file():
         raise InputError(
-            f"base {source} is one file, a base is a folder",
+            f"base {source} is a single file, but a base is a folder",
             "convert a single checkpoint: StableDiffusionPipeline.from_single_file(…).save_pretrained(…)",
         )
     if folder.is_absolute() and not folder.is_dir():
-        raise InputError(f"base {source} does not exist", "make the base first, or give a hub id")
+        raise InputError(f"base {source} does not exist", "create the base first, or give a hub id")
     if (folder / DIGEST_FILE).is_file():
         return _bundle(source)
     if (folder / "configs").is_dir():
@@ -208,12 +210,12 @@ def open_base(source: str, tuning: FineTuning | None = None) -> Base:
             parts.scaling,
             parts.autoencoder,
             parts.denoiser,
-            Lineage(unknown=("its base, of the MONAI world,",)),
+            Lineage(unknown=("its MONAI base",)),
         )
     if folder.is_dir() and not (folder / "unet").is_dir():
         raise InputError(
             f"{source} is neither a bundle nor a folder in the layout of MONAI or diffusers",
-            "give a folder that holds bundle.json, configs/ and models/, or a diffusers pipeline (unet/ vae/ …)",
+            "give a folder that contains bundle.json, configs/ and models/, or a diffusers pipeline (unet/ vae/ …)",
         )
     remedy = "give a diffusers pipeline of the Stable Diffusion 1.x or 2.x class"
     with foreign_networks(f"base {source}", remedy=remedy, source=source):
@@ -221,7 +223,7 @@ def open_base(source: str, tuning: FineTuning | None = None) -> Base:
 
 
 def _bundle(source: str) -> NetworkBase:
-    from medphantom.generators.bundle import GeneratorBundle  # which reads its own base by way of this module
+    from medphantom.generators.bundle import GeneratorBundle  # which itself imports this module
 
     bundle = GeneratorBundle.load(source)
     if (
@@ -229,7 +231,7 @@ def _bundle(source: str) -> NetworkBase:
         or not isinstance(bundle.autoencoder, Autoencoder)
         or bundle.needs_base
     ):
-        raise BundleError(f"{source} holds only what was learned from another base", "fine-tune that base itself")
+        raise BundleError(f"{source} contains only the changes to another base", "fine-tune that base instead")
     facts = bundle.facts
     return NetworkBase(
         "bundle",

@@ -1,4 +1,4 @@
-"""A base as a bundle in memory, with the vocabulary that it has: to see what it draws before anything is learned."""
+"""A base as a bundle in memory, with its own vocabulary, to preview its images before fine-tuning."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from medphantom.generators.facts import BundleFacts
 
 
 def base_bundle(base: Base, preprocess: Preprocess, *, threads: int | None) -> GeneratorBundle:
-    """The base, drawing images of a cohort's kind.
+    """Return the base as a bundle that generates images in the format of a cohort.
 
     Args:
-        base: from :func:`medphantom.generators.base.open_base`.
-        preprocess: of the cohort that it is to be fine-tuned to.
-        threads: of the CPU.
+        base: Base from :func:`medphantom.generators.base.open_base`.
+        preprocess: Preprocessing of the cohort on which it is to be fine-tuned.
+        threads: Number of CPU threads.
 
     Raises:
-        InputError: the base does not draw such images.
+        InputError: If the base does not generate such images.
     """
     codec, denoiser = base.autoencoder(preprocess.channels), base.as_it_is()
     facts = BundleFacts(

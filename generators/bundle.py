@@ -1,4 +1,4 @@
-"""A generator on disk: MONAI's own networks as config and safetensors, beside JSON that says what they are for.
+"""A generator on disk: MONAI networks as config and safetensors, and JSON files that describe their use.
 
 The layout is described in ``docs/formats/bundle.md``. Nothing in a bundle is ever unpickled.
 """
@@ -46,11 +46,11 @@ CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 TOKENIZER_FILE = "tokenizer.json"
 CLASSES = {"autoencoder": "AutoencoderKL", "denoiser": "DiffusionModelUNet", "conditioning": "ConditionEncoder"}
-# how diffusers calls the files that it reads
+# names of the files that diffusers reads
 UNET_FILE = "diffusion_pytorch_model.safetensors"
 LORA_FILE = "pytorch_lora_weights.safetensors"
 PICKLES = {".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle", ".npy", ".npz", ".joblib"}
-MAKE_AGAIN = "fetch or make the bundle again"
+MAKE_AGAIN = "fetch or create the bundle again"
 
 Network = TypeVar("Network", Autoencoder, Denoiser)
 
@@ -60,10 +60,10 @@ class _Part:
     """One folder of a bundle: ``config.json`` and one file of tensors.
 
     Attributes:
-        folder: its name.
-        config: what ``config.json`` says.
-        tensors: by name.
-        file: name of the file of tensors.
+        folder: Name of the folder.
+        config: Parsed content of ``config.json``.
+        tensors: Tensors of the network by name.
+        file: Name of the tensor file.
     """
 
     folder: str
@@ -74,13 +74,13 @@ class _Part:
 
 @dataclass(frozen=True, eq=False)
 class GeneratorBundle:
-    """A trained latent diffusion model; two are equal when their digests are.
+    """A trained latent diffusion model; two bundles are equal if their digests are.
 
     Attributes:
-        facts: everything that is not a weight.
-        autoencoder: in evaluation mode.
-        denoiser: in evaluation mode.
-        training: recipe and curves: ``{"recipe": …, "autoencoder": [rows], "denoiser": [rows], …}``.
+        facts: All information except the weights.
+        autoencoder: Autoencoder in evaluation mode.
+        denoiser: Denoiser in evaluation mode.
+        training: Recipe and curves: ``{"recipe": …, "autoencoder": [rows], "denoiser": [rows], …}``.
     """
 
     facts: BundleFacts
@@ -99,9 +99,9 @@ class GeneratorBundle:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 over facts, curves, and every tensor's name, type, shape and values.
+        """SHA-256 digest of facts, curves, and every tensor's name, type, shape and values.
 
-        Facts at their defaults do not enter, so that a fact which is added later leaves the digests of older bundles.
+        Facts at their defaults are excluded, so that adding a fact later does not change the digests of older bundles.
         """
         facts = self.facts.model_dump(mode="json", exclude_defaults=True)
         digest = hashlib.sha256(canonical_json([facts, self.training]).encode())
@@ -114,21 +114,21 @@ class GeneratorBundle:
 
     @property
     def needs_base(self) -> bool:
-        """Whether it holds only what was learned from a base."""
+        """Whether the bundle contains only the changes to a base."""
         return self.facts.base is not None and self.facts.base.needed
 
     @property
     def tokenizer_json(self) -> str | None:
-        """The tokenizer of the embedded text encoder, where there is one."""
+        """The tokenizer of the embedded text encoder, if there is one."""
         tokenizer = self.denoiser.conditioner.tokenizer
         return None if tokenizer is None else str(tokenizer.to_str(pretty=True))
 
     def save(self, path: str | Path) -> None:
-        """Publish as a folder.
+        """Publish the bundle as a folder.
 
         Raises:
-            InputError: the folder exists already and is not empty.
-            ResourceError: the disk is full or cannot be written.
+            InputError: If the folder already exists and is not empty.
+            ResourceError: If the disk is full or cannot be written.
         """
         with publishing(Path(path)) as folder:
             write_json(folder / FACTS_FILE, self.facts.model_dump(mode="json"))
@@ -145,10 +145,11 @@ class GeneratorBundle:
 
     @classmethod
     def load(cls, path: str | Path) -> GeneratorBundle:
-        """Read a published bundle, and check every file and the whole against their digests.
+        """Read a published bundle, and verify every file and the whole against their digests.
 
         Raises:
-            BundleError: the folder is unfinished, truncated, altered, of another version, or holds pickled weights.
+            BundleError: If the folder is incomplete, truncated, altered, of another version, or contains pickled
+                weights.
         """
         folder = Path(path)
         published = read_digest(folder, error=BundleError)
@@ -157,8 +158,8 @@ class GeneratorBundle:
         facts = parse_facts(folder)
         training = read_json(folder / TRAINING_FILE, error=BundleError)
         if not isinstance(training, dict):
-            raise BundleError(f"{folder / TRAINING_FILE} does not describe a training", MAKE_AGAIN)
-        with reading(folder, BundleError, "describes networks that cannot be", MAKE_AGAIN):
+            raise BundleError(f"{folder / TRAINING_FILE} does not describe a training run", MAKE_AGAIN)
+        with reading(folder, BundleError, "describes networks that cannot be built", MAKE_AGAIN):
             if facts.base is not None and facts.base.needed:
                 autoencoder, denoiser = _tuned_networks(folder, facts, facts.base)
             else:
@@ -166,11 +167,11 @@ class GeneratorBundle:
             bundle = cls(facts, autoencoder, denoiser, training)
             digest = bundle.digest
         if digest != published["digest"]:
-            raise BundleError(f"{folder} was altered: its digest is not that of its content", MAKE_AGAIN)
+            raise BundleError(f"{folder} was altered: its digest does not match its content", MAKE_AGAIN)
         return bundle
 
     def to(self, device: torch.device | str) -> GeneratorBundle:
-        """The same bundle with its networks on a device (they are moved, not copied)."""
+        """Move the networks of the bundle to a device (without copying) and return the bundle."""
         self.autoencoder.to(device)
         self.denoiser.to(device)
         return self
@@ -196,7 +197,7 @@ def _class(config: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 def _tuned_part(base: BaseFacts, denoiser: AnyDenoiser) -> _Part:
-    """What was learned on top of a base; of a pipeline, as diffusers itself reads it."""
+    """Return what was learned on top of a base; for a pipeline, in a form that diffusers reads."""
     tensors = tuned_tensors(denoiser, base.tuning)
     if base.kind == "stable_diffusion" and base.tuning.method == "full":
         config = {key: value for key, value in denoiser.net.config.items() if key != "_name_or_path"}
@@ -209,7 +210,7 @@ def _tuned_part(base: BaseFacts, denoiser: AnyDenoiser) -> _Part:
 
 
 def _metadata(part: _Part) -> dict[str, str]:
-    """What diffusers looks for in a file of LoRA weights."""
+    """Return the metadata that diffusers expects in a file of LoRA weights."""
     metadata = {"format": "pt"}
     if part.file == LORA_FILE:
         adapter = {f"unet.{key}": value for key, value in part.config["adapter"].items()}
@@ -241,11 +242,12 @@ def _whole_networks(folder: Path, facts: BundleFacts) -> tuple[Autoencoder, Deno
 
 
 def _tuned_networks(folder: Path, facts: BundleFacts, tuned: BaseFacts) -> tuple[AnyAutoencoder, AnyDenoiser]:
-    """The base's networks with what was learned put in."""
+    """Return the base's networks with the fine-tuned weights applied."""
     base = open_base(tuned.source, tuned.tuning)
     if base.digest != tuned.digest:
         raise BundleError(
-            f"base {tuned.source} is not the one that {folder} was fine-tuned from", "bring the revision that was used"
+            f"base {tuned.source} is not the one that {folder} was fine-tuned from",
+            "provide the revision that was used",
         )
     conditioner = open_conditioner(facts.conditions, folder / "conditioning" / TOKENIZER_FILE)
     described = folder / "conditioning" / CONFIG_FILE
@@ -273,8 +275,8 @@ def _refuse_pickles(folder: Path) -> None:
     for path in _files(folder):
         if path.suffix.lower() in PICKLES:
             raise BundleError(
-                f"{path} may hold pickled objects, which can run code when read",
-                "a bundle holds safetensors and JSON only",
+                f"{path} may contain pickled objects, which can run code when read",
+                "a bundle contains safetensors and JSON only",
             )
 
 
@@ -296,14 +298,14 @@ def _check_files(folder: Path, expected: Any) -> None:
 def _network(
     folder: Path, build: Callable[[dict[str, Any]], Network], parts: Callable[[Network], dict[str, nn.Module]]
 ) -> Network:
-    """Build a network from its folder's config and fill each of its parts from the safetensors beside that folder."""
+    """Build a network from its folder's config and load each of its parts from the safetensors beside that folder."""
     config = read_json(folder / CONFIG_FILE, error=BundleError)
     if not isinstance(config, dict) or config.pop("_class_name", None) != CLASSES[folder.name]:
         raise BundleError(f"{folder / CONFIG_FILE} does not describe a {CLASSES[folder.name]}", MAKE_AGAIN)
     with (
         reading(folder / CONFIG_FILE, BundleError, f"does not describe a {CLASSES[folder.name]}", MAKE_AGAIN),
         no_more_weights_than([folder, folder.parent / "conditioning"], BundleError, MAKE_AGAIN),
-        torch.random.fork_rng(devices=[]),  # initial weights are drawn and thrown away
+        torch.random.fork_rng(devices=[]),  # initial weights are drawn and discarded
     ):
         network = build(config)
     for name, module in parts(network).items():
@@ -322,5 +324,5 @@ def _sizes(path: Path) -> EncoderSizes:
 
 
 def _weights(path: Path) -> dict[str, Tensor]:
-    with reading(path, BundleError, "is no safetensors file; pickled weights are never read", MAKE_AGAIN):
+    with reading(path, BundleError, "is not a safetensors file; pickled weights are never read", MAKE_AGAIN):
         return load_file(path)

@@ -1,4 +1,4 @@
-"""Everything that can be set about a generator and its sampling. No torch here: recipes are read without loading it."""
+"""Configuration of a generator and its sampling. It does not import torch, so recipes are read without loading it."""
 
 from __future__ import annotations
 
@@ -42,21 +42,21 @@ def _check_levels(name: str, channels: Sequence[int], norm_groups: int, attentio
 
 
 class AutoencoderConfig(Frozen):
-    """Size of the autoencoder.
+    """Size of the autoencoder network.
 
     Attributes:
-        patch: side of the pixel blocks that become channels before the first layer; 1: none.
-        channels: channels per level; each level after the first halves the resolution.
-        res_blocks: residual blocks per level.
-        latent_channels: channels of the latent.
-        norm_groups: groups of the group normalisation; divides every entry of ``channels``.
-        attention: whether each level attends to itself; empty: none does.
-        middle_attention: whether the bottleneck attends to itself.
-        shortcut: whether a fixed linear transform runs beside encoder and decoder.
-        log_variance: log-variance of the latents that training begins with.
-        window: side of the crops that it is trained on, and of the overlapping windows in which it encodes and decodes
-            what is larger; null: everything is taken whole; ``auto``: windows of 96 (volumes) or 512 pixels (images)
-            where an image has more than 128³ pixels. A multiple of four times the downsampling.
+        patch: Side of the pixel blocks that become channels before the first layer; 1 means none.
+        channels: Channels per level; each level after the first halves the resolution.
+        res_blocks: Number of residual blocks per level.
+        latent_channels: Number of channels of the latent.
+        norm_groups: Number of groups of the group normalisation; it divides every entry of ``channels``.
+        attention: Whether each level has self-attention; empty means that none has.
+        middle_attention: Whether the bottleneck has self-attention.
+        shortcut: Whether a fixed linear transform runs in parallel to encoder and decoder.
+        log_variance: Initial log-variance of the latents at the start of training.
+        window: Side of the crops on which it is trained, and of the overlapping windows in which larger images are
+            encoded and decoded; null processes everything whole; ``auto`` uses windows of 96 (volumes) or 512 pixels
+            (images) if an image has more than 128³ pixels. It must be a multiple of four times the downsampling.
     """
 
     patch: Annotated[int, Field(ge=1, le=8)] = 2
@@ -85,7 +85,7 @@ class AutoencoderConfig(Frozen):
         return int(self.patch * 2 ** (len(self.channels) - 1))
 
     def window_for(self, size: Sequence[int]) -> int | None:
-        """Side of the windows of images of spatial ``size``; ``None`` where they are taken whole."""
+        """Return the side of the windows for images of spatial ``size``; ``None`` if they are processed whole."""
         if self.window is None or isinstance(self.window, int):
             return self.window
         if math.prod(size) <= WHOLE_PIXELS:
@@ -94,42 +94,43 @@ class AutoencoderConfig(Frozen):
         return math.ceil(USUAL_WINDOW[len(size)] / unit) * unit
 
     def latent_shape(self, size: Sequence[int]) -> tuple[int, ...]:
-        """Shape ``(C, *spatial)`` of the latent of an image of spatial ``size``.
+        """Return the shape ``(C, *spatial)`` of the latent of an image of spatial ``size``.
 
         Raises:
-            InputError: a side is not divisible by the downsampling, or the latent would be too small.
+            InputError: If a side is not divisible by the downsampling, or the latent would be too small.
         """
         factor = self.downsampling
         if any(side % factor for side in size):
             fitting = tuple(math.ceil(side / factor) * factor for side in size)
             raise InputError(
                 f"preprocess.size {tuple(size)} is not divisible by {factor}, the autoencoder's downsampling",
-                f"set preprocess.size to {fitting}, or autoencoder.patch and autoencoder.channels for less of it",
+                f"set preprocess.size to {fitting}, or reduce autoencoder.patch or autoencoder.channels",
             )
         sides = tuple(side // factor for side in size)
         if min(sides) < SMALLEST_LATENT_SIDE:
             raise InputError(
-                f"preprocess.size {tuple(size)} leaves latents of {sides}: each side must be ≥ {SMALLEST_LATENT_SIDE}",
+                f"preprocess.size {tuple(size)} gives latents of {sides}: each side must be ≥ {SMALLEST_LATENT_SIDE}",
                 "use larger images, or fewer autoencoder.channels",
             )
         return (self.latent_channels, *sides)
 
 
 class ReconstructionConfig(Frozen):
-    """What the autoencoder is fitted to.
+    """Loss terms of the autoencoder.
 
     Attributes:
-        l1: weight of the mean absolute error of pixels.
-        spectrum: weight of the mean absolute error of Fourier coefficients (orthonormal), which values fine texture
-            that the pixel error gives up (Jiang et al. 2021, focal frequency loss, without the focus).
-        features: weight of the error in the frozen feature network (Johnson et al. 2016; Zhang et al. 2018).
-        feature_network: ``labels``: a small classifier of the labels, fitted to the training split first; where there
-            is nothing to classify, and with ``random``: the same network with random weights.
-        kl: weight of the KL divergence to a standard normal, summed over a latent (Rombach et al. 2022, appendix G).
-        adversary: weight of the patch discriminator (Isola et al. 2017; hinge loss); 0: none.
-        adversary_from: share of the steps after which it begins.
-        adversary_channels: channels of its first layer.
-        adversary_layers: its number of layers that halve the resolution.
+        l1: Weight of the mean absolute error of pixels.
+        spectrum: Weight of the mean absolute error of Fourier coefficients (orthonormal), which preserves fine texture
+            that the pixel error neglects (Jiang et al. 2021, focal frequency loss, without the focus).
+        features: Weight of the error in the frozen feature network (Johnson et al. 2016; Zhang et al. 2018).
+        feature_network: Feature network of that error: ``labels`` is a small classifier of the labels, trained on the
+            training split first; if there is nothing to classify, and with ``random``, the same network has random
+            weights.
+        kl: Weight of the KL divergence to a standard normal, summed over a latent (Rombach et al. 2022, appendix G).
+        adversary: Weight of the patch discriminator (Isola et al. 2017; hinge loss); 0 means none.
+        adversary_from: Share of the steps after which the discriminator is used.
+        adversary_channels: Number of channels of the discriminator's first layer.
+        adversary_layers: Number of layers of the discriminator that halve the resolution.
     """
 
     l1: Weight = 1.0
@@ -144,18 +145,18 @@ class ReconstructionConfig(Frozen):
 
 
 class DenoiserConfig(Frozen):
-    """Size of the denoiser, and how often it learns without a condition.
+    """Size of the denoiser, and how often it is trained without a condition.
 
     Attributes:
-        channels: channels per level; each level after the first halves the latent's resolution.
-        res_blocks: residual blocks per level.
-        attention: whether each level attends to itself and to the condition; empty: only the last, coarsest one.
-        head_channels: channels per attention head.
-        norm_groups: groups of the group normalisation; divides every entry of ``channels``.
-        context_dim: width of the condition tokens.
-        drop_prompt: share of the training prompts that are emptied, for classifier-free guidance.
-        drop_items: share of the other training prompts that lose some of their items.
-        drop_kinds: where several kinds of prompt are read, how often each (labels and attributes; text; mask) is lost.
+        channels: Channels per level; each level after the first halves the latent's resolution.
+        res_blocks: Number of residual blocks per level.
+        attention: Whether each level attends to itself and to the condition; empty means only the last, coarsest one.
+        head_channels: Number of channels per attention head.
+        norm_groups: Number of groups of the group normalisation; it divides every entry of ``channels``.
+        context_dim: Width of the condition tokens.
+        drop_prompt: Share of the training prompts that are emptied, for classifier-free guidance.
+        drop_items: Share of the other training prompts that lose some of their items.
+        drop_kinds: If several kinds of prompt are read, how often each (labels and attributes; text; mask) is dropped.
     """
 
     channels: tuple[Positive, ...] = (64, 128, 128)
@@ -182,10 +183,10 @@ class DenoiserConfig(Frozen):
         """Refuse latents that cannot be halved once per level.
 
         Args:
-            latent_shape: ``(C, *spatial)``.
+            latent_shape: Shape ``(C, *latent)`` of the latents.
 
         Raises:
-            InputError: a side is not divisible.
+            InputError: If a side is not divisible.
         """
         factor = 2 ** (len(self.channels) - 1)
         if any(side % factor for side in latent_shape[1:]):
@@ -196,15 +197,15 @@ class DenoiserConfig(Frozen):
 
 
 class NoiseTable(Frozen):
-    """The discrete noise levels that a network was trained on (Ho et al. 2020), in the terms of diffusers' schedulers.
+    """The discrete noise levels on which a network was trained (Ho et al. 2020), in the terms of diffusers' schedulers.
 
     Attributes:
-        steps: T, number of levels.
-        schedule: how the betas run from ``start`` to ``end``; ``squaredcos_cap_v2`` (Nichol & Dhariwal 2021) takes
-            neither.
-        start: first beta.
-        end: last beta.
-        prediction: what the network says: the noise, or the velocity (Salimans & Ho 2022).
+        steps: Number T of levels.
+        schedule: Course of the betas from ``start`` to ``end``; ``squaredcos_cap_v2`` (Nichol & Dhariwal 2021) ignores
+            both.
+        start: First beta of the schedule.
+        end: Last beta of the schedule.
+        prediction: What the network predicts: the noise, or the velocity (Salimans & Ho 2022).
     """
 
     steps: Annotated[int, Field(ge=2, le=10_000)] = 1000
@@ -215,17 +216,18 @@ class NoiseTable(Frozen):
 
 
 class Objective(Frozen):
-    """A noise path, what is regressed on it, and where training looks; see :mod:`medphantom.generators.objective`.
+    """Noise path, regression target and training times; see :mod:`medphantom.generators.objective`.
 
     Attributes:
-        kind: ``flow`` (rectified flow), ``v`` (velocity of the cosine path) or ``ddpm`` (a table of noise levels, as
-            Stable Diffusion and MONAI's bundles have; given by the base that is fine-tuned).
-        table: of ``ddpm``.
-        shift: multiplies the noise-to-signal ratio sigma/alpha at every time: > 1 for larger latents, whose
-            neighbouring values repeat each other (Hoogeboom et al. 2023, equation 4; Esser et al. 2024, equation 23).
-        times: ``logit_normal`` prefers the middle of the path (Esser et al. 2024, equation 19), ``uniform`` does not.
-        times_mean: location of the logit-normal; > 0 looks more at noisy times.
-        times_std: scale of the logit-normal.
+        kind: Kind of objective: ``flow`` (rectified flow), ``v`` (velocity of the cosine path) or ``ddpm`` (a table of
+            noise levels, as in Stable Diffusion and MONAI's bundles; given by the base that is fine-tuned).
+        table: Table of noise levels, for ``ddpm`` only.
+        shift: Factor on the noise-to-signal ratio sigma/alpha at every time: > 1 for larger latents, whose neighbouring
+            values are redundant (Hoogeboom et al. 2023, equation 4; Esser et al. 2024, equation 23).
+        times: Distribution of training times: ``logit_normal`` prefers the middle of the path (Esser et al. 2024,
+            equation 19), ``uniform`` does not.
+        times_mean: Location of the logit-normal distribution; > 0 gives noisy times more weight.
+        times_std: Scale of the logit-normal distribution.
     """
 
     kind: Literal["flow", "v", "ddpm"] = "flow"
@@ -238,25 +240,26 @@ class Objective(Frozen):
     @model_validator(mode="after")
     def _table_belongs_to_ddpm(self) -> Objective:
         if (self.kind == "ddpm") != (self.table is not None):
-            raise ValueError("objective.table belongs to kind ddpm, and to no other")
+            raise ValueError("objective.table is required for kind ddpm, and for no other kind")
         if self.table is not None and self.shift != 1:
-            raise ValueError("objective.shift must be 1 for kind ddpm: its table says all")
+            raise ValueError("objective.shift must be 1 for kind ddpm, whose table defines all levels")
         return self
 
 
 class SamplerConfig(Frozen):
-    """How images are drawn from a generator.
+    """Configuration of how images are sampled from a generator.
 
     Attributes:
-        solver: step rule; null: the default of the generator's objective.
-        steps: most calls of the denoiser per image (guidance doubles the work of each).
-        guidance: scale w of classifier-free guidance; 1: none.
-        guidance_interval: times (0 clean … 1 noise) between which guidance acts; null: at all.
-        drift: δ of Latent Drifting: the mean of every step is moved by it, in scaled latents. It adds up over
-            ``steps``, so it belongs to them and to the solver.
-        micro_batch: images computed together; null: as recorded in the bundle. The same value gives the same bits.
-        threads: CPU threads; null: as recorded in the bundle. The same value gives the same bits.
-        device: ``auto`` takes a CUDA device where there is one.
+        solver: Step rule; null means the default of the generator's objective.
+        steps: Largest number of denoiser calls per image (guidance doubles the cost of each).
+        guidance: Scale w of classifier-free guidance; 1 means none.
+        guidance_interval: Times (0 clean … 1 noise) between which guidance acts; null means always.
+        drift: δ of Latent Drifting, which shifts the mean of every step, in scaled latents. It accumulates over
+            ``steps``, so it is specific to their number and to the solver.
+        micro_batch: Number of images computed together; null means as recorded in the bundle. Equal values give equal
+            bits.
+        threads: Number of CPU threads; null means as recorded in the bundle. Equal values give equal bits.
+        device: Device of the computation: ``auto`` selects a CUDA device if there is one.
     """
 
     solver: Solver | None = None
@@ -271,29 +274,30 @@ class SamplerConfig(Frozen):
     @model_validator(mode="after")
     def _ordered(self) -> SamplerConfig:
         if self.guidance_interval is not None and self.guidance_interval[0] > self.guidance_interval[1]:
-            raise ValueError(f"sampler.guidance_interval must be ordered low, high; got {self.guidance_interval}")
+            raise ValueError(f"sampler.guidance_interval must be in the order low, high, got {self.guidance_interval}")
         return self
 
 
 class CounterfactualConfig(Frozen):
-    """How counterfactuals of real images are made.
+    """Configuration of how counterfactuals of real images are generated.
 
     Attributes:
-        method: ``inversion``: the image's own noise, by exact inversion of the sampler; ``sdedit``: fresh noise up to
-            ``strength`` (Meng et al. 2022); ``latent_drifting``: inversion, then prediction with a drift of the mean at
-            every step (Yeganeh et al. 2024).
-        steps: of the path between the image and its noise; each is a call of the denoiser.
-        strength: how far the image is taken back, 0 not at all … 1 to pure noise.
-        iterations: of the fixed-point inversion, per step.
-        guidance: how much of the difference that the intervention makes is applied; 1: as the model says. The default
-            suits findings; 2 serves quantities such as age better.
-        locality: how much weaker than at its strongest place the difference between the two prompts must be for the
-            image to be left as it is there; 0: it may change everywhere. Not of ``sdedit``.
-        drift: δ of ``latent_drifting``, in scaled latents per step; it adds up over ``steps``, so it belongs to them.
-        seed: of the noise of ``sdedit``, and of values drawn from a range.
-        micro_batch: images computed together; null: as recorded in the bundle.
-        threads: CPU threads; null: as recorded in the bundle.
-        device: ``auto`` takes a CUDA device where there is one.
+        method: Counterfactual method: ``inversion`` recovers the image's own noise by exact inversion of the sampler;
+            ``sdedit`` adds new noise up to ``strength`` (Meng et al. 2022); ``latent_drifting`` is inversion followed
+            by prediction with a drift of the mean at every step (Yeganeh et al. 2024).
+        steps: Number of steps of the path between the image and its noise; each is a call of the denoiser.
+        strength: How far the image is taken back towards noise, from 0 (not at all) to 1 (pure noise).
+        iterations: Number of iterations of the fixed-point inversion per step.
+        guidance: Factor on the difference that the intervention makes; 1 means as predicted by the model. The default
+            suits findings; 2 is better for quantities such as age.
+        locality: Threshold, relative to its maximum, of the difference between the two prompts, below which the image
+            is left unchanged; 0 means that it may change everywhere. ``sdedit`` does not use it.
+        drift: δ of ``latent_drifting``, in scaled latents per step; it accumulates over ``steps``, so it is specific to
+            their number.
+        seed: Seed of the noise of ``sdedit``, and of values drawn from a range.
+        micro_batch: Number of images computed together; null means as recorded in the bundle.
+        threads: Number of CPU threads; null means as recorded in the bundle.
+        device: Device of the computation: ``auto`` selects a CUDA device if there is one.
     """
 
     method: Literal["inversion", "sdedit", "latent_drifting"] = "inversion"
@@ -310,21 +314,22 @@ class CounterfactualConfig(Frozen):
 
 
 class FineTuning(Frozen):
-    """How a base is fine-tuned.
+    """Configuration of how a base is fine-tuned.
 
     Attributes:
-        method: ``full``: all of the denoiser; ``lora``: low-rank changes of its attention (Hu et al. 2022);
-            ``attention``: its attention layers alone; what encodes new labels learns in any case. ``control``: a
-            ControlNet for the cohort's masks (Zhang et al. 2023), beside the generator as it is, with its vocabulary.
-        rank: of the low-rank changes.
-        alpha: their scale; null: ``rank``.
-        latent_scaling: what the denoiser sees of latents: ``base``: as the base saw them; ``cohort``: zero mean and
-            unit variance in this cohort, measured again.
-        value_range: of the images that the autoencoder of a MONAI base takes: ``unit``: 0…1, ``signed``: -1…1. Other
-            bases say it themselves.
-        drift: δ of Latent Drifting at fine-tuning (Yeganeh et al. 2024, arXiv 2412.20651): the noise of the forward
-            path has this mean, in scaled latents; its counterpart at sampling is ``sampler.drift``.
-        offset_noise: standard deviation of a constant that every channel of every latent's noise is moved by
+        method: Fine-tuning method: ``full`` trains all of the denoiser; ``lora`` low-rank changes of its attention (Hu
+            et al. 2022); ``attention`` only its attention layers; the encoder of new labels is always trained.
+            ``control`` trains a ControlNet for the cohort's masks (Zhang et al. 2023), added to the unchanged generator
+            with its vocabulary.
+        rank: Rank of the low-rank changes.
+        alpha: Scale of the low-rank changes; null means ``rank``.
+        latent_scaling: Scaling of the denoiser's latents: ``base`` keeps that of the base; ``cohort`` gives zero mean
+            and unit variance in this cohort, measured again.
+        value_range: Value range of images that the autoencoder of a MONAI base expects: ``unit`` is 0…1, ``signed`` is
+            -1…1. Other bases define it themselves.
+        drift: δ of Latent Drifting at fine-tuning (Yeganeh et al. 2024, arXiv 2412.20651): the mean of the noise of the
+            forward path, in scaled latents; its counterpart at sampling is ``sampler.drift``.
+        offset_noise: Standard deviation of a constant that is added to the noise of every channel of every latent
             (Guttenberg 2023), so that means of images are learned too.
     """
 
@@ -338,32 +343,32 @@ class FineTuning(Frozen):
 
 
 class GeneratorConfig(Frozen):
-    """A latent diffusion model and how it is fitted.
+    """A latent diffusion model and how it is trained.
 
     Attributes:
-        init_from: base to fine-tune instead of starting anew: a bundle, a folder in the layout of MONAI's bundles,
-            or a folder or hub id of a Stable Diffusion pipeline. Its autoencoder stays as it is; sizes and objective
-            are its own.
-        tuning: how the base is fine-tuned.
-        privacy: fine-tune under differential privacy; null: without any guarantee. ``denoiser_fit.batch_size`` is then
-            the expected number of patients per step.
-        autoencoder: size of the autoencoder.
-        reconstruction: what the autoencoder is fitted to.
-        denoiser: size of the denoiser.
-        conditioning: which kinds of prompt it reads.
-        objective: what the denoiser is fitted to.
-        features_fit: fit of the feature network that judges reconstructions, where one is used.
-        text_fit: fit of the embedded text encoder to what texts say, before the denoiser listens to it.
-        autoencoder_fit: fit of the autoencoder.
-        denoiser_fit: fit of the denoiser.
-        latent_balance: between every latent channel at unit variance (0) and each as large as its reach into the image
-            (1), so that coarse structure is decided before fine. Best in trials: 0.25 to 0.5.
-        flip: also learn from left-right mirrored images; only where left and right do not matter.
-        unconditional: accept a cohort that has neither labels nor attributes.
-        micro_batch: images that generation computes together; recorded in the bundle.
-        threads: CPU threads of training and generation; null: those that torch chooses; recorded in the bundle.
-        intended_use: what the generator is for; recorded in the bundle.
-        seed: everything random derives from it.
+        init_from: Base to fine-tune instead of training from scratch: a bundle, a folder in the layout of MONAI's
+            bundles, or a folder or hub id of a Stable Diffusion pipeline. Its autoencoder is not changed; sizes and
+            objective are those of the base.
+        tuning: Configuration of the fine-tuning of the base.
+        privacy: Fine-tuning under differential privacy; null means without any guarantee. With it,
+            ``denoiser_fit.batch_size`` is the expected number of patients per step.
+        autoencoder: Size of the autoencoder network.
+        reconstruction: Loss terms of the autoencoder.
+        denoiser: Size of the denoiser network.
+        conditioning: Kinds of prompt that the generator reads.
+        objective: Training objective of the denoiser.
+        features_fit: Fit of the feature network that evaluates reconstructions, if one is used.
+        text_fit: Fit of the embedded text encoder to the content of the texts, before the denoiser uses it.
+        autoencoder_fit: Fit of the autoencoder.
+        denoiser_fit: Fit of the denoiser.
+        latent_balance: Balance between unit variance of every latent channel (0) and scaling each by its effect on the
+            image (1), so that coarse structure is generated before fine structure. Best in trials: 0.25 to 0.5.
+        flip: Whether to train on left-right mirrored images too; only useful if left and right do not matter.
+        unconditional: Whether to accept a cohort that has neither labels nor attributes.
+        micro_batch: Number of images that generation computes together; recorded in the bundle.
+        threads: Number of CPU threads of training and generation; null means torch's choice; recorded in the bundle.
+        intended_use: Intended use of the generator; recorded in the bundle.
+        seed: Seed from which all randomness derives.
     """
 
     init_from: Annotated[str, Field(min_length=1)] | None = None
@@ -395,7 +400,9 @@ class GeneratorConfig(Frozen):
     @model_validator(mode="after")
     def _tuning_needs_a_base(self) -> GeneratorConfig:
         if self.init_from is None and self.tuning != FineTuning():
-            raise ValueError("generator.tuning says how a base is fine-tuned, and generator.init_from names none")
+            raise ValueError(
+                "generator.tuning configures the fine-tuning of a base, but generator.init_from names none"
+            )
         return self
 
     @model_validator(mode="after")
@@ -404,11 +411,11 @@ class GeneratorConfig(Frozen):
             return self
         if self.init_from is None:
             raise ValueError(
-                "generator.privacy needs generator.init_from: only the denoiser is fitted privately, its autoencoder "
-                "must come from a public base"
+                "generator.privacy needs generator.init_from: only the denoiser is trained privately, and its "
+                "autoencoder must come from a public base"
             )
         if self.tuning.latent_scaling != "base":
             raise ValueError(
-                "generator.privacy needs tuning.latent_scaling base: another one is measured on the images"
+                "generator.privacy needs tuning.latent_scaling base: any other scaling is measured on the images"
             )
         return self

@@ -1,9 +1,9 @@
-"""This image, had a factor been another: abduction of its noise, action on its prompt, prediction of the other image.
+"""Counterfactual images by abduction of the noise, action on the prompt, and prediction of the changed image.
 
-Abduction runs the sampler backwards from the image's latent, under what is known of the image; prediction runs it
-forwards again. The factual image goes through the same two paths, so that a null action returns what the method itself
-returns, and nothing is ever copied from the source. The way back (``reversed``) begins at the counterfactual image, not
-at its latent, and knows nothing of the source but its prompt.
+Abduction runs the sampler backwards from the image's latent, conditioned on its known factors; prediction runs it
+forwards again. The factual image is processed in the same way, so that a null action shows the error of the method
+itself, and nothing is ever copied from the source. The way back (``reversed``) starts from the counterfactual image,
+not from its latent, and uses nothing of the source but its prompt.
 """
 
 from __future__ import annotations
@@ -40,17 +40,17 @@ MADE = ("factual", "counterfactual", "reversed", "reconstruction")
 
 @dataclass(frozen=True)
 class Counterfactuals:
-    """Images through one method, in network values -1…1, float32 ``(N, C, *size)``.
+    """Images of one method, in network values -1…1, float32 ``(N, C, *size)``.
 
     Attributes:
-        factual: under what is known of the image: the null action.
-        counterfactual: under the intervention.
-        reversed: the counterfactual taken back: abducted under what was asked of it, predicted under what is known;
-            ``None`` where nobody asked for it.
-        reconstruction: the source through the autoencoder and back, nothing else.
-        source: as the network sees them.
-        before: what the cohort says of each.
-        after: what is asked of each counterfactual.
+        factual: Images under the known factors, which is the null action.
+        counterfactual: Images under the intervention.
+        reversed: The counterfactual taken back: abduction under the intervention, prediction under the known factors;
+            ``None`` if not requested.
+        reconstruction: Source images reconstructed by the autoencoder alone.
+        source: Source images in network values.
+        before: Factual prompt of each image, from the cohort.
+        after: Prompt of each counterfactual.
     """
 
     factual: Array
@@ -75,25 +75,25 @@ def counterfactual_images(
     back: bool = True,
     progress: Progress | None = None,
 ) -> Counterfactuals:
-    """Counterfactuals of rows of a cohort.
+    """Generate counterfactuals of rows of a cohort.
 
     Args:
-        bundle: the generator.
-        cohort: real images; what it says of them is the factual prompt.
-        rows: which.
-        interventions: one per row.
-        config: the method.
-        back: also take each counterfactual back, which costs as much again.
-        progress: told the number of images.
+        bundle: Bundle of the generator.
+        cohort: Real images, whose labels and attributes are the factual prompts.
+        rows: Row numbers of the images.
+        interventions: Interventions, one per row.
+        config: Counterfactual method and its settings.
+        back: Whether to take each counterfactual back, which doubles the cost.
+        progress: Callback that receives the number of images done.
 
     Raises:
-        InputError: no rows, or the generator draws from text or masks alone.
-        PromptError: an intervention on what the generator never saw.
+        InputError: If there are no rows, or the generator reads only text or masks.
+        PromptError: If an intervention is on a value that the generator was not trained on.
     """
     schema = bundle.facts.conditions
     if not len(rows) or len(rows) != len(interventions):
         raise InputError(
-            f"counterfactuals need images and one intervention each, got {len(rows)}, {len(interventions)}"
+            f"counterfactuals need images and one intervention each, got {len(rows)} and {len(interventions)}"
         )
     if "labels" not in schema.reads and not schema.templated:
         raise InputError("this generator reads no labels to intervene on", "train it with conditioning.labels")
@@ -134,7 +134,7 @@ def _through(
     *,
     back: bool,
 ) -> dict[str, Tensor]:
-    """What is made of one micro-batch, by name (:data:`MADE`)."""
+    """Return the results of one micro-batch by name (:data:`MADE`)."""
     scaling, (before, after) = bundle.facts.latent_scaling, prompts
 
     def decoded(latents: Tensor) -> Tensor:
@@ -160,9 +160,9 @@ class _Method:
     """Abduction and prediction of one micro-batch.
 
     Args:
-        bundle: the generator.
-        config: the method.
-        before: what is known of the images.
+        bundle: Bundle of the generator.
+        config: Counterfactual method and its settings.
+        before: Factual conditions of the images.
     """
 
     def __init__(self, bundle: GeneratorBundle, config: CounterfactualConfig, before: Conditions) -> None:
@@ -171,7 +171,7 @@ class _Method:
         self.times = time_grid(config.steps, config.strength)
 
     def abduct(self, latents: Tensor, noise: Tensor) -> Tensor:
-        """What at time ``strength`` leads to these latents: by exact inversion, or by fresh noise (SDEdit)."""
+        """Return what leads to these latents at time ``strength``: by exact inversion, or by new noise (SDEdit)."""
         if self.config.method == "sdedit":  # Meng et al. 2022, algorithm 1
             time_B = torch.full((len(latents),), self.config.strength, device=latents.device)
             return add_noise(self.objective, latents, noise, time_B)
@@ -179,7 +179,7 @@ class _Method:
         return invert(step, latents, self.times, iterations=self.config.iterations)
 
     def predict(self, begin: Tensor, wanted: Conditions) -> tuple[Tensor, Tensor]:
-        """Latents that the sampler reaches from there under what is known, and under ``wanted``."""
+        """Return the latents that the sampler reaches under the factual conditions and under ``wanted``."""
         if self.config.method == "sdedit":
             steps = [ddim_step(self._guided(said), self.objective) for said in (self.before, wanted)]
             return follow(steps[0], begin, self.times), follow(steps[1], begin, self.times)
@@ -187,7 +187,7 @@ class _Method:
         return path[-1], self._changed_path(path, change_region(differences, self.config.locality), wanted)
 
     def _own_path(self, begin: Tensor, wanted: Conditions) -> tuple[list[Tensor], list[Tensor]]:
-        """The path under what is known, and at each of its steps how ``wanted`` would differ."""
+        """Return the path under the factual conditions, and at each step the difference that ``wanted`` makes."""
         path, differences = [begin], []
         for t, s in pairwise(self.times):
 
@@ -200,10 +200,11 @@ class _Method:
         return path, differences
 
     def _changed_path(self, path: list[Tensor], region: Tensor, wanted: Conditions) -> Tensor:
-        """``D(x, before) + w (D(x, wanted) - D(x, before))`` within the region; beyond it the image's own path.
+        """Return ``D(x, before) + w (D(x, wanted) - D(x, before))`` within the region, and the image's own path
+        outside.
 
-        Guidance away from *nothing said* would overstate all that the prompt says, changed or not, and the image would
-        drift where the intervention does not reach; compare Brooks et al. 2023, equation 3, with two conditions.
+        Guidance relative to an empty prompt would amplify all conditions, changed or not, and the image would drift
+        where the intervention has no effect; compare Brooks et al. 2023, equation 3, with two conditions.
         """
 
         def denoise(x: Tensor, time_B: Tensor) -> Tensor:
@@ -216,7 +217,7 @@ class _Method:
         return x
 
     def _contrast(self, x: Tensor, time_B: Tensor, wanted: Conditions) -> tuple[Tensor, Tensor]:
-        """What the denoiser says under what is known, and how it differs under ``wanted``."""
+        """Return the denoiser's output under the factual conditions, and its difference under ``wanted``."""
         both = wanted.joined(self.before)
         after, before = self.denoiser(torch.cat([x, x]), torch.cat([time_B, time_B]), both).float().chunk(2)
         return before, after - before
@@ -230,16 +231,16 @@ class _Method:
 
 
 def change_region(differences: Sequence[Tensor], locality: float) -> Tensor:
-    """Where two prompts disagree about an image, 0…1, ``(B, 1, *latent)``.
+    """Return where two prompts differ about an image, 0…1, ``(B, 1, *latent)``.
 
-    After DiffEdit (Couairon et al. 2023, section 3.2), with the differences of all steps of the image's own path
-    instead of those at one level of noise: their mean size, relative to its largest value. Below ``locality`` it counts
-    as 0, above twice that as 1. Smoothing it over neighbours would take in, of a small latent, more of what lies around
-    the change than it gains within (measured beside the true counterfactuals of simulated patients).
+    It follows DiffEdit (Couairon et al. 2023, section 3.2), with the differences of all steps of the image's own path
+    instead of those at one noise level: their mean magnitude, relative to its maximum. Below ``locality`` it counts as
+    0, above twice that as 1. Smoothing over neighbours would include, in a small latent, more of the surroundings of
+    the change than it gains inside (measured against the true counterfactuals of simulated patients).
 
     Args:
-        differences: of the denoiser's outputs at each step, ``(B, L, *latent)``.
-        locality: 0…0.5; 0: everywhere.
+        differences: Differences of the denoiser's outputs at each step, ``(B, L, *latent)``.
+        locality: Threshold, 0…0.5; 0 means everywhere.
     """
     size = torch.stack([step.abs().mean(dim=1, keepdim=True) for step in differences]).mean(dim=0)
     if locality == 0:

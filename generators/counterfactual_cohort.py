@@ -1,7 +1,7 @@
-"""Counterfactuals as a cohort of their own: for each image one row per role (:mod:`medphantom.cohorts.pairs`).
+"""Counterfactuals as a cohort: for each image one row per role (:mod:`medphantom.cohorts.pairs`).
 
-It is made of edits of real patients and stays as private as they are: its kind is ``counterfactual``, which nothing
-takes for synthetic data.
+It consists of edits of real patients and is as private as they are: its kind is ``counterfactual``, which is never
+accepted as synthetic data.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from medphantom.generators.training_data import training_digest
 
 
 def changed_rows(bundle: GeneratorBundle, cohort: Cohort, rows: Sequence[int], intervention: Intervention) -> list[int]:
-    """The rows about which the intervention changes something; one with a range changes all.
+    """Return the rows that the intervention changes; an intervention with a range changes all.
 
     Raises:
-        InputError: there are none.
-        PromptError: it is outside the generator's vocabulary.
+        InputError: If there are none.
+        PromptError: If the intervention is outside the generator's vocabulary.
     """
     schema = bundle.facts.conditions
     prompts = row_prompts(cohort, rows, schema)
@@ -45,7 +45,7 @@ def changed_rows(bundle: GeneratorBundle, cohort: Cohort, rows: Sequence[int], i
     if not found:
         raise InputError(
             "the intervention changes nothing about any of these images",
-            "set what they do not show, or name another split",
+            "set a value that they do not have, or name another split",
         )
     return found
 
@@ -60,24 +60,24 @@ def publish_counterfactuals(
     out: Path,
     progress: Progress | None = None,
 ) -> Cohort:
-    """Make counterfactuals of rows and publish them, one row per image and role.
+    """Generate counterfactuals of rows and publish them, one row per image and role.
 
-    The rows of one image have its patient, study and split, the attribute ``role`` and, as labels and attributes, what
-    was asked of that picture. A difference is counterfactual minus factual in stored values, signed.
+    The rows of one image have its patient, study and split, the attribute ``role`` and, as labels and attributes, the
+    prompt of that image. A difference is counterfactual minus factual in stored values, signed.
 
     Args:
-        bundle: the generator.
-        cohort: real images.
-        rows: which, see :func:`changed_rows`.
-        intervention: what to change; of a range, every image takes a value of its own by ``config.seed``.
-        config: the method.
-        out: where the cohort is published.
-        progress: told the number of images.
+        bundle: Bundle of the generator.
+        cohort: Cohort of real images.
+        rows: Row numbers of the images, see :func:`changed_rows`.
+        intervention: Intervention; from a range, every image takes its own value by ``config.seed``.
+        config: Counterfactual method and its settings.
+        out: Folder in which the cohort is published.
+        progress: Callback that receives the number of images done.
 
     Raises:
-        InputError: ``out`` exists, there are no rows, the generator reads nothing to intervene on, or it learned from
-            images with values on another scale.
-        PromptError: an intervention on what the generator never saw.
+        InputError: If ``out`` exists, there are no rows, the generator has no conditions to intervene on, or it was
+            trained on images with values on another scale.
+        PromptError: If an intervention is on a value that the generator was not trained on.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out} exists already", "choose another --out, or remove it first")
@@ -106,7 +106,7 @@ def publish_counterfactuals(
 
 
 def _kept(bundle: GeneratorBundle, cohort: Cohort, row: int) -> dict[str, Any]:
-    """What the pictures of one image share with it: whose it is, and where its pixels lie on the network's grid."""
+    """Return what the images of one source share with it: patient and study, and geometry on the network's grid."""
     source, preprocess = cohort.manifest.row(row, named=True), bundle.facts.preprocess
     shape = source["shape"][: len(preprocess.size)]
     return {

@@ -1,4 +1,4 @@
-"""The denoiser: MONAI's DiffusionModelUNet in 2-D and 3-D, told what to show by a condition encoder; its learner."""
+"""The denoiser: MONAI's DiffusionModelUNet in 2-D and 3-D, conditioned by a condition encoder; and its learner."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ GRID_GUIDANCE = 1.5
 
 
 def network_arguments(config: DenoiserConfig, latent_shape: tuple[int, ...], mask_channels: int = 0) -> dict[str, Any]:
-    """Keyword arguments of MONAI's ``DiffusionModelUNet``, as JSON values; stored in bundles.
+    """Return keyword arguments of MONAI's ``DiffusionModelUNet`` as JSON values; they are stored in bundles.
 
     Args:
-        config: its size.
-        latent_shape: ``(C, *latent)``.
-        mask_channels: features of a mask that stand beside the latent at its input.
+        config: Size of the denoiser.
+        latent_shape: Shape ``(C, *latent)`` of the latents.
+        mask_channels: Number of mask features that are concatenated with the latent at the input.
     """
     levels = len(config.channels)
     attention = list(config.attention) or [level == levels - 1 for level in range(levels)]
@@ -73,17 +73,17 @@ def network_arguments(config: DenoiserConfig, latent_shape: tuple[int, ...], mas
 class Denoiser(nn.Module):
     """``denoiser(x_t, time_B, conditions) -> output`` over scaled latents.
 
-    The condition enters twice: as tokens for cross-attention, and pooled, beside the time in every residual block. The
-    second way goes through MONAI's class embedding, which is replaced by the identity, so that the network's own state
-    dict stays that of MONAI. A mask stands beside the noisy latent at the network's input, as features of its own, or
-    acts through a ControlNet beside the network.
+    The condition enters twice: as tokens for cross-attention, and pooled, added to the time in every residual block.
+    The second way uses MONAI's class embedding, which is replaced by the identity, so that the network's own state dict
+    remains that of MONAI. A mask is concatenated with the noisy latent at the network's input, as features, or acts
+    through a ControlNet.
 
     Args:
-        arguments: of MONAI's ``DiffusionModelUNet``.
-        conditioner: what it can be told.
-        sizes: of the layers that encode that.
-        levels: T of the noise table that the network was made for, whose levels it takes as times; ``None``: it takes
-            1000 times the time.
+        arguments: Keyword arguments of MONAI's ``DiffusionModelUNet``.
+        conditioner: Conditioner that defines the prompts.
+        sizes: Sizes of the layers that encode conditions.
+        levels: Number T of levels of the noise table for which the network was trained, which it takes as times; with
+            ``None`` it takes 1000 times the time.
     """
 
     def __init__(
@@ -109,12 +109,13 @@ class Denoiser(nn.Module):
             self.net = self.net.to(memory_format=torch.channels_last)
 
     def forward(self, x_t: Tensor, time_B: Tensor, conditions: Conditions) -> Tensor:
-        """Output as :func:`medphantom.generators.objective.target` defines it, float32, of the shape of ``x_t``.
+        """Return the output defined by :func:`medphantom.generators.objective.target`, float32, of the shape of
+        ``x_t``.
 
         Args:
-            x_t: noisy latents (B, C, *latent).
-            time_B: (B,) in (0, 1].
-            conditions: of its conditioner.
+            x_t: Noisy latents (B, C, *latent).
+            time_B: Times (B,) in (0, 1].
+            conditions: Conditions from its conditioner.
         """
         context, pooled = self.conditioning["encoder"](conditions)
         if conditions.mask is not None and self.control is None:
@@ -145,17 +146,17 @@ def build_denoiser(
     seed: int,
     sizes: EncoderSizes | None = None,
 ) -> Denoiser:
-    """A new denoiser, its weights drawn from ``seed``.
+    """Return a new denoiser with weights drawn from ``seed``.
 
     Args:
-        config: its size.
-        conditioner: what it can be told.
-        latent_shape: ``(C, *latent)``.
-        seed: of the weights.
-        sizes: of the layers that encode conditions; by default those of labels and attributes alone.
+        config: Size of the denoiser.
+        conditioner: Conditioner that defines the prompts.
+        latent_shape: Shape ``(C, *latent)`` of the latents.
+        seed: Seed of the weights.
+        sizes: Sizes of the layers that encode conditions; by default those of labels and attributes alone.
 
     Raises:
-        InputError: the latents cannot be halved once per level.
+        InputError: If the latents cannot be halved once per level.
     """
     config.check_latent(latent_shape)
     sizes = sizes or EncoderSizes(dim=config.context_dim)
@@ -165,18 +166,18 @@ def build_denoiser(
 
 
 class DenoiserLearner(RowLearner):
-    """Fits a denoiser on batches of ``mean``, ``log_var`` (B, L, *latent) and the tensors of :class:`Conditions`.
+    """Trains a denoiser on batches of ``mean``, ``log_var`` (B, L, *latent) and the tensors of :class:`Conditions`.
 
     Args:
-        network: a denoiser, ``(x_t, time_B, conditions) -> output``.
-        config: its dropping of conditions.
-        objective: what is regressed.
-        scaling: of the latents.
-        monitored: latents and conditions of ``val`` and of an equally large part of ``train``.
-        seed: of the fixed noise of validation.
-        decode: scaled latents → images (B, C, *size) in -1…1, for the grid.
-        drift: mean of the noise (Latent Drifting at fine-tuning).
-        offset_noise: standard deviation of a constant that each channel's noise is moved by while training.
+        network: Denoiser, ``(x_t, time_B, conditions) -> output``.
+        config: Configuration of how conditions are dropped.
+        objective: Training objective of the denoiser.
+        scaling: Scaling of the latents.
+        monitored: Latents and conditions of ``val`` and of an equally large part of ``train``.
+        seed: Seed of the fixed noise of validation.
+        decode: Function from scaled latents to images (B, C, *size) in -1…1, for the grid.
+        drift: Mean of the noise (Latent Drifting at fine-tuning).
+        offset_noise: Standard deviation of a constant that is added to each channel's noise in training.
     """
 
     grid_shows_real_images = False
@@ -201,7 +202,7 @@ class DenoiserLearner(RowLearner):
         self._rows: dict[str, SampleLosses] = {}
 
     def prepare(self, batch: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
-        """As :meth:`RowLearner.prepare`: latents, noise and times, with some conditions dropped."""
+        """Draw latents, noise and times, and drop some conditions, see :meth:`RowLearner.prepare`."""
         mean = batch["mean"]
         conditions = Conditions.from_tensors(batch).one_paraphrase(generator)
         conditions = conditions.drop(
@@ -219,16 +220,16 @@ class DenoiserLearner(RowLearner):
         return {"latents": latents, "eps": eps, "time": time_B, **conditions.tensors()}
 
     def row_losses(self, prepared: dict[str, Tensor]) -> Tensor:
-        """As :meth:`RowLearner.row_losses`: squared error at the given times."""
+        """Return the squared error at the given times, see :meth:`RowLearner.row_losses`."""
         conditions = Conditions.from_tensors(prepared)
         return self._errors(self.network, prepared["latents"], prepared["eps"], prepared["time"], conditions)
 
     def validate(self, network: nn.Module, split: Literal["val", "train"]) -> dict[str, float]:
-        """As :meth:`Learner.validate`: squared error at fixed noise and fixed times, the same ones for both splits."""
+        """Return the squared error at noise and times fixed for both splits, see :meth:`Learner.validate`."""
         latents, conditions = self.monitored[split]
         conditions = conditions.one_paraphrase(torch_generator(self.seed, "wording"))
         device = next(network.parameters()).device
-        total = max(len(latents), MONITORED_LATENTS)  # few images are looked at at several times each
+        total = max(len(latents), MONITORED_LATENTS)  # with few images, each is used at several times
         rows = torch.arange(total) % len(latents)
         generator = torch_generator(self.seed, "validation")
         times = validation_times(self.objective, total)[torch.randperm(total, generator=generator)]
@@ -251,11 +252,11 @@ class DenoiserLearner(RowLearner):
         return {"loss": float(seen.errors.double().mean())}
 
     def per_sample_losses(self, split: Literal["val", "train"]) -> SampleLosses | None:
-        """As :meth:`Learner.per_sample_losses`."""
+        """Return the last losses, see :meth:`Learner.per_sample_losses`."""
         return self._rows.get(split)
 
     def grid(self, network: nn.Module) -> Tensor:
-        """Images drawn for the conditions of a few validation images, at fixed seeds (in 3-D: their middle slices)."""
+        """Return images for the conditions of a few validation images at fixed seeds (in 3-D: their middle slices)."""
         latents, conditions = self.monitored["val"]
         conditions = conditions.one_paraphrase(torch_generator(self.seed, "wording"))
         device = next(network.parameters()).device

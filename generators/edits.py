@@ -1,4 +1,4 @@
-"""Low-strength edits: images partly noised and drawn again, as somebody would who wants a copy not to look like one."""
+"""Low-strength edits: images that are partly noised and denoised again, like copies that someone tries to disguise."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ STEPS = 6
 
 
 def edited(bundle: GeneratorBundle, images: Array, *, strength: float = STRENGTH, seed: int = 0) -> Array:
-    """Images noised up to ``strength`` and drawn again with nothing said (SDEdit; Meng et al. 2022, algorithm 1).
+    """Return images noised up to ``strength`` and denoised without a prompt (SDEdit; Meng et al. 2022, algorithm 1).
 
     Args:
-        bundle: the generator.
-        images: float ``(N, C, *size)`` in -1…1.
-        strength: how far they are taken back, above 0 (not at all) … 1 (pure noise).
-        seed: of the noise.
+        bundle: Bundle of the generator.
+        images: Images, float ``(N, C, *size)`` in -1…1.
+        strength: How far they are taken back towards noise, above 0 (not at all), at most 1 (pure noise).
+        seed: Seed of the noise.
 
     Returns:
-        float32 of the same shape, in -1…1.
+        float32 images of the same shape, in -1…1.
 
     Raises:
-        InputError: the images are not of the generator's size.
+        InputError: If the images do not have the generator's size.
     """
     facts, device = bundle.facts, resolve_device("auto")
     bundle.to(device)

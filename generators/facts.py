@@ -1,4 +1,4 @@
-"""What a generator bundle says about itself: ``bundle.json``. No torch here: flows read it without a network."""
+"""The description of a generator bundle: ``bundle.json``. It does not import torch, so flows read it quickly."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ NO_GUARANTEE = "no formal guarantee"
 
 
 class LatentScaling(Frozen):
-    """What the denoiser subtracts from latents and divides them by, measured over the training split.
+    """Shift and scale of the latents before the denoiser, measured over the training split.
 
     Attributes:
-        mean: per channel.
-        std: per channel, > 0: the standard deviation over the size that the channel is given.
+        mean: Mean that is subtracted, per channel.
+        std: Divisor per channel, > 0: the standard deviation divided by the scale assigned to the channel.
     """
 
     mean: tuple[float, ...]
@@ -36,24 +36,24 @@ class LatentScaling(Frozen):
 
 
 class Guarantee(Frozen):
-    """(ε, δ)-differential privacy of the weights, and of all that is drawn from them.
+    """(ε, δ)-differential privacy of the weights and of all images generated from them.
 
-    Whoever sees the bundle, whatever else they know, can tell two sets of training patients that differ in one patient
-    apart hardly better than these numbers allow (Dwork et al. 2006; Abadi et al. 2016).
+    Whoever sees the bundle, whatever else they know, can hardly distinguish two sets of training patients that differ
+    in one patient better than these numbers allow (Dwork et al. 2006; Abadi et al. 2016).
 
     Attributes:
-        epsilon: ε, from the privacy loss distribution (Gopi et al. 2021), over these steps and those of private bases.
-        epsilon_rdp: ε by Rényi differential privacy, a looser bound on the same.
-        delta: δ.
-        unit: who is added or removed: a patient with all of their images.
-        noise_multiplier: σ.
-        sample_rate: q, probability that a patient is drawn in a step.
-        steps: private steps.
-        clip_norm: C, largest norm of a patient's gradient.
-        draws: K, looks at a patient per step.
-        attack_auroc: what no test of *did it learn from this patient?* exceeds, as area under its ROC curve.
-        attack_tpr: the same as the share of patients that it finds while 1 % of the others are false alarms.
-        own_epsilon: ε of the last fit alone, where private bases came before it.
+        epsilon: ε from the privacy loss distribution (Gopi et al. 2021), over these steps and those of private bases.
+        epsilon_rdp: ε by Rényi differential privacy, a looser bound on the same quantity.
+        delta: δ of the guarantee.
+        unit: Unit that is added or removed: a patient with all of their images.
+        noise_multiplier: σ, the standard deviation of the noise divided by the clipping norm.
+        sample_rate: q, the probability that a patient is drawn in a step.
+        steps: Number of private steps.
+        clip_norm: C, the largest norm of a patient's gradient.
+        draws: K, the noise multiplicity: gradients of a patient per step that are averaged before clipping.
+        attack_auroc: Upper bound on the area under the ROC curve of any membership inference attack.
+        attack_tpr: Upper bound on the attack's true-positive rate at a false-positive rate of 1 %.
+        own_epsilon: ε of the last fit alone, if private bases came before it.
     """
 
     epsilon: Annotated[float, Field(ge=0)]
@@ -71,14 +71,14 @@ class Guarantee(Frozen):
 
 
 class Privacy(Frozen):
-    """What is promised about the patients of the training split.
+    """Privacy guarantee for the patients of the training split.
 
     Attributes:
-        formal: a differential-privacy guarantee in words and numbers, or that there is none.
-        guarantee: the same as numbers; ``None``: there is none.
-        outside: what touched the private images without being paid for, by name.
-        assumptions: what the guarantee takes for granted.
-        conditions: what it depends on beside, since nobody could check it here; its words name them too.
+        formal: Differential-privacy guarantee in words and numbers, or that there is none.
+        guarantee: The guarantee as numbers; ``None`` if there is none.
+        outside: Uses of the private images that the guarantee does not cover, by name.
+        assumptions: Assumptions of the guarantee.
+        conditions: Further conditions that could not be verified here; the text of the guarantee names them too.
     """
 
     formal: str = NO_GUARANTEE
@@ -89,14 +89,14 @@ class Privacy(Frozen):
 
 
 class BaseFacts(Frozen):
-    """What a generator was fine-tuned from.
+    """The base from which a generator was fine-tuned.
 
     Attributes:
-        kind: ``bundle``, ``monai`` or ``stable_diffusion``.
-        source: folder or hub id, as it was given.
-        digest: of its weights and configuration.
-        tuning: how it was fine-tuned.
-        needed: whether the bundle holds only what was learned, so that the base must be there to use it.
+        kind: Kind of the base: ``bundle``, ``monai`` or ``stable_diffusion``.
+        source: Folder or hub id as given by the user.
+        digest: Digest of its weights and configuration.
+        tuning: Configuration of the fine-tuning.
+        needed: Whether the bundle contains only the changes, so that the base is required to use it.
     """
 
     kind: Literal["bundle", "monai", "stable_diffusion"]
@@ -107,32 +107,32 @@ class BaseFacts(Frozen):
 
 
 class BundleFacts(Frozen):
-    """Everything about a generator that is not a weight.
+    """All information about a generator except its weights.
 
     Attributes:
-        format_version: of this file.
-        preprocess: how images became network input.
-        conditions: the vocabulary of prompts.
-        objective: what the denoiser was fitted to.
-        latent_shape: ``(L, *latent)`` of one image.
-        latent_scaling: between the autoencoder's latents and the denoiser's.
-        patch: side of the pixel blocks that become channels before the autoencoder's first layer.
-        shortcut: whether the fixed linear transform runs beside the autoencoder.
-        unit_range: whether the autoencoder's network was made for images in 0…1.
-        window: side of the windows in which larger images go through the autoencoder; ``None``: whole.
-        base: what it was fine-tuned from; ``None``: it began anew.
-        lineage: from whom its weights, and those of its bases, have learned; ``None``: it does not say.
-        training_digest: of the training and validation rows.
-        training_images: number of training images.
-        training_patients: number of training patients.
-        spacing_mm: distance between grid points of generated images along each axis.
-        affine: row-major 4x4 voxel-to-world matrix (RAS+, mm) of generated volumes.
+        format_version: Version of the file format.
+        preprocess: Preprocessing that turns images into network input.
+        conditions: Vocabulary of the prompts.
+        objective: Training objective of the denoiser.
+        latent_shape: Shape ``(L, *latent)`` of one image's latent.
+        latent_scaling: Scaling between the autoencoder's latents and the denoiser's.
+        patch: Side of the pixel blocks that become channels before the autoencoder's first layer.
+        shortcut: Whether the fixed linear transform runs in parallel to the autoencoder.
+        unit_range: Whether the autoencoder's network expects images in 0…1.
+        window: Side of the windows in which the autoencoder processes larger images; ``None`` processes them whole.
+        base: Base from which it was fine-tuned; ``None`` if it was trained from scratch.
+        lineage: Training data of its weights and those of its bases; ``None`` if it is not declared.
+        training_digest: Digest of the training and validation rows.
+        training_images: Number of training images.
+        training_patients: Number of training patients.
+        spacing_mm: Distance between grid points of generated images along each axis.
+        affine: Row-major 4x4 voxel-to-world matrix (RAS+, mm) of generated volumes.
         modality: DICOM modality code of generated images.
-        micro_batch: images that generation computes together.
-        threads: CPU threads of generation.
-        intended_use: what the generator is for.
-        privacy: what is promised about its patients.
-        versions: of the libraries that made it.
+        micro_batch: Number of images that generation computes together.
+        threads: Number of CPU threads of generation.
+        intended_use: Intended use of the generator.
+        privacy: Privacy guarantee for the patients of the training split.
+        versions: Versions of the libraries with which it was created.
     """
 
     format_version: Literal[1] = 1
@@ -160,7 +160,7 @@ class BundleFacts(Frozen):
     versions: dict[str, str] = Field(default_factory=dict)
 
     def geometry(self, prompt: Prompt) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
-        """Spacing and affine of an image for this prompt: the spacing that it asks for, else the usual one."""
+        """Return spacing and affine of an image for a prompt: the spacing that it requests, or else the usual one."""
         usual, asked = self.spacing_mm, prompt.attributes
         if usual is None or self.conditions.grid is None:
             return usual, self.affine
@@ -173,7 +173,7 @@ class BundleFacts(Frozen):
 
 
 def _stretched(affine: Sequence[float], factors: Sequence[float], size: Sequence[int]) -> tuple[float, ...]:
-    """The affine of a grid whose steps are longer by these factors, around the same centre."""
+    """Return the affine of a grid whose steps are scaled by these factors, around the same centre."""
     matrix, middle = np.reshape(affine, (4, 4)).astype(float), (np.asarray(size) - 1) / 2
     centre = matrix[:3, :3] @ middle + matrix[:3, 3]
     matrix[:3, :3] *= np.asarray(factors)
@@ -182,10 +182,10 @@ def _stretched(affine: Sequence[float], factors: Sequence[float], size: Sequence
 
 
 def read_facts(folder: str | Path) -> tuple[BundleFacts, str]:
-    """Facts and digest of a published bundle, without its weights.
+    """Return facts and digest of a published bundle, without its weights.
 
     Raises:
-        BundleError: the folder is missing, unfinished, or of another format version.
+        BundleError: If the folder is missing, incomplete, or of another format version.
     """
     path = Path(folder)
     digest = str(read_digest(path, error=BundleError)["digest"])
@@ -193,11 +193,11 @@ def read_facts(folder: str | Path) -> tuple[BundleFacts, str]:
 
 
 def parse_facts(folder: Path) -> BundleFacts:
-    """``bundle.json`` of a bundle.
+    """Read ``bundle.json`` of a bundle.
 
     Raises:
-        BundleError: it is missing or describes no generator.
+        BundleError: If it is missing or does not describe a generator.
     """
     file = folder / FACTS_FILE
-    said = "does not describe a generator; make the bundle again"
+    said = "does not describe a generator; create the bundle again"
     return parse_model(BundleFacts, read_json(file, error=BundleError), file, BundleError, said)

@@ -1,7 +1,7 @@
-"""A small frozen network whose features say how different two images look; fitted to the training split, or random.
+"""A small frozen feature network that measures how different two images look; trained on the labels, or random.
 
-It needs no download: published perceptual losses rest on networks trained on photographs (Zhang et al. 2018), but a
-classifier of the images at hand, even one with random weights, orders distortions too.
+It needs no download: published perceptual losses use networks trained on photographs (Zhang et al. 2018), but a
+classifier of the images at hand, even one with random weights, ranks distortions too.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ class FeatureNet(nn.Module):
     """Features at four resolutions of images (B, C, *size), and from the last one a logit for each label.
 
     Args:
-        spatial_dims: 2 or 3.
-        image_channels: C.
-        total_labels: how many logits.
+        spatial_dims: Number of spatial dimensions, 2 or 3.
+        image_channels: Number C of image channels.
+        total_labels: Number of labels, and hence of logits.
     """
 
     def __init__(self, spatial_dims: int, image_channels: int, total_labels: int) -> None:
@@ -43,7 +43,7 @@ class FeatureNet(nn.Module):
         self.head = nn.Linear(CHANNELS[-1], total_labels)
 
     def maps(self, images: Tensor) -> list[Tensor]:
-        """Features after each block."""
+        """Return the features after each block."""
         found = []
         for block in self.blocks:
             images = block(images)
@@ -51,13 +51,13 @@ class FeatureNet(nn.Module):
         return found
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (B, total_labels)."""
+        """Return logits (B, total_labels)."""
         logits: Tensor = self.head(self.maps(images)[-1].flatten(2).mean(2))
         return logits
 
 
 def feature_error(network: FeatureNet, images: Tensor, reconstructions: Tensor) -> Tensor:
-    """Mean over the resolutions of the absolute difference of features, relative to their mean size; a scalar."""
+    """Return the absolute difference of features relative to their mean size, averaged over resolutions; a scalar."""
     with torch.no_grad():
         wanted = network.maps(images)
     terms = [
@@ -68,11 +68,12 @@ def feature_error(network: FeatureNet, images: Tensor, reconstructions: Tensor) 
 
 
 class FeatureLearner(Learner):
-    """Fits a :class:`FeatureNet` to labels on batches of ``image`` and ``labels`` (0 absent, 1 present, 2 missing).
+    """Trains a :class:`FeatureNet` on labels, with batches of ``image`` and ``labels`` (0 absent, 1 present, 2
+    missing).
 
     Args:
-        network: the network.
-        exclusive: whether exactly one label is present (a class).
+        network: Feature network to train.
+        exclusive: Whether exactly one label is present (a class).
     """
 
     network: FeatureNet
@@ -82,7 +83,9 @@ class FeatureLearner(Learner):
         self.exclusive = exclusive
 
     def loss(self, batch: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
-        """As :meth:`Learner.loss`: cross-entropy over what is stated, on images of varied contrast and noise."""
+        """Return the cross-entropy over observed labels, on images of varied contrast and noise; see
+        :meth:`Learner.loss`.
+        """
         images, labels = batch["image"], batch["labels"]
         ones = [1] * (images.ndim - 1)
         gain = 1 + 0.1 * torch.randn(len(images), *ones, generator=generator)
@@ -90,6 +93,6 @@ class FeatureLearner(Learner):
         logits = self.network(images * gain.to(images) + noise.to(images)).float()
         if self.exclusive:
             return {"loss": F.cross_entropy(logits, (labels == PRESENT).long().argmax(1))}
-        stated = (labels != MISSING).float()
+        observed = (labels != MISSING).float()
         errors = F.binary_cross_entropy_with_logits(logits, (labels == PRESENT).float(), reduction="none")
-        return {"loss": (errors * stated).sum() / stated.sum().clamp_min(1)}
+        return {"loss": (errors * observed).sum() / observed.sum().clamp_min(1)}

@@ -1,4 +1,4 @@
-"""What the stages of a training share: settings, the images as the networks see them, and how a fit is found again."""
+"""What the training stages share: settings, the images in network values, and how a finished fit is found again."""
 
 from __future__ import annotations
 
@@ -35,15 +35,15 @@ SPLITS: tuple[Split, ...] = ("train", "val")
 
 @dataclass(frozen=True)
 class Fitting:
-    """One training.
+    """One training run.
 
     Attributes:
-        config: sizes and fits.
-        preprocess: what the networks see.
-        images: of each split, as :func:`medphantom.generators.training_data.cached_images` gives them.
-        data_key: digest of what every stage depends on.
-        work: folder of checkpoints.
-        progress: told about each stage.
+        config: Configuration of the generator.
+        preprocess: Preprocessing of the images.
+        images: Images of each split from :func:`medphantom.generators.training_data.cached_images`.
+        data_key: Digest of everything on which every stage depends.
+        work: Folder for checkpoints and caches.
+        progress: Callback that receives the progress of each stage.
     """
 
     config: GeneratorConfig
@@ -56,7 +56,7 @@ class Fitting:
     def fit(
         self, name: str, learner: Any, batches: Any, config: FitConfig, key: str, *, private: Private | None = None
     ) -> FitResult:
-        """Fit, in a folder named by the digest of all that the result depends on."""
+        """Fit a learner in a folder named by the digest of everything on which the result depends."""
         seeded = config.model_copy(update={"seed": derive_seed(self.config.seed, name, config.seed)})
         folder = self.work / f"{name}-{key[:16]}"
         return fit(
@@ -64,7 +64,7 @@ class Fitting:
         )
 
     def monitored_rows(self) -> dict[Split, Any]:
-        """Places, evenly spread, of the images that judge a checkpoint, and of as many training images."""
+        """Return evenly spaced positions of monitored validation images, and of as many training images."""
         wanted = min(len(self.images["val"]), JUDGED_IMAGES)
         return {
             split: np.unique(np.linspace(0, len(self.images[split]) - 1, wanted).round().astype(np.int64))
@@ -73,12 +73,12 @@ class Fitting:
 
 
 def fit_features(fitting: Fitting, labels: Tensor, *, exclusive: bool) -> FeatureNet | None:
-    """The feature network that judges reconstructions, fitted to the labels where there are any; ``None``: none does.
+    """Train the feature network that evaluates reconstructions, on the labels if there are any; ``None`` if unused.
 
     Args:
-        fitting: the training.
-        labels: of the training images, ``(N, L)`` as :class:`medphantom.conditioning.encoder.Conditions` has them.
-        exclusive: whether exactly one is present per image.
+        fitting: Training run of the generator.
+        labels: Labels of the training images, ``(N, L)`` as in :class:`medphantom.conditioning.encoder.Conditions`.
+        exclusive: Whether exactly one label is present per image.
     """
     config = fitting.config
     if not config.reconstruction.features:
@@ -100,7 +100,7 @@ def fit_features(fitting: Fitting, labels: Tensor, *, exclusive: bool) -> Featur
 
 
 def fit_autoencoder(fitting: Fitting, features: FeatureNet | None) -> tuple[Autoencoder, str, FitResult]:
-    """A new autoencoder, the digest of all that it depends on, and how its fit went."""
+    """Train a new autoencoder; return it with the digest of everything on which it depends, and the fit result."""
     config, images = fitting.config, fitting.images
     size, channels = fitting.preprocess.size, fitting.preprocess.channels
     network = build_autoencoder(
@@ -137,7 +137,7 @@ def fit_autoencoder(fitting: Fitting, features: FeatureNet | None) -> tuple[Auto
 
 
 def encode_images(fitting: Fitting, autoencoder: AnyAutoencoder, key: str) -> dict[Split, Latents]:
-    """Latents of the images, kept under the digest of their autoencoder."""
+    """Return latents of the images, cached under the digest of their autoencoder."""
     folder = fitting.work / f"latents-{key[:16]}"
     work_folder(folder)
     found: dict[Split, Latents] = {}
@@ -153,7 +153,7 @@ def encode_images(fitting: Fitting, autoencoder: AnyAutoencoder, key: str) -> di
 
 
 def _with_images(images: Array, others: dict[str, Tensor], *, flipped: bool) -> Callable[[Tensor], dict[str, Tensor]]:
-    """A reader of rows of cached images and of tensors beside them; rows beyond the last are the mirrored images."""
+    """Return a reader of cached images and tensors of the same rows; rows beyond the last are mirrored images."""
 
     def read(rows: Tensor) -> dict[str, Tensor]:
         block = image_tensor(images, rows % len(images))

@@ -1,7 +1,7 @@
-"""Latents of the training images, computed once: mean and log-variance, drawn from afresh whenever they are used.
+"""Latents of the training images, computed once: mean and log-variance, sampled anew whenever they are used.
 
-Caching one drawn sample instead would freeze its noise into the data: the denoiser then learns that noise, and its loss
-has a floor that nobody can predict.
+Caching one sample instead would freeze its noise into the data: the denoiser would then learn that noise, and its loss
+would have an unpredictable floor.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ class Latents:
     """Gaussian posteriors of many images, on the CPU.
 
     Attributes:
-        mean: (N, L, *latent).
-        log_var: the same shape.
+        mean: Posterior means (N, L, *latent).
+        log_var: Posterior log-variances of the same shape.
     """
 
     mean: Tensor
@@ -45,7 +45,7 @@ class Latents:
         return len(self.mean)
 
     def save(self, path: Path) -> None:
-        """Write as safetensors, whole or not at all."""
+        """Write the latents atomically as safetensors."""
         temporary = path.with_name(f".{path.name}.tmp")
         with no_space_becomes_one_line(path):
             save_file({"mean": self.mean.contiguous(), "log_var": self.log_var.contiguous()}, temporary)
@@ -53,7 +53,7 @@ class Latents:
 
     @classmethod
     def load(cls, path: Path) -> Latents | None:
-        """Read :meth:`save`; ``None`` when the file is missing or damaged."""
+        """Read what :meth:`save` wrote; ``None`` if the file is missing or damaged."""
         try:
             with reading(path):
                 tensors = load_file(path)
@@ -62,10 +62,10 @@ class Latents:
             return None
 
     def moments(self) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation (L,) of each channel over images, places and the posteriors' own spread.
+        """Return mean and standard deviation (L,) of each channel over images, positions and the posteriors' variance.
 
         Raises:
-            MedphantomError: a channel is constant or not finite, so that it could not be scaled.
+            MedphantomError: If a channel is constant or not finite, so that it could not be scaled.
         """
         axes = [0, *range(2, self.mean.ndim)]
         mean = self.mean.double().mean(axes)
@@ -78,13 +78,13 @@ class Latents:
 
 @torch.no_grad()
 def reach(autoencoder: Codec, latents: Latents, std: Tensor, generator: torch.Generator) -> Tensor:
-    """How far each latent channel reaches into the image: change of the decoded image per standard deviation.
+    """Return the effect of each latent channel: change of the decoded image per standard deviation.
 
     Args:
-        autoencoder: on whatever device.
-        latents: of the training split.
-        std: (L,) of each channel, from :meth:`Latents.moments`.
-        generator: CPU generator of the disturbances.
+        autoencoder: Autoencoder on any device.
+        latents: Latents of the training split.
+        std: Standard deviation (L,) of each channel, from :meth:`Latents.moments`.
+        generator: CPU generator of the perturbations.
 
     Returns:
         (L,) root mean square over a few images, in units of the image.
@@ -109,20 +109,20 @@ def reach(autoencoder: Codec, latents: Latents, std: Tensor, generator: torch.Ge
 
 
 def balanced_scaling(autoencoder: Codec, latents: Latents, balance: float, seed: int) -> LatentScaling:
-    """What the denoiser sees of the latents: zero mean, unit variance over all channels together.
+    """Return the scaling of the latents: zero mean, unit variance over all channels together.
 
-    At balance 0 every channel has unit variance: noise then drowns coarse and fine structure at the same time. At 1 it
-    is as large as its reach into the image, as in diffusion over pixels: the coarse structure is decided first, and the
+    At balance 0 every channel has unit variance: noise then hides coarse and fine structure at the same time. At 1 it
+    is scaled by its effect on the image, as in diffusion over pixels: the coarse structure is generated first, and the
     fine one follows from it (Dieleman 2024, "Diffusion is spectral autoregression"; Skorokhodov et al. 2025).
 
     Args:
-        autoencoder: decodes.
-        latents: of the training split.
-        balance: exponent of the reach, 0…1.
-        seed: of the disturbances that measure the reach.
+        autoencoder: Autoencoder that decodes the latents.
+        latents: Latents of the training split.
+        balance: Exponent of the effect, 0…1.
+        seed: Seed of the perturbations that measure the effect.
 
     Raises:
-        MedphantomError: a channel is constant or not finite.
+        MedphantomError: If a channel is constant or not finite.
     """
     mean, std = latents.moments()
     sizes = torch.ones_like(std)
@@ -133,18 +133,18 @@ def balanced_scaling(autoencoder: Codec, latents: Latents, balance: float, seed:
 
 
 def draw(mean: Tensor, log_var: Tensor, eps: Tensor) -> Tensor:
-    """``mean + std · eps``: a latent from its posterior (Kingma & Welling 2014, equation 10)."""
+    """Return ``mean + std · eps``: a latent from its posterior (Kingma & Welling 2014, equation 10)."""
     return mean + torch.exp(log_var / 2) * eps
 
 
 def scaled(latents: Tensor, scaling: LatentScaling) -> Tensor:
-    """Latents as the denoiser sees them; (B, L, *latent)."""
+    """Return latents (B, L, *latent) in the denoiser's scaling."""
     mean, std = _columns(latents, scaling)
     return (latents - mean) / std
 
 
 def unscaled(latents: Tensor, scaling: LatentScaling) -> Tensor:
-    """Inverse of :func:`scaled`."""
+    """Invert :func:`scaled`."""
     mean, std = _columns(latents, scaling)
     return latents * std + mean
 
@@ -163,10 +163,10 @@ def encode_all(
     """Encode cached images in batches of one size, at full precision.
 
     Args:
-        autoencoder: on whatever device.
-        images: (N, C, *size) in -1…1.
-        flipped: also encode every image mirrored along its last axis, after all the others.
-        progress: told the number of images.
+        autoencoder: Autoencoder on any device.
+        images: Images (N, C, *size) in -1…1.
+        flipped: Whether to encode every image also mirrored along its last axis, after all the others.
+        progress: Callback that receives the number of images done.
     """
     device = next(autoencoder.parameters()).device
     total = len(images) * (2 if flipped else 1)

@@ -1,7 +1,7 @@
-"""From whom weights have learned, and on what terms, carried from base to base: no fit is private on top of one that
-was not. No torch here: flows read it without a network.
+"""The training data of weights and its privacy, passed on from base to base: no fit is private on top of a base that
+was not. This module does not import torch, so flows read it quickly.
 
-Where nothing is known of a base, nothing is guessed: the claim then names its condition in its own words.
+If the training data of a base is unknown, no assumption is made: the guarantee then names its condition.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from medphantom.cohorts.store import Cohort
 from medphantom.core.errors import InputError
 from medphantom.core.records import Frozen
 
-START_ANEW = "start from a base that never saw these patients, or leave generator.privacy out"
-ONE_KEY = "ingest both cohorts under one identity key and train the base again, or leave generator.privacy out"
+START_ANEW = "start from a base that was not trained on these patients, or leave out generator.privacy"
+ONE_KEY = "ingest both cohorts under one identity key and train the base again, or leave out generator.privacy"
 
 
 class Learned(Frozen):
-    """Patients whom weights learned from without a formal guarantee.
+    """Patients on whom weights were trained without a formal guarantee.
 
     Attributes:
-        training_digest: of the training and validation rows.
-        secret: names the secret that the marks were made with (:func:`medphantom.cohorts.origin.name_of`); null:
-        there are none.
-        names: names the key of the pseudonyms; null: the patients were not named, or by another key.
-        patients: marks of their pseudonyms.
-        images: marks of their images' pixels.
+        training_digest: Digest of the training and validation rows.
+        secret: Name of the secret with which the marks were made (:func:`medphantom.cohorts.origin.name_of`); null if
+            there are none.
+        names: Name of the key of the pseudonyms; null if the patients were not named, or named by another key.
+        patients: Marks of the patients' pseudonyms.
+        images: Marks of the images' pixels.
     """
 
     training_digest: str
@@ -41,12 +41,12 @@ class Learned(Frozen):
 
 
 class PrivateSteps(Frozen):
-    """Private steps that weights have learned by.
+    """Private steps with which weights were trained.
 
     Attributes:
-        noise_multiplier: σ.
-        sample_rate: q, probability that a patient is drawn in a step.
-        steps: how many.
+        noise_multiplier: σ, the standard deviation of the noise divided by the clipping norm.
+        sample_rate: q, the probability that a patient is drawn in a step.
+        steps: Number of private steps.
     """
 
     noise_multiplier: Annotated[float, Field(gt=0)]
@@ -55,12 +55,12 @@ class PrivateSteps(Frozen):
 
 
 class Lineage(Frozen):
-    """All that weights have learned from, those of their bases included.
+    """All training data of weights, including that of their bases.
 
     Attributes:
-        learned: without a formal guarantee.
-        private: with one; whoever the patients were, its steps count.
-        unknown: networks that do not say whom they learned from.
+        learned: Training without a formal guarantee.
+        private: Private training; its steps count, whoever the patients were.
+        unknown: Networks that do not declare their training data.
     """
 
     learned: tuple[Learned, ...] = ()
@@ -68,7 +68,7 @@ class Lineage(Frozen):
     unknown: tuple[str, ...] = ()
 
     def also(self, *, learned: Learned | None = None, private: PrivateSteps | None = None) -> Lineage:
-        """The same after one more fit."""
+        """Return the lineage after one more fit."""
         return self.model_copy(
             update={
                 "learned": self.learned if learned is None else (*self.learned, learned),
@@ -78,7 +78,7 @@ class Lineage(Frozen):
 
 
 def learned_from(cohort: Cohort, rows: Sequence[int], training_digest: str) -> Learned:
-    """What a fit without a guarantee says of the patients of these rows of a cohort."""
+    """Return the record of a fit without a guarantee on the patients of these rows of a cohort."""
     origin = cohort.schema.origin
     if origin is None:
         return Learned(training_digest=training_digest)
@@ -94,72 +94,75 @@ def learned_from(cohort: Cohort, rows: Sequence[int], training_digest: str) -> L
 
 @dataclass(frozen=True)
 class Footing:
-    """What a private fit stands on.
+    """The basis of a private fit.
 
     Attributes:
-        before: private steps of its bases.
-        conditions: what nobody could check, and the guarantee therefore has to name.
+        before: Private steps of its bases.
+        conditions: Conditions that could not be verified and that the guarantee therefore has to name.
     """
 
     before: tuple[PrivateSteps, ...] = ()
     conditions: tuple[str, ...] = ()
 
     def line(self) -> str | None:
-        """What is to be said of it before anything is computed."""
+        """Return the line to report before anything is computed, if any."""
         if self.conditions:
             return f"the guarantee will hold provided that {' and '.join(self.conditions)}"
         if self.before:
             steps = sum(part.steps for part in self.before)
-            return f"the {steps} private steps of the base add to what is spent"
+            return f"the {steps} private steps of the base are added to the spent budget"
         return None
 
 
 def footing_of(lineage: Lineage | None, cohort: Cohort, training_digest: str, *, base: str) -> Footing:
-    """Whether a private fit to a cohort can be promised anything after what its base has learned from.
+    """Return whether a private fit to a cohort can have a guarantee, given the training data of its base.
 
     Args:
-        lineage: of the base and of whatever else the fit starts from; ``None``: a base that does not say.
-        cohort: the private one.
-        training_digest: of its training and validation rows.
-        base: how a message calls the base.
+        lineage: Lineage of the base and of anything else from which the fit starts; ``None`` for a base that declares
+            none.
+        cohort: Private cohort for the fit.
+        training_digest: Digest of its training and validation rows.
+        base: Name of the base in messages.
 
     Raises:
-        InputError: the base learned from any of its patients without a guarantee, or it cannot be told.
+        InputError: If the base was trained on any of its patients without a guarantee, or this cannot be determined.
     """
     if lineage is None:
         raise InputError(
-            f"{base} does not say which patients it learned from, so that no guarantee can be given on top of it",
-            "make it again with this version, or leave generator.privacy out",
+            f"{base} does not declare the patients on whom it was trained, so no guarantee can be given on top of it",
+            "train it again with this version, or leave out generator.privacy",
         )
-    conditions = [f"{name} learned from none of these patients, which it does not say" for name in lineage.unknown]
+    conditions = [
+        f"{name} was not trained on any of these patients, which it does not declare" for name in lineage.unknown
+    ]
     for part in lineage.learned:
         if part.training_digest == training_digest:
-            raise InputError(f"{base} learned from this very cohort without privacy", START_ANEW)
+            raise InputError(f"{base} was trained on this cohort without privacy", START_ANEW)
         if not _same_names(part, cohort, base):
-            conditions.append("its base learned from none of them under other names")
+            conditions.append("its base was not trained on any of them under other names")
     return Footing(lineage.private, tuple(dict.fromkeys(conditions)))
 
 
 def _same_names(part: Learned, cohort: Cohort, base: str) -> bool:
-    """Whether pseudonyms of both sides can be compared; raises InputError where images or patients are shared."""
+    """Return whether pseudonyms of both sides are comparable; raise InputError if images or patients are shared."""
     origin = cohort.schema.origin
     if origin is None or part.secret is None:
         which = "this cohort" if origin is None else f"the cohort of {base}"
         raise InputError(
-            f"{which} does not say under which identity key it was made, so nobody can tell whether {base} learned "
-            "from these patients",
-            "ingest it again with this version, and train what was trained on it",
+            f"{which} does not record its identity key, so it cannot be determined whether {base} was trained "
+            "on these patients",
+            "ingest it again with this version, and repeat the training on it",
         )
     secret = next((one for one in (origin.secret, PUBLIC_SECRET) if name_of(one) == part.secret), None)
     if secret is None:
         raise InputError(
-            f"{base} learned without privacy from patients under another identity key, so nobody can tell whether they "
-            "are among these",
+            f"{base} was trained without privacy on patients under another identity key, so it cannot be "
+            "determined whether they are among these",
             ONE_KEY,
         )
     patients = set(part.patients) & set(marks(secret, "patient", cohort.patients()))
     images = set(part.images) & set(marks(secret, "image", cohort.manifest["digest"].to_list()))
     if patients or images:
         shared = f"{len(patients)} patients" if patients else f"{len(images)} images"
-        raise InputError(f"{base} learned from {shared} of this cohort without privacy", START_ANEW)
+        raise InputError(f"{base} was trained on {shared} of this cohort without privacy", START_ANEW)
     return part.names is not None and part.names == origin.names

@@ -1,7 +1,7 @@
-"""What of a pretrained denoiser learns: all of it, its attention, low-rank changes of that (LoRA), or a ControlNet.
+"""Fine-tuning methods of a pretrained denoiser: all weights, its attention, low-rank changes (LoRA), or a ControlNet.
 
-Attention layers are called ``attn1`` (of the image to itself) and ``attn2`` (to the condition) in MONAI's networks as
-in diffusers'.
+Attention layers are called ``attn1`` (self-attention) and ``attn2`` (cross-attention to the condition) in the networks
+of both MONAI and diffusers.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ ATTENTION = (".attn1.", ".attn2.")
 
 
 def lora_arguments(net: nn.Module, tuning: FineTuning) -> dict[str, Any]:
-    """Arguments of peft's ``LoraConfig`` as JSON values: every linear layer of the attention (Hu et al. 2022).
+    """Return arguments of peft's ``LoraConfig`` as JSON values: every linear layer of the attention (Hu et al. 2022).
 
     Raises:
-        InputError: the network has no attention.
+        InputError: If the network has no attention.
     """
     linear = {
         name.removesuffix(".base_layer")
@@ -35,19 +35,19 @@ def lora_arguments(net: nn.Module, tuning: FineTuning) -> dict[str, Any]:
 
 
 def _put_in(net: nn.Module, tuning: FineTuning) -> None:
-    """Low-rank layers that change nothing yet: the second factor begins at zero."""
+    """Insert low-rank layers without any initial effect: the second factor is zero."""
     inject_adapter_in_model(LoraConfig(**lora_arguments(net, tuning), init_lora_weights="gaussian"), net)
 
 
 def make_trainable(denoiser: Any, tuning: FineTuning) -> None:
-    """Freeze what the method leaves alone; for LoRA, put the low-rank layers in (they change nothing at first).
+    """Freeze what the method does not train; for LoRA, insert the low-rank layers (without any initial effect).
 
     Args:
-        denoiser: its ``net`` is MONAI's or diffusers' UNet.
-        tuning: the method.
+        denoiser: Denoiser whose ``net`` is MONAI's or diffusers' UNet.
+        tuning: Configuration of the fine-tuning.
 
     Raises:
-        InputError: the network has no attention, or nothing for a ControlNet to listen to.
+        InputError: If the network has no attention, or there is no mask for a ControlNet.
     """
     net: nn.Module = denoiser.net
     net.requires_grad_(tuning.method == "full")
@@ -67,12 +67,12 @@ def make_trainable(denoiser: Any, tuning: FineTuning) -> None:
 def _control(denoiser: Any) -> nn.Module:
     control: nn.Module | None = getattr(denoiser, "control", None)
     if control is None:
-        raise InputError("a ControlNet needs masks to listen to", "set generator.conditioning.mask to {}")
+        raise InputError("a ControlNet needs masks as conditions", "set generator.conditioning.mask to {}")
     return control
 
 
 def tuned_tensors(denoiser: Any, tuning: FineTuning) -> dict[str, Tensor]:
-    """What the method learned, by the names that :func:`load_tuned` takes: all a bundle keeps of the networks."""
+    """Return the trained tensors by the names that :func:`load_tuned` takes; a bundle stores these only."""
     net: nn.Module = denoiser.net
     if tuning.method == "full":
         return dict(net.state_dict())
@@ -84,10 +84,10 @@ def tuned_tensors(denoiser: Any, tuning: FineTuning) -> dict[str, Tensor]:
 
 
 def load_tuned(denoiser: Any, tuning: FineTuning, tensors: Mapping[str, Tensor]) -> None:
-    """Put what was learned into the base's networks.
+    """Load the trained tensors into the base's networks.
 
     Raises:
-        RuntimeError: the tensors are not those of these networks.
+        RuntimeError: If the tensors do not belong to these networks.
     """
     net: nn.Module = denoiser.net
     if tuning.method in {"full", "control"}:
@@ -96,9 +96,9 @@ def load_tuned(denoiser: Any, tuning: FineTuning, tensors: Mapping[str, Tensor])
         _put_in(net, tuning)
         expected = get_peft_model_state_dict(net)
         if {k: v.shape for k, v in expected.items()} != {k: v.shape for k, v in tensors.items()}:
-            raise RuntimeError("the low-rank layers are not those of this network")
+            raise RuntimeError("the low-rank layers do not match this network")
         set_peft_model_state_dict(net, dict(tensors))
     else:
         found: Any = net.load_state_dict(dict(tensors), strict=False)
         if found.unexpected_keys or any(any(part in name for part in ATTENTION) for name in found.missing_keys):
-            raise RuntimeError("the attention layers are not those of this network")
+            raise RuntimeError("the attention layers do not match this network")

@@ -1,9 +1,9 @@
-"""Latent diffusion models of the MONAI world as a base: its bundles, its checkpoints, and those of monai-generative.
+"""Latent diffusion models in MONAI formats as a base: its bundles, its checkpoints, and those of monai-generative.
 
-A folder as MONAI's bundles have it: ``configs/*.json`` that define an ``AutoencoderKL``, a ``DiffusionModelUNet`` and a
-noise scheduler, and ``models/`` with their weights. Of the configuration only literals are read, and references to
-literals (``@name``): nothing is instantiated from it, and no expression (``$…``) is run. Weights are read with
-``weights_only=True``.
+A folder has the layout of MONAI's bundles: ``configs/*.json`` that define an ``AutoencoderKL``, a
+``DiffusionModelUNet`` and a noise scheduler, and ``models/`` with their weights. Only literals of the configuration are
+read, and references to literals (``@name``): nothing is instantiated from it, and no expression (``$…``) is evaluated.
+Weights are read with ``weights_only=True``.
 """
 
 from __future__ import annotations
@@ -52,14 +52,14 @@ LAYOUT = "a MONAI base needs configs/*.json with an AutoencoderKL, a DiffusionMo
 
 
 class MonaiParts:
-    """What a folder in the layout of MONAI's bundles says and holds.
+    """Content of a folder in the layout of MONAI's bundles.
 
     Args:
-        source: the folder.
-        unit_range: whether its autoencoder takes images in 0…1, as most of MONAI's do.
+        source: Folder of the base.
+        unit_range: Whether its autoencoder expects images in 0…1, as most of MONAI's do.
 
     Raises:
-        InputError: something is missing, is no literal, or does not fit.
+        InputError: If something is missing, is not a literal, or does not fit.
     """
 
     kind: Literal["monai"] = "monai"
@@ -72,9 +72,9 @@ class MonaiParts:
         codec, unet = self._arguments("AutoencoderKL"), self._arguments("DiffusionModelUNet")
         if unet.get("in_channels") != codec.get("latent_channels"):
             raise InputError(
-                f"base {source}: the denoiser takes {unet.get('in_channels')} channels, the autoencoder's latents have "
-                f"{codec.get('latent_channels')}",
-                "use a base without masks or other images beside the latent",
+                f"base {source}: the denoiser takes {unet.get('in_channels')} channels, but the "
+                f"autoencoder's latents have {codec.get('latent_channels')}",
+                "use a base without masks or other images as input beside the latent",
             )
         states = dict(self._states())
         self.autoencoder = Autoencoder(codec, patch=1, shortcut=False, unit_range=unit_range)
@@ -85,7 +85,7 @@ class MonaiParts:
         self.denoiser = Denoiser(unet, Conditioner(schema), sizes, levels=table.steps)
         self._load("denoiser", self.denoiser.net, states)
         beside_time: Any = self.denoiser.conditioning["to_time"]
-        nn.init.zeros_(beside_time.weight)  # what is said beside the time counts for nothing yet
+        nn.init.zeros_(beside_time.weight)  # the pooled condition starts with no effect
         nn.init.zeros_(beside_time.bias)
         factor = self._scale_factor(states)
         channels = int(codec["latent_channels"])
@@ -111,9 +111,9 @@ class MonaiParts:
         for path in sorted((self._folder / "configs").glob("*.json"), key=lambda p: (p.stem != "inference", p.stem)):
             content = read_json(path)
             if isinstance(content, dict):
-                found = {**content, **found}  # what inference.json says goes first
+                found = {**content, **found}  # inference.json takes precedence
         if not found:
-            raise InputError(f"{self.source} holds no configs/*.json", LAYOUT)
+            raise InputError(f"{self.source} contains no configs/*.json", LAYOUT)
         return found
 
     def _definition(self, class_names: tuple[str, ...]) -> dict[str, Any]:
@@ -126,10 +126,12 @@ class MonaiParts:
         if isinstance(value, str) and value.startswith("@"):
             name = value[1:]
             if name not in self._config:
-                raise InputError(f"{self.source}: {key} refers to {name!r}, which configs/ do not say", LAYOUT)
+                raise InputError(f"{self.source}: {key} refers to {name!r}, which configs/ do not define", LAYOUT)
             return self._literal(key, self._config[name])
         if isinstance(value, str) and value.startswith(("$", "%")):
-            raise InputError(f"{self.source}: {key} is an expression, which is never run", f"write its value for {key}")
+            raise InputError(
+                f"{self.source}: {key} is an expression, which is never evaluated", f"write its value for {key}"
+            )
         return value
 
     def _arguments(self, name: str) -> dict[str, Any]:
@@ -138,23 +140,24 @@ class MonaiParts:
         given = {RENAMED.get(key, key): value for key, value in self._definition((name,)).items()}
         unknown = sorted(key for key in given if key not in known)
         if unknown:
-            raise InputError(f"{self.source}: MONAI's {name} knows no {unknown[0]!r}", "remove it from configs/")
+            raise InputError(f"{self.source}: MONAI's {name} has no argument {unknown[0]!r}", "remove it from configs/")
         return given
 
     def _table(self) -> NoiseTable:
-        """The levels of the scheduler; a missing field has the default of its class."""
+        """Return the levels of the scheduler; a missing field has the default of its class."""
         kinds = {_target(value) for value in self._config.values()}
         others = sorted(kinds & OTHER_PATHS)
         if others:
             raise InputError(
-                f"base {self.source} has the scheduler {others[0]}, another noise path than a table",
+                f"base {self.source} has the scheduler {others[0]}, which is not a table of noise levels",
                 "use a base with a DDPM, DDIM or PNDM scheduler",
             )
         named = sorted(kinds & set(SCHEDULERS)) or [next(iter(SCHEDULERS))]
         tables = {self._table_of(name, self._definition((name,))) for name in named}
         if len(tables) > 1:
             raise InputError(
-                f"base {self.source} has schedulers of different noise levels", "leave that of the training in configs/"
+                f"base {self.source} has schedulers of different noise levels",
+                "keep only that of the training in configs/",
             )
         return tables.pop()
 
@@ -165,8 +168,8 @@ class MonaiParts:
         unknown = sorted(key for key in found if key not in values)
         if unknown:
             raise InputError(
-                f"base {self.source}: {unknown[0][:60]!r} of its {name} is no part of a table of noise levels",
-                "write schedule, beta_start and beta_end, as MONAI names them",
+                f"base {self.source}: {unknown[0][:60]!r} of its {name} is not part of a table of noise levels",
+                "write schedule, beta_start and beta_end, with these MONAI names",
             )
         values |= found
         schedule = values["schedule"]
@@ -180,21 +183,21 @@ class MonaiParts:
             )
         except ValidationError as error:
             field = ".".join(str(part) for part in error.errors()[0]["loc"])
-            raise InputError(f"base {self.source}: its scheduler's {field} is of no known kind", LAYOUT) from None
+            raise InputError(f"base {self.source}: its scheduler's {field} has an unsupported type", LAYOUT) from None
 
     def _scale_factor(self, states: Mapping[str, Any]) -> float:
         for value in (self._config.get("scale_factor"), *(state.get("scale_factor") for state in states.values())):
             if isinstance(value, int | float | Tensor) and float(value) > 0:
                 return float(value)
         raise InputError(
-            f"base {self.source} does not say what its latents are multiplied by",
-            "write scale_factor into configs/inference.json (1.0 where nothing was)",
+            f"base {self.source} does not give the scale factor of its latents",
+            "write scale_factor into configs/inference.json (1.0 if there was none)",
         )
 
     # ---- weights ----
 
     def _states(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Every file of weights; a checkpoint that holds several state dicts gives each."""
+        """Yield every weight file; a checkpoint with several state dicts yields each of them."""
         for path in sorted((self._folder / "models").glob("*")):
             if path.suffix not in WEIGHTS:
                 continue
@@ -204,40 +207,40 @@ class MonaiParts:
                 )
             except (OSError, SafetensorError, RuntimeError, pickle.UnpicklingError, EOFError):
                 raise InputError(
-                    f"{path} cannot be read as weights alone", "save its state dict by itself, best as safetensors"
+                    f"{path} cannot be read as weights only", "save its state dict alone, preferably as safetensors"
                 ) from None
             if isinstance(content, dict):
                 yield path.name, content
                 yield from ((f"{path.name}:{key}", part) for key, part in content.items() if isinstance(part, dict))
 
     def _load(self, what: str, net: nn.Module, states: Mapping[str, dict[str, Any]]) -> None:
-        """Fill a network from the first state dict that fits it, new or of monai-generative."""
+        """Load a network from the first state dict that fits it, from MONAI or monai-generative."""
         for state in states.values():
             tensors = {key.removeprefix("module."): value for key, value in state.items() if isinstance(value, Tensor)}
             if tensors and _fill(net, tensors):
                 return
         if not states:
             kinds = sorted({path.suffix for path in (self._folder / "models").glob("*") if path.is_file()})
-            said = f" ({', '.join(kinds)} is not read)" if kinds else ""
+            said = f" ({', '.join(kinds)} cannot be read)" if kinds else ""
             raise InputError(
-                f"{self.source}/models holds no weights{said}",
-                f"bring the state dict of the {what} as {', '.join(WEIGHTS)}",
+                f"{self.source}/models contains no weights{said}",
+                f"provide the state dict of the {what} as {', '.join(WEIGHTS)}",
             )
         raise InputError(f"no file in {self.source}/models fits the {what} that configs/ define", LAYOUT)
 
 
 def _target(value: Any) -> str:
-    """Class that a definition names, without its module."""
+    """Return the class name in a definition, without its module."""
     return str(value.get("_target_", "")).rpartition(".")[2] if isinstance(value, dict) else ""
 
 
 def _fill(net: Any, tensors: dict[str, Tensor]) -> bool:
-    """Load a state dict of MONAI's networks or of monai-generative's; whether it fits, weight by weight."""
+    """Load a state dict of MONAI or monai-generative; return whether it fits, weight by weight."""
     try:
         net.load_state_dict(tensors)
     except RuntimeError:
         old = dict(tensors)
-        _forget(net)  # MONAI's import leaves what a file lacks as it was: drawn at random
+        _forget(net)  # MONAI's import leaves missing weights at their random initial values
         try:
             with contextlib.redirect_stdout(io.StringIO()):
                 net.load_old_state_dict(old)
@@ -263,7 +266,7 @@ def _known(net: nn.Module) -> bool:
 
 @torch.no_grad()
 def _unapply_projection(net: nn.Module, old: Mapping[str, Tensor]) -> None:
-    """monai-generative's autoencoder holds ``proj_attn`` but never applied it; MONAI's does (MONAI issue 8030)."""
+    """Neutralise ``proj_attn``, which monai-generative's autoencoder has but never applies; MONAI does (issue 8030)."""
     if not any(".proj_attn." in name for name in old):
         return
     for name, module in net.named_modules():

@@ -1,4 +1,4 @@
-"""What the denoiser learns: noise schedules, regression targets and the choice of training times, as pure functions.
+"""Training objectives: noise schedules, regression targets and the choice of training times, as pure functions.
 
 All objectives mix a clean latent ``x0`` and noise ``eps`` as ``x_t = alpha(t) x0 + sigma(t) eps`` for t in (0, 1]:
 
@@ -38,14 +38,14 @@ LEVEL_ROUNDING = 1e-3  # a float32 time of a level is this close to it
 
 
 def alpha_sigma(objective: Objective, time_B: Tensor) -> tuple[Tensor, Tensor]:
-    """Weights of data and noise at the given times.
+    """Return the weights of data and noise at the given times.
 
     Args:
-        objective: which path.
-        time_B: (B,) in (0, 1].
+        objective: Objective that defines the path.
+        time_B: Times (B,) in (0, 1].
 
     Returns:
-        alpha (B,), sigma (B,), both in [0, 1].
+        Alpha (B,), sigma (B,), both in [0, 1].
     """
     if objective.kind == "flow":
         # Esser et al. 2024, equation 23: t' = s t / (1 + (s - 1) t), which multiplies t / (1 - t) by s
@@ -59,7 +59,7 @@ def alpha_sigma(objective: Objective, time_B: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def time_of(objective: Objective, alpha: float, sigma: float) -> float:
-    """Inverse of :func:`alpha_sigma`: the time at which the path has this noise-to-signal ratio."""
+    """Invert :func:`alpha_sigma`: return the time at which the path has this noise-to-signal ratio."""
     if objective.kind == "flow":
         noise = sigma / (alpha + sigma)
         return noise / (objective.shift - (objective.shift - 1) * noise)
@@ -70,7 +70,7 @@ def time_of(objective: Objective, alpha: float, sigma: float) -> float:
 
 @lru_cache(maxsize=8)
 def _log_ratios(table: NoiseTable) -> Tensor:
-    """log(alpha / sigma) of each level, falling; (T,) float64."""
+    """Return log(alpha / sigma) of each level, descending; (T,) float64."""
     scheduler = DDPMScheduler(
         num_train_timesteps=table.steps, beta_schedule=table.schedule, beta_start=table.start, beta_end=table.end
     )
@@ -79,7 +79,7 @@ def _log_ratios(table: NoiseTable) -> Tensor:
 
 
 def level_of(steps: int, time_B: Tensor) -> Tensor:
-    """Level of a table of so many at the given times, as networks take it: from 0, and whole where a level is meant."""
+    """Return the level in a table of ``steps`` at the given times, as networks take it: from 0, rounded if near one."""
     return _levels(steps, time_B).clamp_min(0).to(time_B.dtype)
 
 
@@ -122,13 +122,13 @@ def _expand(values_B: Tensor, like: Tensor) -> Tensor:
 
 
 def add_noise(objective: Objective, x0: Tensor, eps: Tensor, time_B: Tensor) -> Tensor:
-    """``x_t = alpha x0 + sigma eps``; tensors (B, *)."""
+    """Return ``x_t = alpha x0 + sigma eps``; tensors (B, *)."""
     alpha, sigma = alpha_sigma(objective, time_B)
     return _expand(alpha, x0) * x0 + _expand(sigma, x0) * eps
 
 
 def target(objective: Objective, x0: Tensor, eps: Tensor, time_B: Tensor) -> Tensor:
-    """What the network should say about ``x_t``; tensors (B, *)."""
+    """Return the regression target for ``x_t``; tensors (B, *)."""
     if objective.kind == "flow":
         return eps - x0
     if _predicts_noise(objective):
@@ -138,7 +138,7 @@ def target(objective: Objective, x0: Tensor, eps: Tensor, time_B: Tensor) -> Ten
 
 
 def denoised(objective: Objective, x_t: Tensor, output: Tensor, time_B: Tensor) -> Tensor:
-    """The estimate of ``x0`` that an output of the network stands for; tensors (B, *)."""
+    """Return the estimate of ``x0`` that corresponds to a network output; tensors (B, *)."""
     alpha, sigma = alpha_sigma(objective, time_B)
     if objective.kind == "flow":
         return x_t - _expand(sigma, x_t) * output
@@ -148,19 +148,20 @@ def denoised(objective: Objective, x_t: Tensor, output: Tensor, time_B: Tensor) 
 
 
 def output_for(objective: Objective, x_t: Tensor, x0: Tensor, time_B: Tensor) -> Tensor:
-    """Inverse of :func:`denoised`: the output that stands for the estimate ``x0``; tensors (B, *)."""
+    """Invert :func:`denoised`: return the output that corresponds to the estimate ``x0``; tensors (B, *)."""
     alpha, sigma = alpha_sigma(objective, time_B)
     eps = (x_t - _expand(alpha, x_t) * x0) / _expand(sigma, x_t)
     return target(objective, x0, eps, time_B)
 
 
 def training_times(objective: Objective, total: int, generator: torch.Generator) -> Tensor:
-    """Times for one batch, spread evenly over the distribution (Kingma et al. 2021, appendix I.1) to calm the loss.
+    """Return times for one batch, stratified over the distribution (Kingma et al. 2021, appendix I.1) for a stable
+    loss.
 
     Args:
-        objective: names the distribution.
-        total: batch size.
-        generator: CPU generator.
+        objective: Objective that defines the distribution.
+        total: Number of times, the batch size.
+        generator: Random generator on the CPU.
 
     Returns:
         (total,) float32 in (0, 1), in random order.
@@ -172,7 +173,7 @@ def training_times(objective: Objective, total: int, generator: torch.Generator)
 
 
 def validation_times(objective: Objective, total: int) -> Tensor:
-    """Fixed times at the quantiles (i + 1/2) / total of the training distribution; (total,) float32."""
+    """Return fixed times at the quantiles (i + 1/2) / total of the training distribution; (total,) float32."""
     return _quantile(objective, (torch.arange(total, dtype=torch.float64) + 0.5) / total)
 
 
@@ -188,5 +189,5 @@ def _quantile(objective: Objective, uniform: Tensor) -> Tensor:
 
 
 def velocity_loss(output: Tensor, wanted: Tensor) -> Tensor:
-    """Mean squared error per image: (B, *) against (B, *) gives (B,)."""
+    """Return the mean squared error per image: (B, *) and (B, *) give (B,)."""
     return (output.float() - wanted.float()).square().flatten(1).mean(1)

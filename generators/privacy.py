@@ -1,4 +1,4 @@
-"""What is promised about the patients a generator learned from, and all that the promise does not cover."""
+"""The privacy guarantee for the patients on whom a generator was trained, and everything that it does not cover."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from medphantom.learning.private_steps import Private, Units
 ATTACK_FALSE_ALARMS = 0.01
 NOTHING_BEFORE = Footing()
 ASSUMPTIONS = (
-    "real numbers: rounding is not accounted for",
+    "real numbers: floating-point rounding is not accounted for",
     "randomness: noise comes from a counter-based generator (Philox) with a key of 128 bits from the operating system",
-    "lineage: it is true what the bases say of whom they learned from; the copy search can refute that, not prove it",
+    "lineage: the bases declare their training patients truthfully; the copy search can refute that, but not prove it",
 )
 
 
 def started_from(base: Base | None, config: GeneratorConfig) -> Lineage | None:
-    """From whom whatever a fit starts from has learned: its base, and a text encoder that is not the base's."""
+    """Return the lineage of everything from which a fit starts: its base, and a text encoder from another source."""
     before, text = Lineage() if base is None else base.lineage, config.conditioning.text
     if before is None or text is None or text.encoder == EMBEDDED or (base is not None and base.pipeline is not None):
         return before
@@ -40,10 +40,10 @@ def started_from(base: Base | None, config: GeneratorConfig) -> Lineage | None:
 
 
 def check_footing(config: GeneratorConfig, cohort: Cohort, base: Base | None) -> Footing:
-    """What a promise would stand on, where one is asked for; see :func:`medphantom.generators.lineage.footing_of`.
+    """Return the basis of a guarantee if one is requested; see :func:`medphantom.generators.lineage.footing_of`.
 
     Raises:
-        InputError: the base learned from any of these patients without a guarantee, or it cannot be told.
+        InputError: If the base was trained on any of these patients without a guarantee, or this cannot be determined.
     """
     if config.privacy is None or config.privacy.epsilon is None or base is None:
         return Footing()
@@ -52,42 +52,42 @@ def check_footing(config: GeneratorConfig, cohort: Cohort, base: Base | None) ->
 
 
 def check_private(config: GeneratorConfig, cohort: Cohort, *, reads_with_base: bool) -> None:
-    """Refuse what would break the promise, before anything is computed.
+    """Refuse settings that would break the guarantee, before anything is computed.
 
     Args:
-        config: with or without ``privacy``.
-        cohort: the private one.
-        reads_with_base: whether texts are read by the base's own, pretrained encoder.
+        config: Configuration with or without ``privacy``.
+        cohort: Private cohort for the fit.
+        reads_with_base: Whether texts are read by the base's own, pretrained encoder.
 
     Raises:
-        InputError: the source named no patients, or the text encoder would keep words of the cohort.
+        InputError: If the source named no patients, or the text encoder would store words of the cohort.
     """
     text = config.conditioning.text
     if config.privacy is None:
         return
     if cohort.schema.patients != "known":
         raise InputError(
-            "generator.privacy protects patients, and the source named none: each image counts as one",
+            "generator.privacy protects patients, but the source named none, so that each image would count as one",
             "ingest with --patient-column, or with DICOM files that name patients",
         )
     if config.denoiser_fit.on_memorization == "stop":
         raise InputError(
-            "generator.denoiser_fit.on_memorization: stop would end a private fit by what validation patients show",
+            "generator.denoiser_fit.on_memorization: stop would make a private fit depend on validation patients",
             "set it to flag; the privacy budget bounds what can be memorised",
         )
     if text is not None and text.encoder == EMBEDDED and not reads_with_base:
         raise InputError(
-            "generator.privacy needs a pretrained text encoder: the embedded one keeps words of the cohort",
-            "set generator.conditioning.text.encoder to one, or leave texts out",
+            "generator.privacy needs a pretrained text encoder: the embedded one stores words of the cohort",
+            "set generator.conditioning.text.encoder to one, or leave out texts",
         )
 
 
 def private_fit(config: GeneratorConfig, patients: Sequence[str]) -> Private | None:
-    """How the denoiser is fitted privately; ``None`` where nothing is promised.
+    """Return the settings of a private fit of the denoiser; ``None`` without a guarantee.
 
     Args:
-        config: its ``privacy``, and ``flip``, which gives every image a mirrored second row.
-        patients: pseudonym of each training image.
+        config: Configuration, with its ``privacy`` and ``flip``, which adds a mirrored row for every image.
+        patients: Pseudonym of each training image.
     """
     if config.privacy is None:
         return None
@@ -97,10 +97,10 @@ def private_fit(config: GeneratorConfig, patients: Sequence[str]) -> Private | N
 
 
 def observed_schema(cohort: Cohort, vocabulary: Vocabulary) -> ConditionSchema:
-    """The vocabulary of prompts as it was stated beforehand; nothing of it is read from images.
+    """Return the vocabulary of prompts as declared in advance; nothing of it is read from images.
 
     Raises:
-        InputError: an attribute that the cohort does not have, or of another kind.
+        InputError: If the cohort does not have an attribute, or has it with another type.
     """
     known = {spec.name: spec for spec in cohort.schema.attributes}
     attributes = []
@@ -109,7 +109,7 @@ def observed_schema(cohort: Cohort, vocabulary: Vocabulary) -> ConditionSchema:
         kind = "continuous" if numbers else "categorical"
         if name not in known or known[name].kind != kind:
             raise InputError(
-                f"privacy.vocabulary states {name} as {kind}, the cohort has no such attribute",
+                f"privacy.vocabulary declares {name} as {kind}, but the cohort has no such attribute",
                 f"it has {', '.join(sorted(known)) or 'none'}",
             )
         unit = known[name].unit
@@ -124,7 +124,7 @@ def observed_schema(cohort: Cohort, vocabulary: Vocabulary) -> ConditionSchema:
 
 
 def lineage_after(before: Lineage | None, privacy: Privacy, learned: Learned) -> Lineage | None:
-    """The lineage of a bundle: with a guarantee its private steps, without one the marks of its patients."""
+    """Return the lineage of a bundle: its private steps with a guarantee, the marks of its patients without one."""
     if before is None:
         return None
     given = privacy.guarantee
@@ -135,37 +135,39 @@ def lineage_after(before: Lineage | None, privacy: Privacy, learned: Learned) ->
 
 
 def statement(config: GeneratorConfig, spent: PrivacySpent | None, footing: Footing = NOTHING_BEFORE) -> Privacy:
-    """The privacy statement of a bundle: the guarantee in words and numbers, and what is outside of it, by name.
+    """Return the privacy statement of a bundle: the guarantee in words and numbers, and what it does not cover, by
+    name.
 
     Args:
-        config: with or without ``privacy``.
-        spent: by this fit; ``None``: it was not private.
-        footing: what it stands on: private steps of its bases add to its own, conditions enter its words.
+        config: Configuration with or without ``privacy``.
+        spent: Privacy budget that this fit has spent; ``None`` if it was not private.
+        footing: Basis of the fit: private steps of its bases are added to its own, and conditions become part of the
+            text.
     """
     if config.privacy is None or spent is None:
         return Privacy()
     outside = tuple(_outside(config))
     if config.privacy.epsilon is None:
         return Privacy(formal=NO_GUARANTEE, outside=outside)
-    terms = spent.terms
+    parameters = spent.parameters
     before = [Mechanism(part.noise_multiplier, part.sample_rate, part.steps) for part in footing.before]
-    together = [*before, terms.mechanism(spent.steps)]
+    together = [*before, parameters.mechanism(spent.steps)]
     bound = strongest_attack(together, (ATTACK_FALSE_ALARMS,))
     guarantee = Guarantee(
-        epsilon=epsilon_of(together, terms.delta) if before else spent.epsilon,
-        epsilon_rdp=epsilon_of(together, terms.delta, accountant="rdp") if before else spent.epsilon_rdp,
+        epsilon=epsilon_of(together, parameters.delta) if before else spent.epsilon,
+        epsilon_rdp=epsilon_of(together, parameters.delta, accountant="rdp") if before else spent.epsilon_rdp,
         own_epsilon=spent.epsilon if before else None,
-        delta=terms.delta,
+        delta=parameters.delta,
         unit=config.privacy.unit,
-        noise_multiplier=terms.noise_multiplier,
-        sample_rate=terms.sample_rate,
+        noise_multiplier=parameters.noise_multiplier,
+        sample_rate=parameters.sample_rate,
         steps=spent.steps,
-        clip_norm=terms.clip_norm,
-        draws=terms.draws,
+        clip_norm=parameters.clip_norm,
+        draws=parameters.draws,
         attack_auroc=bound.auroc,
         attack_tpr=bound.tpr[ATTACK_FALSE_ALARMS],
     )
-    numbers = f"({rounded_up(guarantee.epsilon, 3)}, {rounded_up(terms.delta, 2)})"
+    numbers = f"({rounded_up(guarantee.epsilon, 3)}, {rounded_up(parameters.delta, 2)})"
     provided = f", provided that {' and '.join(footing.conditions)}" if footing.conditions else ""
     return Privacy(
         formal=f"{numbers}-differential privacy per {config.privacy.unit}{provided}",
@@ -177,27 +179,27 @@ def statement(config: GeneratorConfig, spent: PrivacySpent | None, footing: Foot
 
 
 def rounded_up(value: float, digits: int) -> str:
-    """A number with so many digits that is never below the value: a promise may not be rounded in its favour."""
+    """Format a number with so many significant digits, rounded up: a guarantee may not be rounded in its favour."""
     unit = 10.0 ** (math.floor(math.log10(value)) - digits + 1)
     return f"{math.ceil(value / unit - 1e-9) * unit:.{digits}g}"
 
 
 def _outside(config: GeneratorConfig) -> Iterator[str]:
-    """All that touched the private images and was not paid for."""
+    """Yield every use of the private images that the privacy ledger does not cover."""
     if config.privacy is not None and config.privacy.vocabulary is None:
-        yield "conditions: names of labels, whether they exclude each other, categories and ranges of attributes"
+        yield "conditions: names of labels, whether they are mutually exclusive, categories and ranges of attributes"
     if config.conditioning.spacing:
         yield "conditions.grid: the range of spacings of the training images"
     if config.conditioning.mask is not None:
-        yield "masks: their values, and those of synthetic images, which are real masks, bent"
+        yield "masks: their values, and those of synthetic images, which are real masks, elastically deformed"
     if config.conditioning.text is not None:
         yield "conditions.text.truncated: the share of training texts that were too long"
-    yield "duplicates: of equal images one is kept at ingestion, whoever they belong to"
-    yield "training_images, training_patients, training_digest: how many there are, and a digest of what they show"
-    yield "spacing_mm, affine, modality: the usual ones of the training images"
+    yield "duplicates: one of several equal images is kept at ingestion, whichever patient they belong to"
+    yield "training_images, training_patients, training_digest: their numbers, and a digest of their content"
+    yield "spacing_mm, affine, modality: the most common values of the training images"
     yield "preprocess: chosen by the type of the images"
-    yield "the base: that the copy search let it through, one answer about training and holdout images"
-    yield "settings: whatever was chosen by results on the same patients, such as steps or learning rates"
+    yield "the base: that it passed the copy search, one result about training and holdout images"
+    yield "settings: all that were chosen by results on the same patients, such as steps or learning rates"
     yield "plans: labels and attributes of synthetic images, where a plan matches those of the real ones"
     yield "reports: their scores are measured on real patients, without noise"
-    yield "other releases: whatever else was learned from the same patients; its ε adds to this one"
+    yield "other releases: all other training on the same patients; its ε adds to this one"

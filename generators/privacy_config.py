@@ -1,4 +1,4 @@
-"""What can be set about the privacy of a generator. No torch here: recipes are read without loading it."""
+"""Configuration of the privacy of a generator. It does not import torch, so recipes are read without loading it."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ Range = tuple[float, float]
 
 
 class Vocabulary(Frozen):
-    """What prompts may say, stated beforehand instead of being read from the private images.
+    """Vocabulary of prompts, declared in advance instead of being read from the private images.
 
     Attributes:
-        labels: names of labels; those that the cohort does not have are missing everywhere.
-        exclusive: whether every image shows exactly one of them.
-        attributes: for each attribute a range ``[low, high]`` of numbers, whose ends stand for what lies beyond them,
+        labels: Names of labels; those that the cohort does not have are missing for all images.
+        exclusive: Whether every image shows exactly one of them.
+        attributes: For each attribute either a range ``[low, high]`` of numbers, to which values beyond it are clipped,
             or a list of categories; a category that is not listed counts as missing.
     """
 
@@ -30,7 +30,7 @@ class Vocabulary(Frozen):
     def _ranges_rise(self) -> Vocabulary:
         for name, values in self.attributes.items():
             if isinstance(values[0], float) and not float(values[0]) < float(values[1]):
-                raise ValueError(f"privacy.vocabulary.attributes.{name} must rise, got {list(values)}")
+                raise ValueError(f"privacy.vocabulary.attributes.{name} must be ascending, got {list(values)}")
         return self
 
 
@@ -38,8 +38,9 @@ class PrivacyConfig(PrivateFitConfig):
     """Fine-tuning under differential privacy; see :mod:`medphantom.learning.private_steps`.
 
     Attributes:
-        unit: who is protected: a patient with all of their images.
-        vocabulary: what prompts may say; null: what the training images say, which is then outside the guarantee.
+        unit: Unit of protection: a patient with all of their images.
+        vocabulary: Vocabulary of prompts; null reads it from the training images, which the guarantee then does not
+            cover.
     """
 
     unit: Literal["patient"] = "patient"

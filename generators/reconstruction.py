@@ -1,4 +1,4 @@
-"""What makes a reconstruction good, and the learner that fits an autoencoder to it."""
+"""Loss terms of a reconstruction, and the learner that trains an autoencoder with them."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ from medphantom.learning.learner import Learner
 JUDGED_IMAGES = 256
 JUDGED_AT_ONCE = 32
 GRID_IMAGES = 8
-ADVERSARY_RAMP = 100  # steps over which the adversary's weight rises, so that the decoder is not thrown off
+ADVERSARY_RAMP = 100  # steps over which the adversary's weight rises, so that the decoder is not destabilised
 
 
 def spectrum_error(images: Tensor, reconstructions: Tensor) -> Tensor:
-    """Mean absolute difference of orthonormal Fourier coefficients over the spatial axes; (B, C, *size), scalar."""
+    """Return the mean absolute difference of orthonormal Fourier coefficients over the spatial axes; (B, C, *size)."""
     axes = tuple(range(2, images.ndim))
     difference = torch.fft.rfftn(reconstructions.float() - images.float(), dim=axes, norm="ortho")
     return difference.abs().mean()
 
 
 def kl_divergence(mean: Tensor, log_var: Tensor) -> Tensor:
-    """KL(N(mean, exp(log_var)) || N(0, 1)), summed over a latent, averaged over the batch (Kingma & Welling 2014)."""
+    """Return KL(N(mean, exp(log_var)) || N(0, 1)), summed over a latent, averaged over the batch (Kingma & Welling)."""
     return 0.5 * (mean.square() + log_var.exp() - log_var - 1).flatten(1).sum(1).mean()
 
 
 def hinge_adversary(real: Tensor, fake: Tensor) -> Tensor:
-    """Loss of a discriminator from its answers to real and generated patches (Lim & Ye 2017)."""
+    """Return a discriminator's loss from its outputs on real and generated patches (Lim & Ye 2017)."""
     return 0.5 * (F.relu(1 - real).mean() + F.relu(1 + fake).mean())
 
 
 def build_adversary(config: ReconstructionConfig, *, spatial_dims: int, image_channels: int, seed: int) -> nn.Module:
-    """MONAI's patch discriminator, with group instead of batch normalisation: its answer then is one image's own."""
+    """Return MONAI's patch discriminator with group normalisation, so that each output depends on one image only."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network: nn.Module = PatchDiscriminator(
@@ -55,15 +55,15 @@ def build_adversary(config: ReconstructionConfig, *, spatial_dims: int, image_ch
 
 
 class AutoencoderLearner(Learner):
-    """Fits an autoencoder on batches of ``image`` (B, C, *size) in -1…1.
+    """Trains an autoencoder on batches of ``image`` (B, C, *size) in -1…1.
 
     Args:
-        network: the autoencoder.
-        config: the weights of the losses.
-        steps: of the whole fit; the adversary begins at a share of them.
-        features: frozen feature network, where the config uses one.
-        adversary: the discriminator, where the config uses one.
-        monitored: ``val`` and an equally large part of ``train``, as cached images.
+        network: Autoencoder that is trained.
+        config: Weights of the loss terms.
+        steps: Number of steps of the whole fit; the adversary starts at a share of them.
+        features: Frozen feature network, if the configuration uses one.
+        adversary: Discriminator, if the configuration uses one.
+        monitored: Cached images of ``val`` and of an equally large part of ``train``.
     """
 
     network: Autoencoder
@@ -86,7 +86,7 @@ class AutoencoderLearner(Learner):
         self._fakes: list[tuple[Tensor, Tensor]] = []
 
     def loss(self, batch: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
-        """As :meth:`Learner.loss`: every term by name, and their weighted sum."""
+        """Return every loss term by name, and their weighted sum, see :meth:`Learner.loss`."""
         images = random_crop(batch["image"], self.network.window, generator)
         mean, log_var = self.network.encode(images)
         eps = torch.randn(mean.shape, generator=generator).to(mean.device)
@@ -102,7 +102,9 @@ class AutoencoderLearner(Learner):
         return {"loss": total, **{name: value.detach() for name, value in terms.items()}}
 
     def adversary_loss(self, batch: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
-        """As :meth:`Learner.adversary_loss`: told apart are this step's images and their reconstructions."""
+        """Return the discriminator's loss on this step's images and reconstructions, see
+        :meth:`Learner.adversary_loss`.
+        """
         del batch, generator
         if self.adversary is None or not self._fakes:
             return {}
@@ -110,7 +112,7 @@ class AutoencoderLearner(Learner):
         return {"loss": hinge_adversary(real, fake)}
 
     def validate(self, network: nn.Module, split: Literal["val", "train"]) -> dict[str, float]:
-        """As :meth:`Learner.validate`: the weighted error of reconstructions from the posterior mean."""
+        """Return the weighted error of reconstructions from the posterior mean, see :meth:`Learner.validate`."""
         images = self.monitored[split]
         sums: dict[str, float] = {}
         for start in range(0, len(images), JUDGED_AT_ONCE):
@@ -122,7 +124,7 @@ class AutoencoderLearner(Learner):
         return {name: value / len(images) for name, value in sums.items()}
 
     def grid(self, network: nn.Module) -> Tensor:
-        """Validation images, each above its reconstruction (in 3-D: their middle slices)."""
+        """Return validation images, each above its reconstruction (in 3-D: their middle slices)."""
         images = image_tensor(self.monitored["val"], slice(0, GRID_IMAGES)).to(_device(network))
         pairs = torch.stack([images, network(images)[0].to(images)], dim=1).flatten(0, 1)
         return (middle_slice(pairs).clamp(-1, 1) + 1) / 2
@@ -144,7 +146,7 @@ class AutoencoderLearner(Learner):
 
 
 def random_crop(images: Tensor, window: int | None, generator: torch.Generator) -> Tensor:
-    """A window of each image, at a place of its own; images that fit the window as they are."""
+    """Return a randomly placed window of each image; images that fit the window are returned whole."""
     sides = images.shape[2:]
     if window is None or max(sides) <= window:
         return images
@@ -159,7 +161,7 @@ def random_crop(images: Tensor, window: int | None, generator: torch.Generator) 
 
 
 def middle_slice(images: Tensor) -> Tensor:
-    """(N, C, H, W) as it is; of volumes (N, C, D, H, W) the middle slice along the first spatial axis."""
+    """Return images (N, C, H, W) unchanged, and of volumes (N, C, D, H, W) the middle slice along the first axis."""
     return images if images.ndim == 4 else images[:, :, images.shape[2] // 2]
 
 

@@ -1,4 +1,4 @@
-"""Settings under which the same call gives the same bits: thread count, and on CUDA deterministic kernels."""
+"""Settings under which equal calls give equal bits: thread count, and on CUDA deterministic kernels."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import torch
 
 @contextmanager
 def reproducible(threads: int) -> Iterator[None]:
-    """Compute with so many CPU threads, and put the former number back.
+    """Compute with this number of CPU threads, and restore the previous number afterwards.
 
-    A sum that is split over another number of threads is rounded differently. On CUDA, convolutions are chosen by rule
-    instead of by timing, and without TF32.
+    Splitting a sum over another number of threads changes its rounding. On CUDA, convolutions are selected by a fixed
+    rule instead of by timing, and without TF32.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(threads)

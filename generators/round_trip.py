@@ -1,7 +1,7 @@
-"""What a frozen autoencoder makes of a cohort, before anything is fine-tuned on its latents: its error, what it hides.
+"""Reconstruction error of a frozen autoencoder on a cohort before fine-tuning, and the labels that it hides.
 
-An autoencoder trained elsewhere may smooth away the very finding that is wanted. So each label is told apart by a
-linear classifier of fixed features, from the images and from their round trips: what it no longer can is hidden.
+An autoencoder trained on other data may remove the very finding of interest. So each label is classified by a linear
+model of fixed features, from the images and from their reconstructions: a label is hidden if the accuracy drops.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from medphantom.generators.features import FeatureNet
 from medphantom.generators.latents import IMAGES_AT_ONCE
 from medphantom.generators.training_data import image_tensor
 
-SMALLEST_SIDE = 10  # images that show a label, and that do not, in both splits
-HIDDEN = 0.05  # fall of the AUROC that is warned of, where the label could be told apart at all
+SMALLEST_SIDE = 10  # smallest number of images with and without a label, in both splits
+HIDDEN = 0.05  # fall of the AUROC that causes a warning, if the label could be classified at all
 TOLD_APART = 0.6
 MOST_IMAGES = 1000
 
@@ -38,12 +38,12 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class RoundTrip:
-    """What the autoencoder costs.
+    """Loss of information through the autoencoder.
 
     Attributes:
-        l1: mean absolute error of validation images, in -1…1.
-        labels: for each label that can be judged: AUROC on validation images before and after, and their number.
-        hidden: labels that can be told apart worse by more than :data:`HIDDEN`.
+        l1: Mean absolute error of validation images, in -1…1.
+        labels: For each evaluable label, AUROC on validation images before and after, and their number.
+        hidden: Labels whose AUROC falls by more than :data:`HIDDEN`.
     """
 
     l1: float
@@ -51,24 +51,25 @@ class RoundTrip:
     hidden: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """For the bundle."""
+        """Return the values as JSON for the bundle."""
         return {"l1": self.l1, "labels": list(self.labels), "hidden": list(self.hidden)}
 
 
 def round_trip(
     codec: Codec, images: dict[str, Array], states: dict[str, Array], names: Sequence[str], *, seed: int
 ) -> RoundTrip:
-    """Send images through an autoencoder and see what is left.
+    """Reconstruct images with an autoencoder and measure the loss of information.
 
     Args:
-        codec: the autoencoder.
-        images: ``train`` and ``val``: ``(N, C, *size)`` in -1…1; at most :data:`MOST_IMAGES` of each are used.
-        states: the same splits: ``(N, L)``, 0 absent, 1 present, 2 missing.
-        names: of the labels.
-        seed: of the fixed features.
+        codec: Autoencoder that is evaluated.
+        images: Images of ``train`` and ``val``, ``(N, C, *size)`` in -1…1; at most :data:`MOST_IMAGES` of each are
+            used.
+        states: Labels of the same splits, ``(N, L)``: 0 absent, 1 present, 2 missing.
+        names: Names of the labels.
+        seed: Seed of the fixed features.
 
     Returns:
-        Its cost; labels with under :data:`SMALLEST_SIDE` images on a side are not judged.
+        Measured loss; labels with fewer than :data:`SMALLEST_SIDE` images on a side are not evaluated.
     """
     rows = {
         split: np.unique(np.linspace(0, len(x) - 1, min(len(x), MOST_IMAGES)).astype(int))
@@ -85,21 +86,22 @@ def round_trip(
         if min(_smaller_side(column) for column in labels.values()) < SMALLEST_SIDE:
             continue
         scores = [_auroc(features, labels) for features in (before, after)]
-        stated = int((labels["val"] != MISSING).sum())
-        found.append({"label": name, "before": scores[0], "after": scores[1], "n": stated})
+        observed = int((labels["val"] != MISSING).sum())
+        found.append({"label": name, "before": scores[0], "after": scores[1], "n": observed})
     hidden = tuple(
         str(row["label"]) for row in found if row["before"] >= TOLD_APART and row["before"] - row["after"] > HIDDEN
     )
     if hidden:
         log.warning(
-            "the base's autoencoder hides %s: told apart worse after a round trip; use a base of images like these",
+            "the base's autoencoder hides %s: classification is worse after reconstruction; "
+            "use a base trained on similar images",
             ", ".join(hidden),
         )
     return RoundTrip(float(errors[-1]), tuple(found), hidden)
 
 
 def _features(images: Array, seed: int) -> FeatureNet:
-    """Fixed random convolutions at four resolutions."""
+    """Return fixed random convolutions at four resolutions."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(seed, "round trip"))
         network = FeatureNet(images.ndim - 2, images.shape[1], 1)
@@ -108,7 +110,7 @@ def _features(images: Array, seed: int) -> FeatureNet:
 
 @torch.inference_mode()
 def _seen(codec: Codec, network: FeatureNet, images: Array, rows: Array) -> tuple[Array, Array, float]:
-    """Features of images and of their round trips, and the mean absolute error between them."""
+    """Return features of images and of their reconstructions, and the mean absolute error between them."""
     device = next(codec.parameters()).device
     before: list[Array] = []
     after: list[Array] = []
@@ -128,11 +130,11 @@ def _smaller_side(column: Array) -> int:
 
 
 def _auroc(features: dict[str, Array], labels: dict[str, Array]) -> float:
-    """AUROC on ``val`` of a classifier fitted on ``train``."""
-    stated = {split: column != MISSING for split, column in labels.items()}
+    """Return the AUROC on ``val`` of a classifier trained on ``train``."""
+    observed = {split: column != MISSING for split, column in labels.items()}
     model = make_pipeline(StandardScaler(), LogisticRegression(C=0.03, class_weight="balanced", max_iter=500))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        model.fit(features["train"][stated["train"]], labels["train"][stated["train"]] == PRESENT)
-    guesses = model.decision_function(features["val"][stated["val"]])
-    return float(roc_auc_score(labels["val"][stated["val"]] == PRESENT, guesses))
+        model.fit(features["train"][observed["train"]], labels["train"][observed["train"]] == PRESENT)
+    predictions = model.decision_function(features["val"][observed["val"]])
+    return float(roc_auc_score(labels["val"][observed["val"]] == PRESENT, predictions))

@@ -1,7 +1,7 @@
-"""From noise to latents: a plain function over any callable, with the step rules of diffusers' solvers.
+"""Sampling from noise to latents: a plain function over any callable, with the step rules of diffusers' solvers.
 
-Every solver here is deterministic, so an image is a function of its noise; :func:`noise_of` draws that from the image's
-own seed, so ``sample(seeds)[:2] == sample(seeds[:2])``.
+Every solver here is deterministic, so an image is a function of its noise; :func:`noise_of` draws the noise from the
+image's own seed, so ``sample(seeds)[:2] == sample(seeds[:2])``.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ Denoise = Callable[[Tensor, Tensor], Tensor]
 
 
 def noise_of(seeds: Sequence[int], shape: Sequence[int]) -> Tensor:
-    """Standard normal noise, each image from its own generator, on the CPU so that it is the same on every device.
+    """Return standard normal noise, each image from its own generator, on the CPU so that all devices agree.
 
     Args:
-        seeds: one per image.
-        shape: of one latent, ``(C, *spatial)``.
+        seeds: Seeds, one per image.
+        shape: Shape of one latent, ``(C, *spatial)``.
 
     Returns:
         (len(seeds), *shape) float32.
@@ -44,15 +44,15 @@ def noise_of(seeds: Sequence[int], shape: Sequence[int]) -> Tensor:
 
 
 def evaluations(solver: Solver, steps: int) -> int:
-    """How often a run of ``steps`` calls the network; Heun's rule needs two calls a step save the last."""
+    """Return how often a run of ``steps`` calls the network; Heun's rule needs two calls per step except the last."""
     return 2 * max(1, (steps + 1) // 2) - 1 if solver == "heun" else steps
 
 
 def check_solver(objective: Objective, solver: str) -> None:
-    """Refuse a solver that does not belong to the objective.
+    """Refuse a solver that is not available for the objective.
 
     Raises:
-        InputError: names the solvers that do.
+        InputError: If it is not; the message names the available solvers.
     """
     known = SOLVERS[objective.kind]
     if solver not in known:
@@ -63,21 +63,21 @@ def check_solver(objective: Objective, solver: str) -> None:
 
 
 def make_solver(objective: Objective, solver: Solver, steps: int) -> Any:
-    """The diffusers scheduler, with its noise levels set.
+    """Return the diffusers scheduler with its noise levels set.
 
     Args:
-        objective: the path that the network was trained on.
-        solver: ``heun`` (Heun's 2nd-order rule; Karras et al. 2022, algorithm 1), ``dpmpp_2m`` (DPM-Solver++ 2M;
-            Lu et al. 2022), ``euler``, or ``ddim`` (Song et al. 2021: the first-order DPM-Solver++).
-        steps: most calls of the network.
+        objective: Objective on which the network was trained.
+        solver: Solver: ``heun`` (Heun's 2nd-order rule; Karras et al. 2022, algorithm 1), ``dpmpp_2m`` (DPM-Solver++
+            2M; Lu et al. 2022), ``euler``, or ``ddim`` (Song et al. 2021: the first-order DPM-Solver++).
+        steps: Largest number of network calls.
 
     Raises:
-        InputError: the solver does not belong to the objective.
+        InputError: If the solver is not available for the objective.
     """
     check_solver(objective, solver)
     if solver == "euler":
         scheduler = FlowMatchEulerDiscreteScheduler(shift=objective.shift)
-        # the library's own grid spends a step on t = 1/1000, which a first-order rule has no use for: even steps to 0
+        # the library's own grid spends a step on t = 1/1000, which is useless for a first-order rule: even steps to 0
         scheduler.set_timesteps(sigmas=list(np.linspace(1, 1 / steps, steps)))
     elif solver == "heun":
         scheduler = FlowMatchHeunDiscreteScheduler(shift=objective.shift)
@@ -98,7 +98,7 @@ def make_solver(objective: Objective, solver: Solver, steps: int) -> Any:
 
 
 def _betas(objective: Objective) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """The path as diffusers' table of betas: alpha_bar_k / alpha_bar_(k-1) = 1 - beta_k."""
+    """Return the path as diffusers' table of betas: alpha_bar_k / alpha_bar_(k-1) = 1 - beta_k."""
     times = torch.arange(1, TABLE_STEPS + 1, dtype=torch.float64) / TABLE_STEPS
     # the last entry would have no signal at all, and an infinite noise-to-signal ratio
     if objective.table is None:
@@ -121,19 +121,19 @@ def sample(
     """Integrate the probability-flow equation from noise to latents.
 
     Args:
-        denoise: the network, with whatever condition and guidance, as a function of (x_t, time_B).
-        noise: standard normal, (B, C, *spatial).
-        objective: the path that the network was trained on.
-        solver: see :func:`make_solver`.
-        steps: most calls of the network.
-        drift: δ of Latent Drifting (Yeganeh et al. 2024): what the mean of every step is moved by.
-        callback: called as ``callback(calls, x_t)`` after each step.
+        denoise: Network, with any condition and guidance, as a function of (x_t, time_B).
+        noise: Standard normal noise, (B, C, *spatial).
+        objective: Objective on which the network was trained.
+        solver: Name of the solver, see :func:`make_solver`.
+        steps: Largest number of network calls.
+        drift: δ of Latent Drifting (Yeganeh et al. 2024), by which the mean of every step is shifted.
+        callback: Callback, called as ``callback(calls, x_t)`` after each step.
 
     Returns:
         Latents (B, C, *spatial), float32, on the device of ``noise``.
     """
     scheduler = make_solver(objective, solver, steps)
-    scheduler.set_begin_index(0)  # steps are counted, not looked up: rounded time steps may repeat
+    scheduler.set_begin_index(0)  # steps are counted instead of looked up, since rounded time steps may repeat
     x_t = noise.float()
     for calls, step in enumerate(scheduler.timesteps):
         level = float(scheduler.sigmas[scheduler.step_index or 0])
@@ -145,7 +145,7 @@ def sample(
 
 
 def _time_at(objective: Objective, level: float) -> float:
-    """Time of a solver's noise level: sigma on the flow path, sigma/alpha on the cosine path."""
+    """Return the time of a solver's noise level: sigma on the flow path, sigma/alpha on the cosine path."""
     if objective.kind == "flow":
         return time_of(objective, 1 - level, level)
     norm = math.hypot(1, level)

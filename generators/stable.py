@@ -1,4 +1,4 @@
-"""Stable Diffusion's networks (Rombach et al. 2022) behind the interface of our own: grey images, cached texts.
+"""Stable Diffusion's networks (Rombach et al. 2022) behind the common interface: grey images, cached texts.
 
 A base is a folder or hub id in diffusers' layout (``unet/ vae/ text_encoder/ tokenizer/ scheduler/``), of the 1.x and
 2.x class: 4-channel latents, one text encoder, noise or velocity predicted. Weights are read from safetensors only.
@@ -34,7 +34,7 @@ FITTING = "use a text-to-image model of the Stable Diffusion 1.x or 2.x class"
 STEM = "diffusion_pytorch_model"  # of diffusers' files of weights
 
 TEXT_ALONE = (
-    "a Stable Diffusion base reads text, and nothing else",
+    "a Stable Diffusion base reads text only",
     "set conditioning.labels to false and conditioning.text.written_by to templates or cohort",
 )
 
@@ -42,12 +42,12 @@ TEXT_ALONE = (
 class StableAutoencoder(nn.Module):
     """diffusers' AutoencoderKL for images of one or three channels.
 
-    A grey image goes in as three equal channels and comes back as their mean: so there is no colour cast, and no
-    value is rounded, so that 16-bit images come back without banding.
+    A grey image is passed as three equal channels and returned as their mean, so that there is no colour cast, and no
+    value is rounded, so that 16-bit images have no banding.
 
     Args:
-        net: the autoencoder.
-        image_channels: 1 or 3.
+        net: Autoencoder of the pipeline.
+        image_channels: Number of image channels, 1 or 3.
     """
 
     patch = 1
@@ -60,12 +60,12 @@ class StableAutoencoder(nn.Module):
         self.net, self.image_channels = net, image_channels
 
     def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and log-variance ``(B, L, *latent)`` of images ``(B, C, H, W)`` in -1…1, float32."""
+        """Return mean and log-variance ``(B, L, *latent)`` of images ``(B, C, H, W)`` in -1…1, float32."""
         found = self.net.encode(images.expand(-1, RGB, -1, -1)).latent_dist
         return found.mean.float().contiguous(), found.logvar.float().contiguous()
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Images of latents, float32, not clipped."""
+        """Return the images of latents, float32, not clipped."""
         images: Tensor = self.net.decode(latents).sample.float()
         return images.mean(dim=1, keepdim=True) if self.image_channels == 1 else images
 
@@ -74,12 +74,12 @@ class StableDenoiser(nn.Module):
     """diffusers' UNet2DConditionModel as ``denoiser(x_t, time_B, conditions) -> output`` over scaled latents.
 
     Args:
-        net: the network.
-        conditioner: reads texts with the pipeline's own encoder.
-        steps: T of the noise table.
+        net: UNet of the pipeline.
+        conditioner: Conditioner that reads texts with the pipeline's own encoder.
+        steps: Number T of levels of the noise table.
 
     Raises:
-        InputError: the conditioner reads anything but texts of that encoder.
+        InputError: If the conditioner reads anything except texts of that encoder.
     """
 
     empty: Tensor
@@ -93,9 +93,11 @@ class StableDenoiser(nn.Module):
         self.register_buffer("empty", reader.features(""), persistent=False)
 
     def forward(self, x_t: Tensor, time_B: Tensor, conditions: Conditions) -> Tensor:
-        """As :meth:`medphantom.generators.denoiser.Denoiser.forward`; a missing text is read as the empty text."""
+        """Return the output, see :meth:`medphantom.generators.denoiser.Denoiser.forward`; a missing text is read as
+        empty.
+        """
         if conditions.text_BT is None:
-            raise InputError("conditions have no text, this denoiser reads texts")
+            raise InputError("the conditions have no text, but this denoiser reads texts")
         ids = conditions.text_BT[:, 0]
         features = self.bank.look_up(ids)[0].to(x_t.device)
         context = torch.where((ids > 0).reshape(-1, 1, 1), features, self.empty)
@@ -104,20 +106,20 @@ class StableDenoiser(nn.Module):
 
 
 class StableBase:
-    """A Stable Diffusion pipeline to start from.
+    """A Stable Diffusion pipeline to fine-tune.
 
     Args:
-        source: folder or hub id.
+        source: Folder or hub id.
 
     Attributes:
-        files: that weights were read from: of several variants of one network, full precision goes before ``fp16``.
+        files: Files from which weights were read; full precision is preferred to ``fp16`` variants.
 
     Raises:
-        InputError: it cannot be had, holds pickled weights only, lacks a weight, or is of another class.
+        InputError: If it is not available, contains only pickled weights, lacks a weight, or is of another class.
     """
 
     kind: Literal["stable_diffusion"] = "stable_diffusion"
-    lineage = Lineage(unknown=("its base, a Stable Diffusion pipeline,",))
+    lineage = Lineage(unknown=("its Stable Diffusion base",))
 
     def __init__(self, source: str) -> None:
         self.source = source
@@ -132,11 +134,11 @@ class StableBase:
 
     @property
     def pipeline(self) -> str:
-        """Whose text encoder reads the texts."""
+        """Source of the text encoder that reads the texts."""
         return self.source
 
     def _digest(self) -> str:
-        """SHA-256 over configurations and tensors of UNet and autoencoder, text encoder and noise table."""
+        """Return the SHA-256 of configurations and tensors of UNet, autoencoder, text encoder and noise table."""
         digest = hashlib.sha256(canonical_json([self.objective.model_dump(mode="json"), self.reader.digest]).encode())
         for module in (self.unet, self.vae):
             config = {key: value for key, value in sorted(module.config.items()) if not key.startswith("_")}
@@ -147,19 +149,22 @@ class StableBase:
 
     @property
     def scaling(self) -> LatentScaling:
-        """Between the autoencoder's latents and the denoiser's."""
+        """Scaling between the autoencoder's latents and the denoiser's."""
         channels = int(self.vae.config.latent_channels)
         shift = float(getattr(self.vae.config, "shift_factor", None) or 0.0)
         return LatentScaling(mean=(shift,) * channels, std=(1 / float(self.vae.config.scaling_factor),) * channels)
 
     def latent_shape(self, size: Sequence[int]) -> tuple[int, ...]:
-        """Shape of the latent of an image of spatial ``size``.
+        """Return the shape of the latent of an image of spatial ``size``.
 
         Raises:
-            InputError: volumes, or a side that the networks cannot halve.
+            InputError: For volumes, or a side that the networks cannot halve.
         """
         if len(size) != 2:
-            raise InputError("a Stable Diffusion base draws images, the cohort's are volumes", "choose another base")
+            raise InputError(
+                "a Stable Diffusion base generates 2-D images, but those of the cohort are volumes",
+                "choose another base",
+            )
         factor = 2 ** (len(self.vae.config.block_out_channels) - 1)
         whole = factor * 2 ** (len(self.unet.config.block_out_channels) - 1)
         if any(side % whole for side in size):
@@ -170,22 +175,22 @@ class StableBase:
         return (int(self.vae.config.latent_channels), *(side // factor for side in size))
 
     def autoencoder(self, image_channels: int) -> StableAutoencoder:
-        """The autoencoder, frozen."""
+        """Return the frozen autoencoder."""
         return StableAutoencoder(self.vae.eval().requires_grad_(False), image_channels)
 
     @property
     def context_dim(self) -> int:
-        """Features of a token."""
+        """Number of features of a token."""
         return self.reader.width
 
     def denoiser(self, conditioner: Conditioner, sizes: EncoderSizes, seed: int) -> StableDenoiser:
-        """The denoiser for a conditioner that reads with this pipeline's text encoder; nothing in it is new."""
+        """Return the denoiser for a conditioner that uses this pipeline's text encoder; it has no new parameters."""
         del sizes, seed
         assert self.objective.table is not None  # noqa: S101 - of every pipeline
         return StableDenoiser(self.unet, conditioner, self.objective.table.steps)
 
     def as_it_is(self) -> StableDenoiser:
-        """The denoiser, told texts."""
+        """Return the denoiser, conditioned on texts."""
         schema = ConditionSchema(reads=("text",), text=self.reader.schema())
         return self.denoiser(Conditioner(schema, self.reader), EncoderSizes(dim=self.context_dim), seed=0)
 
@@ -211,26 +216,26 @@ class StableBase:
         except (OSError, ValueError, KeyError, TypeError):
             remedy = "give a folder in diffusers' layout with safetensors, or connect to the hub"
             if Path(self.source).is_dir():
-                remedy = "bring scheduler/scheduler_config.json of this base"
-            raise InputError(f"scheduler of base {self.source} cannot be had", remedy) from None
+                remedy = "provide scheduler/scheduler_config.json of this base"
+            raise InputError(f"scheduler of base {self.source} is not available", remedy) from None
         return Objective(kind="ddpm", table=table_of(config, self.source), times="uniform")
 
     def _check(self) -> None:
-        """Refuse networks whose channels do not fit each other."""
+        """Refuse networks whose channels do not match."""
         unet, vae = self.unet.config, self.vae.config
         latent = int(vae.latent_channels)
         if (unet.in_channels, unet.out_channels) != (latent, latent):
             raise InputError(
                 f"base {self.source}: the denoiser takes {unet.in_channels} and gives {unet.out_channels} channels, "
-                f"the autoencoder's latents have {latent}",
+                f"but the autoencoder's latents have {latent}",
                 FITTING,
             )
         if (vae.in_channels, vae.out_channels) != (RGB, RGB):
-            raise InputError(f"base {self.source}: the autoencoder takes {vae.in_channels} channels, not 3", FITTING)
+            raise InputError(f"base {self.source}: the autoencoder expects {vae.in_channels} channels, not 3", FITTING)
         if unet.cross_attention_dim != self.reader.width:
             raise InputError(
-                f"base {self.source}: the denoiser listens to {unet.cross_attention_dim} features of a token, "
-                f"the text encoder gives {self.reader.width}",
+                f"base {self.source}: the denoiser expects {unet.cross_attention_dim} features of a token, "
+                f"but the text encoder gives {self.reader.width}",
                 FITTING,
             )
         if unet.addition_embed_type is not None or unet.class_embed_type is not None:

@@ -1,7 +1,7 @@
-"""Fitting a generator to a cohort, stage by stage: features, autoencoder, latents, denoiser; each resumes by itself.
+"""Training a generator on a cohort in resumable stages: features, autoencoder, latents, denoiser.
 
-A stage keeps its work in a folder named by the digest of all that its result depends on, so that a finished stage is
-found again, and a changed setting redoes only what it concerns.
+A stage works in a folder named by the digest of everything on which its result depends, so that a finished stage is
+found again, and a changed setting repeats only the affected stages.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ from medphantom.learning.devices import resolve_device
 from medphantom.learning.fit import FitResult
 
 LIBRARIES = ("torch", "monai", "diffusers")
-NOT_KEPT = {"images_per_s"}  # differs from run to run, a bundle must not
+NOT_KEPT = {"images_per_s"}  # differs from run to run, which a bundle must not
 
 
 def train_generator(
@@ -74,23 +74,23 @@ def train_generator(
     work: Path,
     progress: Progress | None = None,
 ) -> GeneratorBundle:
-    """Fit a generator to the ``train`` rows of a cohort; its ``val`` rows choose the checkpoints.
+    """Train a generator on the ``train`` rows of a cohort; its ``val`` rows select the checkpoints.
 
     Args:
-        cohort: real images; rows of other splits are neither read nor counted.
-        preprocess: what the networks see.
-        config: sizes and fits.
-        out: where the bundle is published.
-        work: private folder for what is needed to go on after a kill, and to skip what is finished.
-        progress: told about each stage.
+        cohort: Real images; rows of other splits are neither read nor counted.
+        preprocess: Preprocessing of the images.
+        config: Configuration of the generator.
+        out: Folder in which the bundle is published.
+        work: Private folder for the state needed to resume and to skip finished stages.
+        progress: Callback that receives the progress of each stage.
 
     Returns:
         The published bundle.
 
     Raises:
-        InputError: too few images, nothing to condition on, a size that the networks cannot halve, NaN pixels, or
+        InputError: If there are too few images or no conditions, the networks cannot halve the size, pixels are NaN, or
             ``out`` exists.
-        MedphantomError: training diverged.
+        MedphantomError: If training diverged.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out} exists already", "choose another --out, or remove it first")
@@ -103,7 +103,7 @@ def train_generator(
 
 @dataclass
 class _Training:
-    """One call of :func:`train_generator`: what its stages share."""
+    """One call of :func:`train_generator`: the state that its stages share."""
 
     cohort: Cohort
     preprocess: Preprocess
@@ -124,7 +124,7 @@ class _Training:
         dims, config, size = self.cohort.schema.spatial_dims, self.config, self.preprocess.size
         if len(size) != dims:
             raise InputError(
-                f"preprocess.size has {len(size)} sides, the cohort's images have {dims}", "give one side per axis"
+                f"preprocess.size has {len(size)} sides, but the cohort's images have {dims}", "give one side per axis"
             )
         self.base = None if config.init_from is None else open_base(config.init_from, config.tuning)
         if self.base is None:
@@ -150,11 +150,11 @@ class _Training:
         if nothing and not config.unconditional:
             raise InputError(
                 "the training images have neither labels nor attributes to condition on",
-                "ingest them with a table or a folder per class, or set generator.unconditional to true",
+                "ingest them with a table or one folder per class, or set generator.unconditional to true",
             )
 
     def _vocabulary(self) -> ConditionSchema:
-        """Labels and attributes that are learned; beside a ControlNet, those that the base has learned."""
+        """Return the labels and attributes to learn; for a ControlNet, those that the base has learned."""
         spaced, privacy = self.config.conditioning.spacing, self.config.privacy
         if self.base is None or self.config.tuning.method != "control":
             stated = None if privacy is None else privacy.vocabulary
@@ -166,29 +166,28 @@ class _Training:
         known = self.base.as_it_is().conditioner.schema
         if known.reads != ("labels",):
             raise InputError(
-                "a ControlNet stands beside a generator of labels and attributes, the base reads "
-                + ", ".join(known.reads),
+                "a ControlNet needs a generator of labels and attributes, but the base reads " + ", ".join(known.reads),
                 "use another generator.tuning.method",
             )
         if spaced and known.grid is None:
             raise InputError(
-                "a ControlNet stands beside the generator as it is, and the base does not read the spacing",
+                "a ControlNet leaves the generator unchanged, and the base does not read the spacing",
                 "set generator.conditioning.spacing to false, or use another generator.tuning.method",
             )
         return known if known.grid is None else known.model_copy(update={"grid": grid_of(self.preprocess)})
 
     @property
     def schema(self) -> ConditionSchema:
-        """The vocabulary."""
+        """The vocabulary of the prompts."""
         return self.conditioner.schema
 
     @property
     def threads(self) -> int:
-        """CPU threads of training and generation."""
+        """Number of CPU threads of training and generation."""
         return self.config.threads or torch.get_num_threads()
 
     def run(self) -> GeneratorBundle:
-        """All stages."""
+        """Run all stages."""
         which = {"train": self.rows.train, "val": self.rows.val}
         self.fitting = Fitting(
             config=self.config,
@@ -236,7 +235,7 @@ class _Training:
         )
 
     def _autoencoder(self) -> tuple[AnyAutoencoder, str, FitResult | None]:
-        """The base's, or a new one; and the digest of all that its latents depend on."""
+        """Return the base's autoencoder, or a new one, and the digest of everything on which its latents depend."""
         if self.base is not None:
             device = resolve_device(self.config.autoencoder_fit.device)
             frozen = self.base.autoencoder(self.preprocess.channels).to(device)
@@ -310,7 +309,7 @@ class _Training:
         return network, found
 
     def _text_encoder(self, denoiser: Denoiser) -> None:
-        """Teach the embedded text encoder, where there is one, to read.
+        """Train the embedded text encoder, if there is one, to read.
 
         See :mod:`medphantom.conditioning.text_learning`.
         """
@@ -343,14 +342,14 @@ class _Training:
         images: dict[str, Array] = {split: self.fitting.images[split] for split in SPLITS}
         return round_trip(autoencoder, images, states, self.vocabulary.labels, seed=self.config.seed)
 
-    # ---- help ----
+    # ---- helpers ----
 
     @property
     def _learns_to_read(self) -> bool:
         return self.schema.text is not None and self.schema.text.encoder == EMBEDDED
 
     def _observed(self) -> Conditions:
-        """Labels and attributes of the training rows, whether or not the generator reads them by themselves."""
+        """Return labels and attributes of the training rows, whether or not the generator reads them as such."""
         return Conditions.from_cohort(self.cohort, self.rows.train, self.vocabulary)
 
     def _condition_key(self) -> str:
@@ -405,7 +404,7 @@ _WITHOUT_CONSEQUENCE = {
 
 
 def _curves(result: FitResult) -> dict[str, Any]:
-    """How a fit went; of a private one nothing, since its losses are those of private images, without noise."""
+    """Return the curves of a fit; none of a private fit, since its losses on private images are without noise."""
     if result.spent is not None:
         return {"best_step": result.best_step, "best_loss": None, "rows": []}
     rows = [{key: value for key, value in row.items() if key not in NOT_KEPT} for row in result.history]

@@ -1,6 +1,6 @@
-"""What a generator learns from: the ``train`` and ``val`` rows of a cohort, as the network sees them, made once.
+"""Training data of a generator: the ``train`` and ``val`` rows of a cohort in network values, prepared once.
 
-No other row is read here, nor anywhere else in this package: ``holdout`` and ``test`` exist to judge the result.
+No other row is read here or elsewhere in this package: ``holdout`` and ``test`` are reserved for the evaluation.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ ROWS_PER_READ = 256
 
 @dataclass(frozen=True)
 class TrainingRows:
-    """Which rows of a cohort are learnt from.
+    """Rows of a cohort that are used for training.
 
     Attributes:
-        train: row numbers in the order of their image ids, so that the order of rows in the cohort does not matter.
-        val: likewise.
-        digest: of what those rows say and show; other rows do not enter.
-        total_patients: in ``train``.
+        train: Row numbers in the order of their image ids, so that the order of rows in the cohort does not matter.
+        val: Row numbers of the validation images in the same order.
+        digest: Digest of the content of those rows; other rows do not affect it.
+        total_patients: Number of patients in ``train``.
     """
 
     train: tuple[int, ...]
@@ -52,21 +52,21 @@ class TrainingRows:
 
 
 def training_rows(cohort: Cohort) -> TrainingRows:
-    """Find the rows to learn from.
+    """Find the rows to train on.
 
     Raises:
-        InputError: there are too few training images, or no validation image.
+        InputError: If there are too few training images, or no validation image.
     """
     frame = cohort.manifest.with_row_index("row").sort("image_id")
     rows = {split: frame.filter(pl.col("split") == split) for split in ("train", "val")}
     if len(rows["train"]) < SMALLEST_TRAIN:
         raise InputError(
-            f"the cohort has {len(rows['train'])} training images, a generator needs ≥ {SMALLEST_TRAIN}",
+            f"the cohort has {len(rows['train'])} training images, but a generator needs ≥ {SMALLEST_TRAIN}",
             "ingest more images, or give the train split a larger fraction",
         )
     if rows["val"].is_empty():
         raise InputError(
-            "the cohort has no validation image, and validation picks the checkpoint",
+            "the cohort has no validation image, but validation selects the checkpoint",
             "ingest more patients, or give the val split a larger fraction",
         )
     return TrainingRows(
@@ -78,7 +78,7 @@ def training_rows(cohort: Cohort) -> TrainingRows:
 
 
 def training_digest(cohort: Cohort) -> str:
-    """Digest of what the training and validation rows say and show; other rows and their order do not enter."""
+    """Return the digest of the content of training and validation rows; other rows and their order do not affect it."""
     frame = cohort.manifest.sort("image_id")
     digest = hashlib.sha256()
     for split in ("train", "val"):
@@ -89,7 +89,7 @@ def training_digest(cohort: Cohort) -> str:
 
 
 def learnt_schema(cohort: Cohort, rows: Sequence[int]) -> ConditionSchema:
-    """The vocabulary that the given (training) rows can teach.
+    """Return the vocabulary that the given (training) rows can teach.
 
     A label that none of them shows, or a category that none of them has, is left out: a prompt that names it would
     address an untrained entry, and the names of other splits would leak into the bundle.
@@ -117,10 +117,10 @@ class Geometry:
     """Physical size of the network's grid, for export.
 
     Attributes:
-        spacing_mm: median distance between grid points along each axis, over the training images that state one.
-        affine: row-major 4x4 voxel-to-world matrix (RAS+, mm) with the commonest orientation of the training volumes,
-            centred on the grid; volumes only.
-        modality: the commonest modality.
+        spacing_mm: Median distance between grid points along each axis, over the training images that declare one.
+        affine: Row-major 4x4 voxel-to-world matrix (RAS+, mm) with the most common orientation of the training volumes,
+            centred on the grid; for volumes only.
+        modality: Most common modality of the training images.
     """
 
     spacing_mm: tuple[float, ...] | None
@@ -129,7 +129,7 @@ class Geometry:
 
 
 def learnt_geometry(cohort: Cohort, rows: Sequence[int], preprocess: Preprocess) -> Geometry:
-    """Spacing, orientation and modality to give to generated images."""
+    """Return spacing, orientation and modality for generated images."""
     frame = cohort.manifest.select("shape", "spacing_mm", "affine", "modality")[list(rows)]
     dims = len(preprocess.size)
     spacings = [
@@ -156,7 +156,7 @@ def _affine(sources: Sequence[Sequence[float]], spacing: Sequence[float], size: 
 
 
 def _axes(source: Sequence[float]) -> Array:
-    """The signed permutation nearest to the directions of an affine: each grid axis goes along one world axis."""
+    """Return the signed permutation nearest to an affine's directions: each grid axis follows one world axis."""
     directions = np.asarray(source, dtype=float).reshape(4, 4)[:3, :3]
     directions = directions / np.maximum(np.linalg.norm(directions, axis=0), 1e-12)
     axes = np.zeros((3, 3))
@@ -171,26 +171,26 @@ def _axes(source: Sequence[float]) -> Array:
 def cached_images(
     cohort: Cohort, rows: Sequence[int], preprocess: Preprocess, folder: Path, progress: Progress | None = None
 ) -> Array:
-    """Network input of the rows, decoded and resized once, then memory-mapped.
+    """Return network input of the rows, decoded and resized once, then memory-mapped.
 
     Args:
-        cohort: where the images are.
-        rows: which.
-        preprocess: how a network sees them.
-        folder: of the cache; another cohort or preprocess has another entry.
-        progress: told the number of images.
+        cohort: Cohort with the images.
+        rows: Row numbers of the images.
+        preprocess: Preprocessing of the images.
+        folder: Folder of the cache; another cohort or preprocessing has another entry.
+        progress: Callback that receives the number of images done.
 
     Returns:
-        float16 ``(n, channels, *size)`` in -1…1, read-only. Half precision resolves 1/2048 of the range, a grey level
-        of 8 bits is 1/128.
+        float16 ``(n, channels, *size)`` in -1…1, read-only. Half precision resolves 1/2048 of the range, while a grey
+        level of 8 bits is 1/128.
 
     Raises:
-        InputError: an image has NaN or infinite pixels.
+        InputError: If an image has NaN or infinite pixels.
     """
     identity = cohort.manifest.select("digest", "channels", "inverted")[list(rows)].rows()
     entry = folder / json_digest([identity, preprocess.model_dump(mode="json")])[:24]
     shape = (len(rows), preprocess.channels, *preprocess.size)
-    with suppress(ArtifactError):  # never finished, or damaged: it is made again
+    with suppress(ArtifactError):  # incomplete or damaged: it is created again
         read_digest(entry)
         with reading(entry / "images.npy"):
             cached: Array = np.load(entry / "images.npy", mmap_mode="r", allow_pickle=False)
@@ -218,6 +218,6 @@ def _finite(images: Array) -> Array:
 
 
 def image_tensor(images: Array, rows: Tensor | slice) -> Tensor:
-    """Some of the cached images as float32, shape (n, C, *size)."""
+    """Return some of the cached images as float32, shape (n, C, *size)."""
     picked = images[rows] if isinstance(rows, slice) else images[rows.numpy()]
     return torch.from_numpy(np.ascontiguousarray(picked, dtype=np.float32))

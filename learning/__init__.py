@@ -1,1 +1,1 @@
-"""One fit loop for every network: accelerate, EMA, checkpoints, exact resume. It knows no medicine."""
+"""One fit loop for every network: accelerate, EMA, checkpoints, exact resume. It has no medical knowledge."""

@@ -1,8 +1,9 @@
-"""What private steps cost: ε from σ, and σ from ε, by Opacus's accountants.
+"""Privacy accounting of DP-SGD: ε from σ, and σ from ε, by Opacus's accountants.
 
-Every step is one Gaussian mechanism on units that were drawn independently with probability q (Poisson sampling).
-Neighbours differ by adding or removing one unit. The guarantee is read from the privacy loss distribution (PRV, Gopi et
-al. 2021); Rényi differential privacy (RDP, Mironov et al. 2019), an older and looser bound, stands beside it.
+Every step is one Gaussian mechanism on units that are drawn independently with probability q (Poisson sampling).
+Neighbouring data sets differ by adding or removing one unit. The guarantee is computed from the privacy loss
+distribution (PRV, Gopi et al. 2021); Rényi differential privacy (RDP, Mironov et al. 2019), an older and looser bound,
+is reported as well.
 """
 
 from __future__ import annotations
@@ -31,12 +32,12 @@ CURVE_DELTA_ERROR = 1e-8
 
 @dataclass(frozen=True)
 class Mechanism:
-    """Steps of DP-SGD that are alike.
+    """Identical steps of DP-SGD.
 
     Attributes:
-        noise_multiplier: σ, standard deviation of the noise over the clipping norm.
-        sample_rate: q, probability that a unit is drawn in a step.
-        steps: number of steps.
+        noise_multiplier: σ, the standard deviation of the noise divided by the clipping norm.
+        sample_rate: q, the probability that a unit is drawn in a step.
+        steps: Number of private steps.
     """
 
     noise_multiplier: float
@@ -46,15 +47,15 @@ class Mechanism:
 
 @dataclass(frozen=True)
 class DPParameters:
-    """What each step of a private fit costs, as it derives from configuration and data.
+    """DP parameters of each step of a private fit, derived from configuration and data.
 
     Attributes:
-        noise_multiplier: σ.
-        sample_rate: q.
-        delta: δ at which ε is told.
-        clip_norm: C.
-        draws: K.
-        total_units: N.
+        noise_multiplier: σ, the standard deviation of the noise divided by the clipping norm.
+        sample_rate: q, the probability that a unit is drawn in a step.
+        delta: δ at which ε is reported.
+        clip_norm: C, the largest norm of one unit's gradient.
+        draws: K, the noise multiplicity: how many gradients of a drawn unit are averaged before clipping.
+        total_units: N, the number of units in the data set.
     """
 
     noise_multiplier: float
@@ -65,53 +66,53 @@ class DPParameters:
     total_units: int
 
     def mechanism(self, steps: int) -> Mechanism:
-        """So many steps on these terms."""
+        """Return the mechanism of this number of steps with these parameters."""
         return Mechanism(self.noise_multiplier, self.sample_rate, steps)
 
 
 @dataclass(frozen=True)
 class PrivacySpent:
-    """What a fit has spent.
+    """Privacy budget that a fit has spent.
 
     Attributes:
-        epsilon: ε by the PRV accountant: the guarantee.
-        epsilon_rdp: ε by the RDP accountant, a looser bound on the same.
-        terms: what each step cost.
-        steps: that were begun.
+        epsilon: ε by the PRV accountant, which is the guarantee.
+        epsilon_rdp: ε by the RDP accountant, a looser bound on the same quantity.
+        parameters: DP parameters of each step.
+        steps: Number of steps that were begun.
     """
 
     epsilon: float
     epsilon_rdp: float
-    terms: DPParameters
+    parameters: DPParameters
     steps: int
 
 
 def delta_for(delta: float | str, total_units: int) -> float:
-    """δ, where it was left open: a tenth of one over the number of units.
+    """Return δ; if it is ``auto``, a tenth of one over the number of units.
 
     Raises:
-        InputError: a δ of one over the number of units or more, which would allow publishing somebody whole.
+        InputError: If δ is at least one over the number of units, which would allow publishing all data of one unit.
     """
     if isinstance(delta, str):
         return AUTO_DELTA / total_units
     if delta >= 1 / total_units:
         raise InputError(
-            f"privacy.delta must lie below 1 / {total_units}, one over the number of units, got {delta:g}",
+            f"privacy.delta must lie below 1 / {total_units}, one over the number of units; got {delta:g}",
             "leave it at auto",
         )
     return delta
 
 
 def epsilon_of(mechanism: Mechanism | Sequence[Mechanism], delta: float, *, accountant: str = "prv") -> float:
-    """ε that has been spent at δ; 0 before the first step, infinite without noise.
+    """Return the ε spent at δ: 0 before the first step, infinite without noise.
 
-    Mechanisms that follow each other compose adaptively: each may depend on what came of those before it, as a fit does
-    on its base.
+    Successive mechanisms compose adaptively: each may depend on the results of those before it, as a fit depends on its
+    base.
 
     Args:
-        mechanism: σ, q and steps; or several such, one after the other.
-        delta: δ.
-        accountant: ``prv`` or ``rdp``.
+        mechanism: σ, q and steps of one mechanism, or of several successive ones.
+        delta: δ at which ε is computed.
+        accountant: Accountant to use, ``prv`` or ``rdp``.
     """
     taken = _taken(mechanism)
     if not taken:
@@ -135,7 +136,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _taken(mechanism: Mechanism | Sequence[Mechanism]) -> list[tuple[float, float, int]]:
-    """What an accountant of Opacus calls its history: (σ, q, steps) of whatever has taken a step."""
+    """Return the history in the form of an Opacus accountant: (σ, q, steps) of every mechanism with steps."""
     every = [mechanism] if isinstance(mechanism, Mechanism) else mechanism
     return [(one.noise_multiplier, one.sample_rate, one.steps) for one in every if one.steps]
 
@@ -148,10 +149,10 @@ def _rdp(taken: list[tuple[float, float, int]], delta: float) -> float:
 
 
 def noise_for(epsilon: float, delta: float, *, sample_rate: float, steps: int) -> float:
-    """A σ at which so many steps spend no more than ε, and no less than 99.5 % of it.
+    """Return a σ at which the steps spend at most ε, and at least 99.5 % of it.
 
     Raises:
-        InputError: no useful σ does.
+        InputError: If no useful σ suffices.
     """
     high = _noise_by_rdp(epsilon, delta, sample_rate, steps)
     if high is None:
@@ -175,7 +176,7 @@ def noise_for(epsilon: float, delta: float, *, sample_rate: float, steps: int) -
 
 
 def _noise_by_rdp(epsilon: float, delta: float, sample_rate: float, steps: int) -> float | None:
-    """A σ that suffices by the looser bound; ``None`` where none below :data:`LARGEST_NOISE` does."""
+    """Return a σ that suffices by the looser bound; ``None`` if none below :data:`LARGEST_NOISE` does."""
     if _rdp([(LARGEST_NOISE, sample_rate, steps)], delta) > epsilon:
         return None
     with _quiet():
@@ -193,11 +194,11 @@ def _noise_by_rdp(epsilon: float, delta: float, sample_rate: float, steps: int) 
 
 @dataclass(frozen=True)
 class AttackBound:
-    """What the best possible test of *was this unit there?* reaches, for units of the attacker's choice.
+    """Performance of the best possible membership inference attack, for units of the attacker's choice.
 
     Attributes:
-        auroc: area under its ROC curve.
-        tpr: share of those who were there that it finds, by the share of false alarms that it is allowed.
+        auroc: Area under the attack's ROC curve.
+        tpr: True-positive rate of the attack, by false-positive rate.
     """
 
     auroc: float
@@ -207,14 +208,14 @@ class AttackBound:
 def strongest_attack(
     mechanism: Mechanism | Sequence[Mechanism], false_alarms: Sequence[float] = FALSE_ALARMS
 ) -> AttackBound:
-    """Bound on every attack on a mechanism, or on several one after the other, from the whole curve of ε against δ.
+    """Bound every attack on a mechanism, or on several successive ones, from the whole curve of ε against δ.
 
-    For each (ε, δ) on the curve no test exceeds ``min(e^ε f + δ, 1 - e^-ε (1 - δ - f))`` true alarms at f false ones
-    (Kairouz et al. 2015, theorem 2.1); the bound is the smallest over the curve.
+    For each (ε, δ) on the curve no test exceeds a true-positive rate of ``min(e^ε f + δ, 1 - e^-ε (1 - δ - f))`` at
+    false-positive rate f (Kairouz et al. 2015, theorem 2.1); the bound is the smallest over the curve.
 
     Args:
-        mechanism: σ, q and steps; or several such.
-        false_alarms: f at which the bound is told.
+        mechanism: σ, q and steps of one mechanism, or of several successive ones.
+        false_alarms: False-positive rates f at which the bound is evaluated.
     """
     taken = _taken(mechanism)
     if any(sigma == 0 for sigma, _, _ in taken):
@@ -232,7 +233,7 @@ def strongest_attack(
 
 
 def gaussian_attack(epsilon: float, delta: float, false_alarms: Sequence[float] = FALSE_ALARMS) -> AttackBound:
-    """The same for a mechanism of which only (ε, δ) is known, as if it were one Gaussian one (Dong et al. 2022).
+    """Return the bound for a mechanism of which only (ε, δ) is known, as if it were a Gaussian one (Dong et al. 2022).
 
     >>> {epsilon: round(gaussian_attack(epsilon, 1e-5).auroc, 3) for epsilon in (1, 3, 8, 10)}
     {1: 0.575, 3: 0.694, 8: 0.881, 10: 0.921}

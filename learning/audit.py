@@ -1,10 +1,10 @@
-"""An audit of private steps in one run: planted units, guesses of which were there, and the ε that the guesses refute.
+"""Privacy audit in one run: inserted canaries, membership predictions, and the ε that the predictions refute.
 
-Steinke, Nasr & Jagielski 2023, *Privacy auditing with one (1) training run*: m canaries are each included by a coin of
-their own; an auditor who sees what the mechanism publishes guesses the coins, and may abstain. Under ε no auditor
-guesses better than randomised response, up to δ. So many right guesses refute small ε: a lower bound, which correct
-code keeps below what was promised. A bound that is low proves nothing by itself; the run without noise shows what the
-audit can see.
+Steinke, Nasr & Jagielski 2023, *Privacy auditing with one (1) training run*: each of m canaries is included
+independently with probability one half. An auditor who sees the output of the mechanism predicts which were included,
+and may abstain. Under ε no auditor predicts better than randomised response, up to δ, so many correct predictions
+refute a small ε. The result is a lower bound, which correct code keeps below the guarantee. A low bound proves nothing
+by itself; a run without noise shows the power of the audit.
 """
 
 from __future__ import annotations
@@ -20,41 +20,44 @@ from medphantom.core.errors import InputError
 BISECTIONS = 40
 
 
-def refuted(epsilon: float, delta: float, *, canaries: int, guesses: int, correct: int) -> float:
-    """Probability that (ε, δ) differential privacy lets an auditor guess so well (theorem 5.2).
+def refuted(epsilon: float, delta: float, *, canaries: int, predictions: int, correct: int) -> float:
+    """Return the probability that (ε, δ) differential privacy allows so many correct predictions (theorem 5.2).
 
     Args:
-        epsilon: ε ≥ 0.
-        delta: δ.
-        canaries: m, each included with probability one half.
-        guesses: r ≤ m, whose number was fixed beforehand; the auditor abstains from the others.
-        correct: right guesses.
+        epsilon: ε of the guarantee, at least 0.
+        delta: δ of the guarantee.
+        canaries: Number m of canaries, each included with probability one half.
+        predictions: Number r ≤ m of predictions, fixed in advance; the auditor abstains on the other canaries.
+        correct: Number of correct predictions.
     """
-    accuracy = 1 / (1 + math.exp(-epsilon))  # of randomised response
-    chance = float(binom.sf(correct - 1, guesses, accuracy))
-    below = np.cumsum(binom.pmf(np.arange(correct - 1, -1, -1), guesses, accuracy))
+    accuracy = 1 / (1 + math.exp(-epsilon))  # accuracy of randomised response
+    tail = float(binom.sf(correct - 1, predictions, accuracy))
+    below = np.cumsum(binom.pmf(np.arange(correct - 1, -1, -1), predictions, accuracy))
     worst = float(np.max(below / np.arange(1, correct + 1))) if correct else 0.0
-    return min(1.0, chance + 2 * canaries * delta * worst)
+    return min(1.0, tail + 2 * canaries * delta * worst)
 
 
-def epsilon_at_least(delta: float, *, canaries: int, guesses: int, correct: int, confidence: float = 0.95) -> float:
-    """The largest ε that so many right guesses refute; 0 where they refute none.
+def epsilon_at_least(delta: float, *, canaries: int, predictions: int, correct: int, confidence: float = 0.95) -> float:
+    """Return the largest ε that so many correct predictions refute; 0 if they refute none.
 
     Args:
-        delta: δ of the promise under audit.
-        canaries: as in :func:`refuted`.
-        guesses: as in :func:`refuted`.
-        correct: as in :func:`refuted`.
-        confidence: of the bound.
+        delta: δ of the audited guarantee.
+        canaries: Number of canaries, as in :func:`refuted`.
+        predictions: Number of predictions, as in :func:`refuted`.
+        correct: Number of correct predictions, as in :func:`refuted`.
+        confidence: Confidence level of the bound.
 
     Raises:
-        InputError: more right guesses than guesses, or more guesses than canaries.
+        InputError: If there are more correct predictions than predictions, or more predictions than canaries.
     """
-    if not 0 <= correct <= guesses <= canaries:
-        raise InputError(f"{correct} right guesses of {guesses} about {canaries} canaries cannot be")
+    if not 0 <= correct <= predictions <= canaries:
+        raise InputError(
+            f"{correct} correct of {predictions} predictions on {canaries} canaries are impossible",
+            "give correct ≤ predictions ≤ canaries",
+        )
 
     def excluded(epsilon: float) -> bool:
-        return refuted(epsilon, delta, canaries=canaries, guesses=guesses, correct=correct) < 1 - confidence
+        return refuted(epsilon, delta, canaries=canaries, predictions=predictions, correct=correct) < 1 - confidence
 
     if not excluded(0.0):
         return 0.0
@@ -67,20 +70,22 @@ def epsilon_at_least(delta: float, *, canaries: int, guesses: int, correct: int,
     return low
 
 
-def ceiling(delta: float, *, guesses: int, confidence: float = 0.95) -> float:
-    """The largest ε that so many guesses could refute if all of them were right: no audit of this size says more."""
-    return epsilon_at_least(delta, canaries=guesses, guesses=guesses, correct=guesses, confidence=confidence)
+def ceiling(delta: float, *, predictions: int, confidence: float = 0.95) -> float:
+    """Return the largest ε that an audit of this size can refute, which it does if all predictions are correct."""
+    return epsilon_at_least(
+        delta, canaries=predictions, predictions=predictions, correct=predictions, confidence=confidence
+    )
 
 
-def correct_predictions(scores: Sequence[float], included: Sequence[bool], guesses: int) -> int:
-    """Guess *included* for the highest scores and *not* for the lowest, abstain between; how many guesses are right.
+def correct_predictions(scores: Sequence[float], included: Sequence[bool], predictions: int) -> int:
+    """Count correct predictions: *included* for the highest scores, *not included* for the lowest, abstaining between.
 
     Args:
-        scores: of each canary; the higher, the likelier it was there.
-        included: what the coins said.
-        guesses: r, an even number.
+        scores: Score of each canary; higher means more likely included.
+        included: Whether each canary was included.
+        predictions: Number r of predictions, an even number.
     """
     order = np.argsort(np.asarray(scores), kind="stable")
     coins = np.asarray(included, dtype=bool)[order]
-    half = guesses // 2
+    half = predictions // 2
     return int((~coins[:half]).sum() + coins[len(coins) - half :].sum())

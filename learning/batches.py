@@ -1,4 +1,4 @@
-"""Batches as pure functions of their number: an endless stream of shuffled epochs that needs no state to resume."""
+"""Batches as pure functions of their index: an endless stream of shuffled epochs that needs no state to resume."""
 
 from __future__ import annotations
 
@@ -13,37 +13,37 @@ from medphantom.core.randomness import torch_generator
 
 
 class Batches(Protocol):
-    """Where training data comes from."""
+    """Source of training data."""
 
     def batch(self, index: int, size: int, seed: int) -> dict[str, Tensor]:
-        """Rows ``index * size`` up to ``(index + 1) * size`` of an endless shuffled stream, on the CPU.
+        """Return rows ``index * size`` up to ``(index + 1) * size`` of an endless shuffled stream, on the CPU.
 
-        It must be a pure function of its arguments; then the same images make up an optimiser step however it is
-        spread over accumulation and processes, and nothing has to be restored to resume.
+        It must be a pure function of its arguments. Then an optimiser step uses the same images however it is
+        distributed over accumulation and processes, and nothing has to be restored to resume.
 
         Args:
-            index: number of the batch, from 0.
-            size: rows per batch.
-            seed: seed of the shuffles.
+            index: Number of the batch, from 0.
+            size: Number of rows per batch.
+            seed: Seed of the shuffling.
 
         Returns:
-            name → tensor whose first axis has ``size`` rows.
+            Mapping from name to a tensor whose first axis has ``size`` rows.
         """
 
 
 def epoch_order(total_rows: int, epoch: int, seed: int) -> Tensor:
-    """The order of one epoch: a permutation of ``total_rows`` as int64 ``(total_rows,)``."""
+    """Return the order of one epoch: a permutation of ``total_rows`` as int64 ``(total_rows,)``."""
     return torch.randperm(total_rows, generator=torch_generator(seed, "epoch", epoch))
 
 
 def stream_rows(total_rows: int, start: int, count: int, seed: int) -> Tensor:
-    """Rows at places ``start`` to ``start + count`` of all epochs laid end to end, int64 ``(count,)``.
+    """Return rows at positions ``start`` to ``start + count`` of all concatenated epochs, int64 ``(count,)``.
 
-    A batch may run over the end of an epoch, or be larger than one: it goes on with the next epoch's order, so that
-    every row is seen equally often and a small data set never fails.
+    A batch may extend beyond the end of an epoch, or be larger than one: it continues in the next epoch's order, so
+    that every row is used equally often and a small data set never fails.
 
     Raises:
-        InputError: there are no rows.
+        InputError: If there are no rows.
     """
     if total_rows < 1:
         raise InputError("there is nothing to learn from: the training data has no rows", "give at least one image")
@@ -54,14 +54,14 @@ def stream_rows(total_rows: int, start: int, count: int, seed: int) -> Tensor:
 
 
 class StreamBatches:
-    """Batches from any way to read rows by number.
+    """Batches from any function that reads rows by number.
 
     Args:
-        total_rows: how many rows there are.
-        read: rows ``(n,)`` int64 → name → CPU tensor with n rows; a pure function.
+        total_rows: Number of rows in total.
+        read: Pure function from row numbers ``(n,)`` int64 to a mapping from name to CPU tensor with n rows.
 
     Raises:
-        InputError: there are no rows.
+        InputError: If there are no rows.
     """
 
     def __init__(self, total_rows: int, read: Callable[[Tensor], dict[str, Tensor]]) -> None:
@@ -71,19 +71,19 @@ class StreamBatches:
         self._read = read
 
     def batch(self, index: int, size: int, seed: int) -> dict[str, Tensor]:
-        """As :meth:`Batches.batch`."""
+        """Return a batch, as described in :meth:`Batches.batch`."""
         return self.rows(stream_rows(self.total_rows, index * size, size, seed))
 
     def rows(self, numbers: Tensor) -> dict[str, Tensor]:
-        """These rows, int64 ``(n,)``: name → CPU tensor with n rows."""
+        """Return these rows, int64 ``(n,)``, as a mapping from name to CPU tensor with n rows."""
         return self._read(numbers)
 
 
 class TensorBatches(StreamBatches):
-    """Batches out of tensors in memory that share their first axis.
+    """Batches from tensors in memory that share their first axis.
 
     Raises:
-        InputError: there are no tensors or no rows, or the tensors differ in their number of rows.
+        InputError: If there are no tensors or no rows, or the tensors differ in their number of rows.
     """
 
     def __init__(self, tensors: Mapping[str, Tensor]) -> None:

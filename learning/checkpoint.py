@@ -1,4 +1,4 @@
-"""Checkpoints on disk: folders of safetensors and one JSON that appear whole or not at all, and are checked on reading.
+"""Checkpoints: folders of safetensors and one JSON file that are written atomically and verified on reading.
 
 accelerate's own ``save_state`` is not used because it pickles.
 """
@@ -39,12 +39,12 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint that was read and found whole.
+    """A checkpoint that was read and verified.
 
     Attributes:
-        step: optimiser steps done.
-        state: what was given as ``state`` to :func:`save_checkpoint`.
-        groups: name → state dict, on the CPU.
+        step: Number of optimiser steps done.
+        state: Value that was passed as ``state`` to :func:`save_checkpoint`.
+        groups: Mapping from name to state dict, on the CPU.
     """
 
     step: int
@@ -55,16 +55,16 @@ class Checkpoint:
 def save_checkpoint(
     folder: Path, step: int, groups: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any]
 ) -> None:
-    """Write ``folder/step-…`` whole or not at all, then drop all but the last :data:`KEPT`.
+    """Write ``folder/step-…`` atomically, then delete all but the last :data:`KEPT`.
 
     Args:
-        folder: folder of the checkpoints of one fit.
-        step: optimiser steps done.
-        groups: name → state dict; each becomes ``<name>.safetensors``.
-        state: JSON values; floats are kept exactly.
+        folder: Folder of the checkpoints of one fit.
+        step: Number of optimiser steps done.
+        groups: Mapping from name to state dict; each becomes ``<name>.safetensors``.
+        state: JSON values; floats are stored exactly.
 
     Raises:
-        ResourceError: the disk is full or cannot be written.
+        ResourceError: If the disk is full or cannot be written.
     """
     path = work_folder(folder) / f"step-{step:09d}"
     shutil.rmtree(path, ignore_errors=True)
@@ -73,24 +73,24 @@ def save_checkpoint(
         for name, tensors in groups.items():
             file = partial / f"{name}.safetensors"
             content = save({key: _plain(tensor) for key, tensor in tensors.items()})
-            file.write_bytes(content)  # not save_file, which hides from us that the disk is full
+            file.write_bytes(content)  # not save_file, which does not report that the disk is full
             files[file.name] = hashlib.sha256(content).hexdigest()
         facts = {"format_version": FORMAT_VERSION, "step": step, "files": files, "state": dict(state)}
         write_json(partial / STATE_FILE, {**facts, "digest": json_digest(facts)})
     steps = _steps(folder)
-    kept = [found for found in steps if found <= step][-KEPT:]  # later ones are of a future that is not ours
+    kept = [found for found in steps if found <= step][-KEPT:]  # later ones belong to a run that was rolled back
     for old in steps:
         if old not in kept:
             shutil.rmtree(folder / f"step-{old:09d}", ignore_errors=True)
 
 
 def latest_checkpoint(folder: Path) -> Checkpoint | None:
-    """The last whole checkpoint, or ``None``; each damaged one on the way costs one line of warning."""
+    """Return the last intact checkpoint, or ``None``; each damaged one is logged as one warning."""
     for step in reversed(_steps(folder)):
         try:
             return _read(folder / f"step-{step:09d}", step)
         except ArtifactError as error:
-            log.warning("%s; going back to the checkpoint before it", error.what)
+            log.warning("%s; falling back to the previous checkpoint", error.what)
     return None
 
 
@@ -113,17 +113,17 @@ def _read(path: Path, step: int) -> Checkpoint:
             with reading(file):
                 groups[file.stem] = load_file(file)
     if content["step"] != step:
-        raise ArtifactError(f"{path} holds step {content['step']}")
+        raise ArtifactError(f"{path} contains step {content['step']}")
     return Checkpoint(step, content["state"], groups)
 
 
 def _plain(tensor: Tensor) -> Tensor:
-    """A contiguous CPU copy of its own memory: safetensors refuses tensors that share theirs (tied weights)."""
+    """Return a contiguous CPU copy with its own memory: safetensors refuses shared memory (tied weights)."""
     return tensor.detach().to("cpu", copy=True).contiguous()
 
 
 def refuse_other_settings(then: dict[str, Any], now: dict[str, Any], work: Path) -> None:
-    """Raise :class:`ArtifactError` in one line that names what differs between a checkpoint and the fit at hand."""
+    """Raise :class:`ArtifactError` with one line on how the settings of a checkpoint differ from those of this fit."""
     differing = sorted(key for key in {*then, *now} if then.get(key) != now.get(key))
     if not differing:
         return
@@ -134,5 +134,6 @@ def refuse_other_settings(then: dict[str, Any], now: dict[str, Any], work: Path)
         for key in differing
     ]
     raise ArtifactError(
-        f"the checkpoint in {work} is of another fit ({'; '.join(shown)})", f"remove {work} or restore the settings"
+        f"the checkpoint in {work} belongs to another fit ({'; '.join(shown)})",
+        f"remove {work} or restore the settings",
     )

@@ -1,4 +1,4 @@
-"""Where and how precisely to compute: the one place that sets accelerate up."""
+"""Device and precision of computations: the only place that configures accelerate."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Precision = Literal["auto", "fp32", "bf16"]
 
 
 def reduced(accelerator: Accelerator, tensors: Sequence[Tensor], how: Literal["mean", "sum"]) -> list[Tensor]:
-    """Mean or sum of tensors over all processes, in one message; with one process the tensors as they are."""
+    """Return the mean or sum of tensors over all processes in one message; with one process the tensors unchanged."""
     if accelerator.num_processes == 1:
         return list(tensors)
     flat: Tensor = accelerator.reduce(torch.cat([tensor.reshape(-1) for tensor in tensors]), reduction=how)
@@ -28,10 +28,10 @@ def reduced(accelerator: Accelerator, tensors: Sequence[Tensor], how: Literal["m
 
 
 def resolve_device(device: Device) -> Literal["cpu", "cuda"]:
-    """The device to use; ``auto`` takes a CUDA device where there is one.
+    """Return the device to use; ``auto`` selects a CUDA device if there is one.
 
     Raises:
-        ResourceError: ``cuda`` was asked for and there is none.
+        ResourceError: If ``cuda`` was requested but is not available.
     """
     available = torch.cuda.is_available()
     if device == "cuda" and not available:
@@ -40,10 +40,10 @@ def resolve_device(device: Device) -> Literal["cpu", "cuda"]:
 
 
 def resolve_precision(precision: Precision, device: Literal["cpu", "cuda"]) -> Literal["fp32", "bf16"]:
-    """The precision to use; ``auto`` is bfloat16 where it pays: CUDA devices and CPUs that multiply it in hardware.
+    """Return the precision; ``auto`` is bfloat16 where it is faster: CUDA devices and CPUs that support it in hardware.
 
     Raises:
-        ResourceError: ``bf16`` was asked for on a CUDA device that cannot do it.
+        ResourceError: If ``bf16`` was requested on a CUDA device that does not support it.
     """
     if device == "cuda":
         fast = torch.cuda.is_bf16_supported(including_emulation=False)
@@ -57,10 +57,10 @@ def resolve_precision(precision: Precision, device: Literal["cpu", "cuda"]) -> L
 
 
 def _has_amx() -> bool:
-    """Whether the CPU has bfloat16 matrix units (AMX).
+    """Return whether the CPU has bfloat16 matrix units (AMX).
 
-    Seconds a training step in float32 → bfloat16, one thread of a Xeon with AMX, torch 2.13, of an autoencoder (0.45 M,
-    64 px, batch 16) and a denoiser (10.7 M, 16×16 latents, batch 64), with oneDNN held to an instruction set:
+    Seconds per training step in float32 → bfloat16, one thread of a Xeon with AMX, torch 2.13, of an autoencoder (0.45
+    M, 64 px, batch 16) and a denoiser (10.7 M, 16×16 latents, batch 64), with oneDNN limited to an instruction set:
 
         AMX               1.12 → 0.27   1.51 → 0.86
         AVX-512 + BF16    2.60 → 2.31   3.68 → 3.21   (busy machine: compare within the line)
@@ -73,10 +73,10 @@ def _has_amx() -> bool:
 def make_accelerator(
     device: Device, precision: Precision, *, accumulate: int, tracker: Literal["tensorboard", "none"], work: Path
 ) -> Any:
-    """An accelerate ``Accelerator`` for one fit.
+    """Return an accelerate ``Accelerator`` for one fit.
 
-    accelerate keeps its settings for the life of the process; they are dropped here first, so that fits of different
-    precision or device can follow each other.
+    accelerate keeps its settings for the lifetime of the process; they are reset here first, so that fits with
+    different precision or device can follow each other.
     """
     where = resolve_device(device)
     how = resolve_precision(precision, where)
@@ -93,10 +93,10 @@ def make_accelerator(
 
 
 def leave_processes() -> None:
-    """Wait until every process of this program has come here, and disconnect them: the last line of such a program.
+    """Wait until every process of this program is here and disconnect them; call it last in such a program.
 
-    A process that merely ends cuts the connections of others that may still be in their last exchange, and they abort.
-    With one process nothing happens.
+    A process that simply ends closes the connections of others that may still be in their last exchange, which then
+    abort. With one process this does nothing.
     """
     if PartialState._shared_state and PartialState().num_processes > 1:  # noqa: SLF001 - accelerate has no other way
         PartialState().wait_for_everyone()

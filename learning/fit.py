@@ -1,4 +1,4 @@
-"""The one fit loop: any learner, any device, exact resume, the best averaged weights at the end."""
+"""The fit loop: any learner, any device, exact resume, the best averaged weights at the end."""
 
 from __future__ import annotations
 
@@ -47,18 +47,18 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class FitResult:
-    """What a fit came to; the learner's network holds the weights of ``best_step``.
+    """Result of a fit; the learner's network has the weights of ``best_step``.
 
     Attributes:
-        best_step: steps done when the kept weights were judged (the last step where nothing was validated).
-        best_loss: their validation loss, ``None`` where nothing was validated.
-        history: the rows of ``metrics.jsonl``.
-        finished: whether all steps were done; ``False`` when ``stop`` asked for an early end.
-        resumed_from: step of the checkpoint that this call went on from, 0: none.
-        memorized_at: step at which the network was seen to tell training rows from others; ``None``: it was not.
-        not_finite_at: step at which a loss or gradient was not finite, after which the fit went back to the checkpoint
-            before it and on at half the learning rate; ``None``: that never happened.
-        spent: what a private fit has cost; ``None``: the fit was not private.
+        best_step: Number of steps after which the selected weights were validated (the last step without validation).
+        best_loss: Validation loss of the selected weights, ``None`` without validation.
+        history: Rows written to ``metrics.jsonl``.
+        finished: Whether all steps were done; ``False`` if ``stop`` requested an early end.
+        resumed_from: Step of the checkpoint from which this call continued; 0 if there was none.
+        memorized_at: Step at which memorisation of training rows was detected; ``None`` if it was not.
+        not_finite_at: Step at which a loss or gradient was not finite, after which the fit returned to the previous
+            checkpoint and continued at half the learning rate; ``None`` if that never happened.
+        spent: Privacy budget that a private fit has spent; ``None`` if the fit was not private.
     """
 
     best_step: int
@@ -83,35 +83,35 @@ def fit(
     stop: Callable[[], bool] | None = None,
     private: Private | None = None,
 ) -> FitResult:
-    """Fit the learner's network, going on from the last whole checkpoint in ``work`` where there is one.
+    """Fit the learner's network, continuing from the last intact checkpoint in ``work`` if there is one.
 
-    On the CPU a resumed fit ends with the same bits as an uninterrupted one at the same thread count. When all steps
-    are done already, the kept weights are loaded and nothing is computed.
+    On the CPU a resumed fit ends with the same bits as an uninterrupted one at the same number of threads. If all steps
+    are already done, the selected weights are loaded and nothing is computed.
 
-    Where a loss or gradient is not finite, the fit goes back to its last checkpoint, once, and on at half the learning
-    rate. A private fit does not: each step that it takes is paid for, and a second try at the same steps would be
-    chosen by what private data did to the first. It stops.
+    If a loss or gradient is not finite, the fit returns once to its last checkpoint and continues at half the learning
+    rate. A private fit stops instead: every step spends privacy budget, and the decision to repeat the same steps would
+    depend on what private data did to the first attempt.
 
     Args:
-        learner: network and losses; the network ends in evaluation mode on the device, with the kept weights.
-        batches: training data.
-        config: everything that can be set.
-        work: private folder of this fit: ``checkpoints/``, ``metrics.jsonl``, ``grids/``, ``tensorboard/``.
-        identity: digest of whatever else the result depends on (data, network configuration); a checkpoint of another
-            identity is refused.
-        name: what progress calls this fit.
-        progress: called after every step.
-        stop: asked after every step; ``True`` writes a checkpoint and ends early.
-        private: fit under differential privacy. Then ``batch_size`` is the expected number of units per step,
-            ``clip_norm`` and ``accumulate`` are without meaning, and validation is only looked at: the last weights are
-            kept, since a choice by private data would have to be paid for.
+        learner: Network and losses; the network ends in evaluation mode on the device, with the selected weights.
+        batches: Source of training data.
+        config: Configuration of the fit.
+        work: Private folder of this fit: ``checkpoints/``, ``metrics.jsonl``, ``grids/``, ``tensorboard/``.
+        identity: Digest of everything else on which the result depends (data, network configuration); a checkpoint with
+            another identity is refused.
+        name: Name of this fit in progress reports.
+        progress: Callback that is called after every step.
+        stop: Callback that is called after every step; ``True`` writes a checkpoint and ends the fit early.
+        private: Settings of a fit under differential privacy. Then ``batch_size`` is the expected number of units per
+            step, ``clip_norm`` and ``accumulate`` have no effect, and validation is only reported: the last weights are
+            kept, since selecting weights by private data would spend privacy budget.
 
     Raises:
-        InputError: no data, or a batch that does not divide among passes and processes; a private fit that is not
-            possible with this learner, budget or data.
-        ArtifactError: the checkpoint in ``work`` is of another configuration, identity or network.
-        ResourceError: the device or the precision cannot be had, or the disk is full.
-        NotFinite: a loss or gradient is not, in a private fit or after the rate was halved.
+        InputError: If there is no data, the batch cannot be divided among passes and processes, or a private fit is
+            impossible with this learner, budget or data.
+        ArtifactError: If the checkpoint in ``work`` belongs to another configuration, identity or network.
+        ResourceError: If the device or precision is not available, or the disk is full.
+        NotFinite: If a loss or gradient is not finite in a private fit or after the learning rate was halved.
     """
     run = _Run(learner, batches, config, work=work, identity=identity, private=private)
     try:
@@ -123,7 +123,7 @@ def fit(
 
 
 class _Run:
-    """One call of :func:`fit`: what is kept between its steps."""
+    """One call of :func:`fit`: the state between its steps."""
 
     def __init__(
         self,
@@ -168,7 +168,7 @@ class _Run:
         self.average = None if config.ema_decay is None else moving_average(learner.network, config.ema_decay)
         if private is not None and config.on_memorization == "stop":
             raise InputError(
-                "a private fit cannot stop by what its validation shows, which nobody paid for",
+                "a private fit cannot stop at a validation result, which the privacy ledger does not cover",
                 "set on_memorization to flag",
             )
         self.private = None if private is None else self._private_steps(private)
@@ -179,16 +179,16 @@ class _Run:
         self.best_weights: dict[str, Tensor] = {}
 
     @property
-    def judged(self) -> nn.Module:
-        """The network that validation, grids and the result look at."""
+    def evaluated(self) -> nn.Module:
+        """The network used for validation, sample grids and the result."""
         return self.learner.network if self.average is None else self.average.module
 
     # ---- resume ----
 
     def resume(self) -> int:
-        """Go on from the last whole checkpoint; returns its step, 0 where there is none."""
+        """Continue from the last intact checkpoint; return its step, 0 if there is none."""
         found = latest_checkpoint(self.work / CHECKPOINTS)
-        self.accelerator.wait_for_everyone()  # all have looked before one of them writes the first
+        self.accelerator.wait_for_everyone()  # all processes look for checkpoints before one writes the first
         if found is not None:
             refuse_other_settings(found.state["settings"], self.settings, self.work)
             self.step = found.step
@@ -206,11 +206,11 @@ class _Run:
         if self.private is not None:
             self.private.begin(self.step, None if found is None else found.state.get("privacy"))
         elif found is None:
-            self.save()  # what a loss that is not finite can go back to
+            self.save()  # the state to return to if a loss is not finite
         return self.step
 
     def save(self) -> None:
-        """Write a checkpoint of now, by the main process."""
+        """Write a checkpoint of the current state in the main process."""
         self.history.collect()
         if self.accelerator.is_main_process:
             groups = {
@@ -235,7 +235,7 @@ class _Run:
     # ---- training ----
 
     def train(self, name: str, progress: Progress | None, stop: Callable[[], bool] | None) -> bool:
-        """Do the remaining steps, at half the rate after a failure; returns whether all are done."""
+        """Do the remaining steps, at half the learning rate after a failure; return whether all are done."""
         try:
             return self._train(name, progress, stop)
         except NotFinite as error:
@@ -243,20 +243,20 @@ class _Run:
             if self.private is not None or not together:
                 raise
             if self.not_finite_at is not None:
-                what = f"{error.what}, also at half the learning rate (first at step {self.not_finite_at})"
+                what = f"{error.what}, also at half the learning rate (first failure at step {self.not_finite_at})"
                 raise NotFinite(what, error.remedy, step=error.step, everywhere=error.everywhere) from None
             self._go_back(error)
         return self.train(name, progress, stop)
 
     def _go_back(self, error: NotFinite) -> None:
-        """To the last checkpoint, all of whose losses were finite, and on at half the rate."""
+        """Return to the last checkpoint, before which all losses were finite, and halve the learning rate."""
         self.history.end()
         self.not_finite_at = error.step
         if latest_checkpoint(self.work / CHECKPOINTS) is None:
-            raise error  # somebody took them away: these weights are no beginning
+            raise error  # the checkpoints were removed: these weights cannot be used
         self.resume()
         self.history.log_halved(self.step, error.step, RATE_AFTER_A_FAILURE)
-        log.warning("%s; going on from step %d at half the learning rate", error.what, self.step)
+        log.warning("%s; continuing from step %d at half the learning rate", error.what, self.step)
 
     def _train(self, name: str, progress: Progress | None, stop: Callable[[], bool] | None) -> bool:
         config = self.config
@@ -283,7 +283,7 @@ class _Run:
         return self.step == config.steps or ended
 
     def _ended_by_memorization(self) -> bool:
-        """Whether a validation ended the fit, this time or before an interruption; the main process knows."""
+        """Return whether a validation ended the fit, now or before an interruption; the main process decides."""
         if self.config.on_memorization != "stop":
             return False
         return self._agreed(self.history.memorized_at() is not None)
@@ -322,7 +322,7 @@ class _Run:
         optimizer: torch.optim.Optimizer,
         batches: list[dict[str, Tensor]] | None = None,
     ) -> tuple[list[dict[str, Tensor]], dict[str, Tensor]]:
-        """Gradients of one optimiser step, summed over its passes; returns its batches and mean losses."""
+        """Compute the gradients of one optimiser step, summed over its passes; return its batches and mean losses."""
         config, rank, world = self.config, self.accelerator.process_index, self.accelerator.num_processes
         optimizer.zero_grad(set_to_none=True)
         seen: list[dict[str, Tensor]] = []
@@ -345,7 +345,7 @@ class _Run:
         return {key: value.to(self.device, non_blocking=True) for key, value in batch.items()}
 
     def _update(self, optimizer: torch.optim.Optimizer, network: nn.Module, factor: float) -> Tensor:
-        """One optimiser step at ``factor`` times the peak learning rate; returns the gradient's unclipped norm."""
+        """Do one optimiser step at ``factor`` times the peak learning rate; return the gradient's unclipped norm."""
         parameters = [p for p in network.parameters() if p.requires_grad]
         self._average_gradients(parameters)
         bound = self.config.clip_norm or float("inf")
@@ -354,26 +354,26 @@ class _Run:
         return norm.detach()
 
     def _move(self, optimizer: torch.optim.Optimizer, factor: float) -> None:
-        """Step along the gradients that are there, at ``factor`` times the peak learning rate."""
+        """Apply the current gradients at ``factor`` times the peak learning rate."""
         for group in optimizer.param_groups:
             group["lr"] = group["peak"] * factor
         optimizer.step()
 
     def _average_gradients(self, parameters: list[nn.Parameter]) -> None:
-        """Mean gradient over processes.
+        """Average the gradients over processes.
 
-        Instead of wrapping the network (DDP), so that a learner may call any method of it, in any order.
+        This replaces wrapping the network (DDP), so that a learner may call any of its methods in any order.
         """
         if self.accelerator.num_processes > 1:
             gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
             for parameter, mean in zip(parameters, reduced(self.accelerator, gradients, "mean"), strict=True):
                 parameter.grad = mean
 
-    # ---- looking at it ----
+    # ---- validation ----
 
     @contextmanager
-    def _judging(self) -> Iterator[nn.Module]:
-        network = self.judged
+    def _evaluating(self) -> Iterator[nn.Module]:
+        network = self.evaluated
         network.eval()
         with torch.no_grad(), self._seeded("judge", 0, 0), self.accelerator.autocast():
             yield network
@@ -381,19 +381,19 @@ class _Run:
 
     def _validate(self) -> None:
         if self.accelerator.is_main_process:
-            with self._judging() as network:
+            with self._evaluating() as network:
                 validation = self.learner.validate(network, "val")
                 training = self.learner.validate(network, "train") if validation else {}
             if validation:
-                self.history.log_validation(self.step, validation, training, self._told())
-                chooses = self.private is None  # a choice by private data would be outside the account
+                self.history.log_validation(self.step, validation, training, self._membership())
+                chooses = self.private is None  # a choice by private data would not be covered by the ledger
                 if chooses and (self.best is None or validation["loss"] < self.best["loss"]):
                     self.best = {"step": self.step, "loss": validation["loss"]}
                     self.best_weights = _copied(network, self.frozen)
         self.accelerator.wait_for_everyone()
 
-    def _told(self) -> dict[str, float]:
-        """The online membership score; empty: there are no rows to tell by, or nobody asked."""
+    def _membership(self) -> dict[str, float]:
+        """Return the online membership score, or nothing if there are no rows to compare or it is not requested."""
         train, val = (self.learner.per_sample_losses(split) for split in ("train", "val"))
         found = membership_signal(train, val) if train is not None and val is not None else None
         if found is None or self.config.on_memorization == "ignore":
@@ -402,7 +402,7 @@ class _Run:
 
     def _grid(self) -> None:
         if self.accelerator.is_main_process:
-            with self._judging() as network:
+            with self._evaluating() as network:
                 images = self.learner.grid(network)
             if images is not None:
                 self.history.show(self.step, images, real=self.learner.grid_shows_real_images)
@@ -411,8 +411,8 @@ class _Run:
     # ---- the end ----
 
     def result(self, finished: bool, resumed_from: int) -> FitResult:
-        """Load the kept weights into the learner's network, in every process."""
-        weights = self.best_weights if self.best is not None else _copied(self.judged, self.frozen)
+        """Load the selected weights into the learner's network in every process."""
+        weights = self.best_weights if self.best is not None else _copied(self.evaluated, self.frozen)
         if self.accelerator.is_main_process:
             load_trained_state(self.learner.network, weights, self.frozen)
         self._share(self.learner.network)
@@ -431,15 +431,15 @@ class _Run:
         )
 
     def end(self) -> None:
-        """Close what is open, and leave the network without hooks."""
+        """Close open resources and remove the hooks from the network."""
         self.history.end()
         if self.private is not None:
             self.private.close()
 
-    # ---- help ----
+    # ---- helpers ----
 
     def _share(self, module: nn.Module) -> None:
-        """Give every process the weights of the main one."""
+        """Copy the weights of the main process to every process."""
         if self.accelerator.num_processes > 1:
             with torch.no_grad():
                 for tensor in module.state_dict().values():
@@ -449,7 +449,7 @@ class _Run:
         return stop is not None and self._agreed(stop())
 
     def _agreed(self, wanted: bool) -> bool:
-        """Whether any process wants it."""
+        """Return whether any process wants it."""
         if wanted:
             self.accelerator.set_trigger()
         return bool(self.accelerator.check_trigger())
@@ -460,7 +460,9 @@ class _Run:
     def _private_steps(self, private: Private) -> PrivateSteps:
         learner, batches = self.learner, self.batches
         if not isinstance(learner, RowLearner) or not isinstance(batches, StreamBatches) or learner.adversary:
-            raise InputError("only losses that are a mean over rows can be fitted privately", "fit it without privacy")
+            raise InputError(
+                "only losses that are a mean over rows can be fitted privately", "train it without privacy"
+            )
         return PrivateSteps(
             learner,
             batches,

@@ -1,4 +1,4 @@
-"""What can be set about a fit. No torch here: recipes are read and unchanged reruns are skipped without it."""
+"""Configuration of a fit. It does not import torch, so recipes and unchanged reruns do not load it."""
 
 from __future__ import annotations
 
@@ -9,42 +9,43 @@ from pydantic import Field
 
 from medphantom.core.records import Frozen
 
-# Fields that change neither the weights nor the choice among them: a fit may be resumed with other values of these.
+# Fields that affect neither the weights nor their selection: a fit may be resumed with other values of these.
 _WITHOUT_CONSEQUENCE = {"device", "tracker", "log_every", "grid_every", "checkpoint_every", "track_real_images"}
 
 
 class FitConfig(Frozen):
-    """How a network is fitted.
+    """Configuration of how a network is fitted.
 
     Attributes:
-        steps: optimiser steps.
-        batch_size: images per optimiser step, over all processes and passes together; where it exceeds the data, it
-            goes on into the next epoch.
-        accumulate: passes that one step is split into, to save memory; it does not change what a step sees.
-        learning_rate: peak learning rate of AdamW.
-        warmup_steps: steps over which the learning rate rises linearly.
-        schedule: ``cosine`` falls to zero at the last step, ``constant`` stays at the peak.
-        weight_decay: decoupled weight decay, of matrices and kernels only (not of biases, norms and scales).
-        betas: decay rates of AdamW's moments.
-        clip_norm: largest norm of the gradient; null: not clipped.
-        ema_decay: decay of the moving average of the weights, warmed up as (1 + step) / (10 + step); null: no average,
-            and validation and the result use the weights themselves.
-        precision: ``auto`` is bfloat16 on CUDA devices that support it and on CPUs with AMX, and float32 elsewhere.
-        validate_every: steps between validations, which choose the weights that are kept; 0: never, and the last
-            weights are kept. The last step is always validated otherwise.
-        checkpoint_every: steps between checkpoints; the last step always has one.
-        grid_every: steps between sample grids; 0: none.
-        log_every: steps between rows of the training loss.
-        tracker: where curves are shown beside ``metrics.jsonl``.
-        track_real_images: also hand grids that may show real images to the tracker.
-        seed: everything random derives from it.
-        device: ``auto`` takes a CUDA device where there is one.
-        on_memorization: what is done once a validation shows that the network tells training rows from others: ``flag``
-            notes it in the curve, ``stop`` also ends the fit there, ``ignore`` neither.
-        memorization_limit: share of pairs of a training and a validation row in which the training row has the smaller
-            error, above which (95 % lower bound, in two validations running) that is taken to be so; one half is
-            honest.
-        adversary_learning_rate: peak learning rate of the adversary, where there is one; null: ``learning_rate``.
+        steps: Number of optimiser steps.
+        batch_size: Images per optimiser step, over all processes and passes together; if it exceeds the data set, it
+            continues into the next epoch.
+        accumulate: Number of passes into which one step is split to save memory; the result does not depend on it.
+        learning_rate: Peak learning rate of AdamW.
+        warmup_steps: Number of steps over which the learning rate rises linearly.
+        schedule: Learning rate schedule: ``cosine`` falls to zero at the last step, ``constant`` stays at the peak.
+        weight_decay: Decoupled weight decay, applied to matrices and kernels only (not to biases, norms and scales).
+        betas: Decay rates of AdamW's moments.
+        clip_norm: Largest norm of the gradient; null means no clipping.
+        ema_decay: Decay of the moving average of the weights, warmed up as (1 + step) / (10 + step); with null there is
+            no average, and validation and the result use the weights themselves.
+        precision: Numerical precision: ``auto`` is bfloat16 on CUDA devices that support it and on CPUs with AMX, and
+            float32 elsewhere.
+        validate_every: Steps between validations, which select the weights that are kept; the last step is always
+            validated. With 0 there is no validation, and the last weights are kept.
+        checkpoint_every: Steps between checkpoints; the last step always has one.
+        grid_every: Steps between sample grids; 0 means none.
+        log_every: Steps between rows of the training loss.
+        tracker: Experiment tracker that shows the curves in addition to ``metrics.jsonl``.
+        track_real_images: Whether to send grids that may show real images to the tracker too.
+        seed: Seed from which all randomness derives.
+        device: Device of the computation: ``auto`` selects a CUDA device if there is one.
+        on_memorization: What to do once a validation detects memorisation, that is, lower errors on training rows than
+            on others: ``flag`` notes it in the curve, ``stop`` also ends the fit there, ``ignore`` does neither.
+        memorization_limit: Share of pairs of a training and a validation row in which the training row has the smaller
+            error, above which (95 % lower bound, in two consecutive validations) memorisation is detected; the value is
+            one half without memorisation.
+        adversary_learning_rate: Peak learning rate of the adversary, if there is one; null means ``learning_rate``.
     """
 
     steps: Annotated[int, Field(ge=1)] = 1000
@@ -71,11 +72,11 @@ class FitConfig(Frozen):
     adversary_learning_rate: Annotated[float, Field(gt=0)] | None = None
 
     def consequential(self) -> dict[str, Any]:
-        """The fields on which the result depends: a checkpoint made with others must not be resumed."""
+        """Return the fields on which the result depends: a checkpoint with other values must not be resumed."""
         return self.model_dump(mode="json", exclude=_WITHOUT_CONSEQUENCE)
 
     def learning_rate_factor(self, step: int) -> float:
-        """Learning rate of the step (from 0) as a fraction of its peak."""
+        """Return the learning rate of a step (from 0) as a fraction of its peak."""
         if step < self.warmup_steps:
             return (step + 1) / self.warmup_steps
         if self.schedule == "constant":

@@ -1,4 +1,4 @@
-"""How many weights files hold, by their headers: a forged configuration must not ask for a network larger than them."""
+"""Number of weights in files, by their headers: a forged configuration must not request a network larger than them."""
 
 from __future__ import annotations
 
@@ -13,23 +13,24 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from medphantom.core.errors import ArtifactError, MedphantomError
 
-SPARE = 1024  # weights that a network may hold beside those that are stored
-TIMES = 2  # layers that are made and replaced are counted as well
-FEWEST_BYTES = 2  # of a number in a file of torch's, whose header is not read
+SPARE = 1024  # weights that a network may have beyond the stored ones
+TIMES = 2  # layers that are created and replaced are counted as well
+FEWEST_BYTES = 2  # per number in a torch file, whose header is not read
 
 
 def stored_weights(folder: Path, error: type[MedphantomError] = ArtifactError, remedy: str = "fetch it again") -> int:
-    """Numbers that the files of weights in a folder hold, at most.
+    """Return an upper bound on the number of weights in the weight files of a folder.
 
-    Those of safetensors by their headers, which the library checks against the files' sizes; those of torch by size.
+    Safetensors are counted by their headers, which the library checks against the file sizes, torch files by their
+    size.
 
     Args:
-        folder: with files of weights.
-        error: type of the error.
-        remedy: what to do about it.
+        folder: Folder with weight files.
+        error: Type of the error.
+        remedy: What to do about it.
 
     Raises:
-        MedphantomError: of type ``error``: a safetensors file is none.
+        MedphantomError: Of type ``error``, if a safetensors file is invalid.
     """
     total = sum(path.stat().st_size // FEWEST_BYTES for kind in ("*.pt", "*.pth") for path in folder.glob(kind))
     for file in sorted(folder.glob("*.safetensors")):
@@ -37,7 +38,7 @@ def stored_weights(folder: Path, error: type[MedphantomError] = ArtifactError, r
             with safe_open(file, framework="pt") as content:
                 total += sum(math.prod(content.get_slice(name).get_shape()) for name in content.keys())  # noqa: SIM118
         except (SafetensorError, OSError, ValueError):
-            raise error(f"{file} is no safetensors file; pickled weights are never read", remedy) from None
+            raise error(f"{file} is not a safetensors file; pickled weights are never read", remedy) from None
     return total
 
 
@@ -50,19 +51,19 @@ def no_more_weights_than(
     times: int = TIMES,
     spare: int = SPARE,
 ) -> Iterator[None]:
-    """Networks that the block builds may not be larger than what these folders hold; it ends at a layer too many.
+    """Limit networks that the block builds to the size of the weights in these folders; it ends at a layer too many.
 
-    A layer asks for memory before it is counted, but touches none of it: it is filled afterwards.
+    A layer allocates memory before it is counted, but does not touch it, since it is filled afterwards.
 
     Args:
-        folders: with files of weights.
-        error: type of the error.
-        remedy: what to do about it.
-        times: the stored weights are counted so often.
-        spare: weights that may come on top.
+        folders: Folders with weight files.
+        error: Type of the error.
+        remedy: What to do about it.
+        times: Factor by which the stored weights are multiplied.
+        spare: Number of weights that are allowed in addition.
 
     Raises:
-        MedphantomError: of type ``error``: the configuration is of a larger network than the weights beside it.
+        MedphantomError: Of type ``error``, if the configuration describes a larger network than the weights beside it.
     """
     limit = times * sum(stored_weights(folder, error, remedy) for folder in folders) + spare
     seen = 0

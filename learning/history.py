@@ -1,4 +1,4 @@
-"""What a fit noted on its way: ``metrics.jsonl``, TensorBoard, sample grids; nothing twice after a resume."""
+"""History of a fit: ``metrics.jsonl``, TensorBoard and sample grids, without duplicates after a resume."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ GRIDS = "grids"
 
 
 class NotFinite(MedphantomError):
-    """A loss or a gradient is no number any more.
+    """A loss or a gradient is no longer finite.
 
     Attributes:
-        step: steps begun, the bad one with them.
-        everywhere: whether all processes raise it together.
+        step: Number of steps begun, including the failed one.
+        everywhere: Whether all processes raise it together.
     """
 
     def __init__(self, what: str, remedy: str, *, step: int, everywhere: bool) -> None:
@@ -35,12 +35,12 @@ class NotFinite(MedphantomError):
 
 
 class History:
-    """The rows of one fit; only the main process writes.
+    """The rows of one fit; only the main process writes them.
 
     Args:
-        accelerator: accelerate's ``Accelerator``.
-        work: folder of the fit.
-        config: what to show and how often.
+        accelerator: ``Accelerator`` of the accelerate library.
+        work: Folder of the fit.
+        config: Configuration of what to log and how often.
     """
 
     def __init__(self, accelerator: Any, work: Path, config: FitConfig) -> None:
@@ -48,12 +48,14 @@ class History:
         self._work = work
         self._config = config
         self.rows: list[dict[str, Any]] = []
-        self._fresh: list[tuple[int, dict[str, Tensor], float]] = []  # still on the device: reading them would wait
-        self._waiting: list[dict[str, float]] = []  # checked, but of no row yet
+        self._fresh: list[
+            tuple[int, dict[str, Tensor], float]
+        ] = []  # still on the device, since reading them would block
+        self._waiting: list[dict[str, float]] = []  # checked, but not yet part of a row
         self._since = time.monotonic()
 
     def begin(self, step: int, state: dict[str, Any]) -> None:
-        """Start, or go on from a checkpoint: later rows on disk are dropped, since their steps are done again."""
+        """Start, or continue from a checkpoint: later rows on disk are dropped, since their steps are repeated."""
         self._fresh.clear()
         self.rows = list(state.get("rows", []))
         self._waiting = list(state.get("waiting", []))
@@ -69,18 +71,18 @@ class History:
             self._accelerator.init_trackers("tensorboard", init_kwargs={"tensorboard": {"purge_step": step + 1}})
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint must keep."""
+        """Return what a checkpoint must contain to continue this history."""
         return {"rows": self.rows, "waiting": self._waiting}
 
     def note(self, step: int, losses: dict[str, Tensor], learning_rate: float) -> None:
-        """Take the scalars of one step (from 0) without waiting for the device."""
+        """Record the scalars of one step (from 0) without waiting for the device."""
         self._fresh.append((step, losses, learning_rate))
 
     def collect(self) -> None:
-        """Bring what was noted to the CPU.
+        """Move the recorded scalars to the CPU.
 
         Raises:
-            NotFinite: a loss or the gradient is not.
+            NotFinite: If a loss or the gradient is not finite.
         """
         if not self._fresh:
             return
@@ -101,7 +103,7 @@ class History:
         self._fresh.clear()
 
     def log_training(self, step: int) -> None:
-        """One row: means since the last such row, the learning rate, and images a second."""
+        """Write one row: means since the last such row, the learning rate, and images per second."""
         self.collect()
         keys = dict.fromkeys(key for row in self._waiting for key in row if key != "learning_rate")
         means = {
@@ -118,10 +120,10 @@ class History:
     def log_validation(
         self, step: int, validation: dict[str, float], training: dict[str, float], more: dict[str, float]
     ) -> None:
-        """One row: ``val_…`` and ``train_…`` judged alike, ``gap`` = validation − training loss, and more as it is.
+        """Write one row: ``val_…`` and ``train_…``, ``gap`` = validation − training loss, and further values as given.
 
         Raises:
-            NotFinite: the validation loss is not.
+            NotFinite: If the validation loss is not finite.
         """
         if not math.isfinite(validation["loss"]):
             raise NotFinite(
@@ -137,11 +139,11 @@ class History:
         self._add(step, row)
 
     def log_halved(self, step: int, failed_at: int, factor: float) -> None:
-        """One row: that the fit went back to this step, since a loss was not finite, and on at a smaller rate."""
+        """Write one row that records the return to this step after a loss that was not finite, and the lower rate."""
         self._add(step, {"not_finite_at": failed_at, "learning_rate_factor": factor})
 
     def memorized_at(self, *more: dict[str, Any]) -> int | None:
-        """Step at which two validations running had told training rows from others; ``None``: there is none."""
+        """Return the step at which two consecutive validations detected memorisation; ``None`` if there is none."""
         above = False
         for row in (*self.rows, *more):
             if "membership_low" not in row:
@@ -152,7 +154,7 @@ class History:
         return None
 
     def show(self, step: int, images: Tensor, *, real: bool) -> None:
-        """Write a grid as PNG into the work folder, and to the tracker unless it may show real images."""
+        """Write a grid as PNG to the work folder, and to the tracker unless it may show real images."""
         tiles = images.detach().float().clamp(0, 1).cpu()
         folder = self._work / GRIDS
         with no_space_becomes_one_line(folder):
@@ -164,7 +166,7 @@ class History:
     def end(self) -> None:
         """Close the trackers.
 
-        Not by accelerate's ``end_training``: it also ends the process group, which a next fit still needs.
+        This does not use accelerate's ``end_training``, which also ends the process group that a next fit needs.
         """
         for tracker in self._accelerator.trackers:
             tracker.finish()
@@ -180,7 +182,7 @@ class History:
 
 
 def _tiled(images: Tensor) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """Images (N, C, H, W) in 0…1 as one uint8 picture, nearly square."""
+    """Arrange images (N, C, H, W) in 0…1 as one nearly square uint8 picture."""
     total, channels, height, width = images.shape
     columns = math.ceil(math.sqrt(total))
     rows = math.ceil(total / columns)

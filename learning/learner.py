@@ -1,4 +1,4 @@
-"""What the fit loop asks of whoever wants a network fitted."""
+"""The interface between the fit loop and the networks that it fits."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from medphantom.learning.memorization import SampleLosses
 
 
 class Learner(ABC):
-    """A network and how to judge it. The loop sets everything else: device, precision, schedule, averages, resume.
+    """A network with its losses. The loop controls everything else: device, precision, schedule, averages, resume.
 
-    Whatever else the learner holds is not kept in checkpoints, so ``loss`` must be a function of the network, the
+    Other attributes of the learner are not stored in checkpoints, so ``loss`` must be a function of the network, the
     batch, the generator and :attr:`step` alone: then a resumed fit equals an uninterrupted one.
 
     Attributes:
-        network: optimised, averaged and kept in checkpoints; ``loss`` may call any of its methods.
-        adversary: the discriminator of a GAN phase, with an optimiser of its own; ``None``: no such phase.
-        step: optimiser step now being computed, from 0; set by the loop.
-        grid_shows_real_images: whether :meth:`grid` may show real images (reconstructions do); such grids stay in the
+        network: Network that is optimised, averaged and checkpointed; ``loss`` may call any of its methods.
+        adversary: Discriminator of a GAN phase, with its own optimiser; ``None`` if there is no such phase.
+        step: Number of the optimiser step that is being computed, from 0; set by the loop.
+        grid_shows_real_images: Whether :meth:`grid` may show real images, as reconstructions do. Such grids stay in the
             work folder and out of trackers unless ``FitConfig.track_real_images`` allows them.
     """
 
@@ -35,69 +35,69 @@ class Learner(ABC):
 
     @abstractmethod
     def loss(self, batch: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
-        """Losses of a batch.
+        """Return the losses of a batch.
 
         Args:
-            batch: tensors on the device of the network.
-            generator: CPU generator of this step; the only source of randomness to use.
+            batch: Tensors on the device of the network.
+            generator: CPU generator of this step, the only permitted source of randomness.
 
         Returns:
             ``loss``, a scalar to minimise, and other scalars to log.
         """
 
     def adversary_loss(self, batch: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
-        """Losses of the adversary on the same batch, after the network's step; empty: it rests in this step."""
+        """Return the adversary's losses on the same batch, after the network's step; empty to skip the step."""
         del batch, generator
         return {}
 
     def validate(self, network: nn.Module, split: Literal["val", "train"]) -> dict[str, float]:
-        """Judge averaged weights at fixed noise; called without gradients and in evaluation mode.
+        """Evaluate averaged weights at fixed noise; called without gradients and in evaluation mode.
 
         Args:
-            network: a network like :attr:`network` that holds the averaged weights.
-            split: ``val``: the rows that choose the checkpoint; ``train``: an equally large fixed part of the training
-                rows, judged in the same way, so that the difference of the two is the train–val gap.
+            network: Network of the same type as :attr:`network` with the averaged weights.
+            split: ``val`` for the rows that select the checkpoint, ``train`` for a fixed part of the training rows of
+                the same size, evaluated in the same way, so that the difference of the two is the train–val gap.
 
         Returns:
-            ``loss``, the smaller the better, and others to log; empty: there is nothing to judge by.
+            ``loss``, where smaller is better, and other values to log; empty if there is nothing to evaluate.
         """
         del network, split
         return {}
 
     def per_sample_losses(self, split: Literal["val", "train"]) -> SampleLosses | None:
-        """Errors of single rows that the last :meth:`validate` of that split saw; ``None``: there are none."""
+        """Return the per-sample losses of the last :meth:`validate` of that split; ``None`` if there are none."""
         del split
         return None
 
     def grid(self, network: nn.Module) -> Tensor | None:
-        """Images to look at while training, ``(N, C, H, W)`` in 0…1 with C = 1 or 3; ``None``: none.
+        """Return images for monitoring the training, ``(N, C, H, W)`` in 0…1 with C = 1 or 3; ``None`` for no grid.
 
         Args:
-            network: a network like :attr:`network` that holds the averaged weights.
+            network: Network of the same type as :attr:`network` with the averaged weights.
         """
         del network
         return None
 
 
 class RowLearner(Learner):
-    """A learner whose loss is a mean over rows that do not see each other: what a private fit can be made of."""
+    """A learner whose loss is a mean over rows that do not influence each other, as private training requires."""
 
     @abstractmethod
     def prepare(self, batch: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
-        """All that is random about the losses of a batch, drawn; each row by itself or with rows of its unit.
+        """Draw all randomness of the losses of a batch; each row independently or together with rows of its unit.
 
         Args:
-            batch: tensors on the device of the network, B rows each.
-            generator: CPU generator; the only source of randomness to use.
+            batch: Tensors on the device of the network, B rows each.
+            generator: CPU generator, the only permitted source of randomness.
 
         Returns:
-            name → tensor of B rows, for :meth:`row_losses`.
+            Mapping from name to a tensor of B rows, for :meth:`row_losses`.
         """
 
     @abstractmethod
     def row_losses(self, prepared: dict[str, Tensor]) -> Tensor:
-        """Loss of each row, ``(B,)``: a function of that row and the network alone."""
+        """Return the loss of each row, ``(B,)``, as a function of that row and the network alone."""
 
     def loss(self, batch: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
-        """As :meth:`Learner.loss`: the mean over rows."""
+        """Return the mean loss over rows, as described in :meth:`Learner.loss`."""
         return {"loss": self.row_losses(self.prepare(batch, generator)).mean()}

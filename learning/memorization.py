@@ -1,4 +1,4 @@
-"""Early warning: does a network in training already know its training rows better than others?"""
+"""Early warning of memorisation: does a network in training have lower errors on its training rows than on others?"""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ import torch
 from torch import Tensor
 
 Z = 1.6449  # 95 %, one-sided
-SMALLEST = 20  # rows
+SMALLEST = 20  # smallest number of rows
 
 
 @dataclass(frozen=True)
 class SampleLosses:
-    """Errors of one split at fixed noise.
+    """Per-sample losses of one split at fixed noise.
 
     Attributes:
-        errors: ``(T,)``; those of another split at the same place have the same time and noise.
-        rows: ``(T,)`` which row each is of.
+        errors: Losses ``(T,)``; those of another split at the same position have the same time and noise.
+        rows: Number of the row to which each loss belongs, ``(T,)``.
     """
 
     errors: Tensor
@@ -27,11 +27,11 @@ class SampleLosses:
 
 @dataclass(frozen=True)
 class MembershipSignal:
-    """How well the error tells training rows from others: an online membership score.
+    """How well the per-sample loss separates training rows from others: an online membership score.
 
     Attributes:
-        share: of pairs in which the training row has the smaller error; one half when nothing is told.
-        low: its 95 % lower bound, by row.
+        share: Share of pairs in which the training row has the smaller error; one half without any signal.
+        low: Lower bound of ``share``, 95 %, by row.
     """
 
     share: float
@@ -39,9 +39,9 @@ class MembershipSignal:
 
 
 def membership_signal(train: SampleLosses, val: SampleLosses) -> MembershipSignal | None:
-    """Compare pairs at the same time and noise; ``None`` for too few rows to say.
+    """Compare pairs at the same time and noise; return ``None`` if there are too few rows.
 
-    The pairs of one validation row go together: the bound is that of a mean over rows, by Student's approximation.
+    The pairs of one validation row are grouped: the bound is that of a mean over rows, by Student's approximation.
     """
     if len(train.errors) != len(val.errors) or len(torch.unique(val.rows)) < SMALLEST:
         return None

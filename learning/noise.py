@@ -1,4 +1,4 @@
-"""Gaussian noise from a key, in blocks that several cores draw at once; the same numbers however many they are."""
+"""Gaussian noise from a key, drawn in blocks on several cores; the numbers do not depend on the number of cores."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from torch import Tensor
 
 from medphantom.core.randomness import secret_numbers
 
-BLOCK = 1 << 16  # numbers, which stay in a core's cache
+BLOCK = 1 << 16  # numbers per block, which fit a core's cache
 SUMMED = 4
-SCHEME = "blocks of 65536, sums of 4"  # of the numbers that a key stands for
+SCHEME = "blocks of 65536, sums of 4"  # how a key determines the numbers
 
 
 def secret_noise(key: str, *purpose: str | int, total: int, deviation: float) -> Tensor:
-    """Independent Gaussian numbers, float32 ``(total,)`` on the CPU, so that every device repeats them alike.
+    """Return independent Gaussian numbers, float32 ``(total,)``, drawn on the CPU so that all devices agree.
 
-    Each is a sum of four, against attacks on how floats are drawn (Holohan & Braghin 2021, section 5.1).
+    Each is a sum of four, against attacks on the sampling of floats (Holohan & Braghin 2021, section 5.1).
 
     Args:
-        key: what must stay secret.
-        purpose: of these numbers; each purpose has its own.
-        total: how many.
-        deviation: their standard deviation.
+        key: Secret key of the generator.
+        purpose: Purpose of the numbers; each purpose has its own numbers.
+        total: Number of values to draw.
+        deviation: Standard deviation of the values.
     """
     noise = np.zeros(total, dtype=np.float32)
     if deviation == 0:

@@ -1,4 +1,4 @@
-"""The optimiser, the moving average of the weights, and how the optimiser goes to disk and back."""
+"""The optimiser, the moving average of the weights, and the optimiser's state on disk."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from medphantom.learning.fit_config import FitConfig
 
 @contextmanager
 def no_gradients_for(module: nn.Module | None) -> Iterator[None]:
-    """Gradients flow through the module but are not collected for its own parameters."""
+    """Let gradients flow through the module without collecting them for its own parameters."""
     parameters = [] if module is None else [p for p in module.parameters() if p.requires_grad]
     for parameter in parameters:
         parameter.requires_grad_(False)
@@ -28,10 +28,12 @@ def no_gradients_for(module: nn.Module | None) -> Iterator[None]:
 
 
 def adamw(network: nn.Module, rate: float, config: FitConfig) -> torch.optim.Optimizer:
-    """AdamW (Loshchilov & Hutter 2019) that decays matrices and kernels only."""
+    """Return AdamW (Loshchilov & Hutter 2019) with weight decay on matrices and kernels only."""
     parameters = [p for p in network.parameters() if p.requires_grad]
     if not parameters:
-        raise MedphantomError("there is nothing to fit: the network has no trainable parameter", "unfreeze some")
+        raise MedphantomError(
+            "there is nothing to fit: the network has no trainable parameter", "unfreeze some of them"
+        )
     groups = [
         {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": config.weight_decay, "peak": rate},
         {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0, "peak": rate},
@@ -40,10 +42,10 @@ def adamw(network: nn.Module, rate: float, config: FitConfig) -> torch.optim.Opt
 
 
 def moving_average(network: nn.Module, decay: float) -> AveragedModel:
-    """A moving average of the weights; buffers follow the network, and frozen weights are the network's own.
+    """Return a moving average of the weights; buffers follow the network, and frozen weights are shared with it.
 
-    torch's own class: it keeps a whole module, so nothing has to be swapped in and out to validate, and it needs no
-    further library. The warm-up is that of TensorFlow's ExponentialMovingAverage.
+    It uses torch's own class, which keeps a whole module, so that validation does not swap weights and no further
+    library is needed. The warm-up is that of TensorFlow's ExponentialMovingAverage.
     """
 
     def update(averaged: Any, current: Any, _: Tensor | int) -> None:
@@ -61,21 +63,21 @@ def moving_average(network: nn.Module, decay: float) -> AveragedModel:
 
 
 def frozen_names(network: nn.Module) -> frozenset[str]:
-    """Names of the weights that no step changes: neither checkpoints nor results hold them."""
+    """Return the names of the weights that no step changes; checkpoints and results do not contain them."""
     parameters = network.named_parameters(remove_duplicate=False)
     return frozenset(name for name, parameter in parameters if not parameter.requires_grad)
 
 
 def trained_state(network: nn.Module, frozen: frozenset[str]) -> dict[str, Tensor]:
-    """The state dict without frozen weights."""
+    """Return the state dict without frozen weights."""
     return {name: value for name, value in network.state_dict().items() if name not in frozen}
 
 
 def load_trained_state(network: nn.Module, tensors: Mapping[str, Tensor], frozen: frozenset[str]) -> None:
-    """Put back what :func:`trained_state` gave.
+    """Restore what :func:`trained_state` returned.
 
     Raises:
-        RuntimeError: other names or shapes.
+        RuntimeError: If names or shapes differ.
     """
     found = network.load_state_dict(dict(tensors), strict=False)
     if found.unexpected_keys or set(found.missing_keys) != frozen:
@@ -83,19 +85,19 @@ def load_trained_state(network: nn.Module, tensors: Mapping[str, Tensor], frozen
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The moments of an optimiser by ``<parameter index>.<name>``; learning rates derive from the step instead."""
+    """Return an optimiser's moments by ``<parameter index>.<name>``; learning rates derive from the step instead."""
     state = optimizer.state_dict()["state"]
     return {f"{index}.{name}": value for index, values in state.items() for name, value in values.items()}
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Put back what :func:`optimizer_tensors` gave."""
+    """Restore what :func:`optimizer_tensors` returned."""
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in tensors.items():
         index, name = key.split(".", 1)
         state.setdefault(int(index), {})[name] = value
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-    # Moments must lie in memory as their parameter does (channels last, say): the fused step pairs them up by address.
+    # Moments need the memory layout of their parameter (e.g. channels last): the fused step pairs them by address.
     for parameter, values in optimizer.state.items():
         for name, value in values.items():
             if isinstance(value, Tensor) and value.shape == parameter.shape:

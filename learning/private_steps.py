@@ -1,11 +1,11 @@
-"""Private steps (DP-SGD): each unit's gradient is clipped as a whole, their sum is noised, and every step is paid for.
+"""Private steps (DP-SGD): each unit's gradient is clipped, noise is added to the sum, and every step is recorded.
 
-What makes a step private, in order. (1) Units are drawn independently with probability q, so that a batch may be empty.
-(2) A drawn unit is looked at K times over its rows, with randomness that nobody else's rows change. (3) The mean of its
-K gradients is clipped to norm C: that bounds the unit, however many rows it has. (4) Gaussian noise of standard
-deviation σ C is added to the sum. (5) The sum is divided by the *expected* number of units. Whatever follows (Adam,
-averages of weights) only looks at that. A resumed fit repeats the steps after its last checkpoint with the same draws
-and the same noise.
+A step is private because of the following. (1) Units are drawn independently with probability q, so that a batch may
+be empty. (2) K gradients of a drawn unit are computed over its rows, with randomness that does not depend on the rows
+of other units. (3) Their mean is clipped to norm C, which bounds the unit's influence, however many rows it has. (4)
+Gaussian noise of standard deviation σ C is added to the sum. (5) The sum is divided by the *expected* number of units.
+All later computations (Adam, averages of weights) only use this result. A resumed fit repeats the steps after its last
+checkpoint with the same drawn units and the same noise.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ CHECKED_ROWS = 3
 
 @dataclass(frozen=True)
 class Units:
-    """Whose rows are whose.
+    """Assignment of rows to units.
 
     Attributes:
-        of_row: int64 ``(rows,)``: number of the unit that each row belongs to, from 0.
+        of_row: Number, from 0, of the unit to which each row belongs, int64 ``(rows,)``.
     """
 
     of_row: Tensor
@@ -49,18 +49,18 @@ class Units:
         return int(self.of_row.max()) + 1
 
     def rows(self) -> list[Tensor]:
-        """Row numbers of each unit, rising."""
+        """Return the row numbers of each unit in ascending order."""
         order = torch.argsort(self.of_row, stable=True)
         return list(torch.split(order, torch.bincount(self.of_row, minlength=len(self)).tolist()))
 
 
 @dataclass(frozen=True)
 class Private:
-    """That a fit is private, and for whom.
+    """Settings that make a fit private.
 
     Attributes:
-        config: what it may spend, and how.
-        units: who is protected.
+        config: Privacy budget and its settings.
+        units: Units that are protected.
     """
 
     config: PrivateFitConfig
@@ -68,21 +68,21 @@ class Private:
 
 
 class PrivateSteps:
-    """The gradients of a private fit, and its ledger.
+    """The gradients of a private fit, and its privacy ledger.
 
     Args:
-        learner: its rows do not see each other.
-        batches: where rows are read from.
-        private: budget and units.
-        fit: configuration; ``batch_size`` is the expected number of units per step.
-        optimizer: of the learner's network.
-        accelerator: accelerate's ``Accelerator``.
-        work: folder of the fit.
-        identity: digest of all that the fit depends on.
+        learner: Learner whose rows do not influence each other.
+        batches: Source of the rows.
+        private: Privacy budget and units.
+        fit: Configuration of the fit; ``batch_size`` is the expected number of units per step.
+        optimizer: Optimiser of the learner's network.
+        accelerator: ``Accelerator`` of the accelerate library.
+        work: Folder of the fit.
+        identity: Digest of everything on which the fit depends.
 
     Raises:
-        InputError: more units per step than there are, an ε that cannot be reached, a network whose layers mix or
-            count rows.
+        InputError: If a step expects more units than there are, ε cannot be reached, or the layers of the network mix
+            or count rows.
     """
 
     def __init__(
@@ -103,20 +103,20 @@ class PrivateSteps:
         _check_data(self.rows_of, batches, fit)
         self.expected_units = fit.batch_size
         self.parameters: list[Any] = list(trained_parameters(learner.network).values())
-        self.ledger = PrivacyLedger(work, _terms(self.config, fit, len(self.rows_of)), f"{identity}; {SCHEME}")
+        self.ledger = PrivacyLedger(work, _dp_parameters(self.config, fit, len(self.rows_of)), f"{identity}; {SCHEME}")
         self.clipper = DPOptimizer(
             optimizer,
-            noise_multiplier=0.0,  # it clips; the noise is drawn here, from the key
+            noise_multiplier=0.0,  # it only clips; the noise is drawn here, from the key
             max_grad_norm=self.config.clip_norm,
             expected_batch_size=fit.batch_size,
         )
         self.hooks: RowGradients | None = None
 
     def begin(self, step: int, saved: dict[str, Any] | None) -> None:
-        """Open an ledger, or go on with that of the checkpoint.
+        """Open a new ledger, or continue that of the checkpoint.
 
         Raises:
-            ArtifactError: steps were done, and their account or key is missing or of other steps.
+            ArtifactError: If steps were done, but their ledger or key is missing or belongs to other steps.
         """
         if step == 0 and self.accelerator.is_main_process:
             self.ledger.open()
@@ -125,10 +125,10 @@ class PrivateSteps:
         self._choose_gradients()
 
     def take(self, step: int) -> dict[str, Tensor]:
-        """Leave the noised mean gradient of one step in ``grad``; returns what to log, which is as private as the data.
+        """Leave the noised mean gradient of one step in ``grad``; return what to log, which is as private as the data.
 
         Args:
-            step: from 0.
+            step: Number of the step, from 0.
         """
         self.ledger.record_step(step, write=self.accelerator.is_main_process)
         drawn = self._draw_units(step)
@@ -139,7 +139,7 @@ class PrivateSteps:
         summed, (loss, count) = self._over_processes(losses)
         for parameter, total, noise in zip(self.parameters, summed, self._noise(step), strict=True):
             noised = (total + noise.reshape(total.shape).to(total)) / self.expected_units
-            parameter.grad = torch.empty_like(parameter).copy_(noised)  # in its memory layout
+            parameter.grad = torch.empty_like(parameter).copy_(noised)  # in the parameter's memory layout
             parameter.grad_sample, parameter.summed_grad = None, None
         norm = torch.stack([parameter.grad.norm() for parameter in self.parameters]).norm()
         found = {"gradient_norm": norm}
@@ -148,7 +148,7 @@ class PrivateSteps:
         return found
 
     def close(self) -> None:
-        """Leave the network without hooks."""
+        """Remove the hooks from the network."""
         if self.hooks is not None:
             self.hooks.remove()
             self.hooks = None
@@ -158,23 +158,23 @@ class PrivateSteps:
                     delattr(parameter, name)
 
     def _over_processes(self, losses: list[Tensor]) -> tuple[list[Tensor], tuple[Tensor, Tensor]]:
-        """Sums over all processes: of the clipped gradients, and of losses with their number; nobody may have any."""
+        """Sum over all processes: the clipped gradients, and the losses with their number, which may be zero."""
         seen = torch.cat([torch.zeros(0, device=self.device), *(part.float() for part in losses)])
         counted = torch.stack([seen.sum(), torch.tensor(float(len(seen)), device=self.device)])
         *summed, counted = reduced(self.accelerator, [*(p.summed_grad for p in self.parameters), counted], "sum")
         return summed, (counted[0], counted[1])
 
     def _draw_units(self, step: int) -> list[int]:
-        chance = secret_numbers(self.ledger.key, "units", step).random(len(self.rows_of))
-        return [int(unit) for unit in np.flatnonzero(chance < self.ledger.terms.sample_rate)]
+        uniform = secret_numbers(self.ledger.key, "units", step).random(len(self.rows_of))
+        return [int(unit) for unit in np.flatnonzero(uniform < self.ledger.parameters.sample_rate)]
 
     def _parts(self, drawn: list[int]) -> Iterator[list[int]]:
-        """Units that go through the network together."""
+        """Yield groups of units that pass through the network together."""
         together = 1 if self.hooks is None else max(1, self.config.rows_at_once // self.config.draws)
         return (drawn[start : start + together] for start in range(0, len(drawn), together))
 
     def _add(self, step: int, units: list[int]) -> Tensor:
-        """Add the clipped gradients of these units to the sum; returns their losses."""
+        """Add the clipped gradients of these units to the sum; return their losses."""
         prepared = [self._prepare(step, unit) for unit in units]
         rows = {name: torch.cat([part[name] for part in prepared]).to(self.device) for name in prepared[0]}
         with seeded_layers(self.device, derive_seed(0, self.ledger.key, "layers", step, units[0])):
@@ -184,8 +184,8 @@ class PrivateSteps:
                 losses = self.hooks.compute(self.learner.row_losses, rows)
                 for parameter in self.parameters:
                     samples = parameter.grad_sample
-                    looks = samples.reshape(len(units), self.config.draws, *samples.shape[1:])
-                    parameter.grad_sample = looks.mean(dim=1)
+                    repeats = samples.reshape(len(units), self.config.draws, *samples.shape[1:])
+                    parameter.grad_sample = repeats.mean(dim=1)
         self._drop_what_is_not_finite()
         self.clipper.clip_and_accumulate()
         for parameter in self.parameters:
@@ -193,7 +193,7 @@ class PrivateSteps:
         return losses
 
     def _drop_what_is_not_finite(self) -> None:
-        """A unit whose gradient overflows counts for nothing: clipping could not bound it (∞ · 0 is no number)."""
+        """Replace gradients that are not finite by zero, since clipping cannot bound them (∞ · 0 is undefined)."""
         norms = torch.stack([p.grad_sample.flatten(1).norm(dim=1) for p in self.parameters if p.numel()])
         finite = torch.isfinite(norms.norm(dim=0))
         if not bool(finite.all()):
@@ -202,7 +202,7 @@ class PrivateSteps:
                 parameter.grad_sample = torch.where(kept, parameter.grad_sample, 0.0)
 
     def _by_pass(self, rows: Rows) -> Tensor:
-        """The mean gradient of all rows, which are of one unit, as ``grad_sample`` of one row."""
+        """Store the mean gradient of all rows, which belong to one unit, as ``grad_sample`` of one row."""
         total, found = len(next(iter(rows.values()))), []
         for parameter in self.parameters:
             parameter.grad = None
@@ -218,11 +218,11 @@ class PrivateSteps:
         return torch.cat(found)
 
     def _prepare(self, step: int, unit: int) -> Rows:
-        """K looks at one unit: its rows in turn, in random order, with all that is random about them."""
+        """Prepare K rows of one unit, cycling through its rows in random order, with all their randomness."""
         generator = self._generator("unit", step, unit)
-        rows, looks = self.rows_of[unit], self.config.draws
-        rounds = [torch.randperm(len(rows), generator=generator) for _ in range(-(-looks // len(rows)))]
-        return self.learner.prepare(self.batches.rows(rows[torch.cat(rounds)[:looks]]), generator)
+        rows, repeats = self.rows_of[unit], self.config.draws
+        rounds = [torch.randperm(len(rows), generator=generator) for _ in range(-(-repeats // len(rows)))]
+        return self.learner.prepare(self.batches.rows(rows[torch.cat(rounds)[:repeats]]), generator)
 
     # ---- randomness ----
 
@@ -230,13 +230,13 @@ class PrivateSteps:
         return torch_generator(0, self.ledger.key, *purpose)
 
     def _noise(self, step: int) -> tuple[Tensor, ...]:
-        """Gaussian noise for each parameter, flat, of standard deviation σ C."""
+        """Return Gaussian noise for each parameter, flat, of standard deviation σ C."""
         sizes = [parameter.numel() for parameter in self.parameters]
-        deviation = self.ledger.terms.noise_multiplier * self.config.clip_norm
+        deviation = self.ledger.parameters.noise_multiplier * self.config.clip_norm
         noise = secret_noise(self.ledger.key, "noise", step, total=sum(sizes), deviation=deviation)
         return torch.split(noise, sizes)
 
-    # ---- the choice of a way ----
+    # ---- choice of the gradient method ----
 
     def _choose_gradients(self) -> None:
         network = self.learner.network
@@ -251,10 +251,12 @@ class PrivateSteps:
         if wrong is None:
             self.hooks = RowGradients(network)
         elif wanted == "hooks":
-            raise InputError(f"the network cannot be fitted by privacy.gradients hooks: {wrong}", "use auto or passes")
+            raise InputError(
+                f"the network cannot be trained with privacy.gradients = hooks: {wrong}", "use auto or passes"
+            )
 
 
-def _terms(config: PrivateFitConfig, fit: FitConfig, total_units: int) -> DPParameters:
+def _dp_parameters(config: PrivateFitConfig, fit: FitConfig, total_units: int) -> DPParameters:
     rate, delta = fit.batch_size / total_units, delta_for(config.delta, total_units)
     noise = 0.0
     if config.epsilon is not None:
@@ -265,22 +267,24 @@ def _terms(config: PrivateFitConfig, fit: FitConfig, total_units: int) -> DPPara
 def _check_data(rows_of: list[Tensor], batches: StreamBatches, config: FitConfig) -> None:
     total = sum(len(rows) for rows in rows_of)
     if total != batches.total_rows:
-        raise InputError(f"units are told for {total} rows, the training data has {batches.total_rows}")
+        raise InputError(
+            f"units are given for {total} rows, but the training data has {batches.total_rows}", "give one unit per row"
+        )
     if any(len(rows) == 0 for rows in rows_of):
-        raise InputError("a unit has no row", "number units from 0 without gaps")
+        raise InputError("a unit has no rows", "number units from 0 without gaps")
     if config.batch_size > len(rows_of):
         raise InputError(
-            f"batch_size is the expected number of patients per step, {config.batch_size}, and there are "
-            f"{len(rows_of)}",
-            "lower batch_size; a tenth of the patients or less spends the least",
+            f"batch_size = {config.batch_size}, the expected number of patients per step, exceeds the number of "
+            f"patients, {len(rows_of)}",
+            "lower batch_size; a tenth of the patients or less uses the least budget",
         )
 
 
 def _refuse_counting_layers(network: nn.Module, losses: Callable[[Rows], Tensor], rows: Rows) -> None:
-    """Refuse layers that mix rows or carry what they saw into their buffers, as batch normalisation does.
+    """Refuse layers that mix rows or accumulate statistics in their buffers, as batch normalisation does.
 
     Raises:
-        InputError: one line that names the layer.
+        InputError: If there is such a layer; the message names it.
     """
     before = {name: value.clone() for name, value in network.named_buffers()}
     with torch.no_grad():
@@ -293,8 +297,10 @@ def _refuse_counting_layers(network: nn.Module, losses: Callable[[Rows], Tensor]
         network.train()
     mixes = not torch.allclose(together[:1], alone, rtol=1e-2, atol=1e-4)
     if changed or mixes:
-        found = f"{changed[0]} keeps what it saw" if changed else "its layers mix the images of a batch"
+        found = (
+            f"{changed[0]} accumulates statistics of the data" if changed else "its layers mix the images of a batch"
+        )
         raise InputError(
-            f"the network cannot be fitted privately: {found}",
-            "replace batch normalisation by group normalisation",
+            f"the network cannot be trained privately: {found}",
+            "replace batch normalisation with group normalisation",
         )

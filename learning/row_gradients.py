@@ -1,8 +1,8 @@
-"""The gradient of each row of a batch in one backward pass, by Opacus's hooks; and whether it is the right one.
+"""The gradient of each row of a batch in one backward pass, by Opacus's hooks, and a check of its correctness.
 
-Hooks guess how a layer's gradient falls apart into rows. The guess fails silently where a layer's first axis is not the
-batch, or where its input lies in memory in another order than it expects, and then the guarantee of a private fit is
-void. So nothing relies on them before :func:`wrong_rows` has compared them with one backward pass per row.
+Hooks infer how a layer's gradient is composed of rows. This fails silently if a layer's first axis is not the batch, or
+if its input has another memory layout than expected, and then the guarantee of a private fit is void. Therefore nothing
+relies on them before :func:`wrong_rows` has compared them with one backward pass per row.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ import torch
 from opacus.grad_sample import GradSampleHooks
 from torch import Tensor, nn
 
-TOLERANCE = 1e-3  # of the gradient's norm: float32 sums in another order
-SHAKE = 0.02  # layers that begin at zero would hide wrong gradients behind them
+TOLERANCE = 1e-3  # relative to the gradient's norm: float32 sums in another order
+SHAKE = 0.02  # layers that are initialised to zero would hide wrong gradients
 
 Losses = Callable[[dict[str, Tensor]], Tensor]
 Rows = dict[str, Tensor]
 
 
 def trained_parameters(network: nn.Module) -> dict[str, Any]:
-    """The parameters that are fitted, by name."""
+    """Return the parameters that are trained, by name."""
     return {name: p for name, p in network.named_parameters() if p.requires_grad}
 
 
@@ -36,15 +36,15 @@ class RowGradients:
     """Hooks on a network; :meth:`compute` leaves ``grad_sample`` ``(B, *shape)`` on every trained parameter.
 
     Args:
-        network: in training mode whenever :meth:`compute` is called.
+        network: Network, in training mode whenever :meth:`compute` is called.
 
     Raises:
-        NotImplementedError: a trained layer that Opacus cannot handle.
+        NotImplementedError: If Opacus cannot handle a trained layer.
     """
 
     def __init__(self, network: nn.Module) -> None:
         self.parameters = list(trained_parameters(network).values())
-        # unfolding in Opacus's convolutions reads channels-last memory in the wrong order, without a word
+        # unfolding in Opacus's convolutions reads channels-last memory in the wrong order, silently
         convolutions = (m for m in network.modules() if isinstance(m, nn.Conv1d | nn.Conv2d | nn.Conv3d))
         self._pre_hooks = [module.register_forward_pre_hook(_contiguous) for module in convolutions]
         try:
@@ -54,7 +54,7 @@ class RowGradients:
             raise
 
     def compute(self, losses: Losses, rows: Rows) -> Tensor:
-        """Losses ``(B,)`` of the rows; their gradients are then in ``grad_sample``."""
+        """Return the losses ``(B,)`` of the rows; their gradients are then in ``grad_sample``."""
         for parameter in self.parameters:
             parameter.grad_sample = None
         self._hooks.enable_hooks()
@@ -72,7 +72,7 @@ class RowGradients:
         return found.detach()
 
     def remove(self) -> None:
-        """Leave the network as it was."""
+        """Restore the network to its original state."""
         self._hooks.cleanup()
         self._drop_pre_hooks()
 
@@ -82,15 +82,15 @@ class RowGradients:
 
 
 def wrong_rows(network: nn.Module, losses: Losses, rows: Rows) -> str | None:
-    """Whether hooks give every row the gradient that a pass of that row alone gives.
+    """Check whether hooks give every row the same gradient as a pass with that row alone.
 
     Args:
-        network: in training mode; its weights are shaken for the comparison, and put back.
-        losses: rows → (B,).
-        rows: at least two, all of the batch that is compared.
+        network: Network in training mode; its weights are perturbed for the comparison and then restored.
+        losses: Function from rows to losses ``(B,)``.
+        rows: Rows of the batch to compare, at least two.
 
     Returns:
-        ``None`` when they do, else what is wrong, in words that name the first such layer.
+        ``None`` if they agree, else a description of the problem that names the first such layer.
     """
     parameters = trained_parameters(network)
     with _shaken(list(parameters.values())):
@@ -102,7 +102,7 @@ def wrong_rows(network: nn.Module, losses: Losses, rows: Rows) -> str | None:
             together = hooks.compute(losses, rows)
             found = {name: p.grad_sample.clone() for name, p in parameters.items()}
         except Exception as error:  # hooks fail in as many ways as there are layers
-            return f"hooks that fail ({type(error).__name__})"
+            return f"hooks that raise an error ({type(error).__name__})"
         finally:
             hooks.remove()
         for row in range(len(together)):
@@ -114,14 +114,14 @@ def wrong_rows(network: nn.Module, losses: Losses, rows: Rows) -> str | None:
                 if samples.shape[0] != len(together):
                     return f"gradients of {samples.shape[0]} rows instead of {len(together)} in {name}"
                 off = float((samples[row] - wanted).norm().cpu() / whole.clamp_min(1e-12))
-                if not off <= TOLERANCE:  # nor where it is no number
+                if not off <= TOLERANCE:  # also true for NaN
                     return f"gradients of single rows that are wrong in {name}"
     return None
 
 
 @contextmanager
 def _shaken(parameters: list[Any]) -> Iterator[None]:
-    """Weights moved a little, so that no layer is zero; put back at the end, bit by bit."""
+    """Perturb the weights slightly, so that no layer is zero; restore them exactly at the end."""
     kept = [parameter.detach().clone() for parameter in parameters]
     generator = torch.Generator().manual_seed(0)
     try:

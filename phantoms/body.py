@@ -1,7 +1,7 @@
-"""The measures of one body in millimetres: factors, age, sex and pose turned into the geometry that gets drawn.
+"""Geometry of one body in millimetres: factors, age, sex and pose turned into what gets drawn.
 
-Coordinates are those of the standing or lying patient, centred on the chest: ``x`` to the patient's left (the image's
-right), ``y`` from head to foot, ``z`` from back to front. Side signs are +1 left and -1 right.
+Coordinates are those of the standing or lying patient, centred on the chest: ``x`` points to the patient's left (the
+image's right), ``y`` from head to foot, ``z`` from back to front. The sign of a side is +1 for left and -1 for right.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ NODULE_RADIUS_MM = (6.0, 15.0)  # radius = first + second × severity
 
 
 def smoothstep(values: Array) -> Array:
-    """0 below 0, 1 above 1, cubic between: compact, so that a change ends where it ends."""
+    """Return 0 below 0, 1 above 1 and a cubic between; it is compact, so the effect of a change is bounded."""
     t = np.clip(values, 0, 1)
     result: Array = t * t
     t *= -2
@@ -31,7 +31,7 @@ def smoothstep(values: Array) -> Array:
 
 
 def either(condition: Array, yes: float, no: float) -> Array:
-    """``np.where`` of two numbers, in single precision and ten times as fast."""
+    """Return ``np.where`` of two numbers, in single precision and ten times as fast."""
     result: Array = condition * np.float32(yes - no)
     result += np.float32(no)
     return result
@@ -39,17 +39,17 @@ def either(condition: Array, yes: float, no: float) -> Array:
 
 @dataclass(frozen=True)
 class Body:
-    """Geometry of one image's patient; lengths in mm.
+    """Geometry of the patient in one image; lengths in mm.
 
     Attributes:
-        image: the factors it was made of.
+        image: Factors from which the geometry derives.
     """
 
     image: ImageFactors
 
     @cached_property
     def scale(self) -> float:
-        """Size of the skeleton relative to the mean man."""
+        """Size of the skeleton relative to the average man."""
         return self.image.anatomy.stature * (1.0 if self.image.sex == "M" else 0.92)
 
     @cached_property
@@ -88,7 +88,7 @@ class Body:
         return 45 * self.scale
 
     def dome(self, sign: int) -> float:
-        """Height of the top of the diaphragm on one side; breathing in pushes it down, fat pushes it up."""
+        """Return the height of the top of one diaphragm dome; inspiration lowers it, and fat raises it."""
         anatomy = self.image.anatomy
         raised = anatomy.diaphragm_right_mm if sign < 0 else anatomy.diaphragm_left_mm
         breath = 66 * (self.image.pose.inspiration - 0.5)
@@ -96,31 +96,31 @@ class Body:
 
     @cached_property
     def drop(self) -> float:
-        """How far the diaphragm falls from its dome to the costophrenic angle."""
+        """Height difference between the diaphragm's dome and the costophrenic angle."""
         return (30 + 16 * self.image.pose.inspiration) * self.scale
 
     def front_shift(self, z_mm: float) -> float:
-        """Sideways move of a structure ``z_mm`` in front of the middle when the patient is turned."""
+        """Return the lateral shift of a structure ``z_mm`` in front of the centre when the patient is rotated."""
         return z_mm * math.sin(math.radians(self.image.pose.rotation_deg))
 
     # ------------------------------------------------------------------ lungs
 
     def lung_centre(self, sign: int) -> float:
-        """Distance from the midline of the lung's apex."""
+        """Return the distance from the midline to the lung's apex."""
         return 48 * self.scale * (1 + 0.05 * sign)
 
     def lung_outer(self, sign: int) -> float:
-        """Distance from the midline of the lung's outer wall at its widest."""
+        """Return the distance from the midline to the lung's outer wall at its widest level."""
         anatomy = self.image.anatomy
         return self.half_width * (anatomy.right_lung if sign < 0 else anatomy.left_lung) ** 0.5
 
     def lung_radius(self, a: Array, y: Array, sign: int) -> Array:
-        """Superelliptic radius of the lung outline seen from the front: 0 at its axis, 1 at its border.
+        """Return the superelliptic radius of the lung outline in the frontal view: 0 at its axis, 1 at its border.
 
         Args:
-            a: distance from the midline towards the lung's side.
-            y: height.
-            sign: side.
+            a: Distance from the midline towards the lung's side, in mm.
+            y: Height in body coordinates, in mm.
+            sign: Side of the lung, +1 for left and -1 for right.
         """
         centre = self.lung_centre(sign)
         outer = self.lung_outer(sign)
@@ -133,7 +133,7 @@ class Body:
         return result ** (1 / taper)
 
     def diaphragm(self, a: Array, sign: int) -> Array:
-        """Height of the diaphragm at distance ``a`` from the midline."""
+        """Return the height of the diaphragm at distance ``a`` from the midline."""
         outer = self.lung_outer(sign)
         centre = 0.48 * outer
         away = (a - centre) / (outer - centre)
@@ -142,16 +142,16 @@ class Body:
 
     @cached_property
     def aeration(self) -> float:
-        """Density of aerated lung relative to that of full inspiration."""
+        """Density of aerated lung relative to that at full inspiration."""
         return 1.35 - 0.5 * self.image.pose.inspiration
 
     # ------------------------------------------------------------------ heart and vessels
 
     def heart_ratio(self, *, enlarged: bool = True) -> float:
-        """Cardiothoracic ratio: heart width over inner chest width.
+        """Return the cardiothoracic ratio: heart width divided by inner chest width.
 
         Args:
-            enlarged: with cardiomegaly as the factors say, or without.
+            enlarged: Whether to include cardiomegaly as given by the factors.
         """
         image = self.image
         own = image.anatomy.heart_ratio + 0.0007 * (image.age - 50) + (0.01 if image.sex == "F" else 0)
@@ -163,12 +163,12 @@ class Body:
 
     @cached_property
     def heart_floor(self) -> float:
-        """Height on which the heart rests."""
+        """Height at which the heart rests."""
         return 0.5 * (self.dome(-1) + self.dome(1)) + 12 * self.scale
 
     @cached_property
     def aorta_radius(self) -> float:
-        """Radius of the aortic arch; it unfolds with age."""
+        """Radius of the aortic arch; it increases with age."""
         grown = 0.12 * max(self.image.age - 30, 0)
         return max(8.0, (13 + 2 * self.image.anatomy.aorta + grown) * self.scale)
 
@@ -181,7 +181,7 @@ class Body:
         return self.image.anatomy.rib_contrast * max(1 - loss, 0.35)
 
     def spine_x(self, y: Array) -> Array:
-        """Midline of the spine at height ``y``."""
+        """Return the midline of the spine at height ``y``."""
         anatomy = self.image.anatomy
         curve = anatomy.spine_curvature_mm * np.sin(2 * np.pi * ((y + 150) / 420 + anatomy.spine_phase))
         return np.asarray(curve + self.front_shift(-55))
@@ -189,7 +189,7 @@ class Body:
     # ------------------------------------------------------------------ findings
 
     def nodule_place(self) -> tuple[float, float, float, float]:
-        """Centre (x, y, z) and radius of the nodule; its place does not depend on its size or on other findings."""
+        """Return centre (x, y, z) and radius of the nodule; its position is independent of size and other findings."""
         nodule = self.image.nodule
         sign = SIGN[nodule.side]
         centre, outer = self.lung_centre(sign), self.lung_outer(sign)
@@ -202,12 +202,12 @@ class Body:
         return sign * a, y, z, radius
 
     def fluid_level(self, sign: int) -> float:
-        """Height of the surface of an effusion away from the walls."""
+        """Return the height of the surface of an effusion away from the walls."""
         lowest = self.dome(sign) + self.drop + 20 * self.scale
         return lowest - self.image.effusion.severity * 0.75 * (lowest - self.apex)
 
     def consolidation_place(self) -> tuple[float, float, float, float]:
-        """Centre (distance from the midline, y) and half axes (across, along) of the consolidation."""
+        """Return centre (distance from the midline, y) and half axes (across, along) of the consolidation."""
         finding = self.image.consolidation
         sign = SIGN[finding.side]
         outer = self.lung_outer(sign)
@@ -217,11 +217,11 @@ class Body:
         return 0.55 * outer, y, reach * self.scale, 0.85 * reach * self.scale
 
     def generator_place(self) -> tuple[float, float]:
-        """Centre (x, y) of the pacemaker's generator."""
+        """Return the centre (x, y) of the pacemaker's generator."""
         return SIGN[self.image.pacemaker.side] * 92 * self.scale, self.apex + 58 * self.scale
 
     def lead_path(self) -> Array:
-        """Points (x, y) of the pacemaker's lead from the generator to the right ventricle, ``(n, 2)``."""
+        """Return points (x, y) of the pacemaker's lead from the generator to the right ventricle, ``(n, 2)``."""
         x, y = self.generator_place()
         s = self.scale
         knots = np.array(

@@ -28,19 +28,19 @@ PRIVATE_GROUP, PRIVATE_CREATOR = 0x0011, "PHANTOM VENDOR 1.0"
 
 
 def uid(patient: SimulatedPatient, *parts: str | int) -> str:
-    """A UID under pydicom's root, fixed by seed, patient and purpose."""
+    """Return a UID under pydicom's root that is determined by seed, patient and purpose."""
     return str(generate_uid(entropy_srcs=[str(part) for part in ("phantom", patient.seed, patient.number, *parts)]))
 
 
 def stored_pixels(image: ImageFactors, pixels: Array) -> Array:
-    """Radiograph pixels at the scanner's bit depth and in its photometric interpretation.
+    """Convert radiograph pixels to the scanner's bit depth and photometric interpretation.
 
     Args:
-        image: the factors.
-        pixels: uint16 over the full scale, bright where dense.
+        image: Factors of the image.
+        pixels: uint16 pixels over the full scale, bright where dense.
 
     Returns:
-        uint16, or uint8 at a depth of 8 bits.
+        uint16 pixels, or uint8 at a depth of 8 bits.
     """
     bits = image.scanner.bits_stored
     kept = pixels >> (16 - bits)
@@ -50,7 +50,7 @@ def stored_pixels(image: ImageFactors, pixels: Array) -> Array:
 
 
 def radiograph(patient: SimulatedPatient, image: ImageFactors, pixels: Array, modality: str) -> Dataset:
-    """One DX or CR object (DICOM PS3.3 A.26, A.2)."""
+    """Return one DX or CR object (DICOM PS3.3 A.26, A.2)."""
     who = identity_of(patient)
     kind = DigitalXRayImageStorageForPresentation if modality == "DX" else ComputedRadiographyImageStorage
     ds = _common(patient, who, image, kind, modality)
@@ -84,13 +84,13 @@ def radiograph(patient: SimulatedPatient, image: ImageFactors, pixels: Array, mo
 
 
 def ct_series(patient: SimulatedPatient, image: ImageFactors, volume: Array, size: Size) -> Iterator[Dataset]:
-    """One CT object per slice (DICOM PS3.3 A.3), from foot to head; instance numbers run from head to foot.
+    """Yield one CT object per slice (DICOM PS3.3 A.3), from foot to head; instance numbers run from head to foot.
 
     Args:
-        patient: the patient.
-        image: the factors of this volume.
-        volume: int16 HU ``(D, H, W)``.
-        size: the size it was drawn at.
+        patient: Patient to whom the volume belongs.
+        image: Factors of this volume.
+        volume: Voxel values in HU, int16 ``(D, H, W)``.
+        size: Size at which the volume was drawn.
     """
     who = identity_of(patient)
     spacing = across_d, across_h, across_w = spacing_3d(image, size)
@@ -118,13 +118,13 @@ def ct_series(patient: SimulatedPatient, image: ImageFactors, volume: Array, siz
 
 
 def spacing_3d(image: ImageFactors, size: Size) -> tuple[float, float, float]:
-    """Distance between the voxels of a volume along D, H and W, mm."""
+    """Return the distance between voxels along D, H and W in mm."""
     d, h, w = spacing_mm(image, size)
     return d, h, w
 
 
 def slice_origin(shape: tuple[int, ...], spacing: tuple[float, float, float], level: int) -> tuple[float, float, float]:
-    """Patient coordinates (LPS, mm) of the first pixel of a slice: the volume is centred on the origin."""
+    """Return patient coordinates (LPS, mm) of the first pixel of a slice; the volume is centred on the origin."""
     d, h, w = shape
     return (
         -(w - 1) / 2 * spacing[2],
@@ -134,7 +134,7 @@ def slice_origin(shape: tuple[int, ...], spacing: tuple[float, float, float], le
 
 
 def _common(patient: SimulatedPatient, who: Identity, image: ImageFactors, kind: Any, modality: str) -> Dataset:
-    """Patient, study, series and equipment, the same for every object of one series."""
+    """Return the patient, study, series and equipment attributes that are shared by all objects of a series."""
     ds = Dataset()
     ds.file_meta = FileMetaDataset()
     ds.file_meta.MediaStorageSOPClassUID = ds.SOPClassUID = kind

@@ -1,4 +1,4 @@
-"""What a simulated patient is: every factor that decides what an image shows, typed, bounded and changeable."""
+"""The description of a simulated patient: every factor that determines an image, typed, bounded and changeable."""
 
 from __future__ import annotations
 
@@ -21,32 +21,33 @@ FINDINGS = ("effusion", "pneumothorax", "nodule", "cardiomegaly", "consolidation
 
 
 class Anatomy(Frozen):
-    """What stays of a patient from image to image, before age and sex act on it (:mod:`medphantom.phantoms.body`).
+    """Anatomy of a patient that is constant across images, before age and sex affect it
+    (:mod:`medphantom.phantoms.body`).
 
     Attributes:
-        stature: body size as a multiple of the mean of the patient's sex.
-        thorax_width: width of the rib cage, in standard deviations.
-        thorax_depth: front-to-back depth of the rib cage, in standard deviations.
-        lung_taper: exponent of the lung outline; larger gives squarer lungs.
-        right_lung: width of the right lung as a multiple of the mean.
-        left_lung: width of the left lung as a multiple of the mean.
-        heart_ratio: cardiothoracic ratio at age 50 without cardiomegaly.
-        heart_tilt_deg: angle of the heart's long axis below the horizontal.
-        aorta: radius of the aortic arch, in standard deviations.
-        spine_curvature_mm: amplitude of the sideways curve of the spine; the sign is its direction.
-        spine_phase: where along the spine the curve peaks, in turns.
-        rib_pairs: pairs of ribs.
-        rib_spacing_mm: distance between neighbouring ribs at the spine.
-        rib_contrast: bone mineral as a multiple of the mean.
-        rib_drop_mm: how far a rib falls from the spine to the side.
-        diaphragm_right_mm: height of the right dome above the mean.
-        diaphragm_left_mm: height of the left dome above the mean.
-        adiposity: thickness of the fat layer, 0 lean to 1 obese.
-        breast_size: breast tissue of female patients, 0 to 1.
-        shoulder_slope: how steeply the shoulders fall, 0 to 1.
-        stomach_gas: size of the gas bubble under the left dome, 0 to 1.
-        vessel_seed: seed of the tree of lung vessels.
-        texture_seed: seed of the fine structure of tissue.
+        stature: Body size as a multiple of the mean of the patient's sex.
+        thorax_width: Width of the rib cage, in standard deviations.
+        thorax_depth: Front-to-back depth of the rib cage, in standard deviations.
+        lung_taper: Exponent of the lung outline; larger gives squarer lungs.
+        right_lung: Width of the right lung as a multiple of the mean.
+        left_lung: Width of the left lung as a multiple of the mean.
+        heart_ratio: Cardiothoracic ratio at age 50 without cardiomegaly.
+        heart_tilt_deg: Angle of the heart's long axis below the horizontal.
+        aorta: Radius of the aortic arch, in standard deviations.
+        spine_curvature_mm: Amplitude of the sideways curve of the spine; the sign is its direction.
+        spine_phase: Position along the spine at which the curve peaks, in turns.
+        rib_pairs: Number of pairs of ribs.
+        rib_spacing_mm: Distance between neighbouring ribs at the spine.
+        rib_contrast: Bone mineral as a multiple of the mean.
+        rib_drop_mm: Height difference of a rib between the spine and its side.
+        diaphragm_right_mm: Height of the right dome above the mean.
+        diaphragm_left_mm: Height of the left dome above the mean.
+        adiposity: Thickness of the fat layer, from 0 (lean) to 1 (obese).
+        breast_size: Breast tissue of female patients, 0 to 1.
+        shoulder_slope: How steeply the shoulders fall, 0 to 1.
+        stomach_gas: Size of the gas bubble under the left dome, 0 to 1.
+        vessel_seed: Seed of the tree of lung vessels.
+        texture_seed: Seed of the fine structure of tissue.
     """
 
     stature: Annotated[float, Field(ge=0.7, le=1.3)]
@@ -75,16 +76,17 @@ class Anatomy(Frozen):
 
 
 class Pose(Frozen):
-    """How the patient stood (2-D) or lay (3-D): it varies between images of one patient.
+    """Position and breathing of the patient, standing (2-D) or lying (3-D): it varies between images of one patient.
 
     Attributes:
-        view: ``PA`` upright at the wall stand or ``AP`` in bed: magnified heart, shallow breath. Volumes ignore it.
-        inspiration: 0 breathed out to 1 fully breathed in.
-        rotation_deg: turn about the long axis; front and back structures move apart.
-        tilt_deg: turn within the image plane.
-        shift_x_mm: move to the image's right.
-        shift_y_mm: move down.
-        magnification: size as a multiple of the standard distance.
+        view: ``PA`` upright at the wall stand, or ``AP`` in bed with a magnified heart and shallow breath. Volumes
+            ignore it.
+        inspiration: Level of inspiration, from 0 (expiration) to 1 (full inspiration).
+        rotation_deg: Rotation about the long axis, which moves front and back structures apart.
+        tilt_deg: Rotation within the image plane.
+        shift_x_mm: Shift towards the image's right.
+        shift_y_mm: Shift towards the image's bottom.
+        magnification: Magnification as a multiple of that at the standard distance.
     """
 
     view: View
@@ -97,49 +99,49 @@ class Pose(Frozen):
 
 
 class Finding(Frozen):
-    """A finding is present when its severity exceeds 0; an absent one keeps its place, so that it can be turned on.
+    """A finding is present if its severity exceeds 0; an absent one keeps its position, so that it can be turned on.
 
     Attributes:
-        severity: 0 absent to 1 extreme.
+        severity: Severity from 0 (absent) to 1 (extreme).
     """
 
     severity: Unit = 0.0
 
     @property
     def present(self) -> bool:
-        """Whether the image shows it."""
+        """Whether the finding is present in the image."""
         return self.severity > 0
 
 
 class Effusion(Finding):
-    """Fluid in the pleural space: severity is the fill level.
+    """Fluid in the pleural space; severity is the fill level.
 
     Attributes:
-        side: the patient's side.
+        side: Side of the patient on which it lies.
     """
 
     side: Side
 
 
 class Pneumothorax(Finding):
-    """Air in the pleural space: severity is how far the lung has come away from the chest wall.
+    """Air in the pleural space; severity is how far the lung has separated from the chest wall.
 
     Attributes:
-        side: the patient's side.
+        side: Side of the patient on which it lies.
     """
 
     side: Side
 
 
 class Nodule(Finding):
-    """A round lesion: severity sets its radius (6 to 21 mm).
+    """A round lesion; severity sets its radius (6 to 21 mm).
 
     Attributes:
-        side: the patient's side.
-        across: place from the midline (0) to the chest wall (1).
-        along: place from the apex (0) to the diaphragm (1).
-        depth: place from back (0) to front (1); volumes only.
-        contrast: density as a multiple of that of soft tissue.
+        side: Side of the patient on which it lies.
+        across: Position between the midline (0) and the chest wall (1).
+        along: Position between the apex (0) and the diaphragm (1).
+        depth: Position between back (0) and front (1); only volumes use it.
+        contrast: Density as a multiple of that of soft tissue.
     """
 
     side: Side
@@ -150,17 +152,17 @@ class Nodule(Finding):
 
 
 class Cardiomegaly(Finding):
-    """An enlarged heart: severity moves the cardiothoracic ratio from the patient's own towards 0.70."""
+    """An enlarged heart; severity moves the cardiothoracic ratio from the patient's own towards 0.70."""
 
 
 class Consolidation(Finding):
-    """Lung filled with fluid or cells: severity is its extent.
+    """Lung filled with fluid or cells; severity is its extent.
 
     Attributes:
-        side: the patient's side.
-        zone: third of the lung.
-        density: share of the air that is replaced at its core.
-        shape_seed: seed of its ragged border.
+        side: Side of the patient on which it lies.
+        zone: Third of the lung in which it lies.
+        density: Share of the air that is replaced at its core.
+        shape_seed: Seed of its irregular border.
     """
 
     side: Side
@@ -170,30 +172,30 @@ class Consolidation(Finding):
 
 
 class Pacemaker(Finding):
-    """A generator under the collar bone with one lead, or two when the severity is 0.5 or more.
+    """A generator below the collarbone with one lead, or two if the severity is 0.5 or more.
 
     Attributes:
-        side: the patient's side of the generator.
+        side: Side of the patient on which the generator lies.
     """
 
     side: Side
 
 
 class Scanner(Frozen):
-    """How the image was taken: it differs by site and a little by image.
+    """How the image was acquired; it differs between sites and slightly between images.
 
     Attributes:
-        site: name of the site.
-        gain: shift of the brightness of the whole image, in units of the line integral.
-        contrast: slope of the contrast curve.
-        blur_mm: standard deviation of the detector's point spread.
-        noise: quantum noise, as the standard deviation of the line integral at 3 mm pixels behind 15 cm of water.
-        noise_seed: seed of the noise field.
-        collimation_mm: width of the shutter at left, right, top and bottom of the field of view.
-        marker: corner of the lead marker, or ``none``.
-        bits_stored: depth of the stored pixels.
+        site: Name of the site.
+        gain: Shift of the brightness of the whole image, in units of the line integral.
+        contrast: Slope of the contrast curve.
+        blur_mm: Standard deviation of the detector's point spread.
+        noise: Quantum noise, as the standard deviation of the line integral at 3 mm pixels behind 15 cm of water.
+        noise_seed: Seed of the noise field.
+        collimation_mm: Width of the shutter at left, right, top and bottom of the field of view.
+        marker: Corner of the lead marker, or ``none``.
+        bits_stored: Bit depth of the stored pixels.
         photometric: DICOM photometric interpretation in which the image is stored.
-        field_mm: side of the square field of view.
+        field_mm: Side of the square field of view.
     """
 
     site: str
@@ -210,24 +212,24 @@ class Scanner(Frozen):
 
 
 class ImageFactors(Frozen):
-    """Everything that decides one image: equal factors give equal pixels.
+    """All factors that determine one image: equal factors give equal pixels.
 
     Attributes:
-        patient: number of the patient in the simulation.
-        study: number of the study of that patient.
-        image: number of the image of that patient.
-        spatial_dims: 2 (radiograph) or 3 (volume).
-        age: years at the time of the image.
-        sex: ``F`` or ``M``.
-        anatomy: what stays of the patient.
-        pose: breathing and position.
-        effusion: pleural fluid.
-        pneumothorax: pleural air.
-        nodule: a round lesion.
-        cardiomegaly: an enlarged heart.
-        consolidation: an airless part of the lung.
-        pacemaker: a device.
-        scanner: how the image was taken.
+        patient: Number of the patient in the simulation.
+        study: Number of the study of that patient.
+        image: Number of the image of that patient.
+        spatial_dims: Number of spatial dimensions, 2 (radiograph) or 3 (volume).
+        age: Age in years at the time of the image.
+        sex: Sex of the patient, ``F`` or ``M``.
+        anatomy: Anatomy that is constant across the patient's images.
+        pose: Breathing and position of the patient.
+        effusion: Fluid in the pleural space.
+        pneumothorax: Air in the pleural space.
+        nodule: A round lesion in the lung.
+        cardiomegaly: Enlargement of the heart.
+        consolidation: An airless part of the lung.
+        pacemaker: A pacemaker with its leads.
+        scanner: How the image was acquired.
     """
 
     patient: Annotated[int, Field(ge=0)]
@@ -247,10 +249,10 @@ class ImageFactors(Frozen):
     scanner: Scanner
 
     def finding(self, name: str) -> Finding:
-        """One finding by name.
+        """Return one finding by name.
 
         Raises:
-            InputError: no finding of that name.
+            InputError: If there is no finding of that name.
         """
         if name not in FINDINGS:
             raise InputError(f"finding {name!r} is unknown", f"known: {', '.join(FINDINGS)}")
@@ -259,21 +261,21 @@ class ImageFactors(Frozen):
 
     @property
     def labels(self) -> dict[str, bool]:
-        """Finding → whether the image shows it."""
+        """Map each finding to whether it is present in the image."""
         return {name: self.finding(name).present for name in FINDINGS}
 
 
 class SimulatedPatient(Frozen):
-    """One patient and all images of them.
+    """One simulated patient with all images.
 
     Attributes:
-        number: number of the patient in the simulation.
-        seed: seed of the simulation; with ``number`` it also decides the made-up identity.
-        sex: ``F`` or ``M``.
-        age: years at the first study.
-        site: where the images were taken.
-        images: in the order in which they were taken.
-        days: day of each image after the first one; images of one study share a day.
+        number: Number of the patient in the simulation.
+        seed: Seed of the simulation; together with ``number`` it also determines the fictitious identity.
+        sex: Sex of the patient, ``F`` or ``M``.
+        age: Age in years at the first study.
+        site: Name of the site where the images were acquired.
+        images: Factors of the images, in order of acquisition.
+        days: Day of each image after the first one; images of one study share a day.
     """
 
     number: int
@@ -286,15 +288,15 @@ class SimulatedPatient(Frozen):
 
 
 def with_factor(image: ImageFactors, path: str, value: Any) -> ImageFactors:
-    """The same image with one factor changed and everything else kept, noise included.
+    """Return the same image with one factor changed and everything else, including the noise, unchanged.
 
     Args:
-        image: the factors to start from.
-        path: dotted name, e.g. ``effusion.severity``, ``anatomy.heart_ratio``, ``age`` or ``scanner.blur_mm``.
-        value: the new value; it must keep the field's bounds.
+        image: Factors to start from.
+        path: Dotted name, e.g. ``effusion.severity``, ``anatomy.heart_ratio``, ``age`` or ``scanner.blur_mm``.
+        value: New value, within the bounds of the field.
 
     Raises:
-        InputError: no factor of that name, or a value outside its bounds.
+        InputError: If there is no factor of that name, or the value is out of bounds.
     """
     names = path.split(".")
     known = set(factor_paths(image))
@@ -313,7 +315,7 @@ def with_factor(image: ImageFactors, path: str, value: Any) -> ImageFactors:
 
 
 def factor_paths(image: ImageFactors) -> Iterator[str]:
-    """Dotted names of all factors that :func:`with_factor` can change."""
+    """Yield the dotted names of all factors that :func:`with_factor` can change."""
     for name, value in image:
         if isinstance(value, Frozen):
             yield from (f"{name}.{inner}" for inner in type(value).model_fields)
@@ -322,7 +324,7 @@ def factor_paths(image: ImageFactors) -> Iterator[str]:
 
 
 def continuous_factors() -> tuple[str, ...]:
-    """Dotted names of the factors that are numbers on a scale; age, which every table has, is not among them."""
+    """Return the dotted names of the continuous factors, except age, which is always a column of the table."""
     found: list[str] = []
     for name, field in ImageFactors.model_fields.items():
         part = field.annotation
@@ -332,12 +334,12 @@ def continuous_factors() -> tuple[str, ...]:
 
 
 def factor_column(path: str) -> str:
-    """Name of a factor as an attribute: ``inspiration`` of ``pose.inspiration``, but ``nodule_severity``."""
+    """Return a factor's name as an attribute: ``inspiration`` for ``pose.inspiration``, but ``nodule_severity``."""
     part, _, name = path.partition(".")
     return f"{part}_{name}" if part in FINDINGS else name
 
 
 def factor_value(image: ImageFactors, path: str) -> float:
-    """Value of one of :func:`continuous_factors`."""
+    """Return the value of one of :func:`continuous_factors`."""
     part, _, name = path.partition(".")
     return float(getattr(getattr(image, part), name))

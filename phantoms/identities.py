@@ -1,6 +1,6 @@
-"""Made-up identities for DICOM headers: everything here is what a de-identifier must *not* copy.
+"""Fictitious identities for DICOM headers: a de-identifier must *not* copy anything of them.
 
-Names are built from syllables, telephone numbers lie in the range reserved for fiction, hospitals do not exist.
+Names are built from syllables, telephone numbers are in the range reserved for fiction, and the hospitals do not exist.
 """
 
 from __future__ import annotations
@@ -27,22 +27,22 @@ FIRST_DAY = date(2016, 1, 4)
 
 @dataclass(frozen=True)
 class Identity:
-    """Who a simulated patient pretends to be.
+    """Fictitious identity of a simulated patient.
 
     Attributes:
-        family: family name; may hold letters outside ASCII.
-        given: given name.
-        patient_id: number of the hospital's patient register.
-        national_id: a second number, as ``OtherPatientIDs``.
-        birth_date: date of birth.
-        first_study: date of the first study.
-        address: street and town.
-        phone: telephone number.
-        physician: referring physician, as a DICOM person name.
-        operator: radiographer, as a DICOM person name.
-        institution: hospital.
-        station: name of the scanner on the hospital's network.
-        note: free text that repeats the identity, as humans write it.
+        family: Family name, which may contain letters outside ASCII.
+        given: Given name of the patient.
+        patient_id: Patient number in the hospital's register.
+        national_id: A second number, stored as ``OtherPatientIDs``.
+        birth_date: Date of birth of the patient.
+        first_study: Date of the first study.
+        address: Street and town of residence.
+        phone: Telephone number of the family.
+        physician: Referring physician, as a DICOM person name.
+        operator: Radiographer, as a DICOM person name.
+        institution: Name of the hospital.
+        station: Name of the scanner on the hospital's network.
+        note: Free text that repeats the identity, as people write it.
     """
 
     family: str
@@ -61,16 +61,16 @@ class Identity:
 
     @property
     def person_name(self) -> str:
-        """DICOM PN."""
+        """Name in DICOM's person-name format (PN)."""
         return f"{self.family}^{self.given}"
 
     @property
     def folder_name(self) -> str:
-        """Folder as an archive would name it, identity and all (ASCII)."""
+        """Folder name as an archive would choose it, with the identity in it (ASCII)."""
         return f"{self.family}_{self.given}_{self.patient_id}".translate(_PLAIN)
 
     def secrets(self) -> tuple[str, ...]:
-        """Strings of which none may survive de-identification."""
+        """Return the strings that must not survive de-identification."""
         return (
             self.family, self.given, self.family.translate(_PLAIN), self.patient_id, self.national_id,
             f"{self.birth_date:%Y%m%d}", self.birth_date.isoformat(), self.address, self.phone,
@@ -79,7 +79,7 @@ class Identity:
 
 
 def identity_of(patient: SimulatedPatient) -> Identity:
-    """The made-up identity of a patient; it depends on seed and number only (and on sex, age and site, to fit them)."""
+    """Return the identity of a patient, determined by seed and number (and by sex, age and site, to be consistent)."""
     rng = stream(patient.seed, "identity", patient.number)
     family, physician, operator = (_family(rng) for _ in range(3))
     given = str(rng.choice(_GIVEN_F if patient.sex == "F" else _GIVEN_M))

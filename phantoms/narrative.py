@@ -13,12 +13,12 @@ _NORMAL = (
 
 
 def degree(severity: float) -> str:
-    """Word for a severity."""
+    """Return the word for a severity."""
     return "small" if severity < 0.4 else "moderate" if severity < 0.7 else "large"
 
 
 def report_of(image: ImageFactors) -> str:
-    """A short report of one image: every finding that is present, with side and degree, and none that is absent."""
+    """Return a short report of one image that names every present finding with side and degree, and no absent one."""
     rng = stream(image.scanner.noise_seed, "narrative")
 
     def one(*ways: str) -> str:

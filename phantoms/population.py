@@ -1,4 +1,4 @@
-"""Who falls ill with what: prevalence by age, sex and site, and patients drawn from it one by one."""
+"""Prevalence of the findings by age, sex and site, and patients drawn from it one by one."""
 
 from __future__ import annotations
 
@@ -34,19 +34,19 @@ class Site(Frozen):
     """A hospital with its scanner and its mix of patients.
 
     Attributes:
-        name: short name.
-        share: share of the patients.
-        illness: log odds added to effusion, pneumothorax, consolidation and pacemaker (an intensive-care site has
-            more of them); this is what a shortcut learner can find in the scanner's looks.
-        bedside: probability of an AP view of a patient without acute findings.
-        gain: mean brightness shift.
-        contrast: mean slope of the contrast curve.
-        blur_mm: mean detector blur.
-        noise: mean quantum noise.
-        shutter_mm: mean width of the shutter.
-        marker: corner of the lead marker.
-        bits_stored: depth of stored pixels.
-        photometric: photometric interpretation of stored pixels.
+        name: Short name of the site.
+        share: Share of the patients who are seen there.
+        illness: Log odds added to effusion, pneumothorax, consolidation and pacemaker (an intensive-care site has
+            more of them); a model can learn this as a shortcut from the scanner's appearance.
+        bedside: Probability of an AP view for a patient without acute findings.
+        gain: Mean shift of the brightness.
+        contrast: Mean slope of the contrast curve.
+        blur_mm: Mean blur of the detector.
+        noise: Mean quantum noise of the detector.
+        shutter_mm: Mean width of the shutter.
+        marker: Corner of the lead marker.
+        bits_stored: Bit depth of the stored pixels.
+        photometric: Photometric interpretation of the stored pixels.
         modality: DICOM modality of its radiographs.
     """
 
@@ -69,12 +69,12 @@ class Risk(Frozen):
     """Log odds of one finding: ``base + age·(years - 55)/20 + male·[sex = M] + illness·site.illness``.
 
     Attributes:
-        base: log odds of a woman of 55 at an average site.
-        age: added per 20 years.
-        male: added for men.
-        illness: how much of the site's illness it takes.
-        heart: added where cardiomegaly is present.
-        mildest: smallest severity when present.
+        base: Log odds of a woman of 55 at an average site.
+        age: Log odds added per 20 years.
+        male: Log odds added for men.
+        illness: Factor by which the site's illness is added.
+        heart: Log odds added if cardiomegaly is present.
+        mildest: Smallest severity if present.
     """
 
     base: float
@@ -108,12 +108,12 @@ class Population(Frozen):
     """How patients are drawn.
 
     Attributes:
-        sites: hospitals; their shares sum to one.
-        risks: one :class:`Risk` per finding.
-        shortcut: multiplies every site's illness: 0 makes site and findings independent.
-        healthy: no findings at all when true (for a training set of healthy anatomy).
-        persistence: probability that an acute finding is as it was at the study before.
-        images_per_patient: probability of 1, 2, 3 and 4 images.
+        sites: Hospitals, whose shares sum to one.
+        risks: One :class:`Risk` per finding.
+        shortcut: Factor on every site's illness; 0 makes site and findings independent.
+        healthy: Whether no patient has findings (for a training set of healthy anatomy).
+        persistence: Probability that an acute finding is unchanged from the previous study.
+        images_per_patient: Probability of 1, 2, 3 and 4 images.
     """
 
     sites: tuple[Site, ...] = DEFAULT_SITES
@@ -124,10 +124,10 @@ class Population(Frozen):
     images_per_patient: tuple[float, float, float, float] = (0.6, 0.25, 0.1, 0.05)
 
     def site(self, name: str) -> Site:
-        """A site by name.
+        """Return a site by name.
 
         Raises:
-            InputError: no such site.
+            InputError: If there is no such site.
         """
         for site in self.sites:
             if site.name == name:
@@ -135,7 +135,7 @@ class Population(Frozen):
         raise InputError(f"site {name!r} is unknown", f"known: {', '.join(s.name for s in self.sites)}")
 
     def prevalence(self, finding: str, *, age: float, sex: str, site: str, cardiomegaly: bool = False) -> float:
-        """Probability that one image of such a patient shows the finding."""
+        """Return the probability that one image of such a patient shows the finding."""
         if self.healthy:
             return 0.0
         risk = self.risks[finding]
@@ -152,27 +152,27 @@ def simulate(
     population: Population | None = None,
     start: int = 0,
 ) -> Iterator[SimulatedPatient]:
-    """Draw patients; patient ``k`` of a seed is the same however many are asked for.
+    """Simulate patients; patient ``k`` of a seed is the same, however many patients are requested.
 
     Args:
-        total_patients: how many.
-        seed: seed of the simulation.
-        spatial_dims: 2 for radiographs, 3 for volumes.
-        population: how they are drawn.
-        start: number of the first patient.
+        total_patients: Number of patients, at least one.
+        seed: Seed of the simulation.
+        spatial_dims: Number of dimensions, 2 for radiographs and 3 for volumes.
+        population: Distribution from which they are drawn.
+        start: Number of the first patient.
 
     Raises:
-        InputError: fewer than one patient.
+        InputError: If fewer than one patient is requested.
     """
     if total_patients < 1:
-        raise InputError(f"total_patients must be ≥ 1, got {total_patients}", "ask for at least one")
+        raise InputError(f"total_patients must be ≥ 1, got {total_patients}", "request at least one patient")
     chosen = population or Population()
     for number in range(start, start + total_patients):
         yield draw_patient(number, seed, spatial_dims, chosen)
 
 
 def draw_patient(number: int, seed: int, spatial_dims: Literal[2, 3], population: Population) -> SimulatedPatient:
-    """Patient ``number`` of the simulation ``seed``."""
+    """Return patient ``number`` of the simulation ``seed``."""
     rng = stream(seed, "patient", number)
     sex: Literal["F", "M"] = "F" if rng.random() < 0.5 else "M"
     age = float(np.clip(18 + 75 * rng.beta(2.1, 1.7), 18, 92))
@@ -248,7 +248,7 @@ def _severity(rng: np.random.Generator, risk: Risk) -> float:
 def _draw_chronic(
     rng: np.random.Generator, population: Population, age: float, sex: str, site: Site
 ) -> dict[str, float]:
-    """Severities that stay with a patient: heart first, since others depend on it."""
+    """Draw severities that persist: cardiomegaly first, since the risk of other findings depends on it."""
     severities: dict[str, float] = {}
     for name in ("cardiomegaly", "nodule", "pacemaker"):
         heart = severities.get("cardiomegaly", 0.0) > 0
@@ -262,9 +262,9 @@ def _next_acute(
     rng: np.random.Generator, population: Population, *, before: dict[str, float], age: float, sex: str, site: Site,
     heart: bool,
 ) -> dict[str, float]:  # fmt: skip
-    """Severities at the next study: as before with probability ``persistence``, else drawn anew.
+    """Return severities at the next study: unchanged with probability ``persistence``, else drawn again.
 
-    Either way the probability of each finding is its prevalence, so images of later studies follow the same table.
+    Either way the probability of each finding is its prevalence, so later studies follow the same distribution.
     """
     severities: dict[str, float] = {}
     for name in ACUTE:
@@ -278,7 +278,7 @@ def _next_acute(
 
 
 def _place_findings(rng: np.random.Generator, severities: dict[str, float]) -> dict[str, object]:
-    """Every finding with its place; the stream is the patient's own, so that places stay from image to image."""
+    """Return every finding with its position; the stream is the patient's, so positions persist across images."""
 
     def side(right: float = 0.5) -> Side:
         return "right" if rng.random() < right else "left"

@@ -1,4 +1,4 @@
-"""Line integrals of attenuation through one body: what a radiograph sees before the detector sees it.
+"""Line integrals of attenuation through one body: the input of the detector.
 
 Beer–Lambert: the detector receives I = I0·exp(-L), L = Σ μ_i·t_i with t_i the thickness of material i along the ray
 (parallel rays, one effective energy). Scatter and beam hardening are left out.
@@ -33,13 +33,13 @@ RETROCARDIAC = 0.85  # share of the lung's depth that heart and vessels can disp
 
 @dataclass(frozen=True)
 class Grid:
-    """Where the rays of an image pass the body.
+    """Where the rays of an image pass through the body.
 
     Attributes:
-        x: body coordinate of each ray, ``(side, side)`` float32, mm.
-        y: body coordinate of each ray, ``(side, side)`` float32, mm.
-        spacing: distance between rays in body coordinates, mm.
-        to_pixels: maps body coordinates to (row, column).
+        x: Body x coordinate of each ray, ``(side, side)`` float32, mm.
+        y: Body y coordinate of each ray, ``(side, side)`` float32, mm.
+        spacing: Distance between rays in body coordinates, mm.
+        to_pixels: Matrix that maps body coordinates to (row, column).
     """
 
     x: Array
@@ -48,7 +48,7 @@ class Grid:
     to_pixels: tuple[float, float, float, float]
 
     def pixel_of(self, x: Array, y: Array) -> tuple[Array, Array]:
-        """Rows and columns of body points."""
+        """Return rows and columns of body points."""
         cos, sin, row0, column0 = self.to_pixels
         return (cos * y - sin * x) / self.spacing + row0, (cos * x + sin * y) / self.spacing + column0
 
@@ -59,7 +59,7 @@ def _centres(side: int, field_mm: float) -> Array:
 
 
 def ray_grid(image: ImageFactors, side: int) -> Grid:
-    """Rays of an image with ``side`` × ``side`` pixels."""
+    """Return the rays of an image with ``side`` × ``side`` pixels."""
     pose = image.pose
     magnified = pose.magnification * (1.05 if pose.view == "AP" else 1.0)
     angle = math.radians(pose.tilt_deg)
@@ -76,19 +76,19 @@ def ray_grid(image: ImageFactors, side: int) -> Grid:
 
 
 def oversampling(image: ImageFactors, size: int) -> int:
-    """How many rays a pixel averages along each axis."""
+    """Return how many rays are averaged per pixel along each axis."""
     return max(1, math.ceil(image.scanner.field_mm / size / COARSEST_MM - 1e-9))
 
 
 def line_integral(image: ImageFactors, size: int) -> Array:
-    """Line integral L = Σ μ·t of every pixel, without noise and detector.
+    """Return the line integral L = Σ μ·t of every pixel, without noise and detector.
 
     Args:
-        image: the factors.
-        size: side of the image in pixels, at least 32.
+        image: Factors of the image.
+        size: Side of the image in pixels, at least 32.
 
     Returns:
-        float32 ``(size, size)``, dimensionless: 0 in air, about 2 in lung, 5 behind the spine.
+        Dimensionless float32 ``(size, size)``: 0 in air, about 2 in lung, 5 behind the spine.
     """
     times = oversampling(image, size)
     grid = ray_grid(image, size * times)
@@ -115,7 +115,7 @@ def _attenuation(body: Body, grid: Grid) -> Array:
 
 
 def _one_lung(body: Body, at: tuple[Array, Array], sign: int, mediastinum: Array, vessels: Array) -> Array:
-    """What the line integral changes by where one lung, and whatever fills it, takes the place of soft tissue."""
+    """Return how the line integral changes where one lung and its content replace soft tissue."""
     x, y = at
     lung = lung_maps(body, x, y, sign)
     filled, free, collapse = pleura_and_airspace(body, x, y, sign, lung)
@@ -131,7 +131,7 @@ def _one_lung(body: Body, at: tuple[Array, Array], sign: int, mediastinum: Array
 
 
 def soft_tissue(body: Body, x: Array, y: Array) -> Array:
-    """Thickness of the body along each ray: trunk, shoulders, neck, arms and breasts."""
+    """Return the thickness of the body along each ray: trunk, shoulders, neck, arms and breasts."""
     s = body.scale
     ax = np.abs(x)
     anatomy = body.image.anatomy
@@ -156,7 +156,7 @@ def soft_tissue(body: Body, x: Array, y: Array) -> Array:
 
 
 def breasts(body: Body, ax: Array, y: Array) -> Array:
-    """Thickness of breast tissue: half ellipsoids with a crisp lower edge."""
+    """Return the thickness of breast tissue: half ellipsoids with a sharp lower edge."""
     size = body.image.anatomy.breast_size
     s = body.scale
     across = (ax - (74 + 8 * size) * s) / ((44 + 26 * size) * s)
@@ -167,7 +167,7 @@ def breasts(body: Body, ax: Array, y: Array) -> Array:
 
 
 def stomach(body: Body, x: Array, y: Array) -> Array:
-    """Thickness of gas under the left dome and in the colon."""
+    """Return the thickness of gas under the left dome and in the colon."""
     gas = body.image.anatomy.stomach_gas
     s = body.scale
     place = body.dome(1) + (18 + 12 * gas) * s
@@ -179,7 +179,7 @@ def stomach(body: Body, x: Array, y: Array) -> Array:
 
 
 def _capsule(x: Array, y: Array, start: tuple[float, float], end: tuple[float, float], radius: float) -> Array:
-    """Thickness of a round limb between two points."""
+    """Return the thickness of a round limb between two points."""
     dx, dy = end[0] - start[0], end[1] - start[1]
     along = np.clip(((x - start[0]) * dx + (y - start[1]) * dy) / (dx * dx + dy * dy), 0, 1)
     squared = (x - start[0] - along * dx) ** 2 + (y - start[1] - along * dy) ** 2
@@ -190,7 +190,7 @@ def _capsule(x: Array, y: Array, start: tuple[float, float], end: tuple[float, f
 
 
 def heart_thickness(body: Body, x: Array, y: Array, *, enlarged: bool = True) -> Array:
-    """Thickness of the heart: two ellipsoids whose common width is the cardiothoracic ratio times the chest's."""
+    """Return the thickness of the heart: two ellipsoids with the cardiothoracic ratio times the chest's width."""
     s = body.scale
     width = body.heart_ratio(enlarged=enlarged) * 2 * body.half_width
     left, right = 0.655 * width, 0.345 * width
@@ -213,7 +213,7 @@ def heart_thickness(body: Body, x: Array, y: Array, *, enlarged: bool = True) ->
 
 
 def mediastinal_thickness(body: Body, x: Array, y: Array) -> Array:
-    """Thickness of heart, great vessels and hila; where lung lies beside them they displace it."""
+    """Return the thickness of heart, great vessels and hila, which displace the lung beside them."""
     s = body.scale
     shift = body.front_shift(15)
     u = x - shift
@@ -230,12 +230,12 @@ def mediastinal_thickness(body: Body, x: Array, y: Array) -> Array:
 
 
 def hilum(body: Body, sign: int) -> tuple[float, float]:
-    """Distance from the midline and height of a hilum; the left one lies higher."""
+    """Return the distance from the midline and the height of a hilum; the left one is higher."""
     return 34 * body.scale, body.apex + (112 if sign > 0 else 122) * body.scale
 
 
 def hila(body: Body, u: Array, y: Array) -> Array:
-    """Thickness of the vessels that gather at the hila."""
+    """Return the thickness of the vessels that converge at the hila."""
     s = body.scale
     total = np.zeros_like(u)
     for sign in (-1, 1):
@@ -247,7 +247,7 @@ def hila(body: Body, u: Array, y: Array) -> Array:
 
 
 def trachea(body: Body, x: Array, y: Array) -> Array:
-    """Thickness of air in the trachea and the main bronchi."""
+    """Return the thickness of air in the trachea and the main bronchi."""
     s = body.scale
     carina = body.apex + 84 * s
     u = x - body.front_shift(10) - 2 * s
@@ -264,13 +264,13 @@ def trachea(body: Body, x: Array, y: Array) -> Array:
 
 @dataclass(frozen=True)
 class LungMaps:
-    """One lung as seen from the front.
+    """One lung in the frontal view.
 
     Attributes:
-        a: distance from the midline towards the lung's side.
-        radius: 0 at the lung's axis to 1 at its border.
-        thickness: depth of the chest cavity, mm, before heart and vessels displace any.
-        texture: fine structure fixed to the lung.
+        a: Distance from the midline towards the lung's side.
+        radius: Relative radius, from 0 at the lung's axis to 1 at its border.
+        thickness: Depth of the chest cavity in mm, before heart and vessels displace any of it.
+        texture: Fine structure that is fixed to the lung.
     """
 
     a: Array
@@ -280,7 +280,7 @@ class LungMaps:
 
 
 def lung_maps(body: Body, x: Array, y: Array, sign: int) -> LungMaps:
-    """Geometry of one lung; behind the dome a thin recess reaches below the diaphragm's outline."""
+    """Return the geometry of one lung; behind the dome a thin recess reaches below the diaphragm's outline."""
     s = body.scale
     a = sign * x
     radius = body.lung_radius(a, y, sign)
@@ -296,11 +296,11 @@ def lung_maps(body: Body, x: Array, y: Array, sign: int) -> LungMaps:
 
 
 def pleura_and_airspace(body: Body, x: Array, y: Array, sign: int, lung: LungMaps) -> tuple[Array, Array, Array]:
-    """What fills one side of the chest.
+    """Return the content of one side of the chest.
 
     Returns:
-        filled: share of the lung's depth that is fluid (effusion, consolidation), 0…1.
-        free: share that is free air without lung in it (pneumothorax), 0…1.
+        Filled: share of the lung's depth that is fluid (effusion, consolidation), 0…1.
+        free: share of the lung's depth that is free air without lung (pneumothorax), 0…1.
         collapse: density of the remaining lung relative to an expanded one.
     """
     image = body.image
@@ -319,7 +319,7 @@ def pleura_and_airspace(body: Body, x: Array, y: Array, sign: int, lung: LungMap
 
 
 def pleural_fluid(body: Body, y: Array, sign: int, lung: LungMaps) -> Array:
-    """Share of fluid: it settles at the base and its surface climbs the walls (meniscus)."""
+    """Return the share of fluid: it settles at the base, and its surface rises at the walls (meniscus)."""
     s = body.scale
     to_wall = np.maximum(body.lung_outer(sign) - lung.a, 0)
     to_middle = np.maximum(lung.a - 12 * s, 0)
@@ -329,7 +329,7 @@ def pleural_fluid(body: Body, y: Array, sign: int, lung: LungMaps) -> Array:
 
 
 def pleural_air(body: Body, y: Array, lung: LungMaps) -> tuple[Array, Array, Array]:
-    """Free air between chest wall and lung, the collapse of that lung, and the pleural line between them."""
+    """Return free air between chest wall and lung, the collapse of that lung, and the pleural line between them."""
     severity = body.image.pneumothorax.severity
     high = 1 - 0.75 * smoothstep((y - body.apex - 20 * body.scale) / (190 * body.scale))
     border = 1 - (0.10 + 0.55 * severity) * high
@@ -342,7 +342,7 @@ def pleural_air(body: Body, y: Array, lung: LungMaps) -> tuple[Array, Array, Arr
 
 
 def consolidated(body: Body, x: Array, y: Array, sign: int, lung: LungMaps) -> Array:
-    """Share of the lung's depth without air: a ragged patch that spares some bronchi."""
+    """Return the share of the lung's depth without air: an irregular patch that spares some bronchi."""
     finding = body.image.consolidation
     a0, y0, across, along = body.consolidation_place()
     rough = fractal(x, y, finding.shape_seed, 1.8)
@@ -353,7 +353,7 @@ def consolidated(body: Body, x: Array, y: Array, sign: int, lung: LungMaps) -> A
 
 
 def nodule_line(body: Body, x: Array, y: Array, sign: int) -> Array:
-    """Line integral that a nodule adds: a ball of soft tissue in place of air."""
+    """Return the line integral that a nodule adds: a ball of soft tissue that replaces air."""
     nodule = body.image.nodule
     if not nodule.present or SIGN[nodule.side] != sign:
         return np.zeros_like(x)
@@ -364,7 +364,7 @@ def nodule_line(body: Body, x: Array, y: Array, sign: int) -> Array:
 
 
 def lung_vessels(body: Body, grid: Grid) -> Array:
-    """Thickness of the lung vessels of both sides, drawn as points along their branches and blurred to their width."""
+    """Return the thickness of the lung vessels, drawn as points along their branches and blurred to their width."""
     s = body.scale
     layers: list[list[tuple[Array, Array, Array]]] = [[], []]
     for sign in (-1, 1):
@@ -387,7 +387,7 @@ def lung_vessels(body: Body, grid: Grid) -> Array:
 
 
 def metal_thickness(body: Body, grid: Grid) -> Array:
-    """Thickness of metal of a pacemaker: a flat rounded box and its leads."""
+    """Return the thickness of metal of a pacemaker: a flat rounded box and its leads."""
     device = body.image.pacemaker
     if not device.present:
         return np.zeros_like(grid.x)

@@ -33,15 +33,15 @@ Size = int | tuple[int, int, int]
 
 
 def shape_of(image: ImageFactors, size: Size | None = None) -> tuple[int, ...]:
-    """Shape of the pixels.
+    """Return the shape of the pixels.
 
     Args:
-        image: the factors.
-        size: side of a radiograph (default 256), side of a volume's slices (default 64, with three quarters as many
+        image: Factors of the image.
+        size: Side of a radiograph (default 256), side of a volume's slices (default 64, with three quarters as many
             slices), or a volume's ``(D, H, W)``.
 
     Raises:
-        InputError: a side below 32 (24 along D), or three sides for a radiograph.
+        InputError: If a side is below 32 (24 along D), or three sides are given for a radiograph.
     """
     wanted = DEFAULT_SIZE[image.spatial_dims] if size is None else size
     if isinstance(wanted, tuple):
@@ -54,7 +54,7 @@ def shape_of(image: ImageFactors, size: Size | None = None) -> tuple[int, ...]:
 
 
 def spacing_mm(image: ImageFactors, size: Size | None = None) -> tuple[float, ...]:
-    """Distance between pixel centres at the detector (2-D) or in the body (3-D), in the order of the axes."""
+    """Return the distance between pixel centres along each axis, at the detector (2-D) or in the body (3-D)."""
     shape = shape_of(image, size)
     if len(shape) == 3:
         return volume.voxel_spacing(image, (shape[0], shape[1], shape[2]))
@@ -62,10 +62,10 @@ def spacing_mm(image: ImageFactors, size: Size | None = None) -> tuple[float, ..
 
 
 def noise_free(image: ImageFactors, size: Size | None = None) -> Array:
-    """What is there to be imaged, before noise and detector.
+    """Return the image before noise and detector.
 
     Returns:
-        float32: line integrals ``(H, W)`` (2-D) or HU ``(D, H, W)`` (3-D).
+        float32 line integrals ``(H, W)`` (2-D) or HU ``(D, H, W)`` (3-D).
     """
     shape = shape_of(image, size)
     if len(shape) == 3:
@@ -74,13 +74,13 @@ def noise_free(image: ImageFactors, size: Size | None = None) -> Array:
 
 
 def render(image: ImageFactors, size: Size | None = None) -> Array:
-    """The image as it is stored, except for bit depth and photometric interpretation.
+    """Return the image as it is stored, except for bit depth and photometric interpretation.
 
     Equal factors and size give equal pixels on every machine with the same NumPy and SciPy.
 
     Args:
-        image: the factors.
-        size: see :func:`shape_of`.
+        image: Factors of the image.
+        size: Size as in :func:`shape_of`.
 
     Returns:
         uint16 ``(H, W)`` over the full scale, bright where dense (2-D), or int16 HU ``(D, H, W)`` (3-D).
@@ -90,20 +90,21 @@ def render(image: ImageFactors, size: Size | None = None) -> Array:
 
 
 def changed_region(a: ImageFactors, b: ImageFactors, size: Size | None = None, *, seen: bool = False) -> Array:
-    """Where two drawings of one patient differ before noise and detector.
+    """Return where two images of one patient differ before noise and detector.
 
-    Outside it the noise-free drawings are equal bit for bit. With ``seen`` it is widened by the reach of the detector's
-    blur: outside that, :func:`render` gives equal pixels, noise included, as long as the two have the same scanner.
+    Outside this region the noise-free images are equal bit for bit. With ``seen`` it is widened by the reach of the
+    detector's blur: outside that, :func:`render` gives equal pixels, noise included, if both images have the same
+    scanner.
 
     Returns:
-        bool of the image's shape.
+        bool array of the image's shape.
     """
     region = noise_free(a, size) != noise_free(b, size)
     return widened(a, region) if seen else region
 
 
 def widened(image: ImageFactors, region: Array) -> Array:
-    """A region widened by the reach of the blur along every axis."""
+    """Return a region widened by the reach of the blur along every axis."""
     if region.ndim == 2:
         reach: tuple[int, ...] = (scanner.blur_radius_px(image, region.shape[-1]),) * 2
     else:
@@ -113,18 +114,18 @@ def widened(image: ImageFactors, region: Array) -> Array:
 
 
 def finding_mask(image: ImageFactors, name: str, size: Size | None = None) -> Array:
-    """Where one finding is seen: where taking it away would change the noise-free drawing noticeably.
+    """Return where one finding is visible: where its removal would change the noise-free image noticeably.
 
-    A pneumothorax is where density falls (free air), every other finding where it rises; for cardiomegaly that is
-    where the larger heart displaces lung. An absent finding has an empty mask.
+    For a pneumothorax this is where density falls (free air), for every other finding where it rises; for cardiomegaly
+    it is where the larger heart displaces lung. An absent finding has an empty mask.
 
     Args:
-        image: the factors.
-        name: one of ``FINDINGS``.
-        size: see :func:`shape_of`.
+        image: Factors of the image.
+        name: Name of the finding, one of ``FINDINGS``.
+        size: Size as in :func:`shape_of`.
 
     Returns:
-        bool of the image's shape.
+        bool array of the image's shape.
     """
     if not image.finding(name).present:
         return np.zeros(shape_of(image, size), dtype=bool)
@@ -137,7 +138,7 @@ def _seen(image: ImageFactors, name: str, drawn: Array, size: Size | None) -> Ar
 
 
 def organ_masks(image: ImageFactors, size: Size | None = None) -> dict[str, Array]:
-    """Outlines of right lung, left lung and heart; in a radiograph they overlap."""
+    """Return masks of right lung, left lung and heart; in a radiograph they overlap."""
     shape = shape_of(image, size)
     body = Body(image)
     masks: dict[str, Array] = {}
@@ -156,10 +157,10 @@ def organ_masks(image: ImageFactors, size: Size | None = None) -> dict[str, Arra
 
 
 def label_map(image: ImageFactors, size: Size | None = None) -> Array:
-    """Organs and findings as one integer map; where they overlap, the higher value of :data:`MASK_VALUES` is kept.
+    """Return organs and findings as one integer map; where they overlap, the higher :data:`MASK_VALUES` value is kept.
 
     Returns:
-        uint8 of the image's shape; cardiomegaly has no value of its own, since it is the heart.
+        uint8 array of the image's shape; cardiomegaly has no value of its own, since it is part of the heart.
     """
     labels = np.zeros(shape_of(image, size), dtype=np.uint8)
     organs = organ_masks(image, size)

@@ -20,20 +20,20 @@ _MARKER = np.array([[1, 0, 0], [1, 0, 0], [1, 0, 0], [1, 0, 0], [1, 1, 1]], dtyp
 
 
 def blur_sigma_px(image: ImageFactors, size: int) -> float:
-    """Standard deviation of the detector's blur in pixels of an image of side ``size``."""
+    """Return the standard deviation of the detector's blur in pixels of an image of side ``size``."""
     return image.scanner.blur_mm * size / image.scanner.field_mm
 
 
 def blur_radius_px(image: ImageFactors, size: int) -> int:
-    """Pixels that the blur reaches at most: beyond them an unchanged line integral gives an unchanged pixel."""
+    """Return the reach of the blur in pixels: beyond it, an unchanged line integral gives an unchanged pixel."""
     sigma = blur_sigma_px(image, size)
     return int(BLUR_TRUNCATE * sigma + 0.5) if sigma > 0.2 else 0
 
 
 def noisy(image: ImageFactors, integral: Array) -> Array:
-    """Line integrals with quantum noise: relative noise 1/sqrt(photons), photons ∝ exp(-L) × pixel area × dose.
+    """Add quantum noise to line integrals: relative noise 1/sqrt(photons), photons ∝ exp(-L) × pixel area × dose.
 
-    The noise field depends on the scanner's noise seed and the size only, never on what the image shows.
+    The noise field depends on the scanner's noise seed and the size only, never on the content of the image.
     """
     size = integral.shape[-1]
     field = stream(image.scanner.noise_seed, "detector noise", size).standard_normal(integral.shape, dtype=np.float32)
@@ -44,7 +44,7 @@ def noisy(image: ImageFactors, integral: Array) -> Array:
 
 
 def develop(image: ImageFactors, integral: Array) -> Array:
-    """Pixels of a radiograph as it is presented: uint16 ``(size, size)``, full scale, bright where dense."""
+    """Return the pixels of a radiograph for presentation: uint16 ``(size, size)``, full scale, bright where dense."""
     size = integral.shape[-1]
     seen = noisy(image, integral + marker(image, size))
     sigma = blur_sigma_px(image, size)
@@ -58,7 +58,7 @@ def develop(image: ImageFactors, integral: Array) -> Array:
 
 
 def shutter(image: ImageFactors, size: int) -> Array:
-    """1 within the collimated field, 0 outside."""
+    """Return 1 within the collimated field and 0 outside."""
     left, right, top, bottom = (round(mm * size / image.scanner.field_mm) for mm in image.scanner.collimation_mm)
     mask = np.zeros((size, size), dtype=np.float32)
     mask[top : size - bottom, left : size - right] = 1
@@ -66,7 +66,7 @@ def shutter(image: ImageFactors, size: int) -> Array:
 
 
 def marker(image: ImageFactors, size: int) -> Array:
-    """Line integral of the lead letter that marks the patient's left, where the site puts one."""
+    """Return the line integral of the lead letter that marks the patient's left, if the site uses one."""
     added = np.zeros((size, size), dtype=np.float32)
     if image.scanner.marker == "none":
         return added

@@ -21,14 +21,14 @@ Tile = tuple[str, Array]
 
 
 def healthy(image: ImageFactors) -> ImageFactors:
-    """The same image without findings."""
+    """Return the same image without findings."""
     for name in FINDINGS:
         image = with_factor(image, f"{name}.severity", 0.0)
     return image
 
 
 def grey(pixels: Array) -> Array:
-    """8-bit view of a radiograph or of a slice in HU."""
+    """Return an 8-bit view of a radiograph or of a slice in HU."""
     if pixels.dtype == np.uint16:
         return np.asarray(pixels >> 8, dtype=np.uint8)
     low, high = WINDOW_HU
@@ -36,7 +36,7 @@ def grey(pixels: Array) -> Array:
 
 
 def tiles() -> list[Tile]:
-    """Captions and pictures, row by row."""
+    """Return captions and pictures, row by row."""
     found: list[Tile] = []
     for patient in simulate(COLUMNS, SEED + 1):
         image = patient.images[0]
@@ -56,7 +56,7 @@ def tiles() -> list[Tile]:
 
 
 def _volume_tiles() -> list[Tile]:
-    """Slices of volumes: one patient from head to foot, then one slice with each of three findings."""
+    """Return slices of volumes: one patient from head to foot, then one slice with each of three findings."""
     base = healthy(next(simulate(1, SEED, spatial_dims=3, start=3)).images[0])
     volume = render(base, SIDE)
     total = len(volume)
@@ -75,7 +75,7 @@ def _square(plane: Array) -> Array:
 
 
 def contact_sheet() -> Image.Image:
-    """All tiles with captions, in few greys so that the file stays small."""
+    """Return all tiles with captions, in few grey levels so that the file stays small."""
     chosen = tiles()
     rows = -(-len(chosen) // COLUMNS)
     sheet = Image.new("L", (COLUMNS * SIDE, rows * (SIDE + CAPTION)))

@@ -1,4 +1,4 @@
-"""Bone along each ray, in millimetres of cortical bone: ribs as projected hoops, spine, collar bones, shoulders."""
+"""Bone along each ray, in millimetres of cortical bone: ribs as projected hoops, spine, collarbones, shoulders."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from medphantom.phantoms.body import Body, smoothstep
 
 
 def bone_thickness(body: Body, x: Array, y: Array) -> Array:
-    """Cortical bone along each ray of a radiograph, mm."""
+    """Return the thickness of cortical bone along each ray of a radiograph in mm."""
     total = ribs(body, x, y) + spine(body, x, y) + clavicles(body, x, y) + shoulders(body, x, y)
     return np.asarray(total * np.float32(body.bone))
 
 
 def ribs(body: Body, x: Array, y: Array) -> Array:
-    """Ribs of the back (steep, strong) and of the front (shallow, faint).
+    """Return the ribs of the back (steep, strong) and of the front (shallow, faint).
 
     A rib is a tilted hoop around an elliptic cage: seen from the front, its height falls with
     1 - sqrt(1 - ξ²), ξ the distance from the spine over the cage's half width at that height.
@@ -36,7 +36,7 @@ def ribs(body: Body, x: Array, y: Array) -> Array:
 
 
 def _cage_profile(body: Body, y: Array) -> Array:
-    """Half width of the rib cage at height ``y`` relative to its widest."""
+    """Return the half width of the rib cage at height ``y`` relative to its widest level."""
     rise = np.maximum(body.base - y, 0) / (body.base - body.apex + 14 * body.scale)
     rounded = np.maximum(1 - np.minimum(rise, 1) ** 2.6, 0.02) ** (1 / 2.6)
     return np.asarray(rounded * (1 - 0.09 * np.maximum(y - body.base, 0) / 100))
@@ -45,7 +45,7 @@ def _cage_profile(body: Body, y: Array) -> Array:
 def _hoop(
     x: Array, y: Array, cage: Array, course: tuple[float, float, float], pairs: int, *, half: float, front: bool
 ) -> Array:
-    """Cross-section of the nearest rib at each ray, all ribs at once: 1 at a rib's bright cortex.
+    """Return the cross-section of the nearest rib at each ray, all ribs at once: 1 at a rib's bright cortex.
 
     ``course`` holds the height of the first rib, the spacing and the drop of the ribs.
     """
@@ -67,7 +67,7 @@ def _hoop(
 
 
 def spine(body: Body, x: Array, y: Array) -> Array:
-    """Vertebral bodies with discs between them, pedicles and spinous processes."""
+    """Return the vertebral bodies with discs between them, pedicles and spinous processes."""
     s = body.scale
     u = x - body.spine_x(y)
     t = (y + 170) / 340
@@ -86,7 +86,7 @@ def spine(body: Body, x: Array, y: Array) -> Array:
 
 
 def clavicles(body: Body, x: Array, y: Array) -> Array:
-    """Two S-shaped collar bones from the breastbone to the shoulders."""
+    """Return two S-shaped collarbones from the breastbone to the shoulders."""
     s = body.scale
     slope = body.image.anatomy.shoulder_slope
     lordotic = 8 if body.image.pose.view == "AP" else 0
@@ -102,7 +102,7 @@ def clavicles(body: Body, x: Array, y: Array) -> Array:
 
 
 def shoulders(body: Body, x: Array, y: Array) -> Array:
-    """Shoulder blades (rolled outwards in PA, over the lungs in AP), heads and shafts of the upper arms."""
+    """Return shoulder blades (rotated outwards in PA, over the lungs in AP) and heads and shafts of the upper arms."""
     s = body.scale
     out = 0.0 if body.image.pose.view == "PA" else -16.0
     a = np.abs(x) / s

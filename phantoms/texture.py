@@ -1,4 +1,4 @@
-"""Fine structure: fractal tissue texture and the branching tree of lung vessels, both cheap to draw at any size."""
+"""Fine structure: fractal tissue texture and the branching tree of lung vessels, both fast to draw at any size."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ POINTS_PER_BRANCH = 14
 
 @lru_cache(maxsize=1)
 def _tile() -> Array:
-    """One periodic 512 mm tile of noise with amplitude ∝ 1/frequency^1.25, mean 0, standard deviation 1, flattened."""
+    """Return a periodic 512 mm tile of noise with amplitude ∝ 1/frequency^1.25, mean 0 and standard deviation 1."""
     rng = stream(0, "texture tile")
     spectrum = np.fft.rfft2(rng.standard_normal((TILE_SIDE, TILE_SIDE), dtype=np.float32))
     per_mm_y = np.fft.fftfreq(TILE_SIDE, TILE_MM)[:, None]
@@ -32,13 +32,13 @@ def _tile() -> Array:
 
 
 def fractal(x_mm: Array, y_mm: Array, seed: int, stretch: float = 1.0) -> Array:
-    """Fractal texture at body coordinates: mean 0, standard deviation about 1, fixed to the anatomy.
+    """Return fractal texture at body coordinates: mean 0, standard deviation about 1, fixed to the anatomy.
 
     Args:
-        x_mm: coordinates of any shape.
-        y_mm: coordinates of the same shape.
-        seed: chooses the piece of the tile.
-        stretch: size of the structures relative to the tile's.
+        x_mm: Coordinates along x, of any shape.
+        y_mm: Coordinates along y, of the same shape.
+        seed: Seed that selects the part of the tile.
+        stretch: Size of the structures relative to the tile's.
     """
     across, down = (float(v) for v in stream(seed, "texture offset").integers(4 * TILE_SIDE, 5 * TILE_SIDE, 2))
     per_mm = 1 / (TILE_MM * stretch)
@@ -49,17 +49,17 @@ def fractal(x_mm: Array, y_mm: Array, seed: int, stretch: float = 1.0) -> Array:
 
 @lru_cache(maxsize=256)
 def vessel_tree(seed: int, sign: int) -> tuple[Array, Array]:
-    """Vessels of one lung, from the hilum outwards, in units of the distance from hilum to lung border.
+    """Return the vessels of one lung from the hilum outwards, in units of the distance from hilum to lung border.
 
     Branches halve at every level by Murray's law (radius of a child = parent / 2^(1/3)).
 
     Args:
-        seed: the patient's vessel seed.
-        sign: side.
+        seed: Vessel seed of the patient.
+        sign: Side of the lung, +1 for left and -1 for right.
 
     Returns:
-        points ``(n, 4)``: outward and downward share of the way to the lung's border, the sine of the angle at which
-        the vessel leaves the hilum, and a front-to-back place -1…1; radius ``(n,)`` in mm at unit body scale. Thick
+        Points ``(n, 4)``: outward and downward share of the way to the lung's border, the sine of the angle at which
+        the vessel leaves the hilum, and a front-to-back position -1…1; radius ``(n,)`` in mm at unit body scale. Thick
         vessels come first.
     """
     rng = stream(seed, "vessels", sign)
@@ -90,15 +90,15 @@ def vessel_tree(seed: int, sign: int) -> tuple[Array, Array]:
 
 
 def splat(at: Sequence[Array], weights: Array, shape: Sequence[int]) -> Array:
-    """Sum of weights at continuous positions, shared linearly among the nearest pixels (or voxels).
+    """Sum weights at continuous positions, shared linearly among the nearest pixels (or voxels).
 
     Args:
-        at: positions along each axis, ``(n,)`` each, centres at whole numbers.
-        weights: what to deposit, ``(n,)``.
-        shape: shape of the result.
+        at: Positions along each axis, ``(n,)`` each, with pixel centres at integers.
+        weights: Weights to add, ``(n,)``.
+        shape: Shape of the result.
 
     Returns:
-        float32 of ``shape``; what falls outside is lost.
+        float32 array of ``shape``; weights outside it are dropped.
     """
     low = [np.floor(position) for position in at]
     rest = [position - floor for position, floor in zip(at, low, strict=True)]

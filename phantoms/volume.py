@@ -1,7 +1,7 @@
-"""A chest in three dimensions: CT-like Hounsfield units of the same simulated bodies, lying on their back.
+"""A chest in three dimensions: CT-like Hounsfield units of the same simulated bodies, in supine position.
 
 Axes are ``(D, H, W)``: foot to head, front to back, the patient's right to left, as axial DICOM slices stack. Depths of
-lungs and heart come from the same front-view maps that the radiograph integrates.
+lungs and heart come from the same frontal maps that the radiograph integrates.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ class Voxels:
     """Body coordinates of the voxels of one volume, mm; ``p`` points from front to back.
 
     Attributes:
-        x: ``(1 or D, 1 or H, W)``.
-        y: ``(D, 1, 1 or W)``.
-        p: ``(1, H, 1 or W)``.
-        spacing: distance between voxels along D, H and W.
+        x: Coordinates from right to left, ``(1 or D, 1 or H, W)``.
+        y: Coordinates from head to foot, ``(D, 1, 1 or W)``.
+        p: Coordinates from front to back, ``(1, H, 1 or W)``.
+        spacing: Distance between voxels along D, H and W.
     """
 
     x: Array
@@ -42,18 +42,18 @@ class Voxels:
     spacing: tuple[float, float, float]
 
     def edge(self, depth_mm: Array) -> Array:
-        """Soft border: 1 where ``depth_mm`` (distance inside a surface) exceeds half a voxel, 0 outside."""
+        """Return a soft border: 1 where ``depth_mm`` (distance inside a surface) exceeds half a voxel, 0 outside."""
         return smoothstep(depth_mm / np.float32(self.spacing[1]) + 0.5)
 
 
 def voxel_spacing(image: ImageFactors, shape: tuple[int, int, int]) -> tuple[float, float, float]:
-    """Distance between voxel centres along D, H and W, mm."""
+    """Return the distance between voxel centres along D, H and W in mm."""
     field = image.scanner.field_mm
     return HEIGHT_SHARE * field / shape[0], field / shape[1], field / shape[2]
 
 
 def voxel_grid(image: ImageFactors, shape: tuple[int, int, int]) -> Voxels:
-    """Where the voxels of a volume lie in the body; the patient may be turned and moved on the table."""
+    """Return where the voxels of a volume lie in the body; the patient may be rotated and shifted on the table."""
     spacing = voxel_spacing(image, shape)
     d, h, w = (
         (np.arange(n, dtype=np.float32) - (n - 1) / 2) * np.float32(mm) for n, mm in zip(shape, spacing, strict=True)
@@ -68,14 +68,14 @@ def voxel_grid(image: ImageFactors, shape: tuple[int, int, int]) -> Voxels:
 
 
 def hounsfield(image: ImageFactors, shape: tuple[int, int, int]) -> Array:
-    """Noise-free density of every voxel.
+    """Return the noise-free density of every voxel.
 
     Args:
-        image: the factors.
-        shape: ``(D, H, W)``.
+        image: Factors of the volume.
+        shape: Shape of the volume, ``(D, H, W)``.
 
     Returns:
-        float32 ``(D, H, W)`` in HU.
+        float32 array ``(D, H, W)`` in HU.
     """
     body = Body(image)
     voxels = voxel_grid(image, shape)
@@ -90,7 +90,7 @@ def hounsfield(image: ImageFactors, shape: tuple[int, int, int]) -> Array:
 
 
 def scan(image: ImageFactors, density: Array) -> Array:
-    """The volume as the scanner reconstructs it: blur, noise, table and rounding; int16 HU.
+    """Return the volume as the scanner reconstructs it, with blur, noise, table and rounding; int16 HU.
 
     The noise field depends on the scanner's noise seed and the shape only.
     """
@@ -103,7 +103,7 @@ def scan(image: ImageFactors, density: Array) -> Array:
 
 
 def blur_sigma_voxels(image: ImageFactors, shape: tuple[int, ...]) -> tuple[float, float, float]:
-    """Standard deviation of the scanner's blur along D, H and W."""
+    """Return the standard deviation of the scanner's blur along D, H and W in voxels."""
     d, h, w = voxel_spacing(image, (shape[0], shape[1], shape[2]))
     blur = image.scanner.blur_mm * 1.6
     return blur / d, blur / h, blur / w
@@ -113,7 +113,7 @@ def blur_sigma_voxels(image: ImageFactors, shape: tuple[int, ...]) -> tuple[floa
 
 
 def _trunk(body: Body, voxels: Voxels) -> Array:
-    """Skin, fat, muscle and the organs under the diaphragm, before lungs and mediastinum are put in; air and table."""
+    """Return skin, fat, muscle and the organs below the diaphragm, before lungs and mediastinum; also air and table."""
     s = body.scale
     x, y, p = voxels.x, voxels.y, voxels.p
     shoulder = smoothstep((-40 * s - y) / (70 * s))
@@ -136,7 +136,7 @@ def _trunk(body: Body, voxels: Voxels) -> Array:
 
 
 def _breasts(body: Body, voxels: Voxels, density: Array, skin: Array) -> Array:
-    """Fat and gland in front of the chest wall."""
+    """Add fat and gland in front of the chest wall."""
     s, size = body.scale, body.image.anatomy.breast_size
     across = (np.abs(voxels.x) - (70 + 8 * size) * s) / ((44 + 22 * size) * s)
     along = (voxels.y - 22 * s) / ((48 + 20 * size) * s)
@@ -147,7 +147,7 @@ def _breasts(body: Body, voxels: Voxels, density: Array, skin: Array) -> Array:
 
 
 def _abdomen(body: Body, voxels: Voxels, density: Array, muscle: Array) -> Array:
-    """Liver on the right, stomach with its bubble on the left, fat between."""
+    """Return liver on the right, stomach with its gas bubble on the left, and fat between."""
     s = body.scale
     x, y, p = voxels.x, voxels.y, voxels.p
     cavity = 1 - np.abs(x / (body.half_width * 0.97)) ** 2.4 - np.abs(p / (0.47 * body.depth)) ** 2.4
@@ -166,14 +166,14 @@ def _abdomen(body: Body, voxels: Voxels, density: Array, muscle: Array) -> Array
 
 
 def _half_depth(body: Body, voxels: Voxels, sign: int) -> Array:
-    """Half the depth of the pleural cavity over the front view."""
+    """Return half the depth of the pleural cavity over the frontal view."""
     radius = body.lung_radius(sign * voxels.x, voxels.y, sign)
     tall = 0.50 + 0.50 * smoothstep((voxels.y - body.apex) / (120 * body.scale))
     return np.asarray(0.47 * body.depth * tall * np.sqrt(np.maximum(1 - radius**4, 0)))
 
 
 def lung_region(body: Body, voxels: Voxels, sign: int) -> Array:
-    """One pleural cavity with a soft border, 0…1 ``(D, H, W)``; the diaphragm falls towards back and sides."""
+    """Return one pleural cavity with a soft border, 0…1 ``(D, H, W)``; the diaphragm falls towards back and sides."""
     half = _half_depth(body, voxels, sign)
     back = voxels.p / (0.47 * body.depth)
     floor = body.diaphragm(sign * voxels.x, sign) + body.drop * back * back * np.where(back > 0, 1.0, 0.45)
@@ -183,7 +183,7 @@ def lung_region(body: Body, voxels: Voxels, sign: int) -> Array:
 
 
 def _lung_filling(body: Body, voxels: Voxels, sign: int) -> Array:
-    """Density of what fills one pleural cavity: lung, vessels, and the findings."""
+    """Return the density of the content of one pleural cavity: lung, vessels and findings."""
     image = body.image
     x, y, p = voxels.x, voxels.y, voxels.p
     lung = LUNG_HU + 160 * (body.aeration - 1) + 55 * (p / body.depth) + np.zeros_like(x + y)
@@ -209,7 +209,7 @@ def _lung_filling(body: Body, voxels: Voxels, sign: int) -> Array:
 
 
 def _consolidated(body: Body, voxels: Voxels, sign: int) -> Array:
-    """Share of a voxel that is airless."""
+    """Return the share of each voxel that is airless."""
     finding = body.image.consolidation
     a0, y0, across, along = body.consolidation_place()
     x, y, p = voxels.x, voxels.y, voxels.p
@@ -220,7 +220,7 @@ def _consolidated(body: Body, voxels: Voxels, sign: int) -> Array:
 
 
 def _vessels(body: Body, voxels: Voxels, sign: int) -> Array:
-    """HU that vessels add to the lung."""
+    """Return the HU that vessels add to the lung."""
     s = body.scale
     points, radius = vessel_tree(body.image.anatomy.vessel_seed, sign)
     away, height = hilum(body, sign)
@@ -243,7 +243,7 @@ def _vessels(body: Body, voxels: Voxels, sign: int) -> Array:
 
 
 def _mediastinum(body: Body, voxels: Voxels, density: Array) -> Array:
-    """Heart, great vessels, windpipe; a band of fat keeps the two lungs apart."""
+    """Add heart, great vessels and trachea; a band of fat separates the two lungs."""
     s = body.scale
     x, y, p = voxels.x, voxels.y, voxels.p
     aorta = body.aorta_radius
@@ -276,21 +276,21 @@ def _mediastinum(body: Body, voxels: Voxels, density: Array) -> Array:
 
 
 def heart_region(body: Body, voxels: Voxels) -> Array:
-    """The heart with a soft border, 0…1 ``(D, H, W)``; the breastbone flattens its front."""
+    """Return the heart with a soft border, 0…1 ``(D, H, W)``; the breastbone flattens its front."""
     thick = heart_thickness(body, voxels.x, voxels.y)
     inside = voxels.edge(0.5 * thick - np.abs(voxels.p + 0.13 * body.depth)) * (thick > 0)
     return np.minimum(inside, smoothstep((0.485 * body.depth + voxels.p) / 4))
 
 
 def _distance(x: Array, p: Array, start: tuple[float, float], end: tuple[float, float]) -> Array:
-    """Distance to a line segment within an axial slice."""
+    """Return the distance to a line segment within an axial slice."""
     dx, dp = end[0] - start[0], end[1] - start[1]
     along = np.clip(((x - start[0]) * dx + (p - start[1]) * dp) / (dx * dx + dp * dp), 0, 1)
     return np.asarray(np.hypot(x - start[0] - along * dx, p - start[1] - along * dp))
 
 
 def _skeleton(body: Body, voxels: Voxels, density: Array) -> Array:
-    """Ribs as tilted hoops, spine with its canal, breastbone, shoulder blades."""
+    """Add ribs as tilted hoops, spine with its canal, breastbone and shoulder blades."""
     s, anatomy = body.scale, body.image.anatomy
     x, y, p = voxels.x, voxels.y, voxels.p
     depth = 0.5 * body.depth
@@ -320,7 +320,7 @@ def _skeleton(body: Body, voxels: Voxels, density: Array) -> Array:
 
 
 def _device(body: Body, voxels: Voxels, density: Array) -> Array:
-    """A pacemaker's generator under the skin and its leads."""
+    """Add a pacemaker's generator under the skin and its leads."""
     device = body.image.pacemaker
     if not device.present:
         return density

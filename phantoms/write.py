@@ -1,4 +1,4 @@
-"""Simulated patients as a folder of files, as an archive or a public data set would hand them over."""
+"""Simulated patients as a folder of files, in the layout of an archive or a public data set."""
 
 from __future__ import annotations
 
@@ -52,18 +52,18 @@ class PhantomOptions(Frozen):
     """What :func:`write_phantoms` writes.
 
     Attributes:
-        patients: how many.
-        format: ``dicom``, ``png`` (radiographs only) or ``nifti`` (volumes only).
-        spatial_dims: 2 or 3.
-        seed: seed of the simulation.
-        size: side in pixels; see :func:`medphantom.phantoms.render.shape_of`.
-        masks: write organ and finding masks too.
-        bit_depth: of PNG files; DICOM has that of the site.
-        missing: share of cells in the table that are left empty: not stated, which is not absent.
-        factors: continuous factors as further columns of the table, dotted: ``anatomy.adiposity``,
+        patients: Number of patients to simulate.
+        format: File format, ``dicom``, ``png`` (radiographs only) or ``nifti`` (volumes only).
+        spatial_dims: Number of spatial dimensions, 2 or 3.
+        seed: Seed of the simulation.
+        size: Side in pixels; see :func:`medphantom.phantoms.render.shape_of`.
+        masks: Whether to write organ and finding masks too.
+        bit_depth: Bit depth of PNG files; DICOM files have that of the site.
+        missing: Share of cells in the table that are left empty, which means *missing*, not *absent*.
+        factors: Continuous factors to add as columns of the table, by dotted name: ``anatomy.adiposity``,
             ``pose.inspiration``, ``cardiomegaly.severity``; a recipe reads them as attributes (``adiposity``,
             ``inspiration``, ``cardiomegaly_severity``).
-        population: how patients are drawn.
+        population: Distribution from which patients are drawn.
     """
 
     patients: Annotated[int, Field(ge=1)]
@@ -85,9 +85,9 @@ class PhantomOptions(Frozen):
             if name not in known:
                 close = difflib.get_close_matches(name, known, n=1)
                 hint = f"did you mean {close[0]!r}?" if close else "e.g. anatomy.adiposity"
-                raise ValueError(f"{name!r} is no continuous factor; {hint}")
+                raise ValueError(f"{name!r} is not a continuous factor; {hint}")
         if len(set(factors)) != len(factors):
-            raise ValueError("factors must differ")
+            raise ValueError("factors must not repeat")
         return factors
 
     @property
@@ -98,14 +98,14 @@ class PhantomOptions(Frozen):
 
 @dataclass(frozen=True)
 class PhantomSummary:
-    """What was written.
+    """Summary of what :func:`write_phantoms` wrote.
 
     Attributes:
-        folder: where.
-        total_patients: patients.
-        total_images: radiographs or volumes.
-        total_files: image files (a CT volume is one file per slice).
-        present: images that show each finding.
+        folder: Folder that was written.
+        total_patients: Number of simulated patients.
+        total_images: Number of radiographs or volumes.
+        total_files: Number of image files (a CT volume is one file per slice).
+        present: Number of images that show each finding.
     """
 
     folder: Path
@@ -117,7 +117,7 @@ class PhantomSummary:
 
 @dataclass(frozen=True)
 class _Written:
-    """Table row and truth of one image."""
+    """Table row and ground truth of one image."""
 
     row: dict[str, str]
     truth: dict[str, Any]
@@ -140,7 +140,7 @@ def write_phantoms(
     workers: int = 1,
     progress: Progress | None = None,
 ) -> PhantomSummary:
-    """Simulate patients and write their images with a table, the truth and, if wanted, masks; whole or not at all.
+    """Simulate patients and write their images with a table, the ground truth and, optionally, masks, atomically.
 
     Writes ``metadata.csv`` (one row per image: image, patient_id, study, uid, age, sex, view, findings joined by ``|``
     or "No Finding", site, report, mask), ``factors.jsonl`` (all factors of every image), ``phantom.json`` (the options)
@@ -148,27 +148,27 @@ def write_phantoms(
     or to ``labels/`` under the image's own name for NIfTI. The bytes do not depend on ``workers``.
 
     Args:
-        out: folder to make; it must not exist or be empty.
-        patients: how many patients; most have one image, some up to four.
-        format: ``dicom``, ``png`` (2-D) or ``nifti`` (3-D).
-        spatial_dims: 2 or 3; by default 3 for NIfTI, else 2.
-        seed: seed of the simulation.
-        size: side in pixels, by default 256 (2-D) or 64 (3-D, with 48 slices).
-        masks: write organ and finding masks.
-        bit_depth: of PNG files.
-        missing: share of empty cells in the table.
-        factors: continuous factors as further columns, see :class:`PhantomOptions`.
-        population: how patients are drawn.
-        workers: processes; more than one needs an importable main module.
-        progress: called with images done, per patient.
+        out: Folder to create; it must be empty if it exists.
+        patients: Number of patients; most have one image, some up to four.
+        format: File format, ``dicom``, ``png`` (2-D) or ``nifti`` (3-D).
+        spatial_dims: Number of spatial dimensions, 2 or 3; by default 3 for NIfTI, else 2.
+        seed: Seed of the simulation.
+        size: Side in pixels, by default 256 (2-D) or 64 (3-D, with 48 slices).
+        masks: Whether to write organ and finding masks.
+        bit_depth: Bit depth of PNG files.
+        missing: Share of empty cells in the table.
+        factors: Continuous factors to add as columns, see :class:`PhantomOptions`.
+        population: Distribution from which patients are drawn.
+        workers: Number of processes; more than one requires an importable main module.
+        progress: Callback that is called with the images done after every patient.
 
     Raises:
-        InputError: an option out of bounds, a format that cannot hold the dimensions, or ``out`` in use.
-        ResourceError: the disk is full or cannot be written.
+        InputError: If an option is out of bounds, the format cannot hold the dimensions, or ``out`` is in use.
+        ResourceError: If the disk is full or cannot be written.
     """
     dims = spatial_dims or (3 if format == "nifti" else 2)
     if (format, dims) in {("png", 3), ("nifti", 2)}:
-        raise InputError(f"format {format} does not hold {dims}-D images", "use png for 2-D, nifti for 3-D, or dicom")
+        raise InputError(f"format {format} cannot hold {dims}-D images", "use png for 2-D, nifti for 3-D, or dicom")
     try:
         options = PhantomOptions(
             patients=patients, format=format, spatial_dims=dims, seed=seed, size=size or DEFAULT_SIZE[dims],
@@ -180,7 +180,7 @@ def write_phantoms(
         field = ".".join(str(part) for part in problem["loc"])
         raise InputError(f"phantom option {field} cannot be {problem['input']!r}", problem["msg"]) from None
     folder = Path(out)
-    with publishing(folder, shared=True) as partial:  # nobody is behind these images
+    with publishing(folder, shared=True) as partial:  # these images show no real person
         written: list[_Written] = []
         for done, images in enumerate(_patients_written(partial, options, workers), start=1):
             written += images
@@ -197,7 +197,7 @@ def write_phantoms(
 
 
 def _patients_written(folder: Path, options: PhantomOptions, workers: int) -> Iterator[list[_Written]]:
-    """Write every patient, in order of their numbers, over as many processes as wanted."""
+    """Write every patient, in order of their numbers, distributed over the requested processes."""
     jobs = [(folder, options, number) for number in range(options.patients)]
     if workers <= 1 or options.patients < 4:
         yield from map(_write_patient, jobs)
@@ -205,7 +205,7 @@ def _patients_written(folder: Path, options: PhantomOptions, workers: int) -> It
     context = multiprocessing.get_context("spawn")  # a forked child of a process with threads can hang
     try:
         executor = ProcessPoolExecutor(workers, mp_context=context)
-    except OSError:  # its locks lie in shared memory, which is full: nobody's files are read here, so it goes without
+    except OSError:  # shared memory, where its locks are, is full; no real files are read here, so one process suffices
         yield from map(_write_patient, jobs)
         return
     try:
@@ -213,7 +213,7 @@ def _patients_written(folder: Path, options: PhantomOptions, workers: int) -> It
             yield from pool.map(_write_patient, jobs, chunksize=8)
     except BrokenProcessPool:
         raise ResourceError(
-            "worker processes cannot start or died", "call from under `if __name__ == '__main__':`, or use workers=1"
+            "worker processes cannot start or died", "call it under `if __name__ == '__main__':`, or use workers=1"
         ) from None
 
 
@@ -264,7 +264,7 @@ def _write_image(folder: Path, options: PhantomOptions, patient: SimulatedPatien
 def _write_dicom(
     folder: Path, options: PhantomOptions, patient: SimulatedPatient, image: ImageFactors, pixels: Array
 ) -> tuple[str, int]:
-    """Write the objects of one image; returns its path (a radiograph) or folder (a series), and the number of files."""
+    """Write the objects of one image; return its path (a radiograph) or folder (a series), and the number of files."""
     place = f"dicom/{identity_of(patient).folder_name}/ST{image.study + 1:03d}/SE{image.image + 1:03d}"
     (folder / place).mkdir(parents=True)
     if options.spatial_dims == 2:

@@ -1,1 +1,1 @@
-"""From files to rows: what a source means, who is in it, and what enters the vocabulary."""
+"""From files to rows: the meaning of a source, its patients, and its vocabulary."""

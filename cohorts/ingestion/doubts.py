@@ -1,4 +1,4 @@
-"""What a tool may have spoilt about who the patients are: told in counts, and never mended on a guess."""
+"""Doubts about patient identity that a tool may have caused: reported in counts, and never resolved by a guess."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from medphantom.cohorts.ingestion.plan import Plan
 from medphantom.cohorts.readers.dicom_file import UNDECODED
 
 _ZEROS, _BETWEEN = re.compile(r"(?<!\d)0+(?=\d)"), re.compile(r"[\s_-]+")  # what tools change about an id
-MANY_STUDIES = 5  # of one person alone, above which the header's id is doubted
+MANY_STUDIES = 5  # number of studies with one single id above which the id is doubted
 
 
 def doubts(plan: Plan) -> list[str]:
-    """What a tool may have spoilt about who the patients are, a line each, in counts: nobody is merged on a guess."""
+    """Return doubts about patient identity, one line each, in counts: no patients are merged by a guess."""
     checks = (_alike_ids, _undecoded_ids, _misread_ids, _shared_studies, _one_for_all, _several_sexes, _torn_headers)
     return [line for check in checks if (line := check(plan))]
 
 
 def _alike_ids(plan: Plan) -> str:
-    """Ids that differ by case, zeros before a number or separators only: a tool may have made two of one person."""
+    """Report ids that differ only by case, leading zeros or separators: a tool may have made two of one patient."""
     ids = {image.patient for image in plan.images} - {""}
     alike = len(ids) - len({_BETWEEN.sub("-", _ZEROS.sub("", name.casefold())) for name in ids})
     if not alike:
@@ -32,7 +32,7 @@ def _alike_ids(plan: Plan) -> str:
 
 
 def _undecoded_ids(plan: Plan) -> str:
-    """Ids that the character set of their header cannot hold: they are kept byte by byte."""
+    """Report ids that the character set of their header cannot represent: they are kept byte by byte."""
     found = {name for name in _ids_of_headers(plan) if UNDECODED in name}
     if not found:
         return ""
@@ -43,7 +43,7 @@ def _undecoded_ids(plan: Plan) -> str:
 
 
 def _misread_ids(plan: Plan) -> str:
-    """Ids whose bytes are UTF-8 under a header that states another character set."""
+    """Report ids whose bytes are UTF-8 although their header declares another character set."""
     found = {name for name in _ids_of_headers(plan) if UNDECODED not in name and _is_misread(name)}
     if not found:
         return ""
@@ -61,7 +61,7 @@ def _is_misread(name: str) -> bool:
 
 
 def _shared_studies(plan: Plan) -> str:
-    """Studies of several patients: one of their two identifiers is spoilt, and nobody knows which."""
+    """Report studies of several patients: one of their two identifiers is wrong, and it is unknown which."""
     of_study: dict[str, set[str]] = defaultdict(set)
     for image in plan.images:
         if image.patient and (study := study_of(image)):
@@ -70,25 +70,25 @@ def _shared_studies(plan: Plan) -> str:
     if not several:
         return ""
     return (
-        f"{several} DICOM studies hold images of several patients, which count; if the studies are right, one person "
-        "may lie in several splits"
+        f"{several} DICOM studies contain images of several patients, which are kept apart; if the studies are right, "
+        "one person may be in several splits"
     )
 
 
 def _one_for_all(plan: Plan) -> str:
-    """The same id in the header of many studies: a tool may have written it over everybody's."""
+    """Report a single id in the headers of many studies: a tool may have overwritten all ids."""
     named = [image for image in plan.images if image.patient_source == HEADER]
     studies = {study for image in named if (study := study_of(image))}
     if len({image.patient for image in named}) != 1 or len(studies) < MANY_STUDIES:
         return ""
     return (
-        f"one patient id stands in the headers of all {len(studies)} studies, which count as one person's; if a tool "
-        "wrote it over everybody's, name patients by patient_column or patient_pattern"
+        f"one patient id is in the headers of all {len(studies)} studies, which count as one person's; if a tool "
+        "has overwritten all ids, name patients by patient_column or patient_pattern"
     )
 
 
 def _several_sexes(plan: Plan) -> str:
-    """Patients of whom headers state several sexes: two hospitals, or a tool, may have used one id for several."""
+    """Report patients whose headers declare both sexes: several people may have the same id."""
     sexes: dict[str, set[float | str | None]] = defaultdict(set)
     for image in plan.images:
         dicom = image.head.dicom
@@ -98,13 +98,13 @@ def _several_sexes(plan: Plan) -> str:
     if not several:
         return ""
     return (
-        f"headers state both sexes of {several} patients, each of which counts as one person; if several people have "
-        "the same id (of two sites, say), name patients by patient_column or patient_pattern"
+        f"headers declare both sexes for {several} patients, each of which counts as one person; if several people "
+        "have the same id (such as from two sites), name patients by patient_column or patient_pattern"
     )
 
 
 def _torn_headers(plan: Plan) -> str:
-    """Volumes whose slices state different values of an attribute."""
+    """Report volumes whose slices declare different values of an attribute."""
     torn = [image.disagreeing for image in plan.images if image.disagreeing]
     names = ", ".join(sorted({name for each in torn for name in each}))
     return f"slices of {len(torn)} volumes disagree about {names}, which is not stated" if torn else ""

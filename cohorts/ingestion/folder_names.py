@@ -1,4 +1,4 @@
-"""What the folders of a source may mean: splits, classes or patients. Names alone never decide between the last two."""
+"""Possible meanings of folders: splits, classes or patients. Names alone do not decide between the last two."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ _NO_YEAR = re.compile(r"(?<!\d)(?!(?:19|20)\d\d(?!\d))\d")  # test07 may be the 
 
 @dataclass(frozen=True, slots=True)
 class FolderNames:
-    """The folders of each image, told apart.
+    """The folders of each image, separated by meaning.
 
     Attributes:
-        levels: per image the names of its folders below the source, split folders aside.
-        splits: per image the split that a folder names, if one does.
-        subjects: per image the subject that its folders name as BIDS does (``sub-<label>``), if they do.
-        subjects_count: whether most images name their subject so.
+        levels: Names of each image's folders below the source, except split folders.
+        splits: Split that a folder of each image names, if any.
+        subjects: Subject of each image named in the form of BIDS (``sub-<label>``), if any.
+        subjects_count: Whether most images name their subject in this way.
     """
 
     levels: tuple[tuple[str, ...], ...]
@@ -38,16 +38,16 @@ class FolderNames:
 
     @property
     def open_level(self) -> int | None:
-        """The first level, from 0, at which images lie in several folders; these may be classes as well as patients."""
+        """Return the first level, from 0, at which images are in several folders, which may be classes or patients."""
         depth = max((len(names) for names in self.levels), default=0)
         return next((level for level in range(depth) if self.total_at(level) > 1), None)
 
     def total_at(self, level: int) -> int:
-        """How many folders there are at a level."""
+        """Return the number of folders at a level."""
         return len({names[level] for names in self.levels if len(names) > level})
 
     def at(self, number: int, level: int) -> str:
-        """Folder of an image at a level; empty when it lies higher."""
+        """Return the folder of an image at a level; empty if the image is above it."""
         names = self.levels[number]
         return names[level] if level < len(names) else ""
 
@@ -56,7 +56,7 @@ def folder_names(paths: Sequence[str]) -> FolderNames:
     """Read the folders of images.
 
     Args:
-        paths: relative POSIX paths.
+        paths: Relative POSIX paths of the images.
     """
     parents = [PurePosixPath(path).parts[:-1] for path in paths]
     splits = [split_by_path(path) for path in paths]
@@ -68,7 +68,7 @@ def folder_names(paths: Sequence[str]) -> FolderNames:
 
 @lru_cache(maxsize=4096)
 def split_by_folder(name: str) -> Split | None:
-    """The split that the name of a folder says.
+    """Return the split that a folder name denotes.
 
     Example:
         >>> [split_by_folder(name) for name in ("train2017", "Test_images", "test07", "TS", "benign")]
@@ -78,23 +78,23 @@ def split_by_folder(name: str) -> Split | None:
 
 
 def split_by_path(path: str) -> Split | None:
-    """The split that the folders above a file say, the highest first."""
+    """Return the split denoted by the folders above a file, the highest first."""
     return next((split for part in PurePosixPath(path).parts[:-1] if (split := split_by_folder(part))), None)
 
 
 def levels_of(path: str) -> tuple[str, ...]:
-    """Names of the folders above a file, those of splits aside."""
+    """Return the names of the folders above a file, except those of splits."""
     return tuple(part for part in PurePosixPath(path).parts[:-1] if split_by_folder(part) is None)
 
 
 def named_by_path(names: FolderNames, number: int, path: str, options: IngestOptions) -> list[tuple[str, str]]:
-    """Whom the path of an image names, the surest way first: ``(source, id)``, without words for nobody.
+    """Return the patients named by an image's path, most reliable first, as ``(source, id)``, without placeholders.
 
     Args:
-        names: the folders of all images.
-        number: of the image among them.
-        path: of the image.
-        options: ``patient_pattern``, and the level of folders that are patients.
+        names: Folders of all images.
+        number: Number of the image.
+        path: Path of the image.
+        options: Ingestion options with ``patient_pattern`` and the level of patient folders.
     """
     match = re.search(options.patient_pattern, path) if options.patient_pattern else None
     level = options.folder_level("patients")
@@ -108,7 +108,7 @@ def named_by_path(names: FolderNames, number: int, path: str, options: IngestOpt
 
 
 def folders_above(names: FolderNames, number: int, source: str, options: IngestOptions) -> tuple[str, ...]:
-    """The folders above the one that names an image's patient, by :data:`BY_FOLDER` or :data:`BY_SUBJECT`."""
+    """Return the folders above the one that names an image's patient, by :data:`BY_FOLDER` or :data:`BY_SUBJECT`."""
     levels = names.levels[number]
     if source == BY_FOLDER:
         return levels[: options.folder_level("patients")]
@@ -116,7 +116,7 @@ def folders_above(names: FolderNames, number: int, source: str, options: IngestO
 
 
 def ask(names: FolderNames, *, labels_known: bool) -> InputError:
-    """The line that shows both readings and the option for each; it names no folder, since one may be a name."""
+    """Return an error with both readings and their options; it names no folder, since that may be a person's name."""
     level = names.open_level or 0
     total, images, above = names.total_at(level), len(names.levels), "-/" * level
     where = f"{images} images lie in {total} folders, and nothing says whether these are"

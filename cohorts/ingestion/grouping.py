@@ -1,4 +1,4 @@
-"""Which files make which images: one file each, or the slices of a series as a volume."""
+"""Grouping of files into images: one file each, or the slices of a series as a volume."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ from medphantom.core.errors import InputError, Reason
 
 @dataclass(slots=True)
 class Planned:
-    """Files that will make one image or volume (or one per frame), and what is known of them.
+    """Files that will form one image or volume (or one per frame), and what is known about them.
 
     Attributes:
-        paths: relative paths; several are the slices of a volume in order.
-        head: what the (first) file's header says.
-        affine: of a volume from slices.
-        spacing_mm: of a volume from slices.
-        row: row of the table.
-        label: class by folder.
-        mask: path of the mask, relative to the plan's mask root.
-        patient: normalised patient id out of table, path or header; empty where nothing names one.
-        patient_source: which of these named it.
-        names: every name that table, path and header have for the patient: ``(source, id)``.
-        study: normalised study id of the table.
-        case: what several files of one examination share, such as the channels of nnU-Net.
-        split: the split that the source gives it; of several the most held-out one.
-        splits: all that folders, or else its rows in the table, give it.
-        disagreeing: attributes about which the headers of its slices disagree: they are not stated.
-        left_out: an export of ours says that it is in none.
-        order: what images are sorted by: a path, then the number of the volume in its series; by default its own path.
-        sops: SOPInstanceUIDs of the slices of a volume; empty ones are spoilt.
+        paths: Relative paths; several are the slices of a volume in order.
+        head: Header of the (first) file.
+        affine: Voxel-to-world matrix of a volume from slices.
+        spacing_mm: Spacing of a volume from slices.
+        row: Row number in the table.
+        label: Class given by the folder.
+        mask: Path of the mask, relative to the plan's mask root.
+        patient: Normalised patient id from table, path or header; empty if none is named.
+        patient_source: Source of the patient id.
+        names: All names of the patient from table, path and header, as ``(source, id)``.
+        study: Normalised study id from the table.
+        case: Identifier that files of one examination share, such as the channels of nnU-Net.
+        split: Split given by the source; of several the most held-out one.
+        splits: All splits given by folders, or else by its rows in the table.
+        disagreeing: Attributes on which the headers of its slices disagree; they are missing.
+        left_out: Whether an export of this project assigns it to no split.
+        order: Sort key of the image: a path, then the number of the volume in its series; by default its own path.
+        sops: SOPInstanceUIDs of the slices of a volume; unreliable ones are empty.
     """
 
     paths: tuple[str, ...]
@@ -68,11 +68,11 @@ class Planned:
 
     @property
     def weight_bytes(self) -> int:
-        """Memory that the decoded images will need."""
+        """Memory that the decoded images will need, in bytes."""
         return self.head.decoded_bytes * len(self.paths)
 
     def key(self) -> FileKey:
-        """What may identify it in a table."""
+        """Keys that may identify it in a table."""
         dicom = self.head.dicom
         patient = self.patient or ("" if dicom is None else dicom.patient)
         if len(self.paths) == 1:
@@ -91,7 +91,7 @@ class Planned:
     def job(
         self, root: Path, mask_root: Path, options: ReadOptions, states: Mapping[str, tuple[int, int] | None]
     ) -> ReadJob:
-        """The work order for a reader; ``states`` holds what each file was like when it was looked at."""
+        """Return the job for a reader; ``states`` contains the state of each file when it was scanned."""
         assert self.head.kind is not None  # noqa: S101 - refused files are not planned
         return ReadJob(
             kind=self.head.kind,
@@ -108,10 +108,10 @@ class Planned:
 def choose_spatial_dims(
     usable: Sequence[FileHead], options: IngestOptions, archive: tuple[str, NpzHead] | None
 ) -> Literal[2, 3]:
-    """2 or 3, as the options or else most of the files have it.
+    """Return 2 or 3, as the options demand or else as most of the files have.
 
     Raises:
-        InputError: an archive holds the other kind.
+        InputError: If an archive contains the other kind.
     """
     if archive is not None:
         found: Literal[2, 3] = 3 if archive[1].spatial_dims == 3 else 2
@@ -135,14 +135,14 @@ def _is_multi_frame_volume(head: FileHead, options: IngestOptions) -> bool:
 def group_files(
     heads: Sequence[FileHead], dims: Literal[2, 3], options: IngestOptions, refused: list[Refused], root: Path
 ) -> list[Planned]:
-    """One plan per image or volume; files that cannot be part of one are added to ``refused``.
+    """Return one plan per image or volume; files that cannot be part of one are added to ``refused``.
 
     Args:
-        heads: of the usable files.
-        dims: 2 for images, 3 for volumes.
-        options: the user's choices.
-        refused: gets what belongs to no volume.
-        root: source folder, read again only where two files share an identifier or a place.
+        heads: Headers of the usable files.
+        dims: Number of dimensions, 2 for images and 3 for volumes.
+        options: Ingestion options of the user.
+        refused: List to which files outside any volume are added.
+        root: Source folder, read again only if two files share an identifier or a position.
     """
     digest = pixel_digests(root)
     if dims == 2:
@@ -176,7 +176,7 @@ def group_files(
 
 
 def _common_head(heads: Sequence[FileHead]) -> tuple[FileHead, tuple[str, ...]]:
-    """The first of several heads without the attributes about which they disagree, and the names of these."""
+    """Return the first of several headers without the attributes on which they disagree, and the names of these."""
     first, stated = heads[0], [head.dicom.attributes for head in heads if head.dicom is not None]
     if first.dicom is None or all(attributes == stated[0] for attributes in stated):
         return first, ()

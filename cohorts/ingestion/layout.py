@@ -1,4 +1,4 @@
-"""Which files of a source may be images, and which are masks or tables, by place and name alone."""
+"""Classification of a source's files as images, masks or tables, by location and name alone."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ MODALITY_OF_CHANNEL = {"ct": "CT", "mri": "MR", "mr": "MR", "pet": "PT"}
 
 @dataclass(frozen=True, slots=True)
 class DatasetFacts:
-    """What nnU-Net's ``dataset.json`` says (nnU-Net v2, "dataset format"; v1 turns names and numbers round).
+    """Content of nnU-Net's ``dataset.json`` (nnU-Net v2, "dataset format"; v1 maps numbers to names instead).
 
     Attributes:
-        mask_values: name of each integer of the masks.
-        modality: DICOM modality code, where the channels name one.
+        mask_values: Name of each integer of the masks.
+        modality: DICOM modality code, if the channels name one.
     """
 
     mask_values: dict[int, str] = field(default_factory=dict)
@@ -33,20 +33,20 @@ class DatasetFacts:
 
 @dataclass(slots=True)
 class Layout:
-    """Which files of the source may be images, and which are masks or tables.
+    """Classification of the source's files.
 
     Attributes:
-        root: source folder.
-        images: relative paths of what may be images.
-        mask_root: folder that mask paths are relative to.
-        masks: paths of masks in folders of masks.
-        mask_keys: for each of them the path that pairs it with an image.
-        beside: image path → path of the mask beside it.
-        loose_masks: files that are named like masks and belong to no one image.
-        refused: files that are not opened.
-        tables: candidates at the top of the source.
-        total_files: files found.
-        dataset: what ``dataset.json`` says, where there is one.
+        root: Folder of the source.
+        images: Relative paths of possible images.
+        mask_root: Folder to which mask paths are relative.
+        masks: Paths of masks in mask folders.
+        mask_keys: For each of these masks, the path that pairs it with an image.
+        beside: Path of the mask beside each image, by image path.
+        loose_masks: Files that are named like masks and belong to no single image.
+        refused: Files that are not opened.
+        tables: Candidate tables at the top of the source.
+        total_files: Number of files found.
+        dataset: Content of ``dataset.json``, if there is one.
     """
 
     root: Path
@@ -63,19 +63,19 @@ class Layout:
 
     @property
     def masks_inside(self) -> bool:
-        """Whether the masks lie in the source."""
+        """Whether the masks are inside the source."""
         return self.mask_root.is_relative_to(self.root)
 
     def in_source(self, mask: str) -> str:
-        """Path of a mask relative to the source."""
+        """Return the path of a mask relative to the source."""
         return (self.mask_root.relative_to(self.root) / mask).as_posix()
 
 
 def lay_out(root: Path, files: Sequence[str], refused: Sequence[Refused], options: IngestOptions) -> Layout:
-    """Tell images from masks and tables.
+    """Separate images from masks and tables.
 
     Raises:
-        InputError: a mask folder that was named does not exist.
+        InputError: If a mask folder that was named does not exist.
     """
     tables = table_candidates(files) if options.table == "auto" else []
     layout = Layout(root, list(files), root, list(refused), tables, len(files) + len(refused))
@@ -103,7 +103,7 @@ def _find_masks(layout: Layout, files: Sequence[str]) -> None:
 def _take_mask_folder(layout: Layout, given: Path, files: Sequence[str]) -> None:
     layout.mask_root = find_path(given, layout.root).resolve()
     if not layout.mask_root.is_dir():
-        raise InputError(f"{given} is no folder of masks", "check --masks")
+        raise InputError(f"{given} is not a folder of masks", "check --masks")
     if layout.masks_inside:
         prefix = layout.mask_root.relative_to(layout.root).as_posix()
         layout.masks = [path.removeprefix(f"{prefix}/") for path in files if path.startswith(f"{prefix}/")]
@@ -114,7 +114,7 @@ def _take_mask_folder(layout: Layout, given: Path, files: Sequence[str]) -> None
 
 
 def _dataset_facts(root: Path, files: Sequence[str]) -> DatasetFacts | None:
-    """Facts of an nnU-Net data set; ``None`` where there is none, or where its file says nothing of it."""
+    """Return facts of an nnU-Net data set; ``None`` if there is none, or its file does not describe one."""
     in_its_folders = any(path.startswith("imagesTr/") and is_image_name(path) for path in files)
     if DATASET_FILE not in files or not in_its_folders:
         return None

@@ -1,4 +1,4 @@
-"""What can be said of a source before anything is read from it: the facts that a new recipe starts from."""
+"""A first summary of a source before anything is read from it: the facts from which a new recipe starts."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from medphantom.core.progress import Progress
 
 @dataclass(slots=True)
 class Findings:
-    """What a source seems to be.
+    """Summary of a source.
 
     Attributes:
-        total_images: images or volumes that its files promise.
-        spatial_dims: 2 or 3.
-        tables: tables at its top that fit its images; with several, somebody has to choose.
-        table_problems: why tables could not be read.
-        folders: folders at the first level that may be classes or patients, where nothing else decides; else 0.
-        above: what stands for the folders above those, in ``IngestOptions.folders``.
-        patients_by: how many images have their patient from where; ``""``: from nowhere.
-        labels: number of labels that the table names.
-        splits: images per split of the source, where it is divided unmistakably.
-        masks: images that have a mask.
+        total_images: Number of images or volumes that its files declare.
+        spatial_dims: Number of spatial dimensions, 2 or 3.
+        tables: Tables at its top that fit its images; with several, the user has to choose.
+        table_problems: Reasons why tables could not be read.
+        folders: Number of folders at the first level that may be classes or patients if nothing else decides, else 0.
+        above: Placeholder for the folders above those, in ``IngestOptions.folders``.
+        patients_by: Number of images by the source of their patient; ``""`` if there is none.
+        labels: Number of labels that the table names.
+        splits: Number of images per split of the source, if its division is unambiguous.
+        masks: Number of images that have a mask.
     """
 
     total_images: int = 0
@@ -46,15 +46,15 @@ class Findings:
 
 
 def look(source: str | Path, options: IngestOptions | None = None, progress: Progress | None = None) -> Findings:
-    """Look at a source without reading its pixels.
+    """Summarise a source without reading its pixels.
 
     Args:
-        source: folder of images, or one file.
-        options: choices that were made already.
-        progress: told about files.
+        source: Folder of images, or one file.
+        options: Options that are already chosen.
+        progress: Callback that receives the number of files.
 
     Raises:
-        InputError: there is nothing to look at.
+        InputError: If there is nothing to read.
     """
     options = options or IngestOptions()
     root, only = source_root(Path(source))
@@ -75,7 +75,7 @@ def look(source: str | Path, options: IngestOptions | None = None, progress: Pro
         problems = [*candidates.unreadable, *candidates.unjoined]
         found.table_problems = tuple(str(problem) for problem in problems)
     if len(found.tables) > 1:
-        return found  # somebody has to choose first
+        return found  # the user has to choose first
     use_table(plan, layout, options)
     settle_people(plan)
     found.total_images = len(plan.images)

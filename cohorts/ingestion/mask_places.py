@@ -1,7 +1,7 @@
-"""Which files are masks of which images, told by folders and names alone, before anything is opened.
+"""Pairing of masks with images by folders and names alone, before anything is opened.
 
 Three arrangements are known: a folder of masks beside a folder of images at any depth (``images`` and ``masks``,
-``imagesTr`` and ``labelsTr`` of nnU-Net), a mask beside its image under the image's name with an ending (``x.png`` and
+``imagesTr`` and ``labelsTr`` of nnU-Net), a mask beside its image with the image's name and a suffix (``x.png`` and
 ``x_mask.png``), and the derivatives of BIDS (``sub-01_T1w.nii.gz`` and ``sub-01_dseg.nii.gz``).
 """
 
@@ -23,12 +23,12 @@ CHANNEL_ENDING = re.compile(r"_\d{4}$")  # nnU-Net v2, "dataset format": case_XX
 
 
 def is_image_name(path: str) -> bool:
-    """Whether a name ends like one of an image, so that a folder ``labels`` of text files is no folder of masks."""
+    """Return whether a name has the extension of an image, so that ``labels`` with text files is not a mask folder."""
     return PurePosixPath(path).suffix.lower() in SUFFIXES
 
 
 def in_mask_folders(files: Sequence[str]) -> dict[str, str]:
-    """Masks in folders beside folders of images: path → the path without the mask folder's name."""
+    """Return masks in folders beside folders of images: path → the path without the mask folder's name."""
     with_images = {key for path in files if (key := _without(path, IMAGE_FOLDERS)[0]) is not None}
     found = {}
     for path in files:
@@ -39,13 +39,13 @@ def in_mask_folders(files: Sequence[str]) -> dict[str, str]:
 
 
 def image_key(path: str, *, channels: bool) -> str:
-    """Path of an image without the name of its image folder, and without nnU-Net's channel number."""
+    """Return an image's path without the name of its image folder, and without nnU-Net's channel number."""
     key = _without(path, IMAGE_FOLDERS)[1]
     return CHANNEL_ENDING.sub("", stem(key)) if channels else key
 
 
 def beside_images(files: Sequence[str]) -> dict[str, str]:
-    """Masks beside their images: mask path → image path. What looks like a mask and fits several images is left out."""
+    """Return masks beside their images: mask path → image path. Masks that fit several images are left out."""
     images = [path for path in files if is_image_name(path)]
     at = {(str(PurePosixPath(path).parent), PurePosixPath(stem(path)).name): path for path in images}
     found = {}
@@ -57,7 +57,7 @@ def beside_images(files: Sequence[str]) -> dict[str, str]:
 
 
 def loose_bids_masks(files: Iterable[str]) -> set[str]:
-    """Files that BIDS calls masks; without an image of theirs they are still no images."""
+    """Return files that are masks in BIDS terms; even without their image they are not images."""
     return {path for path in files if is_image_name(path) and _is_bids_mask(path)}
 
 
@@ -68,7 +68,7 @@ def pair_masks(masks: Sequence[str], images: Sequence[FileKey]) -> Join:
 
 
 def _without(path: str, names: Collection[str]) -> tuple[str | None, str]:
-    """What lies above the deepest folder of one of these names, and the path without it."""
+    """Return the part above the deepest folder with one of these names, and the path without that folder."""
     parts = PurePosixPath(path).parts
     for place in range(len(parts) - 2, -1, -1):
         if parts[place].lower() in names:

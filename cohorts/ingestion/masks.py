@@ -1,4 +1,4 @@
-"""Masks of the planned images: out of folders, beside the images, or as a column of the table names them."""
+"""Masks of the planned images: from folders, beside the images, or named by a column of the table."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from medphantom.core.folders import inside
 
 
 def use_masks(plan: Plan, layout: Layout, options: IngestOptions) -> None:
-    """Give each planned image its mask; images without one are refused where the options require masks."""
+    """Assign each planned image its mask; images without one are rejected if the options require masks."""
     if plan.table is not None and plan.table.has_masks and not (layout.masks or layout.beside):
         _masks_by_table(plan, options)
         return
@@ -32,7 +32,7 @@ def use_masks(plan: Plan, layout: Layout, options: IngestOptions) -> None:
 
 
 def _masks_of_folders(plan: Plan, layout: Layout) -> set[str]:
-    """Pair what lies in folders of masks; returns the masks in the source that belong to nothing."""
+    """Pair the masks in mask folders; return the masks in the source that belong to no image."""
     channels = layout.dataset is not None
     keys = [_key_for_masks(image, channels=channels) for image in plan.images]
     join = pair_masks(layout.mask_keys, keys)
@@ -82,7 +82,7 @@ def _mask_of_row(plan: Plan, image: Planned, options: IngestOptions) -> Refusal 
     try:
         path = inside(plan.root, cell)
     except InputError:
-        return Refusal(Reason.OUTSIDE_SOURCE, "its row names a mask outside the source, or what cannot be a path")
+        return Refusal(Reason.OUTSIDE_SOURCE, "its row names a mask outside the source, or an invalid path")
     if not path.is_file():
         return Refusal(Reason.NO_MASK, "the mask that its row names does not exist")
     image.mask = path.relative_to(plan.root.resolve()).as_posix()
@@ -90,11 +90,11 @@ def _mask_of_row(plan: Plan, image: Planned, options: IngestOptions) -> Refusal 
 
 
 def _require(plan: Plan, options: IngestOptions) -> None:
-    lacking = Refusal(Reason.NO_MASK, "no mask belongs to it")
+    lacking = Refusal(Reason.NO_MASK, "it has no mask")
     plan.keep(lambda image: lacking if image.mask is None and options.mask_required else None)
 
 
 def _orphan(path: Path) -> Refusal:
     if sniff(path) is None:
         return Refusal(Reason.NOT_AN_IMAGE, "no image among the masks")
-    return Refusal(Reason.ORPHAN_MASK, "a mask that belongs to no image")
+    return Refusal(Reason.ORPHAN_MASK, "a mask without an image")

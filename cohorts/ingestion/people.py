@@ -1,4 +1,4 @@
-"""Whose each image is, out of table, path or header, written alike; and on which side the source puts them."""
+"""The patient of each image from table, path or header, normalised, and the split that the source assigns."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ from medphantom.core.naming import issued_id, plain_id
 
 TABLE, HEADER = "the table", "DICOM header"
 SOURCES = (TABLE, BY_PATTERN, BY_FOLDER, BY_SUBJECT, HEADER)
-"""What may name a patient, the surest first."""
+"""Sources of patient names, most reliable first."""
 BRIDGED = "another image of the same patient, which a surer source names"
 
 
 def name_by_path(plan: Plan, names: FolderNames, layout: Layout, options: IngestOptions) -> None:
-    """Write patient ids that paths or headers name into the planned images: pattern, folder, BIDS subject, header."""
+    """Set the patient ids of planned images from paths or headers: pattern, folder, BIDS subject, header."""
     places: dict[str, set[tuple[str, ...]]] = defaultdict(set)
     for number, image in enumerate(plan.images):
         by_header = plain_id(image.head.dicom.patient) if image.head.dicom is not None else ""
@@ -52,23 +52,23 @@ def name_by_path(plan: Plan, names: FolderNames, layout: Layout, options: Ingest
 
     if several := sum(len(above) > 1 for above in places.values()):
         plan.warnings.append(
-            f"{several} folders that name a patient lie below several folders, each counts as one person; if these are "
-            "sites that number their own patients, give patient_pattern a group that holds the site too"
+            f"{several} folders that name a patient are in several parent folders, and each counts as one person; if "
+            "these are sites with their own numbering, include the site in the group of patient_pattern"
         )
 
 
 def bridge_names(plan: Plan) -> None:
-    """Let an image follow what surer sources call the patient of its header, path, study or case.
+    """Let an image follow the patient that more reliable sources assign to its header, path, study or case.
 
-    A cell that is empty, a pattern that fits some files only, or a channel without row would otherwise make a second
-    patient of the same person. A name that belongs to several patients of surer sources may be a placeholder, or one
-    person under several names: nobody is merged, and a warning says so.
+    An empty cell, a pattern that matches only some files, or a channel without a row would otherwise turn one person
+    into two patients. A name that belongs to several patients of more reliable sources may be a placeholder, or one
+    person under several names: no patients are merged, and a warning reports it.
     """
     called: dict[tuple[str, str], dict[str, int]] = defaultdict(dict)
     belongs = _belonging(plan)
     ranks = [_sureness(image) for image in plan.images]
     followed = True
-    while followed:  # each one follows a surer name than its own, so that this ends
+    while followed:  # each image follows a more reliable name than its own, so this terminates
         called.clear()
         for image, sure, own in zip(plan.images, ranks, belongs, strict=True):
             for key in (*image.names, *own) if image.patient else ():
@@ -78,7 +78,7 @@ def bridge_names(plan: Plan) -> None:
             mine = ranks[number]
             surer = (
                 {patient: sure for key in keys for patient, sure in called.get(key, {}).items() if sure < mine}
-                for keys in (image.names, belongs[number])  # a study counts where no name does
+                for keys in (image.names, belongs[number])  # the study is used if no name applies
             )
             found = next((patients for patients in surer if patients), {})
             if len(found) == 1:
@@ -91,17 +91,17 @@ def bridge_names(plan: Plan) -> None:
     )
     if several:
         plan.warnings.append(
-            f"{several} patient ids of headers, folders or paths are several patients by a surer source, which "
-            "counts; if the former are right, one person may lie in several splits"
+            f"{several} patient ids of headers, folders or paths belong to several patients by a more reliable source, "
+            "which takes precedence; if the former are right, one person may be in several splits"
         )
 
 
 def keep_numberings_apart(plan: Plan) -> None:
-    """Tell people apart whom two sources call alike, where they number people differently.
+    """Separate people to whom two sources give the same id if the sources number people differently.
 
-    Where the table's patient 6 is someone whose header says 2, a header's 6, whom no table names, is somebody else.
+    If the table's patient 6 has the header id 2, a header id 6 that no table names is another person.
     """
-    others: dict[tuple[str, str], set[str]] = defaultdict(set)  # patient and less sure source → what it calls them
+    others: dict[tuple[str, str], set[str]] = defaultdict(set)  # patient and less reliable source → its ids
     for image in plan.images:
         for source, name in image.names:
             if image.patient and _sureness(image) < SOURCES.index(source):
@@ -114,13 +114,13 @@ def keep_numberings_apart(plan: Plan) -> None:
             image.patient = f"{image.patient} ({image.patient_source})"
     if apart:
         plan.warnings.append(
-            f"{len(apart)} patients whom no surer source names have the id that one gives to somebody else; they count "
-            "as different people"
+            f"{len(apart)} patients without a more reliable source have an id that such a source gives to another "
+            "person; they count as different people"
         )
 
 
 def _belonging(plan: Plan) -> list[tuple[tuple[str, str], ...]]:
-    """The studies and the case of each image; a column of studies that several people share names no studies."""
+    """Return studies and case of each image; a study column with several patients per study is ignored."""
     people: dict[str, set[str]] = defaultdict(set)
     for image in plan.images:
         if image.study and image.patient:
@@ -139,15 +139,15 @@ def _belonging(plan: Plan) -> list[tuple[tuple[str, str], ...]]:
 
 
 def _sureness(image: Planned) -> int:
-    """Rank of the source of an image's patient, the surest first; nobody's come last."""
+    """Return the rank of the source of an image's patient, most reliable first; without a patient last."""
     return SOURCES.index(image.patient_source) if image.patient_source in SOURCES else len(SOURCES)
 
 
 def tell_issuers_apart(plan: Plan) -> None:
-    """Name patients by their id and its issuer (DICOM PS3.3 C.7.1.1, IssuerOfPatientID), where the header states one.
+    """Name patients by id and issuer (DICOM PS3.3 C.7.1.1, IssuerOfPatientID), if the header declares one.
 
-    Always, not only where a second issuer uses the id: then nobody's name changes when somebody else's files come or
-    go. An image without issuer has the only one of its id; of several it is nobody's, and follows its study.
+    This always applies, not only if a second issuer uses the id, so that no name changes when other files are added or
+    removed. An image without an issuer has the only issuer of its id; with several issuers it follows its study.
     """
     issuers: dict[str, set[str]] = defaultdict(set)
     of_study: dict[tuple[str, str], set[str]] = defaultdict(set)
@@ -170,13 +170,13 @@ def tell_issuers_apart(plan: Plan) -> None:
             image.patient_source, image.patient = (HEADER, issued) if issued else ("", "")
     if torn := sum(len(stated) > 1 for (_, study), stated in of_study.items() if study):
         plan.warnings.append(
-            f"{torn} patient ids stand in one study under several issuers and count as several people; if these are "
-            "spellings of one issuer, one person may lie in several splits"
+            f"{torn} patient ids occur in one study under several issuers and count as several people; if these are "
+            "spellings of one issuer, one person may be in several splits"
         )
 
 
 def refuse_nobodys(plan: Plan) -> None:
-    """Refuse DICOM images that name nobody while their study names several patients: they may be anyone's of these."""
+    """Reject DICOM images without a patient whose study has several patients, since they may belong to any of these."""
     named: dict[str, set[str]] = defaultdict(set)
     for image in plan.images:
         if image.patient and (study := study_of(image)):
@@ -187,12 +187,12 @@ def refuse_nobodys(plan: Plan) -> None:
 
 
 def study_of(image: Planned) -> str:
-    """The StudyInstanceUID of an image; empty where it states none."""
+    """Return the StudyInstanceUID of an image; empty if there is none."""
     return image.head.dicom.study if image.head.dicom is not None else ""
 
 
 def settle_people(plan: Plan) -> None:
-    """Whose each planned image is, once its table is joined: what every reading of a source asks, in this order."""
+    """Determine the patient of each planned image once the table is joined, in a fixed order of steps."""
     name_by_table(plan)
     tell_issuers_apart(plan)
     bridge_names(plan)
@@ -214,14 +214,16 @@ def name_by_table(plan: Plan) -> None:
         image.split = next(iter(image.splits), None)
         image.left_out = LEFT_OUT_SPLIT in splits
     if contradicting:
-        plan.warnings.append(f"{contradicting} images lie in folders of another split than the table says; it counts")
+        plan.warnings.append(
+            f"{contradicting} images are in folders of another split than in the table, which takes precedence"
+        )
 
 
 def require_patients(plan: Plan, names: FolderNames, options: IngestOptions) -> None:
-    """Stop where images of unknown patients lie in several folders and nobody said what these are.
+    """Stop if images without a patient are in several folders whose meaning is not given.
 
     Raises:
-        InputError: shows both readings, and the option for each.
+        InputError: With both readings, and the option for each.
     """
     if options.folders != "ask" or names.open_level is None or not folders_matter(plan):
         return
@@ -229,20 +231,20 @@ def require_patients(plan: Plan, names: FolderNames, options: IngestOptions) -> 
 
 
 def folders_matter(plan: Plan) -> bool:
-    """Whether folders may name patients: some image that has no header is nobody's, or most images are.
+    """Return whether folders may name patients: an image without a header has no patient, or most images have none.
 
-    A few DICOM files without an id among many that have one do not stop the others; study or series stand for them.
+    A few DICOM files without an id among many with one do not stop the ingestion; study or series identify them.
     """
     unknown = [image for image in plan.images if not image.patient]
     return any(image.head.dicom is None for image in unknown) or 2 * len(unknown) > len(plan.images)
 
 
 def identity_of(image: Planned, part: int | None = None) -> str:
-    """What stands for the patient: the id, else the study, the series or the case, else the file.
+    """Return the identity of the patient: the id, else the study, the series or the case, else the file.
 
     Args:
-        image: planned image.
-        part: row of an archive, each of which is an image of its own; pages and frames of a file are not.
+        image: Planned image to identify.
+        part: Row of an archive, each of which is a separate image; pages and frames of a file are not.
     """
     if image.patient:
         return image.patient
@@ -258,33 +260,33 @@ def identity_of(image: Planned, part: int | None = None) -> str:
 
 
 def divide(plan: Plan, options: IngestOptions) -> Division:
-    """How the source divides its patients, where that counts.
+    """Return how the source divides its patients, if that is used.
 
     Raises:
-        InputError: the division was asked for and there is none.
+        InputError: If the division was requested and there is none.
     """
     if options.source_splits == "ignore":
         return Division()
-    told = [image for image in plan.images if image.split is not None]
-    stated = [(identity_of(image), split) for image in told for split in image.splits or (image.split,) if split]
-    unmistakable = bool(stated) and len(told) == sum(not image.left_out for image in plan.images)
+    assigned = [image for image in plan.images if image.split is not None]
+    stated = [(identity_of(image), split) for image in assigned for split in image.splits or (image.split,) if split]
+    unmistakable = bool(stated) and len(assigned) == sum(not image.left_out for image in plan.images)
     if options.source_splits == "auto" and not unmistakable:
         if stated:
             plan.warnings.append(
-                f"{len(told)} of {len(plan.images)} images lie in a split of the source, which is not kept since "
-                "others lie in none; set source_splits to use or ignore"
+                f"{len(assigned)} of {len(plan.images)} images are in a split of the source, which is not kept since "
+                "others are in none; set source_splits to use or ignore"
             )
         return Division()
     if not stated:
         raise InputError("the source divides its images into no splits", "leave source_splits at auto")
     division = Division.of(stated, exact=plan.is_export)
     if "train" not in division.theirs:
-        plan.warnings.append("the source puts no image into train; source_splits=ignore divides its images anew")
+        plan.warnings.append("the source assigns no image to train; source_splits=ignore divides its images again")
     return _settled(plan, division, options)
 
 
 def divide_archive(parts: Mapping[str, int], options: IngestOptions) -> Division:
-    """How the parts of an archive divide its rows; each of them is told its part."""
+    """Return how the parts of an archive divide its rows, each of which knows its part."""
     named = frozenset(split for split in SPLITS if parts.get(split))
     return Division() if options.source_splits == "ignore" else Division(theirs=named)
 
@@ -294,12 +296,12 @@ def _settled(plan: Plan, division: Division, options: IngestOptions) -> Division
         both = len(division.on_both_sides)
         if options.split_conflicts == "refuse":
             plan.keep(lambda image: _on_both_sides if identity_of(image) in division.on_both_sides else None)
-            plan.warnings.append(f"{both} patients lie in several splits of the source; their images were left out")
+            plan.warnings.append(f"{both} patients are in several splits of the source; their images were left out")
         else:
             plan.warnings.append(
-                f"{both} patients lie in several splits of the source; all their images went to the most held-out one"
+                f"{both} patients are in several splits of the source; all their images go to the most held-out one"
             )
     return division
 
 
-_on_both_sides = Refusal(Reason.SPLIT_CONFLICT, "its patient lies in several splits of the source")
+_on_both_sides = Refusal(Reason.SPLIT_CONFLICT, "its patient is in several splits of the source")

@@ -1,4 +1,4 @@
-"""Before any pixel is read: which files make which images, whose they are, and what the cohort's columns will be."""
+"""The plan before any pixel is read: grouping of files into images, their patients, and the cohort's columns."""
 
 from __future__ import annotations
 
@@ -19,29 +19,30 @@ from medphantom.cohorts.tables.table import Table
 
 @dataclass(slots=True)
 class Plan:
-    """All that ingestion will do.
+    """All planned steps of an ingestion.
 
     Attributes:
-        root: source folder.
-        schema: columns of the cohort.
-        read_options: for the readers.
-        mask_root: folder that mask paths are relative to.
-        total_files: files found.
-        images: planned images in the order of their first path.
-        refused: files that will not be read.
-        used: other files that serve a purpose: ``(path, role)``.
-        table: the label table.
-        archive: the ``.npz`` that is the source, and its path.
-        division: how the source divides its patients, where that is kept.
-        is_export: the source is an export of ours, whose splits and vocabulary are all there.
-        is_drawn: that export is of images that a generator drew.
-        stand_ins: why its pseudonyms may each stand for an image instead of a patient; empty: they are patients.
-        exported: of an export, what its table says of each file.
-        mask_values: names of the integers of the masks, where the source has some.
-        modality: DICOM modality code that the source names for all its images.
-        warnings: what the user should know.
-        understood: lines that say how the source was read.
-        states: size and time of the last change of each file when it was looked at.
+        root: Folder of the source.
+        schema: Columns of the cohort.
+        read_options: Options for the readers.
+        mask_root: Folder to which mask paths are relative.
+        total_files: Number of files found.
+        images: Planned images in the order of their first path.
+        refused: Files that will not be read.
+        used: Other files that are used, as ``(path, role)``.
+        table: Label table of the source.
+        archive: Archive (``.npz``) that is the source, and its path.
+        division: How the source divides its patients, if that is kept.
+        is_export: Whether the source is an export of this project, with complete splits and vocabulary.
+        is_drawn: Whether that export contains generated images.
+        stand_ins: Reason why its pseudonyms may each represent an image instead of a patient; empty if they are
+            patients.
+        exported: Table entry of each file of an export.
+        mask_values: Names of the integers of the masks, if the source has any.
+        modality: DICOM modality code that the source declares for all its images.
+        warnings: Warnings for the user.
+        understood: Lines on how the source was read.
+        states: Size and modification time of each file when it was scanned.
     """
 
     root: Path
@@ -66,7 +67,7 @@ class Plan:
     states: dict[str, tuple[int, int] | None] = field(default_factory=dict)
 
     def keep(self, verdict: Callable[[Planned], Refusal | None]) -> None:
-        """Refuse the images of which ``verdict`` says why."""
+        """Reject the images for which ``verdict`` returns a reason."""
         kept = []
         for image in self.images:
             refusal = verdict(image)
@@ -77,6 +78,6 @@ class Plan:
         self.images = kept
 
     def use(self, path: str, role: str) -> None:
-        """Note that a file serves a purpose, and so is not refused."""
+        """Record that a file is used, and therefore is not rejected."""
         self.refused = [item for item in self.refused if item[0] != path]
         self.used.append((path, role))

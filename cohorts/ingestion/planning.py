@@ -1,4 +1,4 @@
-"""The plan of an ingestion out of paths, headers and the table: each question decided once, in one order."""
+"""The plan of an ingestion from paths, headers and the table: each question is decided once, in a fixed order."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ def make_plan(layout: Layout, heads: Sequence[FileHead], options: IngestOptions)
     """Decide everything that can be decided from paths, headers and the table.
 
     Args:
-        layout: what :func:`~medphantom.cohorts.ingestion.layout.lay_out` found.
-        heads: one per file of ``layout.images``, in that order.
-        options: the user's choices.
+        layout: Result of :func:`~medphantom.cohorts.ingestion.layout.lay_out`.
+        heads: Headers, one per file of ``layout.images``, in that order.
+        options: Ingestion options of the user.
 
     Raises:
-        InputError: table, columns or options do not fit the source, or nothing says what its folders are.
+        InputError: If table, columns or options do not fit the source, or the meaning of its folders is not given.
     """
     plan, usable = begin_plan(layout, heads, options)
     if plan.archive is not None:
@@ -69,7 +69,7 @@ def make_plan(layout: Layout, heads: Sequence[FileHead], options: IngestOptions)
 
 
 def begin_plan(layout: Layout, heads: Sequence[FileHead], options: IngestOptions) -> tuple[Plan, list[FileHead]]:
-    """A plan that knows the kind of the source, and the heads of the files that can be read."""
+    """Return a plan with the kind of the source, and the headers of the readable files."""
     usable = [head for head in heads if head.refusal is None]
     archive = _archive(usable, heads, layout, options)
     dims = choose_spatial_dims(usable, options, archive)
@@ -91,7 +91,7 @@ def begin_plan(layout: Layout, heads: Sequence[FileHead], options: IngestOptions
 
 
 def _stand_ins(plan: Plan, options: IngestOptions) -> str:
-    """Why the pseudonyms of an export may stand for images; empty where somebody else's table names the patients."""
+    """Return why the pseudonyms of an export may represent images; empty if another table names the patients."""
     table = plan.table
     its_own = table is not None and table.path.name == METADATA_FILE and options.patient_column in {"", "patient"}
     said = export_facts(plan.root) if plan.is_export and its_own else None
@@ -103,7 +103,7 @@ def _stand_ins(plan: Plan, options: IngestOptions) -> str:
 
 
 def read_paths(plan: Plan, usable: Sequence[FileHead], layout: Layout, options: IngestOptions) -> FolderNames:
-    """Group files into images, in the order of their first path, and read what their paths say."""
+    """Group files into images, in the order of their first path, and interpret their paths."""
     archives = [head for head in usable if head.kind == "npz"]
     aside = Refusal(Reason.UNSUPPORTED_PIXELS, "an archive of images among files: ingest it alone")
     plan.refused += [(head.path, aside) for head in archives]
@@ -118,7 +118,7 @@ def read_paths(plan: Plan, usable: Sequence[FileHead], layout: Layout, options: 
 def _archive(
     usable: Sequence[FileHead], heads: Sequence[FileHead], layout: Layout, options: IngestOptions
 ) -> tuple[str, NpzHead] | None:
-    """The archive that is the whole source; a lone file that cannot be one is fatal."""
+    """Return the archive that is the whole source; a single file that is not a valid archive is fatal."""
     if len(heads) == 1 and heads[0].refusal is not None and heads[0].refusal.reason is Reason.PICKLE:
         raise InputError(
             f"{layout.root / heads[0].path if layout.total_files == 1 else layout.root} cannot be read: "
@@ -163,7 +163,7 @@ def _read_options(options: IngestOptions, dims: Literal[2, 3], color: Literal["g
 
 
 def _folder_labels(plan: Plan, names: FolderNames, options: IngestOptions) -> tuple[tuple[str, ...], bool]:
-    """Classes by folder, written into the planned images; the table's labels come first where there are some."""
+    """Set classes by folder in the planned images; labels of the table take precedence."""
     level = options.folder_level("classes")
     if level is None or not plan.images:
         return (), False

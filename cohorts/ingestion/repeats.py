@@ -1,6 +1,6 @@
-"""What becomes of images that nearly repeat others: they share a split, or leave the splits that judge.
+"""Handling of near duplicates: they share a split, or leave the splits used for evaluation.
 
-A score, a privacy test or a utility study on an image that repeats a training image flatters whoever learned by heart.
+A score, a privacy test or a utility study on an image that repeats a training image favours memorisation.
 """
 
 from __future__ import annotations
@@ -13,27 +13,28 @@ from medphantom.cohorts.records import LEFT_OUT_SPLIT
 
 @dataclass(slots=True)
 class Repeats:
-    """Pairs of near duplicates, gathered one image at a time.
+    """Pairs of near duplicates, collected one image at a time.
 
     Attributes:
-        pairs: numbers of a later image and of an earlier one that it nearly repeats.
-        total_images: images so far.
+        pairs: Numbers of a later image and of an earlier one of which it is a near duplicate.
+        total_images: Number of images so far.
     """
 
     pairs: list[tuple[int, int]] = field(default_factory=list)
     total_images: int = 0
 
     def add(self, earlier: Sequence[int]) -> None:
-        """Take the next image, and the earlier ones that it nearly repeats."""
+        """Add the next image, and the earlier images of which it is a near duplicate."""
         self.pairs += [(self.total_images, number) for number in earlier]
         self.total_images += 1
 
     def groups(self, sides: Sequence[str | None], owners: Sequence[str]) -> list[int]:
-        """For each image the first image of its group of connected near duplicates.
+        """Return for each image the first image of its group of connected near duplicates.
 
         Args:
-            sides: images are connected where these are equal; ``None``: a group of its own.
-            owners: images of one owner (the frames of a file, the channels of a case) are connected in any case.
+            sides: Side of each image; images on the same side are connected, and ``None`` forms a group of its own.
+            owners: Owner of each image; images of one owner (frames of a file, channels of a case) are always
+                connected.
         """
         first = list(range(self.total_images))
 
@@ -52,11 +53,11 @@ class Repeats:
         return [root(number) for number in range(self.total_images)]
 
     def left_out(self, splits: Sequence[str], patients: Sequence[str]) -> list[int]:
-        """Images outside ``train`` that nearly repeat a training image of another patient, in ascending order.
+        """Return images outside ``train`` that repeat a training image of another patient, in ascending order.
 
         Args:
-            splits: split of each image.
-            patients: patient of each image.
+            splits: Split of each image.
+            patients: Patient of each image.
         """
         found = set()
         for pair in self.pairs:

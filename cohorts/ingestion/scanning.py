@@ -1,4 +1,4 @@
-"""The first look at a source: its files, laid out, and the head of each, read by worker processes."""
+"""The first scan of a source: its files are classified, and their headers are read by worker processes."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from medphantom.core.progress import Progress
 from medphantom.core.workers import MEMORY_PER_BYTE, Batch, Crashed, Workers
 
 FILES_PER_SCAN = 32
-SCAN_BYTES = 256 * 2**20  # that the headers of a file may take, beside a few times what lies on disk
+SCAN_BYTES = 256 * 2**20  # memory that a file's headers may use, in addition to a few times its size on disk
 SCAN_BYTES_PER_BYTE = 4
 ALL_KINDS: tuple[Kind, ...] = ("dicom", "nifti", "picture", "npz")
 
 
 def source_root(source: Path) -> tuple[Path, str | None]:
-    """Source folder, and the one file to read when the source is a file.
+    """Return the source folder, and the one file to read if the source is a file.
 
     Raises:
-        InputError: there is nothing of that name.
+        InputError: If the path does not exist.
     """
     if not user_path(source).exists():
         raise InputError(f"{source} does not exist", "check the path of the source")
@@ -35,10 +35,10 @@ def source_root(source: Path) -> tuple[Path, str | None]:
 
 
 def lay_out_source(source: Path, root: Path, only: str | None, options: IngestOptions) -> Layout:
-    """Walk a source and lay it out.
+    """List the files of a source and classify them.
 
     Raises:
-        InputError: it holds no files, or a folder of masks that was named does not exist.
+        InputError: If it contains no files, or a mask folder that was named does not exist.
     """
     files, refused = ([only], []) if only else walk(root, options.exclude, follow_links=options.follow_links)
     if not files and not refused:
@@ -49,7 +49,7 @@ def lay_out_source(source: Path, root: Path, only: str | None, options: IngestOp
 
 
 def make_workers(options: IngestOptions) -> Workers:
-    """The processes that decode, each with a bound on memory and time."""
+    """Return the decoding processes, each with limits of memory and time."""
     workers = usable_cores() if options.workers is None else options.workers
     return Workers(
         workers,
@@ -60,17 +60,17 @@ def make_workers(options: IngestOptions) -> Workers:
 
 
 def memory_for_decoding(options: IngestOptions) -> int:
-    """Memory that the processes that decode may take together, in bytes."""
+    """Return the memory that all decoding processes together may use, in bytes."""
     return decoding_bytes() if options.memory_mib is None else options.memory_mib * 2**20
 
 
 def largest_image_bytes(options: IngestOptions) -> int:
-    """How much a file may decode to: as the options say, and as far as the memory for decoding goes."""
+    """Return the largest decoded size of a file: as the options allow, within the memory for decoding."""
     return min(options.max_image_mib * 2**20, memory_for_decoding(options) // MEMORY_PER_BYTE)
 
 
 def scan_heads(pool: Workers, layout: Layout, options: IngestOptions, progress: Progress | None) -> list[FileHead]:
-    """The head of each file that may be an image, in the order of the layout."""
+    """Return the header of each possible image, in the order of the layout."""
     root, paths = layout.root, layout.images
     kinds = ALL_KINDS if options.format == "auto" else (options.format,)
     batches = (
@@ -82,7 +82,7 @@ def scan_heads(pool: Workers, layout: Layout, options: IngestOptions, progress: 
         for job, result in zip(batch.jobs, results, strict=True):
             heads.append(_crash_head(job.path) if isinstance(result, Crashed) else result)
         if progress is not None:
-            progress(len(heads), len(paths), "looking at files")
+            progress(len(heads), len(paths), "scanning files")
     return heads
 
 
@@ -94,9 +94,9 @@ def _scan_limit(root: Path, paths: Sequence[str]) -> int:
 def _size(path: Path) -> int:
     try:
         return path.stat().st_size
-    except OSError:  # told by the reader
+    except OSError:  # reported by the reader
         return 0
 
 
 def _crash_head(path: str) -> FileHead:
-    return FileHead(path, refusal=Refusal(Reason.CRASHED, "looking at it ended the process"))
+    return FileHead(path, refusal=Refusal(Reason.CRASHED, "its scan crashed"))

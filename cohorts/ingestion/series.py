@@ -1,7 +1,7 @@
-"""Which single-frame DICOM files are slices of one volume: nobody is merged, and no identifier is believed alone.
+"""Grouping of single-frame DICOM files into volumes: no patients are merged, and no single identifier is trusted.
 
-Files are taken together by patient *and* study *and* series *and* frame of reference, since tools spoil any one of
-these. Two files are the same image when their place and their pixels are equal, never because an identifier is.
+Files are grouped by patient *and* study *and* series *and* frame of reference, since tools corrupt any one of these.
+Two files are the same image if their position and their pixels are equal, never because an identifier is.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from medphantom.core.errors import Reason, UnreadableImage
 from medphantom.core.naming import issued_id
 
 Digest = Callable[[FileHead], Hashable]
-COPY = Refusal(Reason.DUPLICATE, "the same pixels at the same place as a file before")
+COPY = Refusal(Reason.DUPLICATE, "the same pixels at the same position as an earlier file")
 NOBODY = Refusal(Reason.GEOMETRY, "names no patient, while other slices of its series do")
 UNNAMED = Refusal(Reason.GEOMETRY, "names no series, and the slices beside it do not form one volume without doubt")
 ANONYMOUS = Refusal(Reason.GEOMETRY, "names neither series nor study nor patient")
@@ -51,10 +51,10 @@ class SeriesVolume:
     """Slices of one volume, in order.
 
     Attributes:
-        heads: one file each.
-        affine: voxel-to-world matrix.
-        spacing_mm: along slices, rows and columns.
-        order: where it comes among other images: the first path of its series, then its number within that.
+        heads: Headers of the slices, one per file.
+        affine: Voxel-to-world matrix of the volume.
+        spacing_mm: Spacing along slices, rows and columns.
+        order: Sort key among other images: the first path of its series, then its number within the series.
     """
 
     heads: tuple[FileHead, ...]
@@ -64,7 +64,7 @@ class SeriesVolume:
 
 
 def is_slice(head: FileHead) -> bool:
-    """Whether a file may be a slice: one frame with a place, and no localizer."""
+    """Return whether a file may be a slice: one frame with a position, and not a localizer."""
     dicom = head.dicom
     return dicom is not None and dicom.frames == 1 and dicom.plane is not None and not dicom.localizer
 
@@ -72,12 +72,12 @@ def is_slice(head: FileHead) -> bool:
 def series_volumes(
     heads: Iterable[FileHead], options: IngestOptions, digest: Digest
 ) -> tuple[list[SeriesVolume], list[tuple[str, Refusal]]]:
-    """Volumes of all slices, and which files belong to none.
+    """Return the volumes of all slices, and the files that belong to none.
 
     Args:
-        heads: of any files; those that are no slices are passed over.
-        options: ``min_slices``, and what tells patients apart by their paths, as the header does.
-        digest: what recognises the pixels of a file again; it is asked only where two files share a place.
+        heads: Headers of any files; those that are not slices are skipped.
+        options: Ingestion options with ``min_slices`` and the settings that identify patients by paths.
+        digest: Function that identifies the pixels of a file; it is called only if two files share a position.
     """
     refused: list[tuple[str, Refusal]] = []
     volumes: list[SeriesVolume] = []
@@ -94,10 +94,10 @@ def series_volumes(
 
 
 def forget_spoilt_identifiers(heads: Sequence[FileHead], digest: Digest) -> None:
-    """Empty identifiers that different images share, so that no table is joined by them.
+    """Clear identifiers that different images share, so that they do not join a table.
 
     A SOPInstanceUID on files of different pixels identifies none of them, nor does a SeriesInstanceUID that several
-    patients or studies have. Call it when the series were found.
+    patients or studies have. Call it once the series are found.
     """
     by_sop: dict[str, list[FileHead]] = defaultdict(list)
     owners: dict[str, set[tuple[str, str]]] = defaultdict(set)
@@ -115,10 +115,10 @@ def forget_spoilt_identifiers(heads: Sequence[FileHead], digest: Digest) -> None
 
 
 def pixel_digests(root: Path) -> Digest:
-    """A function that digests the encoded pixels of a file below ``root`` and what turns them into values, once.
+    """Return a function that digests the encoded pixels of a file below ``root`` and their value transform, cached.
 
-    It decodes nothing, since codecs run in worker processes only: a copy that was compressed in another way is not
-    recognised. A file that cannot be read is equal to no other.
+    It decodes nothing, since codecs run in worker processes only: a copy with another compression is not recognised. A
+    file that cannot be read is equal to no other.
     """
     known: dict[str, Hashable] = {}
 
@@ -155,9 +155,9 @@ def _plane(head: FileHead) -> Plane:
 
 
 def _patients(heads: Sequence[FileHead], options: IngestOptions) -> dict[str, str]:
-    """Whose each file is: by its path where a pattern, a folder or a subject of BIDS names somebody, else its header.
+    """Return the patient of each file: from its path by pattern, folder or BIDS subject, else from its header.
 
-    An id of a header counts with its issuer, since two hospitals may give one id to two people.
+    An id of a header includes its issuer, since two hospitals may use the same id for two people.
     """
     names = folder_names([head.path for head in heads])
     issuers: dict[tuple[str, str], set[str]] = defaultdict(set)
@@ -176,10 +176,10 @@ def _patients(heads: Sequence[FileHead], options: IngestOptions) -> dict[str, st
 def _groups(
     slices: Sequence[FileHead], options: IngestOptions, refused: list[tuple[str, Refusal]]
 ) -> list[tuple[list[FileHead], bool]]:
-    """Slices that may share a volume, and whether a series names them; the others go to ``refused``.
+    """Return slices that may share a volume, and whether a series names them; the others are added to ``refused``.
 
-    A slice without patient beside others with one is given to nobody: under the name of the others it would be a guess
-    about a person, and as somebody of its own it could come into another split than the rest of that person.
+    A slice without a patient among others with one is assigned to nobody: assigning it to them would be a guess about a
+    person, and as a separate person it could enter another split than the rest of that person.
     """
     groups: dict[tuple[Hashable, ...], list[FileHead]] = defaultdict(list)
     people: dict[tuple[str, ...], set[str]] = defaultdict(set)
@@ -202,7 +202,7 @@ def _groups(
 
 
 def _agree(members: Sequence[FileHead]) -> bool:
-    """Whether nothing contradicts that slices without a series are one: no second series number, no number twice."""
+    """Return whether slices without a series may form one: at most one series number, and no repeated number."""
     numbers = [_dicom(head).instance for head in members if _dicom(head).instance]
     return len({_plane(head).traits[:1] for head in members}) == 1 and len(set(numbers)) == len(numbers)
 
@@ -215,9 +215,9 @@ def _by_folder(heads: Sequence[FileHead]) -> list[list[FileHead]]:
 
 
 def _numbered_by_folder(heads: Sequence[FileHead]) -> bool:
-    """Whether slices number themselves anew in each of several folders, as those of different volumes do.
+    """Return whether slices are numbered from the start in each of several folders, as in different volumes.
 
-    Their places may fit between each other, or follow on each other, where a tool gave all of them one series.
+    Their positions may interleave or follow each other if a tool gave all of them one series.
     """
     numbers = [[_dicom(head).instance for head in members] for members in _by_folder(heads)]
     every = [number for each in numbers for number in each]
@@ -225,7 +225,7 @@ def _numbered_by_folder(heads: Sequence[FileHead]) -> bool:
 
 
 class _Finder:
-    """Finds the volumes of one group: copies first, then stacks, then what only its folder tells apart."""
+    """Finds the volumes of one group: first copies, then stacks, then slices that only their folder separates."""
 
     def __init__(self, members: Sequence[FileHead], min_slices: int, digest: Digest) -> None:
         self.refused: list[tuple[str, Refusal]] = []
@@ -235,7 +235,7 @@ class _Finder:
         self._members = self._without_copies(members, lambda head: (_plane(head), _dicom(head).instance))
 
     def volumes(self) -> list[SeriesVolume]:
-        """Volumes in the order of what tells them apart; files of none are in ``refused``."""
+        """Return the volumes in the order of what distinguishes them; files of no volume are in ``refused``."""
         found, repeated = self._stacked(self._members)
         if repeated:
             alone = self._without_copies(repeated, lambda head: (_plane(head).position, _plane(head).orientation))
@@ -254,7 +254,7 @@ class _Finder:
         ]
 
     def _without_copies(self, members: Sequence[FileHead], place: Digest) -> list[FileHead]:
-        """Members without those that have the place and the pixels of one before."""
+        """Return the members without those that repeat position and pixels of an earlier one."""
         together: dict[Hashable, list[FileHead]] = defaultdict(list)
         for head in members:
             together[place(head)].append(head)
@@ -269,7 +269,7 @@ class _Finder:
         return [head for head in members if head.path not in copies]
 
     def _stacked(self, members: Sequence[FileHead]) -> tuple[list[tuple[tuple[FileHead, ...], Stack]], list[FileHead]]:
-        """Stacks with their files, and the files at positions that nothing tells apart; others are refused."""
+        """Return stacks with their files, and the files at indistinguishable positions; others are rejected."""
         stacks, leftovers = find_stacks([_plane(head) for head in members], self._min_slices)
         repeated: list[FileHead] = []
         for leftover in leftovers:

@@ -1,4 +1,4 @@
-"""Which labels and categories enough patients share: a rare one could point to one of them."""
+"""Labels and categories that enough patients share: a rare one could identify a patient."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Sharers:
     """Counts the patients of each term, up to a minimum.
 
     Attributes:
-        minimum: patients that must share a term.
+        minimum: Smallest number of patients that must share a term.
     """
 
     minimum: int
@@ -23,7 +23,7 @@ class Sharers:
     def note(
         self, patient: str, labels: Mapping[str, bool | None], attributes: Mapping[str, float | str | None]
     ) -> None:
-        """Take an image: the labels that are present, and its categories."""
+        """Add an image with its present labels and its categories."""
         terms = [("", name) for name, value in labels.items() if value]
         terms += [(name, value) for name, value in attributes.items() if isinstance(value, str)]
         for term in terms:
@@ -32,22 +32,22 @@ class Sharers:
                 known.add(patient)
 
     def note_values(self, patient: str, attribute: str, values: Iterable[str]) -> None:
-        """Take an image that has several values of one thing, such as the numbers of its mask."""
+        """Add an image with several values of one attribute, such as the numbers of its mask."""
         for value in values:
             known = self._patients[attribute, value]
             if len(known) < self.minimum:
                 known.add(patient)
 
     def is_rare(self, attribute: str, value: str) -> bool:
-        """Whether too few patients share a value."""
+        """Return whether too few patients share a value."""
         return self._few(attribute, value)
 
     def rare_labels(self, labels: Iterable[str], named: Collection[str]) -> list[str]:
-        """Labels that too few patients share and nobody named."""
+        """Return labels that too few patients share and that are not requested by name."""
         return [name for name in labels if name not in named and self._few("", name)]
 
     def rare_categories(self, named: Mapping[str, Collection[str]]) -> dict[str, list[str]]:
-        """Attribute → categories that too few patients share and nobody named."""
+        """Return, by attribute, categories that too few patients share and that are not requested by name."""
         rare: dict[str, list[str]] = defaultdict(list)
         for attribute, value in self._patients:
             if attribute and value not in named.get(attribute, ()) and self._few(attribute, value):
@@ -55,7 +55,7 @@ class Sharers:
         return {name: sorted(values) for name, values in rare.items()}
 
     def total_of(self, attribute: str) -> int:
-        """How many categories of an attribute occurred."""
+        """Return the number of categories of an attribute that occurred."""
         return sum(name == attribute for name, _ in self._patients)
 
     def _few(self, attribute: str, value: str) -> bool:

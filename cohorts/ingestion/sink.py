@@ -1,4 +1,4 @@
-"""The end of ingestion: drops duplicates, names patients and splits, writes rows, and keeps count of every file."""
+"""The end of ingestion: drops duplicates, assigns pseudonyms and splits, writes rows, and counts every file."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ MODALITY, MASK = "\0modality", "\0mask"  # no attribute can be called so
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """What later decisions need of a row that was written; ``identity`` is empty where its patient is known.
+    """Data of a written row that later decisions need; ``identity`` is empty if its patient is known.
 
-    ``left_out``: an export of ours says so.
+    ``left_out`` is set if an export of this project leaves the image out.
     """
 
     image_id: str
@@ -51,7 +51,7 @@ class _Row:
 
 @dataclass
 class Sink:
-    """Takes results in order: drops duplicates, names patients, writes rows, and keeps count."""
+    """Receives results in order: drops duplicates, assigns pseudonyms, writes rows, and counts files."""
 
     plan: Plan
     options: IngestOptions
@@ -81,7 +81,7 @@ class Sink:
         self._has_text = False
 
     def refuse(self, paths: Iterable[str], refusal: Refusal) -> None:
-        """Note a refusal, or stop at it when the options are strict."""
+        """Record a rejection, or stop at it if the options are strict."""
         if self.options.strict:
             raise InputError(
                 f"a file of the source was refused ({refusal.reason.value}: {refusal.detail})",
@@ -93,7 +93,7 @@ class Sink:
             self._frames[path] += refusal.frame is not None
 
     def take(self, planned: Planned, result: ReadResult) -> None:
-        """Take what one job gave."""
+        """Process the result of one job."""
         for refusal in result.refusals:
             self.refuse(planned.paths, refusal)
         if not result.images:
@@ -110,10 +110,10 @@ class Sink:
             self._add(planned, self._with_source_values(planned, ready), content)
 
     def _require_one_statement(self, row: int, table: Table, result: ReadResult) -> None:
-        """Rows of a file that holds several images may be of one of these each.
+        """Refuse rows of a file with several images that may refer to one of these each.
 
         Raises:
-            UnreadableImage: there are several of them, and they differ.
+            UnreadableImage: If there are several such rows, and they differ.
         """
         if any(ready.image.frame is not None for ready in result.images) and table.states_several(row):
             self._rows_by_frame += 1
@@ -123,7 +123,7 @@ class Sink:
             )
 
     def _with_source_values(self, planned: Planned, ready: ReadyImage) -> ReadyImage:
-        """Of an export of ours: the values that it was made from."""
+        """Restore the source values of an image from an export of this project."""
         said = (self.plan.exported or {}).get(planned.paths[0])
         if said is None:
             return ready
@@ -145,7 +145,7 @@ class Sink:
             return
         near = self._neighbours(ready)
         if near and not repeated and self.options.near_duplicates == "drop":
-            refusal = Refusal(Reason.DUPLICATE, "nearly the same image as one before", ready.image.frame)
+            refusal = Refusal(Reason.DUPLICATE, "a near duplicate of an earlier image", ready.image.frame)
             self.near_duplicates += 1
             self.refuse(planned.paths, refusal)
             self._by_digest.pop(bytes.fromhex(ready.digest))
@@ -162,14 +162,14 @@ class Sink:
         return [] if self._near is None or ready.thumbnail is None else self._near.similar(ready.thumbnail)
 
     def _repeat_refused(self, planned: Planned, ready: ReadyImage, labels: dict[str, bool | None], first: int) -> bool:
-        """Whether an image with the pixels of an earlier one is left out; contradicting labels are named."""
+        """Return whether an image that repeats the pixels of an earlier one is left out; note contradicting labels."""
         differ = self._labels_of_first.get(first) != _mark(labels)
         self._other_labels += differ
         self._other_patients += bool(planned.patient) and self._rows[first].patient != self._pseudonym(planned)
         self.exact_duplicates += self.options.duplicates == "reject"
         if self.options.duplicates != "reject":
             return False
-        detail = "the same pixels as an image before" + (", under other labels" if differ else "")
+        detail = "the same pixels as an earlier image" + (", under other labels" if differ else "")
         for path in planned.paths:
             self.private.link(
                 path,
@@ -243,13 +243,13 @@ class Sink:
         return self._pseudonym_of(planned, identity_of(planned))
 
     def _pseudonym_of(self, planned: Planned, identity: str) -> str:
-        """The pseudonym of a patient; an export of ours names patients by theirs, by which a withdrawal finds them."""
+        """Return the pseudonym of a patient; exports keep theirs, by which a withdrawal finds the patient."""
         if self.plan.is_export and PSEUDONYM.fullmatch(planned.patient):
             return planned.patient
         return self.key.pseudonym("patient", identity)
 
     def _given(self, planned: Planned, part: str) -> Split | None:
-        """The split that the source gives an image, where its division is kept."""
+        """Return the split that the source assigns to an image, if its division is kept."""
         if not self.plan.division.theirs:
             return None
         name = part or planned.split
@@ -269,10 +269,10 @@ class Sink:
         return content.labels or ready.image.labels
 
     def close(self, source: Path) -> None:
-        """Finish splits, vocabulary and warnings.
+        """Finalise splits, vocabulary and warnings.
 
         Raises:
-            InputError: no image was taken.
+            InputError: If no image was ingested.
         """
         if not self._rows:
             counts = Counter(self._refused.values())
@@ -298,13 +298,13 @@ class Sink:
         self._warn(without_patient)
 
     def _origin(self) -> Origin | None:
-        """The key that the cohort was made under; of what a generator drew nobody can tell from whom it learned."""
+        """Return the key of the cohort; for generated images, the patients behind them are unknown."""
         if not self.plan.is_export:
             return self.key.origin()
         return None if self.plan.is_drawn else self.key.origin().model_copy(update={"names": None})
 
     def _settle(self) -> None:
-        """What only the whole can decide: splits of near duplicates, and what too few patients share."""
+        """Decide what depends on all images: splits of near duplicates, and terms that too few patients share."""
         splits = self._final_splits()
         changed = {row.image_id: split for row, split in zip(self._rows, splits, strict=True) if split != row.split}
         table = self.plan.table
@@ -326,7 +326,7 @@ class Sink:
             )
 
     def _rare_modalities(self, categories: dict[str, list[str]]) -> dict[str, list[str]]:
-        """Take the modality out of the rare categories: one that all images have points to nobody."""
+        """Remove the modality from the rare categories: a modality of all images identifies nobody."""
         rare = categories.pop(MODALITY, [])
         return {"modality": rare} if rare and self._sharers.total_of(MODALITY) > 1 else {}
 
@@ -345,7 +345,7 @@ class Sink:
         return splits
 
     def _side(self, row: _Row) -> str:
-        """The side of the source's division that an image of an unknown patient is on."""
+        """Return the side of the source's division for an image of an unknown patient."""
         return self.plan.division.of_patient.get(row.identity) or row.given or ""
 
     def _warn(self, without_patient: int) -> None:
@@ -360,33 +360,33 @@ class Sink:
             )
         if self._rows_by_frame:
             self.warnings.append(
-                f"{self._rows_by_frame} files that hold several images have rows that differ, and nothing says which "
-                f"row is of which image: they are refused; {ONE_ROW_EACH}"
+                f"{self._rows_by_frame} files with several images have rows that differ without naming the image to "
+                f"which each row belongs; they are refused; {ONE_ROW_EACH}"
             )
         if self._other_labels:
             self.warnings.append(
-                f"{self._other_labels} exact duplicates carry other labels than the first copy"
+                f"{self._other_labels} exact duplicates have other labels than the first copy"
                 + ("; medphantom inspect --rejected names them" if self.options.duplicates == "reject" else "")
             )
         if self._other_patients:
             self.warnings.append(
-                f"{self._other_patients} exact duplicates are of another patient than the first copy: "
+                f"{self._other_patients} exact duplicates belong to another patient than the first copy: "
                 "one person under two ids, or a picture in two folders"
             )
         if self.options.near_duplicates == "off":
-            self.warnings.append("near duplicates were not looked for: images may judge what learned from their twin")
+            self.warnings.append("near duplicates were not searched: evaluation images may duplicate training images")
         if self.left_out:
             self.warnings.append(
-                f"{self.left_out} images outside train nearly repeat a training image of another patient; nothing "
-                "learns from them or is scored on them"
+                f"{self.left_out} images outside train nearly repeat a training image of another patient; they "
+                "are used for neither training nor scores"
             )
 
     def rejected_files(self) -> Counter[Reason]:
-        """Files that gave no image, by their first reason."""
+        """Count files that gave no image, by their first reason."""
         return Counter(reason for path, reason in self._refused.items() if path not in self.accepted)
 
     def rejected_frames(self) -> int:
-        """Frames refused in files that gave other images."""
+        """Count frames rejected in files that gave other images."""
         return sum(total for path, total in self._frames.items() if path in self.accepted)
 
 

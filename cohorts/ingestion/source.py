@@ -1,4 +1,4 @@
-"""The files of a source: walked in a fixed order, links that leave it refused, tables told from images."""
+"""The files of a source: listed in a fixed order, with links that leave it refused and tables separated from images."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ Refused = tuple[str, Refusal]
 
 
 def walk(root: Path, exclude: Sequence[str] = (), *, follow_links: bool = False) -> tuple[list[str], list[Refused]]:
-    """All files below a folder, as sorted relative POSIX paths, and what was refused without being opened.
+    """Return all files below a folder, as sorted relative POSIX paths, and those refused without being opened.
 
     A link to a file inside the folder counts as a file; a link that leaves it is refused, unless links are followed;
     linked folders are entered only then (one inside the source is found under its own path). Devices and pipes are
     never opened.
 
     Args:
-        root: the folder.
-        exclude: patterns of paths that are left out (``*`` also matches ``/``).
-        follow_links: also take files and folders that links lead to, wherever they lie; each folder once.
+        root: Folder that is listed.
+        exclude: Patterns of paths that are left out (``*`` also matches ``/``).
+        follow_links: Whether to follow links to files and folders anywhere; each folder is read once.
 
     Raises:
-        InputError: the folder does not exist or cannot be listed.
+        InputError: If the folder does not exist or cannot be listed.
     """
     if not user_path(root).exists():
         raise InputError(f"{root} does not exist", "check the path of the source")
@@ -75,29 +75,29 @@ def _refusal(base: Path, path: Path, entry: os.DirEntry[str], *, follow_links: b
             return Refusal(Reason.OUTSIDE_SOURCE, "a link that leaves the source folder; follow_links reads it")
         mode = entry.stat().st_mode
     except (OSError, RuntimeError):
-        return Refusal(Reason.BROKEN, "a link to nothing, or a file that cannot be looked at")
+        return Refusal(Reason.BROKEN, "a broken link, or a file that cannot be accessed")
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
         return Refusal(Reason.NOT_AN_IMAGE, "a device, pipe or socket")
     return None
 
 
 def find_path(given: Path, root: Path) -> Path:
-    """A path that the user gave: relative ones are looked for in the source first, then in the working folder."""
+    """Return a path given by the user: a relative one is searched in the source first, then in the working folder."""
     return given if given.is_absolute() or not user_path(given, base=root).exists() else root / given
 
 
 def table_candidates(files: Sequence[str]) -> list[str]:
-    """Tables at the top of the source."""
+    """Return the tables at the top of the source."""
     return [path for path in files if "/" not in path and PurePosixPath(path).suffix.lower() in TABLE_SUFFIXES]
 
 
 def common_folder(paths: Sequence[str]) -> str | None:
-    """The folder that directly holds all paths, if one does."""
+    """Return the folder that directly contains all paths, if there is one."""
     folders = {str(PurePosixPath(path).parent) for path in paths}
     return folders.pop() if len(folders) == 1 else None
 
 
 def batches_of(paths: Sequence[str], size: int) -> Iterator[Sequence[str]]:
-    """Consecutive parts of a list."""
+    """Yield consecutive parts of a list."""
     for start in range(0, len(paths), size):
         yield paths[start : start + size]

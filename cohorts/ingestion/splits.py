@@ -1,7 +1,7 @@
-"""Which split a patient belongs to: a keyed hash of the id, within what the source itself has divided.
+"""The split of a patient: a keyed hash of the id, within the division that the source already has.
 
-Where a source is divided already, its test patients are our ``test`` and its validation patients our ``val``; splits
-that it lacks are carved from its training patients by the same keyed hash, so that adding patients moves nobody.
+If a source is already divided, its test patients become ``test`` and its validation patients ``val``; missing splits
+are taken from its training patients by the same keyed hash, so that adding patients moves no others.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ class Division:
     """How a source divides its patients.
 
     Attributes:
-        of_patient: identity → the split that the source gives it.
-        theirs: the splits that the source has; empty: it divides nobody.
-        exact: the source has all that it needs: nothing is carved from its training patients.
-        on_both_sides: identities that the source puts into several splits.
+        of_patient: Split that the source assigns, by identity.
+        theirs: Splits of the source; empty if it has no division.
+        exact: Whether the source has all required splits, so that none is taken from its training patients.
+        on_both_sides: Identities that the source assigns to several splits.
     """
 
     of_patient: Mapping[str, Split] = field(default_factory=dict)
@@ -32,9 +32,9 @@ class Division:
 
     @classmethod
     def of(cls, stated: Iterable[tuple[str, Split]], *, exact: bool = False) -> Division:
-        """From ``(identity, split)`` of every image.
+        """Create a division from ``(identity, split)`` of every image.
 
-        Where a source has a holdout and no test images, its holdout is what we call ``test``.
+        If a source has a holdout and no test images, its holdout becomes ``test``.
 
         Example:
             >>> sorted(Division.of([("a", "train"), ("b", "holdout")]).theirs)
@@ -56,13 +56,13 @@ class Division:
         )
 
     def split(self, identity: str, key: IdentityKey, fractions: SplitFractions, given: Split | None = None) -> Split:
-        """Split of a patient: the source's, or by keyed hash where it has none or lacks some.
+        """Return the split of a patient: the source's, or by keyed hash if it has none or lacks some.
 
         Args:
-            identity: what stands for the patient.
-            key: of the hash.
-            fractions: expected shares.
-            given: split of an image whose patient was not told beforehand, such as a row of an archive.
+            identity: Identity of the patient.
+            key: Key of the hash.
+            fractions: Expected shares of the splits.
+            given: Split of an image whose patient was not known in advance, such as a row of an archive.
 
         Example:
             >>> key, shares = IdentityKey.from_phrase("example"), SplitFractions()
@@ -79,7 +79,7 @@ class Division:
         return key.split(identity, self._of_train(fractions))
 
     def _of_train(self, fractions: SplitFractions) -> SplitFractions:
-        """Shares among the training patients: what the source has already takes nothing."""
+        """Return shares among the training patients: splits that the source already has get none."""
         shares = {s: getattr(fractions, s) if s == "train" or s not in self.theirs else 0.0 for s in SPLITS}
         total = sum(shares.values())
         if total <= 0:

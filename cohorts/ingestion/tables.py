@@ -1,4 +1,4 @@
-"""The label table of a source: which one it is, and which row belongs to which image."""
+"""The label table of a source: its selection, and the join of its rows with the images."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ from medphantom.cohorts.split_names import SPLIT_WORDS
 from medphantom.cohorts.tables.table import Table
 from medphantom.core.errors import InputError, Reason, UnreadableImage
 
-TABLE_FITS = 0.5  # share of files that must have a row before a table is taken unasked
+TABLE_FITS = 0.5  # share of files that must have a row for a table to be used automatically
 
 
 def use_table(plan: Plan, layout: Layout, options: IngestOptions) -> None:
-    """Find, read and join the table; images without a row are refused.
+    """Find, read and join the table; images without a row are rejected.
 
     Raises:
-        InputError: the table cannot be read or fits nothing, several would do, or a column was named without one.
+        InputError: If the table cannot be read or fits nothing, several tables fit, or a column is named without a
+            table.
     """
     if options.table == "auto":
         _take_fitting_table(plan, layout, options)
@@ -39,11 +40,11 @@ def use_table(plan: Plan, layout: Layout, options: IngestOptions) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A table at the top of the source of which most images have a row.
+    """A table at the top of the source with a row for most images.
 
     Attributes:
-        names: its file, or one file per split.
-        table: joined to the images.
+        names: File name of the table, or one per split.
+        table: Table joined to the images.
     """
 
     names: tuple[str, ...]
@@ -52,12 +53,12 @@ class Candidate:
 
 @dataclass(slots=True)
 class Candidates:
-    """What the tables at the top of a source are.
+    """The tables at the top of a source.
 
     Attributes:
-        fitting: those that fit.
-        unreadable: why others could not be read.
-        unjoined: why others have nothing to join by.
+        fitting: Tables that fit the images.
+        unreadable: Reasons why other tables could not be read.
+        unjoined: Reasons why other tables could not be joined.
     """
 
     fitting: list[Candidate] = field(default_factory=list)
@@ -66,7 +67,7 @@ class Candidates:
 
 
 def find_tables(plan: Plan, layout: Layout, options: IngestOptions) -> Candidates:
-    """Look at the tables at the top of the source; files named like splits are parts of one table."""
+    """Examine the tables at the top of the source; files named after splits are parts of one table."""
     found = Candidates()
     for path, refusal in layout.refused:
         if "/" not in path and PurePosixPath(path).suffix.lower() in TABLE_SUFFIXES:
@@ -135,7 +136,7 @@ def _join_rows(plan: Plan, table: Table) -> None:
     images = _without_masks_of(table, plan.images)
     of_images = {image.paths[0] for image in images}
     masks = [image for image in plan.images if image.paths[0] not in of_images]
-    orphan = Refusal(Reason.ORPHAN_MASK, "a mask that belongs to no image")
+    orphan = Refusal(Reason.ORPHAN_MASK, "a mask without an image")
     plan.refused += [(image.paths[0], orphan) for image in masks]  # until an image claims it
     plan.images = images
     numbers = {image.paths[0]: number for number, image in enumerate(images)}

@@ -1,4 +1,4 @@
-"""How a source was read, in a few lines: nothing of a label, category or id, only columns, counts and where from."""
+"""A short report of how a source was read: only columns, counts and origins, without labels, categories or ids."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def understood(plan: Plan, sink: Sink) -> tuple[str, ...]:
-    """Lines for the end of ingestion: table, patients, labels, attributes, masks, splits, files left out."""
+    """Return lines for the end of ingestion: table, patients, labels, attributes, masks, splits, files left out."""
     lines = [*plan.understood, *_table(plan), _patients(plan), *_labels(plan, sink), *_attributes(plan, sink)]
     return (*lines, *_masks(plan, sink), _splits(plan, sink), *_left_out(sink))
 

@@ -1,6 +1,6 @@
-"""What every reader returns, and the few rules that all of them share: exact dtypes, luminance, refusals.
+"""Common results and rules of all readers: exact dtypes, luminance, rejections.
 
-Nothing here or in the readers imports a data frame library or knows a cohort: readers run in worker processes.
+Neither this module nor the readers import a data frame library or know cohorts: readers run in worker processes.
 """
 
 from __future__ import annotations
@@ -24,14 +24,16 @@ PIXELS_AT_ONCE = 2**20
 EXACT_IN_DOUBLE = 2**53
 
 NOT_A_FILES_FAULT = (KeyboardInterrupt, SystemExit, MemoryError)
-"""What must pass when a reader catches everything else: codecs in Rust raise panics that are no ``Exception``."""
+"""Exceptions that must pass when a reader catches everything else: Rust codecs raise panics, which are no
+``Exception``.
+"""
 
 Kind = Literal["dicom", "nifti", "picture", "npz"]
 
 
 @dataclass(frozen=True, slots=True)
 class ReadOptions:
-    """The part of the options that readers need; small, since it travels to the workers with every task."""
+    """The options that readers need; small, since they are sent to the workers with every task."""
 
     spatial_dims: int
     color: str
@@ -45,13 +47,13 @@ class ReadOptions:
 
 @dataclass(slots=True)
 class DecodedImage:
-    """One image as its reader found it; fields as in :class:`~medphantom.cohorts.records.ImageRecord`.
+    """One decoded image; fields as in :class:`~medphantom.cohorts.records.ImageRecord`.
 
     Attributes:
-        frame: index of the frame, page or row within its file; of the volume within its series; ``None`` when alone.
-        labels: labels that the file itself holds (MedMNIST).
-        part: the split that the source itself gives (``train``, ``val`` or ``test`` of an archive); empty: none.
-        orientation: the orientation tag of a picture that was applied to ``pixels``; a mask has to carry the same.
+        frame: Index of the frame, page or row within its file, or of the volume within its series; ``None`` if single.
+        labels: Labels that the file itself contains (MedMNIST).
+        part: Split that the source assigns (``train``, ``val`` or ``test`` of an archive); empty if there is none.
+        orientation: Orientation tag of a picture that was applied to ``pixels``; a mask must have the same.
     """
 
     pixels: Array
@@ -76,7 +78,7 @@ def require_size(total_bytes: int, options: ReadOptions) -> None:
 
 
 def require_plausible(declared_bytes: int, stored_bytes: int, options: ReadOptions) -> None:
-    """Refuse a file that declares far more pixels than its bytes can tell apart, before any of them is decoded."""
+    """Refuse a file that declares far more pixels than its bytes can encode, before any of them is decoded."""
     if declared_bytes > NEVER_A_BOMB and declared_bytes > options.max_expansion * stored_bytes:
         raise UnreadableImage(
             Reason.TOO_LARGE,
@@ -86,11 +88,11 @@ def require_plausible(declared_bytes: int, stored_bytes: int, options: ReadOptio
 
 
 def narrowest(values: Array) -> Array:
-    """The same values in the smallest dtype of a short list that holds each of them exactly.
+    """Return the values in the smallest dtype of a short list that represents each of them exactly.
 
-    int16 comes first (Hounsfield units), then uint16, int32, uint32, float32; whole numbers beyond
-    32 bits become float64 where that holds each of them; what nothing here holds stays as it is.
-    The choice looks at the values, not at the declared bits: an unsigned 16-bit CT with intercept -1024 fits int16.
+    int16 comes first (Hounsfield units), then uint16, int32, uint32, float32; integers beyond 32 bits become float64 if
+    that represents each of them; all other values are unchanged. The choice depends on the values, not on the
+    declared bits: an unsigned 16-bit CT with intercept -1024 fits int16.
     """
     native = values.astype(values.dtype.newbyteorder("="), copy=False)
     if native.size and np.isfinite(native).all():
@@ -111,7 +113,7 @@ def narrowest(values: Array) -> Array:
 
 
 def stack_exactly(planes: Sequence[Array]) -> Array:
-    """Stack planes of possibly different dtypes into one array that holds every value exactly."""
+    """Stack planes of possibly different dtypes into one array that represents every value exactly."""
     dtypes = {plane.dtype for plane in planes}
     if len(dtypes) == 1:
         return np.stack(planes)
@@ -120,9 +122,9 @@ def stack_exactly(planes: Sequence[Array]) -> Array:
 
 
 def luminance(rgb: Array) -> Array:
-    """Grey values of ``(…, 3)`` colour by ITU-R BT.601, in the dtype of the source.
+    """Return grey values of ``(…, 3)`` colour by ITU-R BT.601, in the dtype of the source.
 
-    Whole numbers are rounded half up in exact arithmetic, so that every machine finds the same.
+    Integers are rounded half up in exact arithmetic, so that the result is the same on every machine.
     """
     if rgb.dtype.kind in "iu":
         flat = rgb.reshape(-1, 3)
@@ -138,10 +140,10 @@ def luminance(rgb: Array) -> Array:
 
 
 def settle_color(pixels: Array, options: ReadOptions, *, volume: bool = False) -> tuple[Array, int]:
-    """Colour ``(…, 3)`` as the options want it: pixels and number of channels.
+    """Return colour ``(…, 3)`` as the options require: pixels and number of channels.
 
     Raises:
-        UnreadableImage: colour is refused, or was to be kept in a volume.
+        UnreadableImage: If colour is refused, or should be kept in a volume.
     """
     if options.color == "grey":
         return luminance(pixels), 1
@@ -168,36 +170,36 @@ def require_usable(image: DecodedImage, options: ReadOptions) -> None:
         raise UnreadableImage(Reason.UNSUPPORTED_PIXELS, f"pixels of type {image.pixels.dtype.name}")
     low, high = image.pixels.min(), image.pixels.max()
     if not (np.isfinite(low) and np.isfinite(high)):
-        raise UnreadableImage(Reason.NOT_FINITE, "NaN or infinity among the pixels")
+        raise UnreadableImage(Reason.NOT_FINITE, "the pixels contain NaN or infinity")
     if low == high:
-        raise UnreadableImage(Reason.CONSTANT, "every pixel has the same value")
+        raise UnreadableImage(Reason.CONSTANT, "all pixels have the same value")
 
 
 def checked_mask(mask: Array, image: DecodedImage) -> Array:
-    """A mask as unsigned integers, of the spatial shape of its image.
+    """Return a mask as unsigned integers, of the spatial shape of its image.
 
     Raises:
-        UnreadableImage: another shape, or values that are no small whole numbers.
+        UnreadableImage: If the shape differs, or the values are not small integers.
     """
     shape = image.pixels.shape[:-1] if image.channels == 3 else image.pixels.shape
     if mask.shape != shape:
         raise UnreadableImage(Reason.MASK_MISMATCH, f"mask of shape {mask.shape}, image of shape {shape}")
     if mask.dtype.kind not in "iufb" or not np.isfinite(mask).all():
-        raise UnreadableImage(Reason.MASK_MISMATCH, "mask values are no whole numbers")
+        raise UnreadableImage(Reason.MASK_MISMATCH, "mask values are not integers")
     low, high = float(mask.min()), float(mask.max())
     if low < 0 or high > 65535 or (mask.dtype.kind == "f" and not np.array_equal(mask, np.rint(mask))):
-        raise UnreadableImage(Reason.MASK_MISMATCH, "mask values must be whole numbers from 0 to 65535")
+        raise UnreadableImage(Reason.MASK_MISMATCH, "mask values must be integers from 0 to 65535")
     return np.ascontiguousarray(mask.astype(np.uint8 if high < 256 else np.uint16))
 
 
 def aligned_mask(mask: Array, affine: tuple[float, ...] | None, image: DecodedImage) -> Array:
-    """A mask turned onto the voxel grid of its volume, where both say how they lie.
+    """Return a mask aligned with the voxel grid of its volume, if both declare their orientation.
 
-    A NIfTI mask of a DICOM series often runs along other directions; whole-voxel flips and swaps are undone, anything
+    A NIfTI mask of a DICOM series often has other axis directions; whole-voxel flips and swaps are undone, anything
     else is refused, since a mask is never interpolated.
 
     Raises:
-        UnreadableImage: the grids differ by more than flips and swaps.
+        UnreadableImage: If the grids differ by more than flips and swaps.
     """
     if affine is None or image.affine is None or mask.ndim != 3:
         return mask

@@ -72,10 +72,10 @@ FRAME_RANKS = (
 
 
 def read_images(path: Path, options: ReadOptions) -> list[DecodedImage]:
-    """The frames of one file as images.
+    """Return the frames of one file as images.
 
     Raises:
-        UnreadableImage: there are no pixels, they cannot be decoded, or their header contradicts itself.
+        UnreadableImage: If there are no pixels, they cannot be decoded, or their header contradicts itself.
     """
     with quietly():
         ds = open_dicom(path)
@@ -97,10 +97,10 @@ def read_images(path: Path, options: ReadOptions) -> list[DecodedImage]:
 
 
 def read_series(paths: Sequence[Path], options: ReadOptions) -> DecodedImage:
-    """One volume from slices that are already in order; the caller knows their geometry.
+    """Return one volume from slices that are already in order; the caller knows their geometry.
 
     Raises:
-        UnreadableImage: a slice cannot be decoded, or slices contradict each other.
+        UnreadableImage: If a slice cannot be decoded, or slices contradict each other.
     """
     slices: list[_Decoded] = []
     voi: Voi | None = None
@@ -128,10 +128,10 @@ def read_series(paths: Sequence[Path], options: ReadOptions) -> DecodedImage:
 
 
 def read_volumes(path: Path, options: ReadOptions) -> tuple[list[DecodedImage], list[str]]:
-    """The volumes of one multi-frame file, and why frames of it belong to none.
+    """Return the volumes of one multi-frame file, and why frames of it belong to none.
 
     Raises:
-        UnreadableImage: the frames have no positions, or cannot be decoded.
+        UnreadableImage: If the frames have no positions, or cannot be decoded.
     """
     with quietly():
         ds = open_dicom(path)
@@ -160,14 +160,14 @@ def read_volumes(path: Path, options: ReadOptions) -> tuple[list[DecodedImage], 
 
 @dataclass(slots=True)
 class _Decoded:
-    """Planes of one file after the modality LUT (or in colour), each in its narrowest exact dtype.
+    """Planes of one file after the modality LUT (or in colour), each in its smallest exact dtype.
 
     Attributes:
-        planes: one per frame.
-        padding: which pixels of each the header declares as padding.
-        channels: 1, or 3 in colour.
-        inverted: whether small values are bright.
-        meanings: what the header says that the values of each are; none of colour.
+        planes: Planes of the file, one per frame.
+        padding: Mask of the pixels of each plane that the header declares as padding.
+        channels: Number of channels, 1, or 3 in colour.
+        inverted: Whether small values are bright.
+        meanings: Meaning of each plane's values as the header declares it; empty for colour.
     """
 
     planes: list[Array]
@@ -223,7 +223,7 @@ def _frame_planes(ds: pydicom.Dataset) -> list[Plane]:
 
 
 def _dose_plane(ds: pydicom.Dataset, size: tuple[int, int], offset: float) -> Plane | None:
-    """A plane of a dose grid: offset along the normal (PS3.3 C.8.8.3.2)."""
+    """Return a plane of a dose grid: offset along the normal (PS3.3 C.8.8.3.2)."""
     plane = plane_of(ds, size)
     if plane is None:
         return None
@@ -241,7 +241,7 @@ def _frame_traits(ds: pydicom.Dataset, frame: int) -> tuple[tuple[Hashable, ...]
 
 
 def _inner(ds: pydicom.Dataset, frame: int, path: Sequence[str]) -> pydicom.Dataset | None:
-    """The data set that holds the last keyword of a path: a functional group, or a sequence in it."""
+    """Return the data set with the last keyword of a path: a functional group, or a sequence in it."""
     group = functional_group(ds, frame, path[0])
     for keyword in path[1:-1]:
         items = () if group is None else items_of(group, keyword)

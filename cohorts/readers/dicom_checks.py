@@ -1,6 +1,6 @@
-"""What a header says of its pixels is complete and free of contradictions, or the image is refused.
+"""Checks that the description of pixels in a header is complete and consistent; otherwise the image is rejected.
 
-Every check names what is wrong and never a value. The list of attributes is in ``docs/formats/sources.md``.
+Every check names the problem and never a value. The list of attributes is in ``docs/formats/sources.md``.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ ALLOCATED = {1, 8, 16, 32, 64}
 
 
 def require_described(ds: pydicom.Dataset) -> None:
-    """Check the attributes that decide what pixels mean (PS3.3 C.7.6.3, C.7.6.19, C.11.6; PS3.5 8.1.1).
+    """Check the attributes that define the meaning of pixels (PS3.3 C.7.6.3, C.7.6.19, C.11.6; PS3.5 8.1.1).
 
     Raises:
-        UnreadableImage: something is missing, contradicts another attribute, or is not supported.
+        UnreadableImage: If something is missing, contradicts another attribute, or is not supported.
     """
     problem = _samples(ds) or _bits(ds) or _presentation(ds) or _shape(ds) or _frames(ds) or _people(ds)
     if problem:
@@ -71,7 +71,7 @@ def _bits(ds: pydicom.Dataset) -> str:
 
 
 def _presentation(ds: pydicom.Dataset) -> str:
-    """What would turn some grey values into colours, or turn the direction of brightness twice."""
+    """Return a problem of presentation: grey values shown in colour, or a brightness direction inverted twice."""
     meaning = code_of(ds, "PhotometricInterpretation")
     colored = code_of(ds, "PixelPresentation") not in {"", "MONOCHROME"} and meaning in GREY | {"PALETTE COLOR"}
     if colored or has(ds, "LargestMonochromePixelValue") or items_of(ds, "EnhancedPaletteColorLookupTableSequence"):
@@ -95,7 +95,7 @@ def _shape(ds: pydicom.Dataset) -> str:
 
 
 def _frames(ds: pydicom.Dataset) -> str:
-    """What the header states for all frames, and functional groups for some of them: nobody knows of the others."""
+    """Return a problem of elements declared for all frames and in functional groups of some of them only."""
     if not items_of(ds, "PerFrameFunctionalGroupsSequence"):
         return ""
     for place, called in ((RESCALE, "a rescale"), (MEASURES, "a pixel spacing"), (ORIENTATION, "an orientation")):
@@ -108,5 +108,5 @@ def _frames(ds: pydicom.Dataset) -> str:
 
 def _people(ds: pydicom.Dataset) -> str:
     if code_of(ds, "BurnedInAnnotation") == "YES":
-        return "text is burned into the pixels, its header says: cover it and say NO, or leave it out"
+        return "text is burned into the pixels according to the header: cover it and declare NO, or leave out the image"
     return ""

@@ -1,4 +1,4 @@
-"""What a JPEG or JPEG 2000 codestream says of itself, which wins where a header says something else (PS3.5 8.2)."""
+"""Properties in a JPEG or JPEG 2000 codestream, which take precedence over the header (PS3.5 8.2)."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _SOT, _SIZ, _COD = 0x90, 0x51, 0x52
 
 @dataclass(frozen=True, slots=True)
 class CodestreamFacts:
-    """What the markers of a codestream say.
+    """Content of a codestream's markers.
 
     Attributes:
-        precision: bits per sample; 0 when no frame header was found.
-        size: rows and columns; 0 rows where they are told behind the first scan.
-        ybr: whether three components are luminance and chrominance; ``None`` when no marker says so.
+        precision: Number of bits per sample; 0 if no frame header was found.
+        size: Number of rows and columns; 0 rows if they are declared after the first scan.
+        ybr: Whether three components are luminance and chrominance; ``None`` if no marker declares it.
     """
 
     precision: int
@@ -29,15 +29,15 @@ class CodestreamFacts:
 
 
 def ends_whole(encoded: bytes) -> bool:
-    """Whether a codestream of the JPEG family has its end marker; padding to even length may follow it."""
+    """Return whether a JPEG-family codestream has its end marker, possibly followed by padding to even length."""
     return encoded.rstrip(b"\0").endswith(END_MARKER) or encoded.rstrip(b"\xff").endswith(END_MARKER)
 
 
 def jpeg_facts(encoded: bytes) -> CodestreamFacts:
-    """Precision, size and colour of a JPEG or JPEG-LS codestream (ISO/IEC 10918-1 B.2.2, 14495-1 C.2.2).
+    """Return precision, size and colour of a JPEG or JPEG-LS codestream (ISO/IEC 10918-1 B.2.2, 14495-1 C.2.2).
 
-    Component identifiers ``RGB``, an Adobe segment, a JFIF segment and subsampled chrominance are looked at, in that
-    order (ITU-T T.871, T.872; libjpeg decides likewise).
+    Component identifiers ``RGB``, an Adobe segment, a JFIF segment and subsampled chrominance are checked in that order
+    (ITU-T T.871, T.872; libjpeg decides in the same way).
     """
     adobe: bool | None = None
     jfif = False
@@ -53,7 +53,7 @@ def jpeg_facts(encoded: bytes) -> CodestreamFacts:
 
 
 def jpeg_2000_facts(encoded: bytes) -> CodestreamFacts:
-    """Largest precision of any component and the size of a JPEG 2000 codestream (SIZ, ISO/IEC 15444-1 A.5.1)."""
+    """Return largest component precision and size of a JPEG 2000 codestream (SIZ, ISO/IEC 15444-1 A.5.1)."""
     for marker, segment in _segments(encoded[_codestream_start(encoded) :]):
         if marker == _SIZ and len(segment) >= 39:
             right, lower, left, upper = (int.from_bytes(segment[at : at + 4], "big") for at in (2, 6, 10, 14))
@@ -66,7 +66,7 @@ def jpeg_2000_facts(encoded: bytes) -> CodestreamFacts:
 
 
 def _codestream_start(encoded: bytes) -> int:
-    """Where a JPEG 2000 codestream begins: behind the boxes of a file format, where there are any."""
+    """Return the start of a JPEG 2000 codestream, after the boxes of a file format if there are any."""
     return max(encoded.find(b"\xff\x4f\xff\x51"), 0)
 
 
@@ -83,7 +83,7 @@ def _is_ybr(frame_header: bytes, adobe: bool | None, *, jfif: bool) -> bool | No
 
 
 def _segments(encoded: bytes) -> Iterator[tuple[int, bytes]]:
-    """Marker segments up to the first scan."""
+    """Yield the marker segments up to the first scan."""
     at = 2
     while at + 4 <= len(encoded) and encoded[at] == 0xFF:
         marker = encoded[at + 1]
@@ -98,9 +98,9 @@ def _segments(encoded: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def has_component_transform(encoded: bytes) -> bool | None:
-    """Whether a JPEG 2000 codestream holds transformed colour, which decoders undo (COD, ISO/IEC 15444-1 A.6.1).
+    """Return whether a JPEG 2000 codestream has transformed colour, undone by decoders (COD, ISO/IEC 15444-1 A.6.1).
 
-    ``None`` when there is no such segment.
+    The result is ``None`` if there is no such segment.
     """
     for marker, segment in _segments(encoded[_codestream_start(encoded) :]):
         if marker == _COD and len(segment) >= 5:

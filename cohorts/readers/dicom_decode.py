@@ -47,17 +47,17 @@ RLE decoder, which drops what a broken segment holds too much. Lossy JPEG goes t
 
 
 def stored_frames(ds: pydicom.Dataset, frames: int) -> Array:
-    """Decoded cells of all frames, with whatever lies beyond the valid bits; colour as RGB, channel last.
+    """Decode the cells of all frames, including bits beyond the valid ones; colour as RGB, channel last.
 
     Args:
-        ds: data set with pixel data, whose description was checked.
-        frames: how many frames the header declares.
+        ds: Data set with pixel data whose description was checked.
+        frames: Number of frames that the header declares.
 
     Returns:
-        ``(F, H, W)`` or ``(F, H, W, 3)``.
+        Array ``(F, H, W)`` or ``(F, H, W, 3)``.
 
     Raises:
-        UnreadableImage: cut off, more pixels than declared, or no decoder can read them.
+        UnreadableImage: If data are truncated, exceed the declared pixels, or cannot be decoded.
     """
     syntax = ds.file_meta.TransferSyntaxUID
     encoded: list[bytes] = []
@@ -84,13 +84,13 @@ def stored_frames(ds: pydicom.Dataset, frames: int) -> Array:
 
 
 def valid_bits(cells: Array, ds: pydicom.Dataset) -> Array:
-    """The value of each cell: bits from HighBit down, BitsStored of them, as PixelRepresentation says (PS3.5 8.1.1).
+    """Return the value of each cell: BitsStored bits from HighBit down, by PixelRepresentation (PS3.5 8.1.1).
 
-    What lies beyond them is padding, overlays that PS3.5 retired, or rubbish.
+    Bits beyond them are padding, overlays that PS3.5 retired, or undefined.
 
     Raises:
-        UnreadableImage: the valid bits of a compressed image do not start at bit 0, or its codestream holds values of
-            more bits than the header declares: one of the two is wrong, and nothing says which.
+        UnreadableImage: If the valid bits of a compressed image do not start at bit 0, or its codestream has values of
+            more bits than the header declares, so that one of the two is wrong.
     """
     allocated, stored = integer_of(ds, "BitsAllocated"), integer_of(ds, "BitsStored")
     high = integer_of(ds, "HighBit")
@@ -115,7 +115,7 @@ def valid_bits(cells: Array, ds: pydicom.Dataset) -> Array:
 
 
 def _require_whole(ds: pydicom.Dataset, frames: int) -> None:
-    """Refuse uncompressed pixels that are fewer than declared, or more by anything but zeros."""
+    """Refuse uncompressed pixels that are fewer than declared, or more unless the excess is zeros."""
     keyword = next(keyword for keyword in PIXEL_KEYWORDS if has(ds, keyword))
     samples = max(1, integer_of(ds, "SamplesPerPixel"))
     bits = integer_of(ds, "Rows") * integer_of(ds, "Columns") * frames * samples * integer_of(ds, "BitsAllocated")
@@ -150,9 +150,9 @@ def _encoded_frames(ds: pydicom.Dataset, frames: int, syntax: uid.UID) -> list[b
 
 
 def _require_agreement(ds: pydicom.Dataset, encoded: Sequence[bytes], syntax: uid.UID) -> None:
-    """Refuse codestreams of another size than the header says: decoders would give its pixels in other rows.
+    """Refuse codestreams whose size differs from the header's: decoders would return pixels in other rows.
 
-    Bits are compared by values (:func:`valid_bits`): encoders that write 16 for any image of two bytes are common.
+    Bits are compared by values (:func:`valid_bits`): many encoders write 16 for any image of two bytes.
     """
     declared = (integer_of(ds, "Rows"), integer_of(ds, "Columns"))
     for frame in encoded:
@@ -162,7 +162,7 @@ def _require_agreement(ds: pydicom.Dataset, encoded: Sequence[bytes], syntax: ui
 
 
 def _decoded(ds: pydicom.Dataset, encoded: Sequence[bytes], syntax: uid.UID) -> Array:
-    """Cells by the first decoder that can read them; signs as declared, no other conversion."""
+    """Return cells from the first decoder that can read them; signs as declared, no other conversion."""
     if syntax in LOSSY_JPEG:
         return np.stack([_lossy_jpeg_frame(frame, ds) for frame in encoded])
     as_array = get_decoder(syntax).as_array
@@ -187,16 +187,16 @@ def _decoded(ds: pydicom.Dataset, encoded: Sequence[bytes], syntax: uid.UID) -> 
 
 
 def _native_cells(ds: pydicom.Dataset) -> Array:
-    """Uncompressed grey cells in little endian as they lie in the file: pydicom's way to the same takes much longer."""
+    """Return uncompressed grey cells in little endian as stored, which is much faster than with pydicom."""
     dtype = f"<{'ui'[integer_of(ds, 'PixelRepresentation')]}{integer_of(ds, 'BitsAllocated') // 8}"
     total = integer_of(ds, "Rows") * integer_of(ds, "Columns") * max(1, integer_of(ds, "NumberOfFrames"))
     return np.frombuffer(bytes_of(ds, "PixelData"), dtype, count=total)
 
 
 def _lossy_jpeg_frame(encoded: bytes, ds: pydicom.Dataset) -> Array:
-    """One frame of JPEG baseline or extended by GDCM: components as coded, of 8 or 12 bits as the codestream says.
+    """Decode one frame of JPEG baseline or extended by GDCM: components as coded, with 8 or 12 bits of the codestream.
 
-    The cells are of the allocated size, ``(H, W)`` or ``(H, W, 3)``.
+    The cells have the allocated size, ``(H, W)`` or ``(H, W, 3)``.
     """
     import gdcm
 
@@ -230,7 +230,7 @@ def _lossy_jpeg_frame(encoded: bytes, ds: pydicom.Dataset) -> Array:
 
 
 def _color_space(ds: pydicom.Dataset, encoded: Sequence[bytes], syntax: uid.UID) -> str:
-    """``RGB`` or ``YBR`` as the cells are now, by the codestream before the header; empty of one sample per pixel."""
+    """Return the colour space of the cells, ``RGB`` or ``YBR``, preferring the codestream; empty for one sample."""
     if integer_of(ds, "SamplesPerPixel") <= 1:
         return ""
     declared = code_of(ds, "PhotometricInterpretation")

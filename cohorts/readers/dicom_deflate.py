@@ -1,4 +1,4 @@
-"""What a deflated DICOM file (PS3.5 A.5) comes to, unpacked piece by piece: pydicom would unpack it whole."""
+"""Size limit of deflated DICOM files (PS3.5 A.5), which are unpacked in parts: pydicom would unpack them whole."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ BYTES_AT_ONCE = 2**20
 
 
 def require_modest_deflate(path: Path) -> None:
-    """Refuse a deflated file that unpacks to far more than it holds; any other file is left alone.
+    """Refuse a deflated file that unpacks to far more than its size; any other file is accepted.
 
     Raises:
-        UnreadableImage: it unpacks to more than 32 MiB and more than 200 times its bytes on disk.
+        UnreadableImage: If it unpacks to more than 32 MiB and more than 200 times its bytes on disk.
     """
     with path.open("rb") as stream:
         head = stream.read(HEAD_BYTES)

@@ -1,9 +1,9 @@
-"""The elements of a plain DICOM file, found by walking them: what pydicom finds, in a tenth of its time.
+"""The elements of a plain DICOM file, found by walking them: the same as pydicom finds, in a tenth of its time.
 
-A file is plain when it has its preamble and file meta information, is in little endian and not deflated, and when its
-elements follow each other in the order of their tags up to its last byte (PS3.5 7.1, PS3.10 7.1), those of sequences of
-undefined length up to the end of their items. Whatever is not is left to pydicom, which knows what to make of the
-exceptions; nothing is judged here. A sequence of defined length is parsed by neither before somebody asks for it.
+A file is plain if it has its preamble and file meta information, is in little endian and not deflated, and its elements
+follow each other in the order of their tags up to its last byte (PS3.5 7.1, PS3.10 7.1), those of sequences of
+undefined length up to the end of their items. All other files are left to pydicom, which handles the exceptions. A
+sequence of defined length is parsed by neither before it is accessed.
 """
 
 from __future__ import annotations
@@ -45,17 +45,17 @@ Element = tuple[int, str | None, int, int, int]
 
 
 class _Unusual(Exception):
-    """Something that is left to pydicom."""
+    """Raised for a file that is left to pydicom."""
 
 
 def read_plain(path: Path, *, stop_before_pixels: bool) -> pydicom.Dataset | None:
-    """The public elements of a plain file; ``None`` when it is not one.
+    """Return the public elements of a plain file; ``None`` if it is not one.
 
-    Private elements are not kept, since nothing looks at them.
+    Private elements are not kept, since they are not used.
 
     Args:
-        path: a file.
-        stop_before_pixels: leave out the pixel data and whatever lies behind it.
+        path: Path of the file.
+        stop_before_pixels: Whether to leave out the pixel data and everything after it.
     """
     with path.open("rb") as stream:
         data = stream.read(HEAD_BYTES if stop_before_pixels else -1)
@@ -88,7 +88,7 @@ def _data_set(data: bytes, *, stop_before_pixels: bool) -> pydicom.Dataset:
 
 
 def _elements(data: bytes, at: int, *, explicit: bool, stop_before_pixels: bool) -> dict[BaseTag, RawDataElement]:
-    """The public elements of a data set that begins at ``at``."""
+    """Return the public elements of a data set that starts at ``at``."""
     found: dict[BaseTag, RawDataElement] = {}
     size, before = len(data), 0x0002FFFF
     while at < size:
@@ -117,7 +117,7 @@ def _elements(data: bytes, at: int, *, explicit: bool, stop_before_pixels: bool)
 
 
 def _meta_information(data: bytes) -> tuple[int, str, str]:
-    """Where the data set begins, its transfer syntax, and its class as the meta information has it."""
+    """Return the start of the data set, its transfer syntax, and its class according to the meta information."""
     at = _DATA_SET
     before = 0
     values: dict[int, bytes] = {}
@@ -152,7 +152,7 @@ def _element(data: bytes, at: int, explicit: bool) -> Element:
 
 
 def _value_ends(data: bytes, tag: int, vr: str | None, start: int, *, explicit: bool, depth: int = 0) -> int:
-    """Where the element after one of undefined length begins: a sequence of items, or fragments of pixels."""
+    """Return where an element of undefined length ends: a sequence of items, or fragments of pixels."""
     fragments = tag in _PIXELS
     as_it_may = vr in {None, "OB", "OW"} if fragments else vr == "SQ" or (vr is None and _is_sequence(tag))
     if depth > DEEPEST or not as_it_may:
@@ -172,7 +172,7 @@ def _value_ends(data: bytes, tag: int, vr: str | None, start: int, *, explicit: 
 
 
 def _item_ends(data: bytes, at: int, declared_end: int | None, explicit: bool, depth: int) -> int:
-    """Where an item ends: where its length says, and its last element too, or behind its delimiter."""
+    """Return where an item ends: by its length and its last element, or after its delimiter."""
     while declared_end is None or at < declared_end:
         group, number, length = _implicit(data, at)
         if declared_end is None and group << 16 | number == _ITEM_ENDS and length == 0:

@@ -1,4 +1,4 @@
-"""One DICOM file: opened, told whether it was cut off, and its elements by typed access that keeps no free text."""
+"""One DICOM file: opening, detection of truncation, and typed access to its elements that keeps no free text."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from medphantom.core.errors import Reason, UnreadableImage
 DIRECTORY_CLASS = "1.2.840.10008.1.3.10"
 PIXEL_KEYWORDS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 FramePlace = tuple[str, tuple[str, ...]]
-"""A functional group macro, and the elements that may stand in it or in the header around it."""
+"""A functional group macro, and the elements that may be in it or in the surrounding header."""
 RESCALE: FramePlace = ("PixelValueTransformationSequence", ("RescaleSlope", "RescaleIntercept"))
 WINDOW: FramePlace = ("FrameVOILUTSequence", ("WindowCenter", "WindowWidth", "VOILUTSequence"))
 MEASURES: FramePlace = (
@@ -47,7 +47,7 @@ _CUT_OFF = "the file ends before its data set does"
 
 @contextmanager
 def quietly() -> Iterator[None]:
-    """Keep pydicom from logging or warning, since its messages repeat header values, and from judging values."""
+    """Keep pydicom from logging or warning, since its messages repeat header values, and from validating values."""
     logger = logging.getLogger("pydicom")
     before = logger.disabled
     logger.disabled = True
@@ -60,14 +60,14 @@ def quietly() -> Iterator[None]:
 
 
 def open_dicom(path: Path, *, only: Sequence[str] = ()) -> pydicom.Dataset:
-    """Read a file; one without preamble or file meta information is taken when it names a SOP class.
+    """Read a file; one without preamble or file meta information is accepted if it names a SOP class.
 
     Args:
-        path: a file.
-        only: keywords of the elements that are wanted, all of them before the pixels; by default everything.
+        path: Path of the file.
+        only: Keywords of the required elements, all of them before the pixels; by default all elements.
 
     Raises:
-        UnreadableImage: it is no DICOM file, a directory of others, or it was cut off.
+        UnreadableImage: If it is not a DICOM file, a directory of others, or truncated.
     """
     require_modest_deflate(path)
     ds: pydicom.Dataset | None
@@ -95,18 +95,18 @@ def open_dicom(path: Path, *, only: Sequence[str] = ()) -> pydicom.Dataset:
 
 
 def no_pixels(path: Path, detail: str) -> UnreadableImage:
-    """Why a file holds no pixels: it was cut off before them, or never had any."""
+    """Return the error of a file without pixels: it was truncated before them, or never had any."""
     if is_cut_off(path):
         return UnreadableImage(Reason.TRUNCATED, _CUT_OFF)
     return UnreadableImage(Reason.NO_PIXELS, detail)
 
 
 def is_cut_off(path: Path) -> bool:
-    """Whether a file ends inside an element of its data set.
+    """Return whether a file ends inside an element of its data set.
 
-    A small element is put behind the file: where the last element is complete it is found, else the last element, an
-    open sequence or open pixel data swallows it. A file cut exactly between two elements cannot be told from a shorter
-    one. Deflated files are told by their compressed stream instead.
+    A small element is appended to the file: it is found if the last element is complete; otherwise the last element, an
+    open sequence or open pixel data contains it. A file cut exactly between two elements cannot be distinguished from a
+    shorter one. Deflated files are checked by their compressed stream instead.
     """
     if path.stat().st_size > _LARGEST_PROBED:
         return False
@@ -133,7 +133,7 @@ def is_cut_off(path: Path) -> bool:
 
 
 def _meta_information_ends(data: bytes) -> bool:
-    """Whether a file is shorter than its file meta information says (group length, PS3.10 7.1)."""
+    """Return whether a file is shorter than its file meta information declares (group length, PS3.10 7.1)."""
     head = data[_META_STARTS : _META_STARTS + 12]
     if data[128:_META_STARTS] != b"DICM":
         return False
@@ -149,12 +149,12 @@ def _deflated_part_ends(error: BaseException) -> bool:
 
 
 def has_pixels(ds: pydicom.Dataset) -> bool:
-    """Whether the data set carries pixels of any kind."""
+    """Return whether the data set contains pixels of any kind."""
     return any(has(ds, keyword) for keyword in PIXEL_KEYWORDS)
 
 
 def functional_group(ds: pydicom.Dataset, frame: int, keyword: str) -> pydicom.Dataset | None:
-    """The first item of a functional group macro of one frame: its own, else the shared one."""
+    """Return the first item of a functional group macro of one frame: its own, else the shared one."""
     for groups, index in (("PerFrameFunctionalGroupsSequence", frame), ("SharedFunctionalGroupsSequence", 0)):
         items = items_of(ds, groups)
         inner = items_of(items[index], keyword) if index < len(items) else ()
@@ -164,10 +164,10 @@ def functional_group(ds: pydicom.Dataset, frame: int, keyword: str) -> pydicom.D
 
 
 def stating(ds: pydicom.Dataset, frame: int, place: FramePlace) -> pydicom.Dataset | None:
-    """The data set that states elements of a frame; ``None`` where neither a functional group nor the header does.
+    """Return the data set that declares elements of a frame; ``None`` if no functional group or header does.
 
-    The frame's own functional group comes first, then the shared one, then the header around them, in which the
-    standard has no place for these elements where there are functional groups (PS3.3 C.7.6.16.2), yet converters write
+    The frame's own functional group comes first, then the shared one, then the surrounding header, in which the
+    standard does not allow these elements beside functional groups (PS3.3 C.7.6.16.2), although converters write
     them.
     """
     macro, keywords = place
@@ -182,27 +182,27 @@ def stating(ds: pydicom.Dataset, frame: int, place: FramePlace) -> pydicom.Datas
 
 
 def has(ds: pydicom.Dataset, keyword: str) -> bool:
-    """Whether the data set has an element, empty or not."""
+    """Return whether the data set has an element, empty or not."""
     return _tag(keyword) in ds
 
 
 def items_of(ds: pydicom.Dataset, keyword: str) -> Sequence[pydicom.Dataset]:
-    """The items of a sequence; none when it is absent.
+    """Return the items of a sequence; none if it is absent.
 
     Raises:
-        Exception: it does not parse; pydicom raises anything.
+        Exception: If it cannot be parsed; pydicom raises any type.
     """
     return (ds.get(keyword) or ()) if has(ds, keyword) else ()
 
 
 def bytes_of(ds: pydicom.Dataset, keyword: str) -> bytes:
-    """The value of an element as it lies in the file; empty when it is absent."""
+    """Return the value of an element as stored in the file; empty if it is absent."""
     element = ds.get_item(_tag(keyword))
     return (element.value or b"") if element is not None else b""
 
 
 def values_of(ds: pydicom.Dataset, keyword: str) -> list[Any]:
-    """The values of an element; none when it is absent, empty or does not parse."""
+    """Return the values of an element; none if it is absent, empty or cannot be parsed."""
     try:
         raw = ds.get_item(_tag(keyword))
         if raw is None:
@@ -227,25 +227,25 @@ def _tag(keyword: str) -> BaseTag:
 
 
 def text_of(ds: pydicom.Dataset, keyword: str) -> str:
-    """The first value of an element as stripped text; empty when there is none."""
+    """Return the first value of an element as stripped text; empty if there is none."""
     values = values_of(ds, keyword)
     return str(values[0]).strip() if values else ""
 
 
 def whole_text_of(ds: pydicom.Dataset, keyword: str) -> str:
-    r"""An identifier with everything that was written, also behind a backslash; empty when there is none.
+    r"""Return an identifier with everything that was written, also after a backslash; empty if there is none.
 
-    The standard parts values by a backslash and allows one value (PS3.5 6.2, 6.4); tools that write ``HOSP\1`` mean
-    all of it, and its first part alone would make one patient of a hospital.
+    The standard separates values by a backslash and allows one value (PS3.5 6.2, 6.4); tools that write ``HOSP\1`` mean
+    the whole text, and its first part alone would merge all patients of a hospital.
     """
     return "\\".join(str(value).strip() for value in values_of(ds, keyword)).strip()
 
 
 def identifier_of(ds: pydicom.Dataset, keyword: str) -> str:
-    """As :func:`whole_text_of`, and injective: bytes that the stated character set cannot hold are written out.
+    """Return an injective form of :func:`whole_text_of`: bytes outside the declared character set are escaped.
 
-    pydicom puts U+FFFD, or a control character that nobody sees, in place of each of them, which would make one person
-    of Müller and Möller. They are U+FFFD and two hexadecimal digits here.
+    pydicom replaces each of them by U+FFFD, or an invisible control character, which would merge Müller and Möller into
+    one person. Here they become U+FFFD and two hexadecimal digits.
     """
     element = ds.get_item(_tag(keyword))
     raw = element.value if isinstance(element, RawDataElement) else None
@@ -257,12 +257,12 @@ def identifier_of(ds: pydicom.Dataset, keyword: str) -> str:
 
 
 def code_of(ds: pydicom.Dataset, keyword: str) -> str:
-    """The first value of a code string: upper case, without the spaces around that VR CS allows (PS3.5 6.2)."""
+    """Return the first value of a code string: upper case, without the outer spaces that VR CS allows (PS3.5 6.2)."""
     return text_of(ds, keyword).upper()
 
 
 def integer_of(ds: pydicom.Dataset, keyword: str) -> int:
-    """The first value of an element as a whole number; 0 when there is none."""
+    """Return the first value of an element as an integer; 0 if there is none."""
     try:
         return int(values_of(ds, keyword)[0])
     except (IndexError, TypeError, ValueError):
@@ -270,7 +270,7 @@ def integer_of(ds: pydicom.Dataset, keyword: str) -> int:
 
 
 def numbers_of(ds: pydicom.Dataset, keyword: str, count: int | None = None) -> list[float] | None:
-    """Finite numbers of an element; ``None`` when there are not exactly ``count`` of them."""
+    """Return finite numbers of an element; ``None`` if there are not exactly ``count`` of them."""
     try:
         numbers = [float(value) for value in values_of(ds, keyword)]
     except (TypeError, ValueError):

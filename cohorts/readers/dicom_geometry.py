@@ -1,6 +1,6 @@
-"""Where one slice lies, and the voxel-to-world matrix of several.
+"""The position of one slice, and the voxel-to-world matrix of several.
 
-Coordinates are DICOM's patient system, LPS+ in mm (PS3.3 C.7.6.2.1.1), until :func:`volume_affine` turns them to RAS+.
+Coordinates are in DICOM's patient system, LPS+ in mm (PS3.3 C.7.6.2.1.1), until :func:`volume_affine` converts to RAS+.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
 
 @dataclass(frozen=True, slots=True)
 class Plane:
-    """Where one slice lies.
+    """Geometry of one slice.
 
     Attributes:
-        position: ImagePositionPatient, centre of the first pixel.
+        position: ImagePositionPatient, the centre of the first pixel.
         orientation: ImageOrientationPatient: direction of increasing column index, then of increasing row index.
         spacing_mm: PixelSpacing: between rows, then between columns.
-        size: rows, columns.
-        traits: what slices of one volume have in common and slices of another may not (b-value, echo, acquisition …),
-            in the order in which they order volumes; ``()`` for one that is not stated.
-        ranks: numbers that may differ within a volume but order the slices at each position in turn (trigger time,
-            time of day); the last one is the number of the instance or frame.
+        size: Number of rows and columns.
+        traits: Values that slices of one volume share and those of another may not (b-value, echo, acquisition …), in
+            the order in which they sort volumes; ``()`` for a missing one.
+        ranks: Numbers that may differ within a volume but order the slices at each position (trigger time, time of
+            day); the last one is the number of the instance or frame.
     """
 
     position: tuple[float, float, float]
@@ -40,25 +40,25 @@ class Plane:
 
 
 def slice_normal(orientation: Sequence[float]) -> Array:
-    """Unit normal of a plane.
+    """Return the unit normal of a plane.
 
     Raises:
-        UnreadableImage: the two directions are not perpendicular unit vectors.
+        UnreadableImage: If the two directions are not perpendicular unit vectors.
     """
     across, down = np.array(orientation[:3], dtype=float), np.array(orientation[3:6], dtype=float)
     lengths = np.linalg.norm([across, down], axis=1)
     if np.abs(lengths - 1).max() > 0.01 or abs(float(across @ down)) > 0.01:
-        raise UnreadableImage(Reason.GEOMETRY, "slice directions are no perpendicular unit vectors")
+        raise UnreadableImage(Reason.GEOMETRY, "slice directions are not perpendicular unit vectors")
     normal: Array = np.cross(across, down)
     return normal / np.linalg.norm(normal)
 
 
 def volume_affine(plane: Plane, step: Array) -> tuple[float, ...]:
-    """Row-major 4x4 matrix from ``(slice, row, column)`` indices to RAS+ mm (PS3.3 C.7.6.2.1.1, equation C.7.6.2.1-1).
+    """Return the 4x4 matrix from ``(slice, row, column)`` indices to RAS+ mm (PS3.3 equation C.7.6.2.1-1), row-major.
 
     Args:
-        plane: the first slice.
-        step: displacement from one slice to the next, LPS+; not parallel to the normal when the gantry was tilted.
+        plane: Geometry of the first slice.
+        step: Displacement from one slice to the next, LPS+; not parallel to the normal if the gantry was tilted.
     """
     across, down = np.array(plane.orientation[:3]), np.array(plane.orientation[3:6])
     matrix = np.eye(4)

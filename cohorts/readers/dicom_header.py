@@ -1,4 +1,4 @@
-"""DICOM headers: the declared list of what is looked at, and what one header says of patient, place and kind."""
+"""DICOM headers: the declared list of elements that are read, and the description of patient, geometry and kind."""
 
 from __future__ import annotations
 
@@ -63,11 +63,11 @@ HEADER_ALLOW_LIST: dict[str, str] = {
     "PresentationLUTShape": "refuses images whose header contradicts itself about that",
     "BurnedInAnnotation": "refuses images that show who the patient is",
 }
-"""Every header element whose content reaches a cohort or decides about it, and what becomes of it.
+"""Every header element whose content reaches a cohort or decides about it, and its use.
 
-Beside these, elements that describe the encoding of the pixels (rows, bits, padding, LUTs, transfer syntax) are needed
-to decode them, and :data:`STACK_TRAITS` and :data:`STACK_RANKS` are compared to tell stacks apart. Nothing else is
-looked at, and nothing else is kept.
+In addition, elements that describe the encoding of the pixels (rows, bits, padding, LUTs, transfer syntax) are needed
+to decode them, and :data:`STACK_TRAITS` and :data:`STACK_RANKS` are compared to separate stacks. Nothing else is read
+or kept.
 """
 
 STACK_TRAITS = (
@@ -83,10 +83,10 @@ STACK_TRAITS = (
     "InversionTime",
     "ImageType",
 )
-"""What slices of one volume have in common, and what orders several volumes at the same positions, in this order."""
+"""Values that slices of one volume share, and that order several volumes at the same positions, in this order."""
 
 STACK_RANKS = ("TriggerTime", "AcquisitionTime", "ContentTime", "InstanceNumber")
-"""What may differ within a volume, yet orders the slices at each position in turn."""
+"""Values that may differ within a volume, but order the slices at each position."""
 
 _ENCODING = ("SOPClassUID", "Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "BitsAllocated")
 _BEFORE_PIXELS = (
@@ -113,24 +113,24 @@ _YEARS = {"D": 1 / 365.25, "W": 7 / 365.25, "M": 1 / 12, "Y": 1.0}
 
 @dataclass(slots=True)
 class DicomHead:
-    """What the header of one file says, within :data:`HEADER_ALLOW_LIST`.
+    """Content of one file's header, within :data:`HEADER_ALLOW_LIST`.
 
     Attributes:
         patient: PatientID without what tools change about it (:func:`~medphantom.core.naming.plain_id`).
-        study: StudyInstanceUID.
-        series: SeriesInstanceUID.
-        sop: SOPInstanceUID; empty once it was found on different images.
-        frame_of_reference: FrameOfReferenceUID: slices of two of them share no coordinate system.
-        modality: a defined term, else ``None``.
+        study: StudyInstanceUID of the file.
+        series: SeriesInstanceUID of the file.
+        sop: SOPInstanceUID; cleared if different images have the same one.
+        frame_of_reference: FrameOfReferenceUID; slices with different ones share no coordinate system.
+        modality: Modality if it is a defined term, else ``None``.
         frames: NumberOfFrames, at least 1.
-        decoded_bytes: what the pixels will need.
-        attributes: by the names that a cohort gives them; only what is stated, and codes only as defined terms.
-        plane: where a single frame lies.
-        localizer: whether ImageType says so.
-        frame_positions: whether frames have positions of their own.
-        instance: InstanceNumber; 0 when there is none.
-        unknown_codes: keywords of elements whose value is no defined term, or no age, and was dropped.
-        issuer: IssuerOfPatientID, as ``patient``.
+        decoded_bytes: Memory that the decoded pixels will need, in bytes.
+        attributes: Attributes by their cohort names; only present ones, and codes only as defined terms.
+        plane: Geometry of a single frame.
+        localizer: Whether ImageType declares a localizer.
+        frame_positions: Whether frames have positions of their own.
+        instance: InstanceNumber; 0 if there is none.
+        unknown_codes: Keywords of elements whose value was dropped, since it is not a defined term or not an age.
+        issuer: IssuerOfPatientID, normalised like ``patient``.
     """
 
     patient: str
@@ -151,10 +151,10 @@ class DicomHead:
 
 
 def read_head(path: Path) -> DicomHead:
-    """Read what the header says.
+    """Read the header of a file.
 
     Raises:
-        UnreadableImage: the file is no DICOM image, or was cut off before its pixels.
+        UnreadableImage: If the file is not a DICOM image, or was truncated before its pixels.
     """
     with quietly():
         ds = open_dicom(path, only=_HEAD_TAGS)
@@ -190,7 +190,7 @@ def read_head(path: Path) -> DicomHead:
 
 
 def _named(patient: str) -> str:
-    """An id, or nothing where it is a word that stands for nobody."""
+    """Return an id, or an empty string if it is a placeholder."""
     return "" if is_nobody(patient) else patient
 
 
@@ -200,13 +200,13 @@ def _age(ds: pydicom.Dataset) -> float | None:
 
 
 def years(age: str) -> float | None:
-    """A DICOM age string (``041Y``, ``006M``) in years; ``None`` when it is none."""
+    """Convert a DICOM age string (``041Y``, ``006M``) to years; ``None`` if it is not one."""
     match = _AGE.fullmatch(age.strip().upper())
     return None if match is None else round(int(match[1]) * _YEARS[match[2]], 3)
 
 
 def plane_of(ds: pydicom.Dataset, size: tuple[int, int]) -> Plane | None:
-    """Where a single-frame image lies; ``None`` when its header does not say."""
+    """Return the geometry of a single-frame image; ``None`` if its header does not declare it."""
     traits = tuple(trait_of(ds, keyword) for keyword in STACK_TRAITS)
     ranks = tuple(rank_of(ds, keyword) for keyword in STACK_RANKS)
     if integer_of(ds, "NumberOfFrames") > 1:
@@ -216,13 +216,13 @@ def plane_of(ds: pydicom.Dataset, size: tuple[int, int]) -> Plane | None:
 
 
 def trait_of(ds: pydicom.Dataset, keyword: str) -> Hashable:
-    """An element as something to compare and to order by: its numbers, else its text; ``()`` when it is absent."""
+    """Return an element as a comparable value: its numbers, else its text; ``()`` if it is absent."""
     numbers = numbers_of(ds, keyword)
     return tuple(numbers) if numbers is not None else tuple(str(value) for value in values_of(ds, keyword))
 
 
 def rank_of(ds: pydicom.Dataset, keyword: str) -> float | None:
-    """The one number (or time of day, as ``HHMMSS.F``) of an element; ``None`` when there is none."""
+    """Return the single number (or time of day, as ``HHMMSS.F``) of an element; ``None`` if there is none."""
     numbers = numbers_of(ds, keyword, 1)
     return None if numbers is None else numbers[0]
 
@@ -236,7 +236,7 @@ def make_plane(
     traits: tuple[Hashable, ...] = (),
     ranks: tuple[float | None, ...] = (),
 ) -> Plane | None:
-    """A plane out of the data sets that hold its position, its orientation and its pixel measures."""
+    """Return a plane from the data sets with its position, its orientation and its pixel measures."""
     position = None if where is None else numbers_of(where, "ImagePositionPatient", 3)
     orientation = None if direction is None else numbers_of(direction, "ImageOrientationPatient", 6)
     spacing = None if measures is None else spacing_of(measures)
@@ -247,7 +247,7 @@ def make_plane(
 
 
 def spacing_of(ds: pydicom.Dataset) -> tuple[float, ...] | None:
-    """Distance between rows, then between columns, in mm (PS3.3 10.7.1.3 on which attribute means what)."""
+    """Return the distance between rows, then columns, in mm (see PS3.3 10.7.1.3 on the meaning of the attributes)."""
     spacing = numbers_of(ds, "PixelSpacing", 2)
     if spacing is None:
         spacing = numbers_of(ds, "ImagerPixelSpacing", 2)

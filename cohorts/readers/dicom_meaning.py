@@ -1,4 +1,4 @@
-"""What a header says that values mean (transform, units, type): the planes of one volume have to agree on it."""
+"""The declared meaning of values (transform, units, type), on which the planes of one volume have to agree."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ MEANINGS = {
     "DoseType": "their type of dose",
     "RescaleType": "the type of their rescale",
 }
-"""Elements that say what values are, which slices of one volume have in common, and how a refusal calls them."""
+"""Elements that define the meaning of values, equal for all slices of a volume, and their names in messages."""
 
 
 @dataclass(frozen=True, slots=True)
 class Meaning:
-    """What a header says that the values of one plane are.
+    """Declared meaning of one plane's values.
 
     Attributes:
-        transform: ``rescale``, ``identity`` (a rescale that changes nothing), ``table`` or empty.
-        stated: the elements of :data:`MEANINGS`, in their order; ``()`` for one that is not stated.
+        transform: Value transform: ``rescale``, ``identity`` (a rescale without effect), ``table`` or empty.
+        stated: Elements of :data:`MEANINGS`, in their order; ``()`` for a missing one.
     """
 
     transform: str
@@ -34,10 +34,10 @@ class Meaning:
 
 
 def meaning_of(ds: pydicom.Dataset, frame: int) -> Meaning:
-    """What the values of a plane are: how they came from stored ones, and in which units.
+    """Return the meaning of a plane's values: their transform from stored ones, and their units.
 
     Raises:
-        UnreadableImage: as :func:`rescale_of`.
+        UnreadableImage: As for :func:`rescale_of`.
     """
     linear, source = rescale_of(ds, frame), rescale_source(ds, frame) or ds
     transform = "" if linear is None else "identity" if linear == (1.0, 0.0) else "rescale"
@@ -49,13 +49,13 @@ def meaning_of(ds: pydicom.Dataset, frame: int) -> Meaning:
 
 
 def require_one_meaning(meanings: Sequence[Meaning]) -> None:
-    """Refuse planes of one volume whose values do not mean the same: one volume has one scale.
+    """Refuse planes of one volume whose values differ in meaning: one volume has one scale.
 
-    Different slopes are none of that: PET rescales each slice by its own. Nor is a rescale that changes nothing beside
-    none at all.
+    Different slopes are allowed: PET rescales each slice by its own. So is the combination of a rescale without effect
+    and none at all.
 
     Raises:
-        UnreadableImage: some are rescaled and others are not, or they differ in an element of :data:`MEANINGS`.
+        UnreadableImage: If only some are rescaled, or they differ in an element of :data:`MEANINGS`.
     """
     transforms = {meaning.transform for meaning in meanings}
     if len(transforms - {"identity"}) > 1:

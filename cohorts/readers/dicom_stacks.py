@@ -1,4 +1,4 @@
-"""From slice positions to regular volumes: which planes make one, in which order, and what orders several of them."""
+"""From slice positions to regular volumes: which planes form one, their order, and the order of several volumes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ REPEATED = "several slices at one position; no header tells them apart"
 
 @dataclass(frozen=True, slots=True)
 class Stack:
-    """One regular volume: which planes, in order, and the geometry of its ``(D, H, W)`` array."""
+    """One regular volume: its planes in order, and the geometry of its ``(D, H, W)`` array."""
 
     order: tuple[int, ...]
     affine: tuple[float, ...]
@@ -32,7 +32,7 @@ class Stack:
 
 @dataclass(frozen=True, slots=True)
 class Leftover:
-    """Planes that form no volume, and why."""
+    """Planes that form no volume, and the reason."""
 
     planes: tuple[int, ...]
     detail: str
@@ -42,14 +42,14 @@ def find_stacks(planes: Sequence[Plane], min_slices: int) -> tuple[list[Stack], 
     """Sort the planes of one series into regular volumes.
 
     Planes are grouped by orientation, spacing and size; a group with several planes at one position is split by what
-    tells them apart (:func:`_split_repeated_positions`; PS3.3 C.7.6.2 does not forbid several stacks in a series).
+    distinguishes them (:func:`_split_repeated_positions`; PS3.3 C.7.6.2 does not forbid several stacks in a series).
 
     Args:
-        planes: the planes of one series, in a reproducible order.
-        min_slices: groups of fewer planes are left over.
+        planes: Planes of one series, in a reproducible order.
+        min_slices: Smallest number of planes of a volume; smaller groups are left over.
 
     Returns:
-        Volumes, and what is left. Those at the same positions come in the order of what tells them apart, such as
+        Volumes, and what is left over. Those at the same positions are in the order of what distinguishes them, such as
         b-value, direction and time; else in the order of their first plane.
     """
     stacks: list[Stack] = []
@@ -89,9 +89,9 @@ def _parallel_groups(planes: Sequence[Plane]) -> list[list[int]]:
 
 
 def _fill_gaps(planes: Sequence[Plane], part: Sequence[int], other: Sequence[int]) -> bool:
-    """Whether planes of another size or spacing lie where those of a part that is no volume are missing.
+    """Return whether planes of another size or spacing fill the gaps of a part that is not a volume.
 
-    Both run along one direction, neither ends before the other begins, and no place holds a plane of both.
+    Both have the same direction, neither ends before the other begins, and no position has a plane of both.
     """
     directions = [planes[group[0]].orientation for group in (part, other)]
     if np.abs(np.subtract(directions[0], directions[1])).max() >= SAME_DIRECTION:
@@ -104,13 +104,13 @@ def _fill_gaps(planes: Sequence[Plane], part: Sequence[int], other: Sequence[int
 
 
 def _split_repeated_positions(planes: Sequence[Plane], group: Sequence[int]) -> list[list[int]]:
-    """Split a group until no position occurs twice in a part, into as few parts as that needs.
+    """Split a group until no position occurs twice in a part, into as few parts as possible.
 
-    First by traits alone (b-value and gradient direction, temporal position, echo …), then by traits and, where these
+    It splits by traits alone (b-value and gradient direction, temporal position, echo …), then by traits and, if these
     leave several slices at a position, by the first rank that orders them (trigger time, time of day, number).
 
     Raises:
-        UnreadableImage: nothing tells the slices at one position apart.
+        UnreadableImage: If nothing distinguishes the slices at one position.
     """
     at_place = _at_places(planes, group)
     most = max(map(len, at_place))
@@ -133,7 +133,7 @@ def _split_repeated_positions(planes: Sequence[Plane], group: Sequence[int]) -> 
 def _parts(
     planes: Sequence[Plane], group: Sequence[int], chosen: tuple[int, ...], *, ranked: bool
 ) -> Iterator[list[int]]:
-    """Parts of equal traits, in the order of these; with ``ranked``, each of them split further by a rank."""
+    """Return parts of equal traits in their order; with ``ranked``, each of them is split further by a rank."""
     alike: dict[Hashable, list[int]] = defaultdict(list)
     for index in group:
         alike[tuple(planes[index].traits[trait] for trait in chosen)].append(index)
@@ -142,7 +142,7 @@ def _parts(
 
 
 def _order_of(planes: Sequence[Plane], part: Sequence[int]) -> list[tuple[object, ...]]:
-    """What orders a part among others: each trait that is the same in all of it, numbers before text."""
+    """Return the sort key of a part: each trait that is equal in all of it, numbers before text."""
     order: list[tuple[object, ...]] = []
     for values in zip(*(planes[i].traits for i in part), strict=True):
         value = values[0] if len(set(values)) == 1 and isinstance(values[0], tuple) else ()
@@ -152,10 +152,10 @@ def _order_of(planes: Sequence[Plane], part: Sequence[int]) -> list[tuple[object
 
 
 def _by_rank(planes: Sequence[Plane], part: list[int]) -> list[list[int]]:
-    """Split a part by the first rank that orders the slices at each position: volume *k* takes the *k*-th of each.
+    """Split a part by the first rank that orders the slices at each position: volume *k* gets the *k*-th of each.
 
-    A number of the instance or frame counts only where it is unmistakable: it runs through one volume after the other,
-    or through all slices of one position after the other.
+    A number of the instance or frame is used only if it is unambiguous: it runs through one volume after the other, or
+    through all slices of one position after the other.
     """
     at_place = _at_places(planes, part)
     total = len(at_place[0])
@@ -174,13 +174,13 @@ def _by_rank(planes: Sequence[Plane], part: list[int]) -> list[list[int]]:
 
 
 def _runs_apart(groups: Sequence[Sequence[int]], value: dict[int, float | None]) -> bool:
-    """Whether the numbers of each group lie on one side of those of any other."""
+    """Return whether the numbers of each group do not overlap those of any other."""
     spans = sorted((min(value[i] or 0.0 for i in group), max(value[i] or 0.0 for i in group)) for group in groups)
     return all(before[1] < after[0] for before, after in pairwise(spans))
 
 
 def _at_places(planes: Sequence[Plane], group: Sequence[int]) -> list[list[int]]:
-    """The slices at each position along the normal."""
+    """Return the slices at each position along the normal."""
     along = _projections(planes, group)
     places: list[list[int]] = []
     before = -np.inf

@@ -1,7 +1,7 @@
-"""Defined terms of the coded header elements that reach a cohort: what is none of them is not kept.
+"""Defined terms of the coded header elements that reach a cohort; other values are not kept.
 
-A code string may hold anything that fits sixteen characters, a name too. The standard lists what it should hold; only
-that is published. DPParameters that earlier editions defined are listed too, since headers keep them.
+A code string may contain anything that fits sixteen characters, even a name. The standard lists its valid terms; only
+these are published. Terms that earlier editions defined are listed too, since headers still contain them.
 """
 
 from __future__ import annotations
@@ -69,10 +69,10 @@ DEFINED_TERMS: dict[str, frozenset[str]] = {
 
 
 def defined_term(keyword: str, text: str) -> str | None:
-    """The defined term that a value of a coded element is; ``None`` when it is none.
+    """Return the defined term of a coded element's value; ``None`` if it is not one.
 
-    Case and spaces around are no difference (VR CS is upper case and padded with spaces, PS3.5 6.2); nothing else is
-    forgiven, since a guess would publish what nobody declared.
+    Case and outer spaces are ignored (VR CS is upper case and padded with spaces, PS3.5 6.2); nothing else is
+    corrected, since a guess would publish an undeclared value.
 
     Example:
         >>> defined_term("ViewPosition", "pa "), defined_term("ViewPosition", "SMITH")

@@ -1,7 +1,7 @@
 """From stored values to those of a cohort: modality LUT, palette, padding, and the VOI window as metadata.
 
-PS3.3 C.7.6.3 (image pixel), C.7.5.1.1.2 (padding), C.11.1 (modality LUT) and C.11.2 (VOI LUT). What is honoured,
-what is refused and what is ignored is listed in ``docs/formats/sources.md``.
+PS3.3 C.7.6.3 (image pixel), C.7.5.1.1.2 (padding), C.11.1 (modality LUT) and C.11.2 (VOI LUT). What is applied, refused
+or ignored is listed in ``docs/formats/sources.md``.
 """
 
 from __future__ import annotations
@@ -39,23 +39,23 @@ DOSE_CLASS = "1.2.840.10008.5.1.4.1.1.481.2"
 
 
 def is_inverted(ds: pydicom.Dataset) -> bool:
-    """Whether small values are bright (PS3.3 C.7.6.3.1.2)."""
+    """Return whether small values are bright (PS3.3 C.7.6.3.1.2)."""
     return code_of(ds, "PhotometricInterpretation") == "MONOCHROME1"
 
 
 def modality_values(stored: Array, ds: pydicom.Dataset, frame: int) -> Array:
-    """The output of the modality LUT, exactly, in the narrowest dtype that loses nothing (PS3.3 C.11.1).
+    """Return the exact output of the modality LUT in the smallest lossless dtype (PS3.3 C.11.1).
 
-    Enhanced objects carry the rescale of each frame in their functional groups (PS3.3 C.7.6.16.2.9); the values of a
+    Enhanced objects have the rescale of each frame in their functional groups (PS3.3 C.7.6.16.2.9); the values of a
     dose grid are multiplied by DoseGridScaling instead (PS3.3 C.8.8.3).
 
     Args:
-        stored: one plane of stored values.
-        ds: its data set.
-        frame: index of the plane within its file.
+        stored: One plane of stored values.
+        ds: Data set of the plane.
+        frame: Index of the plane within its file.
 
     Raises:
-        UnreadableImage: the LUT is incomplete or contradicts itself.
+        UnreadableImage: If the LUT is incomplete or contradicts itself.
     """
     native = stored.astype(stored.dtype.newbyteorder("="), copy=False)
     table = items_of(ds, "ModalityLUTSequence")
@@ -79,14 +79,14 @@ def modality_values(stored: Array, ds: pydicom.Dataset, frame: int) -> Array:
 
 
 def rescale_of(ds: pydicom.Dataset, frame: int) -> tuple[float, float] | None:
-    """RescaleSlope and RescaleIntercept; ``None`` when there are none.
+    """Return RescaleSlope and RescaleIntercept; ``None`` if there are none.
 
-    The functional groups of an enhanced object come first, since its standard has no place for another one (PS3.3
-    A.36.2.3, C.7.6.16.2.9).
+    The functional groups of an enhanced object come first, since its standard allows no other rescale (PS3.3 A.36.2.3,
+    C.7.6.16.2.9).
 
     Raises:
-        UnreadableImage: one is there without the other, one is empty or no number, or the slope is zero; or the data
-            set changes the values in another way than its functional groups: nothing says what the values mean.
+        UnreadableImage: If only one is there, one is empty or not a number, or the slope is zero; or if data set and
+            functional groups transform the values differently, so that their meaning is unknown.
     """
     source = rescale_source(ds, frame)
     if source is None:
@@ -111,28 +111,28 @@ def _rescale_in(source: pydicom.Dataset) -> tuple[float, float]:
 
 
 def rescale_source(ds: pydicom.Dataset, frame: int) -> pydicom.Dataset | None:
-    """The data set that holds the rescale of a frame: a functional group, else the whole one; ``None`` without any."""
+    """Return the data set with the rescale of a frame: a functional group, else the whole one; ``None`` without any."""
     return stating(ds, frame, RESCALE)
 
 
 def dose_scaling(ds: pydicom.Dataset) -> float | None:
-    """DoseGridScaling, by which stored values are multiplied to become doses; ``None`` where there is no dose.
+    """Return DoseGridScaling, the factor from stored values to doses; ``None`` if there is no dose.
 
     Raises:
-        UnreadableImage: a dose without it, or with one that is empty, zero or no number: its values mean nothing.
+        UnreadableImage: If it is missing from a dose, empty, zero or not a number, so that the values have no meaning.
     """
     dose = code_of(ds, "Modality") == "RTDOSE" or text_of(ds, "SOPClassUID") == DOSE_CLASS
     if not dose and not has(ds, "DoseGridScaling"):
         return None
     scaling = numbers_of(ds, "DoseGridScaling", 1)
     if scaling is None or scaling[0] == 0:
-        problem = "is zero or no finite number" if values_of(ds, "DoseGridScaling") else "is missing or empty"
+        problem = "is zero or not a finite number" if values_of(ds, "DoseGridScaling") else "is missing or empty"
         raise UnreadableImage(Reason.UNSUPPORTED_PIXELS, f"a dose grid whose scaling {problem}")
     return scaling[0]
 
 
 def _rescaled(native: Array, slope: float, intercept: float) -> Array:
-    """``native * slope + intercept``; whole numbers never leave integer arithmetic, which is exact and fast."""
+    """Return ``native * slope + intercept``; integers stay in integer arithmetic, which is exact and fast."""
     if native.dtype.kind in "iu" and slope.is_integer() and intercept.is_integer():
         ends = [int(end) * int(slope) + int(intercept) for end in (native.min(), native.max())]
         for dtype in map(np.dtype, INTEGER_DTYPES):
@@ -145,18 +145,18 @@ def _rescaled(native: Array, slope: float, intercept: float) -> Array:
 
 
 def lut_of(item: pydicom.Dataset, *, signed: bool, ds: pydicom.Dataset) -> tuple[int, Array]:
-    """First mapped value and entries of a LUT (PS3.3 C.11.1.1, C.11.2.1.1).
+    """Return first mapped value and entries of a LUT (PS3.3 C.11.1.1, C.11.2.1.1).
 
     Args:
-        item: with LUTDescriptor and LUTData.
-        signed: whether the values that it maps are signed, and its first mapped value therefore too.
-        ds: data set that it belongs to; its byte order is that of the data.
+        item: Item with LUTDescriptor and LUTData.
+        signed: Whether the mapped values, and therefore the first mapped value, are signed.
+        ds: Data set to which it belongs, which gives the byte order of the data.
 
     Returns:
-        Entries as ``uint8`` where 8 bits are declared, else ``uint16``.
+        Entries as ``uint8`` if 8 bits are declared, else ``uint16``.
 
     Raises:
-        UnreadableImage: descriptor and data contradict each other.
+        UnreadableImage: If descriptor and data contradict each other.
     """
     descriptor, data = values_of(item, "LUTDescriptor"), item.get("LUTData")
     if len(descriptor) != 3 or data is None:
@@ -176,10 +176,10 @@ def lut_of(item: pydicom.Dataset, *, signed: bool, ds: pydicom.Dataset) -> tuple
 
 
 def palette_colors(indices: Array, ds: pydicom.Dataset) -> Array:
-    """Colours of palette indices, by plain or segmented tables (PS3.3 C.7.6.3.1.5, C.7.9.2): ``(…, 3)``.
+    """Return colours of palette indices, by plain or segmented tables (PS3.3 C.7.6.3.1.5, C.7.9.2): ``(…, 3)``.
 
     Raises:
-        UnreadableImage: the tables are of a kind that pydicom would not index right.
+        UnreadableImage: If pydicom would index the tables incorrectly.
     """
     descriptor = [int(value) for value in values_of(ds, "RedPaletteColorLookupTableDescriptor")]
     if len(descriptor) != 3:
@@ -194,12 +194,12 @@ def palette_colors(indices: Array, ds: pydicom.Dataset) -> Array:
 
 
 def padding_of(cells: Array, stored: Array, ds: pydicom.Dataset) -> Array | None:
-    """Which pixels the header declares as padding (PS3.3 C.7.5.1.1.2); ``None`` when it declares none.
+    """Return which pixels the header declares as padding (PS3.3 C.7.5.1.1.2); ``None`` if it declares none.
 
     Args:
-        cells: decoded cells with all their bits, since some devices pad with a value beyond the valid ones.
-        stored: the values of the valid bits.
-        ds: their data set.
+        cells: Decoded cells with all their bits, since some devices pad with a value beyond the valid ones.
+        stored: Values of the valid bits.
+        ds: Data set of the cells.
     """
     keywords = next((names for keyword, names in PADDING.items() if has(ds, keyword)), PADDING["PixelData"])
     if not code_of(ds, "PhotometricInterpretation").startswith("MONOCHROME"):
@@ -217,7 +217,7 @@ def padding_of(cells: Array, stored: Array, ds: pydicom.Dataset) -> Array | None
 
 
 def _as_stored(value: float, stored: Array) -> float:
-    """A padding value as the pixels have it: VR US and SS are mixed up often, the bits are the same."""
+    """Return a padding value in the type of the pixels: VR US and SS are often confused, with the same bits."""
     if stored.dtype.kind not in "iu" or stored.dtype.itemsize > 2:
         return value
     bits = 8 * stored.dtype.itemsize
@@ -231,17 +231,17 @@ def _fits_valid_bits(ends: Sequence[float], ds: pydicom.Dataset, *, signed: bool
 
 
 def without_padding(planes: Sequence[Array], padding: Sequence[Array | None], *, inverted: bool) -> list[Array]:
-    """Planes of one image or volume whose padding has the darkest displayed value of all their other pixels.
+    """Replace the padding of one image or volume by the darkest displayed value of all other pixels.
 
-    Padding is no tissue: left alone it would stretch every range, and a network would learn it.
+    Padding is not tissue: otherwise it would stretch every range, and a network would learn it.
 
     Args:
-        planes: values after the modality LUT.
-        padding: which pixels of each are padding.
-        inverted: whether large values are dark.
+        planes: Values after the modality LUT.
+        padding: Mask of the padding pixels of each plane.
+        inverted: Whether large values are dark.
 
     Returns:
-        The planes; constant ones where every pixel is padding, which no cohort takes.
+        The planes; constant ones if every pixel is padding, which no cohort accepts.
     """
     if not any(mask is not None and mask.any() for mask in padding):
         return list(planes)
@@ -262,11 +262,11 @@ def without_padding(planes: Sequence[Array], padding: Sequence[Array | None], *,
 
 
 def voi_of(ds: pydicom.Dataset, frame: int) -> Voi | None:
-    """The first VOI window of the frame or the whole, as a linear one; else the range over which a VOI LUT rises.
+    """Return the first VOI window of the frame or file, as a linear one; else the range over which a VOI LUT rises.
 
     LINEAR covers ``c - 0.5 ± (w - 1) / 2`` and LINEAR_EXACT ``c ± w / 2`` (PS3.3 C.11.2.1.2, C.11.2.1.3.2), so one
-    becomes the other by half a unit; a SIGMOID is taken by its tangent in the centre, which also covers ``c ± w / 2``.
-    A window that the standard forbids is none.
+    becomes the other by half a unit; a SIGMOID is replaced by its tangent in the centre, which also covers ``c ± w /
+    2``. A window that the standard forbids is ignored.
     """
     group = stating(ds, frame, WINDOW)
     if group is None:
@@ -283,7 +283,7 @@ def voi_of(ds: pydicom.Dataset, frame: int) -> Voi | None:
 
 
 def _range_of_lut(group: pydicom.Dataset, ds: pydicom.Dataset, frame: int) -> Voi | None:
-    """The window over which a VOI LUT goes from its first to its last output; none where it falls or stays."""
+    """Return the window over which a VOI LUT rises from its first to its last output; none if it does not rise."""
     try:
         linear = rescale_of(ds, frame)
         signed = bool(integer_of(ds, "PixelRepresentation")) or (linear is not None and linear[1] < 0)

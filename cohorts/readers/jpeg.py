@@ -1,4 +1,4 @@
-"""JPEG files (ITU-T T.81, T.871): markers checked before Pillow decodes, which fills grey what is missing."""
+"""JPEG files (ITU-T T.81, T.871): markers are checked before Pillow decodes, which fills missing data with grey."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ MP_ENTRIES, THUMBNAIL = 0xB002, "Large Thumbnail"
 
 @dataclass(frozen=True, slots=True)
 class JpegFacts:
-    """What the markers of a whole JPEG say.
+    """Content of the markers of a complete JPEG.
 
     Attributes:
-        bits: per sample.
-        size: height and width.
-        components: 1 grey, 3 colour, 4 inks.
-        adobe: whether an Adobe marker says how inks and colours are coded.
-        scan_ends: where the entropy-coded data of each scan ends; a progressive picture has several.
+        bits: Number of bits per sample.
+        size: Height and width in pixels.
+        components: Number of components: 1 grey, 3 colour, 4 inks.
+        adobe: Whether an Adobe marker defines the coding of inks and colours.
+        scan_ends: End of the entropy-coded data of each scan; a progressive picture has several.
     """
 
     bits: int
@@ -45,10 +45,10 @@ class JpegFacts:
 
 
 def read(data: bytes, options: ReadOptions) -> Page:
-    """The picture of a JPEG, ``(H, W)`` or ``(H, W, 3)``; CMYK and YCCK become RGB.
+    """Return the picture of a JPEG, ``(H, W)`` or ``(H, W, 3)``; CMYK and YCCK become RGB.
 
     Raises:
-        UnreadableImage: it is cut off, holds several pictures, or samples that the decoder would not give exactly.
+        UnreadableImage: If it is truncated, has several pictures, or samples that the decoder would not return exactly.
     """
     facts = scanned(data)
     if facts.bits != 8:
@@ -70,10 +70,10 @@ def read(data: bytes, options: ReadOptions) -> Page:
 
 
 def scanned(data: bytes) -> JpegFacts:
-    """Walk the markers from SOI to EOI.
+    """Read the markers from SOI to EOI.
 
     Raises:
-        UnreadableImage: the file ends before EOI, or has no frame.
+        UnreadableImage: If the file ends before EOI, or has no frame.
     """
     frame, adobe, place = b"", False, 2
     scan_ends: list[int] = []
@@ -109,7 +109,7 @@ def scanned(data: bytes) -> JpegFacts:
 
 
 def declared_bytes(path: Path) -> int:
-    """What the frame header of a JPEG file declares, 8 bits a sample; 0 where there is none."""
+    """Return the size that the frame header of a JPEG file declares, at 8 bits per sample; 0 if there is none."""
     with path.open("rb") as stream:
         place = 2
         while place:
@@ -125,13 +125,13 @@ def declared_bytes(path: Path) -> int:
 
 
 def _padded(data: bytes, scan_ends: tuple[int, ...]) -> bytes:
-    """The same file with further data behind each scan: ignored by a decoder that has seen every block of it."""
+    """Return the file with further data after each scan, ignored by a decoder that has decoded every block of it."""
     starts = (0, *scan_ends)
     return PADDING.join(data[start:end] for start, end in zip(starts, (*scan_ends, len(data)), strict=True))
 
 
 def _require_one(image: Image.Image) -> None:
-    """Refuse a Multi-Picture Format file (CIPA DC-007), unless all but the first are its thumbnails."""
+    """Refuse a Multi-Picture Format file (CIPA DC-007), unless all pictures but the first are its thumbnails."""
     if getattr(image, "n_frames", 1) == 1:
         return
     entries = getattr(image, "mpinfo", {}).get(MP_ENTRIES, [])

@@ -34,7 +34,7 @@ Result = TypeVar("Result")
 
 
 def gunzipped_head(path: Path, length: int) -> bytes:
-    """The first bytes of what a gzip file holds: as many as there are before it is cut off or broken."""
+    """Return the first bytes of a gzip file's content, up to where it is truncated or damaged."""
     with path.open("rb") as stream:
         packed = stream.read(HEAD_BYTES)
     try:
@@ -44,14 +44,14 @@ def gunzipped_head(path: Path, length: int) -> bytes:
 
 
 def read_volumes(path: Path, options: ReadOptions) -> list[DecodedImage]:
-    """The volumes of a NIfTI file: one, or one per entry of the fourth axis.
+    """Return the volumes of a NIfTI file: one, or one per entry of the fourth axis.
 
     The axes are reversed, from NIfTI's ``(i, j, k)`` to ``(k, j, i)``, so that the last one runs fastest in memory and
-    the first one counts slices, as in volumes from DICOM; the affine's columns are reversed with them. An image with a
-    single slice is taken as two-dimensional where the cohort holds images. Spacing and affine are in mm.
+    the first one counts slices, as in volumes from DICOM; the affine's columns are reversed too. An image with a single
+    slice is two-dimensional if the cohort contains images. Spacing and affine are in mm.
 
     Raises:
-        UnreadableImage: the file is broken, cut off, too large, no image, or says contradictory things of itself.
+        UnreadableImage: If the file is damaged, truncated, too large, not an image, or contradicts itself.
     """
     return _carefully(lambda: _volumes(path, options))
 
@@ -61,7 +61,9 @@ def _volumes(path: Path, options: ReadOptions) -> list[DecodedImage]:
     sizes = nifti_header.shape_of(header)
     spatial, extra = sizes[:VOLUME_AXES], sizes[VOLUME_AXES:]
     if len(spatial) < 2 or any(size > 1 for size in extra[1:]):
-        raise UnreadableImage(Reason.GEOMETRY, f"{values.ndim} axes are no volume: a fifth one holds vectors")
+        raise UnreadableImage(
+            Reason.GEOMETRY, f"{values.ndim} axes do not form a volume: a fifth axis contains vectors"
+        )
     columns = values.reshape(*spatial, -1)
     total = columns.shape[-1]
     if total > 1 and not options.split_frames:
@@ -84,7 +86,7 @@ def _volumes(path: Path, options: ReadOptions) -> list[DecodedImage]:
 
 
 def read_mask(path: Path, options: ReadOptions) -> tuple[Array, tuple[float, ...] | None]:
-    """A label volume ``(D, H, W)`` and its affine, as :func:`read_volumes` gives them."""
+    """Return a label volume ``(D, H, W)`` and its affine, as :func:`read_volumes` returns them."""
     return _carefully(lambda: _mask(path, options))
 
 
@@ -100,10 +102,10 @@ def _mask(path: Path, options: ReadOptions) -> tuple[Array, tuple[float, ...] | 
 
 
 def read_shape(path: Path) -> tuple[tuple[int, ...], int]:
-    """Shape as in the file, and the bytes that its values need.
+    """Return the shape as in the file, and the bytes that its values need.
 
     Raises:
-        UnreadableImage: the header contradicts itself, or is half of a pair of files.
+        UnreadableImage: If the header contradicts itself, or is half of a pair of files.
     """
 
     def facts() -> tuple[tuple[int, ...], int]:
@@ -115,7 +117,7 @@ def read_shape(path: Path) -> tuple[tuple[int, ...], int]:
 
 
 def _carefully(read: Callable[[], Result]) -> Result:
-    """Run a reader; whatever a broken file raises becomes a refusal."""
+    """Run a reader; whatever a damaged file raises becomes a rejection."""
     try:
         return read()
     except (UnreadableImage, *NOT_A_FILES_FAULT):
@@ -129,7 +131,7 @@ def _carefully(read: Callable[[], Result]) -> Result:
 
 
 def _load(path: Path, options: ReadOptions, check: Callable[[Any], None]) -> tuple[Any, Array]:
-    """Header and scaled values in an exact dtype, axes as in the file."""
+    """Return header and scaled values in an exact dtype, with axes as in the file."""
     header = nifti_header.parse_header(_head(path))
     dtype = header.get_data_dtype()
     shape = nifti_header.shape_of(header)
@@ -162,7 +164,7 @@ def _scaled(raw: Array, slope: float, intercept: float) -> Array:
 
 
 def _fill(stream: Any, stored: Array) -> None:
-    """Read exactly the declared voxels, and a compressed file to its end, where its checksum is."""
+    """Read exactly the declared voxels, and a compressed file to its end, which has the checksum."""
     view = stored.view(np.uint8).data
     done = 0
     while done < len(view):

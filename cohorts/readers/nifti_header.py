@@ -1,6 +1,6 @@
-"""What a NIfTI header says of its voxels (nifti1.h, nifti2.h): layout, scaling, place and size; honoured or refused.
+"""NIfTI headers (nifti1.h, nifti2.h): layout, scaling, orientation and size of voxels; applied or refused.
 
-Free text of a header (descrip, aux_file, intent_name, db_name, extensions) is never looked at.
+Free text of a header (descrip, aux_file, intent_name, db_name, extensions) is never read.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ MM_PER_UNIT = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}  # unknown, metre, millimetr
 SPATIAL_UNIT_BITS = 0x07
 
 SAME_SPACING = 5e-3
-"""Relative difference of pixdim and the affine's columns that is rounding: writers keep two or three decimals."""
+"""Relative difference of pixdim and the affine's columns due to rounding: writers keep two or three decimals."""
 HALF_A_VOXEL = 0.5
 LARGEST_OFFSET = 64 * 2**20  # bytes of header and extensions, through which a compressed file has to be read
 STANDARD_SPACES = {3, 4, 5}  # Talairach, MNI 152, another template: a head may have been stretched to fit
@@ -39,20 +39,20 @@ STATISTICS = range(2, 25)  # NIFTI_FIRST_STATCODE to NIFTI_LAST_STATCODE
 
 
 def is_nifti(head: bytes) -> bool:
-    """Whether the first 348 (uncompressed) bytes are those of NIfTI-1 or NIfTI-2, in one file or as half of a pair."""
+    """Return whether the first 348 (uncompressed) bytes are those of NIfTI-1 or NIfTI-2, in one file or as a pair."""
     if head[:4] in NIFTI2_STARTS and head[4:8] in {NIFTI2_SINGLE_FILE, NIFTI2_PAIR}:
         return True
     return head[MAGIC_OFFSET : MAGIC_OFFSET + 4] in {SINGLE_FILE, PAIR}
 
 
 def parse_header(head: bytes) -> Any:
-    """The header as nibabel names its fields, with every field checked that decides which bytes are which voxel.
+    """Return the header with nibabel's field names, after checking every field that locates the voxels.
 
     Args:
-        head: at least the first 540 bytes of the file, or all of it.
+        head: At least the first 540 bytes of the file, or all of it.
 
     Raises:
-        UnreadableImage: the header contradicts itself, is half of a pair, or describes no image.
+        UnreadableImage: If the header contradicts itself, is half of a pair, or does not describe an image.
     """
     second = head[:4] in NIFTI2_STARTS
     length = NIFTI2_BYTES if second else NIFTI1_BYTES
@@ -86,7 +86,7 @@ def _require_layout(header: Any) -> None:
         raise UnreadableImage(Reason.BROKEN, "bitpix contradicts datatype")
     offset = float(header["vox_offset"])
     if not np.isfinite(offset) or offset % 1:
-        raise UnreadableImage(Reason.BROKEN, "vox_offset is no whole number")
+        raise UnreadableImage(Reason.BROKEN, "vox_offset is not an integer")
     if offset > LARGEST_OFFSET:
         raise UnreadableImage(Reason.TOO_LARGE, "vox_offset lies further on than any extension reaches")
     if offset != 0 and offset < header.single_vox_offset:
@@ -94,33 +94,33 @@ def _require_layout(header: Any) -> None:
 
 
 def shape_of(header: Any) -> tuple[int, ...]:
-    """Sizes of all axes, as dim states them."""
+    """Return the sizes of all axes, as declared by dim."""
     return tuple(int(size) for size in header["dim"][1 : int(header["dim"][0]) + 1])
 
 
 def voxel_offset(header: Any) -> int:
-    """Where the voxels begin; 0 stands for behind the header, as other tools read it."""
+    """Return where the voxels begin; 0 means after the header, as in other tools."""
     return int(header["vox_offset"]) or int(header.single_vox_offset)
 
 
 def scaling(header: Any) -> tuple[float, float] | None:
-    """scl_slope and scl_inter; ``None`` where stored values are the values.
+    """Return scl_slope and scl_inter; ``None`` if stored values are not scaled.
 
     A slope of 0 means no scaling (nifti1.h), and so does NaN, which nibabel and others write for *none*.
 
     Raises:
-        UnreadableImage: an infinite slope, or an intercept that is no number.
+        UnreadableImage: If the slope is infinite, or the intercept is not a number.
     """
     slope, intercept = float(header["scl_slope"]), float(header["scl_inter"])
     if slope == 0 or np.isnan(slope):
         return None
     if not (np.isfinite(slope) and np.isfinite(intercept)):
-        raise UnreadableImage(Reason.UNSUPPORTED_PIXELS, "scl_slope or scl_inter is no finite number")
+        raise UnreadableImage(Reason.UNSUPPORTED_PIXELS, "scl_slope or scl_inter is not a finite number")
     return None if (slope, intercept) == (1.0, 0.0) else (slope, intercept)
 
 
 def window(header: Any) -> Voi | None:
-    """cal_min to cal_max, the values that are shown black and white (nifti1.h), where they are stated."""
+    """Return cal_min to cal_max, the values that are shown black and white (nifti1.h), if they are declared."""
     low, high = float(header["cal_min"]), float(header["cal_max"])
     if not (np.isfinite(low) and np.isfinite(high)) or high <= low:
         return None
@@ -128,10 +128,11 @@ def window(header: Any) -> Voi | None:
 
 
 def require_image(header: Any) -> None:
-    """Refuse what intent_code says is no image: statistics, vectors, displacements, label maps, surfaces.
+    """Refuse files whose intent_code does not denote an image: statistics, vectors, displacements, label maps,
+    surfaces.
 
     Raises:
-        UnreadableImage: with the kind of thing that the file holds instead.
+        UnreadableImage: If it does not; the message names the kind of content.
     """
     intent = int(header["intent_code"])
     if intent in IMAGE_INTENTS:
@@ -141,24 +142,24 @@ def require_image(header: Any) -> None:
         kind = "a map of statistics"
     elif intent in LABEL_INTENTS:
         kind = "a label map, which may be given as a mask"
-    raise UnreadableImage(Reason.UNSUPPORTED_PIXELS, f"intent_code says {kind}")
+    raise UnreadableImage(Reason.UNSUPPORTED_PIXELS, f"intent_code declares {kind}")
 
 
 def require_labels(header: Any) -> None:
-    """Refuse a mask whose intent_code says that its numbers are no labels."""
+    """Refuse a mask whose intent_code declares that its numbers are not labels."""
     if int(header["intent_code"]) not in IMAGE_INTENTS | LABEL_INTENTS:
-        raise UnreadableImage(Reason.MASK_MISMATCH, "intent_code says that the mask holds no labels")
+        raise UnreadableImage(Reason.MASK_MISMATCH, "intent_code declares that the mask contains no labels")
 
 
 def placement(header: Any) -> tuple[tuple[float, ...] | None, Array | None]:
-    """Size of a voxel along ``(i, j, k)`` in mm, and the affine ``(4, 4)`` to RAS+ in mm, each where it is stated.
+    """Return the voxel size along ``(i, j, k)`` in mm, and the affine ``(4, 4)`` to RAS+ in mm, each if declared.
 
-    The affine is the sform where its code is set, else the qform, else none. nifti1.h makes no use of pixdim in the
-    sform, yet pixdim says the size of the same voxels: where the two contradict each other, an sform into a standard
-    space gives way to a qform of the patient's own space, and anything else is refused.
+    The affine is the sform if its code is set, else the qform, else none. nifti1.h does not use pixdim in the sform,
+    but pixdim gives the size of the same voxels: if the two contradict each other, an sform to a standard space is
+    replaced by a qform in the patient's own space, and anything else is refused.
 
     Raises:
-        UnreadableImage: sizes, orientation or units contradict each other or are no numbers.
+        UnreadableImage: If sizes, orientation or units contradict each other or are not numbers.
     """
     unit = int(header["xyzt_units"]) & SPATIAL_UNIT_BITS
     if unit not in MM_PER_UNIT:
@@ -174,10 +175,10 @@ def placement(header: Any) -> tuple[tuple[float, ...] | None, Array | None]:
 
 
 def flat_spacing(header: Any) -> tuple[float, ...] | None:
-    """Size of a pixel of a single slice along ``(i, j)`` in mm, where it is stated; the third axis has no say.
+    """Return the pixel size of a single slice along ``(i, j)`` in mm, if declared; the third axis is ignored.
 
     Raises:
-        UnreadableImage: as :func:`placement`.
+        UnreadableImage: As for :func:`placement`.
     """
     flat = header.copy()
     if not (np.isfinite(flat["pixdim"][3]) and flat["pixdim"][3] > 0):
@@ -225,7 +226,7 @@ def _sform(header: Any) -> Array | None:
 
 
 def _qform(header: Any) -> Array | None:
-    """The qform where its code is set; it is made of pixdim, which then has to be sound."""
+    """Return the qform if its code is set; it uses pixdim, which then must be valid."""
     if int(header["qform_code"]) <= 0:
         return None
     numbers = [header[name] for name in ("quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z")]
@@ -244,7 +245,7 @@ def _qform(header: Any) -> Array | None:
 
 
 def _far_apart(one: Array, other: Array, shape: tuple[int, ...]) -> bool:
-    """Whether two affines put any corner of the grid more than half a voxel apart."""
+    """Return whether two affines place any corner of the grid more than half a voxel apart."""
     sizes = [*shape, 1, 1][:SIZED_AXES]
     corners = np.array(np.meshgrid(*[[0, size - 1] for size in sizes])).reshape(SIZED_AXES, -1)
     corners = np.concatenate([corners, np.ones((1, corners.shape[1]))])

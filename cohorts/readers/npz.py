@@ -28,21 +28,21 @@ LARGEST_NPY_HEADER = 2**16
 LARGEST_LABELS = 256 * 2**20
 RGB_CHANNELS = 3
 FEW = 4
-"""A first or last axis of up to this many may be channels or slices; only a last one of 3 is plainly colour."""
+"""A first or last axis of up to this length may be channels or slices; only a last axis of 3 is certainly colour."""
 LARGEST_ITEM = 8  # bytes: 128-bit floats depend on the machine
 
 
 @dataclass(frozen=True, slots=True)
 class NpzHead:
-    """What an archive holds.
+    """Content of an archive.
 
     Attributes:
-        parts: part → number of images.
-        image_shape: shape of one image, without a first or last axis of length 1.
-        spatial_dims: 2 or 3.
-        color: whether the last axis is RGB.
-        labels: label names ``0``, ``1`` … (MedMNIST numbers its classes).
-        exclusive: one class per image, as a number; else one column of 0 and 1 per label.
+        parts: Number of images by part.
+        image_shape: Shape of one image, without a first or last axis of length 1.
+        spatial_dims: Number of spatial dimensions, 2 or 3.
+        color: Whether the last axis is RGB.
+        labels: Label names ``0``, ``1`` … (MedMNIST numbers its classes).
+        exclusive: Whether there is one class number per image; else one column of 0 and 1 per label.
     """
 
     parts: dict[str, int]
@@ -54,7 +54,7 @@ class NpzHead:
 
 
 def looks_like_npz(path: Path) -> bool:
-    """Whether the file is a zip archive whose members are ``.npy`` arrays, or the beginning of one that was cut off."""
+    """Return whether the file is a zip archive of ``.npy`` arrays, or the start of a truncated one."""
     if _directory_bytes(path) > LARGEST_DIRECTORY:
         return False
     try:
@@ -69,11 +69,11 @@ def looks_like_npz(path: Path) -> bool:
 
 
 def read_head(path: Path) -> NpzHead:
-    """Shapes and labels of an archive.
+    """Return shapes and labels of an archive.
 
     Raises:
-        UnreadableImage: it is cut off or no MedMNIST archive, hides Python objects that would have to be unpickled, or
-            holds images or further arrays whose meaning nothing says.
+        UnreadableImage: If it is truncated or not a MedMNIST archive, contains Python objects that would have to be
+            unpickled, or images or further arrays of unknown meaning.
     """
     with _archive(path) as archive:
         members = archive.namelist()
@@ -107,7 +107,7 @@ def read_head(path: Path) -> NpzHead:
 
 
 def _directory_bytes(path: Path) -> int:
-    """Size of the list of members as the end of the archive tells it (APPNOTE.TXT 4.3.16); 0 where it does not."""
+    """Return the size of the member list according to the archive's end (APPNOTE.TXT 4.3.16); 0 if not declared."""
     with path.open("rb") as stream:
         total = stream.seek(0, 2)
         stream.seek(max(0, total - END_BYTES))
@@ -120,7 +120,7 @@ def _directory_bytes(path: Path) -> int:
 
 
 def _require_plausible_rows(archive: zipfile.ZipFile, counts: dict[str, int], stored_bytes: int) -> None:
-    """Refuse images that an archive declares and cannot hold: rows of a blank picture have no end."""
+    """Refuse archives that declare more images than they can hold, such as endless rows of a blank picture."""
     declared = 0
     for part, total in counts.items():
         shape, dtype = _member_header(archive, f"{part}_images.npy")
@@ -144,10 +144,10 @@ def _require_known_members(members: list[str]) -> None:
 
 
 def _image_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Shape of one image without axes of one channel.
+    """Return the shape of one image without axes of one channel.
 
     Raises:
-        UnreadableImage: no image, or an axis that may be channels or slices.
+        UnreadableImage: If it is not an image, or an axis may be channels or slices.
     """
     if len(shape) > 2 and shape[-1] == 1:
         shape = shape[:-1]
@@ -155,7 +155,7 @@ def _image_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
         shape = shape[1:]
     spatial = shape[:-1] if len(shape) > 2 and shape[-1] == RGB_CHANNELS else shape
     if len(spatial) not in {2, 3}:
-        raise UnreadableImage(Reason.UNSUPPORTED_PIXELS, f"{len(shape)} axes are no image")
+        raise UnreadableImage(Reason.UNSUPPORTED_PIXELS, f"{len(shape)} axes do not form an image")
     if len(spatial) == 3 and min(spatial[0], spatial[-1]) <= FEW:
         raise UnreadableImage(
             Reason.UNSUPPORTED_PIXELS, f"an axis of at most {FEW} may be channels or slices: save colour as H x W x 3"
@@ -164,7 +164,7 @@ def _image_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def read_rows(path: Path, head: NpzHead, options: ReadOptions) -> Iterator[DecodedImage]:
-    """The images in order, one in memory at a time; colour that the options refuse raises at once."""
+    """Yield the images in order, one in memory at a time; colour that the options refuse raises at once."""
     frame = 0
     with _archive(path) as archive:
         for part, total in head.parts.items():
@@ -180,13 +180,13 @@ def read_rows(path: Path, head: NpzHead, options: ReadOptions) -> Iterator[Decod
 
 
 def _stored(archive: zipfile.ZipFile, part: str, first: int, options: ReadOptions) -> Iterator[Array]:
-    """The images of one part as they are stored, one in memory at a time, all of them where they are in Fortran order.
+    """Yield the images of one part as stored, one in memory at a time, or all of them if in Fortran order.
 
     Args:
-        archive: the open archive.
-        part: ``train``, ``val`` or ``test``.
-        first: how many images came before.
-        options: how much memory one image may need, or the whole of a part in Fortran order.
+        archive: Zip archive opened for reading.
+        part: Part of the archive, ``train``, ``val`` or ``test``.
+        first: Number of images before this part.
+        options: Options with the memory limit of one image, or of a whole part in Fortran order.
     """
     name = f"{part}_images.npy"
     shape, dtype = _member_header(archive, name)
@@ -225,14 +225,14 @@ def _exactly(stream: IO[bytes], total_bytes: int, frame: int) -> bytes:
 
 
 class _Again:
-    """A stream that gives some bytes that were read from it a second time."""
+    """A stream that returns some bytes that were read from it a second time."""
 
     def __init__(self, first: bytes, rest: IO[bytes]) -> None:
         self._first = first
         self._rest = rest
 
     def read(self, total: int) -> bytes:
-        """The next bytes."""
+        """Return the next bytes."""
         given, self._first = self._first[:total], self._first[total:]
         return given + (self._rest.read(total - len(given)) if total > len(given) else b"")
 
@@ -248,7 +248,7 @@ def _npy_header(stream: Any) -> tuple[tuple[int, ...], np.dtype[Any], bool]:
         read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
         shape, fortran, dtype = read(stream)
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zipfile.LargeZipFile) as error:
-        raise UnreadableImage(Reason.BROKEN, f"a member is no array ({type(error).__name__})") from None
+        raise UnreadableImage(Reason.BROKEN, f"a member is not an array ({type(error).__name__})") from None
     if dtype.hasobject:
         raise UnreadableImage(Reason.PICKLE, "a member holds Python objects, which would have to be unpickled")
     return shape, dtype, fortran
@@ -261,7 +261,7 @@ def _member_header(archive: zipfile.ZipFile, name: str) -> tuple[tuple[int, ...]
 
 
 def _labels(archive: zipfile.ZipFile, part: str, total: int) -> Array:
-    """Labels of one part, ``(total, columns)`` int64."""
+    """Return the labels of one part, ``(total, columns)`` int64."""
     name = f"{part}_labels.npy"
     shape, dtype = _member_header(archive, name)
     columns = int(np.prod(shape[1:], dtype=object))
@@ -275,12 +275,12 @@ def _labels(archive: zipfile.ZipFile, part: str, total: int) -> Array:
     except (ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
         raise UnreadableImage(Reason.BROKEN, f"labels cannot be read ({type(error).__name__})") from None
     if dtype.kind == "f" and not ((np.abs(found) < MANY_LABELS) & (found == np.rint(found))).all():
-        raise UnreadableImage(Reason.BROKEN, "labels that are no whole numbers")
+        raise UnreadableImage(Reason.BROKEN, "labels that are not integers")
     return found.astype(np.int64)
 
 
 def _label_names(labels: list[Array]) -> tuple[tuple[str, ...], bool]:
-    """Names and whether they exclude each other: one column holds class numbers, several hold 0 and 1."""
+    """Return names and whether they are mutually exclusive: one column has class numbers, several have 0 and 1."""
     if not labels:
         return (), False
     low, high = min(int(part.min(initial=0)) for part in labels), max(int(part.max(initial=0)) for part in labels)

@@ -31,18 +31,18 @@ Result = TypeVar("Result")
 
 
 def picture_format(head: bytes) -> str | None:
-    """``PNG``, ``JPEG`` or ``TIFF`` by the first bytes of a file, else ``None``."""
+    """Return ``PNG``, ``JPEG`` or ``TIFF`` by the first bytes of a file, else ``None``."""
     if head[:4] in BIG_TIFF_MAGIC:
         return "TIFF"
     return next((name for magic, name in MAGIC.items() if head.startswith(magic)), None)
 
 
 def declared_bytes(path: Path, head: bytes) -> int:
-    """What a picture declares to decode to; 0 where its reader will say what is wrong with it.
+    """Return the decoded size that a picture declares; 0 if its reader will report an error.
 
     Args:
-        path: the file.
-        head: its first bytes.
+        path: Path of the file.
+        head: First bytes of the file.
     """
     kind = picture_format(head)
     if kind == "PNG":
@@ -51,12 +51,12 @@ def declared_bytes(path: Path, head: bytes) -> int:
 
 
 def read_pictures(path: Path, options: ReadOptions) -> list[DecodedImage]:
-    """The picture of a file, or the pages of a TIFF: as images, or in a cohort of volumes as the slices of one.
+    """Return the picture of a file, or the pages of a TIFF: as images, or in a cohort of volumes as slices of one.
 
-    Alpha is applied on black, CMYK becomes RGB, and an orientation tag is applied: an image lies as one sees it.
+    Alpha is applied on black, CMYK becomes RGB, and an orientation tag is applied, so that an image is upright.
 
     Raises:
-        UnreadableImage: the file is broken, cut off, too large, or of a pixel format that would lose values.
+        UnreadableImage: If the file is damaged, truncated, too large, or of a pixel format that would lose values.
     """
     pages = _carefully(lambda: _pages(path, options))
     volume = options.spatial_dims == 3 and len(pages) > 1
@@ -82,12 +82,12 @@ def read_pictures(path: Path, options: ReadOptions) -> list[DecodedImage]:
 
 
 def read_mask(path: Path, options: ReadOptions) -> tuple[Array, int]:
-    """A mask ``(H, W)``, or ``(pages, H, W)``, and the orientation tag that was applied to it.
+    """Return a mask ``(H, W)``, or ``(pages, H, W)``, and the orientation tag that was applied to it.
 
-    Its numbers are palette indices or grey values as they are stored, also below 8 bits a sample.
+    Its numbers are palette indices or grey values as stored, also below 8 bits per sample.
 
     Raises:
-        UnreadableImage: as :func:`read_pictures`, and where numbers may not be those that were drawn.
+        UnreadableImage: As for :func:`read_pictures`, and if numbers may differ from those that were drawn.
     """
     pages = _carefully(lambda: _mask_pages(path, options))
     masks = [_grey_of(page.values) for page in pages]
@@ -101,7 +101,7 @@ def _settled(page: Page, options: ReadOptions, *, volume: bool) -> tuple[Array, 
 
 
 def _carefully(read: Callable[[], Result]) -> Result:
-    """Run a reader; whatever a broken file raises becomes a refusal, and nothing is logged."""
+    """Run a reader; whatever a damaged file raises becomes a rejection, and nothing is logged."""
     logger = logging.getLogger("tifffile")
     before = logger.disabled
     logger.disabled = True

@@ -1,4 +1,4 @@
-"""What PNG, JPEG and TIFF share once they are decoded: one page, opacity, sample depths and orientation."""
+"""Common steps for decoded PNG, JPEG and TIFF files: one page, opacity, sample depths and orientation."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ TRANSPOSED, UPSIDE_DOWN, MIRRORED = {5, 6, 7, 8}, {3, 4, 7, 8}, {2, 3, 6, 7}  # 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """One decoded page, as one is meant to see it.
+    """One decoded page in its intended orientation.
 
     Attributes:
-        values: ``(H, W)`` or ``(H, W, 3)`` source values.
-        inverted: whether small values are bright.
-        orientation: the tag (TIFF 6.0, Exif 2.32; 1 to 8) that was applied; 1 when there was none.
+        values: Source values, ``(H, W)`` or ``(H, W, 3)``.
+        inverted: Whether small values are bright.
+        orientation: Orientation tag (TIFF 6.0, Exif 2.32; 1 to 8) that was applied; 1 if there was none.
     """
 
     values: Array
@@ -31,19 +31,19 @@ class Page:
 
 
 def turned(values: Array, orientation: int) -> Array:
-    """Rows and columns as the orientation tag means them: a mirror and quarter turns, no value changes."""
+    """Return rows and columns in the orientation of the tag: mirrored and rotated by quarter turns."""
     if orientation in TRANSPOSED:
         values = values.swapaxes(0, 1)
     return values[:: -1 if orientation in UPSIDE_DOWN else 1, :: -1 if orientation in MIRRORED else 1]
 
 
 def known_orientation(value: object) -> int:
-    """The tag's value; 1 for anything that the standard does not define."""
+    """Return the tag's value; 1 for anything that the standard does not define."""
     return value if isinstance(value, int) and 1 <= value <= 8 else UPRIGHT
 
 
 def native(values: Array) -> Array:
-    """Little differences of storage removed: native byte order, no half precision, no needless doubles."""
+    """Return values in native byte order, without half precision or unnecessary doubles."""
     if values.dtype.kind == "f":
         return narrowest(values) if values.dtype.itemsize == 8 else values.astype(np.float32)
     if values.dtype.itemsize == 8:
@@ -52,12 +52,12 @@ def native(values: Array) -> Array:
 
 
 def widened(samples: Array, bits: int) -> Array:
-    """Grey samples of 1, 2 or 4 bits spread over 0 to 255, white to white: 0 and 255; steps of 85; steps of 17."""
+    """Return grey samples of 1, 2 or 4 bits spread over 0 to 255: 0 and 255; steps of 85; steps of 17."""
     return samples.astype(np.uint8) * np.uint8(255 // (2**bits - 1))
 
 
 def first_or_rgb(values: Array) -> Array:
-    """``(H, W)`` of a single channel, else the channels."""
+    """Return ``(H, W)`` for a single channel, else the channels."""
     return values[..., 0] if values.shape[-1] == 1 else values
 
 
@@ -73,12 +73,12 @@ def on_black(values: Array) -> Array:
 
 
 def opaque_numbers(values: Array) -> Array:
-    """The numbers of a mask beside the last channel, which is opacity: as they are stored, never multiplied by it.
+    """Return the numbers of a mask with an opacity channel as stored, never multiplied by it.
 
-    Where a number is 0 opacity may be anything: 0 on black is 0, and a clear background is how many tools draw.
+    For the number 0 any opacity is allowed: many tools draw a transparent background.
 
     Raises:
-        UnreadableImage: a class is not fully opaque, so that nothing says whether its number was meant.
+        UnreadableImage: If a class is not fully opaque, so that its number may not be intended.
     """
     numbers, alpha = values[..., :-1], values[..., -1:]
     require_opaque(numbers, alpha == _opaque(values))
@@ -89,11 +89,11 @@ def require_opaque(numbers: Array, opaque: Array) -> None:
     """Refuse a mask in which a number other than 0 is not opaque.
 
     Args:
-        numbers: any shape.
-        opaque: which of them are; broadcast to that shape.
+        numbers: Mask numbers of any shape.
+        opaque: Whether each number is opaque; broadcast to that shape.
 
     Raises:
-        UnreadableImage: as said.
+        UnreadableImage: If there is such a number.
     """
     if ((numbers != 0) & ~opaque).any():
         raise UnreadableImage(Reason.MASK_MISMATCH, "a mask with transparent classes: save it without transparency")

@@ -1,4 +1,4 @@
-"""PNG files (W3C PNG, third edition): every chunk checked before Pillow decodes, which overlooks missing rows."""
+"""PNG files (W3C PNG, third edition): every chunk is checked before Pillow decodes, which ignores missing rows."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ BELIEVED_CHUNKS = (b"tRNS", b"acTL")  # ancillary ones that decide what the pict
 
 @dataclass(frozen=True, slots=True)
 class PngFacts:
-    """What the chunks of a whole PNG say.
+    """Content of the chunks of a complete PNG.
 
     Attributes:
-        bits: bits per sample.
-        color_type: as in IHDR.
-        transparent: tRNS of a grey or RGB picture: the sample values that are fully transparent.
-        colors: entries of the palette; 0 without one.
+        bits: Number of bits per sample.
+        color_type: Colour type as in IHDR.
+        transparent: Fully transparent sample values of a grey or RGB picture (tRNS).
+        colors: Number of palette entries; 0 without a palette.
     """
 
     bits: int
@@ -51,10 +51,10 @@ class PngFacts:
 
 
 def read(data: bytes, options: ReadOptions) -> Page:
-    """The picture of a PNG, ``(H, W)`` or ``(H, W, 3)``; alpha is applied on black.
+    """Return the picture of a PNG, ``(H, W)`` or ``(H, W, 3)``; alpha is applied on black.
 
     Raises:
-        UnreadableImage: it is cut off, damaged, animated, or has 16 bits a sample and more than one channel.
+        UnreadableImage: If it is truncated, damaged, animated, or has 16 bits per sample and more than one channel.
     """
     facts = checked(data, options)
     with _opened(data) as image:
@@ -63,10 +63,10 @@ def read(data: bytes, options: ReadOptions) -> Page:
 
 
 def read_numbers(data: bytes, options: ReadOptions) -> Page:
-    """The numbers of a mask as they are stored: palette indices, and samples of few bits without spreading them.
+    """Return the numbers of a mask as stored: palette indices, and samples of few bits without spreading them.
 
     Raises:
-        UnreadableImage: as :func:`read`, and where a class is transparent.
+        UnreadableImage: As for :func:`read`, and if a class is transparent.
     """
     facts = checked(data, options)
     with _opened(data) as image:
@@ -76,7 +76,7 @@ def read_numbers(data: bytes, options: ReadOptions) -> Page:
 
 
 def declared_bytes(head: bytes) -> int:
-    """What the header of a PNG declares, with its samples in whole bytes; 0 where there is none."""
+    """Return the size that the header of a PNG declares, with samples in whole bytes; 0 if there is none."""
     if len(head) < 26 or not head.startswith(SIGNATURE + FIRST_CHUNK):
         return 0
     width, height, bits, color_type = struct.unpack(">IIBB", head[16:26])
@@ -84,10 +84,10 @@ def declared_bytes(head: bytes) -> int:
 
 
 def checked(data: bytes, options: ReadOptions) -> PngFacts:
-    """Facts of a PNG whose chunks are all there and whole, and whose rows are all there.
+    """Return facts of a PNG after verifying that all chunks and rows are complete.
 
     Raises:
-        UnreadableImage: otherwise, or when decoding it would lose values.
+        UnreadableImage: If they are not, or decoding would lose values.
     """
     packed: list[memoryview] = []
     head, transparency, colors, ended = b"", b"", 0, False
@@ -147,7 +147,7 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, memoryview]]:
 
 
 def _raw_bytes(width: int, height: int, pixel_bits: int, interlace: int) -> int:
-    """Bytes of all rows with their filter bytes, before compression."""
+    """Return the bytes of all rows with their filter bytes, before compression."""
     passes = [(width, height)]
     if interlace:
         passes = [(-(-(width - x) // across), -(-(height - y) // down)) for x, y, across, down in ADAM7]
@@ -155,7 +155,7 @@ def _raw_bytes(width: int, height: int, pixel_bits: int, interlace: int) -> int:
 
 
 def _require_rows(packed: Sequence[memoryview], needed: int) -> None:
-    """Unpack the rows a piece at a time, and no further than the picture goes; nothing is kept of them."""
+    """Unpack the rows in parts, no further than the picture needs; nothing is kept of them."""
     inflate = zlib.decompressobj()
     found = 0
     try:
@@ -188,7 +188,7 @@ def _values(image: Image.Image, facts: PngFacts) -> Array:
 
 
 def _numbers(image: Image.Image, facts: PngFacts) -> Array:
-    """Samples or palette indices as they are stored; how opaque the colours of a palette are is a matter of display."""
+    """Return samples or palette indices as stored; the opacity of palette colours is ignored, as it is for display."""
     if facts.color_type == PALETTE:
         return _indices(image, facts)
     if facts.color_type in {GREY_ALPHA, RGB_ALPHA}:
@@ -201,7 +201,7 @@ def _numbers(image: Image.Image, facts: PngFacts) -> Array:
 
 
 def _indices(image: Image.Image, facts: PngFacts) -> Array:
-    """Palette indices, each of which has its colour (W3C PNG 11.2.2); Pillow would make the others up."""
+    """Return palette indices, each of which must have a colour (W3C PNG 11.2.2); Pillow would invent the others."""
     indices = np.asarray(image)
     if indices.max() >= facts.colors:
         raise UnreadableImage(Reason.UNDECODABLE, "a PNG with palette indices beyond its palette")
@@ -209,7 +209,7 @@ def _indices(image: Image.Image, facts: PngFacts) -> Array:
 
 
 def _hidden(values: Array, facts: PngFacts) -> Array | None:
-    """Which pixels tRNS makes transparent, ``(H, W)`` or ``(H, W, 1)``; ``None`` without it."""
+    """Return which pixels tRNS makes transparent, ``(H, W)`` or ``(H, W, 1)``; ``None`` without it."""
     if facts.transparent is None:
         return None
     if facts.color_type == RGB:
@@ -218,7 +218,7 @@ def _hidden(values: Array, facts: PngFacts) -> Array | None:
 
 
 def _spread(facts: PngFacts) -> int:
-    """By what Pillow multiplies grey samples of few bits, so that white is 255."""
+    """Return the factor by which Pillow multiplies grey samples of few bits, so that white is 255."""
     return 255 // (2**facts.bits - 1) if facts.color_type == GREY and facts.bits < 8 else 1
 
 

@@ -1,4 +1,4 @@
-"""What worker processes do: look at a file, read what it holds, and hand back either images or typed refusals."""
+"""Tasks of worker processes: scan a file, read its content, and return images or typed rejections."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ GROUPS_THAT_START_DICOM = {b"\x02\x00", b"\x08\x00", b"\x00\x08"}  # without pre
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why a file, or one frame of it, was not taken."""
+    """Why a file, or one frame of it, was rejected."""
 
     reason: Reason
     detail: str
@@ -41,7 +41,7 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class ScanJob:
-    """A file to look at."""
+    """A file to scan."""
 
     root: str
     path: str
@@ -50,14 +50,14 @@ class ScanJob:
 
 @dataclass(frozen=True, slots=True)
 class FileHead:
-    """What a file is, before its pixels are read.
+    """Description of a file before its pixels are read.
 
     Attributes:
-        path: relative to the source.
-        kind: format; ``None`` when refused.
-        decoded_bytes: what its pixels will need.
-        axes: spatial axes of a NIfTI or ``.npz`` image; 0 where the format does not say.
-        state: size and time of the last change of the file when it was looked at.
+        path: Path relative to the source.
+        kind: File format; ``None`` if rejected.
+        decoded_bytes: Memory that its decoded pixels will need, in bytes.
+        axes: Number of spatial axes of a NIfTI or ``.npz`` image; 0 if the format does not declare it.
+        state: Size and modification time of the file when it was scanned.
     """
 
     path: str
@@ -72,17 +72,17 @@ class FileHead:
 
 @dataclass(frozen=True, slots=True)
 class ReadJob:
-    """Files that make one image or volume (or one per frame).
+    """Files that form one image or volume (or one per frame).
 
     Attributes:
-        kind: their format.
-        paths: absolute; several are the slices of a volume, in order.
-        weight_bytes: memory that the result needs.
-        affine: of a volume from slices.
-        spacing_mm: of a volume from slices.
-        mask: absolute path of the mask.
-        options: how to read.
-        states: of each file, as :func:`~medphantom.core.folders.file_state` had it when it was looked at.
+        kind: Format of the files.
+        paths: Absolute paths; several are the slices of a volume, in order.
+        weight_bytes: Memory that the result needs, in bytes.
+        affine: Voxel-to-world matrix of a volume from slices.
+        spacing_mm: Spacing of a volume from slices.
+        mask: Absolute path of the mask.
+        options: Options of the reader.
+        states: State of each file from :func:`~medphantom.core.folders.file_state` when it was scanned.
     """
 
     kind: Kind
@@ -97,7 +97,7 @@ class ReadJob:
 
 @dataclass(frozen=True, slots=True)
 class ReadyImage:
-    """A usable image with all that takes time to compute."""
+    """A usable image with all values that take time to compute."""
 
     image: DecodedImage
     digest: str
@@ -106,14 +106,14 @@ class ReadyImage:
 
 @dataclass(frozen=True, slots=True)
 class ReadResult:
-    """What one job gave."""
+    """Result of one job."""
 
     images: list[ReadyImage] = field(default_factory=list)
     refusals: list[Refusal] = field(default_factory=list)
 
 
 def scan(job: ScanJob) -> FileHead:
-    """Find out what a file is; never raises."""
+    """Determine the kind of a file; never raises."""
     try:
         state = file_state(Path(job.root, job.path))
         return replace(_scan(job), state=state)
@@ -130,7 +130,7 @@ def scan(job: ScanJob) -> FileHead:
 
 
 def read(job: ReadJob) -> ReadResult:
-    """Read the images of a job; never raises. Whatever came of files that changed meanwhile is not taken."""
+    """Read the images of a job; never raises. Results of files that changed meanwhile are dropped."""
     mask = (job.mask,) if job.mask is not None else ()
     before = _states(mask)
     result = _read_whatever(job)
@@ -167,10 +167,10 @@ def _read_whatever(job: ReadJob) -> ReadResult:
 
 
 def finish(image: DecodedImage, options: ReadOptions) -> ReadyImage:
-    """Check an image and compute what recognises it again.
+    """Check an image and compute what identifies it.
 
     Raises:
-        UnreadableImage: it is too small, constant, not finite, or its mask does not fit.
+        UnreadableImage: If it is too small, constant, not finite, or its mask does not fit.
     """
     require_usable(image, options)
     if image.mask is not None:
@@ -181,7 +181,7 @@ def finish(image: DecodedImage, options: ReadOptions) -> ReadyImage:
 
 
 def sniff(path: Path) -> Kind | None:
-    """Format of a file by its content."""
+    """Return the format of a file by its content."""
     return _kind_of(path, _first_bytes(path))
 
 
@@ -207,7 +207,9 @@ def _scan(job: ScanJob) -> FileHead:
     first = _first_bytes(path)
     kind = _kind_of(path, first)
     if kind is None or kind not in job.kinds:
-        detail = "no DICOM, NIfTI, PNG, JPEG, TIFF or .npz" if kind is None else f"a file of another format ({kind})"
+        detail = (
+            "not a DICOM, NIfTI, PNG, JPEG, TIFF or .npz file" if kind is None else f"a file of another format ({kind})"
+        )
         raise UnreadableImage(Reason.NOT_AN_IMAGE, detail)
     size = path.stat().st_size
     if kind == "dicom":
@@ -243,7 +245,7 @@ def _stored_bytes(paths: Sequence[str]) -> int:
 
 
 def _require_modest_mask(path: Path, image_bytes: int) -> None:
-    """Refuse a mask that declares far more than a mask of its image could, before it is decoded."""
+    """Refuse a mask that declares far more pixels than its image could need, before it is decoded."""
     first = _first_bytes(path)
     kind = _kind_of(path, first)
     declared = 0

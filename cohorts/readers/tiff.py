@@ -1,4 +1,4 @@
-"""TIFF files: what the tags of each page say of its samples is honoured, or the file is refused."""
+"""TIFF files: the tags of each page that define its samples are applied, or the file is refused."""
 
 from __future__ import annotations
 
@@ -41,21 +41,21 @@ BY_PILLOW = FAX | {tifffile.COMPRESSION.JPEG}
 ALPHA = {tifffile.EXTRASAMPLE.ASSOCALPHA, tifffile.EXTRASAMPLE.UNASSALPHA}
 INK_SET_TAG, CMYK_INKS, GDAL_NODATA_TAG = 332, 1, 42113
 WHOLE_SLIDE = ("is_svs", "is_ndpi", "is_scn", "is_philips", "is_bif", "is_avs", "is_qpi", "is_indica")
-"""Files of slide scanners: beside the slide they hold a picture of its label, on which a patient may be named."""
+"""Slide scanner formats: beside the slide they contain a picture of its label, which may name a patient."""
 
 
 def read(path: Path, options: ReadOptions) -> list[Page]:
-    """The pages of a TIFF, each as one is meant to see it; reduced copies of a page are left out.
+    """Return the pages of a TIFF, each in its intended orientation; reduced copies of a page are left out.
 
     Raises:
-        UnreadableImage: the file is cut off, its pages are channels or times of one another, or a page holds samples
-            whose meaning is unknown or that are not decoded exactly.
+        UnreadableImage: If the file is truncated, its pages are channels or times of one image, or a page has samples
+            of unknown meaning or that are not decoded exactly.
     """
     return _read(path, options, numbers=False)
 
 
 def read_numbers(path: Path, options: ReadOptions) -> list[Page]:
-    """The numbers of a mask as they are stored: palette indices, and samples of few bits without spreading them."""
+    """Return the numbers of a mask as stored: palette indices, and samples of few bits without spreading them."""
     pages = _read(path, options, numbers=True)
     if any(page.inverted for page in pages):
         raise UnreadableImage(Reason.MASK_MISMATCH, "a mask that is MinIsWhite: its background may be 0 or the largest")
@@ -80,7 +80,7 @@ def _read(path: Path, options: ReadOptions, *, numbers: bool) -> list[Page]:
 
 
 def declared_bytes(path: Path) -> int:
-    """What the pages of a TIFF declare to decode to, reduced copies left out; 0 where its reader will refuse it."""
+    """Return the decoded size that the pages of a TIFF declare, without reduced copies; 0 if it will be refused."""
     try:
         return directories(path).declared_bytes
     except UnreadableImage as error:
@@ -149,18 +149,18 @@ def _require_known_samples(page: Any) -> None:
 
 
 def _require_data(page: Any, values: Array) -> None:
-    """Refuse pixels that GDAL's tag says are none: they are no tissue, and nothing here could leave them out."""
+    """Refuse pixels that GDAL's tag marks as no data: they are not tissue, and cannot be left out here."""
     tag = page.tags.get(GDAL_NODATA_TAG)
     try:
         nothing = float(str(tag.value).strip("\0 ")) if tag is not None else np.nan
     except ValueError:
         return
     if (values == nothing).any():
-        raise UnreadableImage(Reason.UNSUPPORTED_PIXELS, "pixels that the file itself says are no data")
+        raise UnreadableImage(Reason.UNSUPPORTED_PIXELS, "pixels that the file marks as no data")
 
 
 def _meant(page: Any, samples: Array, *, numbers: bool) -> Array:
-    """Stored samples ``(H, W, S)`` as grey or RGB."""
+    """Return stored samples ``(H, W, S)`` as grey or RGB."""
     values = first_or_rgb(samples)
     if page.photometric == _PHOTOMETRIC.PALETTE:
         return values if numbers else _through_palette(values, np.asarray(page.colormap))
@@ -186,7 +186,7 @@ def _from_inks(page: Any, values: Array) -> Array:
 
 
 def _through_palette(indices: Array, colormap: Array) -> Array:
-    """Colours of a TIFF palette, 8-bit where its 16-bit entries hold no more."""
+    """Return colours of a TIFF palette, in 8 bits if its 16-bit entries are no finer."""
     rgb: Array = np.moveaxis(colormap[:, indices], 0, -1)
     if (colormap % 257 == 0).all():
         return (rgb // 257).astype(np.uint8)
@@ -194,7 +194,7 @@ def _through_palette(indices: Array, colormap: Array) -> Array:
 
 
 def _by_pillow(page: Any, path: Path, *, numbers: bool) -> Array:
-    """A page in JPEG or fax code, 8 bits or 1 bit a sample; Pillow turns it as its orientation tag says."""
+    """Return a page in JPEG or fax code, 8 bits or 1 bit per sample; Pillow applies its orientation tag."""
     tiff_bytes.require_segments(page, len(page.dataoffsets))
     with Image.open(path, formats=("TIFF",)) as image:
         image.seek(page.index)

@@ -1,7 +1,7 @@
-"""The stored samples of a TIFF page, exactly: strips and tiles unpacked byte by byte, nothing interpreted.
+"""The stored samples of a TIFF page, exactly: strips and tiles unpacked as bytes without interpretation.
 
-tifffile alone has no LZW, and Pillow decodes it but gives 16-bit colour in 8 bits. Here libtiff (through Pillow) only
-unpacks bytes, and what they mean is said by the tags: TIFF 6.0, and Adobe's technical note 3 for floating predictors.
+tifffile alone has no LZW, and Pillow decodes it but returns 16-bit colour in 8 bits. Here libtiff (through Pillow) only
+unpacks bytes, and the tags define their meaning: TIFF 6.0, and Adobe's technical note 3 for floating predictors.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ REVERSED_BITS = np.packbits(np.unpackbits(np.arange(256, dtype=np.uint8)[:, np.n
 
 
 def stored_samples(page: Any) -> Array:
-    """Samples ``(H, W, S)`` of a page as they are stored, in native byte order; fewer than 8 bits as uint8.
+    """Return samples ``(H, W, S)`` of a page as stored, in native byte order; fewer than 8 bits as uint8.
 
     Raises:
-        UnreadableImage: strips that are missing, cut off or damaged, or samples of a kind that is not read exactly.
+        UnreadableImage: If strips are missing, truncated or damaged, or samples cannot be read exactly.
     """
     dtype = sample_dtype(page)
     if page.compression not in EXACT:
@@ -66,10 +66,10 @@ def stored_samples(page: Any) -> Array:
 
 
 def sample_dtype(page: Any) -> np.dtype[Any]:
-    """Type of a page's samples, in the byte order of the file.
+    """Return the type of a page's samples, in the byte order of the file.
 
     Raises:
-        UnreadableImage: samples of unlike kinds, complex ones, or a number of bits that no array holds.
+        UnreadableImage: If samples differ in kind, are complex, or have an unsupported number of bits.
     """
     kind = (page.sampleformat, page.bitspersample)
     if not all(isinstance(part, int) for part in kind) or kind not in SAMPLE_DTYPES:
@@ -81,7 +81,7 @@ def require_segments(page: Any, expected: int) -> None:
     """Refuse a page whose strips or tiles are not all in the file.
 
     Raises:
-        UnreadableImage: the file was cut off, or leaves some of them out.
+        UnreadableImage: If the file is truncated, or leaves out some of them.
     """
     if expected > MANY_SEGMENTS:
         raise UnreadableImage(Reason.TOO_LARGE, f"a TIFF page of more than {MANY_SEGMENTS} strips or tiles")
@@ -112,7 +112,7 @@ def _segment(page: Any, place: int, size: int, needed: int) -> bytes:
 
 
 def _unpacked(data: bytes, compression: int, needed: int) -> bytes:
-    """What libtiff makes of compressed bytes, told that they are one row of grey bytes."""
+    """Return the bytes that libtiff unpacks, declared as one row of grey bytes."""
     tags = [(256, LONG, needed), (257, LONG, 1), (258, SHORT, 8), (259, SHORT, compression), (262, SHORT, 1)]
     tags += [(273, LONG, 8), (277, SHORT, 1), (278, LONG, 1), (279, LONG, len(data))]
     body = data + b"\0" * (len(data) % 2)
@@ -123,7 +123,7 @@ def _unpacked(data: bytes, compression: int, needed: int) -> bytes:
 
 
 def _samples(data: bytes, shape: tuple[int, int, int], page: Any, dtype: np.dtype[Any]) -> Array:
-    """One strip or tile ``(rows, columns, samples)`` with its predictor undone."""
+    """Return one strip or tile ``(rows, columns, samples)`` with its predictor undone."""
     rows, columns, samples = shape
     if page.bitspersample < 8:
         if page.predictor != tifffile.PREDICTOR.NONE:
@@ -146,7 +146,7 @@ def _samples(data: bytes, shape: tuple[int, int, int], page: Any, dtype: np.dtyp
 
 
 def _floats(data: bytes, shape: tuple[int, int, int], dtype: np.dtype[Any]) -> Array:
-    """Adobe's floating-point predictor: per row, differences of bytes, most significant bytes of all samples first."""
+    """Undo Adobe's floating-point predictor: per row, byte differences, most significant bytes of all samples first."""
     rows, columns, samples = shape
     steps = np.frombuffer(data, np.uint8).reshape(rows, -1, samples)
     planes = np.cumsum(steps, axis=1, dtype=np.uint8).reshape(rows, dtype.itemsize, columns * samples)

@@ -1,6 +1,6 @@
-"""The directories of a TIFF file (TIFF 6.0 section 2, BigTIFF) walked to their end, so that no page is lost in silence.
+"""The directories of a TIFF file (TIFF 6.0 section 2, BigTIFF), read to their end, so that no page is lost silently.
 
-tifffile ends quietly at the first directory or value that lies beyond the end of a file.
+tifffile stops silently at the first directory or value beyond the end of a file.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ BYTES_PER_VALUE = {
 MANY_PAGES = 2**14
 MANY_TAGS = 2**12  # of one page
 SHARED_VALUES = 4
-"""How many times its own size the values of a file's tags may come to: writers share some, bombs share all."""
+"""Largest size of a file's tag values relative to its own size: writers share some values, bombs share all."""
 FEW_VALUES = 2**20  # bytes
 REDUCED_TAG, WIDTH_TAG, LENGTH_TAG, BITS_TAG, SAMPLES_TAG = 254, 256, 257, 258, 277
 SHORT, LONG = 3, 4
@@ -42,12 +42,12 @@ SHORT, LONG = 3, 4
 
 @dataclass(slots=True)
 class Directories:
-    """What the directories of a file come to.
+    """Summary of a file's directories.
 
     Attributes:
-        total: how many there are.
-        declared_bytes: what their pages decode to, in whole bytes a sample; reduced copies are left out.
-        value_bytes: what the values of their tags take.
+        total: Number of directories in the file.
+        declared_bytes: Decoded size of their pages, in whole bytes per sample, without reduced copies.
+        value_bytes: Size of the values of their tags.
     """
 
     total: int = 0
@@ -56,11 +56,11 @@ class Directories:
 
 
 def directories(path: Path) -> Directories:
-    """How many pages a TIFF file has, and what they declare.
+    """Return the number of pages of a TIFF file, and the sizes that they declare.
 
     Raises:
-        UnreadableImage: a directory or one of its values lies beyond the end of the file, the chain has no end, or the
-            directories hold more than any writer needs.
+        UnreadableImage: If a directory or one of its values is beyond the end of the file, the chain has no end, or the
+            directories are larger than any writer needs.
     """
     total_bytes = path.stat().st_size
     found = Directories()
@@ -86,7 +86,7 @@ def directories(path: Path) -> Directories:
 
 
 def _next(stream: IO[bytes], place: int, order: str, total_bytes: int, found: Directories, *, big: bool) -> int:
-    """Where the next directory lies; 0 after the last one. What this one declares is added to ``found``."""
+    """Return the position of the next directory, 0 after the last one; add what this one declares to ``found``."""
     count_format, entry_format, inline, offset_format = ("Q", "HHQ8s", 8, "Q") if big else ("H", "HHI4s", 4, "I")
     count_bytes, entry_bytes = struct.calcsize(order + count_format), struct.calcsize(order + entry_format)
     stream.seek(place)

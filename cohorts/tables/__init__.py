@@ -1,1 +1,1 @@
-"""The table beside the images: its bytes, its columns, what its cells say, and which row belongs to which file."""
+"""The table beside the images: its bytes, its columns, the meaning of its cells, and the join of rows with files."""

@@ -1,4 +1,4 @@
-"""Which names of columns and attributes say age, in which unit, and which say a group of ages or a date of birth."""
+"""Names of columns and attributes that denote age, its unit, an age group or a date of birth."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ _CAMEL = re.compile(r"(?<=[a-zß-ÿ])(?=[A-ZÀ-Þ])|(?<=[A-ZÀ-Þ])(?=[A-ZÀ-Þ]
 
 
 def says_age(name: str) -> bool:
-    """Whether a name says age: as a word, or in a compound of known words; never as part of another word.
+    """Return whether a name denotes age: as a word, or in a compound of known words; never as part of another word.
 
     Example:
         >>> [says_age(name) for name in ("PatientAge", "age_at_scan", "Altersgruppe", "возраст пациента", "patientage")]
@@ -78,7 +78,7 @@ def says_age(name: str) -> bool:
 
 
 def says_age_group(name: str) -> bool:
-    """Whether a name says age in groups, whose cells are codes or ranges and no ages.
+    """Return whether a name denotes age in groups, whose cells are codes or ranges instead of ages.
 
     Example:
         >>> says_age_group("age_group"), says_age_group("Altersklasse"), says_age_group("age")
@@ -89,7 +89,7 @@ def says_age_group(name: str) -> bool:
 
 
 def says_birth(name: str) -> bool:
-    """Whether a name says when somebody was born.
+    """Return whether a name denotes a date of birth.
 
     Example:
         >>> says_birth("PatientBirthDate"), says_birth("dob"), says_birth("adobe")
@@ -100,7 +100,7 @@ def says_birth(name: str) -> bool:
 
 
 def unit_of_name(name: str) -> float | None:
-    """Length in years of the unit that a name states; ``None`` when it states none, or years.
+    """Return the length in years of the unit in a name; ``None`` if it has none, or years.
 
     Example:
         >>> unit_of_name("age_months") == 1 / 12, unit_of_name("age")
@@ -113,7 +113,7 @@ def unit_of_name(name: str) -> float | None:
 
 
 def name_in_years(name: str) -> str:
-    """What to call ages that were converted into years: the name without the unit that it states.
+    """Return a name for ages that were converted to years: without the unit that it contains.
 
     Example:
         >>> [name_in_years(name) for name in ("age_months", "AgeInDays", "agemonths", "bone_age_months", "age")]
@@ -134,6 +134,6 @@ def name_in_years(name: str) -> str:
 
 
 def _words(name: str) -> list[str]:
-    """Words of a name, case folded: cut at signs, digits, and where an upper letter follows a lower one."""
+    """Return the words of a name, case folded: split at signs, digits, and where upper case follows lower case."""
     spaced = _CAMEL.sub(" ", unicodedata.normalize("NFC", name))
     return [word.casefold() for word in re.split(r"[\W\d_]+", spaced) if word]

@@ -1,4 +1,4 @@
-"""What an age may be: years in the range of people's lives, capped and rounded where the options say so."""
+"""Valid ages: years in the range of human lives, capped and rounded as the options require."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ _SHORT_DICOM_AGE = re.compile(r"[0-9]{1,2}[DWMY]", re.IGNORECASE)
 
 
 def settled_age(value: float | None, options: IngestOptions) -> float | None:
-    """An age as a cohort may hold it, for tables and headers alike; ``None`` when it is none.
+    """Return an age as a cohort may contain it, for tables and headers alike; ``None`` if it is not valid.
 
     With ``max_age`` every completed year of age above it becomes ``max_age + 1`` (89: the *90 or older* of HIPAA's safe
     harbour, 45 CFR 164.514(b)(2)(i)(C)), and ages below two years become completed years, since days and months of age
-    tell infants apart.
+    could identify infants.
 
     Args:
-        value: years.
-        options: of which ``max_age`` counts.
+        value: Age of the patient in years.
+        options: Ingestion options with ``max_age``.
 
     Example:
         >>> settled_age(97.0, IngestOptions(max_age=89)), settled_age(411.0, IngestOptions())
@@ -52,7 +52,7 @@ def settled_age(value: float | None, options: IngestOptions) -> float | None:
 
 
 def age_of_text(text: str) -> float | None:
-    """A DICOM age string (``041Y``, ``6M``; VR AS, PS3.5 6.2) in years, ``None`` when it is none.
+    """Convert a DICOM age string (``041Y``, ``6M``; VR AS, PS3.5 6.2) to years; ``None`` if it is not one.
 
     Example:
         >>> age_of_text("041Y"), age_of_text("6M"), age_of_text("41")
@@ -62,7 +62,7 @@ def age_of_text(text: str) -> float | None:
 
 
 def number_and_unit(text: str) -> tuple[str, float] | None:
-    """The number of an age that is written with its unit, and the unit's length in years; ``None`` without a unit.
+    """Return the number of an age written with its unit, and the unit's length in years; ``None`` without a unit.
 
     Example:
         >>> number_and_unit("45 years"), number_and_unit("97,5 J."), number_and_unit("45")
@@ -77,7 +77,7 @@ def number_and_unit(text: str) -> tuple[str, float] | None:
 
 
 def is_range_of_ages(text: str) -> bool:
-    """Whether a text states a range, which is no age.
+    """Return whether a text is a range of ages, which is not an age.
 
     Example:
         >>> is_range_of_ages("90-100"), is_range_of_ages("[80, 90)"), is_range_of_ages("90")
@@ -88,7 +88,7 @@ def is_range_of_ages(text: str) -> bool:
 
 
 def youngest_of_open_age(text: str) -> int | None:
-    """The youngest age in years that an open statement allows, ``None`` when the text is none.
+    """Return the youngest age in years of an open range, ``None`` if the text is not one.
 
     Example:
         >>> youngest_of_open_age("90+"), youngest_of_open_age(">89 years"), youngest_of_open_age("90")

@@ -1,4 +1,4 @@
-"""Attributes of images out of columns: numbers in their range, categories in one spelling; a bad cell is not stated."""
+"""Attributes of images from columns: numbers in their range, categories in one spelling; an invalid cell is missing."""
 
 from __future__ import annotations
 
@@ -46,14 +46,14 @@ _CODE = re.compile(r"[A-Za-z]{0,5}[-_/ .]?[+(]?[0-9][0-9 ()/-]*")  # a record nu
 
 @dataclass(slots=True)
 class Attribute:
-    """One attribute: where it is found and what each text of its cells means.
+    """One attribute: its column, and the meaning of each text of its cells.
 
     Attributes:
-        spec: its name and kind.
-        column: its column.
-        values: text of a cell → value; a text that is missing here states nothing.
-        cells: text of each row.
-        asked: the name that was asked for, where another one is true.
+        spec: Name and kind of the attribute.
+        column: Name of the column.
+        values: Value of each text; a text that is not listed means missing.
+        cells: Text of each row.
+        asked: Requested name, if the attribute was renamed.
     """
 
     spec: AttributeSpec
@@ -63,25 +63,25 @@ class Attribute:
     asked: str = ""
 
     def of(self, row: int) -> float | str | None:
-        """What a row states."""
+        """Return the value of a row."""
         return self.values.get(self.cells[row])
 
     def is_unread(self, row: int) -> bool:
-        """Whether a cell says something that states nothing."""
+        """Return whether a cell has text without a value."""
         return bool(self.cells[row]) and self.cells[row] not in self.values
 
 
 def find_attributes(columns: Columns, options: IngestOptions, remarks: list[str]) -> list[Attribute]:
-    """The attributes that were asked for, else those of usual names.
+    """Return the requested attributes, else those with usual names.
 
     Args:
-        columns: of the table.
-        options: which attributes.
-        remarks: takes what of the cells is not believed, in words that repeat none.
+        columns: Columns of the table.
+        options: Ingestion options with the requested attributes.
+        remarks: List to which remarks on unused cells are added, without their content.
 
     Raises:
-        InputError: a named column cannot be an attribute: it identifies people or files, or would tell ages that
-            ``max_age`` caps.
+        InputError: If a named column cannot be an attribute, since it identifies people or files, or would reveal ages
+            that ``max_age`` caps.
     """
     named = options.attribute_kinds is not None
     found = [_attribute(columns, options, entry, named, remarks) for entry in _wanted(columns, options)]
@@ -91,7 +91,7 @@ def find_attributes(columns: Columns, options: IngestOptions, remarks: list[str]
 
 
 def _call_years_years(attributes: Sequence[Attribute], remarks: list[str]) -> None:
-    """Give ages that a column has in months, weeks or days, and a cohort in years, a name that is true."""
+    """Rename ages that a column gives in months, weeks or days, since a cohort stores years."""
     taken = {attribute.spec.name for attribute in attributes}
     for attribute in attributes:
         asked = attribute.spec.name
@@ -105,7 +105,7 @@ def _call_years_years(attributes: Sequence[Attribute], remarks: list[str]) -> No
 
 
 def _wanted(columns: Columns, options: IngestOptions) -> list[tuple[str, str, str]]:
-    """Column, name and kind of each attribute."""
+    """Return column, name and kind of each attribute."""
     chosen: list[tuple[str, str, str]] = []
     if options.attribute_kinds is not None:
         for name, kind in options.attribute_kinds.items():
@@ -151,7 +151,7 @@ def _attribute(
 
 
 def _uncapped(columns: Columns, entry: tuple[str, str, str], options: IngestOptions) -> tuple[str, str] | None:
-    """Why an attribute would tell ages above ``max_age``, and what to do; ``None`` when it would not."""
+    """Return why an attribute would reveal ages above ``max_age``, and what to do; ``None`` if it would not."""
     column, name, kind = entry
     if options.max_age is None:
         return None
@@ -166,10 +166,10 @@ def _uncapped(columns: Columns, entry: tuple[str, str, str], options: IngestOpti
 
 
 def _age_unit(entry: tuple[str, str, str], counts: Counter[str], options: IngestOptions) -> float | None:
-    """Length in years of the unit of a column of ages; ``None`` when its cells are no ages.
+    """Return the length in years of the unit of an age column; ``None`` if its cells are not ages.
 
-    What only says age (the age of a stone, a bone age in months) is taken for one where ages are capped, or where the
-    column's name or cells state a unit.
+    A name that only mentions age (the age of a stone, a bone age in months) counts as age if ages are capped, or if the
+    column's name or cells contain a unit.
     """
     column, name, kind = entry
     unit = None if column.startswith(ATTRIBUTE_PREFIX) else unit_of_name(column)  # our own exports are in years
@@ -185,7 +185,7 @@ def _age_unit(entry: tuple[str, str, str], counts: Counter[str], options: Ingest
 def _continuous(
     entry: tuple[str, str, str], counts: Counter[str], age: float | None, options: IngestOptions, remarks: list[str]
 ) -> tuple[AttributeSpec, dict[str, float]] | None:
-    """The numbers of a column; ``None`` when it holds few and nobody said that it holds numbers."""
+    """Return the numbers of a column; ``None`` if it has few and was not declared as numeric."""
     column, name, kind = entry
     values, total_strange, wrong = _numbers(counts, age, options)
     share = CLEAR_SHARE if age is None else AGES_SHARE
@@ -220,14 +220,14 @@ def _categorical(
 
 
 def _may_identify(counts: Counter[str]) -> bool:
-    """Whether nearly every row has a whole number or a code of digits of its own, as record numbers are."""
+    """Return whether nearly every row has a number or digit code of its own, as record numbers are."""
     total = sum(counts.values())
     codes = sum(_CODE.fullmatch(plain_id(cell)) is not None for cell in counts)
     return total >= IDENTIFYING_CELLS and codes > IDENTIFYING_SHARE * total
 
 
 def _no_categories(counts: Counter[str]) -> str:
-    """Why these cells are no categories; empty when they may be."""
+    """Return why these cells are not categories; empty if they may be."""
     if len(counts) > MANY_CATEGORIES:
         return f"has {len(counts)} different values, at most {MANY_CATEGORIES} are categories"
     strange = [problem for cell in counts if (problem := no_name(cell)) and problem != "of digits alone"]
@@ -237,7 +237,7 @@ def _no_categories(counts: Counter[str]) -> str:
 def _numbers(
     counts: Counter[str], age: float | None, options: IngestOptions
 ) -> tuple[dict[str, float], int, Counter[str]]:
-    """Value of each text that is a number; how many cells hold none at all, and all that are not stated, by reason."""
+    """Return the value of each numeric text, the number of cells without any number, and missing ones by reason."""
     numbers = [(number_and_unit(cell) or (cell, 1.0))[0] if age is not None else cell for cell in counts]
     signs = _Signs(
         comma_is_decimal(numbers),
@@ -258,12 +258,12 @@ def _numbers(
 
 
 class _Signs(NamedTuple):
-    """What the cells of a column show about all of its numbers.
+    """Properties of all numbers of a column.
 
     Attributes:
-        decimal_comma: commas are decimal ones.
-        grouped: points separate thousands.
-        sexed: a letter behind an age is a sex (``32F``), so that ``45M`` are no months.
+        decimal_comma: Whether commas are decimal commas.
+        grouped: Whether points separate thousands.
+        sexed: Whether a letter after an age is a sex (``32F``), so that ``45M`` is not in months.
     """
 
     decimal_comma: bool
@@ -277,16 +277,16 @@ def _number(cell: str, signs: _Signs) -> float:
 
 
 def _age(cell: str, signs: _Signs, unit: float, options: IngestOptions) -> float:
-    """An age in years.
+    """Return an age in years.
 
     Args:
-        cell: its text; a unit that it states itself comes first.
-        signs: what the column shows about its numbers.
-        unit: length in years of the column's unit.
-        options: of which ``max_age`` counts.
+        cell: Text of the cell; a unit in it takes precedence.
+        signs: Properties of the column's numbers.
+        unit: Length in years of the column's unit.
+        options: Ingestion options with ``max_age``.
 
     Raises:
-        ValueError: it is none; the message says why without saying what the cell holds.
+        ValueError: If it is not an age; the message gives the reason without the content of the cell.
     """
     if signs.sexed and _AGE_AND_SEX.fullmatch(plain_id(cell)):
         raise ValueError(SEXED)

@@ -1,4 +1,4 @@
-"""What single cells of a table say: nothing, yes or no, a number, a list of names. One place for all columns."""
+"""The meaning of single cells of a table: nothing, yes or no, a number, a list of names; the same for all columns."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from medphantom.core.naming import MISSING_CELLS, comparable, plain_id
 STATED = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False, "1,0": True, "0,0": False}
 WORDS = {"y": True, "n": False, "t": True, "f": False, "positive": True, "negative": False, "present": True,
          "absent": False}  # fmt: skip
-"""Words that state a label where a column was named for it; elsewhere they may be classes or codes."""
+"""Words that state a label if its column was named for it; elsewhere they may be classes or codes."""
 NEUTRAL = {word: value for word, value in STATED.items() if word not in {"yes", "no"}}
-"""What states a label in every language."""
+"""Values that state a label in every language."""
 LANGUAGES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "English": (("yes",), ("no",)),
     "German": (("ja", "wahr"), ("nein", "falsch")),
@@ -47,7 +47,7 @@ LANGUAGES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "Arabic": (("نعم",), ("لا",)),
     "Hindi": (("हाँ",), ("नहीं",)),
 }
-"""Language → its words for yes and for no; each may be something else elsewhere (*da*, *no*, *NE*: not evaluable)."""
+"""Words for yes and for no by language; each may mean something else elsewhere (*da*, *no*, *NE*: not evaluable)."""
 YES_OR_NO = {word: value for words in LANGUAGES.values() for value, each in zip((True, False), words, strict=True)
              for word in each}  # fmt: skip
 """All of these words."""
@@ -68,7 +68,7 @@ THOUSANDS = "hold a number that may have a thousands separator"
 
 
 def observed_text(cell: Any) -> str:
-    """The text of a cell in Unicode's composed form without spaces around; empty when it states nothing.
+    """Return the text of a cell in Unicode's composed form without outer spaces; empty if it is missing.
 
     Example:
         >>> observed_text(" Edema "), observed_text("N/A"), observed_text(None)
@@ -79,15 +79,15 @@ def observed_text(cell: Any) -> str:
 
 
 def flag(cell: str, words: Mapping[str, bool] = STATED) -> bool | None:
-    """Whether a cell states presence or absence; ``None`` when it states neither."""
+    """Return whether a cell states presence or absence; ``None`` if it states neither."""
     return words.get(plain_id(cell).casefold())
 
 
 def yes_and_no(counts: Mapping[str, int]) -> dict[str, bool]:
-    """The words of the one language of which a column holds yes as well as no; empty where it holds both of none.
+    """Return the words of the only language of which a column has both yes and no; empty if there is none.
 
     Args:
-        counts: text of a cell → how often it is there; of several languages the one of most cells is taken.
+        counts: Number of cells by text; of several languages the one with most cells is used.
 
     Example:
         >>> yes_and_no({"ja": 9, "nein": 8, "NE": 2})["nein"], yes_and_no({"SI": 6, "NE": 6})
@@ -106,12 +106,12 @@ def yes_and_no(counts: Mapping[str, int]) -> dict[str, bool]:
 
 
 def is_uncertain(cell: str) -> bool:
-    """Whether a cell is the -1 of uncertain labels (Irvin et al. 2019, CheXpert)."""
+    """Return whether a cell is the -1 of uncertain labels (Irvin et al. 2019, CheXpert)."""
     return plain_id(cell) in UNCERTAIN_CELLS
 
 
 def comma_is_decimal(cells: Iterable[str]) -> bool:
-    """Whether commas in a column of numbers must be decimal ones: one is, and none separates thousands."""
+    """Return whether commas in a column of numbers must be decimal: one is, and none separates thousands."""
     numbers = [plain_id(cell) for cell in cells]
     commas = [number for number in numbers if _COMMA.fullmatch(number)]
     grouped = any("," in number and _GROUPED.fullmatch(number) and not _COMMA.fullmatch(number) for number in numbers)
@@ -119,21 +119,21 @@ def comma_is_decimal(cells: Iterable[str]) -> bool:
 
 
 def dots_separate_thousands(cells: Iterable[str]) -> bool:
-    """Whether a column of numbers holds one whose points can only separate thousands (``1.234.567``)."""
+    """Return whether a column has a number whose points can only separate thousands (``1.234.567``)."""
     return any(_PROVEN_DOTS.fullmatch(plain_id(cell)) for cell in cells)
 
 
 def number_of(cell: str, decimal_comma: bool = False, grouped: bool = False) -> float:
-    """A finite number, written with a decimal point or a decimal comma.
+    """Return a finite number, written with a decimal point or a decimal comma.
 
     Args:
-        cell: its text.
-        decimal_comma: commas in this column are decimal ones, so that a point may separate thousands; without it
-            ``1,234`` may be either number, and is none.
-        grouped: points in this column separate thousands, so that ``1.007`` may be either number, and is none.
+        cell: Text of the cell.
+        decimal_comma: Whether commas in this column are decimal, so that a point may separate thousands; otherwise
+            ``1,234`` is ambiguous, and invalid.
+        grouped: Whether points in this column separate thousands, so that ``1.007`` is ambiguous, and invalid.
 
     Raises:
-        ValueError: it is none; the message says why without saying what the cell holds.
+        ValueError: If it is not a number; the message gives the reason without the content of the cell.
 
     Example:
         >>> number_of("45,5"), number_of("4.5e1")
@@ -151,12 +151,12 @@ def number_of(cell: str, decimal_comma: bool = False, grouped: bool = False) -> 
 
 
 def is_rounded_id(cell: str) -> bool:
-    """Whether a spreadsheet has rounded an identifier to ``1.23457E+11``, the same for many."""
+    """Return whether a spreadsheet has rounded an identifier to ``1.23457E+11``, which many others share."""
     return _ROUNDED_ID.fullmatch(cell) is not None
 
 
 def listed(cell: str) -> list[str] | None:
-    """The entries of a list as JSON, Python or NumPy write it; ``None`` when the cell is no such list.
+    """Return the entries of a list as JSON, Python or NumPy write it; ``None`` if the cell is not such a list.
 
     Nothing is evaluated: the text is split into tokens, and only strings, numbers and names are taken.
 
@@ -178,7 +178,7 @@ def listed(cell: str) -> list[str] | None:
 
 
 def is_broken_list(cell: str) -> bool:
-    """Whether a cell that :func:`listed` cannot read begins or ends like a list: cut off, or of a form that is unknown.
+    """Return whether a cell that :func:`listed` cannot read looks like a list: truncated, or of unknown form.
 
     Example:
         >>> is_broken_list("['A', 'B'"), is_broken_list("array(['A'], dtype=object)"), is_broken_list("[left] mass")
@@ -212,7 +212,7 @@ def _tokens(cell: str) -> list[str] | None:
 
 
 def _unquoted(cell: str) -> list[str] | None:
-    """Entries of ``[a, b c]``, whose words no quotes hold together."""
+    """Return the entries of ``[a, b c]``, whose words are not quoted."""
     if "'" in cell or '"' in cell or cell[0] != "[":
         return None
     parts = [observed_text(part) for part in cell[1:-1].split(",")]
@@ -222,7 +222,7 @@ def _unquoted(cell: str) -> list[str] | None:
 
 
 def folded(name: str) -> str:
-    """A name without case, width of signs and doubled spaces: spellings of one label or category.
+    """Return a name without case, character width and repeated spaces, which are spellings of one label or category.
 
     Example:
         >>> folded("Pleural  Effusion") == folded("pleural effusion"), folded("HER2+") == folded("HER2-")
@@ -232,7 +232,7 @@ def folded(name: str) -> str:
 
 
 def no_name(text: str) -> str:
-    """Why a text cannot be the name of a label or category; empty when it can."""
+    """Return why a text cannot be the name of a label or category; empty if it can."""
     if len(text) > 80:
         return "longer than 80 characters"
     if not NAME_PATTERN.fullmatch(text):
@@ -243,7 +243,7 @@ def no_name(text: str) -> str:
 
 
 def one_spelling(counts: Mapping[str, int]) -> dict[str, str]:
-    """For each name the most frequent of its spellings (the first in order among equals)."""
+    """Return the most frequent spelling of each name (the first in order among equals)."""
     best: dict[str, str] = {}
     for name in sorted(counts, key=lambda name: (-counts[name], name)):
         best.setdefault(folded(name), name)

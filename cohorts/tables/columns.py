@@ -1,4 +1,4 @@
-"""Which column of a table is what: the names that public data sets and export tools use, and the cells under them."""
+"""The roles of a table's columns, by the names that public data sets and export tools use, and by their cells."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ USUAL_NAMES: dict[str, tuple[str, ...]] = {
     "mask": ("mask", "mask_path", "mask_file", "segmentation"),
     "split": ("split", "subset", "partition", "set", "dataset_split"),
 }  # fmt: skip
-"""Column names that are looked for, in this order; case, spaces and punctuation do not matter."""
+"""Column names that are searched in this order; case, spaces and punctuation do not matter."""
 
 USUAL_ATTRIBUTES: dict[str, tuple[str, ...]] = {
     "age": ("age", "patient_age", "age_years", "age_approx"),
@@ -38,7 +38,7 @@ USUAL_ATTRIBUTES: dict[str, tuple[str, ...]] = {
     "body_part": ("body_part", "body_part_examined", "anatom_site_general", "anatom_site_general_challenge",
                   "localization"),
 }  # fmt: skip
-"""Attributes that are taken without being asked for, each under its own name, and the columns they are found in."""
+"""Attributes that are used by default, each under its own name, and the columns in which they are found."""
 
 ROLE_WORDS = {plain_name(word) for word in (
     "patient", "patients", "pat", "control", "controls", "ctrl", "ctl", "hc", "case", "cases", "healthy", "diseased",
@@ -49,7 +49,7 @@ ROLE_WORDS = {plain_name(word) for word in (
     "témoin", "témoins", "malade", "sain", "paciente", "sano", "enfermo", "paziente", "controllo", "пациент",
     "контроль", "患者", "对照", "對照", "健常者", "환자", "대조군",
 )}  # fmt: skip
-"""What people are in a study; in a column that is called *patient* they tell who is ill, and not who is who."""
+"""Roles of people in a study; in a column named *patient* they tell who is ill, and do not identify anyone."""
 MANY_ROWS = 5  # of one word, or of 0 and 1, which no longer may be the names of a few people
 
 BOX_COLUMNS = {plain_name(name) for name in (
@@ -63,20 +63,20 @@ NEVER_LABELS = BOX_COLUMNS | {plain_name(name) for name in (
     "seed", "exact", "value_slope", "value_intercept", "follow-up", "follow-up #", "is_train", "is_test", "is_valid",
     "modality", "image_id", "near_duplicate_of", "bundle_digest", "prompt", "text",
 )}  # fmt: skip
-"""Columns of 0 and 1 that are no labels: places of boxes, counters, and those of our own export."""
+"""Columns of 0 and 1 that are not labels: box coordinates, counters, and those of our own export."""
 
 
 class Columns:
     """The columns of one table: found by role, read as cells.
 
     Args:
-        path: its file, for messages.
-        table: what the file holds.
-        options: names of columns.
+        path: Path of the table, for messages.
+        table: Content of the file.
+        options: Ingestion options with the names of columns.
 
     Attributes:
-        roles: role → column, for ``path``, ``patient``, ``study``, ``uid``, ``text``, ``mask`` and ``split``.
-        remarks: what of the cells of these columns is not believed.
+        roles: Column by role, for ``path``, ``patient``, ``study``, ``uid``, ``text``, ``mask`` and ``split``.
+        remarks: Remarks on cells of these columns that are not used.
     """
 
     def __init__(self, path: Path, table: TableFile, options: IngestOptions) -> None:
@@ -100,12 +100,12 @@ class Columns:
         self._splits(options)
 
     def find(self, role: str, wanted: str, usual: Iterable[str]) -> str | None:
-        """The column that an option names, else the first usual one that states anything; ``None`` when there is none.
+        """Return the column that an option names, else the first usual one with content; ``None`` if there is none.
 
-        Where none of the usual ones states anything, it is the first.
+        If none of the usual ones has content, it is the first.
 
         Raises:
-            InputError: the named column does not exist or has a type that cannot be read, or two columns have the name.
+            InputError: If the named column is missing or has an unreadable type, or two columns have the name.
         """
         names = self.frame.columns
         if wanted:
@@ -134,10 +134,10 @@ class Columns:
         return empty
 
     def refuse_if_identifying(self, column: str, remedy: str) -> None:
-        """Nothing is published out of the column that says which patient, study or file a row is of.
+        """Refuse to publish a column that identifies the patient, study or file of a row.
 
         Raises:
-            InputError: the column has that role.
+            InputError: If the column has that role.
         """
         for role in ("patient", "study", "uid", "path", "mask"):
             if self.roles[role] == column:
@@ -145,13 +145,13 @@ class Columns:
                 raise InputError(what, remedy)
 
     def cells(self, column: str) -> list[str]:
-        """What each row states, as text; empty where it states nothing."""
+        """Return the text of each row; empty if it is missing."""
         series = self.frame[column]
         texts = {cell: observed_text(cell) for cell in series.unique().to_list()}
         return [texts[cell] for cell in series.to_list()]
 
     def counts(self, column: str) -> Counter[str]:
-        """Rows per different text, without the empty one."""
+        """Count rows by text, except missing ones."""
         found: Counter[str] = Counter()
         for cell, total in self.frame[column].drop_nulls().value_counts().iter_rows():
             found[observed_text(cell)] += total
@@ -159,7 +159,7 @@ class Columns:
         return Counter(dict(sorted(found.items())))
 
     def ids(self, role: str) -> list[str]:
-        """Identifiers of a role, comparable with those of files; empty where a row has none, or one that is spoilt."""
+        """Return identifiers of a role, comparable with those of files; empty if missing or unreliable."""
         column = self.roles[role]
         if column is None:
             return [""] * self.frame.height
@@ -178,7 +178,7 @@ class Columns:
         return [plain[cell] for cell in cells]
 
     def raw(self, role: str) -> list[str]:
-        """Cells of a role as they are written, without spaces around: paths of files, and reports."""
+        """Return cells of a role as written, without outer spaces: paths of files, and reports."""
         column = self.roles[role]
         if column is None:
             return [""] * self.frame.height
@@ -188,24 +188,24 @@ class Columns:
 
     @property
     def has_boxes(self) -> bool:
-        """Whether rows are boxes in images, several to an image."""
+        """Return whether rows are boxes in images, several per image."""
         plain = {plain_name(name) for name in self.frame.columns}
         return any(corners <= plain for corners in _BOXES)
 
     def others(self, used: Sequence[str]) -> tuple[list[str], list[str]]:
-        """Names of the columns that are not used: those of boxes, and the rest."""
+        """Return the names of unused columns: those of boxes, and the rest."""
         rest = [name for name in self.frame.columns if name not in used]
         boxes = [name for name in rest if self.has_boxes and plain_name(name) in BOX_COLUMNS]
         return boxes, [name for name in rest if name not in boxes]
 
     def _states(self, column: str, role: str) -> bool:
-        """Whether any cell of a column says something; of identifiers, whether it names anybody."""
+        """Return whether any cell of a column has content; for identifiers, whether one identifies anybody."""
         texts = map(observed_text, self.frame[column])
         names = role in {"patient", "study", "uid"}
         return any(text and not (names and is_nobody(text)) for text in texts)
 
     def _names_somebody(self, column: str, role: str) -> bool:
-        """Whether a column that nobody named may tell people apart: its cells are no flags and no roles in a study."""
+        """Return whether an unnamed column may identify people: its cells are not flags or roles in a study."""
         counts = self.counts(column)
         many = sum(counts.values()) >= MANY_ROWS
         flags = all(cell.casefold() in YES_OR_NO or plain_name(cell) in ROLE_WORDS for cell in counts)
@@ -234,7 +234,7 @@ class Columns:
         return column
 
     def _splits(self, options: IngestOptions) -> None:
-        """A column of splits holds words for splits in at least half of its cells; the others state none."""
+        """Check that a column of splits has split words in at least half of its cells; other cells are missing."""
         column = self.roles["split"]
         if column is None:
             return

@@ -1,4 +1,4 @@
-"""The bytes of a table as columns of text: encoding, separator, header and rows, read for certain or refused."""
+"""From the bytes of a table to columns of text: encoding, separator, header and rows, unambiguous or refused."""
 
 from __future__ import annotations
 
@@ -49,16 +49,15 @@ OTHER_ENCODINGS = (
 
 @dataclass(frozen=True, slots=True)
 class TableFile:
-    """What a file holds.
+    """Content of a file.
 
     Attributes:
-        frame: columns of text, under their names without the spaces around them.
-        form: format, encoding and separator, for people.
-        repeated: names that several columns of different content have; only the first of them keeps it.
-        short_rows: rows that end before the header does; their last cells are empty.
-        headers: further lines of the column names, which are no rows.
-        unreadable: columns whose type has no text, such as durations and structures, and that type; their cells are
-            empty.
+        frame: Columns of text, under their names without outer spaces.
+        form: Format, encoding and separator, for display.
+        repeated: Names of several columns with different content; only the first of them keeps it.
+        short_rows: Number of rows that end before the header does; their last cells are empty.
+        headers: Number of repeated header lines, which are not rows.
+        unreadable: Type of each column that has no text form, such as durations and structures; their cells are empty.
     """
 
     frame: pl.DataFrame
@@ -70,26 +69,26 @@ class TableFile:
 
 
 def read_table(path: Path, encoding: str = "auto", known: Collection[str] = ()) -> TableFile:
-    """Read a CSV, TSV or Parquet file, told by content.
+    """Read a CSV, TSV or Parquet file, detected by content.
 
-    A byte order mark decides about the encoding, else ``encoding``; ``auto`` reads UTF-8 and nothing else, since the
-    bytes of two other encodings cannot be told apart for certain. Texts of an export of ours are what they were before
-    it (see :mod:`medphantom.core.spreadsheet`).
+    A byte order mark determines the encoding, else ``encoding`` does; ``auto`` reads UTF-8 only, since the bytes of
+    other encodings cannot be distinguished reliably. Texts of an export of this project are restored (see
+    :mod:`medphantom.core.spreadsheet`).
 
     Args:
-        path: the file.
-        encoding: a Python codec, or ``auto``.
-        known: column names that are expected; they help to tell separators apart, and a header from a row.
+        path: Path of the file.
+        encoding: Python codec, or ``auto``.
+        known: Expected column names, which help to detect the separator and the header.
 
     Raises:
-        InputError: it does not exist, or is no table, or has no rows or no header, or rows of different length.
+        InputError: If it does not exist, is not a table, has no rows or no header, or has rows of different length.
     """
     plain = {plain_name(name) for name in known}
     if not user_path(path).exists():
         raise InputError(f"{path} does not exist", "check the path of the table")
     with reading(path, InputError, "cannot be read as a table", "give a CSV, TSV or Parquet file"):
         if not path.is_file():
-            raise InputError(f"{path} cannot be read as a table: it is no file", "give a CSV, TSV or Parquet file")
+            raise InputError(f"{path} cannot be read as a table: it is not a file", "give a CSV, TSV or Parquet file")
         with path.open("rb") as stream:
             parquet = stream.read(len(_PARQUET)) == _PARQUET
         if not parquet:
@@ -109,15 +108,15 @@ def read_table(path: Path, encoding: str = "auto", known: Collection[str] = ()) 
 
 
 def read_parts(paths: Sequence[Path], encoding: str = "auto", known: Collection[str] = ()) -> TableFile:
-    """Read a table that lies in one file per split (``train.csv``, ``valid.csv``), whose names become a column.
+    """Read a table that is stored in one file per split (``train.csv``, ``valid.csv``), whose names become a column.
 
     Args:
-        paths: files whose names are words for splits.
-        encoding: as of :func:`read_table`.
-        known: as of :func:`read_table`.
+        paths: Files that are named after splits.
+        encoding: Encoding as in :func:`read_table`.
+        known: Expected column names as in :func:`read_table`.
 
     Raises:
-        InputError: as of :func:`read_table`, or the files have other columns.
+        InputError: As for :func:`read_table`, or if the files have different columns.
     """
     files = [read_table(path, encoding, known) for path in paths]
     columns = files[0].frame.columns
@@ -136,7 +135,7 @@ def read_parts(paths: Sequence[Path], encoding: str = "auto", known: Collection[
 
 
 def clean_name(name: str) -> str:
-    r"""A column name in Unicode's composed form, without spaces around and with single ones inside.
+    r"""Return a column name in Unicode's composed form, without outer spaces and with single inner ones.
 
     Example:
         >>> clean_name("  Patient \n Age ")
@@ -149,7 +148,7 @@ def _decoded(path: Path, data: bytes, encoding: str) -> tuple[str, str]:
     name = next((codec for mark, codec in BYTE_ORDER_MARKS if data.startswith(mark)), None)
     if name is None and encoding == "auto":
         if b"\0" in data:
-            raise InputError(f"{path} cannot be read as a table: it is no text, or lacks its byte order mark",
+            raise InputError(f"{path} cannot be read as a table: it is not text, or lacks its byte order mark",
                              "give a CSV, TSV or Parquet file, or name its encoding with table_encoding")  # fmt: skip
         name = "utf-8"
     name = name or encoding
@@ -158,7 +157,7 @@ def _decoded(path: Path, data: bytes, encoding: str) -> tuple[str, str]:
     except UnicodeError:
         raise InputError(f"{path} is not written in {name.removesuffix('-sig').upper()}", OTHER_ENCODINGS) from None
     if _CONTROL.search(text):
-        raise InputError(f"{path} cannot be read as a table: it holds control characters", OTHER_ENCODINGS)
+        raise InputError(f"{path} cannot be read as a table: it contains control characters", OTHER_ENCODINGS)
     return text, name.removesuffix("-sig").upper()
 
 
@@ -190,7 +189,7 @@ def _from_text(path: Path, text: str, encoding: str, known: Collection[str]) -> 
 
 
 def _check_title(path: Path, text: str, separator: str, known: Collection[str]) -> None:
-    """A title above the column names, which may name anybody, is neither read as them nor repeated."""
+    """Refuse a title above the column names, which may name a person, without repeating it."""
     for each in separator or SEPARATORS:
         try:
             rows = list(islice(_filled_rows(text, each), SAMPLE_ROWS))
@@ -218,11 +217,11 @@ class _Body(NamedTuple):
     """The rows below a header.
 
     Attributes:
-        frame: their cells, as many as the header has.
-        long: rows with more cells that say something.
-        short: rows with fewer cells.
-        headers: lines that repeat the header, which are left out.
-        torn: lines that repeat its names in another order, below which cells stand in the wrong columns.
+        frame: Cells of the rows, as many as the header has.
+        long: Number of rows with additional non-empty cells.
+        short: Number of rows with fewer cells.
+        headers: Number of lines that repeat the header, which are left out.
+        torn: Number of lines that repeat its names in another order, below which cells are in the wrong columns.
     """
 
     frame: pl.DataFrame
@@ -233,7 +232,7 @@ class _Body(NamedTuple):
 
 
 def _body(rows: Iterator[list[str]], header: Sequence[str]) -> _Body:
-    """The rows below a header, a part at a time."""
+    """Return the rows below a header, read in parts."""
     width = len(header)
     schema = dict.fromkeys(map(str, range(width)), pl.String)
     parts = [pl.DataFrame(schema=schema)]
@@ -258,13 +257,13 @@ def _body(rows: Iterator[list[str]], header: Sequence[str]) -> _Body:
 
 
 def _is_header(row: Sequence[str], names: Sequence[str]) -> bool:
-    """Whether a row holds names of columns and nothing else, as the header of a further table does."""
+    """Return whether a row consists of column names only, like the header of another table."""
     cells = [plain_name(cell) for cell in row if cell.strip()]
     return len(cells) >= min(2, len(names)) and len(set(cells)) == len(cells) and set(cells) <= set(names)
 
 
 def _separator(path: Path, text: str, known: Collection[str]) -> str:
-    """The separator under which rows are as long as the header, and by which known columns appear."""
+    """Return the separator with which rows are as long as the header, and known columns appear."""
     best, chosen = (0, 0.0, 1), ","
     broken = False
     for separator in SEPARATORS:
@@ -311,7 +310,7 @@ def _from_parquet(path: Path) -> TableFile:
 
 
 def _named(frame: pl.DataFrame, header: Sequence[str]) -> tuple[pl.DataFrame, frozenset[str]]:
-    """Columns under clean names; empty columns without a name, and repetitions of a column, are left out."""
+    """Return columns under clean names, without empty unnamed columns and repetitions of a column."""
     kept: dict[str, pl.Series] = {}
     repeated = set()
     seen: Counter[str] = Counter()
@@ -332,7 +331,7 @@ def _named(frame: pl.DataFrame, header: Sequence[str]) -> tuple[pl.DataFrame, fr
 
 
 def _check_header(path: Path, names: Sequence[str], known: Collection[str]) -> None:
-    """A header that is a row of data would be believed in every other line."""
+    """Refuse a header that is a row of data, since every other line would be misread."""
     of_data = any(_FILE_NAME.search(name) for name in names)
     numbers = any(_NUMBER.fullmatch(name) for name in names)
     if of_data or (numbers and not any(plain_name(name) in known for name in names)):
@@ -340,7 +339,7 @@ def _check_header(path: Path, names: Sequence[str], known: Collection[str]) -> N
 
 
 def _as_text(column: pl.Series) -> pl.Series | None:
-    """A column as text; ``None`` when its type has none."""
+    """Return a column as text; ``None`` if its type has no text form."""
     if isinstance(column.dtype, pl.List) and column.dtype.inner in {pl.String, pl.Categorical, pl.Enum}:
         lists = [None if cell is None else json.dumps(list(cell), default=str) for cell in column.to_list()]
         return pl.Series(column.name, lists, dtype=pl.String)
@@ -352,7 +351,7 @@ def _as_text(column: pl.Series) -> pl.Series | None:
 
 
 def _whole(column: pl.Series) -> Iterator[str | None]:
-    """Whole numbers without ``.0``, since a column with gaps is a float column; beyond 2^53 they are rounded."""
+    """Yield integers without ``.0``, since a column with gaps is a float column; beyond 2^53 they are rounded."""
     for value in column.to_list():
         if value is None or value != value:  # noqa: PLR0124 - NaN
             yield None

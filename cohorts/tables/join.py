@@ -1,4 +1,4 @@
-"""Which row of a table belongs to which file: by path, by UID or by patient, never by guess when two would fit."""
+"""The join of table rows with files: by path, by UID or by patient, never by a guess if two would fit."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ SUFFIXES = {".dcm", ".dicom", ".png", ".jpg", ".jpeg", ".tif", ".tiff", ".nii", 
 
 @dataclass(frozen=True, slots=True)
 class FileKey:
-    """What may identify an image in a table.
+    """Keys that may identify an image in a table.
 
     Attributes:
-        paths: relative path; for a volume from slices the folder that holds just them, where there is one.
-        uids: SOPInstanceUID, then SeriesInstanceUID; for a volume from slices the latter alone.
-        patient: patient id of the header.
-        slice_paths: relative paths of all slices of a volume.
-        slice_uids: their SOPInstanceUIDs.
+        paths: Relative path; for a volume from slices the folder that contains only them, if there is one.
+        uids: SOPInstanceUID, then SeriesInstanceUID; for a volume from slices only the latter.
+        patient: Patient id in the header.
+        slice_paths: Relative paths of all slices of a volume.
+        slice_uids: SOPInstanceUIDs of all slices.
     """
 
     paths: tuple[str, ...]
@@ -39,11 +39,11 @@ class Fit(NamedTuple):
     """A row that fits a file.
 
     Attributes:
-        row: its number, or ``AMBIGUOUS`` or ``NONE``.
-        weak: other files may fit as well.
-        way: what is equal.
-        rank: of paths: what they are compared without (0: nothing), then how little of them is equal.
-        path: of paths: that of the file.
+        row: Number of the row, or ``AMBIGUOUS`` or ``NONE``.
+        weak: Whether other files may fit as well.
+        way: Kind of key that is equal.
+        rank: Rank of a path match: ignored parts (0 for none), then how little of the path is equal.
+        path: Path of the file, for path matches.
     """
 
     row: int
@@ -58,15 +58,15 @@ class RowIndex:
 
     Paths and identifiers are compared without what tools change about them (:func:`~medphantom.core.naming.plain_id`).
 
-    A path fits when it is equal to the file's, when one of the two is the end of the other, or when the file names
-    alone are equal, provided that no two rows and no two files share a name; all of it again without suffixes, first as
-    the names are written, then with ``1.0`` as the ``1`` that it may have been. A row goes to one path: see
+    A path fits if it equals the file's, if one of the two is the end of the other, or if only the file names are equal,
+    provided that no two rows and no two files share a name. The same is then tried without suffixes, first with the
+    names as written, then with ``1.0`` as the ``1`` that it may have been. A row is assigned to one path, see
     :class:`Join`.
 
     Args:
-        kind: what the column holds.
-        cells: the column.
-        keys: all files, to know whether names identify them.
+        kind: Kind of key in the column.
+        cells: Cells of the column.
+        keys: Keys of all files, to determine whether names identify them.
     """
 
     def __init__(self, kind: Literal["path", "uid", "patient"], cells: Sequence[Any], keys: Sequence[FileKey]) -> None:
@@ -90,13 +90,13 @@ class RowIndex:
         self._ids.pop("", None)
 
     def fit(self, key: FileKey) -> Fit:
-        """The row that fits a file, or a volume as a whole, most surely."""
+        """Return the most reliable row for a file, or for a volume as a whole."""
         if self.kind == "path":
             return _first(fit for path in key.paths for fit in self._of_path(path))
         return _first(map(self._of_id, (key.patient,) if self.kind == "patient" else key.uids))
 
     def slice_fits(self, key: FileKey, *, certain: bool = False) -> list[Fit]:
-        """The same of each slice of a volume; ``certain``: only what no other file can fit as well."""
+        """Return the same for each slice of a volume; with ``certain`` only rows that no other file can fit as well."""
         if self.kind == "path":
             of_path = self._certain if certain else self._of_path
             return [_first(of_path(path)) for path in key.slice_paths]
@@ -121,7 +121,7 @@ class RowIndex:
 
 
 class _PathIndex:
-    """Rows by path, by the ends of their paths, and by name where names identify; all of these in one form."""
+    """Rows by path, by the ends of their paths, and by name if names identify them; all in one form."""
 
     def __init__(self, form: int, rows: Sequence[str], files: Sequence[str]) -> None:
         self._form = form
@@ -141,9 +141,9 @@ class _PathIndex:
         self._names = names if identify else {}
 
     def certain(self, file: str, path: str, *, number: bool = False) -> Iterator[Fit]:
-        """Rows that fit a file, which has this path in the form of the index, by the whole of it.
+        """Yield rows that fit the whole path of a file in the form of the index.
 
-        ``number``: its name is a number, and ``1.0`` may be another file than ``1``.
+        With ``number``, its name is a number, and ``1.0`` may be another file than ``1``.
         """
         yield self._fit(self._whole.get(path, NONE), WHOLE, -MANY_FOLDERS, file, weak=number)
         yield self._fit(
@@ -151,7 +151,7 @@ class _PathIndex:
         )  # the table's start above the source
 
     def candidates(self, file: str, path: str, *, number: bool = False) -> Iterator[Fit]:
-        """The same, then those that fit by less of the path."""
+        """Yield the same, then rows that fit a smaller part of the path."""
         yield from self.certain(file, path, number=number)
         for end in _ends(path):
             yield self._fit(self._whole.get(end, NONE), END, MANY_FOLDERS, file)  # the table's start below the source
@@ -164,17 +164,17 @@ class _PathIndex:
 class Join:
     """The rows of each file: one, or those of the slices of a volume.
 
-    A volume has the row that fits it as a whole, and the rows of its slices: all of them where none fits the whole,
-    else those that are certain. A row that some file has as it is written belongs to no file that has it without suffix
-    only; of two that have it without suffix, or by the end of their paths, the surer one has it and the other is
-    ambiguous, and both are where neither is surer.
+    A volume has the row that fits it as a whole, and the rows of its slices: all of them if none fits the whole, else
+    those that are certain. A row that fits some file as written belongs to no file that it fits only without suffix; of
+    two files that it fits without suffix, or by the end of their paths, the more reliable one gets it and the other is
+    ambiguous, and both are if neither is more reliable.
 
     Args:
-        index: the rows.
-        keys: the files.
+        index: Index of the rows.
+        keys: Keys of the files.
 
     Attributes:
-        total_lacking: volumes of which some slices have a row, others and the whole have none.
+        total_lacking: Number of volumes with rows for some slices but not for others or the whole.
     """
 
     def __init__(self, index: RowIndex, keys: Sequence[FileKey]) -> None:
@@ -195,7 +195,7 @@ class Join:
 
     @staticmethod
     def _settled(number: int, fits: Sequence[Fit], files: _Files) -> tuple[int, ...]:
-        """Different rows of a file; ``AMBIGUOUS`` alone where any of them may be another's."""
+        """Return the distinct rows of a file; only ``AMBIGUOUS`` if any of them may belong to another file."""
 
         def may_be_of_another(fit: Fit) -> bool:
             if fit.way == ID:  # all files of a patient or series have its row
@@ -208,32 +208,32 @@ class Join:
         return tuple(dict.fromkeys(fit.row for fit in fits))
 
     def ways(self) -> Counter[str]:
-        """Files that have a row, by what of them is equal."""
+        """Count files with a row by the kind of key that is equal."""
         return Counter(fits[0].way for fits, rows in zip(self._fits, self._rows, strict=True) if _is_matched(rows))
 
     def rows(self) -> set[int]:
-        """Rows that have a file."""
+        """Return the rows that have a file."""
         return {row for rows in self._rows if _is_matched(rows) for row in rows}
 
     def total_with(self, rows: Container[int]) -> int:
-        """Files that have one of these rows."""
+        """Return the number of files that have one of these rows."""
         return sum(any(row in rows for row in own) for own in self._rows)
 
     @property
     def total_matched(self) -> int:
-        """Files that have a row."""
+        """Return the number of files that have a row."""
         return sum(map(_is_matched, self._rows))
 
     def rows_of(self, number: int) -> tuple[int, ...]:
-        """Rows of the file with this number; none where there is none, or it is not certain which."""
+        """Return the rows of the file with this number; none if there is none, or it is uncertain."""
         rows = self._rows[number]
         return rows if _is_matched(rows) else ()
 
     def row_of(self, number: int) -> int:
-        """Row of the file with this number, the first of several.
+        """Return the row of the file with this number, the first of several.
 
         Raises:
-            UnreadableImage: there is none, or it is not certain which.
+            UnreadableImage: If there is none, or it is uncertain.
         """
         rows = self._rows[number]
         if rows == (AMBIGUOUS,):
@@ -244,7 +244,7 @@ class Join:
 
 
 def stem(path: str) -> str:
-    """A path without the suffixes of image formats (``scan.1.nii.gz`` → ``scan.1``)."""
+    """Return a path without the suffixes of image formats (``scan.1.nii.gz`` → ``scan.1``)."""
     folder, slash, name = path.rpartition("/")
     while True:
         rest, _, suffix = name.rpartition(".")
@@ -254,13 +254,13 @@ def stem(path: str) -> str:
 
 
 def tidy(path: str) -> str:
-    """A path with forward slashes, comparable with another one."""
+    """Return a path with forward slashes, comparable with another one."""
     parts = [part for part in plain_text(path).replace("\\", "/").split("/") if part not in {"", "."}]
     return "/".join(parts)
 
 
 def _numbered(path: str) -> str:
-    """A path without suffixes whose name is no longer than the number that it is (``17.0`` → ``17``)."""
+    """Return a path without suffixes, with a numeric name in its shortest form (``17.0`` → ``17``)."""
     folder, slash, name = stem(path).rpartition("/")
     return f"{folder}{slash}{plain_id(name)}"
 
@@ -269,7 +269,7 @@ _FORMS: tuple[Callable[[str], str], ...] = (str, stem, _numbered)
 
 
 _Files = dict[int, dict[int, Fit]]
-"""Row → files that it fits, and how surely at best."""
+"""Files that each row fits, with the best reliability."""
 _NO_FIT = Fit(NONE, weak=False, way="")
 
 
@@ -282,12 +282,12 @@ def _is_as_written(fit: Fit) -> bool:
 
 
 def _equals(one: Fit, other: Fit) -> bool:
-    """Whether two files have a row equally surely; volumes that share a folder share its row."""
+    """Return whether two files fit a row equally well; volumes that share a folder share its row."""
     return _rank(one) == _rank(other) and one.path != other.path
 
 
 def _unlike(paths: Sequence[str]) -> set[str]:
-    """Tidy paths that different paths have."""
+    """Return tidy paths that different paths have."""
     different = set(paths)
     return {path for path, total in Counter(map(tidy, different)).items() if total > 1}
 
@@ -297,7 +297,7 @@ def _first(fits: Iterable[Fit]) -> Fit:
 
 
 def _fits_of(index: RowIndex, key: FileKey) -> tuple[list[Fit], bool]:
-    """What may be the rows of a file, that of a volume as a whole first; whether some slices alone have one."""
+    """Return possible rows of a file, that of a whole volume first, and whether only some slices have one."""
     whole = index.fit(key)
     if whole.row != NONE:
         return [whole, *(fit for fit in index.slice_fits(key, certain=True) if fit.row >= 0)], False
@@ -321,7 +321,7 @@ def _name(path: str) -> str:
 
 
 def _ends(path: str) -> Iterator[str]:
-    """``a/b/c`` → ``b/c``, ``c``."""
+    """Yield the ends of a path: ``a/b/c`` → ``b/c``, ``c``."""
     parts = path.split("/")
     for start in range(1, len(parts)):
         yield "/".join(parts[start:])

@@ -1,4 +1,4 @@
-"""How tables write labels: names in a cell, or a column per label; and what each row states of the whole vocabulary."""
+"""How tables write labels: names in a cell, or a column per label; and what each row states about all labels."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class Labels(Protocol):
     """The labels of a table.
 
     Attributes:
-        names: the vocabulary, in a fixed order.
-        form: how the table writes them.
-        columns: where it writes them.
+        names: Vocabulary in a fixed order.
+        form: Form in which the table writes labels.
+        columns: Columns in which it writes them.
     """
 
     names: tuple[str, ...]
@@ -28,13 +28,13 @@ class Labels(Protocol):
     columns: tuple[str, ...]
 
     def of(self, row: int) -> Observed:
-        """What a row states about each label."""
+        """Return what a row states about each label."""
 
     def cells(self) -> Mapping[str, Sequence[str]]:
-        """Column → text of each row."""
+        """Return the text of each row by column."""
 
     def kinds(self) -> Iterable[Observed]:
-        """What different rows state, each at least once."""
+        """Yield the different statements of rows, each at least once."""
 
 
 class NoLabels:
@@ -45,28 +45,28 @@ class NoLabels:
     columns: tuple[str, ...] = ()
 
     def of(self, row: int) -> Observed:
-        """Nothing."""
+        """Return no statement."""
         del row
         return {}
 
     def cells(self) -> Mapping[str, Sequence[str]]:
-        """Nothing."""
+        """Return no cells."""
         return {}
 
     def kinds(self) -> Iterable[Observed]:
-        """Nothing."""
+        """Return no statements."""
         return ()
 
 
 class CellLabels:
-    """One column whose cells name what is present; every other label is absent then.
+    """One column whose cells name the present labels; every other label is absent then.
 
     Args:
-        column: its name.
-        cells: text of each row.
-        present: text of a cell → labels that it names; a text that is missing here states nothing.
-        names: the vocabulary.
-        form: of names, lists or numbers.
+        column: Name of the column.
+        cells: Text of each row.
+        present: Labels named by each text; a text that is not listed means missing.
+        names: Vocabulary of the labels.
+        form: Form of the cells: names, lists or numbers.
     """
 
     def __init__(
@@ -79,15 +79,15 @@ class CellLabels:
         self._present = present
 
     def of(self, row: int) -> Observed:
-        """What a row states about each label."""
+        """Return what a row states about each label."""
         return self._observed(self._cells[row])
 
     def cells(self) -> Mapping[str, Sequence[str]]:
-        """Its column → text of each row."""
+        """Return the text of each row of its column."""
         return {self.columns[0]: self._cells}
 
     def kinds(self) -> Iterable[Observed]:
-        """What different cells state."""
+        """Yield the statements of the different cells."""
         return (self._observed(cell) for cell in self._present)
 
     def _observed(self, cell: str) -> Observed:
@@ -96,15 +96,15 @@ class CellLabels:
 
 
 class ColumnLabels:
-    """A column per label, of 1, 0, -1 and nothing.
+    """A column per label, with 1, 0, -1 and empty cells.
 
     Args:
-        cells: column → text of each row.
-        nothing: columns that state, where they are 1, that what is not stated, nor uncertain, is absent.
-        meaning: column and text of a cell → what it states.
-        form: one column (``flag``) or several (``columns``).
-        beside: columns that may be 1 beside those of nothing. A row in which any other is contradicts itself, and
-            states nothing.
+        cells: Text of each row by column.
+        nothing: Columns that state, if they are 1, that labels without a value, and not uncertain, are absent.
+        meaning: Meaning of each text of a column.
+        form: Form of the labels: one column (``flag``) or several (``columns``).
+        beside: Columns that may be 1 together with those of ``nothing``. A row with any other contradicts itself, and
+            is missing.
     """
 
     def __init__(
@@ -125,19 +125,19 @@ class ColumnLabels:
         self._meaning = {name: {cell: meaning(name, cell) for cell in set(column)} for name, column in cells.items()}
 
     def of(self, row: int) -> Observed:
-        """What a row states about each label."""
+        """Return what a row states about each label."""
         return self._observed([column[row] for column in self._cells.values()])
 
     def cells(self) -> Mapping[str, Sequence[str]]:
-        """Column → text of each row."""
+        """Return the text of each row by column."""
         return self._cells
 
     def kinds(self) -> Iterable[Observed]:
-        """What different rows state."""
+        """Yield the different statements of rows."""
         return (self._observed(cells) for cells in set(zip(*self._cells.values(), strict=True)))
 
     def total_contradicting(self) -> int:
-        """Rows that state a finding beside nothing."""
+        """Return the number of rows that state a finding together with *no finding*."""
         if not self._nothing:
             return 0
         rows = Counter(zip(*self._cells.values(), strict=True))

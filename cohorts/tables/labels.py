@@ -1,7 +1,7 @@
-"""Labels out of a table: one column of names, lists or numbers, or a column per label. Missing is not absent.
+"""Labels from a table: one column of names, lists or numbers, or a column per label. Missing is not absent.
 
-An empty cell says nothing about any label; a *no finding* value says that none is present. A cell that cannot be read
-states nothing and is counted.
+An empty cell states nothing about any label; a *no finding* value states that none is present. A cell that cannot be
+read is missing and is counted.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ MANY_LABELS, MANY_NUMBERED = 512, 64
 YES_OR_NO_SHARE = 0.5  # a column of yes and no stays one when fewer cells than these say something else
 SURE_OF_NOTHING = {plain_name(name) for name in ("No Finding", "No Findings")}
 NO_FINDINGS = {plain_name(name) for name in ("Support Devices", "Support Device")}
-"""What may be present where there is no finding: in CheXpert devices are no pathology (Irvin et al. 2019)."""
+"""What may be present with *no finding*: in CheXpert, devices are not pathologies (Irvin et al. 2019)."""
 _INTEGER = re.compile(r"-?[0-9]+")
 _UNREADABLE_LIST = "hold a list that cannot be read"
 
@@ -51,13 +51,13 @@ def find_labels(columns: Columns, taken: Collection[str], options: IngestOptions
     of two or more columns that hold 1, 0, -1 and nothing.
 
     Args:
-        columns: of the table.
-        taken: columns that serve another purpose.
-        options: which columns, and what their cells mean.
-        remarks: takes what is not believed, in words that repeat no cell.
+        columns: Columns of the table.
+        taken: Columns that have another role.
+        options: Ingestion options with label columns and the meaning of their cells.
+        remarks: List to which remarks on unused cells are added, without their content.
 
     Raises:
-        InputError: a named column holds no labels.
+        InputError: If a named column contains no labels.
     """
     if options.label_columns:
         names = list(dict.fromkeys(str(columns.find("labels", name, ())) for name in options.label_columns))
@@ -82,7 +82,7 @@ def find_labels(columns: Columns, taken: Collection[str], options: IngestOptions
 
 
 def _refuse(columns: Columns, column: str, options: IngestOptions) -> None:
-    """Identifiers are no labels, and where ages are capped, ages are none."""
+    """Refuse identifiers as labels and, if ages are capped, ages."""
     columns.refuse_if_identifying(column, "name another column with label_columns")
     if options.max_age is not None and _tells_age(column):
         what = f"column {column!r} of {columns.path} says ages, which max_age caps, and they are no labels"
@@ -94,7 +94,7 @@ def _tells_age(column: str) -> bool:
 
 
 def states_nothing(options: IngestOptions, *, of_classes: bool = False) -> Callable[[str], bool]:
-    """Whether a name states the absence of every label.
+    """Return a function that tells whether a name denotes the absence of every label.
 
     Among classes, of which each image has one, and among columns, *normal* is a label like others unless the options
     differ from their defaults; *no finding* never is.
@@ -127,13 +127,13 @@ def _of_one_column(columns: Columns, column: str, options: IngestOptions, remark
 
 
 def _says_yes_and_no(counts: Counter[str], *, named: bool) -> bool:
-    """Whether a column says yes in some cells and no in others, in words of one language, and little else.
+    """Return whether a column has yes in some cells and no in others, in words of one language, and little else.
 
-    Its name is the label then, not its words.
+    The label is then its name instead of its words.
 
     Args:
-        counts: text of a cell → how often it is there.
-        named: somebody asked for this column, so that *positive* and *negative* are no classes.
+        counts: Number of cells by text.
+        named: Whether this column was requested, so that *positive* and *negative* are not classes.
     """
     spoken = yes_and_no(counts)
     words = {**spoken, **(WORDS if named else {})}
@@ -144,12 +144,12 @@ def _says_yes_and_no(counts: Counter[str], *, named: bool) -> bool:
 
 
 def _words_of(columns: Mapping[str, Mapping[str, int]]) -> dict[str, dict[str, bool]]:
-    """Column → the words that state its label: those of one language alone, which is its own or that of the others.
+    """Return the words of each column that state its label: those of one language, its own or that of the others.
 
-    Where no column holds yes as well as no, a word for yes counts where nothing else stands in its column.
+    If no column has both yes and no, a word for yes counts if its column contains nothing else.
 
     Args:
-        columns: of labels → text of a cell → how often it is there.
+        columns: Number of cells by text, for each label column.
     """
     own = {name: yes_and_no(counts) for name, counts in columns.items()}
     everywhere: Counter[str] = Counter()
@@ -168,11 +168,11 @@ def _words_of(columns: Mapping[str, Mapping[str, int]]) -> dict[str, dict[str, b
 
 
 class _NoLabels(Exception):
-    """Why a column holds no labels."""
+    """Raised with the reason why a column contains no labels."""
 
 
 def _of_numbers(columns: Columns, column: str, counts: Counter[str], remarks: list[str], *, named: bool) -> Labels:
-    """Classes that are numbered: ``grade 0``, ``grade 1``, …."""
+    """Return numbered classes: ``grade 0``, ``grade 1``, …."""
     number = {cell: int(plain_id(cell)) for cell in counts if _INTEGER.fullmatch(plain_id(cell))}
     classes = sorted({value for value in number.values() if value != -1})
     gapless = bool(classes) and classes[0] in {0, 1} and classes[-1] - classes[0] + 1 == len(classes)
@@ -236,7 +236,7 @@ def _all_numbers(names: Collection[str]) -> bool:
 
 
 def _separators(column: str, counts: Counter[str], options: IngestOptions, remarks: list[str]) -> Separators:
-    """What parts the labels of the cells that are no lists in brackets."""
+    """Return what separates the labels of the cells that are not lists in brackets."""
     plain = {cell: total for cell, total in counts.items() if listed(cell) is None and not is_broken_list(cell)}
     if options.label_separator not in {"", "auto"}:
         unparted = total_unparted(plain, options.label_separator)
@@ -250,10 +250,10 @@ def _separators(column: str, counts: Counter[str], options: IngestOptions, remar
 
 
 def _refuse_doubtful(columns: Columns, column: str, counts: Counter[str], separators: Separators) -> None:
-    """Stop where each reading of a column would change the labels of other cells.
+    """Stop if each interpretation of a column would change the labels of other cells.
 
     Raises:
-        InputError: as said.
+        InputError: If the column is ambiguous.
     """
     if separators.doubtful:
         total = {sign: sum(n for cell, n in counts.items() if sign in cell) for sign in separators.doubtful}
@@ -265,7 +265,7 @@ def _refuse_doubtful(columns: Columns, column: str, counts: Counter[str], separa
 
 
 def _parts(counts: Counter[str], separators: Separators) -> tuple[dict[str, list[str]], int]:
-    """Entries of each cell that names any, and how many cells hold an unreadable list."""
+    """Return the entries of each cell that names any, and the number of cells with an unreadable list."""
     parts: dict[str, list[str]] = {}
     unreadable = 0
     for cell in counts:
@@ -317,7 +317,7 @@ def _no_label_name(column: str) -> str:
 
 
 def _one_hot(columns: Columns, taken: Collection[str], options: IngestOptions, remarks: list[str]) -> Labels:
-    """Columns of 1, 0, -1 and nothing that nobody named, of which at least one holds a 1."""
+    """Return the labels of unnamed columns with 1, 0, -1 and empty cells, of which at least one has a 1."""
     found = []
     for name in columns.frame.columns:
         if name in taken or plain_name(name) in NEVER_LABELS or _no_label_name(name) or name.startswith("(unnamed"):

@@ -1,4 +1,4 @@
-"""How large a table may be: its file, its lines and columns as text, and what a Parquet column comes to."""
+"""Size limits of tables: the file, its lines and columns as text, and the content of a Parquet column."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ REMEDY = "keep the columns and rows that speak of the images, or split the table
 
 
 def require_modest_file(path: Path) -> None:
-    """Refuse a table of text that is too large to be read whole.
+    """Refuse a text table that is too large to be read whole.
 
     Raises:
-        InputError: as said.
-        OSError: it cannot be looked at.
+        InputError: If it is too large.
+        OSError: If it cannot be accessed.
     """
     if path.stat().st_size > LARGEST_TEXT_FILE:
         raise InputError(f"{path} is larger than {LARGEST_TEXT_FILE // 2**20} MiB", REMEDY)
 
 
 def modest_lines(text: str, separator: str) -> Iterator[str]:
-    """The lines of a table, for a reader of CSV.
+    """Yield the lines of a table, for a CSV reader.
 
     Raises:
-        InputError: a line is longer than 4 MiB or holds more than 4096 cells.
+        InputError: If a line is longer than 4 MiB or has more than 4096 cells.
     """
     stream = io.StringIO(text, newline="")
     while line := stream.readline(LONGEST_LINE + 1):
@@ -44,6 +44,6 @@ def modest_lines(text: str, separator: str) -> Iterator[str]:
 
 
 def require_modest_column(path: Path, column: pl.Series) -> None:
-    """Refuse a column whose texts come to more than is kept: one that is stored once may be repeated in every row."""
+    """Refuse a column with too much text: a text that is stored once may be repeated in every row."""
     if column.dtype == pl.String and int(column.str.len_bytes().sum() or 0) > LARGEST_COLUMN:
         raise InputError(f"{path} has a column of more than {LARGEST_COLUMN // 2**30} GiB of text", REMEDY)

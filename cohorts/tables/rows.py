@@ -1,4 +1,4 @@
-"""Several rows of one image, as tables of boxes and of several readers have them: what they say together."""
+"""Several rows of one image, as in tables of boxes and of several readers, and their joint content."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 Groups = dict[int, tuple[int, ...]]
-"""First row of an image → all of its rows, where there are several."""
+"""All rows of an image by its first row, if there are several."""
 
 
 class United(NamedTuple):
-    """Rows by what they are of.
+    """Rows grouped by image or patient.
 
     Attributes:
-        names: the names, empty for all but the first row of each.
-        groups: the rows of each name that has several, which are united.
-        torn: the same of rows that may not be united, and contradict each other.
+        names: Names, empty for all but the first row of each.
+        groups: Rows of each name that has several, which are united.
+        torn: Rows of each name that may not be united, and contradict each other.
     """
 
     names: list[str]
@@ -24,12 +24,12 @@ class United(NamedTuple):
 
 
 def unite_rows(names: Sequence[str], may_unite: Callable[[str], bool], row: Callable[[int], Hashable]) -> United:
-    """Rows that have one name become one, where they may or where they say the same.
+    """Unite rows with the same name, if this is allowed or if they agree.
 
     Args:
-        names: what identifies the image, or the patient, of each row; empty: nothing.
-        may_unite: whether rows of this name are of one image for certain.
-        row: what a row says that cannot be left out where another row of its name says something else.
+        names: Identifier of the image or patient of each row; empty for none.
+        may_unite: Function that tells whether rows of a name certainly belong to one image.
+        row: Function that returns the content in which rows of one name must agree.
 
     Example:
         >>> unite_rows(["a", "b", "a"], lambda name: True, lambda row: row)
@@ -53,7 +53,7 @@ def unite_rows(names: Sequence[str], may_unite: Callable[[str], bool], row: Call
 
 
 def united(rows: Sequence[dict[str, bool | None]]) -> dict[str, bool | None]:
-    """Labels of an image: present in any row is present; else absent where any row says so.
+    """Return the labels of an image: present if any row says so, else absent if any row says so.
 
     Example:
         >>> united([{"mass": None, "edema": False}, {"mass": True, "edema": None}])
@@ -64,7 +64,7 @@ def united(rows: Sequence[dict[str, bool | None]]) -> dict[str, bool | None]:
 
 
 def agreed(values: Iterable[Any]) -> tuple[Any, bool]:
-    """The one value that rows state (``None`` or empty is no statement), and whether they contradict each other.
+    """Return the one value of rows (``None`` or empty is missing), and whether they contradict each other.
 
     Example:
         >>> agreed([None, "F", "F"]), agreed(["F", "M"])

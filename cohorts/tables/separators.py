@@ -1,4 +1,4 @@
-"""Which signs part the labels of a cell: one of them, several where every piece is a known label, else nobody knows."""
+"""Separators of the labels in a cell: one, several if every part is a known label, else the column is ambiguous."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import NamedTuple
 from medphantom.cohorts.tables.cells import folded
 
 _ALIKE = {"|": "|｜", ";": ";；", ",": ",，、､"}
-"""Sign → itself and what stands for it in other scripts."""
+"""Each separator with its counterparts in other scripts."""
 _PLAIN = str.maketrans({each: sign for sign, alike in _ALIKE.items() for each in alike})
 _SURE = ("|", ";")  # no name holds them, but names hold commas (*fracture, healed*)
 
@@ -19,9 +19,9 @@ class Separators(NamedTuple):
     """How lists are written in the cells of a column.
 
     Attributes:
-        signs: what parts their entries, the most frequent first; none where cells hold one name each.
-        doubtful: these and one that may part entries too, or belong to names: nobody can tell. Empty without doubt.
-        mixed: cells that another sign than the first one parts.
+        signs: Separators of entries, the most frequent first; none if cells contain one name each.
+        doubtful: These and one that may be a separator or part of names; empty without doubt.
+        mixed: Number of cells with another separator than the first one.
     """
 
     signs: tuple[str, ...] = ()
@@ -29,22 +29,21 @@ class Separators(NamedTuple):
     mixed: int = 0
 
     def split(self, cell: str) -> list[str]:
-        """The entries of a cell, as they are written."""
+        """Return the entries of a cell, as written."""
         return _split(cell, self.signs)
 
 
 def list_separators(counts: Mapping[str, int], known: Iterable[str] = ()) -> Separators:
-    """The separators of lists in a column: ``|`` or ``;``, else a comma whose parts recur; in any script.
+    """Return the separators of lists in a column: ``|`` or ``;``, else a comma whose parts recur; in any script.
 
-    Where no cell holds ``|`` or ``;``, a comma separates where at least half of the parts that it makes are in other
-    cells too. Where cells hold several of the three, a further one separates as well when every piece that it makes is
-    an entry elsewhere (``edema; mass`` among ``edema|mass``, ``edema`` and ``mass``), and a comma does not where its
-    pieces are none and would not recur either. Anything between is in doubt: each reading would change the labels of
-    other cells.
+    If no cell contains ``|`` or ``;``, a comma separates if at least half of its parts occur in other cells too. If
+    cells contain several of the three, a further one separates too if every part that it makes is an entry elsewhere
+    (``edema; mass`` among ``edema|mass``, ``edema`` and ``mass``), and a comma does not if its parts are no entries and
+    would not recur either. Anything between is ambiguous: each interpretation would change the labels of other cells.
 
     Args:
-        counts: text of a cell → how often it is there.
-        known: labels that other cells name without a separator, such as lists in brackets.
+        counts: Number of cells by text.
+        known: Labels that other cells name without a separator, such as lists in brackets.
 
     Example:
         >>> list_separators({"a|b": 1, "a": 1}).signs, list_separators({"fracture, healed": 1, "mass": 1}).signs
@@ -85,7 +84,7 @@ def _of_plain(counts: Mapping[str, int], known: Iterable[str]) -> Separators:
 
 
 def total_unparted(counts: Mapping[str, int], separator: str) -> int:
-    """Cells that one separator, which was named, leaves with known labels that another sign parts."""
+    """Return the number of cells that a named separator leaves with known labels joined by another separator."""
     parts = {_folded(part) for cell in counts for part in _split(cell, (separator,))}
     others = [sign for sign in (*_SURE, ",") if sign not in separator]
 
@@ -110,7 +109,7 @@ def _pieces(part: str, sign: str) -> set[str]:
 
 
 def _recurs(sign: str, cells: Iterable[str]) -> bool:
-    """Whether at least half of the pieces that a sign makes are in other cells too."""
+    """Return whether at least half of the parts that a separator makes are in other cells too."""
     cut = {cell: _pieces(cell, sign) for cell in set(cells)}
     often = Counter(piece for pieces in cut.values() for piece in pieces)
     pieces = {piece for cell, pieces in cut.items() if sign in cell for piece in pieces}

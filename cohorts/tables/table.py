@@ -1,7 +1,7 @@
-"""The table beside the images: which row belongs to which file, and what its cells say.
+"""The table beside the images: the join of its rows with files, and the content of its cells.
 
-Missing is not absent: an empty cell says nothing about any label, a *no finding* value says that none is present. One
-bad cell costs the cell, not the image.
+Missing is not absent: an empty cell states nothing about any label, a *no finding* value states that none is present.
+One invalid cell costs the cell, not the image.
 """
 
 from __future__ import annotations
@@ -41,17 +41,17 @@ _FORMS = {
 
 @dataclass(slots=True)
 class RowContent:
-    """What the table says of an image.
+    """Content of the table for one image.
 
     Attributes:
-        labels: name → present, absent or not stated.
-        attributes: name → value; ``None`` is not stated.
-        unread: attributes of which a cell says something that was not taken, so that no header may speak for it.
-        patient: id, as :func:`~medphantom.core.naming.plain_id` has it; empty when none is stated.
-        study: the same of the study.
-        text: report or caption.
-        split: ``train``, ``val``, ``holdout`` or ``test`` where the table has splits already, the most held-out one of
-            several rows; else empty.
+        labels: Whether each label is present, absent or missing.
+        attributes: Value of each attribute; ``None`` if missing.
+        unread: Attributes with a cell that was not used, so that no header may replace it.
+        patient: Patient id, normalised by :func:`~medphantom.core.naming.plain_id`; empty if missing.
+        study: Study id, normalised in the same way.
+        text: Text of the report or caption.
+        split: Existing split (``train``, ``val``, ``holdout`` or ``test``), the most held-out one of several rows;
+            empty without one.
     """
 
     labels: dict[str, bool | None] = field(default_factory=dict)
@@ -65,7 +65,7 @@ class RowContent:
 
 @dataclass(frozen=True, slots=True)
 class _Way:
-    """One way to join: what is compared, and the column that holds it."""
+    """One way to join: the compared key, and its column."""
 
     kind: Literal["path", "uid", "patient"]
     role: str
@@ -75,10 +75,10 @@ class Table:
     """A label table, joined to files.
 
     Attributes:
-        path: its file.
-        attributes: specs of its attribute columns.
-        has_masks: it names masks.
-        has_splits: it says which split images are in.
+        path: Path of the table.
+        attributes: Specs of its attribute columns.
+        has_masks: Whether it names masks.
+        has_splits: Whether it assigns images to splits.
     """
 
     def __init__(self, path: Path, file: TableFile, options: IngestOptions) -> None:
@@ -113,16 +113,16 @@ class Table:
         """Read a CSV, TSV or Parquet file.
 
         Raises:
-            InputError: it cannot be read, is empty, or lacks a column that was named.
+            InputError: If it cannot be read, is empty, or lacks a column that was named.
         """
         return cls.read_parts([path], options)
 
     @classmethod
     def read_parts(cls, paths: Sequence[Path], options: IngestOptions) -> Table:
-        """Read a table that lies in one file per split; see :func:`~medphantom.cohorts.tables.file.read_parts`.
+        """Read a table stored in one file per split; see :func:`~medphantom.cohorts.tables.file.read_parts`.
 
         Raises:
-            InputError: as of :meth:`read`, or the files have other columns.
+            InputError: As for :meth:`read`, or if the files have different columns.
         """
         named = [getattr(options, f"{role}_column") for role in (*USUAL_NAMES, "text") if role != "labels"]
         usual = [name for names in (*USUAL_NAMES.values(), *USUAL_ATTRIBUTES.values()) for name in names]
@@ -136,7 +136,7 @@ class Table:
 
     @property
     def renamed(self) -> set[str]:
-        """Attributes that were asked for and have another name, since theirs would not be true."""
+        """Requested attributes that were renamed, since their names would be wrong."""
         return {found.asked for found in self._found if found.asked}
 
     @property
@@ -146,7 +146,7 @@ class Table:
 
     @property
     def exclusive(self) -> bool:
-        """Every labelled image has exactly one label."""
+        """Whether every labelled image has exactly one label."""
         if self._options.exclusive != "auto":
             return self._options.exclusive
         if len(self.labels) < 2:
@@ -165,15 +165,14 @@ class Table:
         return any_observed
 
     def bind(self, keys: Sequence[FileKey]) -> float:
-        """Join the rows to these files; returns the share of files that have a row.
+        """Join the rows to these files; return the share of files that have a row.
 
-        Rows of one image, and those of the slices of a volume, are united: identical ones count once, a label that any
-        row states is present. Rows of one
-        patient are united when they agree in labels, mask and split, or are boxes; a file whose patient's rows
-        contradict each other in these has rows, of which none is taken.
+        Rows of one image, and those of the slices of a volume, are united: identical ones count once, and a label that
+        any row states is present. Rows of one patient are united if they agree in labels, mask and split, or are boxes;
+        a file whose patient's rows contradict each other in these has rows that are not used.
 
         Raises:
-            InputError: the wanted join lacks its column.
+            InputError: If the requested join lacks its column.
         """
         ways = self._ways()
         if not ways:
@@ -200,7 +199,7 @@ class Table:
         return self._join.total_matched / max(1, len(keys))
 
     def _unite_slices(self, total_files: int) -> None:
-        """Give each volume that has several rows one of its own, behind those of the table."""
+        """Give each volume with several rows a row of its own, appended to those of the table."""
         assert self._join is not None  # noqa: S101 - bind() comes first
         single: set[int] = set()
         volumes: Groups = {}
@@ -222,10 +221,11 @@ class Table:
             (self._torn if volume in torn else self._groups)[volume] = rows
 
     def row_of(self, number: int) -> int:
-        """Row of the file with this number in :meth:`bind`'s list; of a volume with several, what stands for them all.
+        """Return the row of a file by its number in :meth:`bind`; for a volume with several, the row that represents
+        them.
 
         Raises:
-            UnreadableImage: there is none, or several that contradict each other, or name different patients or masks.
+            UnreadableImage: If there is none, or several contradict each other, or name different patients or masks.
         """
         assert self._join is not None  # noqa: S101 - bind() comes first
         row = self._join.row_of(number)
@@ -235,7 +235,7 @@ class Table:
         return row
 
     def contradicted(self) -> str:
-        """One line about the files whose rows contradict each other, so that none is taken; empty without any."""
+        """Return one line on the files whose rows contradict each other and are not used; empty without any."""
         if not self._torn:
             return ""
         whose = "patients" if self._way is not None and self._way.role == "patient" else "series"
@@ -243,13 +243,13 @@ class Table:
         return f"rows of {len(self._torn)} {whose} contradict each other in {where}: their images are refused"
 
     def total_unmatched(self) -> int:
-        """Rows that belong to no file."""
+        """Return the number of rows that belong to no file."""
         used = set() if self._join is None else self._join.rows()
         used.update(row for rows in chain(self._groups.values(), self._torn.values()) for row in rows)
         return len(self) - len(used)
 
     def content(self, row: int) -> RowContent:
-        """What the table says of the image of a row, out of all of that image's rows."""
+        """Return the content for the image of a row, from all rows of that image."""
         rows = self._groups.get(row, (row,))
         return RowContent(
             labels=united([self._labels.of(each) for each in rows]),
@@ -262,7 +262,7 @@ class Table:
         )
 
     def states_several(self, row: int) -> bool:
-        """Whether the rows of an image differ in labels or boxes, so that each may be of a part of it."""
+        """Return whether the rows of an image differ in labels or boxes, so that each may refer to a part of it."""
         rows = self._groups.get(row, (row,))
         if len(rows) > 1 and self._boxes is None:
             self._boxes = [self._columns.cells(column) for column in self._columns.others(self._used())[0]]
@@ -270,7 +270,7 @@ class Table:
         return len({(*self._labels.of(each).values(), *(box[each] for box in boxes)) for each in rows}) > 1
 
     def who(self, row: int) -> tuple[str, str, tuple[str, ...]]:
-        """Patient, study and all splits that the rows of an image state, the most held-out first; empty without any."""
+        """Return patient, study and all splits of an image's rows, the most held-out first; empty if missing."""
         rows = self._groups.get(row, (row,))
         patient, study = (self._observed(self._ids[role], rows) for role in ("patient", "study"))
         return patient, study, self._splits_of(rows)
@@ -280,17 +280,17 @@ class Table:
         return tuple(split for split in (LEFT_OUT_SPLIT, *HELD_OUT_FIRST) if split in stated)
 
     def mask_cell(self, row: int) -> str:
-        """Path of the mask that a row names, with forward slashes; empty when it names none."""
+        """Return the path of the mask that a row names, with forward slashes; empty if there is none."""
         return self._observed(self._raw["mask"], self._groups.get(row, (row,))).replace("\\", "/")
 
     def mask_paths(self) -> set[str]:
-        """Paths of all masks that rows name."""
+        """Return the paths of all masks that rows name."""
         if not self.has_masks:
             return set()
         return {os.path.normpath(cell.replace("\\", "/")) for cell in self._raw["mask"]}
 
     def remarks(self) -> list[str]:
-        """What of the table was not believed, column by column, in words that repeat no cell."""
+        """Return remarks on unused content by column, without the content of cells."""
         said = [*self._columns.remarks, *self._remarks, *self._disagreements(), self.contradicted(), self._lacking()]
         unknown = set(self._options.labels).difference(self.labels) if self.labels else ()
         if unknown:
@@ -302,7 +302,7 @@ class Table:
         return f"{total} volumes have rows for some of their slices only: the others state nothing" if total else ""
 
     def understood(self) -> list[str]:
-        """What the table was taken for, in lines for people; they name columns, and no cell."""
+        """Return lines on how the table was interpreted; they name columns, but no cell content."""
         lines = [f"table {self.path.name}: {len(self)} rows, {self._form}"]
         if self._join is not None and self._way is not None:
             ways = ", ".join(f"{total} by {way}" for way, total in self._join.ways().most_common())
@@ -355,19 +355,19 @@ class Table:
         return unite_rows(names, of_one_image, self._deciding)
 
     def _deciding(self, row: int) -> Hashable:
-        """What rows of one patient must agree in; a cell about which they do not is not stated otherwise."""
+        """Return the content in which rows of one patient must agree; other cells that differ are missing."""
         labels = tuple(self._labels.of(row).values())
         return (labels, self._ids["patient"][row], self._raw["mask"][row], self._splits[row])
 
     def _differing(self, rows: Sequence[int]) -> list[str]:
-        """The columns in which rows that must agree do not."""
+        """Return the columns in which rows that must agree do not."""
         columns = dict(self._labels.cells())
         for role, cells in (("patient", self._ids["patient"]), ("mask", self._raw["mask"]), ("split", self._splits)):
             columns |= {} if self._columns.roles[role] is None else {str(self._columns.roles[role]): cells}
         return [name for name, cells in columns.items() if len({cells[row] for row in rows}) > 1]
 
     def _refusals(self) -> dict[int, tuple[Reason, str]]:
-        """First row of each image that is refused for what its rows say, and why."""
+        """Return the rejection of each image whose rows contradict each other, by its first row."""
         named = {row: why for row, rows in self._groups.items() if (why := self._contradiction(rows))}
         refused = {row: (Reason.BAD_TABLE_ROW, why) for row, why in named.items()}
         for row, rows in self._torn.items():
@@ -376,7 +376,7 @@ class Table:
         return refused
 
     def _contradiction(self, rows: Sequence[int]) -> str:
-        """Why an image with these rows is refused; empty when it is not."""
+        """Return why an image with these rows is rejected; empty if it is not."""
         for what, cells in (("patients", self._ids["patient"]), ("masks", self._raw["mask"])):
             if agreed(cells[row] for row in rows)[1]:
                 return f"its rows name different {what}"
@@ -404,6 +404,6 @@ class Table:
 
 
 def _columns(names: Iterable[str]) -> str:
-    """``column 'a'``, ``columns 'a', 'b'``."""
+    """Return column names for display: ``column 'a'``, ``columns 'a', 'b'``."""
     different = list(dict.fromkeys(names))
     return f"column{'s' * (len(different) > 1)} {', '.join(map(repr, different[:SHOWN_COLUMNS]))}"

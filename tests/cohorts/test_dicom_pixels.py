@@ -448,4 +448,4 @@ def test_oblique_directions_that_are_no_directions_form_no_volume(tmp_path: Path
     write_series(tmp_path / "s" / "good", volume + np.int16(1), places, orientation=AXIAL)
     result = take_in(tmp_path / "s", tmp_path / "c", spatial_dims=3)
     details = pl.read_parquet(result.private_folder / "rejections.parquet")["detail"].unique().to_list()
-    assert details == ["slice directions are no perpendicular unit vectors"]
+    assert details == ["slice directions are not perpendicular unit vectors"]

@@ -153,7 +153,7 @@ def test_one_slice_copied_with_another_time_is_a_copy(tmp_path: Path) -> None:
     write_series(tmp_path / "s", volume_of(1)[2:3], positions()[2:3], **again)
     result, found = volumes(tmp_path / "s", tmp_path / "c")
     assert found == [volume_of(1).tobytes()]
-    assert details(result) == {"the same pixels at the same place as a file before": 1}
+    assert details(result) == {"the same pixels at the same position as an earlier file": 1}
 
 
 def test_equal_slices_of_two_phases_are_no_copies(tmp_path: Path) -> None:

@@ -311,7 +311,7 @@ def test_folder_names_are_plain_and_distinct(labels: list[str]) -> None:
 
 def test_layouts_rows_and_formats_that_do_not_fit_stop_in_one_line(tmp_path: Path) -> None:
     findings = make(tmp_path / "c", [record(0, labels={"x": True, "y": True})], labels=("x", "y"))
-    with pytest.raises(InputError, match="do not exclude each other; export with --layout table"):
+    with pytest.raises(InputError, match="are not mutually exclusive; export with --layout table"):
         export_cohort(findings, tmp_path / "out", layout="labels")
     with pytest.raises(InputError, match="no image to export"):
         export_cohort(findings, tmp_path / "out", rows=[])

@@ -77,7 +77,7 @@ def test_the_key_is_made_once_and_only_its_owner_reads_it(tmp_path: Path, monkey
 @pytest.mark.parametrize("text", ["", "short", "zz" * 32, "ab" * 31])
 def test_a_file_that_holds_no_key_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "k").write_text(text)
-    with pytest.raises(InputError, match="holds no identity key; give a file of 64 hexadecimal digits"):
+    with pytest.raises(InputError, match="contains no identity key; give a file of 64 hexadecimal digits"):
         IdentityKey.load_or_create(tmp_path / "k")
 
 

@@ -89,11 +89,11 @@ def test_duplicates_under_different_labels_are_told(tmp_path: Path) -> None:
         write_png(tmp_path / "s" / ("a", "b")[number % 2] / f"{number}.png", structure(number))
     write_png(tmp_path / "s" / "b" / "9.png", structure(0))
     result = take_in(tmp_path / "s", tmp_path / "c", folders="classes")
-    assert any("1 exact duplicates carry other labels than the first copy" in warning for warning in result.warnings)
+    assert any("1 exact duplicates have other labels than the first copy" in warning for warning in result.warnings)
     table = pl.read_parquet(result.private_folder / "rejections.parquet")
     assert table.select("path", "detail").row(0) == (
         "b/9.png",
-        "the same pixels as an image before, under other labels",
+        "the same pixels as an earlier image, under other labels",
     )
 
 
@@ -200,7 +200,7 @@ def test_a_file_that_changes_after_the_first_look_is_not_taken(tmp_path: Path, w
         write_png(tmp_path / "s" / f"{number}.png", structure(number, (16, 16)))
 
     def write_between(done: int, total: int, doing: str) -> None:
-        if doing == "looking at files" and done == total:
+        if doing == "scanning files" and done == total:
             write_png(tmp_path / "s" / "1.png", structure(9, (16, 16)))
 
     options = IngestOptions(min_side=8, workers=workers)
@@ -214,7 +214,7 @@ def test_an_archive_that_changes_while_it_is_read_is_refused_whole(tmp_path: Pat
     np.savez(tmp_path / "a.npz", train_images=images, train_labels=np.zeros((4, 1)))
 
     def write_between(done: int, total: int, doing: str) -> None:
-        if doing == "looking at files" and done == total:
+        if doing == "scanning files" and done == total:
             np.savez(tmp_path / "a.npz", train_images=images[::-1], train_labels=np.zeros((4, 1)))
 
     with pytest.raises(InputError, match="changed while it was read"):
@@ -317,7 +317,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path, out: str) -> None:
     write_png(tmp_path / "s" / "a.png", structure(1))
     (tmp_path / "a.file").write_text("no folder")
-    with pytest.raises(ResourceError, match=r"cannot be (written|made a folder); choose another folder with --out"):
+    with pytest.raises(ResourceError, match=r"cannot be (written|created); choose another folder with --out"):
         take_in(tmp_path / "s", tmp_path / out)
 
 
@@ -325,7 +325,7 @@ def test_progress_counts_files_and_images(tmp_path: Path) -> None:
     calls: list[tuple[int, int, str]] = []
     source = mixed_source(tmp_path / "s")
     ingest(source, tmp_path / "c", IngestOptions(workers=0), KEY, lambda *call: calls.append(call))
-    assert ("looking at files", 28, 28) in {(what, done, total) for done, total, what in calls}
+    assert ("scanning files", 28, 28) in {(what, done, total) for done, total, what in calls}
     assert calls[-1] == (27, 27, "reading images")
 
 

@@ -139,7 +139,7 @@ def test_masks_are_found_beside_images_and_paired_by_name(tmp_path: Path) -> Non
     assert result.cohort.schema.mask_values == {0: "background", 1: "1", 2: "tumour"}
     lenient = take_in(source, tmp_path / "d", mask_required=False)
     assert [mask is None for mask in lenient.cohort.masks([0, 1, 2])] == [False, False, True]
-    with pytest.raises(InputError, match="is no folder of masks"):
+    with pytest.raises(InputError, match="is not a folder of masks"):
         take_in(source, tmp_path / "e", masks="nowhere")
 
 

@@ -152,7 +152,7 @@ def test_channels() -> None:
 
 @pytest.mark.parametrize(("size", "shape"), [((16, 16), (8, 16, 16)), ((16, 16, 16), (16, 16))])
 def test_dimensions_must_agree(size: tuple[int, ...], shape: tuple[int, ...]) -> None:
-    with pytest.raises(InputError, match=r"spatial axes, preprocess\.size has"):
+    with pytest.raises(InputError, match=r"spatial axes, but preprocess\.size has"):
         Preprocess(size=size).apply(structure(1, shape))
 
 

@@ -179,7 +179,7 @@ def test_a_generator_meets_only_images_of_its_own_scale(tmp_path: Path) -> None:
     ct = cohort(tmp_path / "ct", whole(600, "int16", -1000), modality="CT")
     check(eight, EIGHT)
     check(ct, HU)
-    with pytest.raises(InputError, match=r"real images span 0…65535 \(uint16\), the generator learned from .* 0…255"):
+    with pytest.raises(InputError, match=r"real images span 0…65535 \(uint16\), the generator was trained on .* 0…255"):
         check(sixteen, EIGHT)
     with pytest.raises(InputError, match="leave the bundle out"):
         check(ct, EIGHT)

@@ -224,7 +224,7 @@ def test_pixels_that_are_no_data_are_refused(tmp_path: Path) -> None:
     pixels = GREY.astype(np.float32)
     holes = np.where(pixels < 20, np.float32(-9999), pixels)
     marked = written(holes, extratags=[(42113, "s", 0, "-9999", True)])
-    assert refused(tmp_path, marked) == ("unsupported_pixels", "pixels that the file itself says are no data")
+    assert refused(tmp_path, marked) == ("unsupported_pixels", "pixels that the file marks as no data")
     assert np.array_equal(only(tmp_path, written(pixels, extratags=[(42113, "s", 0, "-9999", True)])), pixels)
     (tmp_path / "n").mkdir()
     write_png(tmp_path / "n" / "good.png", structure(3))

@@ -301,11 +301,11 @@ def test_answers_of_a_pretrained_encoder_are_kept_and_found_again(
 
 def test_an_encoder_that_cannot_be_had_is_one_line(tmp_path: Path, clip_folder: Path) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match=r"cannot be had; check that the folder holds config.json"):
+    with pytest.raises(InputError, match=r"cannot be had; check that the folder contains config.json"):
         PretrainedReader(str(tmp_path / "empty"), 16)
     with pytest.raises(InputError, match=r"nobody/nothing cannot be had; give a folder .* or connect to the hub"):
         PretrainedReader("nobody/nothing", 16)
-    with pytest.raises(InputError, match=r"takes 32 tokens, conditioning.text.tokens is 64"):
+    with pytest.raises(InputError, match=r"takes 32 tokens, but conditioning.text.tokens is 64"):
         PretrainedReader(str(clip_folder), 64)
 
 

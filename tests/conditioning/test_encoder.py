@@ -192,7 +192,7 @@ def test_an_encoder_is_made_again_from_schema_and_width(schema: ConditionSchema,
 
 def test_conditions_of_another_schema_are_refused(encoder: ConditionEncoder) -> None:
     other = ConditionSchema(labels=("hand",))
-    with pytest.raises(InputError, match=r"conditions have \(1, 0, 0\) labels and attributes.*made for \(3, 1, 2\)"):
+    with pytest.raises(InputError, match=r"conditions have \(1, 0, 0\) labels and attributes.*expects \(3, 1, 2\)"):
         encoder(encode_prompts(other, [Prompt()]))
 
 

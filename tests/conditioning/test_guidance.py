@@ -77,7 +77,7 @@ def test_impossible_guidance_is_refused() -> None:
         guided(Gaussian(), CONDITIONS, scale=-1)
     with pytest.raises(InputError, match="nan"):
         guided(Gaussian(), CONDITIONS, scale=float("nan"))
-    with pytest.raises(InputError, match="ordered low, high"):
+    with pytest.raises(InputError, match="in the order low, high"):
         guided(Gaussian(), CONDITIONS, scale=2, interval=(2.0, 1.0))
     with pytest.raises(InputError, match="one time and one prompt per image"):
         guided(Gaussian(), CONDITIONS, scale=2)(X[:2], T[:2])

@@ -19,11 +19,11 @@ def test_missing_is_not_empty() -> None:
 
 
 def test_a_mask_that_does_not_fit_is_refused_in_one_line() -> None:
-    with pytest.raises(PromptError, match=r"a mask is 16x8, this generator draws 8x16"):
+    with pytest.raises(PromptError, match=r"a mask has the shape 16x8, but this generator draws 8x16"):
         mask_numbers(SCHEMA, [np.zeros((16, 8), np.uint8)])
     odd = np.zeros((8, 16), np.uint8)
     odd[3, 3] = 4
-    with pytest.raises(PromptError, match=r"holds the value 4.*known: 0 \(background\), 2 \(anterior\)"):
+    with pytest.raises(PromptError, match=r"contains the value 4.*known: 0 \(background\), 2 \(anterior\)"):
         mask_numbers(SCHEMA, [odd])
     with pytest.raises(InputError, match="names mask 000000000000"):
         masks_by_digest({}, ["0" * 64])

@@ -70,7 +70,7 @@ def test_plans_match_it(tmp_path: Path) -> None:
 def test_refused_in_one_line(tmp_path: Path) -> None:
     grid = Preprocess(size=(16, 16))
     unstated = spaced(tmp_path / "a", [((16, 16), None)] * 2)
-    with pytest.raises(InputError, match="no training image states its spacing"):
+    with pytest.raises(InputError, match="no training image declares its spacing"):
         with_spacing(ConditionSchema(), unstated, [0, 1], grid)
     name = AttributeSpec(name="spacing", kind="continuous")
     clash = spaced(tmp_path / "b", [((16, 16), (1.0, 1.0))] * 2, (name,))

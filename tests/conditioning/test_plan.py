@@ -83,7 +83,7 @@ def test_a_shard_that_does_not_exist_is_refused() -> None:
 
 def test_an_id_twice_is_refused() -> None:
     image = PlannedImage(image_id="a", prompt=Prompt(), seed=1)
-    with pytest.raises(InputError, match="holds image id 'a' 2 times"):
+    with pytest.raises(InputError, match="contains image id 'a' 2 times"):
         SamplingPlan([image, image])
 
 
@@ -143,7 +143,7 @@ def test_impossible_counts_are_refused(schema: ConditionSchema) -> None:
         plan_counts(schema, {"masss": 3}, 1)
     with pytest.raises(InputError, match=r"plan.counts.mass must be ≥ 0, got -1"):
         plan_counts(schema, {"mass": -1}, 1)
-    with pytest.raises(InputError, match="asks for no image"):
+    with pytest.raises(InputError, match="requests no images"):
         plan_counts(schema, {"mass": 0}, 1)
 
 
@@ -305,5 +305,5 @@ def test_balance_draws_real_label_sets(cohort: Cohort) -> None:
 
 
 def test_nothing_to_balance_is_refused(cohort: Cohort) -> None:
-    with pytest.raises(InputError, match=r"every label has 10 training images already \(the fewest: \d+\)"):
+    with pytest.raises(InputError, match=r"every label has 10 training images already \(the smallest number is \d+\)"):
         plan_balance(cohort, 10, 1)

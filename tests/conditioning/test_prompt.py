@@ -22,7 +22,10 @@ def test_prompts_round_trip() -> None:
         (Prompt(attributes={"sex": "female"}), r"sex = 'female' is unknown to this generator; known: F, M, X"),
         (Prompt(attributes={"age": "old"}), r"age must be a number, got 'old'; give age in years"),
         (Prompt(attributes={"age": math.nan}), r"age must be a number, got nan"),
-        (Prompt(attributes={"age": 91.0}), r"age must be within 20…90 years, got 91; this generator never saw"),
+        (
+            Prompt(attributes={"age": 91.0}),
+            r"age must be within 20…90 years, got 91; this generator was not trained on",
+        ),
     ],
 )
 def test_what_the_generator_never_saw_is_refused_in_one_line(
@@ -36,5 +39,5 @@ def test_what_the_generator_never_saw_is_refused_in_one_line(
 def test_classes_exclude_each_other() -> None:
     schema = ConditionSchema(labels=("hand", "head"), exclusive=True)
     schema.check(Prompt(labels={"hand": True, "head": False}))
-    with pytest.raises(PromptError, match="exclude each other"):
+    with pytest.raises(PromptError, match="are mutually exclusive"):
         schema.check(Prompt(labels={"hand": True, "head": True}))

@@ -101,7 +101,7 @@ def test_sizes_that_cannot_be_halved_are_refused_with_ones_that_can() -> None:
     assert config.downsampling == 8
     with pytest.raises(InputError, match=r"\(60, 64\) is not divisible by 8, .*; set preprocess.size to \(64, 64\)"):
         config.latent_shape((60, 64))
-    with pytest.raises(InputError, match=r"leaves latents of \(1, 1\): each side must be ≥ 2"):
+    with pytest.raises(InputError, match=r"gives latents of \(1, 1\): each side must be ≥ 2"):
         config.latent_shape((8, 8))
     with pytest.raises(InputError, match=r"latents of \(6, 6\) are not divisible by 4"):
         DenoiserConfig(channels=(32, 32, 32)).check_latent((4, 6, 6))

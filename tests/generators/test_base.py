@@ -144,14 +144,14 @@ def test_bases_that_do_not_fit_are_refused_in_one_line(
     private: Cohort, preprocess: Preprocess, bundle_folder: Path, tmp_path: Path
 ) -> None:
     base = open_base(str(bundle_folder))
-    with pytest.raises(InputError, match=r"the base draws 2-D images, preprocess\.size has 3 sides"):
+    with pytest.raises(InputError, match=r"the base generates 2-D images, but preprocess\.size has 3 sides"):
         base.latent_shape((16, 16, 16))
     with pytest.raises(
         InputError, match=r"not divisible by 8, the base's downsampling; set preprocess.size to \(24, 16\)"
     ):
         base.latent_shape((18, 16))
-    with pytest.raises(InputError, match="the base takes images of 1 channels, this cohort's have 3"):
+    with pytest.raises(InputError, match="the base expects images of 1 channels, but those of this cohort have 3"):
         base.autoencoder(3)
     train_generator(private, preprocess, tuning_config(bundle_folder, "lora"), tmp_path / "tuned", work=tmp_path / "w")
-    with pytest.raises(BundleError, match="holds only what was learned from another base"):
+    with pytest.raises(BundleError, match="contains only the changes to another base"):
         open_base(str(tmp_path / "tuned"))

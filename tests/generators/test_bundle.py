@@ -91,7 +91,7 @@ def _flip_bit(path: Path) -> None:
 @pytest.mark.parametrize("damage", [_truncate, _flip_bit, Path.unlink], ids=["truncated", "altered", "missing"])
 def test_damage_is_named_in_one_line(copy: Path, name: str, damage: Callable[[Path], None]) -> None:
     damage(copy / name)
-    with pytest.raises(BundleError, match=rf"{name} is (missing|truncated or was altered); fetch or make") as caught:
+    with pytest.raises(BundleError, match=rf"{name} is (missing|truncated or was altered); fetch or create") as caught:
         GeneratorBundle.load(copy)
     assert "\n" not in str(caught.value)
 
@@ -120,7 +120,9 @@ class _Bomb:
 @pytest.mark.parametrize("name", ["model.pt", "pytorch_model.bin", "weights.PKL", "arrays.npz"])
 def test_pickles_are_refused_unread(copy: Path, name: str) -> None:
     (copy / "denoiser" / name).write_bytes(pickle.dumps(_Bomb()))
-    with pytest.raises(BundleError, match=r"may hold pickled objects.*; a bundle holds safetensors and JSON only"):
+    with pytest.raises(
+        BundleError, match=r"may contain pickled objects.*; a bundle contains safetensors and JSON only"
+    ):
         GeneratorBundle.load(copy)
 
 
@@ -129,7 +131,7 @@ def test_weights_that_are_no_safetensors_are_refused_even_with_a_forged_digest(c
     (copy / "denoiser" / "model.safetensors").write_bytes(content)
     forge(copy, "denoiser/model.safetensors")
     with pytest.raises(
-        BundleError, match=r"denoiser/model.safetensors is no safetensors file; pickled weights are never"
+        BundleError, match=r"denoiser/model.safetensors is not a safetensors file; pickled weights are never"
     ):
         GeneratorBundle.load(copy)
 
@@ -140,7 +142,7 @@ def test_forged_values_do_not_pass_the_digest_of_the_whole(copy: Path) -> None:
     tensors[min(tensors)] += 1
     save_file(tensors, path)
     forge(copy, "conditioning/model.safetensors")
-    with pytest.raises(BundleError, match="its digest is not that of its content"):
+    with pytest.raises(BundleError, match="its digest does not match its content"):
         GeneratorBundle.load(copy)
 
 

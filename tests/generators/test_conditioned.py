@@ -105,7 +105,7 @@ def test_a_plan_and_its_masks_survive_the_disk(reader: GeneratorBundle, cohort: 
     assert all(np.array_equal(read.masks[digest], mask) for digest, mask in plan.masks.items())
     assert read.shard(0, 3).masks.keys() < read.masks.keys()
     masks_of(tmp_path / "plan.jsonl").unlink()
-    with pytest.raises(InputError, match=r"names mask .* but does not hold it"):
+    with pytest.raises(InputError, match=r"names mask .* but does not contain it"):
         SamplingPlan.from_jsonl(tmp_path / "plan.jsonl", schema)
 
 
@@ -123,7 +123,7 @@ def test_planned_masks_are_nobodys(reader: GeneratorBundle, cohort: Cohort) -> N
 def test_masks_that_do_not_fit_are_refused_before_anything_is_drawn(reader: GeneratorBundle, tmp_path: Path) -> None:
     wrong = np.zeros((SIDE, SIDE + 1), np.uint8)
     plan = plan_prompts([Prompt(mask=pixel_digest(wrong))], seed=0, masks={pixel_digest(wrong): wrong})
-    with pytest.raises(PromptError, match="a mask is 16x17, this generator draws 16x16"):
+    with pytest.raises(PromptError, match="a mask has the shape 16x17, but this generator draws 16x16"):
         drawn(reader, plan, tmp_path)
     assert not (tmp_path / "made").exists()
 

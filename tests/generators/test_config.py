@@ -26,7 +26,7 @@ def test_configuration_survives_json() -> None:
     ("build", "message"),
     [
         (lambda: SamplerConfig(steps=0), r"steps\n.*greater than or equal to 1"),
-        (lambda: SamplerConfig(guidance_interval=(0.8, 0.2)), "must be ordered low, high"),
+        (lambda: SamplerConfig(guidance_interval=(0.8, 0.2)), "must be in the order low, high"),
         (lambda: SamplerConfig(solver="ddpm"), "solver"),
         (lambda: DenoiserConfig(channels=(48,), norm_groups=16, head_channels=32), "multiples of head_channels = 32"),
         (lambda: GeneratorConfig(surprise=1), "surprise"),

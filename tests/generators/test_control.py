@@ -99,7 +99,7 @@ def test_without_masks_there_is_nothing_to_listen_to(
     cohort: Cohort, preprocess: Preprocess, bundle_folder: Path, tmp_path: Path
 ) -> None:
     config = control_config(bundle_folder, conditioning={})
-    with pytest.raises(InputError, match=r"a ControlNet needs masks to listen to; set generator\.conditioning\.mask"):
+    with pytest.raises(InputError, match=r"a ControlNet needs masks as conditions; set generator\.conditioning\.mask"):
         train_generator(cohort, preprocess, config, tmp_path / "bundle", work=tmp_path / "work")
 
 

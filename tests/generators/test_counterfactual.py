@@ -163,13 +163,16 @@ def test_what_a_cohort_says_becomes_the_factual_prompt(bundle: GeneratorBundle, 
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ("effusion=absent", "'effusion' is a factor that this generator never saw; known: age, bright, dark, sex"),
+        (
+            "effusion=absent",
+            "'effusion' is a factor that this generator was not trained on; known: age, bright, dark, sex",
+        ),
         ("bright", "expected NAME=VALUE"),
         ("bright=maybe", "bright must be present or absent"),
         ("age=old", "age must be a number"),
         ("age=150", "age must be within"),
         ("age=10:50", "age must be within"),
-        ("age=50:30", "age must be a rising range"),
+        ("age=50:30", "age must be an ascending range"),
         ("age=30:", "age must be a number"),
         ("sex=F:M", "sex = 'F:M' is unknown"),
         ("sex=D", "sex = 'D' is unknown"),
@@ -274,7 +277,7 @@ def test_images_of_another_scale_than_the_generator_learned_from_are_one_line(
         for record in cohort.records():
             writer.add(dataclasses.replace(record, pixels=record.pixels.astype(np.uint16) * 257))
     sixteen = Cohort.open(tmp_path / "sixteen")
-    said = r"span 0…65535 \(uint16\), the generator learned from values of 0…255; "
+    said = r"span 0…65535 \(uint16\), the generator was trained on values of 0…255; "
     action = Intervention(labels={"dark": True})
     rows = changed_rows(bundle, sixteen, sixteen.rows("test"), action)
     with pytest.raises(InputError, match=rf"images of this cohort {said}ingest images"):

@@ -39,14 +39,14 @@ def refused(base: Path, cohort: Cohort, preprocess: Preprocess, folder: Path, me
 def test_a_base_of_the_same_cohort(
     cohort: Cohort, preprocess: Preprocess, bundle_folder: Path, tmp_path: Path, method: str
 ) -> None:
-    message = "learned from this very cohort without privacy; start from a base"
+    message = "was trained on this cohort without privacy; start from a base"
     refused(bundle_folder, cohort, preprocess, tmp_path, message, tuning={"method": method, "rank": 2})
 
 
 def test_a_base_of_some_of_the_same_patients(preprocess: Preprocess, other_base: Path, tmp_path: Path) -> None:
     """Eight images more change the digest of the rows, and leave the patients."""
     more = make_cohort(tmp_path / "cohort", seed=7, patients="q", total=104)
-    refused(other_base, more, preprocess, tmp_path, r"learned from \d+ patients of this cohort without privacy")
+    refused(other_base, more, preprocess, tmp_path, r"was trained on \d+ patients of this cohort without privacy")
 
 
 def test_the_base_of_a_base(cohort: Cohort, preprocess: Preprocess, bundle_folder: Path, tmp_path: Path) -> None:
@@ -54,30 +54,30 @@ def test_the_base_of_a_base(cohort: Cohort, preprocess: Preprocess, bundle_folde
     config = tiny_config(init_from=str(bundle_folder), **FEW_STEPS)
     trained(others, preprocess, config, tmp_path / "between")
     between = tmp_path / "between" / "bundle"
-    refused(between, cohort, preprocess, tmp_path / "private", "learned from this very cohort without privacy")
+    refused(between, cohort, preprocess, tmp_path / "private", "was trained on this cohort without privacy")
 
 
 def test_the_same_images_under_other_names(preprocess: Preprocess, other_base: Path, tmp_path: Path) -> None:
     renamed = make_cohort(tmp_path / "cohort", seed=7, patients="renamed")
-    refused(other_base, renamed, preprocess, tmp_path, r"learned from \d+ (images|patients) of this cohort")
+    refused(other_base, renamed, preprocess, tmp_path, r"was trained on \d+ (images|patients) of this cohort")
 
 
 def test_an_export_that_is_read_again(preprocess: Preprocess, other_base: Path, tmp_path: Path) -> None:
     source = make_cohort(tmp_path / "source", seed=7, patients="q")
     export_cohort(source, tmp_path / "export", values="source")
     again = ingest(tmp_path / "export", tmp_path / "again", IngestOptions(workers=0), KEY).cohort
-    refused(other_base, again, preprocess, tmp_path, r"learned from \d+ images of this cohort without privacy")
+    refused(other_base, again, preprocess, tmp_path, r"was trained on \d+ images of this cohort without privacy")
 
 
 def test_another_identity_key_cannot_be_compared(preprocess: Preprocess, other_base: Path, tmp_path: Path) -> None:
     rekeyed = make_cohort(tmp_path / "cohort", seed=7, patients="r", key=OTHER_KEY)
-    message = "from patients under another identity key, so nobody can tell .*; ingest both cohorts under one"
+    message = "on patients under another identity key, so it cannot be determined .*; ingest both cohorts under one"
     refused(other_base, rekeyed, preprocess, tmp_path, message)
 
 
 def test_a_cohort_without_origin_cannot_be_compared(preprocess: Preprocess, other_base: Path, tmp_path: Path) -> None:
     unsaid = make_cohort(tmp_path / "cohort", seed=3, key=None)
-    refused(other_base, unsaid, preprocess, tmp_path, "this cohort does not say under which identity key it was made")
+    refused(other_base, unsaid, preprocess, tmp_path, "this cohort does not record its identity key")
 
 
 def test_a_base_of_public_images_is_compared_by_image(cohort: Cohort, preprocess: Preprocess, tmp_path: Path) -> None:
@@ -85,11 +85,13 @@ def test_a_base_of_public_images_is_compared_by_image(cohort: Cohort, preprocess
     public = make_cohort(tmp_path / "public", patients="s", key=IdentityKey.from_phrase("public images"))
     trained(public, preprocess, tiny_config(**FEW_STEPS), tmp_path / "base")
     base = tmp_path / "base" / "bundle"
-    refused(base, cohort, preprocess, tmp_path, r"learned from \d+ images of this cohort without privacy")
+    refused(base, cohort, preprocess, tmp_path, r"was trained on \d+ images of this cohort without privacy")
     others = make_cohort(tmp_path / "others", seed=5)
     promised = trained(others, preprocess, private(base), tmp_path / "private").facts.privacy
-    assert promised.formal.endswith("per patient, provided that its base learned from none of them under other names")
-    assert promised.conditions == ("its base learned from none of them under other names",)
+    assert promised.formal.endswith(
+        "per patient, provided that its base was not trained on any of them under other names"
+    )
+    assert promised.conditions == ("its base was not trained on any of them under other names",)
 
 
 def test_a_bundle_that_does_not_say(cohort: Cohort, preprocess: Preprocess, other_base: Path, tmp_path: Path) -> None:
@@ -97,7 +99,7 @@ def test_a_bundle_that_does_not_say(cohort: Cohort, preprocess: Preprocess, othe
     found = GeneratorBundle.load(other_base)
     silent = found.facts.model_copy(update={"lineage": None})
     GeneratorBundle(silent, found.autoencoder, found.denoiser, found.training).save(tmp_path / "old")
-    message = "does not say which patients it learned from, .*; make it again with this version"
+    message = "does not declare the patients on whom it was trained, .*; train it again with this version"
     refused(tmp_path / "old", cohort, preprocess, tmp_path, message)
 
 
@@ -109,7 +111,7 @@ def test_a_bundle_that_was_silenced_by_hand_is_damaged(other_base: Path, tmp_pat
     digests = read_json(tmp_path / "base" / "digest.json")
     digests["files"]["bundle.json"] = file_digest(tmp_path / "base" / "bundle.json")
     write_json(tmp_path / "base" / "digest.json", digests)
-    with pytest.raises(BundleError, match="was altered: its digest is not that of its content"):
+    with pytest.raises(BundleError, match="was altered: its digest does not match its content"):
         GeneratorBundle.load(tmp_path / "base")
 
 
@@ -152,8 +154,8 @@ def test_foreign_weights_put_their_condition_into_the_claim(
     config = private(make_pipeline(tmp_path / "base"), tuning={"method": "lora", "rank": 2}, conditioning=conditioning)
     promised = trained(cohort, preprocess, config, tmp_path).facts.privacy
     assert promised.formal.endswith(
-        "-differential privacy per patient, provided that its base, a Stable Diffusion pipeline, learned from none of "
-        "these patients, which it does not say"
+        "-differential privacy per patient, provided that its Stable Diffusion base was not trained on any of "
+        "these patients, which it does not declare"
     )
 
 
@@ -162,4 +164,4 @@ def test_the_arm_without_noise_is_promised_nothing_and_is_no_way_around(
 ) -> None:
     bundle = trained(cohort, preprocess, private(bundle_folder, privacy={"epsilon": None}), tmp_path)
     assert bundle.facts.privacy.formal == "no formal guarantee"
-    refused(tmp_path / "bundle", cohort, preprocess, tmp_path / "on", "learned from this very cohort without privacy")
+    refused(tmp_path / "bundle", cohort, preprocess, tmp_path / "on", "was trained on this cohort without privacy")

@@ -195,21 +195,24 @@ def test_a_monai_base_is_fine_tuned_sampled_and_read_back_alone(
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"scale_factor": "$1 / 2"}, "does not say what its latents are multiplied by; write scale_factor"),
+        ({"scale_factor": "$1 / 2"}, "does not give the scale factor of its latents; write scale_factor"),
         ({"scheduler": {"_target_": "x.DDPMScheduler", "schedule": "cosine"}}, "has the noise schedule 'cosine'"),
         (
             {"scheduler": {"_target_": "x.DDPMScheduler", "prediction_type": "sample"}},
-            "scheduler's prediction is of no",
+            "scheduler's prediction has an unsupported type",
         ),
-        ({"scheduler": {"_target_": "x.RFlowScheduler"}}, "has the scheduler RFlowScheduler, another noise path"),
+        ({"scheduler": {"_target_": "x.RFlowScheduler"}}, "has the scheduler RFlowScheduler, which is not a table"),
         ({"scheduler": {"_target_": "x.DDPMScheduler", "beta_schedule": "linear"}}, "'beta_schedule' of its DDPMSched"),
-        ({"scheduler": {"_target_": "x.DDPMScheduler", "sig_range": 6}}, "'sig_range' of its DDPMScheduler is no part"),
+        (
+            {"scheduler": {"_target_": "x.DDPMScheduler", "sig_range": 6}},
+            "'sig_range' of its DDPMScheduler is not part",
+        ),
         ({"training": {"_target_": "x.DDPMScheduler"}}, "has schedulers of different noise levels"),
-        ({"spatial_dims": "$import os"}, "spatial_dims is an expression, which is never run"),
+        ({"spatial_dims": "$import os"}, "spatial_dims is an expression, which is never evaluated"),
         ({"autoencoder_def": {"_target_": "monai.networks.nets.VQVAE"}}, "defines no AutoencoderKL in configs/"),
         (
             {"diffusion_def": {"_target_": "monai.networks.nets.DiffusionModelUNet", **UNET, "in_channels": 7}},
-            "the denoiser takes 7 channels, the autoencoder's latents have 3",
+            "the denoiser takes 7 channels, but the autoencoder's latents have 3",
         ),
     ],
 )
@@ -237,7 +240,7 @@ def test_a_checkpoint_with_code_in_it_is_never_run(tmp_path: Path) -> None:
     codec, unet = AutoencoderKL(**CODEC, channels=[8, 16]), DiffusionModelUNet(**UNET, channels=[16, 32])
     folder = write_base(tmp_path / "base", codec, unet, old=False)
     torch.save({"state_dict": Evil(tmp_path / "ran")}, folder / "models" / "autoencoder.pt")
-    with pytest.raises(InputError, match="cannot be read as weights alone"):
+    with pytest.raises(InputError, match="cannot be read as weights only"):
         opened(folder)
     assert not (tmp_path / "ran").exists()
 
@@ -262,7 +265,7 @@ def test_a_file_that_lacks_weights_is_never_filled_up_at_random(tmp_path: Path) 
     file.unlink()
     (folder / "models" / "diffusion_model.pt").rename(folder / "models" / "diffusion_model.ckpt")
     with pytest.raises(
-        InputError, match=r"/models holds no weights \(.ckpt is not read\); bring the state dict of the"
+        InputError, match=r"/models contains no weights \(.ckpt cannot be read\); provide the state dict of the"
     ):
         opened(folder)
 

@@ -60,5 +60,5 @@ def test_offset_noise_moves_whole_channels() -> None:
 
 
 def test_a_drift_without_a_base_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"how a base is fine-tuned, and generator\.init_from names none"):
+    with pytest.raises(ValueError, match=r"the fine-tuning of a base, but generator\.init_from names none"):
         GeneratorConfig.model_validate({"tuning": {"drift": 0.1}})

@@ -48,7 +48,7 @@ def test_what_only_sampling_reads_changes_no_level(given: dict[str, Any]) -> Non
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"beta_schedule": "linear"}, "does not say of which class it is; write _class_name"),
+        ({"beta_schedule": "linear"}, "does not name its class; write _class_name"),
         ({"_class_name": "EDMEulerScheduler"}, "has the scheduler 'EDMEulerScheduler', whose network was not"),
         (
             {"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 3.0},

@@ -118,9 +118,9 @@ def test_training_on_a_table_looks_at_its_levels_and_regresses_what_diffusers_do
 
 
 def test_a_table_belongs_to_its_kind() -> None:
-    with pytest.raises(ValueError, match="table belongs to kind ddpm"):
+    with pytest.raises(ValueError, match="table is required for kind ddpm"):
         Objective(kind="ddpm")
-    with pytest.raises(ValueError, match="table belongs to kind ddpm"):
+    with pytest.raises(ValueError, match="table is required for kind ddpm"):
         Objective(table=NoiseTable())
     with pytest.raises(ValueError, match="shift must be 1"):
         Objective(kind="ddpm", table=NoiseTable(), shift=2.0)

@@ -131,7 +131,7 @@ def test_a_guarantee_reads_back_from_the_facts_alone(
         ({"privacy": {"unit": "image"}}, "patient"),
         (
             {"privacy": {"vocabulary": {"attributes": {"age": [90, 10]}}}},
-            r"age must rise, got \[90.0, 10.0\]",
+            r"age must be ascending, got \[90.0, 10.0\]",
         ),
     ],
 )
@@ -141,7 +141,7 @@ def test_settings_that_would_break_the_promise_are_refused(changes: dict[str, An
 
 
 def test_a_stated_attribute_must_be_one_of_the_cohorts(cohort: Cohort) -> None:
-    with pytest.raises(InputError, match=r"states age as categorical, the cohort has no such attribute; it has"):
+    with pytest.raises(InputError, match=r"declares age as categorical, but the cohort has no such attribute; it has"):
         observed_schema(cohort, Vocabulary(attributes={"age": ("old", "young")}))
 
 
@@ -149,7 +149,9 @@ def test_an_embedded_text_encoder_is_refused(
     cohort: Cohort, preprocess: Preprocess, other_base: Path, tmp_path: Path
 ) -> None:
     config = private(other_base, conditioning={"text": {"tokens": 40, "width": 32, "layers": 1}})
-    with pytest.raises(InputError, match="needs a pretrained text encoder: the embedded one keeps words of the cohort"):
+    with pytest.raises(
+        InputError, match="needs a pretrained text encoder: the embedded one stores words of the cohort"
+    ):
         trained(cohort, preprocess, config, tmp_path)
 
 
@@ -158,6 +160,6 @@ def test_too_few_patients_per_step_are_said_in_one_line(
 ) -> None:
     config = private(other_base)
     many = config.model_copy(update={"denoiser_fit": config.denoiser_fit.model_copy(update={"batch_size": 500})})
-    with pytest.raises(InputError, match=r"expected number of patients per step, 500, and there are \d+"):
+    with pytest.raises(InputError, match=r"batch_size = 500, .* exceeds the number of patients, \d+"):
         trained(cohort, preprocess, many, tmp_path)
     assert not (tmp_path / "bundle").exists()

@@ -156,7 +156,7 @@ def test_grey_and_16_bit_images_pass_without_colour_cast_or_banding(base: Path) 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"conditioning": {"labels": True}}, "a Stable Diffusion base reads text, and nothing else"),
+        ({"conditioning": {"labels": True}}, "a Stable Diffusion base reads text only"),
         ({"init_from": "nobody/nothing"}, r"nobody/nothing cannot be had; give a folder .* or connect to the hub"),
     ],
 )
@@ -171,7 +171,7 @@ def test_bases_that_do_not_fit_are_refused_in_one_line(
 
 def test_networks_that_do_not_fit_each_other_are_refused(tmp_path: Path) -> None:
     made = make_pipeline(tmp_path / "other", cross_attention_dim=24)
-    with pytest.raises(InputError, match="listens to 24 features of a token, the text encoder gives 32"):
+    with pytest.raises(InputError, match="expects 24 features of a token, but the text encoder gives 32"):
         open_base(str(made))
     with pytest.raises(InputError, match=r"not divisible by 4, the base's downsampling; set preprocess.size to"):
         open_base(str(make_pipeline(tmp_path / "base"))).latent_shape((18, 16))
@@ -210,7 +210,7 @@ def test_shards_are_read_and_a_missing_one_is_one_line(base: Path, tmp_path: Pat
     assert len(shards) > 1
     assert open_base(str(made)).digest == open_base(str(base)).digest
     shards[0].unlink()
-    with pytest.raises(InputError, match=rf"unet of base .* 1 of its {len(shards)} files of weights are missing"):
+    with pytest.raises(InputError, match=rf"unet of base .* 1 of its {len(shards)} weight files are missing"):
         open_base(str(made))
 
 
@@ -228,18 +228,18 @@ def test_a_network_without_whole_weights_is_one_line(tmp_path: Path, name: str) 
     last = max(weights)
 
     save_file({key: value for key, value in weights.items() if key != last}, file, metadata={"format": "pt"})
-    refused("1 of its weights are missing from .*; bring the config.json and the weights that were saved together")
+    refused("1 of its weights are missing from .*; provide the config.json and the weights that were saved together")
     if name != "text_encoder":  # which may be half of a CLIP model
         save_file({**weights, "more": torch.zeros(1)}, file, metadata={"format": "pt"})
         refused("0 of its weights are missing from .*, 1 are of another network")
     save_file({**weights, last: torch.zeros(3, 5)}, file, metadata={"format": "pt"})
     refused("cannot be had")
     file.write_bytes(file.read_bytes()[:400])
-    refused("whole safetensors that fit it")
+    refused("complete safetensors that fit it")
     pickled = file.rename(folder / f"{stem}.bin")
-    refused(rf"has pickled weights only \(.bin\), which are never read; bring .*{stem}.safetensors")
+    refused(rf"has pickled weights only \(.bin\), which are never read; provide .*{stem}.safetensors")
     pickled.unlink()
-    refused(rf"lacks its weights; bring .*{stem}.safetensors")
+    refused(rf"lacks its weights; provide .*{stem}.safetensors")
     config.unlink()
     refused("has no config.json")
     folder.rename(made / "elsewhere")
@@ -254,9 +254,11 @@ def test_a_scheduler_is_read_by_its_class_or_missed_in_one_line(tmp_path: Path) 
     assert table is not None
     assert (table.schedule, table.start, table.end) == ("linear", 1e-4, 0.02)
     file.unlink()
-    with pytest.raises(InputError, match=r"scheduler of base .* cannot be had; bring scheduler/scheduler_config\.json"):
+    with pytest.raises(
+        InputError, match=r"scheduler of base .* is not available; provide scheduler/scheduler_config\.json"
+    ):
         open_base(str(made))
     single = tmp_path / "model.ckpt"
     single.write_bytes(b"")
-    with pytest.raises(InputError, match="is one file, a base is a folder; convert a single checkpoint"):
+    with pytest.raises(InputError, match="is a single file, but a base is a folder; convert a single checkpoint"):
         open_base(str(single))

@@ -255,7 +255,7 @@ def test_a_killed_training_goes_on_to_the_same_bundle(cohort: Cohort, preprocess
 
 def test_too_few_images_are_refused(tmp_path: Path) -> None:
     cohort = make_cohort(tmp_path / "c", total=8)
-    with pytest.raises(InputError, match="5 training images, a generator needs ≥ 8"):
+    with pytest.raises(InputError, match="5 training images, but a generator needs ≥ 8"):
         train_generator(cohort, Preprocess(size=(16, 16)), tiny_config(), tmp_path / "b", work=tmp_path / "w")
 
 
@@ -263,7 +263,7 @@ def test_no_validation_image_is_refused(cohort: Cohort, tmp_path: Path) -> None:
     with CohortWriter(tmp_path / "c", cohort.schema) as writer:
         for record in cohort.records(cohort.rows("train")):
             writer.add(record)
-    with pytest.raises(InputError, match="no validation image, and validation picks the checkpoint"):
+    with pytest.raises(InputError, match="no validation image, but validation selects the checkpoint"):
         training_rows(Cohort.open(tmp_path / "c"))
 
 

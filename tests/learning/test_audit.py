@@ -12,18 +12,18 @@ from medphantom.learning.audit import ceiling, correct_predictions, epsilon_at_l
 
 
 def test_without_delta_the_chance_is_that_of_randomised_response() -> None:
-    assert refuted(0.0, 0.0, canaries=40, guesses=20, correct=15) == pytest.approx(binom.sf(14, 20, 0.5))
-    assert refuted(np.log(3), 0.0, canaries=40, guesses=20, correct=15) == pytest.approx(binom.sf(14, 20, 0.75))
-    assert refuted(1.0, 1e-3, canaries=40, guesses=20, correct=20) > refuted(
-        1.0, 0.0, canaries=40, guesses=20, correct=20
+    assert refuted(0.0, 0.0, canaries=40, predictions=20, correct=15) == pytest.approx(binom.sf(14, 20, 0.5))
+    assert refuted(np.log(3), 0.0, canaries=40, predictions=20, correct=15) == pytest.approx(binom.sf(14, 20, 0.75))
+    assert refuted(1.0, 1e-3, canaries=40, predictions=20, correct=20) > refuted(
+        1.0, 0.0, canaries=40, predictions=20, correct=20
     )
 
 
-@pytest.mark.parametrize(("guesses", "epsilon"), [(10, 1), (62, 3), (8932, 8)])
-def test_so_many_perfect_guesses_are_needed_to_exceed_an_epsilon(guesses: int, epsilon: float) -> None:
-    """Why larger budgets are not audited: ε = 8 takes thousands of certain guesses."""
-    assert ceiling(0.0, guesses=guesses) >= epsilon
-    assert ceiling(0.0, guesses=guesses - 1) < epsilon
+@pytest.mark.parametrize(("predictions", "epsilon"), [(10, 1), (62, 3), (8932, 8)])
+def test_so_many_perfect_predictions_are_needed_to_exceed_an_epsilon(predictions: int, epsilon: float) -> None:
+    """Why larger budgets are not audited: ε = 8 takes thousands of certain predictions."""
+    assert ceiling(0.0, predictions=predictions) >= epsilon
+    assert ceiling(0.0, predictions=predictions - 1) < epsilon
 
 
 def test_the_bound_holds_for_randomised_response_itself() -> None:
@@ -32,17 +32,17 @@ def test_the_bound_holds_for_randomised_response_itself() -> None:
     exceeded = 0
     for _ in range(200):
         correct = int(rng.binomial(total, 1 / (1 + np.exp(-epsilon))))
-        found = epsilon_at_least(0.0, canaries=total, guesses=total, correct=correct)
+        found = epsilon_at_least(0.0, canaries=total, predictions=total, correct=correct)
         exceeded += found > epsilon
         assert found > 0.6
     assert exceeded <= binom.ppf(0.999, 200, 0.05)
 
 
-def test_guesses_are_the_ends_of_the_order() -> None:
+def test_predictions_are_the_ends_of_the_order() -> None:
     scores, coins = [5.0, -5.0, 4.0, 0.1, -4.0, 0.0], [True, False, False, True, False, True]
     assert correct_predictions(scores, coins, 4) == 3
-    with pytest.raises(InputError, match="5 right guesses of 4 about 6 canaries cannot be"):
-        epsilon_at_least(0.0, canaries=6, guesses=4, correct=5)
+    with pytest.raises(InputError, match="5 correct of 4 predictions on 6 canaries are impossible"):
+        epsilon_at_least(0.0, canaries=6, predictions=4, correct=5)
 
 
 def test_private_steps_keep_what_they_promise_and_the_audit_sees_when_they_do_not() -> None:

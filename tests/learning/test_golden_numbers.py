@@ -1,4 +1,4 @@
-"""Numbers that a seed or a key stands for: a plan, a resumed fit and an account rely on getting them again."""
+"""Numbers that a seed or a key stands for: a plan, a resumed fit and a ledger rely on getting them again."""
 
 from __future__ import annotations
 

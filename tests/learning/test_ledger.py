@@ -1,4 +1,4 @@
-"""The account of a private fit: what is paid for and when, what a resume needs, and whose key it is."""
+"""The ledger of a private fit: which steps are recorded and when, what a resume needs, and whose key it is."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from medphantom.core.errors import ArtifactError
 from medphantom.learning.accounting import Mechanism, epsilon_of
 from medphantom.learning.fit import CHECKPOINTS
-from medphantom.learning.ledger import ACCOUNT_FILE, KEY_FILE
+from medphantom.learning.ledger import KEY_FILE, LEDGER_FILE
 from tests.learning.private_tiny import Rows, convolutional, fitted
 
 
-def test_the_account_is_that_of_all_steps_and_validation_chooses_nothing(tmp_path: Path) -> None:
+def test_the_ledger_is_that_of_all_steps_and_validation_chooses_nothing(tmp_path: Path) -> None:
     class SampleLosses(Rows):
         def validate(self, network: nn.Module, split: str) -> dict[str, float]:
             return {"loss": 1.0 if self.step < 5 else 2.0}
@@ -26,14 +26,14 @@ def test_the_account_is_that_of_all_steps_and_validation_chooses_nothing(tmp_pat
     assert (result.best_step, result.best_loss) == (12, None)
     spent = result.spent
     assert spent is not None
-    mechanism = spent.terms.mechanism(spent.steps)
-    assert mechanism == Mechanism(spent.terms.noise_multiplier, 2 / 6, 12)
+    mechanism = spent.parameters.mechanism(spent.steps)
+    assert mechanism == Mechanism(spent.parameters.noise_multiplier, 2 / 6, 12)
     assert 0.97 * 8 <= spent.epsilon <= 8
     assert spent.epsilon == epsilon_of(mechanism, 0.01)
     assert spent.epsilon < spent.epsilon_rdp
 
 
-def test_a_resumed_fit_has_the_same_bits_and_the_same_account(tmp_path: Path) -> None:
+def test_a_resumed_fit_has_the_same_bits_and_the_same_ledger(tmp_path: Path) -> None:
     whole, result = fitted(tmp_path / "work")
     shutil.rmtree(tmp_path / "work" / CHECKPOINTS / "step-000000012")
     resumed, again = fitted(tmp_path / "work")
@@ -53,7 +53,7 @@ def test_a_step_that_is_cut_short_was_paid_for(tmp_path: Path) -> None:
     learner = Cut(convolutional())
     with pytest.raises(KeyboardInterrupt):
         fitted(tmp_path, learner, privacy={"gradients": "passes"})
-    assert json.loads((tmp_path / ACCOUNT_FILE).read_text())["steps_begun"] == learner.step + 1
+    assert json.loads((tmp_path / LEDGER_FILE).read_text())["steps_begun"] == learner.step + 1
 
 
 def test_another_fit_on_the_same_terms_has_a_key_of_its_own(tmp_path: Path) -> None:
@@ -69,12 +69,12 @@ def test_another_fit_on_the_same_terms_has_a_key_of_its_own(tmp_path: Path) -> N
 
 
 def test_steps_are_paid_before_they_are_taken(tmp_path: Path) -> None:
-    """A fit that is stopped between checkpoints has an account of more steps than its checkpoint, never of fewer."""
+    """A fit that is stopped between checkpoints has a ledger of more steps than its checkpoint, never of fewer."""
     learner = Rows(convolutional(), noise=0.1)
     paid = []
 
     def look() -> bool:
-        paid.append(json.loads((tmp_path / ACCOUNT_FILE).read_text())["steps_begun"])
+        paid.append(json.loads((tmp_path / LEDGER_FILE).read_text())["steps_begun"])
         if len(paid) == 7:
             raise KeyboardInterrupt
         return False
@@ -88,19 +88,19 @@ def test_steps_are_paid_before_they_are_taken(tmp_path: Path) -> None:
     assert result.spent.steps == 12
 
 
-@pytest.mark.parametrize("file", [ACCOUNT_FILE, KEY_FILE])
-def test_a_resumed_fit_without_its_account_is_refused(tmp_path: Path, file: str) -> None:
+@pytest.mark.parametrize("file", [LEDGER_FILE, KEY_FILE])
+def test_a_resumed_fit_without_its_ledger_is_refused(tmp_path: Path, file: str) -> None:
     fitted(tmp_path)
     (tmp_path / file).unlink()
     with pytest.raises(ArtifactError, match=r"of the 12 private steps in .* is missing or damaged; restore"):
         fitted(tmp_path)
 
 
-def test_an_account_of_fewer_steps_is_refused(tmp_path: Path) -> None:
+def test_a_ledger_of_fewer_steps_is_refused(tmp_path: Path) -> None:
     fitted(tmp_path)
-    ledger = json.loads((tmp_path / ACCOUNT_FILE).read_text())
-    (tmp_path / ACCOUNT_FILE).write_text(json.dumps({**ledger, "steps_begun": 3}))
-    with pytest.raises(ArtifactError, match=r"of the 12 private steps .* is of other steps"):
+    ledger = json.loads((tmp_path / LEDGER_FILE).read_text())
+    (tmp_path / LEDGER_FILE).write_text(json.dumps({**ledger, "steps_begun": 3}))
+    with pytest.raises(ArtifactError, match=r"of the 12 private steps .* belongs to other steps"):
         fitted(tmp_path)
 
 

@@ -112,5 +112,5 @@ def test_a_private_fit_does_not_stop_by_private_rows(tmp_path: Path) -> None:
     x, y = learner.data["train"]
     config = FitConfig(steps=2, batch_size=4, tracker="none", device="cpu", on_memorization="stop")
     private = Private(PrivateFitConfig(epsilon=1), Units(torch.arange(ROWS)))
-    with pytest.raises(InputError, match="cannot stop by what its validation shows"):
+    with pytest.raises(InputError, match="cannot stop at a validation result"):
         fit(learner, TensorBatches({"x": x, "y": y}), config, work=tmp_path, private=private)

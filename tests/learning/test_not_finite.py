@@ -46,7 +46,7 @@ def test_it_goes_back_once_at_half_the_rate_and_says_so(tmp_path: Path, caplog: 
     assert result.not_finite_at == 27
     assert learner.weight == pytest.approx(2.0 + 10 * 0.05, abs=1e-3)
     assert [record.getMessage() for record in caplog.records] == [
-        "loss is not finite at step 27; going on from step 20 at half the learning rate"
+        "loss is not finite at step 27; continuing from step 20 at half the learning rate"
     ]
     row = {"step": 20, "not_finite_at": 27, "learning_rate_factor": 0.5}
     assert row in result.history

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from medphantom.learning.ledger import ACCOUNT_FILE, KEY_FILE
+from medphantom.learning.ledger import KEY_FILE, LEDGER_FILE
 from tests.learning.private_tiny import fit_few
 from tests.learning.tiny import fit_regression, without_speed
 
@@ -47,8 +47,8 @@ def test_two_processes_take_the_same_private_steps_as_one(tmp_path: Path) -> Non
     alone, result = fit_few(tmp_path / "one")
     (tmp_path / "two").mkdir()
     shutil.copy(tmp_path / "one" / KEY_FILE, tmp_path / "two")
-    ledger = json.loads((tmp_path / "one" / ACCOUNT_FILE).read_text())
-    (tmp_path / "two" / ACCOUNT_FILE).write_text(json.dumps({**ledger, "steps_begun": 0}))
+    ledger = json.loads((tmp_path / "one" / LEDGER_FILE).read_text())
+    (tmp_path / "two" / LEDGER_FILE).write_text(json.dumps({**ledger, "steps_begun": 0}))
     in_two_processes("private", str(tmp_path / "two"))
     for rank in (0, 1):
         weights = load_file(tmp_path / "two" / f"rank-{rank}.safetensors")

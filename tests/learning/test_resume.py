@@ -143,7 +143,7 @@ def test_damaged_checkpoints_fall_back_with_one_line_each(tmp_path: Path, caplog
         assert len(caplog.messages) == 1
         assert "\n" not in caplog.messages[0]
         assert file.name in caplog.messages[0]
-        assert "going back to the checkpoint before it" in caplog.messages[0]
+        assert "falling back to the previous checkpoint" in caplog.messages[0]
 
 
 def test_without_any_whole_checkpoint_the_fit_starts_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -159,7 +159,7 @@ def test_without_any_whole_checkpoint_the_fit_starts_again(tmp_path: Path, caplo
 
 def test_a_checkpoint_of_other_settings_is_refused_in_one_line(tmp_path: Path) -> None:
     fit_denoiser(tmp_path)
-    with pytest.raises(ArtifactError, match=r"is of another fit \(learning_rate was 0.01, is 0.02\); remove") as caught:
+    with pytest.raises(ArtifactError, match=r"belongs to another fit \(learning_rate was 0.01, is 0.02") as caught:
         fit_denoiser(tmp_path, learning_rate=0.02)
     assert "\n" not in str(caught.value)
     with pytest.raises(ArtifactError, match="another adversary"):

@@ -262,8 +262,8 @@ def test_progress_counts_patients(tmp_path):
     [
         ({"patients": 0}, "phantom option patients cannot be 0"),
         ({"patients": 2, "size": 16}, "phantom option size cannot be 16"),
-        ({"patients": 2, "format": "png", "spatial_dims": 3}, "format png does not hold 3-D images"),
-        ({"patients": 2, "format": "nifti", "spatial_dims": 2}, "format nifti does not hold 2-D images"),
+        ({"patients": 2, "format": "png", "spatial_dims": 3}, "format png cannot hold 3-D images"),
+        ({"patients": 2, "format": "nifti", "spatial_dims": 2}, "format nifti cannot hold 2-D images"),
         ({"patients": 2, "missing": 1.0}, "phantom option missing cannot be 1.0"),
     ],
 )
@@ -307,8 +307,8 @@ def test_factors_become_columns_of_their_own(tmp_path):
     ("factor", "match"),
     [
         ("anatomy.adipose", "did you mean 'anatomy.adiposity'"),
-        ("anatomy.rib_pairs", "is no continuous factor"),
-        ("effusion.side", "is no continuous factor"),
+        ("anatomy.rib_pairs", "is not a continuous factor"),
+        ("effusion.side", "is not a continuous factor"),
     ],
 )
 def test_other_factors_are_one_line(tmp_path, factor, match):

@@ -198,7 +198,9 @@ def test_a_header_that_is_several_patients_of_the_table_is_told(tmp_path: Path) 
         lines.append(f"{number}.dcm,T{number},a")
     (tmp_path / "s" / "t.csv").write_text("\n".join(lines) + "\n")
     result = take_in(tmp_path / "s", tmp_path / "c")
-    assert any("1 patient ids of headers, folders or paths are several patients" in line for line in result.warnings)
+    assert any(
+        "1 patient ids of headers, folders or paths belong to several patients" in line for line in result.warnings
+    )
 
 
 def test_one_id_under_two_issuers_is_two_people(tmp_path: Path) -> None:
@@ -431,11 +433,11 @@ def test_one_folder_name_at_several_sites_is_told(tmp_path: Path, name: str, opt
         for number in range(3):
             write_png(tmp_path / "s" / site / name / f"{number}.png", structure(10 * place + number))
     warned = take_in(tmp_path / "s", tmp_path / "c", **options).warnings
-    assert any("1 folders that name a patient lie below several folders" in line for line in warned)
+    assert any("1 folders that name a patient are in several parent folders" in line for line in warned)
     pattern = {"patient_pattern": rf"(site\w/{name})"}
     apart = take_in(tmp_path / "s", tmp_path / "d", **options, **pattern)
     assert apart.cohort.manifest["patient"].n_unique() == 2
-    assert not any("below several folders" in line for line in apart.warnings)
+    assert not any("several parent folders" in line for line in apart.warnings)
 
 
 def test_a_second_issuer_of_an_id_renames_nobody(tmp_path: Path) -> None:
@@ -459,7 +461,7 @@ def test_issuers_that_differ_within_a_study_are_told(tmp_path: Path) -> None:
         pixels = structure(number, dtype="uint16", high=999)
         write_dicom(tmp_path / "s" / f"{number}.dcm", pixels, PatientID="1", IssuerOfPatientID=issuer)
     warned = take_in(tmp_path / "s", tmp_path / "c").warnings
-    assert any("1 patient ids stand in one study under several issuers" in line for line in warned)
+    assert any("1 patient ids occur in one study under several issuers" in line for line in warned)
 
 
 def ids_in_bytes(folder: Path, ids: list[bytes], **elements: Any) -> Any:
@@ -494,7 +496,7 @@ def test_a_study_of_several_patients_is_told(tmp_path: Path) -> None:
         stated = {"PatientID": patient, "StudyInstanceUID": uid(number // 2)}
         write_dicom(tmp_path / "s" / f"{number}.dcm", structure(number, dtype="uint16", high=999), **stated)
     warned = take_in(tmp_path / "s", tmp_path / "c").warnings
-    assert any(line.startswith("1 DICOM studies hold images of several patients") for line in warned), warned
+    assert any(line.startswith("1 DICOM studies contain images of several patients") for line in warned), warned
 
 
 @pytest.mark.parametrize(("name", "patients"), [("CASE", 1), ("DEIDENTIFIED", 6), ("Removed", 6)])
@@ -504,7 +506,7 @@ def test_one_id_in_every_header_is_told_or_names_nobody(tmp_path: Path, name: st
         write_dicom(tmp_path / "s" / f"{number}.dcm", structure(number, dtype="uint16", high=999), **stated)
     result = take_in(tmp_path / "s", tmp_path / "c")
     assert result.cohort.manifest["patient"].n_unique() == patients
-    told = any("one patient id stands in the headers of all 6 studies" in line for line in result.warnings)
+    told = any("one patient id is in the headers of all 6 studies" in line for line in result.warnings)
     assert told == (patients == 1)
 
 
@@ -527,7 +529,7 @@ def test_both_sexes_under_one_id_are_told(tmp_path: Path) -> None:
         write_dicom(tmp_path / "s" / site / "1.dcm", structure(number, dtype="uint16", high=999), **stated)
     result = take_in(tmp_path / "s", tmp_path / "c")
     assert result.cohort.manifest["patient"].n_unique() == 1
-    assert any("both sexes of 1 patients" in line for line in result.warnings)
+    assert any("both sexes for 1 patients" in line for line in result.warnings)
 
 
 @pytest.mark.parametrize("ids", [("AB-12", "AB 12"), ("PAT-007", "PAT-7"), ("ab_1", "AB-1")])
@@ -589,4 +591,4 @@ def test_two_numberings_of_people_are_kept_apart(tmp_path: Path, same: bool) -> 
     (tmp_path / "s" / "t.csv").write_text("\n".join(lines) + "\n")
     result = take_in(tmp_path / "s", tmp_path / "c")
     assert result.cohort.manifest["patient"].n_unique() == 6
-    assert any("give" in line and "somebody else" in line for line in result.warnings) is not same
+    assert any("give" in line and "another person" in line for line in result.warnings) is not same

@@ -65,7 +65,7 @@ def test_a_column_and_the_parts_of_an_archive_count_as_well(tmp_path: Path) -> N
 def test_images_that_are_all_held_out_stay_held_out(tmp_path: Path) -> None:
     result = take_in(divided(tmp_path / "s", {"test": 20}), tmp_path / "c")
     assert set(result.cohort.manifest["split"]) == {"test"}
-    assert any("puts no image into train" in warning for warning in result.warnings)
+    assert any("assigns no image to train" in warning for warning in result.warnings)
     result = take_in(divided(tmp_path / "t", {"val": 10, "test": 10}), tmp_path / "d")
     assert set(result.cohort.manifest["split"]) == {"val", "test"}
     np.savez(tmp_path / "a.npz", val_images=np.stack([structure(n) for n in range(12)]))
@@ -78,7 +78,7 @@ def test_a_folder_and_a_column_that_differ_are_told(tmp_path: Path) -> None:
     lines += [f"test/test{n}.png,test" for n in range(5)]
     (tmp_path / "s" / "t.csv").write_text("\n".join(lines) + "\n")
     result = take_in(tmp_path / "s", tmp_path / "c")
-    assert any("2 images lie in folders of another split than the table says" in line for line in result.warnings)
+    assert any("2 images are in folders of another split than in the table" in line for line in result.warnings)
 
 
 def test_a_patient_on_both_sides_goes_to_the_held_out_one_or_is_refused(tmp_path: Path) -> None:
@@ -90,7 +90,7 @@ def test_a_patient_on_both_sides_goes_to_the_held_out_one_or_is_refused(tmp_path
     moved = take_in(tmp_path / "s", tmp_path / "c", patient_pattern=pattern)
     found = splits_by_path(moved.private_folder, moved.cohort)
     assert found["train/p18_a.png"] == found["train/p19_a.png"] == found["test/p18_b.png"] == "test"
-    assert any("2 patients lie in several splits" in warning for warning in moved.warnings)
+    assert any("2 patients are in several splits" in warning for warning in moved.warnings)
     refused = take_in(tmp_path / "s", tmp_path / "d", patient_pattern=pattern, split_conflicts="refuse")
     assert reasons(refused) == {"split_conflict": 4}
 
@@ -99,7 +99,7 @@ def test_a_division_of_some_images_only_is_kept_when_asked(tmp_path: Path) -> No
     source = divided(tmp_path / "s", {"train": 30, "test": 10})
     write_png(source / "loose.png", structure(500))
     left = take_in(source, tmp_path / "c")
-    assert any("40 of 41 images lie in a split of the source" in warning for warning in left.warnings)
+    assert any("40 of 41 images are in a split of the source" in warning for warning in left.warnings)
     kept = take_in(source, tmp_path / "d", source_splits="use")
     found = splits_by_path(kept.private_folder, kept.cohort)
     assert {split for path, split in found.items() if path.startswith("test/")} == {"test"}
@@ -147,7 +147,7 @@ def test_rows_of_one_image_that_name_two_splits_hold_it_out_or_refuse_it(tmp_pat
     assert {int(Path(path).stem) for path, split in found.items() if split == "test"} == {1, 2, 38, 39}
     assert {int(Path(path).stem) for path, split in found.items() if split == "val"} == {0}
     assert "column 'split': rows of 3 images name several splits, see split_conflicts" in result.understood
-    assert any(line.startswith("3 patients lie in several splits of the source; all their") for line in result.warnings)
+    assert any(line.startswith("3 patients are in several splits of the source; all their") for line in result.warnings)
     refused = take_in(tmp_path / "s", tmp_path / "d", source_splits=source_splits, split_conflicts="refuse")
     assert reasons(refused) == {"split_conflict": 3}
     kept = splits_by_path(refused.private_folder, refused.cohort)
@@ -220,7 +220,7 @@ def test_folders_may_say_more_than_the_word(tmp_path: Path, train: str, test: st
 def test_one_side_alone_is_told(tmp_path: Path) -> None:
     """A test folder beside others that no word names: its images would go to train without a word."""
     result = take_in(divided(tmp_path / "s", {"x": 20, "test": 6}), tmp_path / "c", folders="ignore")
-    assert any("6 of 26 images lie in a split of the source" in line for line in result.warnings)
+    assert any("6 of 26 images are in a split of the source" in line for line in result.warnings)
 
 
 def volume_over(source: Path, folders: list[str], patient: str) -> None:
@@ -246,7 +246,7 @@ def test_slices_in_folders_of_two_splits_hold_the_volume_out_or_refuse_it(tmp_pa
     options = {"spatial_dims": 3, "min_slices": 3}
     held = take_in(tmp_path / "s", tmp_path / "c", **options)
     assert held.cohort.manifest["split"].to_list().count("test") == 1
-    assert any("lie in several splits of the source" in line for line in held.warnings)
+    assert any("are in several splits of the source" in line for line in held.warnings)
     refused = take_in(tmp_path / "s", tmp_path / "d", split_conflicts="refuse", **options)
     assert reasons(refused) == {"split_conflict": 4}
 

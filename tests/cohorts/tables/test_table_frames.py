@@ -57,7 +57,7 @@ def test_rows_of_frames_that_differ_refuse_their_file(
     assert shown == {f"0.{suffix}": {"x"}, f"2.{suffix}": {"x"}, f"3.{suffix}": {"y"}}
     assert result.accepted == 3 * FRAMES
     (told,) = [line for line in result.warnings if "rows that differ" in line]
-    assert told.startswith("1 files that hold several images")
+    assert told.startswith("1 files with several images")
     assert told.endswith("give each of these files one row, or one file per frame, volume or page")
 
 

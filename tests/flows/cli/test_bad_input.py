@@ -175,7 +175,7 @@ def test_label_unknown_to_the_schema(copy: Path, one_line: OneLine) -> None:
     ("flags", "text"),
     [
         (["--count", "effusion"], "expected LABEL=N"),
-        (["--count", "effusion=3", "--match", "2"], "exclude each other"),
+        (["--count", "effusion=3", "--match", "2"], "are mutually exclusive"),
         (["--match", "2"], "needs the real cohort"),
         (["--count", "effusion=3", "--shard", "4/4"], "0 ≤ index < total"),
         (["--count", "effusion=3", "--set", "sampler.steps=0"], "sampler.steps must be ≥ 1, got 0"),
@@ -189,7 +189,10 @@ def test_plans_that_cannot_be(copy: Path, one_line: OneLine, flags: list[str], t
 @pytest.mark.parametrize(
     ("flags", "text"),
     [
-        (["--set", "efusion=absent"], "'efusion' is a factor that this generator never saw; did you mean 'effusion'?"),
+        (
+            ["--set", "efusion=absent"],
+            "'efusion' is a factor that this generator was not trained on; did you mean 'effusion'?",
+        ),
         (["--set", "effusion"], "expected NAME=VALUE"),
         (["--set", "effusion=absent", "--split", "tset"], "--split tset is no split"),
         (["--set", "effusion=absent", "--method", "magic"], "counterfactual: method must be one of"),
@@ -298,7 +301,7 @@ def test_recipe_with_a_wrong_field(tmp_path: Path, one_line: OneLine) -> None:
         (["run", "nowhere.yaml"], "nowhere.yaml does not exist"),
         (["verify", "."], "no cohort, bundle or run folder"),
         (["inspect", "nowhere"], "nowhere is not a folder"),
-        (["phantom", "--out", "p", "--format", "png", "--spatial-dims", "3"], "png does not hold 3-D"),
+        (["phantom", "--out", "p", "--format", "png", "--spatial-dims", "3"], "png cannot hold 3-D"),
         (["phantom", "--out", "p", "--patients", "0"], "patients"),
         (["export", "nowhere", "--out", "e"], "nowhere is not a folder"),
     ],

@@ -162,7 +162,7 @@ def test_images_that_may_repeat_patients_are_not_handed_over_and_nothing_is_taug
         (["--share", "2"], "make no study"),
         (["--set", "study.least_test=500"], "whether synthetic images help 'bright' cannot be said"),
         (["--bundle", "nowhere"], "nowhere"),
-        (["--bundle", "b", "--size", "32"], "exclude each other"),
+        (["--bundle", "b", "--size", "32"], "are mutually exclusive"),
     ],
 )
 def test_what_cannot_be_is_one_line_before_any_work(

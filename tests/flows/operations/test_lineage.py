@@ -114,7 +114,7 @@ def test_a_picture_of_two_patients_is_found_by_either(tmp_path: Path) -> None:
         write_png(tmp_path / "s" / f"P{number}" / "own.png", structure(number))
         write_png(tmp_path / "s" / f"P{number}" / "x.png", structure(100 + number // 2))
     result = take_in(tmp_path / "s", tmp_path / "c", folders="patients")
-    assert any("5 exact duplicates are of another patient" in warning for warning in result.warnings)
+    assert any("5 exact duplicates belong to another patient" in warning for warning in result.warnings)
     found = lineage("P1", [tmp_path / "c"])
     assert found.files == ("P1/own.png", "P1/x.png")
     (trace,) = found.traces

@@ -67,7 +67,7 @@ def test_parquet_of_repeated_values_is_weighed_by_what_it_declares(tmp_path: Pat
     file = tmp_path / "rows.parquet"
     pl.DataFrame({"path": pl.repeat("a.png", 20_000_000, eager=True)}).write_parquet(file)
     assert file.stat().st_size < 2**20
-    with pytest.raises(InputError, match="more rows than its bytes can tell apart"):
+    with pytest.raises(InputError, match="more rows than its bytes can encode"):
         read_table(file)
     wide = tmp_path / "wide.parquet"
     pl.DataFrame({f"c{number}": [1] for number in range(5000)}).write_parquet(wide)

@@ -18,15 +18,15 @@ from medphantom.learning.accounting import DPParameters, PrivacySpent, epsilon_o
 from medphantom.quality.report.write import RunFacts, write_report
 from medphantom.quality.results.quality_report import QualityReport
 
-TERMS = DPParameters(noise_multiplier=1.2, sample_rate=0.15, delta=1e-4, clip_norm=1.0, draws=2, total_units=900)
+PARAMETERS = DPParameters(noise_multiplier=1.2, sample_rate=0.15, delta=1e-4, clip_norm=1.0, draws=2, total_units=900)
 STEPS = 120
 
 
 def private() -> Privacy:
-    """The statement of a fit on these terms."""
-    epsilons = [epsilon_of(TERMS.mechanism(STEPS), TERMS.delta, accountant=name) for name in ("prv", "rdp")]
+    """Return the privacy statement of a fit with these parameters."""
+    epsilons = [epsilon_of(PARAMETERS.mechanism(STEPS), PARAMETERS.delta, accountant=name) for name in ("prv", "rdp")]
     config = GeneratorConfig(init_from="base", privacy=PrivacyConfig(epsilon=9))
-    return statement(config, PrivacySpent(epsilons[0], epsilons[1], TERMS, STEPS))
+    return statement(config, PrivacySpent(epsilons[0], epsilons[1], PARAMETERS, STEPS))
 
 
 def page_of(run: Path, privacy: Privacy, out: Path) -> str:
