@@ -13,6 +13,7 @@ Long functions continue after an interruption when they are called again.
 
 from __future__ import annotations
 
+import importlib
 import json
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -23,10 +24,13 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from medphantom import metrics
     from medphantom.phantoms.write import PhantomSummary
     from medphantom.core.progress import Progress
+    from medphantom.cohorts.preprocess import Preprocess, network_images
     from medphantom.cohorts.store import Cohort
     from medphantom.conditioning.plan import SamplingPlan
+    from medphantom.generation import GeneratedImages, Generator
     from medphantom.generators.bundle import GeneratorBundle
     from medphantom.quality.report.compare import Comparison
     from medphantom.quality.results.counterfactual_report import CounterfactualReport
@@ -36,6 +40,10 @@ if TYPE_CHECKING:
     from medphantom.quality.results.study_report import StudyReport
 
 __all__ = [
+    "Cohort",
+    "GeneratedImages",
+    "Generator",
+    "Preprocess",
     "assess",
     "assess_counterfactuals",
     "augment",
@@ -45,6 +53,8 @@ __all__ = [
     "export",
     "generate",
     "ingest",
+    "metrics",
+    "network_images",
     "open_bundle",
     "open_cohort",
     "plan",
@@ -58,6 +68,28 @@ __all__ = [
 ]
 
 Folder = str | Path
+
+_LAZY = {
+    "Cohort": "medphantom.cohorts.store",
+    "GeneratedImages": "medphantom.generation",
+    "Generator": "medphantom.generation",
+    "Preprocess": "medphantom.cohorts.preprocess",
+    "metrics": "medphantom.metrics",
+    "network_images": "medphantom.cohorts.preprocess",
+}
+"""Names that are loaded when they are first used, and where they live: ``import medphantom`` itself stays light."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = importlib.import_module(_LAZY[name])
+    found = globals()[name] = module if _LAZY[name] == f"{__name__}.{name}" else getattr(module, name)
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY})
 
 
 def watching() -> AbstractContextManager[object]:
