@@ -230,7 +230,6 @@ class Generator:
             MedphantomError: an image is not finite.
         """
         prompt, masks = _prompt(labels, attributes, text, mask)
-        self.schema.check(prompt)
         return self.draw(_plan(prompt, masks, n, seed, seeds), sampler=sampler, progress=progress)
 
     def draw(

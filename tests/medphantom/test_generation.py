@@ -77,6 +77,10 @@ def test_a_plan_is_drawn_in_memory_and_in_a_folder(generator: Generator, tmp_pat
     assert np.array_equal(made.images, np.stack(stored.pixels(stored.rows())))
     assert told == [4, 6]
     assert len(made) == 6
+    late = plan_prompts([Prompt()] * 4 + [Prompt(labels={"unknown": True})], 0)
+    with pytest.raises(PromptError, match="label 'unknown'"):
+        generator.draw(late, sampler=STEPS, progress=lambda done, total, what="": told.append(done))
+    assert told == [4, 6]  # refused before anything was drawn
 
 
 def test_numbers_of_numpy_are_numbers(generator: Generator) -> None:
@@ -178,12 +182,19 @@ def test_saving_copies_the_published_folder(generator: Generator, folder: Path, 
 
 
 @pytest.fixture
-def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object) -> None:
-        raise AssertionError("a request was sent")
+def no_network(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Refuses every connection, and fails when one was tried: libraries swallow what a refusal raises."""
+    tried: list[object] = []
 
+    def refuse(*what: object, **_: object) -> None:
+        tried.append(what)
+        raise OSError("no network here")
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(socket.socket, "connect", refuse)
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    yield
+    assert not tried
 
 
 @pytest.mark.usefixtures("no_network")
