@@ -44,7 +44,7 @@ def foreign_networks(
     with ExitStack() as stack:
         stack.enter_context(_quiet_libraries())
         if Path(source).is_dir():
-            stack.enter_context(_no_hub())
+            stack.enter_context(no_hub())
         stack.enter_context(reading(what, InputError, problem, remedy))
         if folders:
             stack.enter_context(no_more_weights_than(folders, InputError, remedy, times=TIMES, spare=SPARE))
@@ -52,7 +52,7 @@ def foreign_networks(
 
 
 @contextmanager
-def _no_hub() -> Iterator[None]:
+def no_hub() -> Iterator[None]:
     """Refuse all requests of the hub's library, as under HF_HUB_OFFLINE, which the library reads only once."""
     from huggingface_hub import constants
 

@@ -144,8 +144,13 @@ class GeneratorBundle:
             write_digest(folder, self.digest, files=files)
 
     @classmethod
-    def load(cls, path: str | Path) -> GeneratorBundle:
+    def load(cls, path: str | Path, *, linked: Path | None = None) -> GeneratorBundle:
         """Read a published bundle, and verify every file and the whole against their digests.
+
+        Args:
+            path: the folder.
+            linked: a folder around it that its files may be links into, as in the hub's cache, which keeps the files
+                of all revisions beside the snapshots; by default no link may leave ``path``.
 
         Raises:
             BundleError: If the folder is incomplete, truncated, altered, of another version, or contains pickled
@@ -154,7 +159,7 @@ class GeneratorBundle:
         folder = Path(path)
         published = read_digest(folder, error=BundleError)
         _refuse_pickles(folder)
-        _check_files(folder, published.get("files"))
+        _check_files(folder, published.get("files"), linked or folder)
         facts = parse_facts(folder)
         training = read_json(folder / TRAINING_FILE, error=BundleError)
         if not isinstance(training, dict):
@@ -280,12 +285,12 @@ def _refuse_pickles(folder: Path) -> None:
             )
 
 
-def _check_files(folder: Path, expected: Any) -> None:
+def _check_files(folder: Path, expected: Any, root: Path) -> None:
     if not isinstance(expected, dict) or not expected:
         raise BundleError(f"{folder / DIGEST_FILE} lists no files", MAKE_AGAIN)
     for name, digest in expected.items():
         try:
-            path = inside(folder, name)
+            path = inside(root, folder.relative_to(root) / name)
         except InputError:
             raise BundleError(f"{folder / DIGEST_FILE} names a file outside the bundle", MAKE_AGAIN) from None
         with reading(folder / DIGEST_FILE, BundleError, "names a file that cannot be read", MAKE_AGAIN):

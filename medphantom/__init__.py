@@ -19,6 +19,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from medphantom import metrics
+    from medphantom.cohorts.preprocess import Preprocess, network_images
     from medphantom.cohorts.store import Cohort
     from medphantom.conditioning.plan import SamplingPlan
     from medphantom.flows.operations.assess import assess
@@ -42,11 +44,15 @@ if TYPE_CHECKING:
     from medphantom.flows.operations.verify import verify
     from medphantom.flows.orchestration.run import control, demo, run
     from medphantom.flows.process.progress import watching
+    from medphantom.generation import GeneratedImages, Generator
     from medphantom.generators.bundle import GeneratorBundle
 
 __all__ = [
     "Cohort",
+    "GeneratedImages",
+    "Generator",
     "GeneratorBundle",
+    "Preprocess",
     "SamplingPlan",
     "assess",
     "augment",
@@ -62,6 +68,8 @@ __all__ = [
     "inspect",
     "lineage",
     "merge",
+    "metrics",
+    "network_images",
     "open_bundle",
     "open_cohort",
     "phantom",
@@ -82,25 +90,32 @@ _VERBS = (
 _HOMES = {
     **{verb: (f"flows.operations.{verb}", verb) for verb in _VERBS},
     "Cohort": ("cohorts.store", "Cohort"),
+    "GeneratedImages": ("generation", "GeneratedImages"),
+    "Generator": ("generation", "Generator"),
+    "Preprocess": ("cohorts.preprocess", "Preprocess"),
     "GeneratorBundle": ("generators.bundle", "GeneratorBundle"),
     "SamplingPlan": ("conditioning.plan", "SamplingPlan"),
     "contact_sheet": ("flows.operations.inspect", "contact_sheet"),
     "control": ("flows.orchestration.run", "control"),
     "demo": ("flows.orchestration.run", "demo"),
+    "metrics": ("metrics", ""),
+    "network_images": ("cohorts.preprocess", "network_images"),
     "open_bundle": ("flows.operations.places", "loaded"),
     "open_cohort": ("flows.operations.places", "opened"),
     "plan": ("flows.operations.generate", "plan"),
     "run": ("flows.orchestration.run", "run"),
     "watching": ("flows.process.progress", "watching"),
 }
-"""Name → module below ``medphantom``, and what it is called there."""
+"""Name → module below ``medphantom``, and what it is called there; the module itself where that is empty."""
 
 
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'medphantom' has no attribute {name!r}")
     module, called = _HOMES[name]
-    return getattr(import_module(f"medphantom.{module}"), called)
+    home = import_module(f"medphantom.{module}")
+    found = globals()[name] = getattr(home, called) if called else home
+    return found
 
 
 def __dir__() -> list[str]:

@@ -64,8 +64,7 @@ def _ways(half: Halves) -> tuple[Halves, Halves]:
 def _local(fold: FoldFeatures, rows: Array, candidates: Table, chosen: Array) -> tuple[float, ...]:
     """The scores of candidates against real images, in the order of :data:`LOCAL`."""
     real, fake = Rows(fold.real, rows), Rows(candidates, chosen)
-    center, scale = _standard(real)
-    return (*manifold_scores(real, fake), vendi_score(Standardised(fake, center, scale)))
+    return (*manifold_scores(real, fake), vendi_score(Standardised.by(real, fake)))
 
 
 def _trimmed(half: Halves, size: int, total_synthetic: int, rng: np.random.Generator) -> Halves:
@@ -156,6 +155,11 @@ class Standardised:
     table: Table
     center: Array
     scale: Array
+
+    @classmethod
+    def by(cls, real: Table, table: Table) -> Standardised:
+        """A table, put where ``real`` has mean 0 and deviation 1."""
+        return cls(table, *_standard(real))
 
     @property
     def shape(self) -> tuple[int, ...]:

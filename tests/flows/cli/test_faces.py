@@ -144,7 +144,7 @@ def test_every_argument_in_python_is_reached_from_the_command_line(verb: str) ->
 
 
 def test_python_has_no_verb_of_its_own() -> None:
-    helpers = {"contact_sheet", "open_bundle", "open_cohort", "plan", "watching"}
+    helpers = {"contact_sheet", "network_images", "open_bundle", "open_cohort", "plan", "watching"}
     values = {name for name in mp.__all__ if name[0].isupper() or name == "metrics"}
     assert set(mp.__all__) - helpers - values == set(IN_BOTH)
     assert all(getattr(mp, name) is not None for name in mp.__all__)
