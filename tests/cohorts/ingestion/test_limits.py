@@ -78,8 +78,8 @@ def test_where_everything_is_theirs_train_stays_train() -> None:
 def test_whoever_is_on_several_sides_goes_to_the_one_that_must_stay_unseen() -> None:
     assert HELD_OUT_FIRST == ("test", "holdout", "val", "train")
     for place, first in enumerate(HELD_OUT_FIRST):
-        division = Division.of([("a", split) for split in reversed(HELD_OUT_FIRST[place:])])
-        assert division.of_patient == {"a": first}
+        division = Division.of([("a", split) for split in reversed(HELD_OUT_FIRST[place:])] + [("b", "test")])
+        assert division.of_patient == {"a": first, "b": "test"}
         assert division.on_both_sides == (frozenset("a") if place < 3 else frozenset())
 
 
