@@ -53,16 +53,18 @@ def rank(
     if out is not None and Path(out).exists():
         raise InputError(f"{out} exists already", "choose another --out, or remove it first")
     chosen = config if isinstance(config, Config) else validate(Config, dict(config or {}), "rank")
+    given = [opened(one) for one in pairs]
+    real = None if cohort is None else opened(cohort)
     if isinstance(classifier, str | Path):
         outside = load_classifier(Path(classifier), names)
     else:
         outside = OutsideClassifier(classifier, tuple(names))
     ranking = rank_interventions(
         outside,
-        [opened(one) for one in pairs],
+        given,
         str(output),
         chosen,
-        real=None if cohort is None else opened(cohort),
+        real=real,
         progress=progress or watcher().stage("rank"),
     )
     if out is not None:

@@ -220,7 +220,7 @@ def plan_flags(
     }
     given = [name for name, value in kinds.items() if value is not None]
     if len(given) > 1:
-        raise InputError(f"--{given[0]} and --{given[1]} exclude each other", "give one of them")
+        raise InputError(f"--{given[0]} and --{given[1]} are mutually exclusive", "give one of them")
     plan: dict[str, Any] = {"seed": seed} if seed is not None else {}
     if counts is not None:
         plan |= {"kind": "counts", "counts": dict(counts)}
