@@ -6,17 +6,20 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
+import polars as pl
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from medphantom.cohorts.manifest import cohort_digest, row_hash
 from medphantom.cohorts.records import AttributeSpec, CohortSchema, ImageRecord, Provenance, Voi
 from medphantom.cohorts.store import Cohort
 from medphantom.cohorts.writer import CohortWriter
 from medphantom.core.errors import ArtifactError, CohortError, InputError
-from medphantom.core.folders import read_json, unchanged, write_json
+from medphantom.core.folders import read_json, unchanged, write_digest, write_json
 from tests.cohorts.files import names_in, structure
 
 SCHEMA = CohortSchema(
@@ -267,3 +270,37 @@ def test_what_is_read_of_a_file_that_changes_meanwhile_is_refused(tmp_path: Path
         file.write_bytes(b"first")
         with pytest.raises(ArtifactError, match="changed while it was read"), unchanged(file):
             disturb()
+
+
+def test_a_cohort_of_version_1_opens_with_its_holdout_verifies_and_is_written_on_as_version_2(tmp_path: Path) -> None:
+    path = tmp_path / "c"
+    with CohortWriter(path, SCHEMA) as writer:
+        for record in records():
+            writer.add(record)
+    new = Cohort.open(path)
+    held = new.rows("holdout")
+    old = new.schema.model_copy(update={"format_version": 1})
+    table = pq.read_table(path / "manifest.parquet")
+    splits = pa.array(["gate" if name == "holdout" else name for name in table["split"].to_pylist()])
+    place = table.schema.get_field_index("split")
+    pq.write_table(table.set_column(place, table.schema.field("split"), splits), path / "manifest.parquet")
+    write_json(path / "cohort.json", old.model_dump(mode="json"))
+    rows = pl.read_parquet(path / "manifest.parquet").iter_rows(named=True)
+    write_digest(path, cohort_digest(old, [row_hash(row) for row in rows]), total_images=len(new))
+
+    opened = Cohort.open(path)
+    assert opened.schema.format_version == 1
+    assert opened.digest != new.digest
+    assert opened.rows("holdout") == held != []
+    assert "gate" not in set(opened.manifest["split"])
+    opened.verify()
+    with CohortWriter(tmp_path / "again", opened.schema) as writer:
+        for record in opened.records():
+            writer.add(record)
+    again = Cohort.open(tmp_path / "again")
+    again.verify()
+    assert (again.schema.format_version, again.digest) == (2, new.digest)
+
+    pq.write_table(table, path / "manifest.parquet")  # the new name under the old version: not what was published
+    with pytest.raises(CohortError, match="split names that no cohort of version 1 has"):
+        len(Cohort.open(path).manifest)
