@@ -102,8 +102,8 @@ class Cohort:
             rows = pl.read_parquet(self.path / MANIFEST_FILE, glob=False)
         require_usable_rows(rows, self.schema, self.path / MANIFEST_FILE)
         if rows["split"].is_in(list(self._old_names.values())).any():
-            what = f"{self.path / MANIFEST_FILE} has split names that no cohort of version {self.schema.format_version} has"
-            raise CohortError(what, AGAIN)
+            version = f"version {self.schema.format_version}"
+            raise CohortError(f"{self.path / MANIFEST_FILE} has split names that no cohort of {version} has", AGAIN)
         return rows.with_columns(pl.col("split").replace(self._old_names))
 
     @property
