@@ -134,13 +134,13 @@ def test_a_prompt_outside_the_vocabulary_is_refused(generator: Generator) -> Non
         generator(attributes={"agee": 60})
     with pytest.raises(PromptError, match="age must be within"):
         generator(attributes={"age": 600})
-    with pytest.raises(PromptError, match="exclude each other"):
+    with pytest.raises(PromptError, match="are mutually exclusive"):
         generator(labels={"bright": True, "dark": True})
     with pytest.raises(PromptError, match=r"labels\.bright: input should be a valid boolean"):
         generator(labels={"bright": "very"})  # type: ignore[dict-item]
     with pytest.raises(PromptError, match="a mask holds whole numbers, got float64"):
         generator(mask=np.zeros((SIDE, SIDE)))
-    with pytest.raises(PromptError, match="a mask is 8x8, this generator draws 16x16"):
+    with pytest.raises(PromptError, match="a mask has the shape 8x8, but this generator draws 16x16"):
         generator(mask=np.zeros((8, 8), np.uint8))
 
 
@@ -225,7 +225,7 @@ def test_what_is_no_bundle_is_refused(folder: Path, tmp_path: Path) -> None:
         Generator.from_pretrained("nowhere")
     shutil.copytree(folder, tmp_path / "pickled")
     (tmp_path / "pickled" / "model.bin").write_bytes(b"")
-    with pytest.raises(BundleError, match="may hold pickled objects"):
+    with pytest.raises(BundleError, match="may contain pickled objects"):
         Generator.from_pretrained(tmp_path / "pickled")
 
 
