@@ -363,7 +363,7 @@ class KernelDistance(_FeatureMetric):
     def _distance(self) -> KernelValue:
         synthetic, real = self._pair()
         if why := kernel_refusal(min(len(synthetic), len(real))):
-            raise UnsupportedClaim(why.partition(";")[0], "look at the images and the label agreement instead")
+            raise UnsupportedClaim(why.partition(";")[0], "inspect the images and the label agreement instead")
         return kernel_distance(synthetic, real, self._owners("synthetic"), self._owners("real"))
 
 

@@ -195,7 +195,7 @@ def proposal(
         InputError: Nothing can be planned so, or both bundles and a size are given.
     """
     if bundles and size is not None:
-        raise InputError("--size and --bundle exclude each other: the generator knows its size", "give one of them")
+        raise InputError("--size and --bundle are mutually exclusive: the generator knows its size", "give one of them")
     sized = {"preprocess": preprocess_flags(cohort, size)}
     part = read_part(AugmentPart, recipe, settings, sections or {}, sized)
     total = len(bundles) or generators

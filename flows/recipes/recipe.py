@@ -51,7 +51,7 @@ class CohortChoice(Frozen):
         if (self.source is None) == (self.simulate is None):
             raise ValueError("cohort needs either source or simulate")
         if self.public_phrase and self.key_file:
-            raise ValueError("cohort.public_phrase and cohort.key_file exclude each other")
+            raise ValueError("cohort.public_phrase and cohort.key_file are mutually exclusive")
         return self
 
     @property

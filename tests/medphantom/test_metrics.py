@@ -219,7 +219,7 @@ def test_scores_that_n_cannot_support_name_the_one_to_use(features: tuple[Array,
     for kind in (metrics.PRDC, metrics.Coverage, metrics.VendiScore):
         with pytest.raises(UnsupportedClaim, match=r"49 images are too few for neighbourhoods .*; use KernelDistance"):
             filled(kind(), *few).compute()
-    with pytest.raises(UnsupportedClaim, match=r"24 images are too few \(≥ 25\); look at the images"):
+    with pytest.raises(UnsupportedClaim, match=r"24 images are too few \(≥ 25\); inspect the images"):
         filled(metrics.KernelDistance(), real, synthetic[:24]).compute()
     with pytest.raises(UnsupportedClaim, match="needs images of 3 patients a side, got 1"):
         filled(metrics.KernelDistance(), real, synthetic, ["one"] * TOTAL).compute()

@@ -160,7 +160,7 @@ def test_images_that_may_repeat_patients_are_not_handed_over_and_nothing_is_taug
         (["--label", "green"], "has no label 'green'; it has bright, dark"),
         (["--to", "10"], "show 'bright' already"),
         (["--share", "2"], "make no study"),
-        (["--set", "study.least_test=500"], "whether synthetic images help 'bright' cannot be said"),
+        (["--set", "study.least_test=500"], "the effect of synthetic images on 'bright' cannot be measured"),
         (["--bundle", "nowhere"], "nowhere"),
         (["--bundle", "b", "--size", "32"], "are mutually exclusive"),
     ],

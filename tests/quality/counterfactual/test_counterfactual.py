@@ -160,7 +160,7 @@ def test_what_is_no_pair_is_refused(patients: Patients, tmp_path: Path, work: Pa
 
     pairs = write_pairs(tmp_path / "pairs", patients, edits)
     refused(InputError, "no real cohort", pairs, pairs)
-    refused(InputError, "holds no counterfactual pairs", real, real)
+    refused(InputError, "contains no counterfactual pairs", real, real)
     refused(InputError, "was not made from", write_patients(tmp_path / "others", 12, 9).cohort, pairs)
     refused(InputError, "what its generator saw", real, write_pairs(tmp_path / "mute", patients, edits, preprocess=0))
     half = write_pairs(tmp_path / "half", patients, edits, roles=("factual",))
