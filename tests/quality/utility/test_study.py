@@ -64,7 +64,7 @@ def test_every_arm_is_taught_and_compared_on_the_same_patients(report: StudyRepo
         "synthetic, then real (8 x)", "real + classical augmentation", "real, rare labels oversampled",
         "age, sex and other attributes alone",
     ]  # fmt: skip
-    assert any("50 per real one" in warning for warning in report.warnings)
+    assert any("mixing ratio 50" in warning for warning in report.warnings)
     for one in arm:
         for label in (None, *KINDS):
             score = report.find(one, label)
