@@ -72,7 +72,7 @@ def tries_of(given: Sequence[str]) -> dict[str, list[Any]]:
     for text in given:
         name, equals, listed = text.partition("=")
         values = parse_yaml(listed, f"--try {name}") if equals else None
-        if not isinstance(values, list):
+        if not isinstance(values, list) or not values:
             raise RecipeError(f"--try {text}: expected field.field=[value, …]", "e.g. --try sampler.drift=[0,0.002]")
         found[name.strip()] = values
     return found

@@ -135,10 +135,10 @@ def read_part(
             if isinstance(given, Frozen):
                 typed[section] = given
             elif section in typed:
-                changes: dict[str, Any] = {}
-                _merge(changes, dict(given or {}))
-                whole = {**typed[section].model_dump(mode="json"), **changes}
-                typed[section] = validate(type(typed[section]), whole, section) if changes else typed[section]
+                changes: dict[str, Any] = {section: dict(given or {})}
+                if changes[section]:  # what was typed becomes fields again, to be changed and checked together
+                    tree[section] = typed.pop(section).model_dump(mode="json")
+                    _merge(tree, changes)
             elif given is not None:
                 _merge(tree, {section: dict(given)})
     left = {key: value for key, value in tree.items() if key not in typed}
