@@ -94,6 +94,8 @@ def assess(
         return assess_pairs(actual, made, part.assess, place, progress=progress)
     maker = None if bundle is None else loaded(bundle)
     preprocess = part.preprocess.for_cohort(actual) if maker is None else maker.facts.preprocess
+    if maker is not None:
+        check_provenance(actual, made, maker)  # before anything is written
 
     def run(work: Path) -> QualityReport:
         report = score(actual, made, preprocess, part.assess, work=work, bundle=maker, progress=progress)

@@ -1,9 +1,8 @@
-"""A control of a run: a generator that gives its patients away on purpose, so that the privacy checks show what they
-see.
+"""The overfitted control model of a run, with which the privacy checks show that they would notice memorisation.
 
-A check that finds nothing says little unless it is known to find something. The control runs the same recipe: by
-heart on few patients for many steps, or with the same private steps and no noise. Its report answers for the checks.
-It is never shared, and what is shared never learns anything from it.
+A check that finds nothing says little unless it is known to find something. The control model is trained by the same
+recipe, overfitted to few patients for many steps, or with the same private steps and no noise. Its report is quoted
+beside that of the run. It is never shared, and nothing that is shared is trained on it.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ Kind = Literal["memorised", "noiseless"]
 PATIENTS = 60
 LOOKS = 1000
 FEWEST = 20  # patients, to ask for membership
-PURPOSE = "A control that tests the privacy checks. Never share it, nor what it draws."
+PURPOSE = "An overfitted control model that tests the privacy checks. Never share it or its images."
 
 
 class _Control(Frozen):
@@ -38,24 +37,24 @@ class _Control(Frozen):
 
 
 def make_control(job: Job, kind: Kind, *, patients: int = PATIENTS, looks: int = LOOKS) -> Job:
-    """The job of a control, in a folder of its own beside the run's.
+    """The job of a control model, in a folder of its own beside the run's.
 
     Args:
-        job: the run.
-        kind: how it gives its patients away.
-        patients: by heart: about so many are learned from.
-        looks: by heart: how often each image is looked at.
+        job: The run.
+        kind: ``memorised`` or ``noiseless``.
+        patients: Approximate number of patients that ``memorised`` overfits.
+        looks: Number of times that ``memorised`` sees each image.
 
     Raises:
-        RecipeError: noiseless, and the recipe asks for no noise; by heart, and the run has no cohort yet.
-        InputError: too few or too many patients.
+        RecipeError: If ``noiseless`` is asked of a recipe without noise, or ``memorised`` of a run without a cohort.
+        InputError: If there are too few or too many patients.
     """
     if kind == "noiseless":
         privacy = job.recipe.generator.privacy
         if privacy is None or privacy.epsilon is None:
             raise RecipeError(
                 f"{job.loaded.file.name}: generator.privacy asks for no noise, so there is none to leave out",
-                "make a control that learns by heart",
+                "make a control of kind memorised",
             )
         settings = ["generator.privacy.epsilon=null"]
     else:
@@ -68,7 +67,7 @@ def make_control(job: Job, kind: Kind, *, patients: int = PATIENTS, looks: int =
 
 
 def common(recipe: Recipe) -> list[str]:
-    """Settings of every control."""
+    """Settings of every control model."""
     return [
         f"name={recipe.name[:70]}_control",
         f"generator.intended_use={json.dumps(PURPOSE)}",
@@ -79,21 +78,21 @@ def common(recipe: Recipe) -> list[str]:
 
 
 def memorised(recipe: Recipe, learned: int, images: int, *, patients: int, looks: int) -> list[str]:
-    """Settings under which a generator learns the images of few patients by heart.
+    """Settings under which a generator memorises the images of few patients.
 
     Args:
-        recipe: of the run.
-        learned: how many patients the run learns from.
-        images: how many images of theirs.
-        patients: about so many are left; the others go to ``test``.
-        looks: how often each image is looked at.
+        recipe: Recipe of the run.
+        learned: Number of training patients of the run.
+        images: Number of their images.
+        patients: Approximate number of patients that are kept; the others go to ``test``.
+        looks: Number of times that each image is seen.
 
     Raises:
-        InputError: fewer than :data:`FEWEST`, or more than half of the training patients.
+        InputError: If these are fewer than :data:`FEWEST`, or more than half of the training patients.
     """
     if not FEWEST <= patients <= learned // 2:
         raise InputError(
-            f"a control cannot learn {patients} of {learned} training patients by heart",
+            f"a control model cannot memorise {patients} of {learned} training patients",
             f"give {FEWEST} to {learned // 2}",
         )
     split = recipe.cohort.options.split
@@ -107,7 +106,7 @@ def memorised(recipe: Recipe, learned: int, images: int, *, patients: int, looks
         "generator.privacy=null",
         f"generator.denoiser_fit.batch_size={batch}",
         f"generator.denoiser_fit.steps={max(fit.steps, math.ceil(looks * images / batch))}",
-        "generator.denoiser_fit.validate_every=0",  # else the weights from before it knew them by heart were kept
+        "generator.denoiser_fit.validate_every=0",  # else the weights from before it memorised them would be kept
     ]
 
 

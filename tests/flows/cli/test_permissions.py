@@ -229,7 +229,7 @@ def test_folders_of_older_versions_are_tightened_or_told_of_in_one_line(copy: Pa
         read = medphantom(open_place, "inspect", "tiny/cohort", umask=0o22)
         lines = read.stderr.splitlines()
         assert len(lines) == 1
-        assert "tiny/cohort shows patients and can be read by other users" in lines[0]
+        assert "tiny/cohort contains patient data and can be read by other users" in lines[0]
         assert "chmod -R go= tiny/cohort" in lines[0]
         recipe = str(copy / "tiny.yaml")
         again = medphantom(open_place, "run", recipe, "--out", "tiny", "--until", "ingest", umask=0o22)
