@@ -1,4 +1,4 @@
-"""A control model that gives its patients away: made beside the run, quoted in its report, refused where it cannot be."""
+"""The overfitted control model: made beside the run, quoted in its report, refused where it cannot be."""
 
 from __future__ import annotations
 
