@@ -43,7 +43,7 @@ def test_a_control_model_stands_beside_its_run_and_in_its_report(tmp_path: Path)
     assert {attack.attack for attack in after.facts.control.attacks} >= {"loss", "proximal initialization"}
     public = (run / "report.public.html").read_text("utf-8")
     assert f"overfitted to {len(few.rows('train'))} training images" in public
-    assert "not tried" in public  # the run's own weights were not attacked
+    assert "not tested" in public  # the run's own weights were not attacked
     assert not open_job(recipe, [], run).outlook()[1]
 
 
