@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 
 from medphantom.cohorts.preprocess import Preprocess
-from medphantom.generators.base import Base
 from medphantom.generators.bundle import GeneratorBundle
 from medphantom.generators.facts import BundleFacts
+from medphantom.generators.networks import Base
 
 
 def base_bundle(base: Base, preprocess: Preprocess, *, threads: int | None) -> GeneratorBundle:

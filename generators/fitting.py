@@ -17,10 +17,10 @@ from medphantom.core.progress import Progress
 from medphantom.core.randomness import derive_seed
 from medphantom.core.records import Array
 from medphantom.generators.autoencoder import Autoencoder, build_autoencoder
-from medphantom.generators.base import AnyAutoencoder
 from medphantom.generators.config import GeneratorConfig
 from medphantom.generators.features import FeatureLearner, FeatureNet
 from medphantom.generators.latents import Latents, encode_all
+from medphantom.generators.networks import AnyAutoencoder
 from medphantom.generators.reconstruction import JUDGED_IMAGES, AutoencoderLearner, build_adversary
 from medphantom.generators.training_data import image_tensor
 from medphantom.learning.batches import StreamBatches

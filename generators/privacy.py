@@ -13,10 +13,10 @@ from medphantom.cohorts.store import Cohort
 from medphantom.conditioning.config import EMBEDDED
 from medphantom.conditioning.prompt import ConditionSchema
 from medphantom.core.errors import InputError
-from medphantom.generators.base import Base
 from medphantom.generators.config import GeneratorConfig
 from medphantom.generators.facts import NO_GUARANTEE, Guarantee, Privacy
 from medphantom.generators.lineage import Footing, Learned, Lineage, PrivateSteps, footing_of
+from medphantom.generators.networks import Base
 from medphantom.generators.privacy_config import Vocabulary
 from medphantom.generators.training_data import training_digest
 from medphantom.learning.accounting import Mechanism, PrivacySpent, epsilon_of, strongest_attack

@@ -28,7 +28,7 @@ from medphantom.core.folders import json_digest
 from medphantom.core.progress import Progress
 from medphantom.core.randomness import derive_seed
 from medphantom.core.records import Array
-from medphantom.generators.base import AnyAutoencoder, AnyDenoiser, Base, open_base
+from medphantom.generators.base import open_base
 from medphantom.generators.bundle import GeneratorBundle
 from medphantom.generators.config import GeneratorConfig, Objective
 from medphantom.generators.control import embedding_channels
@@ -38,6 +38,7 @@ from medphantom.generators.fitting import SPLITS, Fitting, Split, encode_images,
 from medphantom.generators.latents import Latents, balanced_scaling, unscaled
 from medphantom.generators.lineage import Footing, learned_from
 from medphantom.generators.methods import make_trainable
+from medphantom.generators.networks import AnyAutoencoder, AnyDenoiser, Base
 from medphantom.generators.privacy import (
     check_footing,
     check_private,

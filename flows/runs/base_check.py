@@ -19,10 +19,11 @@ from medphantom.core.folders import json_digest, kept, write_json
 from medphantom.core.progress import Progress
 from medphantom.flows.process.progress import watcher
 from medphantom.flows.runs.hooks import hooks_of
-from medphantom.generators.base import Base, open_base
+from medphantom.generators.base import open_base
 from medphantom.generators.base_bundle import base_bundle
 from medphantom.generators.config import GeneratorConfig, SamplerConfig
 from medphantom.generators.generate import generate
+from medphantom.generators.networks import Base
 from medphantom.generators.privacy import check_footing
 from medphantom.quality.assessment.assess import screen_copies
 from medphantom.quality.config import AssessConfig

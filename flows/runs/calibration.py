@@ -19,12 +19,13 @@ from medphantom.conditioning.prompt import ConditionSchema, Prompt
 from medphantom.flows.process.facts import machine
 from medphantom.flows.recipes.recipe import Recipe
 from medphantom.generators.autoencoder import build_autoencoder
-from medphantom.generators.base import AnyDenoiser, Base, open_base
+from medphantom.generators.base import open_base
 from medphantom.generators.config import GeneratorConfig, Objective
 from medphantom.generators.denoiser import DenoiserLearner, build_denoiser
 from medphantom.generators.facts import LatentScaling
 from medphantom.generators.features import FeatureNet
 from medphantom.generators.methods import make_trainable
+from medphantom.generators.networks import AnyDenoiser, Base
 from medphantom.generators.reconstruction import AutoencoderLearner, build_adversary
 from medphantom.learning.devices import resolve_device, resolve_precision
 from medphantom.learning.fit_config import FitConfig

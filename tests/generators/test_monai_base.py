@@ -21,9 +21,10 @@ from medphantom.cohorts.preprocess import Preprocess
 from medphantom.cohorts.store import Cohort
 from medphantom.conditioning.prompt import Prompt
 from medphantom.core.errors import InputError
-from medphantom.generators.base import NetworkBase, open_base
+from medphantom.generators.base import open_base
 from medphantom.generators.bundle import GeneratorBundle
 from medphantom.generators.config import FineTuning
+from medphantom.generators.networks import NetworkBase
 from medphantom.generators.objective import alpha_sigma
 from medphantom.generators.train import train_generator
 from medphantom.learning.fit_config import FitConfig
