@@ -60,7 +60,7 @@ class UtilityPart(TrainPart):
         preprocess: what the networks see of an image.
         generator: the generator and how it is fitted.
         sampler: how it is sampled.
-        study: how classifiers are taught and tested.
+        study: how classifiers are trained and tested.
     """
 
     sampler: SamplerConfig = SamplerConfig()
@@ -75,7 +75,7 @@ class AugmentPart(UtilityPart):
         generator: the generator and how it is fitted, where no bundle is given.
         sampler: how it is sampled.
         assess: how the images are scored and searched for copies.
-        study: how classifiers are taught and tested; its arms are added to those that decide.
+        study: how classifiers are trained and tested; its arms are added to those that decide.
     """
 
     assess: AssessConfig = AssessConfig()

@@ -1,8 +1,8 @@
-"""Before a base is fine-tuned to a private cohort: does it hold that cohort's images already?
+"""Before a base is fine-tuned to a private cohort: does it reproduce images of that cohort already?
 
-A base that learned from the same patients would hand their images on, whatever fine-tuning promises. So it draws some
-images of its own accord, and the copy search looks for them in the private cohort's training split, with ``holdout`` as
-its yardstick.
+A base that was trained on the same patients would reproduce their images, whatever fine-tuning guarantees. Some images
+are therefore generated from the unchanged base, and the copy search looks for copies of the private cohort's training
+images among them, with ``holdout`` as the reference.
 """
 
 from __future__ import annotations

@@ -206,7 +206,10 @@ def _searched(recipe: Recipe, images: int) -> int:
 
 
 def _classifiers(recipe: Recipe) -> float:
-    """Seconds of all small classifiers: two folds per seed of a trained feature network, a judge, two pupils."""
+    """Seconds of all small classifiers.
+
+    These are two folds per seed of a trained feature network, one for label agreement, and two downstream models.
+    """
     config, size, channels = recipe.assess, recipe.preprocess.size, recipe.preprocess.channels
     trained = [name for name in config.networks or ("cross_fitted",) if name in {"cross_fitted", "simulated"}]
     total = 2 * config.network_seeds * len(trained) + 1 + (2 if config.utility.enabled else 0)
