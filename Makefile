@@ -12,7 +12,7 @@ export PREFECT_SERVER_ANALYTICS_ENABLED := false
 help:
 	@echo "make demo       simulated patients -> trained generator -> scored synthetic set, with a report"
 	@echo "make test       the tests (real_data tests run when MEDPHANTOM_REAL_DATA is set)"
-	@echo "make test-slow  trials of many minutes"
+	@echo "make test-slow  trials of many minutes; with TENTH=0 ... 9 a tenth of them"
 	@echo "make check      lint, types, import contracts and the committed schema"
 	@echo "make audit      known vulnerabilities of the versions in constraints.txt and of what is installed"
 
@@ -34,8 +34,9 @@ test: $(READY)
 	@# as many processes as cores, each with one thread and whole files: two threads of one process do less
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile $(PYTEST_ARGS)
 
+# TENTH=0 ... 9: only every tenth of them
 test-slow: $(READY)
-	@$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow -n auto --maxprocesses 8 $(if $(TENTH),--tenth $(TENTH)) $(PYTEST_ARGS)
 
 lint: $(READY)
 	@$(BIN)/ruff check --no-cache .

@@ -1,4 +1,4 @@
-"""How often 95 % intervals hold what they name: Fréchet and kernel distance, their halves, differences of AUROCs.
+"""How often 95 % intervals hold what they name: Fréchet and kernel distance, halves, AUROCs and their differences.
 
 Every repeat draws fresh patients (one to three images each, alike within a patient) and fresh synthetic images. The
 estimand of the Fréchet distance is its expectation at that n: the mean over the repeats. A percentile bootstrap of
@@ -10,13 +10,14 @@ images stands beside it, on the first repeats. Run by hand::
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import numpy as np
+from scipy.stats import norm
 
 from benchmarks.measuring import write_result
 from medphantom.core.records import Array
@@ -142,37 +143,71 @@ def difference(patients: int, gap: float, seed: int) -> Repeat:
     return auroc_difference(parts[0], parts[1], owner)
 
 
-def trials(repeats: int) -> Iterator[dict[str, Any]]:
-    """All cases."""
+def area(positives: int, negatives: int, gap: float, seed: int) -> Repeat | None:
+    """One AUROC of normal scores, one image per patient."""
+    rng = np.random.default_rng(seed)
+    scores = np.concatenate([rng.normal(gap, 1, positives), rng.normal(0, 1, negatives)])
+    found = auroc_with_influence(np.repeat([1, 0], [positives, negatives]), scores)
+    interval = None if found is None else found.interval(np.arange(positives + negatives))
+    return None if found is None or interval is None else (found.value, interval)
+
+
+Repeats = Callable[[int, Callable[[int], Any]], list[Any]]
+"""Runs a function of the number of the repeat so many times, and drops what could not be computed."""
+
+
+def _distances(repeats: int, repeat: Repeats) -> Iterator[dict[str, Any]]:
     single = [Case(200, 16, shift, heavy) for heavy in (False, True) for shift in (0.0, 0.1, 0.3)]
     single.append(Case(600, 64, 0.1, heavy=True))
-    few = min(repeats, 200)
+    for case in single:
+        found = repeat(repeats, partial(frechet, case))
+        truth = float(np.mean([value for value, _ in found]))
+        yield _row("Fréchet distance", case.words, found, truth)
+        if case in (single[0], single[2]):
+            few = repeat(min(repeats, 200), partial(frechet_bootstrap, case))
+            yield _row("… percentile bootstrap", case.words, few, truth)
+    for case in single:
+        found = repeat(repeats, partial(kernel, case))
+        truth = 0.0 if case.shift == 0 else float(np.mean([value for value, _ in found]))
+        yield _row("kernel distance", case.words, found, truth)
+
+
+def _halvings(repeats: int, repeat: Repeats) -> Iterator[dict[str, Any]]:
+    for case in (Case(400, 16, shift, heavy=True) for shift in (0.0, 0.1, 0.3)):
+        every = repeat(repeats, partial(halves, case))
+        for name in HALVED:
+            found = [one[name] for one in every if name in one]
+            yield _row(f"{name}, 20 halvings", case.words, found, float(np.mean([value for value, _ in found])))
+
+
+def _differences(repeats: int, repeat: Repeats) -> Iterator[dict[str, Any]]:
+    for patients, gap in ((200, 0.0), (200, 0.3), (600, 0.2)):
+        shows, first, second, _ = judged(300_000, gap, np.random.default_rng(10**6))
+        areas = [auroc_with_influence(shows, score) for score in (first, second)]
+        truth = sum(sign * area.value for sign, area in zip((1, -1), areas, strict=True) if area is not None)
+        words = f"{patients} patients, difference {truth:.3f}"
+        yield _row("difference of AUROCs", words, repeat(repeats, partial(difference, patients, gap)), truth)
+
+
+def _areas(repeats: int, repeat: Repeats) -> Iterator[dict[str, Any]]:
+    for positives, negatives, gap in ((10, 40, 1.0), (12, 40, 2.5), (30, 90, 0.0), (30, 90, 1.0), (100, 300, 1.5)):
+        truth = float(norm.cdf(gap / np.sqrt(2)))
+        words = f"{positives} + {negatives} patients, AUROC {truth:.3f}"
+        yield _row("AUROC", words, repeat(repeats, partial(area, positives, negatives, gap)), truth)
+
+
+FAMILIES = {"distances": _distances, "halvings": _halvings, "differences": _differences, "areas": _areas}
+
+
+def trials(repeats: int, families: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """All cases of these families."""
     with ProcessPoolExecutor() as pool:
 
-        def repeat(total: int, once: Callable[[int], Repeat | None]) -> list[Repeat]:
+        def repeat(total: int, once: Callable[[int], Any]) -> list[Any]:
             return [found for found in pool.map(once, range(total), chunksize=4) if found is not None]
 
-        for case in single:
-            found = repeat(repeats, partial(frechet, case))
-            truth = float(np.mean([value for value, _ in found]))
-            yield _row("Fréchet distance", case.words, found, truth)
-            if case in (single[0], single[2]):
-                yield _row("… percentile bootstrap", case.words, repeat(few, partial(frechet_bootstrap, case)), truth)
-        for case in single:
-            found = repeat(repeats, partial(kernel, case))
-            truth = 0.0 if case.shift == 0 else float(np.mean([value for value, _ in found]))
-            yield _row("kernel distance", case.words, found, truth)
-        for case in (Case(400, 16, shift, heavy=True) for shift in (0.0, 0.1, 0.3)):
-            every = list(pool.map(partial(halves, case), range(repeats), chunksize=4))
-            for name in HALVED:
-                found = [one[name] for one in every if name in one]
-                yield _row(f"{name}, 20 halvings", case.words, found, float(np.mean([value for value, _ in found])))
-        for patients, gap in ((200, 0.0), (200, 0.3), (600, 0.2)):
-            shows, first, second, _ = judged(300_000, gap, np.random.default_rng(10**6))
-            areas = [auroc_with_influence(shows, score) for score in (first, second)]
-            truth = sum(sign * area.value for sign, area in zip((1, -1), areas, strict=True) if area is not None)
-            words = f"{patients} patients, difference {truth:.3f}"
-            yield _row("difference of AUROCs", words, repeat(repeats, partial(difference, patients, gap)), truth)
+        for family in families:
+            yield from FAMILIES[family](repeats, repeat)
 
 
 def _row(what: str, case: str, found: list[Repeat], truth: float) -> dict[str, Any]:
@@ -196,8 +231,12 @@ def main() -> None:
     """All trials, a line each, into a result file."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--repeats", type=int, default=1000)
+    parser.add_argument("--only", choices=FAMILIES, action="append", help="one family of scores; may be repeated")
     arguments = parser.parse_args()
-    write_result("interval_coverage", {"arguments": vars(arguments), "trials": list(trials(arguments.repeats))})
+    families = arguments.only or list(FAMILIES)
+    name = "_".join(["interval_coverage", *(arguments.only or ())])
+    found = list(trials(arguments.repeats, families))
+    write_result(name, {"arguments": vars(arguments), "trials": found})
 
 
 if __name__ == "__main__":

@@ -10,7 +10,22 @@ os.environ.setdefault(
     "OMP_NUM_THREADS", "1"
 )  # tiny networks: threads that wait for each other cost more than they give
 os.environ.setdefault("DO_NOT_TRACK", "1")
+os.environ.setdefault("HF_ENDPOINT", "http://127.0.0.1:9")  # no test asks the hub: it is refused at once, everywhere
 os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--tenth", type=int, choices=range(10), help="run only every tenth of the selected tests, from this one on"
+    )
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    tenth = config.getoption("--tenth")
+    if tenth is not None:
+        config.hook.pytest_deselected(items=[item for place, item in enumerate(items) if place % 10 != tenth])
+        items[:] = items[tenth::10]
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from functools import cache
 from types import TracebackType
 from typing import Annotated, Any
 
@@ -128,6 +129,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _main(list(sys.argv[1:] if arguments is None else arguments))
 
 
+@cache
+def _command_line() -> Any:
+    """The verbs as one command, derived from their signatures once and not anew in each call."""
+    return typer.main.get_command(app)
+
+
 def _main(given: list[str]) -> int:
     arguments_left = [argument for argument in given if argument != DEBUG_FLAG]
     before = os.environ.get(DEBUG_VARIABLE)
@@ -135,7 +142,7 @@ def _main(given: list[str]) -> int:
         return _guarded(arguments_left)
     os.environ[DEBUG_VARIABLE] = "1"  # stages look at it too
     try:
-        status = app(arguments_left, prog_name="medphantom", standalone_mode=False)
+        status = _command_line()(arguments_left, prog_name="medphantom", standalone_mode=False)
     except Exception:
         sys.excepthook = _plain_traceback  # a traceback quotes what it met
         raise
@@ -147,7 +154,7 @@ def _main(given: list[str]) -> int:
 def _guarded(arguments: list[str]) -> int:
     status, line = STATUS_WRONG_INPUT, ""
     try:
-        result = app(arguments, prog_name="medphantom", standalone_mode=False)
+        result = _command_line()(arguments, prog_name="medphantom", standalone_mode=False)
         status = result if isinstance(result, int) else 0
         line = "interrupted; the same command continues" if status == STATUS_INTERRUPTED else ""
     except Terminated:

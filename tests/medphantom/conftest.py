@@ -13,23 +13,33 @@ from medphantom.generators.bundle import GeneratorBundle
 from medphantom.generators.config import GeneratorConfig
 from medphantom.generators.train import train_generator
 from tests.generators.tiny import SIDE, make_cohort, quick_generator
+from tests.shared import made_once
 
 READS = {"text": {"tokens": 40, "width": 32, "layers": 1, "vocabulary": 400}, "mask": {"channels": 4}}
 
 
-@pytest.fixture(scope="session")
-def cohort(tmp_path_factory: pytest.TempPathFactory) -> Cohort:
-    return make_cohort(tmp_path_factory.mktemp("cohort") / "cohort")
-
-
-@pytest.fixture(scope="session")
-def folder(cohort: Cohort, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def _train(folder: Path) -> None:
     """A bundle that stores float32: rounding to grey levels would hide differences of bits."""
-    made = tmp_path_factory.mktemp("bundle")
+    cohort = make_cohort(folder / "cohort")
     config = quick_generator() | {"conditioning": READS, "text_fit": {"steps": 5, "tracker": "none"}}
     preprocess = Preprocess.for_cohort(cohort, (SIDE, SIDE), stored_dtype="float32")
-    train_generator(cohort, preprocess, GeneratorConfig.model_validate(config), made / "bundle", work=made / "work")
-    return made / "bundle"
+    train_generator(cohort, preprocess, GeneratorConfig.model_validate(config), folder / "bundle", work=folder / "work")
+
+
+@pytest.fixture(scope="session")
+def trained() -> Path:
+    """A folder with ``cohort`` and ``bundle``. Look, do not touch."""
+    return made_once("trained", __file__, _train)
+
+
+@pytest.fixture(scope="session")
+def cohort(trained: Path) -> Cohort:
+    return Cohort.open(trained / "cohort")
+
+
+@pytest.fixture(scope="session")
+def folder(trained: Path) -> Path:
+    return trained / "bundle"
 
 
 @pytest.fixture(scope="session")

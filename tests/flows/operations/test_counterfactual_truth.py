@@ -111,6 +111,7 @@ def test_masked_differences_are_means_over_the_mask() -> None:
     assert np.isnan(found[1])
 
 
+@pytest.mark.slow
 def test_it_writes_a_dated_result_and_a_contact_sheet(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -92,6 +92,7 @@ def above(one: Estimate, other: Estimate) -> bool:
     return one.interval[0] > other.interval[1]
 
 
+@pytest.mark.slow
 @pytest.mark.real_data
 def test_each_known_fault_moves_the_score_that_should_see_it(real_data: Path, tmp_path: Path) -> None:
     trial = Trial(real_data / "mednist_64", tmp_path)

@@ -91,7 +91,7 @@ def goes_on(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["verify", str(folder / "runs" / "tiny" / "cohort")]) == 0
 
 
-@pytest.mark.parametrize("way", ["--no-prefect", "with prefect"])
+@pytest.mark.parametrize("way", ["--no-prefect", pytest.param("with prefect", marks=pytest.mark.slow)])
 def test_a_run_ends_in_one_line_and_goes_on(folder: Path, way: str, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["--no-prefect"] if way == "--no-prefect" else []
     with started(folder, "run", "tiny.yaml", *arguments) as process:
@@ -101,6 +101,7 @@ def test_a_run_ends_in_one_line_and_goes_on(folder: Path, way: str, capsys: pyte
     goes_on(folder, capsys)
 
 
+@pytest.mark.slow
 def test_a_scheduled_run_ends_with_its_schedule_and_goes_on(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with started(folder, "serve", "tiny.yaml", "--every", "10s") as process:
         until_it_learns(folder, process)

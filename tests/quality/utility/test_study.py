@@ -168,11 +168,12 @@ def test_an_interrupted_study_goes_on_where_it_was_and_says_the_same(
         StudyReport.load(tmp_path / "study.json")
 
 
-@pytest.mark.parametrize("network", ["resnet18", "densenet121"])
+@pytest.mark.parametrize("network", ["resnet18", pytest.param("densenet121", marks=pytest.mark.slow)])
 def test_standard_networks_learn_too(real: Cohort, tmp_path: Path, network: str) -> None:
     cohort = drawn(tmp_path / "some", 60, 15)
     fit = ClassifierConfig(steps=12, batch_size=16, learning_rate=3e-3, device="cpu", ema_decay=None)
-    config = CONFIG.model_copy(update={"arms": ("real", "synthetic"), "network": network, "classifier": fit})
+    changes = {"arms": ("real", "synthetic"), "network": network, "classifier": fit, "classifier_seeds": 1}
+    config = CONFIG.model_copy(update=changes)
     found = run_study(real, [cohort], PREPROCESS, config, work=tmp_path / "work")
     assert (found.find(TrainingArm(kind="real"), None).estimate.value or 0) > 0.55
 
