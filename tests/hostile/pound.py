@@ -27,6 +27,8 @@ from tests.hostile.kinds import KINDS
 from tests.hostile.trial import Outcome, content, kind_of, limit, names, put_back, run, try_out
 
 WALL_SECONDS = 20.0  # after which a mutation is taken to hang, on however busy a machine
+LOADING_SECONDS = 100.0  # more, until a worker has loaded its libraries
+READY = b"\n"
 SECONDS = 2.0
 PER_PROCESS = 1500
 LOADING = {"manifest", "plan", "report", "DICOM", "checkpoint", "tokenizer", "weights of a MONAI base"}
@@ -71,8 +73,9 @@ def pound(
             worker = workers[place]
             if pipe in ready and (data := os.read(pipe, 2**16)):
                 *lines, worker.rest = (worker.rest + data).split(b"\n")
-                for line in lines:
-                    worker.done, worker.began = worker.done + 1, time.monotonic()
+                worker.began = time.monotonic()
+                for line in filter(None, lines):
+                    worker.done += 1
                     yield Outcome(**json.loads(line))
                 continue
             hangs = time.monotonic() - worker.began > WALL_SECONDS
@@ -139,12 +142,13 @@ def _start(numbers: Sequence[int], seed: int, seconds: float, examples: Path, ro
                     run(list(kind.commands[0]))
                     put_back(root, before, kept)
             limit()
+            os.write(writing, READY)
             for number in given:
                 os.write(writing, json.dumps(try_out(root, seed, number, seconds).facts()).encode() + b"\n")
 
         _quietly(work)
     os.close(writing)
-    return _Worker(pid, reading, numbers, began=time.monotonic())
+    return _Worker(pid, reading, numbers, began=time.monotonic() + LOADING_SECONDS)
 
 
 def counts(found: Sequence[Outcome]) -> dict[str, Any]:

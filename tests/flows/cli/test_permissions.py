@@ -70,6 +70,7 @@ def several(folder: Path, *commands: list[str], umask: int) -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_what_the_verbs_write_is_their_owners_alone(tmp_path: Path) -> None:
     (tmp_path / "tiny.yaml").write_text(TINY_RECIPE)
     source, key, tiny = (
@@ -95,6 +96,13 @@ def test_what_the_verbs_write_is_their_owners_alone(tmp_path: Path) -> None:
     names = ("cohort", "cohort.private", "bundle", "synthetic", "keys", "kept")
     assert require_private(*(tmp_path / name for name in names)) > 60
     assert stat.S_IMODE((tmp_path / "cohort.sheet.png").stat().st_mode) == 0o600
+
+
+def test_a_run_is_its_owners_alone(finished: Path) -> None:
+    umask = users_umask()
+    assert require_private(finished / "runs" / "tiny", but=SHARED | {"phantoms"}, umask=umask) > 100
+    for name in SHARED:
+        assert stat.S_IMODE((finished / "runs" / "tiny" / name).stat().st_mode) == 0o666 & ~umask
 
 
 @pytest.mark.parametrize("umask", [0o000, 0o022, 0o077])

@@ -51,6 +51,7 @@ def test_a_run_from_a_base_goes_through_to_its_report(tuned: Path, capsys: pytes
     assert not (tuned / "runs/tuned/work/train/base-check").exists()
 
 
+@pytest.mark.slow
 def test_a_base_is_searched_once(tuned: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What the search found is kept for a run that was interrupted later, and belongs to this seed."""
     cohort, config = Cohort.open(tuned / "runs/tiny/cohort"), load_recipe("tuned.yaml").recipe.generator

@@ -22,6 +22,8 @@ from medphantom.quality.config import ClassifierConfig
 from medphantom.quality.stats.means import Means
 from tests.flows.conftest import TINY_RECIPE
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -111,7 +113,6 @@ def test_masked_differences_are_means_over_the_mask() -> None:
     assert np.isnan(found[1])
 
 
-@pytest.mark.slow
 def test_it_writes_a_dated_result_and_a_contact_sheet(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -19,20 +19,20 @@ from tests.generators.tiny import SIDE, make_cohort, quick_generator
 
 @pytest.fixture(scope="module")
 def cohort(tmp_path_factory: pytest.TempPathFactory) -> Cohort:
-    return make_cohort(tmp_path_factory.mktemp("utility") / "cohort", total=700)
+    return make_cohort(tmp_path_factory.mktemp("utility") / "cohort", total=320)
 
 
 @pytest.fixture(scope="module")
 def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("recipe") / "recipe.yaml"
-    classifier = {"steps": 20, "batch_size": 16, "learning_rate": 0.005, "device": "cpu"}
+    classifier = {"steps": 10, "batch_size": 16, "learning_rate": 0.005, "device": "cpu"}
     study = {
         "arms": ["real", "synthetic", "real_and_synthetic"],
         "classifier": classifier,
         "classifier_seeds": 2,
         "ratios": [1.0],
         "bootstrap": 100,
-        "least_train": 5,
+        "least_train": 4,
         "least_test": 5,
     }
     tree = {

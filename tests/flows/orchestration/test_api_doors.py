@@ -300,6 +300,7 @@ def user_of_a_server(home: Path, **more: str) -> subprocess.Popen[str]:
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_temporary_servers_of_two_runs_are_closed_too(serving: Serving, tmp_path: Path) -> None:
     runs = [user_of_a_server(tmp_path / "home") for _ in range(2)]
     try:
@@ -335,6 +336,7 @@ def test_a_server_that_the_users_profile_names_is_used_with_its_own_password(ser
         assert password not in said
 
 
+@pytest.mark.slow
 def test_a_schedule_runs_only_what_was_served(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     night = datetime(2026, 1, 1, 2, tzinfo=UTC)
     with pytest.raises(InputError, match="start it by medphantom serve"):

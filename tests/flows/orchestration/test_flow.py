@@ -71,6 +71,7 @@ def test_a_run_on_the_embedded_server(copy: Path, environment: dict[str, str]) -
     assert not [path for path in (home / "storage").rglob("*") if path.is_file()]
 
 
+@pytest.mark.slow
 def test_a_failed_run_leaves_one_line_and_no_pickle(copy: Path, environment: dict[str, str]) -> None:
     recipe = "cohort: {source: images, public_phrase: x, options: {table: table.csv, label_columns: [diagnosis]}}\n"
     (copy / "failing.yaml").write_text(recipe)
@@ -134,6 +135,7 @@ def alive(pid: int) -> bool:
         return False
 
 
+@pytest.mark.slow
 def test_a_schedule_fires_makes_new_images_and_ends_without_a_trace(
     copy: Path, serving: tuple[subprocess.Popen[str], Server]
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,10 +23,13 @@ PATIENCE = 300
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def folder(copy: Path) -> Path:
+    """A finished run whose denoiser is to be trained again, for ever."""
     assert LONG != TINY_RECIPE
-    (tmp_path / "tiny.yaml").write_text(LONG)
-    return tmp_path
+    (copy / "tiny.yaml").write_text(LONG)
+    for work in (copy / "runs" / "tiny" / "work" / "train").glob("denoiser-*"):
+        shutil.rmtree(work)
+    return copy
 
 
 @contextmanager
@@ -111,6 +115,7 @@ def test_a_scheduled_run_ends_with_its_schedule_and_goes_on(folder: Path, capsys
     goes_on(folder, capsys)
 
 
+@pytest.mark.slow
 def test_a_scheduled_run_ends_with_whoever_serves_even_when_that_is_killed(folder: Path) -> None:
     with started(folder, "serve", "tiny.yaml", "--every", "10s") as process:
         until_it_learns(folder, process)
