@@ -107,7 +107,8 @@ class Generator:
         >>> folder = Path(mkdtemp())
         >>> _ = mp.phantom(folder / "files", patients=24, format="png", size=32)
         >>> cohort = mp.ingest(folder / "files", folder / "cohort", public_phrase="simulated patients")
-        >>> fits = {name: {"steps": 2, "tracker": "none"} for name in ("autoencoder_fit", "denoiser_fit", "features_fit")}
+        >>> networks = ("autoencoder", "denoiser", "features")
+        >>> fits = {f"{network}_fit": {"steps": 2, "tracker": "none"} for network in networks}
         >>> _ = mp.train(cohort, folder / "bundle", size=16, generator=fits)
 
         >>> generator = mp.Generator.from_pretrained(folder / "bundle")
@@ -369,9 +370,7 @@ def _plain(values: Mapping[str, Any] | None) -> dict[str, Any]:
     return {name: value.item() if isinstance(value, np.generic) else value for name, value in (values or {}).items()}
 
 
-def _plan(
-    prompt: Prompt, masks: Mapping[str, Array], n: int, seed: int, seeds: Sequence[int] | None
-) -> SamplingPlan:
+def _plan(prompt: Prompt, masks: Mapping[str, Array], n: int, seed: int, seeds: Sequence[int] | None) -> SamplingPlan:
     if seeds is None:
         if n < 1:
             raise InputError(f"n must be ≥ 1, got {n}")
@@ -379,9 +378,7 @@ def _plan(
     for one in seeds:
         if not 0 <= one < LARGEST_SEED:
             raise InputError(f"a seed must be ≥ 0 and < 2^63, got {one}")
-    images = [
-        PlannedImage(image_id=f"{place:06d}", prompt=prompt, seed=int(one)) for place, one in enumerate(seeds)
-    ]
+    images = [PlannedImage(image_id=f"{place:06d}", prompt=prompt, seed=int(one)) for place, one in enumerate(seeds)]
     return SamplingPlan(images, masks)
 
 

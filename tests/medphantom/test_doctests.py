@@ -9,7 +9,8 @@ from types import ModuleType
 
 import pytest
 
-from medphantom import generation, metrics
+from medphantom import generation
+from medphantom.metrics import distances, diversity, manifold, neighbours
 
 PAGE = Path(__file__).parents[2] / "docs" / "python.md"
 
@@ -23,7 +24,7 @@ def run(tests: list[doctest.DocTest]) -> None:
     assert runner.tries
 
 
-@pytest.mark.parametrize("module", [generation, metrics])
+@pytest.mark.parametrize("module", [generation, distances, diversity, manifold, neighbours])
 def test_docstrings(module: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     run(doctest.DocTestFinder().find(module))
