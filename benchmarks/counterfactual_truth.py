@@ -190,10 +190,12 @@ def numbers(bench: Bench, path: str, config: CounterfactualConfig) -> Iterator[E
     margin = ROUGHLY * (limits[1] - limits[0])
     action = Intervention(ranges={label: (limits[0] + margin, limits[1] - margin)})
     actions = [action.drawn(bench.seed, name) for name in bench.cohort.manifest["image_id"][rows]]
-    asked = np.array([float(one.attributes[label]) for one in actions])
+    requested = np.array([float(one.attributes[label]) for one in actions])
     found = bench.made(rows, actions, config)
     images = bench.simulation.of(bench.cohort, rows)
-    truth = bench.simulation.all_seen([with_factor(f, path, v) for f, v in zip(images, asked.tolist(), strict=True)])
+    truth = bench.simulation.all_seen(
+        [with_factor(f, path, v) for f, v in zip(images, requested.tolist(), strict=True)]
+    )
     case = Case(bench, rows, found, truth, label)
     case.show()
     patients = case.patients
@@ -204,16 +206,16 @@ def numbers(bench: Bench, path: str, config: CounterfactualConfig) -> Iterator[E
     for part in ("", "_of_nothing"):
 
         def score(chosen: Array, values: Array = read[part]) -> float | None:
-            return r_squared(asked[chosen], values[chosen])
+            return r_squared(requested[chosen], values[chosen])
 
         yield Estimate(
             name=f"r2{part}",
             estimand="R² of what the oracle reads about what was asked for; floor: read off the true counterfactuals",
-            value=r_squared(asked, read[part]),
+            value=r_squared(requested, read[part]),
             interval=bench.means.bootstrap("r2", label + part, score, patients),
             method="percentile bootstrap by patient",
             n_synthetic=len(rows),
-            floor=r_squared(asked, read["truth"]),
+            floor=r_squared(requested, read["truth"]),
             better="higher",
             label=label,
         )

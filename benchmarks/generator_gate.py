@@ -97,7 +97,7 @@ def cohort_of(recipe: Recipe, path: Path) -> Cohort:
     return Cohort.open(path) if path.is_dir() else ingest_cohort(recipe.cohort, path).cohort
 
 
-def judged(arm: Arm, options: argparse.Namespace) -> tuple[CopySummary, dict[str, Any]]:
+def gate_result(arm: Arm, options: argparse.Namespace) -> tuple[CopySummary, dict[str, Any]]:
     """Train, draw, search; and what it learned from, and what membership reaches."""
     recipe, folder = arm.recipe, options.work / arm.name
     cohort = cohort_of(recipe, arm.cohort)
@@ -146,7 +146,7 @@ def facts_of(summary: CopySummary) -> dict[str, Any]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Train, judge, write the result."""
+    """Train, evaluate and write the result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--base", type=Path, help="bundle; by default that of the recipe")
     parser.add_argument("--seeds", type=int, default=5, help="honest generators")
@@ -160,7 +160,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     found: dict[str, Any] = {}
     with watching():
         for arm in arms(options):
-            summary, facts = judged(arm, options)
+            summary, facts = gate_result(arm, options)
             found[arm.name] = {**facts, **facts_of(summary)}
             print(f"{arm.name}: copies {summary.verdict}: {summary.reasons[0]}")
             print(f"  membership from the images: {words_of(facts['membership'])}", flush=True)

@@ -122,7 +122,7 @@ def halves(case: Case, seed: int) -> dict[str, Repeat]:
     return found
 
 
-def judged(patients: int, gap: float, rng: np.random.Generator) -> tuple[Array, Array, Array, Array]:
+def simulated_images(patients: int, gap: float, rng: np.random.Generator) -> tuple[Array, Array, Array, Array]:
     """Findings of images, the scores of two classifiers, and the patients."""
     owner = np.repeat(np.arange(patients), rng.integers(1, 4, patients))
     n = len(owner)
@@ -135,7 +135,7 @@ def judged(patients: int, gap: float, rng: np.random.Generator) -> tuple[Array, 
 
 def difference(patients: int, gap: float, seed: int) -> Repeat:
     """Two classifiers on the same test patients."""
-    shows, first, second, owner = judged(patients, gap, np.random.default_rng(seed))
+    shows, first, second, owner = simulated_images(patients, gap, np.random.default_rng(seed))
     parts = [auroc_with_influence(shows, score) for score in (first, second)]
     if parts[0] is None or parts[1] is None:
         raise ValueError("no image shows it")
@@ -168,7 +168,7 @@ def trials(repeats: int) -> Iterator[dict[str, Any]]:
                 found = [one[name] for one in every if name in one]
                 yield _row(f"{name}, 20 halvings", case.words, found, float(np.mean([value for value, _ in found])))
         for patients, gap in ((200, 0.0), (200, 0.3), (600, 0.2)):
-            shows, first, second, _ = judged(300_000, gap, np.random.default_rng(10**6))
+            shows, first, second, _ = simulated_images(300_000, gap, np.random.default_rng(10**6))
             areas = [auroc_with_influence(shows, score) for score in (first, second)]
             truth = sum(sign * area.value for sign, area in zip((1, -1), areas, strict=True) if area is not None)
             words = f"{patients} patients, difference {truth:.3f}"

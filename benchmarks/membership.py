@@ -29,7 +29,7 @@ from medphantom.quality.assessment.privacy_part import membership_part
 from medphantom.quality.config import AssessConfig
 from medphantom.quality.data.evaluation_data import EvaluationData
 from medphantom.quality.networks.fixed_networks import filter_bank
-from medphantom.quality.privacy.membership import Patients, auroc, nearness
+from medphantom.quality.privacy.membership import Patients, auroc, relative_similarity
 from medphantom.quality.stats.estimate import Estimate
 from medphantom.quality.stats.intervals import proportion_interval
 
@@ -81,7 +81,7 @@ def false_alarms(path: Path, size: int, divisions: int) -> dict[str, Any]:
         released, members = order[: len(names) // 4], order[len(names) // 4 : 3 * len(names) // 4]
         out = np.isin(patients, released)
         whose = [str(name) for name in patients[~out]]
-        scores = nearness(features[~out], features[out], whose)
+        scores = relative_similarity(features[~out], features[out], whose)
         value, (low, _) = auroc(Patients.of(scores, whose, np.isin(patients[~out], members)))
         values.append(value)
         flagged += low > AssessConfig().membership.limit

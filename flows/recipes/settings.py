@@ -46,7 +46,7 @@ class SearchPart(TrainPart):
         preprocess: what the networks see of an image.
         generator: the generator and how it is fitted.
         sampler: how it is sampled.
-        plan: what is drawn to judge it.
+        plan: The plan of the images that are drawn to score a trial.
     """
 
     sampler: SamplerConfig = SamplerConfig()

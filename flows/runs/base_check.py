@@ -69,11 +69,11 @@ def check_base(
     summary = _searched(cohort, preprocess, base, config, folder=work / "base-check", progress=progress)
     if summary is not None:
         write_json(file, summary.model_dump(mode="json"))
-    judged = accept_base(summary, base.source)
+    acceptance = accept_base(summary, base.source)
     if base.files:
         watcher().note(f"train: weights of the base: {', '.join(base.files)}")
-    watcher().note(f"train: base {judged.verdict}: {judged.reasons[0]} ({DRAWN} images of the base's own)")
-    return judged
+    watcher().note(f"train: base {acceptance.verdict}: {acceptance.reasons[0]} ({DRAWN} images of the base's own)")
+    return acceptance
 
 
 def _searched(

@@ -127,14 +127,18 @@ def _autoencoder_step(recipe: Recipe, base: Base | None) -> tuple[float, float]:
     config, dims, channels = recipe.generator, len(recipe.preprocess.size), recipe.preprocess.channels
     window = config.autoencoder.window_for(recipe.preprocess.size)
     network = build_autoencoder(config.autoencoder, spatial_dims=dims, image_channels=channels, seed=0, window=window)
-    judge = config.reconstruction
+    reconstruction = config.reconstruction
     device = resolve_device(config.autoencoder_fit.device)
-    adversary = build_adversary(judge, spatial_dims=dims, image_channels=channels, seed=0) if judge.adversary else None
+    adversary = (
+        build_adversary(reconstruction, spatial_dims=dims, image_channels=channels, seed=0)
+        if reconstruction.adversary
+        else None
+    )
     learner = AutoencoderLearner(
         network,
-        judge,
+        reconstruction,
         steps=config.autoencoder_fit.steps,
-        features=FeatureNet(dims, channels, 1).to(device).requires_grad_(False) if judge.features else None,
+        features=FeatureNet(dims, channels, 1).to(device).requires_grad_(False) if reconstruction.features else None,
         adversary=adversary,
         monitored={},
     )
@@ -146,7 +150,7 @@ def _autoencoder_step(recipe: Recipe, base: Base | None) -> tuple[float, float]:
     if adversary is not None:
         learner.step = config.autoencoder_fit.steps - 1
         late = step_seconds(learner, batch, config.autoencoder_fit)
-        seconds = judge.adversary_from * seconds + (1 - judge.adversary_from) * late
+        seconds = reconstruction.adversary_from * seconds + (1 - reconstruction.adversary_from) * late
     return seconds, _bytes_of(network) + (0.0 if adversary is None else _bytes_of(adversary))
 
 
@@ -236,9 +240,9 @@ def step_seconds(learner: Learner, batch: Callable[[int], dict[str, Tensor]], co
         data = {name: tensor.to(device) for name, tensor in batch(images).items()}
         generator = torch.Generator().manual_seed(0)
         losses = [learner.loss, learner.adversary_loss] if learner.adversary is not None else [learner.loss]
-        for judge, optimizer in zip(losses, optimizers, strict=True):
+        for loss, optimizer in zip(losses, optimizers, strict=True):
             with torch.autocast(device, dtype=torch.bfloat16, enabled=low_precision):
-                terms = judge(data, generator)
+                terms = loss(data, generator)
             if "loss" in terms:
                 optimizer.zero_grad()
                 terms["loss"].backward()  # type: ignore[no-untyped-call]  # torch does not type it

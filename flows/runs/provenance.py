@@ -1,4 +1,4 @@
-"""Does an assessment judge what it says: the images of this generator, against the patients whom it learned from?"""
+"""Checks that an assessment compares the images of this generator with the patients it was trained on."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def learned_from(bundle: GeneratorBundle, real: Cohort) -> bool:
 
 
 def check_provenance(real: Cohort, synthetic: Cohort, bundle: GeneratorBundle) -> None:
-    """Refuse to judge a generator by patients whom it did not learn from, or by images of another or unknown one.
+    """Refuse to assess a generator by patients it was not trained on, or by images of another or unknown generator.
 
     Args:
         real: cohort whose training images are searched for copies.

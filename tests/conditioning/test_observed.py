@@ -61,10 +61,10 @@ def test_volumes_have_two(tmp_path: Path) -> None:
 def test_plans_match_it(tmp_path: Path) -> None:
     cohort = spaced(tmp_path / "c", [((16, 16), (0.5 + i / 40, 0.5 + i / 40)) for i in range(40)])
     schema = with_spacing(ConditionSchema(), cohort, range(40), Preprocess(size=(16, 16)))
-    asked = [float(image.prompt.attributes["spacing"]) for image in plan_match(cohort, 200, 0, schema=schema)]
-    assert 0.5 <= min(asked) < 0.7
-    assert 1.3 < max(asked) <= 1.475
-    assert np.mean(asked) == pytest.approx(0.9875, abs=0.06)
+    requested = [float(image.prompt.attributes["spacing"]) for image in plan_match(cohort, 200, 0, schema=schema)]
+    assert 0.5 <= min(requested) < 0.7
+    assert 1.3 < max(requested) <= 1.475
+    assert np.mean(requested) == pytest.approx(0.9875, abs=0.06)
 
 
 def test_refused_in_one_line(tmp_path: Path) -> None:

@@ -174,10 +174,12 @@ def test_things_keep_their_size_in_mm_whatever_the_spacing(tmp_path: Path) -> No
     config = tiny_config(conditioning={"labels": True, "spacing": True})
     train_generator(cohort, Preprocess(size=(SIDE, SIDE)), config, tmp_path / "bundle", work=tmp_path / "work")
     bundle = GeneratorBundle.load(tmp_path / "bundle")
-    asked = [0.7, 1.5] * 6
-    plan = plan_prompts([Prompt(labels={"bright": True}, attributes={"spacing": mm}) for mm in asked], seed=1)
+    requested = [0.7, 1.5] * 6
+    plan = plan_prompts([Prompt(labels={"bright": True}, attributes={"spacing": mm}) for mm in requested], seed=1)
     made = drawn(bundle, plan, tmp_path)
     areas = np.array([(image > 130).sum() for image in made.pixels(made.rows())])
     fine, coarse = areas[::2].mean(), areas[1::2].mean()
     assert fine > 2 * coarse  # by the geometry of discs 4.6 times
-    assert [spacing.to_list() for spacing in made.manifest.sort("image_id")["spacing_mm"]] == [[mm, mm] for mm in asked]
+    assert [spacing.to_list() for spacing in made.manifest.sort("image_id")["spacing_mm"]] == [
+        [mm, mm] for mm in requested
+    ]

@@ -239,9 +239,9 @@ def test_a_range_gives_every_image_a_value_of_its_own_that_its_seed_decides(
         publish_counterfactuals(bundle, cohort, rows[:total], action, quick, out=tmp_path / str(total))
         for total in (2, 3)
     ]
-    asked = [pairs.attribute("age", pair_rows(pairs).rows["counterfactual"]) for pairs in made]
-    assert asked[0] == asked[1][:2]  # whatever its neighbours
-    assert len(set(asked[1])) == 3
+    requested = [pairs.attribute("age", pair_rows(pairs).rows["counterfactual"]) for pairs in made]
+    assert requested[0] == requested[1][:2]  # whatever its neighbours
+    assert len(set(requested[1])) == 3
     with pytest.raises(PromptError, match="draw from it first"):
         action.applied(Prompt(), bundle.facts.conditions)
 

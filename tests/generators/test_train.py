@@ -37,8 +37,8 @@ def rewritten(source: Cohort, out: Path, *, order: list[int], **changes: object)
 
     with CohortWriter(out, source.schema) as writer:
         for record in source.records(order):
-            judges = record.split in {"holdout", "test"}
-            writer.add(replace(record, **changes) if judges else record)
+            evaluates = record.split in {"holdout", "test"}
+            writer.add(replace(record, **changes) if evaluates else record)
     return Cohort.open(out)
 
 
@@ -139,9 +139,9 @@ def test_both_networks_learnt(bundle: GeneratorBundle) -> None:
 
 def test_train_val_gap_is_in_the_curves(bundle: GeneratorBundle) -> None:
     for name in ("autoencoder", "denoiser"):
-        judged = [row for row in bundle.training[name]["rows"] if "gap" in row]
-        assert judged
-        assert all(row["gap"] == pytest.approx(row["val_loss"] - row["train_loss"]) for row in judged)
+        measured = [row for row in bundle.training[name]["rows"] if "gap" in row]
+        assert measured
+        assert all(row["gap"] == pytest.approx(row["val_loss"] - row["train_loss"]) for row in measured)
 
 
 def test_validation_is_at_fixed_noise(cohort: Cohort, preprocess: Preprocess, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ def sample_losses(errors: list[float], rows: list[int]) -> SampleLosses:
 
 @pytest.mark.parametrize(("total", "says"), [(19, False), (20, True), (21, True)])
 def test_twenty_rows_say_something_and_nineteen_do_not(total: int, says: bool) -> None:
-    rows = [*range(total), 0]  # a row that is judged twice counts once
+    rows = [*range(total), 0]  # a row that is measured twice counts once
     found = membership_signal(sample_losses([0.0] * (total + 1), rows), sample_losses([1.0] * (total + 1), rows))
     assert (found is not None) == says
 

@@ -60,7 +60,7 @@ def _with(cohort: Cohort, path: Path, provenance: dict[int, Provenance | None]) 
     return Cohort.open(path)
 
 
-def test_what_belongs_together_is_judged(made: Made) -> None:
+def test_what_belongs_together_is_assessed(made: Made) -> None:
     check_provenance(made.real, made.synthetic, made.bundle)
 
 

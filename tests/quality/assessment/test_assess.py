@@ -116,8 +116,8 @@ def test_faults_move_the_scores_that_should_see_them(
     some, kinds = images(240, rng)
     config = CONFIG.model_copy(update={"networks": ("filters",), "utility": UtilityConfig(enabled=False)})
 
-    def scores(name: str, faulty: Array, asked: Array) -> QualityReport:
-        cohort = write_synthetic(tmp_path / name, faulty, asked)
+    def scores(name: str, faulty: Array, requested: Array) -> QualityReport:
+        cohort = write_synthetic(tmp_path / name, faulty, requested)
         return assess(real, cohort, PREPROCESS, config, work=work, hooks=GeneratorHooks(autoencoder))
 
     soft = scores("soft", blurred(blurred(some)), kinds)

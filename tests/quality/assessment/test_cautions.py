@@ -15,7 +15,7 @@ from medphantom.quality.data.evaluation_data import EvaluationData
 from tests.quality.scenes import SIDE, write_real
 
 
-def asked(path: Path, bright: float, *, stated: bool = True) -> Cohort:
+def prompted(path: Path, bright: float, *, stated: bool = True) -> Cohort:
     """Forty images of which a share was asked to be bright; of rings nothing is said."""
     rng = np.random.default_rng(0)
     schema = CohortSchema(kind="synthetic", labels=("bright", "rings"))
@@ -33,7 +33,7 @@ def test_labels_in_other_shares_than_patients_have_are_named(tmp_path: Path) -> 
     real = write_real(tmp_path / "real", 90, 1, exclusive=False)  # four in ten are bright
 
     def said(name: str, bright: float, *, stated: bool = True) -> list[str]:
-        data = EvaluationData(real, asked(tmp_path / name, bright, stated=stated), Preprocess(size=(SIDE, SIDE)))
+        data = EvaluationData(real, prompted(tmp_path / name, bright, stated=stated), Preprocess(size=(SIDE, SIDE)))
         return [caution for caution in cautions(data, ()) if "different prevalence" in caution]
 
     assert said("all", 1.0) == [

@@ -27,13 +27,16 @@ def own(total: int) -> Array:
 
 
 def test_exclusive_agreement_is_a_count_with_wilsons_interval_and_a_confusion_table() -> None:
-    asked = np.repeat([0, 1, 2], [10, 20, 30])
-    seen = asked.copy()
+    requested = np.repeat([0, 1, 2], [10, 20, 30])
+    seen = requested.copy()
     seen[[0, 1, 10]] = [1, 2, 0]
     real = LabelPredictions(one_hot(np.array([0, 1, 2, 2])), one_hot(np.array([0, 1, 2, 1])).astype(float), own(4))
     found = agreement(
-        LABELS, exclusive=True, asked=LabelPredictions(one_hot(asked), one_hot(seen).astype(float), own(60)), real=real,
-    )  # fmt: skip
+        LABELS,
+        exclusive=True,
+        requested=LabelPredictions(one_hot(requested), one_hot(seen).astype(float), own(60)),
+        real=real,
+    )
     overall = found.per_label[0]
     assert overall.value == 57 / 60
     assert overall.interval == pytest.approx(proportion_interval(57, 60))
@@ -44,13 +47,15 @@ def test_exclusive_agreement_is_a_count_with_wilsons_interval_and_a_confusion_ta
 
 def test_multilabel_agreement_compares_prompts_with_what_is_seen_and_leaves_unstated_prompts_out() -> None:
     rng = np.random.default_rng(0)
-    asked = rng.integers(0, 2, (200, 3)).astype(np.int8)
-    seen = np.clip(0.5 + 0.4 * (asked - 0.5) + rng.normal(0, 0.2, asked.shape), 0, 1)
-    asked[:150, 1] = -1
-    asked[:, 2] = 1  # never asked against
+    requested = rng.integers(0, 2, (200, 3)).astype(np.int8)
+    seen = np.clip(0.5 + 0.4 * (requested - 0.5) + rng.normal(0, 0.2, requested.shape), 0, 1)
+    requested[:150, 1] = -1
+    requested[:, 2] = 1  # never prompted as absent
     seen[:, 1][:150] = rng.random(150)  # must not matter
     real = LabelPredictions(rng.integers(0, 2, (80, 3)), rng.random((80, 3)), own(80))
-    found = agreement(LABELS, exclusive=False, asked=LabelPredictions(asked, seen, own(200)), real=real).per_label
+    found = agreement(
+        LABELS, exclusive=False, requested=LabelPredictions(requested, seen, own(200)), real=real
+    ).per_label
     assert found[1].value == pytest.approx(0.92, abs=0.05)
     assert found[1].interval is not None
     assert found[1].interval[0] < found[1].value < found[1].interval[1]

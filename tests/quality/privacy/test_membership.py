@@ -12,8 +12,8 @@ from medphantom.quality.privacy.membership import (
     attack_result,
     auroc,
     blind_scores,
-    nearness,
     reasons,
+    relative_similarity,
     true_positives,
 )
 
@@ -85,7 +85,7 @@ def result_of(members: np.ndarray, others: np.ndarray, synthetic: np.ndarray, **
     real = np.concatenate([members, others])
     member = np.arange(len(real)) < len(members)
     names = [f"p{i}" for i in range(len(real))]
-    patients = Patients.of(nearness(real, synthetic, names), names, member)
+    patients = Patients.of(relative_similarity(real, synthetic, names), names, member)
     given = {"bound": None, "blind": BLIND, "tolerated": 0.5, **more}
     return attack_result("nearness", "images", patients, rng=np.random.default_rng(0), **given)  # type: ignore[arg-type]
 
@@ -126,19 +126,20 @@ def test_an_attack_that_exceeds_what_patients_differ_by_is_flagged_all_the_same(
     assert "above 0.600, by which they differ independently of the generator" in next(reasons([told]))
 
 
-def test_what_is_near_is_asked_of_other_patients_only() -> None:
+def test_similarity_is_relative_to_other_patients_only() -> None:
     real, names, synthetic = honest(seed=7)
-    alone = nearness(real, synthetic, names)
-    beside = nearness(np.concatenate([real, real[:1]]), synthetic, [*names, "p0"])  # the same image of one once more
+    alone = relative_similarity(real, synthetic, names)
+    # the same image of one patient once more
+    beside = relative_similarity(np.concatenate([real, real[:1]]), synthetic, [*names, "p0"])
     assert beside[0] == pytest.approx(alone[0], abs=0.02)
     assert beside[-1] == pytest.approx(beside[0], abs=1e-6)
-    another = nearness(np.concatenate([real, real[:1]]), synthetic, [*names, "another"])
+    another = relative_similarity(np.concatenate([real, real[:1]]), synthetic, [*names, "another"])
     assert another[0] < alone[0] - 0.02  # there it is somebody else's
 
 
 def test_patients_divided_by_chance_are_seldom_told() -> None:
     real, names, synthetic = honest(seed=8)
-    scores, rng = nearness(real, synthetic, names), np.random.default_rng(8)
+    scores, rng = relative_similarity(real, synthetic, names), np.random.default_rng(8)
     flagged = 0
     for _ in range(400):
         learned = rng.permutation(len(real))[:200]
@@ -154,7 +155,9 @@ def test_a_generator_whose_images_all_look_a_little_different_is_told_as_well() 
     beside = copies + 40 * np.ones(16, np.float32)  # darker, softer: every feature of every image is off
     real = np.concatenate([members, others])
     names = [f"p{i}" for i in range(len(real))]
-    np.testing.assert_allclose(nearness(real, beside, names), nearness(real, copies, names), atol=1e-3)
+    np.testing.assert_allclose(
+        relative_similarity(real, beside, names), relative_similarity(real, copies, names), atol=1e-3
+    )
     assert result_of(members, others, beside).flagged
 
 

@@ -59,7 +59,7 @@ class Visit:
 
     def __init__(self, browser: Browser, file: Path, viewport: dict[str, int], scheme: str = "light") -> None:
         self.said: list[str] = []
-        self.asked: list[str] = []
+        self.requested: list[str] = []
         context = browser.new_context(viewport=viewport, color_scheme=scheme)  # type: ignore[arg-type]
         self.page: Page = context.new_page()
         self.page.on("console", self._console)
@@ -73,7 +73,7 @@ class Visit:
 
     def _request(self, request: Request) -> None:
         if request.url.split(":")[0] not in {"file", "data", "blob"} or request.url.count("file:") > 1:
-            self.asked.append(request.url)
+            self.requested.append(request.url)
 
 
 @pytest.mark.parametrize("name", ["internal", "public", "pairs", "study", "compare"])
@@ -83,7 +83,7 @@ def test_pages_open_in_silence_and_fit_the_screen(
 ) -> None:
     visit = Visit(browser, pages[name], viewport, scheme)
     assert visit.said == []
-    assert visit.asked == []
+    assert visit.requested == []
     wide, room = visit.page.evaluate("[document.documentElement.scrollWidth, document.documentElement.clientWidth]")
     assert wide <= room
     small = visit.page.evaluate(
