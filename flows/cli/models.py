@@ -166,7 +166,7 @@ def assess(
 
 
 def _one(argument: Path | None, option: Path | None, name: str) -> Path:
-    """A path that was given once, by place or by name."""
+    """Return a path that was given once, by position or by name."""
     if (argument is None) == (option is None):
         raise InputError(
             f"{'no' if option is None else 'two'} {name} images were given", f"give --{name} or the argument, not both"

@@ -136,7 +136,7 @@ def make_plan(
     """Make the plan that a recipe describes.
 
     Args:
-        choice: The ``plan`` section.
+        choice: The ``plan`` section of the recipe.
         cohort: The real cohort; plans of counts and tables need none.
         schema: The vocabulary of the generator.
         preprocess: The preprocessing of the generator, for masks.

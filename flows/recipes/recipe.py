@@ -142,7 +142,7 @@ class LoadedRecipe:
     Attributes:
         recipe: The recipe with environment variables expanded and paths made absolute.
         written: The same recipe with paths as they were written, for ``run.json`` and reports.
-        file: The recipe file.
+        file: The YAML file of the recipe.
         settings: The ``--set`` options, in order.
     """
 
