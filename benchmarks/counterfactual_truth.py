@@ -222,7 +222,7 @@ def numbers(bench: Bench, path: str, config: CounterfactualConfig) -> Iterator[E
     yield from case.errors("error", np.ones((len(rows), 1, *truth.shape[2:]), dtype=bool))
 
 
-def said(estimates: list[Estimate]) -> list[Estimate]:
+def printed(estimates: list[Estimate]) -> list[Estimate]:
     """The same, printed."""
     for one in estimates:
         floor = "" if one.floor is None else f"   floor {one.floor:.4f}"
@@ -242,9 +242,9 @@ def measure(
     """All estimates of one setting."""
     found: list[Estimate] = []
     for finding in findings:
-        found += said([*removals(bench, finding, config), *additions(bench, finding, config)])
+        found += printed([*removals(bench, finding, config), *additions(bench, finding, config)])
     for path in factors:
-        found += said(list(numbers(bench, path, of_factors)))
+        found += printed(list(numbers(bench, path, of_factors)))
     return [estimate.model_dump(mode="json", exclude_none=True) for estimate in found]
 
 

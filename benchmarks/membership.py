@@ -106,10 +106,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         size = Preprocess(size=(options.size, options.size))
         found[pair] = attacked(Cohort.open(real), Cohort.open(synthetic), size, AssessConfig())
         print(f"{pair}: {words_of(found[pair])}", flush=True)
-    chance = {}
+    by_division = {}
     if options.divisions:
-        chance = false_alarms(Path(options.pairs[0].partition("=")[0]), options.size, options.divisions)
-    print(write_result("membership", {"pairs": found, "by_chance": chance}))
+        by_division = false_alarms(Path(options.pairs[0].partition("=")[0]), options.size, options.divisions)
+    print(write_result("membership", {"pairs": found, "by_chance": by_division}))
 
 
 if __name__ == "__main__":

@@ -137,11 +137,11 @@ def test_slices_of_another_size_are_not_missing(tmp_path: Path, odd: int, kind: 
     write_series(tmp_path / "s" / "good", volume_of(3), positions, PatientID="P3")
     result = take_in(tmp_path / "s", tmp_path / "c", spatial_dims=3, near_duplicates="off")
     table = pl.read_parquet(result.private_folder / "rejections.parquet")
-    said = dict(zip(table["path"], table["detail"], strict=True))
-    assert "differ in size or pixel spacing" in said["b/000.dcm"]
-    assert ("a/000.dcm" in said) == (odd == 2)
-    assert "differ in size or pixel spacing" in said.get("a/000.dcm", said["b/000.dcm"])
-    assert "slices are missing" in said["gap/000.dcm"]
+    details = dict(zip(table["path"], table["detail"], strict=True))
+    assert "differ in size or pixel spacing" in details["b/000.dcm"]
+    assert ("a/000.dcm" in details) == (odd == 2)
+    assert "differ in size or pixel spacing" in details.get("a/000.dcm", details["b/000.dcm"])
+    assert "slices are missing" in details["gap/000.dcm"]
 
 
 def test_two_echoes_of_one_series_become_two_volumes(tmp_path: Path) -> None:

@@ -182,10 +182,10 @@ def test_a_schema_without_any_item_still_has_a_context() -> None:
 
 
 def test_an_encoder_is_made_again_from_schema_and_width(schema: ConditionSchema, encoder: ConditionEncoder) -> None:
-    twin = ConditionEncoder(ConditionSchema.model_validate_json(schema.model_dump_json()), SIZES)
-    twin.load_state_dict(encoder.state_dict())
+    reloaded = ConditionEncoder(ConditionSchema.model_validate_json(schema.model_dump_json()), SIZES)
+    reloaded.load_state_dict(encoder.state_dict())
     for left, right in zip(
-        twin(encode_prompts(schema, PROMPTS)), encoder(encode_prompts(schema, PROMPTS)), strict=True
+        reloaded(encode_prompts(schema, PROMPTS)), encoder(encode_prompts(schema, PROMPTS)), strict=True
     ):
         assert torch.equal(left, right)
 

@@ -42,9 +42,9 @@ def test_it_is_that_of_the_grid_not_that_of_the_file(tmp_path: Path) -> None:
         {"spacing": 2.0},
         {},
     ]
-    told = Conditions.from_cohort(cohort, [0, 1, 2], schema).continuous_BC[:, 0]
-    assert told[:2].tolist() == [-1.0, 1.0]
-    assert bool(told[2].isnan())
+    reported = Conditions.from_cohort(cohort, [0, 1, 2], schema).continuous_BC[:, 0]
+    assert reported[:2].tolist() == [-1.0, 1.0]
+    assert bool(reported[2].isnan())
     assert schema.check(Prompt(attributes={"spacing": 1.5}))
     with pytest.raises(PromptError, match=r"spacing must be within 1…2 mm, got 0\.7"):
         schema.check(Prompt(attributes={"spacing": 0.7}))

@@ -112,10 +112,10 @@ def test_a_plan_and_its_masks_survive_the_disk(reader: GeneratorBundle, cohort: 
 def test_planned_masks_are_nobodys(reader: GeneratorBundle, cohort: Cohort) -> None:
     schema, preprocess = reader.facts.conditions, reader.facts.preprocess
     real = {pixel_digest(mask) for mask in cohort.masks(cohort.rows()) if mask is not None}
-    bent = plan_masks(cohort, schema, 40, 0, preprocess=preprocess)
-    assert not real & set(bent.masks)
-    assert len(bent.masks) > 30
-    assert all(image.prompt.labels for image in bent)
+    deformed = plan_masks(cohort, schema, 40, 0, preprocess=preprocess)
+    assert not real & set(deformed.masks)
+    assert len(deformed.masks) > 30
+    assert all(image.prompt.labels for image in deformed)
     straight = plan_masks(cohort, schema, 8, 0, preprocess=preprocess, split="test", deform=0)
     assert set(straight.masks) <= {pixel_digest(m) for m in cohort.masks(cohort.rows("test")) if m is not None}
 

@@ -39,7 +39,7 @@ def controlled(
     return folder / "bundle"
 
 
-def said(bundle: GeneratorBundle, prompt: Prompt, masks: dict[str, np.ndarray] | None = None) -> torch.Tensor:
+def predicted(bundle: GeneratorBundle, prompt: Prompt, masks: dict[str, np.ndarray] | None = None) -> torch.Tensor:
     x_t = torch.randn(1, *bundle.facts.latent_shape, generator=torch.Generator().manual_seed(0))
     conditions = bundle.denoiser.conditioner.of_prompts([prompt], masks)
     with torch.inference_mode():
@@ -57,7 +57,8 @@ def test_it_says_what_it_said_before_it_learned(
     config = control_config(bundle_folder, steps=1)
     still = config.model_copy(update={"denoiser_fit": config.denoiser_fit.model_copy(update={"learning_rate": 1e-12})})
     fresh = train_generator(cohort, preprocess, still, tmp_path / "bundle", work=tmp_path / "work")
-    torch.testing.assert_close(said(fresh, masked, {pixel_digest(mask): mask}), said(bundle, bare), atol=1e-5, rtol=0)
+    with_mask = predicted(fresh, masked, {pixel_digest(mask): mask})
+    torch.testing.assert_close(with_mask, predicted(bundle, bare), atol=1e-5, rtol=0)
 
 
 def test_without_a_mask_it_says_what_it_said(bundle: GeneratorBundle, controlled: Path) -> None:
@@ -65,8 +66,8 @@ def test_without_a_mask_it_says_what_it_said(bundle: GeneratorBundle, controlled
     masked = Prompt(labels={"bright": True}, mask=pixel_digest(mask))
     bare = Prompt(labels={"bright": True})
     learned = GeneratorBundle.load(controlled)
-    torch.testing.assert_close(said(learned, bare), said(bundle, bare))
-    assert float((said(learned, masked, {pixel_digest(mask): mask}) - said(bundle, bare)).abs().max()) > 0.05
+    torch.testing.assert_close(predicted(learned, bare), predicted(bundle, bare))
+    assert float((predicted(learned, masked, {pixel_digest(mask): mask}) - predicted(bundle, bare)).abs().max()) > 0.05
 
 
 def test_images_follow_their_masks(controlled: Path, tmp_path: Path) -> None:

@@ -277,10 +277,10 @@ def test_images_of_another_scale_than_the_generator_learned_from_are_one_line(
         for record in cohort.records():
             writer.add(dataclasses.replace(record, pixels=record.pixels.astype(np.uint16) * 257))
     sixteen = Cohort.open(tmp_path / "sixteen")
-    said = r"span 0…65535 \(uint16\), the generator was trained on values of 0…255; "
+    problem = r"span 0…65535 \(uint16\), the generator was trained on values of 0…255; "
     action = Intervention(labels={"dark": True})
     rows = changed_rows(bundle, sixteen, sixteen.rows("test"), action)
-    with pytest.raises(InputError, match=rf"images of this cohort {said}ingest images"):
+    with pytest.raises(InputError, match=rf"images of this cohort {problem}ingest images"):
         publish_counterfactuals(bundle, sixteen, rows[:2], action, CONFIG, out=tmp_path / "pairs")
     assert not (tmp_path / "pairs").exists()
     with pytest.raises(InputError, match="the generator did not learn from the training images of"):

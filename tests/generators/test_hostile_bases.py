@@ -34,9 +34,9 @@ def change(file: Path, **values: Any) -> None:
 
 
 def refusal(base: Path) -> str:
-    with pytest.raises(InputError) as told:
+    with pytest.raises(InputError) as raised:
         open_base(str(base))
-    line = str(told.value)
+    line = str(raised.value)
     assert "\n" not in line
     return line
 

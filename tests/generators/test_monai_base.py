@@ -184,13 +184,13 @@ def test_a_monai_base_is_fine_tuned_sampled_and_read_back_alone(
     assert again.digest == made.digest
     x_t = torch.randn(1, *made.facts.latent_shape, generator=torch.Generator().manual_seed(0))
 
-    def said(bundle: GeneratorBundle, *, bright: bool) -> torch.Tensor:
+    def predicted(bundle: GeneratorBundle, *, bright: bool) -> torch.Tensor:
         prompt = Prompt(labels={"bright": bright, "dark": not bright})
         with torch.inference_mode():
             return bundle.denoiser(x_t, torch.tensor([0.5]), bundle.denoiser.conditioner.of_prompts([prompt]))
 
-    torch.testing.assert_close(said(again, bright=True), said(made, bright=True))
-    assert not torch.equal(said(made, bright=True), said(made, bright=False))  # labels reach it beside the time
+    torch.testing.assert_close(predicted(again, bright=True), predicted(made, bright=True))
+    assert not torch.equal(predicted(made, bright=True), predicted(made, bright=False))  # labels reach it too
 
 
 @pytest.mark.parametrize(

@@ -71,17 +71,17 @@ def test_another_fit_on_the_same_terms_has_a_key_of_its_own(tmp_path: Path) -> N
 def test_steps_are_paid_before_they_are_taken(tmp_path: Path) -> None:
     """A fit that is stopped between checkpoints has a ledger of more steps than its checkpoint, never of fewer."""
     learner = Rows(convolutional(), noise=0.1)
-    paid = []
+    steps_begun = []
 
     def look() -> bool:
-        paid.append(json.loads((tmp_path / LEDGER_FILE).read_text())["steps_begun"])
-        if len(paid) == 7:
+        steps_begun.append(json.loads((tmp_path / LEDGER_FILE).read_text())["steps_begun"])
+        if len(steps_begun) == 7:
             raise KeyboardInterrupt
         return False
 
     with pytest.raises(KeyboardInterrupt):
         fitted(tmp_path, learner, stop=look)
-    assert paid == list(range(1, 8))
+    assert steps_begun == list(range(1, 8))
     _, result = fitted(tmp_path)
     assert result.resumed_from == 4
     assert result.spent is not None

@@ -31,9 +31,9 @@ def test_equal_errors_tell_nothing_and_smaller_ones_do() -> None:
     honest = membership_signal(sample_losses(one), sample_losses(other))
     assert honest is not None
     assert honest.low < 0.5 < honest.share + 0.15
-    told = membership_signal(sample_losses(one * 0.3), sample_losses(other))
-    assert told is not None
-    assert told.low > 0.7
+    signal = membership_signal(sample_losses(one * 0.3), sample_losses(other))
+    assert signal is not None
+    assert signal.low > 0.7
     same = membership_signal(sample_losses(one), sample_losses(one))
     assert same is not None
     assert same.share == 0.5

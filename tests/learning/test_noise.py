@@ -37,8 +37,8 @@ def test_blocks_steps_and_keys_have_noise_of_their_own() -> None:
         secret_noise("b" + KEY[1:], "noise", 0, total=BLOCK, deviation=1.0),
     ]
     for other in others:
-        likeness = float(torch.corrcoef(torch.stack([noise[:BLOCK], other]))[0, 1])
-        assert abs(likeness) < 4 / BLOCK**0.5
+        correlation = float(torch.corrcoef(torch.stack([noise[:BLOCK], other]))[0, 1])
+        assert abs(correlation) < 4 / BLOCK**0.5
 
 
 def test_without_a_deviation_there_is_none() -> None:

@@ -17,10 +17,10 @@ PAGE = Path(__file__).parents[2] / "docs" / "python.md"
 
 def run(tests: list[doctest.DocTest]) -> None:
     runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS)
-    said: list[str] = []
+    output: list[str] = []
     for test in tests:
-        runner.run(test, out=said.append)
-    assert not runner.failures, "".join(said)
+        runner.run(test, out=output.append)
+    assert not runner.failures, "".join(output)
     assert runner.tries
 
 

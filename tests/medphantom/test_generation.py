@@ -62,25 +62,27 @@ def test_everything_that_a_prompt_says_is_drawn(generator: Generator, tmp_path: 
     plan = plan_prompts([prompt] * 2, 1, masks={pixel_digest(disc()): disc()})
     stored = mp.generate(generator.bundle, plan, tmp_path / "out", sampler=STEPS)
     assert np.array_equal(made.images, np.stack(stored.pixels([0, 1])))
-    for said in requested:
-        less = generator(**{name: value for name, value in requested.items() if name != said}, mask=disc(), n=2, seed=1,
+    for part in requested:
+        less = generator(**{name: value for name, value in requested.items() if name != part}, mask=disc(), n=2, seed=1,
                          sampler=STEPS)  # fmt: skip
-        assert not np.array_equal(less.images, made.images), said
+        assert not np.array_equal(less.images, made.images), part
     assert not np.array_equal(generator(**requested, n=2, seed=1, sampler=STEPS).images, made.images)
 
 
 def test_a_plan_is_drawn_in_memory_and_in_a_folder(generator: Generator, tmp_path: Path) -> None:
     plan = plan_counts(generator.schema, {"bright": 3, "dark": 3}, seed=0)
-    told: list[int] = []
-    made = generator.draw(plan, sampler=SamplerConfig(**STEPS), progress=lambda done, total, what="": told.append(done))
+    calls: list[int] = []
+    made = generator.draw(
+        plan, sampler=SamplerConfig(**STEPS), progress=lambda done, total, what="": calls.append(done)
+    )
     stored = generator.generate(plan, tmp_path / "out", sampler=STEPS)
     assert np.array_equal(made.images, np.stack(stored.pixels(stored.rows())))
-    assert told == [4, 6]
+    assert calls == [4, 6]
     assert len(made) == 6
     late = plan_prompts([Prompt()] * 4 + [Prompt(labels={"unknown": True})], 0)
     with pytest.raises(PromptError, match="label 'unknown'"):
-        generator.draw(late, sampler=STEPS, progress=lambda done, total, what="": told.append(done))
-    assert told == [4, 6]  # refused before anything was drawn
+        generator.draw(late, sampler=STEPS, progress=lambda done, total, what="": calls.append(done))
+    assert calls == [4, 6]  # refused before anything was drawn
 
 
 def test_numbers_of_numpy_are_numbers(generator: Generator) -> None:
@@ -250,14 +252,20 @@ def hub(folder: Path, tmp_path: Path) -> Iterator[tuple[str, list[str]]]:
             held = [file for file in root.rglob("*") if file.is_file()]
             if self.path.startswith("/api/models/owner/bundle/revision/"):
                 siblings = [{"rfilename": str(file.relative_to(root))} for file in held]
-                told: object = {"id": "owner/bundle", "sha": COMMIT, "siblings": siblings, "private": False, "tags": []}
-                return self._answer(json.dumps(told).encode(), "application/json")
+                found: object = {
+                    "id": "owner/bundle",
+                    "sha": COMMIT,
+                    "siblings": siblings,
+                    "private": False,
+                    "tags": [],
+                }
+                return self._answer(json.dumps(found).encode(), "application/json")
             if self.path.startswith(f"/api/models/owner/bundle/tree/{COMMIT}"):
-                told = [
+                found = [
                     {"type": "file", "path": str(f.relative_to(root)), "size": f.stat().st_size, "oid": file_digest(f)}
                     for f in held
                 ]
-                return self._answer(json.dumps(told).encode(), "application/json")
+                return self._answer(json.dumps(found).encode(), "application/json")
             before, _, name = self.path.partition(f"/resolve/{COMMIT}/")
             if before == "/owner/bundle" and (root / name).is_file():
                 return self._answer((root / name).read_bytes(), "application/octet-stream")

@@ -258,9 +258,9 @@ def test_links_into_a_cache_are_read_when_asked(tmp_path: Path) -> None:
 
 def test_a_cohort_without_labels_says_so_and_why(tmp_path: Path) -> None:
     folders_of_people(tmp_path / "s")
-    said = take_in(tmp_path / "s", tmp_path / "c", folders="patients").understood
-    assert "labels: none; there is no table, and folders were not said to be classes" in said
-    assert "patients: 12 images by folder" in said
+    remarks = take_in(tmp_path / "s", tmp_path / "c", folders="patients").understood
+    assert "labels: none; there is no table, and folders were not said to be classes" in remarks
+    assert "patients: 12 images by folder" in remarks
 
 
 @pytest.mark.parametrize(
@@ -480,8 +480,8 @@ def test_ids_of_utf8_under_another_character_set_stay_apart_and_are_told(tmp_pat
     ids = [name.encode() for name in ("MÄLLER-7", "MÖLLER-7", "MÜLLER-7", "MÜLLER-7", "Mäller-7", "Möller-7")]
     result = ids_in_bytes(tmp_path, ids, SpecificCharacterSet=charset)
     assert result.cohort.manifest["patient"].n_unique() == 5
-    told = [line for line in result.warnings if "under a right character set counts as another one" in line]
-    assert sum(int(line.split()[0]) for line in told) == 5, told
+    reported = [line for line in result.warnings if "under a right character set counts as another one" in line]
+    assert sum(int(line.split()[0]) for line in reported) == 5, reported
 
 
 def test_a_name_in_latin_letters_is_no_misread_one(tmp_path: Path) -> None:
@@ -506,8 +506,8 @@ def test_one_id_in_every_header_is_told_or_names_nobody(tmp_path: Path, name: st
         write_dicom(tmp_path / "s" / f"{number}.dcm", structure(number, dtype="uint16", high=999), **stated)
     result = take_in(tmp_path / "s", tmp_path / "c")
     assert result.cohort.manifest["patient"].n_unique() == patients
-    told = any("one patient id is in the headers of all 6 studies" in line for line in result.warnings)
-    assert told == (patients == 1)
+    reported = any("one patient id is in the headers of all 6 studies" in line for line in result.warnings)
+    assert reported == (patients == 1)
 
 
 @pytest.mark.parametrize("written", ['="00{n}"', '"=""00{n}"""', "'00{n}", "00{n}"])

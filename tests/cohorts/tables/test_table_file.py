@@ -246,17 +246,17 @@ def test_any_bytes_are_a_table_or_refused_in_one_line(tmp_path: Path, rows: list
     written = io.StringIO()
     csv.writer(written).writerows([["image", "label", "age", "flag"], *rows])
     for content in (written.getvalue().encode(errors="replace"), written.getvalue().encode(errors="replace") + noise):
-        said: list[str] = []
+        remarks: list[str] = []
         try:
             table = read(tmp_path / "t.csv", content)
         except InputError as error:
-            said = [str(error)]
+            remarks = [str(error)]
         else:
-            said = [*table.remarks(), *table.understood()]
+            remarks = [*table.remarks(), *table.understood()]
             assert all(set(table.content(row).labels) == set(table.labels) for row in range(len(table)))
             assert table.exclusive in {True, False}
-        assert said
-        assert "\n" not in "".join(said)
+        assert remarks
+        assert "\n" not in "".join(remarks)
 
 
 @pytest.mark.parametrize("name", ["t[1].parquet", "t[1].csv", "t*.parquet"])

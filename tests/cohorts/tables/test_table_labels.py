@@ -72,8 +72,8 @@ def test_words_for_yes_and_no_are_one_label_of_their_columns_name(
     assert rows == [{header: value} for value in (True, False, None, True, False)]
     table = read(tmp_path / "t.csv", (tmp_path / "t.csv").read_bytes(), label_columns=(header,))
     strange = cells[2] in {"maybe", "quizás", "inconclusive"}
-    said = f"column {header!r}: 1 cells hold neither 1, 0, -1 nor nothing and are not stated"
-    assert table.remarks() == ([said] if strange else [])
+    remark = f"column {header!r}: 1 cells hold neither 1, 0, -1 nor nothing and are not stated"
+    assert table.remarks() == ([remark] if strange else [])
 
 
 def test_several_columns_of_words_are_labels(tmp_path: Path) -> None:

@@ -133,8 +133,8 @@ def test_a_flag_a_role_or_one_word_for_all_names_nobody(tmp_path: Path, column: 
     result = take_in(tmp_path / "s", tmp_path / "c")
     assert result.cohort.manifest["patient"].n_unique() == 8
     option = "study_column" if column == "study" else "patient_column"
-    (told,) = [line for line in result.understood if option in line]
-    assert told.startswith(f"column '{column}': its cells say ")
+    (reported,) = [line for line in result.understood if option in line]
+    assert reported.startswith(f"column '{column}': its cells say ")
     believed = take_in(tmp_path / "s", tmp_path / "d", **{option: column})
     assert believed.cohort.manifest["patient"].n_unique() == len(cells)
 

@@ -266,12 +266,12 @@ def test_what_one_face_refuses_the_other_refuses_in_the_same_words(
     (copy / "file").write_text("here")
     capsys.readouterr()
     status = main(shlex.split(command))
-    said = capsys.readouterr().err.splitlines()
-    assert (status, len(said)) == (2, 1), said
+    errors = capsys.readouterr().err.splitlines()
+    assert (status, len(errors)) == (2, 1), errors
     with pytest.raises(MedphantomError) as refused:
         call(copy)
     ours = str(refused.value).replace(f"{copy}/", "")
-    assert said[0].removeprefix("medphantom: ").replace(f"{copy}/", "") == ours
+    assert errors[0].removeprefix("medphantom: ").replace(f"{copy}/", "") == ours
     assert not (copy / "new").exists()
 
 

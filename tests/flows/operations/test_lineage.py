@@ -88,10 +88,10 @@ def test_the_command_says_what_to_do_and_never_the_id(
     name, _ = patient_of(Cohort.open(run / "cohort"), "train")
     capsys.readouterr()
     assert main(["lineage", str(copy), "--patient", name]) == 0
-    said = capsys.readouterr().out
-    assert f"to train again: {run / 'bundle'}" in said
-    assert "generate again" in said
-    assert name not in said
+    output = capsys.readouterr().out
+    assert f"to train again: {run / 'bundle'}" in output
+    assert "generate again" in output
+    assert name not in output
     assert main(["lineage", "--patient", name, "--files"]) == 0
     assert "source file" in capsys.readouterr().out
 
@@ -188,10 +188,10 @@ def test_what_was_read_from_an_export_cannot_tell_without_the_original_or_the_ke
     assert all("may be another one" in line for line in stranger.untold)
     assert len(stranger.untold) == 2
     assert main(["lineage", str(tmp_path / "l"), "--patient", "H1"]) == 0
-    said = capsys.readouterr().out
-    assert said.count("not known        ") == 2
-    assert "0 know this patient, and of 2 it is not known" in said
-    assert "to train again: nothing that is known" in said
+    output = capsys.readouterr().out
+    assert output.count("not known        ") == 2
+    assert "0 know this patient, and of 2 it is not known" in output
+    assert "to train again: nothing that is known" in output
     shutil.rmtree(second.private_folder)
     assert any("its private folder is not beside it" in line for line in lineage("H1", [tmp_path / "l"]).untold)
 

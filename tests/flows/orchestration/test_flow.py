@@ -203,8 +203,8 @@ def test_intervals(text: str, seconds: int) -> None:
 
 
 def test_names_from_data_mean_nothing_to_a_page() -> None:
-    told = _plain('<script>alert(1)</script> [x](http://evil) **b** `c` | "q" \n# head')
-    assert "<script>" not in told
-    assert "](" not in told
-    assert "\n" not in told
-    assert told.startswith("&lt;script&gt;alert\\(1\\)")
+    escaped = _plain('<script>alert(1)</script> [x](http://evil) **b** `c` | "q" \n# head')
+    assert "<script>" not in escaped
+    assert "](" not in escaped
+    assert "\n" not in escaped
+    assert escaped.startswith("&lt;script&gt;alert\\(1\\)")

@@ -93,8 +93,8 @@ def test_copies_fail_the_set_and_are_flagged(search: CopySearch, real: RealImage
 
 
 def test_a_set_with_a_high_dcr_share_fails_though_no_image_is_a_copy(search: CopySearch, real: RealImages) -> None:
-    leaning = (0.3 * real.train[:150] + 0.7 * textures(150, (SIDE, SIDE), 6)).astype(np.float32)
-    found = gate_result(search, leaning)
+    blended = (0.3 * real.train[:150] + 0.7 * textures(150, (SIDE, SIDE), 6)).astype(np.float32)
+    found = gate_result(search, blended)
     assert found.summary.verdict == "fail"
     assert any("closer to training" in reason for reason in found.summary.reasons)
     share = found.summary.share_nearest_in_train[0]
@@ -155,7 +155,7 @@ def test_a_kind_that_is_unknown_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"core": ()}, "no copy of the kind 'scaled' could be planted"),
         ({"controls": 0}, "no copy of the kind 'as it is' could be planted"),
@@ -163,7 +163,9 @@ def test_a_kind_that_is_unknown_is_refused() -> None:
         ({"significance": 1e-9}, r"assess.copies.significance 1e-09 is more lenient than 0.02"),
     ],
 )
-def test_no_setting_buys_a_screened_set(real: RealImages, honest: Array, changes: dict[str, object], said: str) -> None:
+def test_no_setting_buys_a_screened_set(
+    real: RealImages, honest: Array, changes: dict[str, object], message: str
+) -> None:
     found = gate_result(searched(real, CONFIG.model_copy(update=changes)), honest).summary
     assert found.verdict == "inconclusive"
-    assert any(said in reason for reason in found.reasons)
+    assert any(message in reason for reason in found.reasons)

@@ -97,16 +97,16 @@ def test_a_generator_that_repeats_its_patients_is_told_and_an_honest_one_is_not(
     assert not honest.flagged
     assert list(reasons([honest])) == []
     copies = members[rng.integers(150, size=300)] + 0.7 * rng.standard_normal((300, 16)).astype(np.float32)
-    told = result_of(members, others, copies)
-    assert told.flagged
-    assert told.auroc.value > 0.6
-    assert "separates training patients from others" in next(reasons([told]))
-    assert [one.label for one in told.tpr] == [f"nearness, false-positive rate {r}" for r in ("0.1", "0.01", "0.001")]
-    assert told.curve[0] == (0.0, 0.0)
-    assert told.curve[-1] == (1.0, 1.0)
+    found = result_of(members, others, copies)
+    assert found.flagged
+    assert found.auroc.value > 0.6
+    assert "separates training patients from others" in next(reasons([found]))
+    assert [one.label for one in found.tpr] == [f"nearness, false-positive rate {r}" for r in ("0.1", "0.01", "0.001")]
+    assert found.curve[0] == (0.0, 0.0)
+    assert found.curve[-1] == (1.0, 1.0)
     assert not result_of(members, others, copies, bound=0.99).flagged  # a guarantee allows for it
-    assert told.auroc.interval is not None
-    above = told.auroc.interval[0] + 0.01
+    assert found.auroc.interval is not None
+    above = found.auroc.interval[0] + 0.01
     tolerated = result_of(members, others, copies, tolerated=above)
     assert not tolerated.flagged
     assert (tolerated.limit, tolerated.limited_by) == (above, "recipe")
@@ -120,10 +120,10 @@ def test_an_attack_that_exceeds_what_patients_differ_by_is_flagged_all_the_same(
     rng = np.random.default_rng(9)
     members, others, _ = sets(rng)
     copies = members[rng.integers(150, size=300)] + 0.1 * rng.standard_normal((300, 16)).astype(np.float32)
-    told = result_of(members, others, copies, blind=(0.52, 0.6))
-    assert told.limit == pytest.approx(0.6)
-    assert told.flagged
-    assert "above 0.600, by which they differ independently of the generator" in next(reasons([told]))
+    found = result_of(members, others, copies, blind=(0.52, 0.6))
+    assert found.limit == pytest.approx(0.6)
+    assert found.flagged
+    assert "above 0.600, by which they differ independently of the generator" in next(reasons([found]))
 
 
 def test_similarity_is_relative_to_other_patients_only() -> None:

@@ -288,14 +288,14 @@ def test_banner_stands_on_the_internal_page_only(written: tuple[Cohort, Cohort, 
 
 
 @pytest.mark.parametrize(
-    ("verdict", "said"), [("fail", "The set failed"), ("inconclusive", "The set was not screened")]
+    ("verdict", "message"), [("fail", "The set failed"), ("inconclusive", "The set was not screened")]
 )
-def test_unscreened_images_are_not_public(tmp_path: Path, verdict: str, said: str) -> None:
+def test_unscreened_images_are_not_public(tmp_path: Path, verdict: str, message: str) -> None:
     _, _, _, out = _write(tmp_path, verdict)
     internal, public = (html for _, html in _pages(out))
     assert _pictures(internal)
     assert not _pictures(public)
-    assert said in public
+    assert message in public
 
 
 def test_flagged_and_repeated_images_are_not_public(tmp_path: Path) -> None:

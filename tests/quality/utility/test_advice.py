@@ -78,8 +78,8 @@ def test_what_costs_nothing_is_used_instead_unless_it_is_beaten() -> None:
     assert "difference: +0.010 [-0.020, +0.040]" in found.sentence
     beaten = score("real_and_synthetic", 0.09, 0.001, ratio=1, over={"classical": (0.05, 0.03)})
     assert recommendation(beaten, free).recommendation == "add"
-    chance = score("classical", 0.04, 0.3)  # that it helps was not shown, and synthetic images gain more
-    assert recommendation(close, chance).recommendation == "add"
+    not_significant = score("classical", 0.04, 0.3)  # that it helps was not shown, and synthetic images gain more
+    assert recommendation(close, not_significant).recommendation == "add"
     better = score("oversampled", 0.06, 0.3)  # not shown either, but no worse than them
     assert recommendation(close, better).recommendation == "instead"
 
