@@ -92,7 +92,7 @@ class Division:
 
 
 def divide(images: Array, patients: Array, config: CopyConfig, rng: np.random.Generator) -> Division:
-    """Draw who is trained on, who is the yardstick, and who is released."""
+    """Draw the patients for training, for the holdout and for the release."""
     names = rng.permutation(np.unique(patients))
     ends = np.cumsum([round(share * len(names)) for share in SHARES])[:2]
     train, holdout, released = (np.isin(patients, part) for part in np.split(names, ends))

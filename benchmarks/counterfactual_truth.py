@@ -2,9 +2,9 @@
 
 Removals (a finding present becomes absent) and continuous factors have one true counterfactual: the error against it is
 given inside the region that the finding changes and outside of it, beside that of changing nothing and beside the
-autoencoder's round trip of the truth. Additions have many: where and how severe is not said. They are measured against
-the nearest of many true additions, beside another true one, and by whether what changes lies where the finding can be.
-Run by hand, on a run folder of a recipe that simulates radiographs::
+autoencoder's round trip of the truth. Additions have many, since the prompt does not specify place and severity. They
+are measured against the nearest of many true additions, beside another true one, and by whether what changes lies where
+the finding can be. Run by hand, on a run folder of a recipe that simulates radiographs::
 
     python -m benchmarks.counterfactual_truth runs/counterfactual --guidance 1 2 3 --limit 60 --sheet truth.png
 """

@@ -1,8 +1,8 @@
 """How often 95 % intervals hold what they name: Fréchet and kernel distance, their halves, differences of AUROCs.
 
-Every repeat draws fresh patients (one to three images each, alike within a patient) and fresh synthetic images. The
-estimand of the Fréchet distance is its expectation at that n: the mean over the repeats. A percentile bootstrap of
-images stands beside it, on the first repeats. Run by hand::
+Every repeat draws fresh patients (one to three images each, correlated within a patient) and fresh synthetic images.
+The estimand of the Fréchet distance is its expectation at that n: the mean over the repeats. A percentile bootstrap of
+images is compared with it, on the first repeats. Run by hand::
 
     python -m benchmarks.interval_coverage --repeats 1000
 """

@@ -1,4 +1,4 @@
-r"""Membership from the images alone, for sets that exist: whose patients are told from others, and whose luck that is.
+r"""Membership from the images alone, for existing sets: whose patients are detected, and how many by false alarm.
 
 Every pair is a real cohort and a synthetic one that was drawn for it. A set drawn from *another* cohort, whose division
 of the same patients was another, says what the division alone does: its generator learned from both sides. Seconds a
@@ -8,7 +8,7 @@ pair::
         runs/generator_gate/cohort=runs/division_b/honest_0/synthetic
 
 ``--divisions N`` divides the patients of the first cohort anew N times: some are released as they are, and are as good
-as synthetic images of nobody here; the others become members and others by chance, and the attack has nothing to find.
+as synthetic images; the others are divided at random into members and non-members, and there is nothing to find.
 The share of divisions in which it is flagged all the same is its rate of false alarms.
 """
 
@@ -97,7 +97,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Attack, print, write the result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("pairs", nargs="+", metavar="COHORT=SYNTHETIC")
-    parser.add_argument("--divisions", type=int, default=0, help="of the patients of the first cohort, by chance")
+    parser.add_argument(
+        "--divisions", type=int, default=0, help="number of random divisions of the patients of the first cohort"
+    )
     parser.add_argument("--size", type=int, default=64, help="side of what is compared")
     options = parser.parse_args(arguments)
     found = {}

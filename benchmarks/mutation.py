@@ -63,7 +63,7 @@ FILES: dict[str, tuple[str, ...]] = {
 }
 """Source → its tests."""
 OURS = {"medphantom", "tests", "conftest"}
-UNLOADED = {"prefect", "torch._inductor"}  # start threads or take long, and are not asked for
+UNLOADED = {"prefect", "torch._inductor"}  # start threads or take long, and are not needed
 SLOWEST = 20.0  # seconds that a change may take, at least
 
 

@@ -35,7 +35,7 @@ class PeerAutoencoder(nn.Module):
 
 
 class PeerDenoiser(nn.Module):
-    """Our denoiser in torch's default memory layout, told its condition by ``context``: (B, T, D) tokens.
+    """Our denoiser in torch's default memory layout, conditioned by ``context``: (B, T, D) tokens.
 
     Args:
         denoiser: trained on the straight path ``x = (1 - t) x0 + t eps``.

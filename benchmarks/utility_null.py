@@ -1,11 +1,11 @@
 """P values of utility studies in which synthetic images change nothing: how often is p below .05?
 
-Trainings are drawn, not done: a classifier's scores are truth times its luck, plus what is hard about every patient
-(alike for all trainings), plus noise of its own. Each study has new test patients, one arm of real trainings, and an
+Trainings are simulated: a classifier's scores are the truth times a random skill, plus the difficulty of every patient
+(the same for all trainings), plus noise of its own. Each study has new test patients, one arm of real trainings, and an
 arm with the same distribution for each of several generators and seeds, predicted by the study's own code
 (:mod:`medphantom.quality.utility.repeated`). The arms share the real trainings, as in a study.
 
-Beside it stands the rule that counts every difference to the shared real trainings as independent of the others.
+It is compared with the rule that counts every difference to the shared real trainings as independent of the others.
 
     python -m benchmarks.utility_null
 """

@@ -228,7 +228,7 @@ def test_enhanced_multi_frame_becomes_a_volume_in_the_order_of_its_frames_positi
     assert np.allclose(world(record, (1, 0, 0)), [-10, -20, -27.5])
 
 
-def test_stacks_of_one_enhanced_file_are_told_apart_by_their_frames(tmp_path: Path) -> None:
+def test_stacks_of_one_enhanced_file_are_distinguished_by_their_frames(tmp_path: Path) -> None:
     both = np.concatenate([volume_of(1), volume_of(2)])
     groups = enhanced_groups(np.concatenate([stack_positions(6)] * 2))
     frames = groups["PerFrameFunctionalGroupsSequence"]

@@ -1,4 +1,4 @@
-"""Exports that are read again: what the cohort said of its patients, colours and values stays true."""
+"""Exports that are read again: what the cohort recorded of its patients, colours and values stays true."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ def test_colour_comes_back_without_an_option_and_goes_where_one_says_so(tmp_path
     assert set(take_in(tmp_path / "s", tmp_path / "c4").cohort.manifest["channels"]) == {1}  # no export of ours
 
 
-def test_what_png_rounds_is_told_by_export_and_by_ingestion(
+def test_what_png_rounds_is_reported_by_export_and_by_ingestion(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], recwarn: pytest.WarningsRecorder
 ) -> None:
     write_colours_and_odd_values(tmp_path / "s")
@@ -177,7 +177,9 @@ def test_what_png_rounds_is_told_by_export_and_by_ingestion(
     assert any("3 of 9 exported images were rounded; --format" in warning for warning in older.warnings)
 
 
-def test_nifti_keeps_what_png_rounds_and_nothing_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_nifti_keeps_what_png_rounds_and_nothing_is_reported(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     write_colours_and_odd_values(tmp_path / "s")
     first = take_in(tmp_path / "s", tmp_path / "c")
     assert main(["export", str(tmp_path / "c"), "--out", str(tmp_path / "x"), "--format", "nifti"]) == 0

@@ -1,4 +1,4 @@
-"""The spacing of the network's grid as something that a generator can be told."""
+"""The spacing of the network's grid as an attribute that a generator can be conditioned on."""
 
 from __future__ import annotations
 

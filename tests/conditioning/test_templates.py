@@ -49,7 +49,7 @@ def test_no_wording_says_what_the_prompt_does_not_state() -> None:
         assert "dose 1.25 mGy" in text
 
 
-def test_wordings_vary_and_every_absent_finding_is_named_by_some() -> None:
+def test_paraphrases_vary_and_every_absent_finding_is_named_by_some() -> None:
     prompt = Prompt(labels={"Effusion": True, "Mass": False, "Pleural_Thickening": False})
     found = paraphrases(prompt)
     assert len(found) > 10

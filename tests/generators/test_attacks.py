@@ -1,4 +1,4 @@
-"""Membership attacks and light edits on real networks: one that learned by heart is told, one that did not is not."""
+"""Membership attacks and light edits on real networks: an overfitted one is detected, another one is not."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def areas(bundle: GeneratorBundle, cohort: Cohort) -> dict[str, float]:
     return {attack: auroc(Patients.of(found, patients, member))[0] for attack, found in scores.items()}
 
 
-def test_a_generator_that_learned_by_heart_gives_its_patients_away(tmp_path: Path) -> None:
+def test_an_overfitted_generator_discloses_its_patients(tmp_path: Path) -> None:
     cohort = make_cohort(tmp_path / "cohort", total=40)
     config = tiny_config()
     memorising = config.denoiser_fit.model_copy(

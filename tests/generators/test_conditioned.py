@@ -50,7 +50,7 @@ def drawn(bundle: GeneratorBundle, plan: SamplingPlan, folder: Path) -> Cohort:
 
 
 def test_images_follow_their_masks(reader: GeneratorBundle, tmp_path: Path) -> None:
-    """Inside minus outside brightness is high for the mask that was asked for, and lower for another image's mask."""
+    """Inside minus outside brightness is high for the requested mask, and lower for another image's mask."""
     masks = masks_at([(5, 5), (5, 10), (10, 5), (10, 10)] * 3)
     digests = {pixel_digest(mask): mask for mask in masks}
     prompts = [Prompt(labels={"bright": True}, mask=pixel_digest(mask)) for mask in masks]
@@ -152,7 +152,7 @@ def test_the_tokenizer_is_part_of_the_digest_and_cannot_be_altered(folder: Path,
 
 
 def test_things_keep_their_size_in_mm_whatever_the_spacing(tmp_path: Path) -> None:
-    """Discs of 4 mm: the finer the grid that is asked for, the more pixels they have."""
+    """Discs of 4 mm: the finer the requested grid, the more pixels they have."""
     schema, rng = CohortSchema(labels=("bright",)), np.random.default_rng(0)
     with CohortWriter(tmp_path / "cohort", schema) as writer:
         for i in range(96):

@@ -46,7 +46,7 @@ def predicted(bundle: GeneratorBundle, prompt: Prompt, masks: dict[str, np.ndarr
         return bundle.denoiser(x_t, torch.tensor([0.5]), conditions)
 
 
-def test_it_says_what_it_said_before_it_learned(
+def test_it_predicts_as_before_it_was_trained(
     cohort: Cohort, preprocess: Preprocess, bundle_folder: Path, tmp_path: Path
 ) -> None:
     bundle = GeneratorBundle.load(bundle_folder)
@@ -61,7 +61,7 @@ def test_it_says_what_it_said_before_it_learned(
     torch.testing.assert_close(with_mask, predicted(bundle, bare), atol=1e-5, rtol=0)
 
 
-def test_without_a_mask_it_says_what_it_said(bundle: GeneratorBundle, controlled: Path) -> None:
+def test_without_a_mask_it_predicts_as_before(bundle: GeneratorBundle, controlled: Path) -> None:
     mask = masks_at([(5, 9)])[0]
     masked = Prompt(labels={"bright": True}, mask=pixel_digest(mask))
     bare = Prompt(labels={"bright": True})
@@ -71,7 +71,7 @@ def test_without_a_mask_it_says_what_it_said(bundle: GeneratorBundle, controlled
 
 
 def test_images_follow_their_masks(controlled: Path, tmp_path: Path) -> None:
-    """Inside minus outside brightness is high for the mask that was asked for, and lower for another image's mask."""
+    """Inside minus outside brightness is high for the requested mask, and lower for another image's mask."""
     masks = masks_at([(5, 5), (5, 10), (10, 5), (10, 10)] * 3)
     digests = {pixel_digest(mask): mask for mask in masks}
     prompts = [Prompt(labels={"bright": True}, mask=pixel_digest(mask)) for mask in masks]
@@ -107,7 +107,7 @@ def test_without_masks_there_is_nothing_to_listen_to(
 def test_the_spacing_is_read_where_the_base_reads_it(
     cohort: Cohort, preprocess: Preprocess, bundle_folder: Path, tmp_path: Path
 ) -> None:
-    """On the grid that the ControlNet sees; a base that does not read it cannot be taught it."""
+    """On the grid that the ControlNet sees; a base that does not read it cannot be trained on it."""
     spaced = {"mask": {}, "spacing": True}
     with pytest.raises(InputError, match="the base does not read the spacing"):
         train_generator(

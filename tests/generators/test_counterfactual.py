@@ -190,7 +190,7 @@ def test_settings_become_an_intervention(bundle: GeneratorBundle) -> None:
     assert not Intervention()
 
 
-def test_pairs_are_published_with_what_was_asked_of_them(
+def test_pairs_are_published_with_the_requested_changes(
     bundle: GeneratorBundle, cohort: Cohort, tmp_path: Path
 ) -> None:
     action = Intervention(labels={"dark": True})

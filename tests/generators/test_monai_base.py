@@ -272,7 +272,7 @@ def test_a_file_that_lacks_weights_is_never_filled_up_at_random(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("name", ["DDPMScheduler", "DDIMScheduler", "PNDMScheduler"])
-def test_levels_that_are_not_said_are_those_of_the_class(tmp_path: Path, name: str) -> None:
+def test_levels_that_are_not_given_are_those_of_the_class(tmp_path: Path, name: str) -> None:
     codec, unet = AutoencoderKL(**CODEC, channels=[8, 16]), DiffusionModelUNet(**UNET, channels=[16, 32])
     folder = write_base(tmp_path / "base", codec, unet, old=False, scheduler={"_target_": f"x.{name}"})
     objective = opened(folder).objective

@@ -77,7 +77,7 @@ def test_a_changed_training_row_does_leave_one(cohort: Cohort, tmp_path: Path, s
     assert training_rows(Cohort.open(tmp_path / "other")).digest != training_rows(cohort).digest
 
 
-def test_only_what_training_rows_show_can_be_asked_for(tmp_path: Path) -> None:
+def test_only_what_training_rows_show_can_be_requested(tmp_path: Path) -> None:
     schema = CohortSchema(labels=("common", "elsewhere"))
     with CohortWriter(tmp_path / "c", schema) as writer:
         for i in range(20):

@@ -11,7 +11,7 @@ from medphantom.learning.noise import BLOCK, secret_noise
 KEY = "a" * 32
 
 
-def test_it_is_gaussian_of_the_deviation_that_was_asked_for() -> None:
+def test_it_is_gaussian_of_the_requested_deviation() -> None:
     noise = secret_noise(KEY, "noise", 0, total=3 * BLOCK + 5, deviation=2.5)
     assert stats.kstest(noise.numpy()[::7] / 2.5, "norm").pvalue > 0.001
     assert float(noise.std()) == pytest.approx(2.5, rel=4 / (2 * len(noise)) ** 0.5)

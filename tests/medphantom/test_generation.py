@@ -236,7 +236,7 @@ def test_what_is_no_bundle_is_refused(folder: Path, tmp_path: Path) -> None:
 
 @pytest.fixture
 def hub(folder: Path, tmp_path: Path) -> Iterator[tuple[str, list[str]]]:
-    """A hub that holds the bundle as owner/bundle, beside code and pickles; and what was asked of it."""
+    """A hub that holds the bundle as owner/bundle, beside code and pickles; and the requests to it."""
     root = tmp_path / "repository"
     shutil.copytree(folder, root)
     (root / "model.py").write_text("raise SystemExit('the code of somebody else ran')")

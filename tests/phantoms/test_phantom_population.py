@@ -1,4 +1,4 @@
-"""Patients are independent of how many are asked for, and fall ill as often as the risk table says."""
+"""Patients are independent of how many are requested, and fall ill as often as the risk table says."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def population():
     return list(simulate(1500, seed=20))
 
 
-def test_a_patient_is_the_same_however_many_are_asked_for(population):
+def test_a_patient_is_the_same_however_many_are_requested(population):
     assert list(simulate(3, seed=20)) == population[:3]
     assert list(simulate(2, seed=20, start=1400)) == population[1400:1402]
     assert next(simulate(1, seed=21)) != population[0]
@@ -68,7 +68,7 @@ def test_age_raises_cardiomegaly_and_effusion_and_lowers_pneumothorax():
     assert at("pneumothorax", 80) < at("pneumothorax", 40)
 
 
-def test_site_is_a_shortcut_only_while_asked_for():
+def test_site_is_a_shortcut_only_while_requested():
     def gap(shortcut):
         population = Population(shortcut=shortcut)
         prevalences = [population.prevalence("effusion", age=60, sex="M", site=s) for s in ("mobile", "north")]

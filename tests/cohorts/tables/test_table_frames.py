@@ -1,4 +1,4 @@
-"""Tables with a row per frame of files that become several images: what one frame shows is not said of the others."""
+"""Tables with a row per frame of files that become several images: what one frame shows is not of the others."""
 
 from __future__ import annotations
 

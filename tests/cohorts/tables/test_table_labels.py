@@ -297,7 +297,7 @@ def test_visits_of_one_patient_are_united_where_they_agree_in_labels(tmp_path: P
     assert joined(tmp_path / "t.csv", "patient_id,label\nP0,mass\n", files).contradicted() == ""
 
 
-def test_patients_who_all_contradict_themselves_are_told_so_and_not_that_nothing_fits(tmp_path: Path) -> None:
+def test_patients_who_all_contradict_themselves_are_reported_so_and_not_as_unmatched(tmp_path: Path) -> None:
     for number in range(2):
         write_dicom(
             tmp_path / "s" / f"{number}.dcm", structure(number), PatientID=f"P{number}", SOPInstanceUID=uid(number)

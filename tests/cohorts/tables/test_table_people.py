@@ -92,7 +92,7 @@ def test_ids_and_names_are_one_in_width_and_composition_and_nothing_else() -> No
         assert plain_name(one) != plain_name(other)
 
 
-def test_labels_that_only_compatibility_forms_make_alike_stay_two(tmp_path: Path) -> None:
+def test_labels_that_only_compatibility_forms_make_equal_stay_two(tmp_path: Path) -> None:
     assert read(tmp_path / "t.csv", "image,label\na.png,10² Zellen\nb.png,102 Zellen\n").labels == (
         "102 Zellen",
         "10² Zellen",

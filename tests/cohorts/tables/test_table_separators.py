@@ -65,7 +65,7 @@ def test_mixed_separators_of_known_labels_are_all_honoured(tmp_path: Path, other
         ["Edema, Mass", "Edema", "Mass", "fracture, healed", "cyst, old", "nodule, left"],  # one of them is a list
     ],
 )
-def test_separators_that_nobody_can_tell_stop_the_run(tmp_path: Path, cells: list[str]) -> None:
+def test_ambiguous_separators_stop_the_run(tmp_path: Path, cells: list[str]) -> None:
     with pytest.raises(InputError, match=r"column 'findings' of .* lists or single names: .*label_separator"):
         findings(tmp_path, cells)
     named = findings(tmp_path, cells, label_separator="|")

@@ -57,9 +57,9 @@ PYTHON = {
 }
 SECTIONS = {"preprocess", "generator", "sampler", "assess", "study", "foreign", "method", "config", "options"}
 DIFFERENT = {
-    ("run", "prefect"): "a notebook does not start a server unasked",
-    ("control", "prefect"): "a notebook does not start a server unasked",
-    ("demo", "prefect"): "a notebook does not start a server unasked",
+    ("run", "prefect"): "a notebook does not start a server without a request",
+    ("control", "prefect"): "a notebook does not start a server without a request",
+    ("demo", "prefect"): "a notebook does not start a server without a request",
     ("counterfactual", "method"): "the command line has one option per field",
 }
 

@@ -136,7 +136,7 @@ def test_given_generators_are_used_and_another_cohort_s_is_warned_of(
     assert "the generator did not learn from these training images" in quality.verdict_reasons[-1]
 
 
-def test_images_that_may_repeat_patients_are_not_handed_over_and_nothing_is_taught_from_them(
+def test_images_that_may_repeat_patients_are_not_handed_over_and_nothing_is_trained_on_them(
     answered: Path, cohort: Cohort, recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A generator that hands out its training images, in place of one that draws."""

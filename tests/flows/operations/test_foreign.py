@@ -1,4 +1,4 @@
-"""Images that nobody here made: each known fault moves the score that should see it, and n decides what is said."""
+"""Images from elsewhere: each known fault moves the score that should see it, and n decides what is reported."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ ENDED = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
 
 
 class Api:
-    """A Prefect API, asked with or without a password."""
+    """A Prefect API, requested with or without a password."""
 
     def __init__(self, url: str, auth: str | None) -> None:
         self.url = url

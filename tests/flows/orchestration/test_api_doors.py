@@ -136,7 +136,7 @@ def test_only_health_is_open_and_only_under_a_name_of_this_machine(serving: Serv
     for path in ("/api/docs", "/api/openapi.json", "/api/variables/name/system-health", "/api/csrf-token?client=x"):
         assert httpx.get(serving.url + path).status_code == 401, path
     assert httpx.post(f"{serving.url}/api/health").status_code == 401
-    host = {"Host": "evil.example"}  # a name that somebody's DNS bent to 127.0.0.1
+    host = {"Host": "evil.example"}  # a name that a foreign DNS resolves to 127.0.0.1
     assert httpx.get(f"{serving.url}/api/admin/version", headers={**serving.header, **host}).status_code == 400
     port = serving.url.rsplit(":", 1)[1]
     listening = subprocess.run(["ss", "-Htln"], capture_output=True, text=True, check=False).stdout

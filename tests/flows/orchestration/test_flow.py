@@ -1,4 +1,4 @@
-"""The Prefect flow: the same run, told to Prefect as numbers and names; and a schedule that fires."""
+"""The Prefect flow: the same run, reported to Prefect as numbers and names; and a schedule that fires."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_a_failed_run_leaves_one_line_and_no_pickle(copy: Path, environment: dic
 
 
 class Server:
-    """The API of a Prefect server, asked over HTTP."""
+    """The API of a Prefect server, requested over HTTP."""
 
     def __init__(self, url: str, password: str) -> None:
         self.url = url

@@ -45,7 +45,7 @@ def test_exclusive_agreement_is_a_count_with_wilsons_interval_and_a_confusion_ta
     assert found.confusion == ((8, 1, 1), (1, 19, 0), (0, 0, 30))
 
 
-def test_multilabel_agreement_compares_prompts_with_what_is_seen_and_leaves_unstated_prompts_out() -> None:
+def test_multilabel_agreement_compares_prompts_with_what_is_seen_and_leaves_unlabelled_prompts_out() -> None:
     rng = np.random.default_rng(0)
     requested = rng.integers(0, 2, (200, 3)).astype(np.int8)
     seen = np.clip(0.5 + 0.4 * (requested - 0.5) + rng.normal(0, 0.2, requested.shape), 0, 1)
@@ -105,7 +105,7 @@ def test_metadata_that_tell_a_label_are_found_out_and_others_are_not(tmp_path: P
     )
 
 
-def test_exclusive_metadata_guess_the_class() -> None:
+def test_exclusive_metadata_predict_the_class() -> None:
     classes = np.arange(90) % 3
     predictions = metadata_predictions(
         classes[:, None] + 0.01, one_hot(classes), classes[:6, None] + 0.0, exclusive=True

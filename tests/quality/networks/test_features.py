@@ -145,12 +145,12 @@ def test_number_of_features_is_what_the_halves_support() -> None:
     assert [features_that_fit(n) for n in (500, 128, 127, 96, 64, 33, 3)] == [64, 64, 48, 48, 32, 16, 16]
 
 
-def test_classifier_ignores_labels_that_are_not_stated(tmp_path: Path) -> None:
+def test_classifier_ignores_labels_that_are_not_observed(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     some, kinds = images(180, rng)
     truth = one_hot(kinds)
     hidden, longer = truth.copy(), FAST.model_copy(update={"steps": 150})
-    hidden[:, 2] = -1  # never stated
+    hidden[:, 2] = -1  # never observed
     hidden[::2, 0] = -1
     network = fit_classifier(some, hidden, exclusive=False, num_features=32, config=longer, seed=0, work=tmp_path)
     held_out, kinds = images(60, rng)

@@ -42,7 +42,7 @@ def test_few_copies_among_many_are_seen(copies: int, least: int) -> None:
 
 
 def test_copies_that_lie_in_the_block_do_not_hide_the_others() -> None:
-    """The block is training too: its copies lean to train, and the null distribution uses the other side only."""
+    """The block is training too: its copies are closer to train, and the null distribution uses the other side only."""
     rng = np.random.default_rng(2)
     train, block, holdout = scores(rng, 400)
     train[:8] = block[:8] = holdout[:8] + 2.0
@@ -56,7 +56,7 @@ def mean_p_value(values: np.ndarray, contrasts: list[float]) -> np.ndarray:
     return found
 
 
-def test_chance_is_counted_and_goes_on_as_the_values_do() -> None:
+def test_the_p_value_is_counted_and_extrapolates_as_the_values_do() -> None:
     rng = np.random.default_rng(3)
     far = mean_p_value(rng.exponential(1.0, 4000), [1.0, 10.0])
     assert far[0] == pytest.approx(np.exp(-1), rel=0.05)
@@ -73,7 +73,7 @@ def test_chance_is_counted_and_goes_on_as_the_values_do() -> None:
         NullDistribution.of(values[:49])
 
 
-def test_a_set_that_leans_to_gate_is_no_copy() -> None:
+def test_a_set_closer_to_the_holdout_is_no_copy() -> None:
     rng = np.random.default_rng(4)
     train, block, holdout = scores(rng, 300)
     assert find_copies(train - 0.5, block - 0.5, holdout, blocks=TRAIN_BLOCKS).p_value > 0.5

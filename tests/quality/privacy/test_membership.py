@@ -75,7 +75,7 @@ def sets(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def honest(seed: int) -> tuple[np.ndarray, list[str], np.ndarray]:
-    """Features of real images, one a patient, their patients, and features of images that nobody's are in."""
+    """Features of real images, one a patient, their patients, and features of images of no patient among them."""
     members, others, synthetic = sets(np.random.default_rng(seed))
     real = np.concatenate([members, others])
     return real, [f"p{i}" for i in range(len(real))], synthetic
@@ -90,7 +90,7 @@ def result_of(members: np.ndarray, others: np.ndarray, synthetic: np.ndarray, **
     return attack_result("nearness", "images", patients, rng=np.random.default_rng(0), **given)  # type: ignore[arg-type]
 
 
-def test_a_generator_that_repeats_its_patients_is_told_and_an_honest_one_is_not() -> None:
+def test_a_generator_that_repeats_its_patients_is_flagged_and_an_honest_one_is_not() -> None:
     rng = np.random.default_rng(3)
     members, others, synthetic = sets(rng)
     honest = result_of(members, others, synthetic)
@@ -137,7 +137,7 @@ def test_similarity_is_relative_to_other_patients_only() -> None:
     assert another[0] < alone[0] - 0.02  # there it is somebody else's
 
 
-def test_patients_divided_by_chance_are_seldom_told() -> None:
+def test_patients_divided_at_random_are_seldom_flagged() -> None:
     real, names, synthetic = honest(seed=8)
     scores, rng = relative_similarity(real, synthetic, names), np.random.default_rng(8)
     flagged = 0
@@ -148,7 +148,7 @@ def test_patients_divided_by_chance_are_seldom_told() -> None:
     assert flagged / 400 < 0.05  # .025 are meant
 
 
-def test_a_generator_whose_images_all_look_a_little_different_is_told_as_well() -> None:
+def test_a_generator_whose_images_all_look_a_little_different_is_flagged_as_well() -> None:
     rng = np.random.default_rng(3)
     members, others, _ = sets(rng)
     copies = members[rng.integers(150, size=300)] + 0.7 * rng.standard_normal((300, 16)).astype(np.float32)
@@ -173,7 +173,7 @@ def test_the_blind_baseline_sees_a_shift_and_nothing_else() -> None:
     assert shifted[1][0] > 0.6
 
 
-def test_disclosure_is_the_gain_over_patients_whom_nobody_learned_from() -> None:
+def test_disclosure_is_the_gain_over_patients_outside_the_training_set() -> None:
     rng = np.random.default_rng(5)
     places, member = rng.standard_normal((240, 8)), np.arange(240) < 120
     sex, age = rng.integers(0, 2, 240).astype(float), rng.uniform(20, 80, 240)

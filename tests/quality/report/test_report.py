@@ -321,7 +321,7 @@ def test_flagged_and_repeated_images_are_not_public(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("budget_bytes", [None, 2_000])
 def test_no_public_picture_equals_a_real_image_of_any_split(tmp_path: Path, budget_bytes: int | None) -> None:
-    """Planted are images that are stored otherwise than real ones, and drawn alike: by the window, or in colour."""
+    """Planted images are stored otherwise than real ones, and drawn in the same way: by the window, or in colour."""
     real, synthetic = _cohorts(tmp_path)
     preprocess = Preprocess(size=(12, 12), intensity=Window(low=0, high=128))
     planted = [row for split in SPLITS for row in real.rows(split)[:3]]

@@ -88,7 +88,7 @@ def test_what_costs_nothing_is_used_instead_unless_it_is_beaten() -> None:
     ("gain", "p", "expected"),
     [(0.03, 0.2, "no gain"), (0.03, None, "no gain"), (-0.05, 0.01, "harm"), (-0.05, 0.2, "no gain")],
 )
-def test_chance_is_no_gain_and_a_sure_loss_is_harm(gain: float, p: float | None, expected: str) -> None:
+def test_a_random_gain_is_none_and_a_significant_loss_is_harm(gain: float, p: float | None, expected: str) -> None:
     found = recommendation(score("real_and_synthetic", gain, p, ratio=1))
     assert found.recommendation == expected
     assert ("not shown" in found.sentence) == (expected == "no gain")

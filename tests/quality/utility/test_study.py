@@ -53,7 +53,7 @@ def report(real: Cohort, tmp_path_factory: pytest.TempPathFactory, work: Path) -
     return run_study(real, sets, PREPROCESS, CONFIG, work=work, external={"elsewhere": outside})
 
 
-def test_every_arm_is_taught_and_compared_on_the_same_patients(report: StudyReport) -> None:
+def test_every_arm_is_trained_and_compared_on_the_same_patients(report: StudyReport) -> None:
     assert {name: one.rule for name, one in report.readings.items()} == {
         "real": "window", "synthetic 1": "stored", "synthetic 2": "stored", "elsewhere": "window",
     }  # fmt: skip
