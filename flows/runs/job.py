@@ -89,7 +89,7 @@ class Job:
         recipe = self.recipe
         match stage:
             case "phantom":
-                assert recipe.cohort.simulate is not None  # noqa: S101 - stages() asked for it
+                assert recipe.cohort.simulate is not None  # noqa: S101 - stages() requested it
                 return {}, recipe.cohort.simulate.model_dump(mode="json")
             case "ingest":
                 return self._source_marks(refs), self._ingest_settings()
