@@ -1,9 +1,9 @@
 """The copy gate on real patients whom no model saw: false alarms of pseudo-releases, and recall of copies among them.
 
 Patients are divided anew, ``--splits`` times, into training, holdout and released ones. Of each division,
-pseudo-releases of a random half of the released patients are judged, as they are, blurred, noised and through an
-autoencoder; and sets in which one row in a hundred is a copy of a training image, kind by kind. Run by hand, an hour
-on a CPU::
+pseudo-releases of a random half of the released patients are evaluated by the gate: as they are, blurred, noised and
+through an autoencoder; and sets in which one row in a hundred is a copy of a training image, kind by kind. Run by hand,
+an hour on a CPU::
 
     python -m benchmarks.copy_gate --cohort runs/private_8/cohort --bundle runs/mednist_base/bundle
 """
@@ -33,7 +33,7 @@ from medphantom.quality.networks.fixed_networks import filter_bank
 from medphantom.quality.privacy.alterations import altered
 from medphantom.quality.privacy.controls import Maker, plant
 from medphantom.quality.privacy.neighbours import NeighbourSimilarity
-from medphantom.quality.privacy.search import CopySearch, RealImages, weigh
+from medphantom.quality.privacy.search import CopySearch, RealImages, evaluate_search
 
 SHARES = (0.6, 0.1, 0.3)  # of the patients: training, holdout, released
 COPIED = 0.01
@@ -47,7 +47,7 @@ class Tally:
     """Counts of one kind.
 
     Attributes:
-        sets: judged.
+        sets: Number of sets that the gate evaluates.
         failed: of those.
         copies: put into them.
         flagged: of those.
@@ -92,7 +92,7 @@ class Division:
 
 
 def divide(images: Array, patients: Array, config: CopyConfig, rng: np.random.Generator) -> Division:
-    """Draw who is trained on, who is the yardstick, and who is released."""
+    """Draw the patients for training, for the holdout and for the release."""
     names = rng.permutation(np.unique(patients))
     ends = np.cumsum([round(share * len(names)) for share in SHARES])[:2]
     train, holdout, released = (np.isin(patients, part) for part in np.split(names, ends))
@@ -101,12 +101,12 @@ def divide(images: Array, patients: Array, config: CopyConfig, rng: np.random.Ge
     return Division(CopySearch(real, config, network, rng), images[released], patients[released])
 
 
-def judged(division: Division, found: Found) -> tuple[bool, Array, float]:
+def gate_result(division: Division, found: Found) -> tuple[bool, Array, float]:
     """Whether a set fails, which images are flagged, and the smallest p-value."""
-    judgement = weigh(division.search, found, {})
-    results = judgement.summary.results
+    gate = evaluate_search(division.search, found, {})
+    results = gate.summary.results
     p_values = [p for result in results for p in (result.single_p_value, result.dcr_share_p_value) if p is not None]
-    return judgement.summary.verdict == "fail", judgement.flagged, min(p_values)
+    return gate.summary.verdict == "fail", gate.flagged, min(p_values)
 
 
 def searched(division: Division, images: Array, like: Array | None = None) -> Found:
@@ -120,7 +120,7 @@ def searched(division: Division, images: Array, like: Array | None = None) -> Fo
 def pseudo_releases(
     division: Division, makers: Mapping[str, Maker], tallies: dict[str, Tally], *, sets: int, rng: np.random.Generator
 ) -> dict[str, Found]:
-    """Judge sets of released patients; returns the similarity of all released images, by what was done to them."""
+    """Evaluate sets of released patients; returns the similarity of all released images, by what was done to them."""
     kinds: dict[str, Array] = {"as it is": division.released}
     kinds |= {kind: altered(kind, division.released, rng) for kind in ("blurred", "noised")}
     kinds |= {kind: maker(division.released) for kind, maker in makers.items() if kind == "reconstructed"}
@@ -130,7 +130,7 @@ def pseudo_releases(
         tally = tallies.setdefault(kind, Tally())
         for _ in range(sets):
             rows = np.flatnonzero(np.isin(division.patients, rng.permutation(names)[: len(names) // 2]))
-            failed, flagged, p_value = judged(division, {by: part.of(rows) for by, part in similarity.items()})
+            failed, flagged, p_value = gate_result(division, {by: part.of(rows) for by, part in similarity.items()})
             tally.sets += 1
             tally.failed += failed
             tally.p_values.append(p_value)
@@ -148,7 +148,7 @@ def with_copies(
     sets: int,
     rng: np.random.Generator,
 ) -> None:
-    """Judge sets in which one row in a hundred is a copy, kind by kind."""
+    """Evaluate sets in which one row in a hundred is a copy, kind by kind."""
     total = len(division.released)
     copies = max(1, round(COPIED * total))
     config = division.search.config.model_copy(update={"controls": sets * copies})
@@ -159,7 +159,7 @@ def with_copies(
             mine = np.arange(number * copies, (number + 1) * copies)
             kept = rng.permutation(total)[: total - copies]
             mixed = {by: NeighbourSimilarity.joined([found[by].of(mine), honest[by].of(kept)]) for by in found}
-            failed, flagged, p_value = judged(division, mixed)
+            failed, flagged, p_value = gate_result(division, mixed)
             tally.sets += 1
             tally.failed += failed
             tally.p_values.append(p_value)

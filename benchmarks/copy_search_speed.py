@@ -1,6 +1,6 @@
 """Search of synthetic features among real ones, beside a blockwise ``cdist``, in one run: time and memory.
 
-Ours finds the most alike training and holdout image of each query by cosine, the most alike one of every subset, and
+Ours finds the most similar training and holdout image of each query by cosine, the most similar of every subset, and
 reads the training features from a memory map. The peer takes ``torch.cdist`` block by block, and its smallest
 distance. Both use the same threads; each measurement runs in a process of its own, so that its memory is its own. Run
 by hand::
@@ -47,7 +47,7 @@ def features(path: Path, total: int, width: int, seed: int) -> None:
 
 
 def ours(folder: Path) -> Array:
-    """The most alike training image of each query."""
+    """The most similar training image of each query."""
     train, holdout, queries = (
         np.load(folder / f"{name}.npy", mmap_mode="c") for name in ("train", "holdout", "queries")
     )

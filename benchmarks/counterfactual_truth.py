@@ -2,9 +2,9 @@
 
 Removals (a finding present becomes absent) and continuous factors have one true counterfactual: the error against it is
 given inside the region that the finding changes and outside of it, beside that of changing nothing and beside the
-autoencoder's round trip of the truth. Additions have many: where and how severe is not said. They are measured against
-the nearest of many true additions, beside another true one, and by whether what changes lies where the finding can be.
-Run by hand, on a run folder of a recipe that simulates radiographs::
+autoencoder's round trip of the truth. Additions have many, since the prompt does not specify place and severity. They
+are measured against the nearest of many true additions, beside another true one, and by whether what changes lies where
+the finding can be. Run by hand, on a run folder of a recipe that simulates radiographs::
 
     python -m benchmarks.counterfactual_truth runs/counterfactual --guidance 1 2 3 --limit 60 --sheet truth.png
 """
@@ -190,10 +190,12 @@ def numbers(bench: Bench, path: str, config: CounterfactualConfig) -> Iterator[E
     margin = ROUGHLY * (limits[1] - limits[0])
     action = Intervention(ranges={label: (limits[0] + margin, limits[1] - margin)})
     actions = [action.drawn(bench.seed, name) for name in bench.cohort.manifest["image_id"][rows]]
-    asked = np.array([float(one.attributes[label]) for one in actions])
+    requested = np.array([float(one.attributes[label]) for one in actions])
     found = bench.made(rows, actions, config)
     images = bench.simulation.of(bench.cohort, rows)
-    truth = bench.simulation.all_seen([with_factor(f, path, v) for f, v in zip(images, asked.tolist(), strict=True)])
+    truth = bench.simulation.all_seen(
+        [with_factor(f, path, v) for f, v in zip(images, requested.tolist(), strict=True)]
+    )
     case = Case(bench, rows, found, truth, label)
     case.show()
     patients = case.patients
@@ -204,23 +206,23 @@ def numbers(bench: Bench, path: str, config: CounterfactualConfig) -> Iterator[E
     for part in ("", "_of_nothing"):
 
         def score(chosen: Array, values: Array = read[part]) -> float | None:
-            return r_squared(asked[chosen], values[chosen])
+            return r_squared(requested[chosen], values[chosen])
 
         yield Estimate(
             name=f"r2{part}",
             estimand="R² of what the oracle reads about what was asked for; floor: read off the true counterfactuals",
-            value=r_squared(asked, read[part]),
+            value=r_squared(requested, read[part]),
             interval=bench.means.bootstrap("r2", label + part, score, patients),
             method="percentile bootstrap by patient",
             n_synthetic=len(rows),
-            floor=r_squared(asked, read["truth"]),
+            floor=r_squared(requested, read["truth"]),
             better="higher",
             label=label,
         )
     yield from case.errors("error", np.ones((len(rows), 1, *truth.shape[2:]), dtype=bool))
 
 
-def said(estimates: list[Estimate]) -> list[Estimate]:
+def printed(estimates: list[Estimate]) -> list[Estimate]:
     """The same, printed."""
     for one in estimates:
         floor = "" if one.floor is None else f"   floor {one.floor:.4f}"
@@ -240,9 +242,9 @@ def measure(
     """All estimates of one setting."""
     found: list[Estimate] = []
     for finding in findings:
-        found += said([*removals(bench, finding, config), *additions(bench, finding, config)])
+        found += printed([*removals(bench, finding, config), *additions(bench, finding, config)])
     for path in factors:
-        found += said(list(numbers(bench, path, of_factors)))
+        found += printed(list(numbers(bench, path, of_factors)))
     return [estimate.model_dump(mode="json", exclude_none=True) for estimate in found]
 
 

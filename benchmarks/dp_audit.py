@@ -54,7 +54,7 @@ class Canaries(RowLearner):
 
 
 def audit(total: int, epsilon: float | None, *, steps: int, share: float, seed: int) -> dict[str, Any]:
-    """One run with ``total`` canaries; returns how many coins were guessed, and what ε that refutes.
+    """One run with ``total`` canaries; returns the number of predicted coins, and the ε that they refute.
 
     Args:
         total: canaries.

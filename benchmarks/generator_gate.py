@@ -1,15 +1,15 @@
-"""The copy gate on whole generators: honest ones, each trained from a seed of its own, and one that learned by heart.
+"""The copy gate on whole generators: honest ones, each trained from a seed of its own, and an overfitted one.
 
-The honest ones are fine-tuned from a public base to most patients; the other one is a twin of theirs that learned some
-sixty images a thousand times each. What each draws is searched for copies of what it learned from, and its patients
-are attacked by membership. Settings are those of ``examples/finetune_scarce.yaml`` but for what stands below. Run by
-hand, an hour on two cores; what was trained is kept in ``--work``, and the same command continues::
+The honest ones are fine-tuned from a public base to most patients; the overfitted control model sees some
+sixty images a thousand times each. The images of each are searched for copies of its training images, and its patients
+are attacked by membership inference. Settings are those of ``examples/finetune_scarce.yaml`` except for those below.
+Run by hand, an hour on two cores; what was trained is kept in ``--work``, and the same command continues::
 
     medphantom run examples/mednist_base.yaml
     python -m benchmarks.generator_gate --seeds 5
 
-Whoever falls into ``train`` is decided by the phrase from which pseudonyms are made. Honest generators of several
-divisions tell what they disclose from what the luck of one division looks like::
+The phrase from which pseudonyms derive decides which patients are in ``train``. Honest generators of several divisions
+separate what they disclose from the random variation of a single division::
 
     python -m benchmarks.generator_gate --seeds 1 --honest --phrase "another division" --work runs/another_division
 """
@@ -97,7 +97,7 @@ def cohort_of(recipe: Recipe, path: Path) -> Cohort:
     return Cohort.open(path) if path.is_dir() else ingest_cohort(recipe.cohort, path).cohort
 
 
-def judged(arm: Arm, options: argparse.Namespace) -> tuple[CopySummary, dict[str, Any]]:
+def gate_result(arm: Arm, options: argparse.Namespace) -> tuple[CopySummary, dict[str, Any]]:
     """Train, draw, search; and what it learned from, and what membership reaches."""
     recipe, folder = arm.recipe, options.work / arm.name
     cohort = cohort_of(recipe, arm.cohort)
@@ -146,21 +146,23 @@ def facts_of(summary: CopySummary) -> dict[str, Any]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Train, judge, write the result."""
+    """Train, evaluate and write the result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--base", type=Path, help="bundle; by default that of the recipe")
     parser.add_argument("--seeds", type=int, default=5, help="honest generators")
     parser.add_argument("--honest", action="store_true", help="only those")
     parser.add_argument("--phrase", help="of the division of patients; by default that of the recipe")
     parser.add_argument("--steps", type=int, default=400)
-    parser.add_argument("--looks", type=int, default=1000, help="at each image that is learned by heart")
+    parser.add_argument(
+        "--looks", type=int, default=1000, help="number of times that the overfitted model sees each image"
+    )
     parser.add_argument("--images", type=int, default=400)
     parser.add_argument("--work", type=Path, default=Path("runs/generator_gate"))
     options = parser.parse_args(arguments)
     found: dict[str, Any] = {}
     with watching():
         for arm in arms(options):
-            summary, facts = judged(arm, options)
+            summary, facts = gate_result(arm, options)
             found[arm.name] = {**facts, **facts_of(summary)}
             print(f"{arm.name}: copies {summary.verdict}: {summary.reasons[0]}")
             print(f"  membership from the images: {words_of(facts['membership'])}", flush=True)

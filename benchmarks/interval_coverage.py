@@ -1,8 +1,8 @@
 """How often 95 % intervals hold what they name: Fréchet and kernel distance, halves, AUROCs and their differences.
 
-Every repeat draws fresh patients (one to three images each, alike within a patient) and fresh synthetic images. The
-estimand of the Fréchet distance is its expectation at that n: the mean over the repeats. A percentile bootstrap of
-images stands beside it, on the first repeats. Run by hand::
+Every repeat draws fresh patients (one to three images each, correlated within a patient) and fresh synthetic images.
+The estimand of the Fréchet distance is its expectation at that n: the mean over the repeats. A percentile bootstrap of
+images is compared with it, on the first repeats. Run by hand::
 
     python -m benchmarks.interval_coverage --repeats 1000
 """
@@ -123,7 +123,7 @@ def halves(case: Case, seed: int) -> dict[str, Repeat]:
     return found
 
 
-def judged(patients: int, gap: float, rng: np.random.Generator) -> tuple[Array, Array, Array, Array]:
+def simulated_images(patients: int, gap: float, rng: np.random.Generator) -> tuple[Array, Array, Array, Array]:
     """Findings of images, the scores of two classifiers, and the patients."""
     owner = np.repeat(np.arange(patients), rng.integers(1, 4, patients))
     n = len(owner)
@@ -136,7 +136,7 @@ def judged(patients: int, gap: float, rng: np.random.Generator) -> tuple[Array, 
 
 def difference(patients: int, gap: float, seed: int) -> Repeat:
     """Two classifiers on the same test patients."""
-    shows, first, second, owner = judged(patients, gap, np.random.default_rng(seed))
+    shows, first, second, owner = simulated_images(patients, gap, np.random.default_rng(seed))
     parts = [auroc_with_influence(shows, score) for score in (first, second)]
     if parts[0] is None or parts[1] is None:
         raise ValueError("no image shows it")
@@ -182,7 +182,7 @@ def _halvings(repeats: int, repeat: Repeats) -> Iterator[dict[str, Any]]:
 
 def _differences(repeats: int, repeat: Repeats) -> Iterator[dict[str, Any]]:
     for patients, gap in ((200, 0.0), (200, 0.3), (600, 0.2)):
-        shows, first, second, _ = judged(300_000, gap, np.random.default_rng(10**6))
+        shows, first, second, _ = simulated_images(300_000, gap, np.random.default_rng(10**6))
         areas = [auroc_with_influence(shows, score) for score in (first, second)]
         truth = sum(sign * area.value for sign, area in zip((1, -1), areas, strict=True) if area is not None)
         words = f"{patients} patients, difference {truth:.3f}"

@@ -1,7 +1,7 @@
 """Latent Drifting beside plain fine-tuning, offset noise and latent re-normalisation, on one public → private shift.
 
 Every arm fine-tunes the same base in full with the same steps, batches and seeds. Each may try three trainings, each
-sampled in three ways, judged on the private cohort's ``val`` images as ``medphantom search`` judges; the setting
+sampled in three ways, compared with the private cohort's ``val`` images as by ``medphantom search``; the setting
 that is best there is trained again from further seeds and scored on ``test``. Run by hand::
 
     medphantom run examples/mednist_base.yaml            # the public base: MedNIST without chest radiographs
@@ -21,7 +21,7 @@ import numpy as np
 
 from benchmarks.measuring import machine, versions, write_result
 from medphantom.cohorts.store import Cohort
-from medphantom.flows.operations.search import Judge, Trainings, Trial, judged
+from medphantom.flows.operations.search import Trainings, Trial, TrialEvaluator, trial_distances
 from medphantom.flows.process.progress import ignore, watching
 from medphantom.flows.recipes.settings import SearchPart, read_part
 from medphantom.generators.bundle import GeneratorBundle
@@ -86,13 +86,13 @@ def main() -> None:
     preprocess = part.preprocess.for_cohort(cohort)
     trainings = Trainings(cohort, preprocess, options.work)
     later = part.plan.model_copy(update={"seed": part.plan.seed + 1})
-    val, test = Judge(cohort, preprocess, part.plan, "val"), Judge(cohort, preprocess, later, "test")
+    val, test = TrialEvaluator(cohort, preprocess, part.plan, "val"), TrialEvaluator(cohort, preprocess, later, "test")
     found: dict[str, Any] = {}
     with watching():
         for name, tries in arms().items():
             parts = [(changed, read_part(SearchPart, RECIPE, [*settings, *changed])) for changed in tries]
             trials = [Trial(tuple(changed), part.generator, part.sampler) for changed, part in parts]
-            distances = judged(trials, trainings, val)
+            distances = trial_distances(trials, trainings, val)
             chosen = best_of(trials, distances)
             scores = [
                 test.distance(GeneratorBundle.load(trainings.bundle(one.generator, ignore)), one.sampler)

@@ -46,7 +46,7 @@ def versions() -> dict[str, str]:
 
 
 def now() -> float:
-    """The clock, in seconds, after everything that was asked of an accelerator is done."""
+    """The clock, in seconds, after the accelerator has completed all requested work."""
     import torch
 
     if torch.cuda.is_available():

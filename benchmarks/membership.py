@@ -1,4 +1,4 @@
-r"""Membership from the images alone, for sets that exist: whose patients are told from others, and whose luck that is.
+r"""Membership from the images alone, for existing sets: whose patients are detected, and how many by false alarm.
 
 Every pair is a real cohort and a synthetic one that was drawn for it. A set drawn from *another* cohort, whose division
 of the same patients was another, says what the division alone does: its generator learned from both sides. Seconds a
@@ -8,7 +8,7 @@ pair::
         runs/generator_gate/cohort=runs/division_b/honest_0/synthetic
 
 ``--divisions N`` divides the patients of the first cohort anew N times: some are released as they are, and are as good
-as synthetic images of nobody here; the others become members and others by chance, and the attack has nothing to find.
+as synthetic images; the others are divided at random into members and non-members, and there is nothing to find.
 The share of divisions in which it is flagged all the same is its rate of false alarms.
 """
 
@@ -29,7 +29,7 @@ from medphantom.quality.assessment.privacy_part import membership_part
 from medphantom.quality.config import AssessConfig
 from medphantom.quality.data.evaluation_data import EvaluationData
 from medphantom.quality.networks.fixed_networks import filter_bank
-from medphantom.quality.privacy.membership import Patients, auroc, nearness
+from medphantom.quality.privacy.membership import Patients, auroc, relative_similarity
 from medphantom.quality.stats.estimate import Estimate
 from medphantom.quality.stats.intervals import proportion_interval
 
@@ -81,7 +81,7 @@ def false_alarms(path: Path, size: int, divisions: int) -> dict[str, Any]:
         released, members = order[: len(names) // 4], order[len(names) // 4 : 3 * len(names) // 4]
         out = np.isin(patients, released)
         whose = [str(name) for name in patients[~out]]
-        scores = nearness(features[~out], features[out], whose)
+        scores = relative_similarity(features[~out], features[out], whose)
         value, (low, _) = auroc(Patients.of(scores, whose, np.isin(patients[~out], members)))
         values.append(value)
         flagged += low > AssessConfig().membership.limit
@@ -97,7 +97,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Attack, print, write the result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("pairs", nargs="+", metavar="COHORT=SYNTHETIC")
-    parser.add_argument("--divisions", type=int, default=0, help="of the patients of the first cohort, by chance")
+    parser.add_argument(
+        "--divisions", type=int, default=0, help="number of random divisions of the patients of the first cohort"
+    )
     parser.add_argument("--size", type=int, default=64, help="side of what is compared")
     options = parser.parse_args(arguments)
     found = {}
@@ -106,10 +108,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         size = Preprocess(size=(options.size, options.size))
         found[pair] = attacked(Cohort.open(real), Cohort.open(synthetic), size, AssessConfig())
         print(f"{pair}: {words_of(found[pair])}", flush=True)
-    chance = {}
+    by_division = {}
     if options.divisions:
-        chance = false_alarms(Path(options.pairs[0].partition("=")[0]), options.size, options.divisions)
-    print(write_result("membership", {"pairs": found, "by_chance": chance}))
+        by_division = false_alarms(Path(options.pairs[0].partition("=")[0]), options.size, options.divisions)
+    print(write_result("membership", {"pairs": found, "by_chance": by_division}))
 
 
 if __name__ == "__main__":

@@ -112,7 +112,7 @@ def _changes(node: ast.AST) -> Iterator[tuple[ast.expr | ast.stmt, str]]:
         yield from ((node, f"({ast.unparse(new)})") for new in _of_expression(node))
     elif isinstance(node, ast.stmt):
         yield from ((node, after) for after in _of_statement(node))
-        for test in _asked(node):
+        for test in _conditions(node):
             yield test, f"(not ({ast.unparse(test)}))"
     for child in _children(node):
         yield from _changes(child)
@@ -130,7 +130,7 @@ def _children(node: ast.AST) -> Iterator[ast.AST]:
                 yield child
 
 
-def _asked(node: ast.stmt) -> Iterator[ast.expr]:
+def _conditions(node: ast.stmt) -> Iterator[ast.expr]:
     """Conditions that are a bare value; others change by themselves."""
     if isinstance(node, ast.If | ast.While) and isinstance(node.test, ast.Name | ast.Attribute | ast.Call):
         yield node.test

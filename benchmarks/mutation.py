@@ -63,7 +63,7 @@ FILES: dict[str, tuple[str, ...]] = {
 }
 """Source → its tests."""
 OURS = {"medphantom", "tests", "conftest"}
-UNLOADED = {"prefect", "torch._inductor"}  # start threads or take long, and are not asked for
+UNLOADED = {"prefect", "torch._inductor"}  # start threads or take long, and are not needed
 SLOWEST = 20.0  # seconds that a change may take, at least
 
 
@@ -312,8 +312,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
             def chosen(one: Mutant, file: str = file, code: list[str] = code) -> bool:
                 key = (file, code[one.line - 1].strip(), " ".join(one.before.split()), " ".join(one.after.split()))
-                asked = one.decides or not given.decisions
-                return asked and first <= one.line <= last and (again is None or key in again)
+                counts = one.decides or not given.decisions
+                return counts and first <= one.line <= last and (again is None or key in again)
 
             for row in tested(folder, file, chosen):
                 row["code"] = code[row["line"] - 1].strip()

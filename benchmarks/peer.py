@@ -35,12 +35,12 @@ class PeerAutoencoder(nn.Module):
 
 
 class PeerDenoiser(nn.Module):
-    """Our denoiser in torch's default memory layout, told its condition by ``context``: (B, T, D) tokens.
+    """Our denoiser in torch's default memory layout, conditioned by ``context``: (B, T, D) tokens.
 
     Args:
         denoiser: trained on the straight path ``x = (1 - t) x0 + t eps``.
         alpha_bar: table of MONAI's scheduler; its inputs ``sqrt(ab) x0 + sqrt(1 - ab) eps`` are brought to the straight
-            path by their noise-to-signal ratio, and the answer is turned into the noise that the scheduler asks for.
+            path by their noise-to-signal ratio, and the answer is turned into the noise that the scheduler expects.
             ``None``: times and outputs are used as they are (training speed does not depend on them).
     """
 

@@ -1,11 +1,11 @@
 """P values of utility studies in which synthetic images change nothing: how often is p below .05?
 
-Trainings are drawn, not done: a classifier's scores are truth times its luck, plus what is hard about every patient
-(alike for all trainings), plus noise of its own. Each study has new test patients, one arm of real trainings, and an
+Trainings are simulated: a classifier's scores are the truth times a random skill, plus the difficulty of every patient
+(the same for all trainings), plus noise of its own. Each study has new test patients, one arm of real trainings, and an
 arm with the same distribution for each of several generators and seeds, predicted by the study's own code
 (:mod:`medphantom.quality.utility.repeated`). The arms share the real trainings, as in a study.
 
-Beside it stands the rule that counts every difference to the shared real trainings as independent of the others.
+It is compared with the rule that counts every difference to the shared real trainings as independent of the others.
 
     python -m benchmarks.utility_null
 """
@@ -35,14 +35,14 @@ def as_if_independent(found: RepeatedScore) -> float:
     return float(2 * stats.t.sf(abs(found.mean.value) / np.sqrt(total), total**2 / noise))
 
 
-def study(generators: int, rng: np.random.Generator, *, luck: float) -> tuple[float, float, float]:
+def study(generators: int, rng: np.random.Generator, *, spread: float) -> tuple[float, float, float]:
     """P of one label, arm and ratio, the same as if independent, and the smallest of a study by Holm."""
     truth = (rng.random((PATIENTS, LABELS)) < 0.3).astype(np.int8)
     hard = rng.normal(0, 1, (PATIENTS, LABELS))
     owners = np.arange(PATIENTS).astype(str)
 
     def arm(total: int) -> list[RepeatedScore]:
-        skill = 1 + rng.normal(0, luck, (total, SEEDS, 1, LABELS))
+        skill = 1 + rng.normal(0, spread, (total, SEEDS, 1, LABELS))
         scores = truth * skill + hard + rng.normal(0, 0.5, (total, SEEDS, PATIENTS, LABELS))
         found = [trained(Predictions(scores), truth, label, owners) for label in range(LABELS)]
         return [one for one in found if one is not None]
@@ -65,12 +65,12 @@ def main() -> None:
     parser.add_argument("--name", default="utility_null")
     given = parser.parse_args()
     started, rows = time.process_time(), []
-    for luck in (0.0, 0.3, 1.0):
+    for spread in (0.0, 0.3, 1.0):
         for generators in (2, 10):
             rng = np.random.default_rng(1)
-            found = np.array([study(generators, rng, luck=luck) for _ in range(given.studies)])
+            found = np.array([study(generators, rng, spread=spread) for _ in range(given.studies)])
             below = dict(zip(FIGURES, (found < 0.05).mean(axis=0).tolist(), strict=True))
-            rows.append({"luck": luck, "generators": generators, "studies": given.studies, "below_05": below})
+            rows.append({"luck": spread, "generators": generators, "studies": given.studies, "below_05": below})
             print(rows[-1], flush=True)
     settings = {"patients": PATIENTS, "seeds": SEEDS, "labels": LABELS, "ratios": RATIOS}
     write_result(given.name, {"settings": settings, "rows": rows, "processor_s": time.process_time() - started})

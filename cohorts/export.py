@@ -235,7 +235,7 @@ def _write_nifti(path: Path, record: ImageRecord, values: Array) -> str:
     if record.affine is not None:
         affine = np.reshape(record.affine, (4, 4))[:, [2, 1, 0, 3]]
     kind = nib.Nifti1Image if max(turned.shape) <= NIFTI1_LONGEST else nib.Nifti2Image
-    image = kind(np.asfortranarray(turned), affine, dtype=turned.dtype)  # 64 bits have to be asked for
+    image = kind(np.asfortranarray(turned), affine, dtype=turned.dtype)  # 64 bits have to be requested
     if record.affine is None and record.spacing_mm is not None:
         zooms = tuple(reversed(record.spacing_mm))
         image.header.set_zooms(zooms if len(zooms) == 3 else (*zooms, 1.0))

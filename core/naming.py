@@ -78,7 +78,7 @@ def plain_text(text: str) -> str:
         ('17.0', 'A 12')
     """
     visible = text
-    if not (text.isascii() and text.isprintable()):  # most are, and are asked for often
+    if not (text.isascii() and text.isprintable()):  # most are, and are requested often
         kept = (sign for sign in comparable(text) if unicodedata.category(sign) not in {"Cf", "Cc"} or sign in "\t\n\r")
         visible = "".join(kept)
     return " ".join(visible.split())

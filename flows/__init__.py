@@ -1,1 +1,1 @@
-"""Recipes, steps, the Prefect flow and the command line. The top floor, and the only one that knows Prefect."""
+"""Recipes, runs, the Prefect flow and the command line. This is the top floor, and the only one that uses Prefect."""

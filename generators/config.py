@@ -254,7 +254,7 @@ class SamplerConfig(Frozen):
         steps: Largest number of denoiser calls per image (guidance doubles the cost of each).
         guidance: Scale w of classifier-free guidance; 1 means none.
         guidance_interval: Times (0 clean … 1 noise) between which guidance acts; null means always.
-        drift: δ of Latent Drifting, which shifts the mean of every step, in scaled latents. It accumulates over
+        drift: Shift δ of the mean of every step by Latent Drifting, in scaled latents. It accumulates over
             ``steps``, so it is specific to their number and to the solver.
         micro_batch: Number of images computed together; null means as recorded in the bundle. Equal values give equal
             bits.
@@ -292,8 +292,8 @@ class CounterfactualConfig(Frozen):
             suits findings; 2 is better for quantities such as age.
         locality: Threshold, relative to its maximum, of the difference between the two prompts, below which the image
             is left unchanged; 0 means that it may change everywhere. ``sdedit`` does not use it.
-        drift: δ of ``latent_drifting``, in scaled latents per step; it accumulates over ``steps``, so it is specific to
-            their number.
+        drift: Shift δ of ``latent_drifting``, in scaled latents per step; it accumulates over ``steps``, so it is
+            specific to their number.
         seed: Seed of the noise of ``sdedit``, and of values drawn from a range.
         micro_batch: Number of images computed together; null means as recorded in the bundle.
         threads: Number of CPU threads; null means as recorded in the bundle.
@@ -327,8 +327,8 @@ class FineTuning(Frozen):
             and unit variance in this cohort, measured again.
         value_range: Value range of images that the autoencoder of a MONAI base expects: ``unit`` is 0…1, ``signed`` is
             -1…1. Other bases define it themselves.
-        drift: δ of Latent Drifting at fine-tuning (Yeganeh et al. 2024, arXiv 2412.20651): the mean of the noise of the
-            forward path, in scaled latents; its counterpart at sampling is ``sampler.drift``.
+        drift: Mean δ of the noise of the forward path in Latent Drifting at fine-tuning (Yeganeh et al. 2024, arXiv
+            2412.20651), in scaled latents; its counterpart at sampling is ``sampler.drift``.
         offset_noise: Standard deviation of a constant that is added to the noise of every channel of every latent
             (Guttenberg 2023), so that means of images are learned too.
     """

@@ -36,7 +36,7 @@ from medphantom.learning.memorization import SampleLosses
 TIME_SCALE = 1000.0  # the network's sinusoidal time embedding is made for steps 0…1000
 FEW_TOKENS = 256
 MONITORED_LATENTS = 256
-JUDGED_AT_ONCE = 64
+VALIDATION_BATCH = 64
 GRID_IMAGES = 12
 GRID_STEPS = 12
 GRID_GUIDANCE = 1.5
@@ -236,8 +236,8 @@ class DenoiserLearner(RowLearner):
         shape = (total, *latents.mean.shape[1:])
         posterior, eps = torch.randn(shape, generator=generator), torch.randn(shape, generator=generator) + self.drift
         found = []
-        for start in range(0, total, JUDGED_AT_ONCE):
-            part = slice(start, start + JUDGED_AT_ONCE)
+        for start in range(0, total, VALIDATION_BATCH):
+            part = slice(start, start + VALIDATION_BATCH)
             drawn = draw(latents.mean[rows[part]], latents.log_var[rows[part]], posterior[part])
             errors = self._errors(
                 network,

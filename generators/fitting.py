@@ -21,7 +21,7 @@ from medphantom.generators.config import GeneratorConfig
 from medphantom.generators.features import FeatureLearner, FeatureNet
 from medphantom.generators.latents import Latents, encode_all
 from medphantom.generators.networks import AnyAutoencoder
-from medphantom.generators.reconstruction import JUDGED_IMAGES, AutoencoderLearner, build_adversary
+from medphantom.generators.reconstruction import MOST_VALIDATION_IMAGES, AutoencoderLearner, build_adversary
 from medphantom.generators.training_data import image_tensor
 from medphantom.learning.batches import StreamBatches
 from medphantom.learning.devices import resolve_device
@@ -65,7 +65,7 @@ class Fitting:
 
     def monitored_rows(self) -> dict[Split, Any]:
         """Return evenly spaced positions of monitored validation images, and of as many training images."""
-        wanted = min(len(self.images["val"]), JUDGED_IMAGES)
+        wanted = min(len(self.images["val"]), MOST_VALIDATION_IMAGES)
         return {
             split: np.unique(np.linspace(0, len(self.images[split]) - 1, wanted).round().astype(np.int64))
             for split in SPLITS

@@ -16,8 +16,8 @@ from medphantom.generators.features import FeatureNet, feature_error
 from medphantom.generators.training_data import image_tensor
 from medphantom.learning.learner import Learner
 
-JUDGED_IMAGES = 256
-JUDGED_AT_ONCE = 32
+MOST_VALIDATION_IMAGES = 256
+VALIDATION_BATCH = 32
 GRID_IMAGES = 8
 ADVERSARY_RAMP = 100  # steps over which the adversary's weight rises, so that the decoder is not destabilised
 
@@ -115,8 +115,8 @@ class AutoencoderLearner(Learner):
         """Return the weighted error of reconstructions from the posterior mean, see :meth:`Learner.validate`."""
         images = self.monitored[split]
         sums: dict[str, float] = {}
-        for start in range(0, len(images), JUDGED_AT_ONCE):
-            block = image_tensor(images, slice(start, start + JUDGED_AT_ONCE)).to(_device(network))
+        for start in range(0, len(images), VALIDATION_BATCH):
+            block = image_tensor(images, slice(start, start + VALIDATION_BATCH)).to(_device(network))
             terms = self._errors(block, network(block)[0])
             terms["loss"] = self._weighted(terms)
             for name, value in terms.items():

@@ -273,7 +273,7 @@ class _Run:
                 ended = self._ended_by_memorization()
             if config.grid_every and (self.step % config.grid_every == 0 or last):
                 self._grid()
-            stopping = self._asked_to_stop(stop)
+            stopping = self._stop_requested(stop)
             if self.step % config.checkpoint_every == 0 or last or stopping or ended:
                 self.save()
             if progress is not None and self.accelerator.is_main_process:
@@ -445,7 +445,7 @@ class _Run:
                 for tensor in module.state_dict().values():
                     tensor.copy_(broadcast(tensor.clone(), from_process=0))
 
-    def _asked_to_stop(self, stop: Callable[[], bool] | None) -> bool:
+    def _stop_requested(self, stop: Callable[[], bool] | None) -> bool:
         return stop is not None and self._agreed(stop())
 
     def _agreed(self, wanted: bool) -> bool:

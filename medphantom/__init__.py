@@ -83,10 +83,25 @@ __all__ = [
     "watching",
 ]
 
-_VERBS = (
-    "assess augment compare counterfactual export generate ingest init inspect lineage merge phantom rank search train "
-    "utility verify"
-).split()
+_VERBS = [
+    "assess",
+    "augment",
+    "compare",
+    "counterfactual",
+    "export",
+    "generate",
+    "ingest",
+    "init",
+    "inspect",
+    "lineage",
+    "merge",
+    "phantom",
+    "rank",
+    "search",
+    "train",
+    "utility",
+    "verify",
+]
 _HOMES = {
     **{verb: (f"flows.operations.{verb}", verb) for verb in _VERBS},
     "Cohort": ("cohorts.store", "Cohort"),

@@ -37,15 +37,15 @@ LARGEST_SEED = 2**63
 
 @dataclass(frozen=True, eq=False)
 class GeneratedImages:
-    """What a call of a :class:`Generator` returns.
+    """The images that a call of a :class:`Generator` returns.
 
     Attributes:
-        images: source values ``(n, *size)``, or ``(n, H, W, 3)`` in colour, of the dtype that the generator stores
-            (grey levels, Hounsfield units…), bright values large.
-        prompts: what each image was asked to show.
-        seeds: the seed of each image: the same prompt and seed give the same image again, alone or among others.
-        preprocess: how source values become network input.
-        masks: digest → mask, for the prompts that name one.
+        images: The source values ``(n, *size)``, or ``(n, H, W, 3)`` in colour, of the dtype that the generator stores
+            (grey levels, Hounsfield units…), with large values bright.
+        prompts: The prompt of each image.
+        seeds: The seed of each image; the same prompt and seed give the same image again, alone or among others.
+        preprocess: The preprocessing that converts source values to network input.
+        masks: The masks that prompts name, by digest.
     """
 
     images: Array
@@ -68,10 +68,10 @@ class GeneratedImages:
 
     @property
     def pil(self) -> list[Image.Image]:
-        """Pictures of 8 bits; values of other types are scaled from :attr:`value_range` to 0…255.
+        """The images as pictures of 8 bits; values of other types are scaled from :attr:`value_range` to 0…255.
 
         Raises:
-            InputError: the images are volumes.
+            InputError: The images are volumes.
         """
         if len(self.preprocess.size) == 3:
             raise InputError("volumes are no pictures", "choose a slice: Image.fromarray(images[0, 10])")
@@ -97,8 +97,8 @@ class Generator:
     """A trained generator.
 
     Args:
-        bundle: the trained networks and what is known of them.
-        folder: the published folder that they were read from, which :meth:`save_pretrained` copies.
+        bundle: The trained networks and the facts about them.
+        folder: The published folder that they were read from, which :meth:`save_pretrained` copies.
 
     Example:
         >>> from pathlib import Path
@@ -107,7 +107,8 @@ class Generator:
         >>> folder = Path(mkdtemp())
         >>> _ = mp.phantom(folder / "files", patients=24, format="png", size=32)
         >>> cohort = mp.ingest(folder / "files", folder / "cohort", public_phrase="simulated patients")
-        >>> fits = {name: {"steps": 2, "tracker": "none"} for name in ("autoencoder_fit", "denoiser_fit", "features_fit")}
+        >>> networks = ("autoencoder", "denoiser", "features")
+        >>> fits = {f"{network}_fit": {"steps": 2, "tracker": "none"} for network in networks}
         >>> _ = mp.train(cohort, folder / "bundle", size=16, generator=fits)
 
         >>> generator = mp.Generator.from_pretrained(folder / "bundle")
@@ -136,18 +137,18 @@ class Generator:
     ) -> Generator:
         """Load a published bundle, checked file by file against its digests.
 
-        Only JSON and safetensors are read, and no code that comes with them is run. A folder asks no hub: where its
-        bundle holds only what was learned from a base of the hub, that base must be in the hub's cache.
+        Only JSON and safetensors are read, and no code that comes with them is run. A folder causes no request to the
+        hub: if its bundle holds only what was fine-tuned from a base of the hub, that base must be in the hub's cache.
 
         Args:
-            source: a folder, or the hub id ``owner/name`` of a repository that holds the files of a bundle.
-            revision: branch, tag or commit on the hub.
-            cache_dir: where downloads are kept; by default the hub's own cache.
+            source: The folder, or the hub id ``owner/name`` of a repository that holds the files of a bundle.
+            revision: The branch, tag or commit on the hub.
+            cache_dir: The folder for downloads; the default is the hub's own cache.
 
         Raises:
-            InputError: there is no such folder, and the hub does not have it or cannot be reached; or its base is
+            InputError: There is no such folder, and the hub does not have it or cannot be reached; or its base is
                 missing.
-            BundleError: the bundle is unfinished, altered, of another version, or holds pickled weights.
+            BundleError: The bundle is unfinished, altered, of another version, or holds pickled weights.
         """
         folder = folder_path(Path(source).expanduser(), BundleError)
         if folder.is_dir():
@@ -167,32 +168,32 @@ class Generator:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Names of the labels that it knows."""
+        """The names of the labels in the vocabulary."""
         return self.schema.labels
 
     @property
     def attributes(self) -> tuple[AttributeSpec, ...]:
-        """The attributes that it knows, with unit and range or with categories."""
+        """The attributes in the vocabulary, with unit and range or with categories."""
         return self.schema.attributes
 
     @property
     def size(self) -> tuple[int, ...]:
-        """Spatial size of its images in pixels, ``(H, W)`` or ``(D, H, W)``."""
+        """The spatial size of the images in pixels, ``(H, W)`` or ``(D, H, W)``."""
         return self.preprocess.size
 
     @property
     def preprocess(self) -> Preprocess:
-        """How source values become network input, and back."""
+        """The preprocessing that converts source values to network input, and back."""
         return self.bundle.facts.preprocess
 
     @property
     def privacy(self) -> Privacy:
-        """What is promised about the patients it learned from: ``.formal`` in words, ``.guarantee`` in numbers."""
+        """The privacy statement about the training patients: ``.formal`` in words, ``.guarantee`` in numbers."""
         return self.bundle.facts.privacy
 
     @property
     def intended_use(self) -> str:
-        """What it is for."""
+        """The intended use of the generator."""
         return self.bundle.facts.intended_use
 
     def __call__(
@@ -208,26 +209,26 @@ class Generator:
         sampler: Mapping[str, Any] | SamplerConfig | None = None,
         progress: Progress | None = None,
     ) -> GeneratedImages:
-        """Draw images of one prompt; whatever is not stated is left to the model.
+        """Draw images of one prompt; whatever the prompt leaves open is chosen by the model.
 
-        They are those that ``medphantom generate`` draws for the same prompts, seed and sampler, bit for bit.
+        They are the images that ``medphantom generate`` draws for the same prompts, seed and sampler, bit for bit.
 
         Args:
-            labels: name → present or absent.
-            attributes: name → number or category.
-            text: a sentence or report.
-            mask: integers of the generator's :attr:`size`.
-            n: how many.
-            seed: run seed, from which the seed of each image derives.
-            seeds: the seed of each image itself, instead of ``n`` and ``seed``; 0 ≤ seed < 2^63.
-            sampler: settings of the ``sampler`` section of a recipe, e.g. ``{"steps": 50, "guidance": 2.0}``.
-            progress: told the number of images.
+            labels: Whether each named label is present or absent.
+            attributes: The number or category of each named attribute.
+            text: The sentence or report.
+            mask: The mask as integers, of the generator's :attr:`size`.
+            n: The number of images.
+            seed: The run seed, from which the seed of each image derives.
+            seeds: The seed of each image itself, instead of ``n`` and ``seed``; 0 ≤ seed < 2^63.
+            sampler: The settings of the ``sampler`` section of a recipe, such as ``{"steps": 50, "guidance": 2.0}``.
+            progress: The function that receives the number of finished images.
 
         Raises:
-            PromptError: a label, attribute, category or mask value that the generator never saw, or a kind of prompt
-                that it does not read.
-            InputError: ``n`` < 1, a seed out of range, or a setting of the sampler that does not fit.
-            MedphantomError: an image is not finite.
+            PromptError: The prompt has a label, attribute, category or mask value outside the vocabulary, or a kind of
+                prompt that the generator does not read.
+            InputError: ``n`` is below 1, a seed is out of range, or a setting of the sampler does not fit.
+            MedphantomError: An image is not finite.
         """
         prompt, masks = _prompt(labels, attributes, text, mask)
         return self.draw(_plan(prompt, masks, n, seed, seeds), sampler=sampler, progress=progress)
@@ -242,14 +243,14 @@ class Generator:
         """Draw the images of a plan (:func:`medphantom.plan`) into memory; :meth:`generate` writes them to a cohort.
 
         Args:
-            plan: prompts and seeds.
-            sampler: as in :meth:`__call__`.
-            progress: told the number of images.
+            plan: The plan of prompts and seeds.
+            sampler: The settings of the sampler, as for :meth:`__call__`.
+            progress: The function that receives the number of finished images.
 
         Raises:
-            InputError: the plan is empty, or a setting of the sampler does not fit.
-            PromptError: a prompt is outside the generator's vocabulary.
-            MedphantomError: an image is not finite.
+            InputError: The plan is empty, or a setting of the sampler does not fit.
+            PromptError: A prompt is outside the generator's vocabulary.
+            MedphantomError: An image is not finite.
         """
         if not len(plan):
             raise InputError("the plan asks for no image", "give at least one")
@@ -276,25 +277,26 @@ class Generator:
         sampler: Mapping[str, Any] | None = None,
         progress: Progress | None = None,
     ) -> Cohort:
-        """Draw the images of a plan into a synthetic cohort: :func:`medphantom.generate`.
+        """Draw the images of a plan into a synthetic cohort, as :func:`medphantom.generate` does.
 
         Args:
-            plan: prompts and seeds, from :func:`medphantom.plan`.
-            out: synthetic cohort to make.
-            sampler: settings of the ``sampler`` section.
-            progress: told the number of images.
+            plan: The plan of prompts and seeds, from :func:`medphantom.plan`.
+            out: The folder of the synthetic cohort.
+            sampler: The settings of the ``sampler`` section.
+            progress: The function that receives the number of finished images.
         """
         from medphantom import generate
 
         return generate(self.bundle, plan, out, sampler=sampler, progress=progress)
 
     def save_pretrained(self, out: str | Path) -> None:
-        """Publish the bundle as another folder, file by file as it was read; one that was never on disk is written.
+        """Publish the bundle in another folder, file by file as it was read; a bundle that was never on disk is
+        written.
 
         Raises:
-            InputError: the folder exists already and is not empty.
-            BundleError: the folder that it was read from has changed since.
-            ResourceError: the disk is full or cannot be written.
+            InputError: The folder exists already and is not empty.
+            BundleError: The folder that the bundle was read from has changed since.
+            ResourceError: The disk is full or cannot be written.
         """
         if self.folder is None or self._published is None:
             self.bundle.save(out)
@@ -315,7 +317,7 @@ class Generator:
 
 
 def _load(folder: Path) -> GeneratorBundle:
-    """A bundle from a folder, without a request to the hub."""
+    """Load a bundle from a folder, without a request to the hub."""
     base = read_facts(folder)[0].base
     remote = base is not None and base.needed and not Path(base.source).is_dir()
     with no_hub():
@@ -329,7 +331,7 @@ def _load(folder: Path) -> GeneratorBundle:
 
 
 def _download(source: str, revision: str | None, cache_dir: str | Path | None) -> Path:
-    """The snapshot of a bundle in the hub's cache: JSON and safetensors, nothing else."""
+    """Return the snapshot of a bundle in the hub's cache, with JSON and safetensors only."""
     from huggingface_hub import snapshot_download
 
     problem, remedy = "is no folder, and cannot be had from the hub", "check path, name, revision and connection"
@@ -365,13 +367,11 @@ def _prompt(
 
 
 def _plain(values: Mapping[str, Any] | None) -> dict[str, Any]:
-    """A dictionary without numpy's numbers, which a prompt does not take."""
+    """Return a dictionary without numpy's numbers, which a prompt does not take."""
     return {name: value.item() if isinstance(value, np.generic) else value for name, value in (values or {}).items()}
 
 
-def _plan(
-    prompt: Prompt, masks: Mapping[str, Array], n: int, seed: int, seeds: Sequence[int] | None
-) -> SamplingPlan:
+def _plan(prompt: Prompt, masks: Mapping[str, Array], n: int, seed: int, seeds: Sequence[int] | None) -> SamplingPlan:
     if seeds is None:
         if n < 1:
             raise InputError(f"n must be ≥ 1, got {n}")
@@ -379,9 +379,7 @@ def _plan(
     for one in seeds:
         if not 0 <= one < LARGEST_SEED:
             raise InputError(f"a seed must be ≥ 0 and < 2^63, got {one}")
-    images = [
-        PlannedImage(image_id=f"{place:06d}", prompt=prompt, seed=int(one)) for place, one in enumerate(seeds)
-    ]
+    images = [PlannedImage(image_id=f"{place:06d}", prompt=prompt, seed=int(one)) for place, one in enumerate(seeds)]
     return SamplingPlan(images, masks)
 
 

@@ -51,15 +51,15 @@ class ClassifierConfig(Frozen):
     """Training of small classifiers, for feature networks, label agreement and utility.
 
     Attributes:
-        steps: number of optimiser steps, the same in every arm of the utility check.
-        batch_size: number of images per step.
-        learning_rate: peak of AdamW's cosine schedule.
-        weight_decay: weight decay of kernels and weight matrices.
-        ema_decay: decay of the exponential moving average of the weights; null for no average.
-        shift_fraction: largest random shift, as a fraction of the side.
-        intensity: standard deviation of random gain, and twice that of random offset; images lie in -1…1.
-        precision: numerical precision as in the fit loop; float32 is most reproducible on other machines.
-        device: device as in the fit loop.
+        steps: Number of optimiser steps, the same in every arm of the utility check.
+        batch_size: Number of images per step.
+        learning_rate: Peak of AdamW's cosine schedule.
+        weight_decay: Weight decay of kernels and weight matrices.
+        ema_decay: Decay of the exponential moving average of the weights; null for no average.
+        shift_fraction: Largest random shift, as a fraction of the side.
+        intensity: Standard deviation of random gain, and twice that of random offset; images lie in -1…1.
+        precision: Numerical precision as in the fit loop; float32 is most reproducible on other machines.
+        device: Device as in the fit loop.
     """
 
     steps: Annotated[int, Field(ge=1)] = 300
@@ -81,13 +81,13 @@ class SegmenterConfig(Frozen):
     """Training of the segmenter that finds masks in synthetic images.
 
     Attributes:
-        steps: number of optimiser steps.
-        batch_size: number of images per step.
-        learning_rate: peak of AdamW's cosine schedule.
-        intensity: standard deviation of random gain, and twice that of random offset; images lie in -1…1.
-        mirror: whether training includes left-right mirrored images; use it only if laterality does not matter.
-        precision: numerical precision as in the fit loop.
-        device: device as in the fit loop.
+        steps: Number of optimiser steps.
+        batch_size: Number of images per step.
+        learning_rate: Peak of AdamW's cosine schedule.
+        intensity: Standard deviation of random gain, and twice that of random offset; images lie in -1…1.
+        mirror: Whether training includes left-right mirrored images; use it only if laterality does not matter.
+        precision: Numerical precision as in the fit loop.
+        device: Device as in the fit loop.
     """
 
     steps: Annotated[int, Field(ge=1)] = 300
@@ -107,22 +107,22 @@ class CopyConfig(Frozen):
     """Settings of the search for copies of training images.
 
     Attributes:
-        side: side length of thumbnails in pixels; null for 32 (images) or 16 (volumes).
-        mirror: whether mirror images (left and right exchanged) are also compared.
-        repeats: number of random subsets of training patients, of the size of ``holdout``, for the DCR share.
-        kinds: kinds of copies that are planted as positive controls. If a default core kind is missing, the verdict is
+        side: Side length of thumbnails in pixels; null for 32 (images) or 16 (volumes).
+        mirror: Whether mirror images (left and right exchanged) are also compared.
+        repeats: Number of random subsets of training patients, of the size of ``holdout``, for the DCR share.
+        kinds: Kinds of copies that are planted as positive controls. If a default core kind is missing, the verdict is
             *inconclusive* at best.
-        core: kinds that must be covered; otherwise the verdict is *inconclusive*. The default kinds are always
+        core: Kinds that must be covered; otherwise the verdict is *inconclusive*. The default kinds are always
             required; others may be added.
-        controls: number of planted copies of each kind. A recall of 0.95 is shown by 59 found of 59, 92 of 93 or 122
+        controls: Number of planted copies of each kind. A recall of 0.95 is shown by 59 found of 59, 92 of 93 or 122
             of 124; with 100 copies, a single miss is not decisive.
-        least_recall: smallest 95 % lower bound of the recall at which a kind is covered. A more lenient value than the
+        least_recall: Smallest 95 % lower bound of the recall at which a kind is covered. A more lenient value than the
             default, here and in the next two settings, does not screen a set.
-        flag_level: false-positive rate at which single images are flagged; at 0.01, ten of 1,000 images are flagged
+        flag_level: False-positive rate at which single images are flagged; at 0.01, ten of 1,000 images are flagged
             by chance.
-        significance: false-positive rate at which a set fails, over all tests together. A false positive costs a new
+        significance: False-positive rate at which a set fails, over all tests together. A false positive costs a new
             run, whereas a published copy cannot be recalled.
-        pairs: number of nearest pairs in the report.
+        pairs: Number of nearest pairs in the report.
     """
 
     side: Annotated[int, Field(ge=8, le=128)] | None = None
@@ -149,9 +149,9 @@ class MembershipConfig(Frozen):
     """Settings of membership and attribute inference.
 
     Attributes:
-        enabled: whether they are tested; otherwise no set is screened.
-        images: largest number of images of each split; fewer than the default do not screen a set.
-        weights: whether the weights of the generator are also attacked, by its loss and by proximal initialization; use
+        enabled: Whether membership and attribute inference are tested; otherwise no set is screened.
+        images: Largest number of images of each split; fewer than the default do not screen a set.
+        weights: Whether the weights of the generator are also attacked, by its loss and by proximal initialization; use
             it if the weights are to be shared.
         limit: AUROC that the whole interval of a successful attack exceeds, unless a guarantee allows more. The default
             of 0.5 detects any statistically significant leak; with thousands of patients, a larger value may be
@@ -168,10 +168,10 @@ class UtilityConfig(Frozen):
     """Settings of the train-on-synthetic-test-on-real check.
 
     Attributes:
-        enabled: whether the check is done.
-        bootstrap: bootstrap samples of test patients for each interval.
-        least_train: smallest number of positive training patients for which a label is scored.
-        least_test: smallest number of positive test patients for which a label is scored.
+        enabled: Whether the check is done.
+        bootstrap: Number of bootstrap samples of test patients for each interval.
+        least_train: Smallest number of positive training patients for which a label is scored.
+        least_test: Smallest number of positive test patients for which a label is scored.
     """
 
     enabled: bool = True
@@ -190,12 +190,12 @@ class ClassicalAugmentation(Frozen):
     """Settings of classical augmentation, with which synthetic images are compared.
 
     Attributes:
-        turn_degrees: largest rotation about every axis in degrees.
-        scale: largest change of scale, as a fraction.
-        shift: largest additional shift, as a fraction of the side.
-        mirror: whether left and right are also exchanged; use it only if laterality does not matter.
-        gamma: standard deviation of the logarithm of the gamma exponent.
-        noise: standard deviation of the noise, for images in -1…1.
+        turn_degrees: Largest rotation about every axis in degrees.
+        scale: Largest change of scale, as a fraction.
+        shift: Largest additional shift, as a fraction of the side.
+        mirror: Whether left and right are also exchanged; use it only if laterality does not matter.
+        gamma: Standard deviation of the logarithm of the gamma exponent.
+        noise: Standard deviation of the noise, for images in -1…1.
     """
 
     turn_degrees: Annotated[float, Field(ge=0, le=180)] = 10.0
@@ -210,24 +210,24 @@ class StudyConfig(Frozen):
     """Settings of the utility study.
 
     Attributes:
-        seed: seed from which all randomness derives.
-        task: ``classification`` of labels, or ``segmentation`` of structures in masks.
-        segmenter: training of segmenters, with the same number of steps in every arm.
-        arms: training arms of the downstream models.
-        network: classifier architecture: ``small`` (that of the feature networks), or MONAI's ``resnet18``,
+        seed: Seed from which all randomness derives.
+        task: Task of the downstream models: ``classification`` of labels, or ``segmentation`` of structures in masks.
+        segmenter: Training of segmenters, with the same number of steps in every arm.
+        arms: Training arms of the downstream models.
+        network: Classifier architecture: ``small`` (that of the feature networks), or MONAI's ``resnet18``,
             ``densenet121``.
-        classifier: training of the classifier, with the same number of steps in every arm.
-        classifier_seeds: number of trainings of every arm.
-        ratios: numbers of synthetic images per real image, for the mixing arms.
-        primary: labels of interest, over which (with their mean, all arms and ratios) Holm's correction is done; empty
+        classifier: Training of the classifier, with the same number of steps in every arm.
+        classifier_seeds: Number of trainings of every arm.
+        ratios: Numbers of synthetic images per real image, for the mixing arms.
+        primary: Labels of interest, over which (with their mean, all arms and ratios) Holm's correction is done; empty
             for all labels.
-        oversample_to: number of images of each primary label in the arm ``oversampled``; null for the number of the
+        oversample_to: Number of images of each primary label in the arm ``oversampled``; null for the number of the
             most frequent label.
-        classical: augmentation in the arms ``classical`` and ``classical_and_synthetic``.
-        bootstrap: bootstrap samples for the intervals of average precision and calibration error.
-        least_train: smallest number of positive training patients for which a label is scored.
-        least_test: smallest number of positive test patients for which a label is scored, also in subgroups.
-        significance: significance level of the p values after Holm's correction over labels, arms and ratios.
+        classical: Augmentation in the arms ``classical`` and ``classical_and_synthetic``.
+        bootstrap: Number of bootstrap samples for the intervals of average precision and calibration error.
+        least_train: Smallest number of positive training patients for which a label is scored.
+        least_test: Smallest number of positive test patients for which a label is scored, also in subgroups.
+        significance: Significance level of the p values after Holm's correction over labels, arms and ratios.
     """
 
     seed: Annotated[int, Field(ge=0)] = 0
@@ -264,23 +264,23 @@ class AssessConfig(Frozen):
     """Settings of the assessment.
 
     Attributes:
-        seed: seed from which all randomness derives.
-        networks: feature networks: ``cross_fitted``, ``simulated``, ``filters``, ``volume_filters``, ``radiomics``,
+        seed: Seed from which all randomness derives.
+        networks: Feature networks: ``cross_fitted``, ``simulated``, ``filters``, ``volume_filters``, ``radiomics``,
             ``inception``, or the hub id or local folder of a transformers image encoder. If empty: cross_fitted (or
             simulated for a cohort without labels and attributes), filters, volume_filters for volumes, and radiomics
             if there are enough training images to scale them.
-        network_seeds: number of trainings of each trained feature network, for the range over its seeds.
-        draws: number of random halvings of the test patients for every score and floor.
-        classifier: training of small classifiers.
-        diversity_pairs: largest number of image pairs for each diversity score.
-        copies: settings of the copy search.
-        membership: settings of membership and attribute inference.
-        utility: settings of the utility check.
-        segmenter: training of the segmenter, if both cohorts have masks.
-        synthetic_range: real source values, such as Hounsfield units, that the smallest and largest number of the
+        network_seeds: Number of trainings of each trained feature network, for the range over its seeds.
+        draws: Number of random halvings of the test patients for every score and floor.
+        classifier: Training of small classifiers.
+        diversity_pairs: Largest number of image pairs for each diversity score.
+        copies: Settings of the copy search.
+        membership: Settings of membership and attribute inference.
+        utility: Settings of the utility check.
+        segmenter: Training of the segmenter, if both cohorts have masks.
+        synthetic_range: Real source values, such as Hounsfield units, that the smallest and largest number of the
             synthetic images' format stand for (0 and 255 of 8 bits, 0 and 65535 of 16, -32768 and 32767 of signed 16;
             of floats, 0 and 1). Set it only if this is not known from elsewhere; null to determine it.
-        text_encoder: hub id or local folder of transformers image and text encoders (CLIP, SigLIP) that measure the
+        text_encoder: Hub id or local folder of transformers image and text encoders (CLIP, SigLIP) that measure the
             similarity of images to their texts; null for none.
     """
 

@@ -46,9 +46,9 @@ def one_line(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
     def run(*arguments: str | Path) -> str:
         capsys.readouterr()
         status = main([str(argument) for argument in arguments])
-        said = capsys.readouterr().err.splitlines()
-        assert (status, len(said)) == (2, 1), said
-        assert "Traceback" not in said[0]
-        return said[0]
+        output = capsys.readouterr().err.splitlines()
+        assert (status, len(output)) == (2, 1), output
+        assert "Traceback" not in output[0]
+        return output[0]
 
     return run

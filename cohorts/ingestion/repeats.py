@@ -62,7 +62,7 @@ class Repeats:
         found = set()
         for pair in self.pairs:
             for one, other in (pair, pair[::-1]):
-                judges = splits[one] not in {"train", LEFT_OUT_SPLIT}
-                if judges and splits[other] == "train" and patients[one] != patients[other]:
+                evaluates = splits[one] not in {"train", LEFT_OUT_SPLIT}
+                if evaluates and splits[other] == "train" and patients[one] != patients[other]:
                     found.add(one)
         return sorted(found)

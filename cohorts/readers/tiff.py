@@ -67,7 +67,7 @@ def _read(path: Path, options: ReadOptions, *, numbers: bool) -> list[Page]:
     with tifffile.TiffFile(path, _multifile=False) as tiff:
         if len(tiff.pages) < listed or not listed:
             raise UnreadableImage(Reason.UNDECODABLE, "a TIFF directory that cannot be read")
-        pages = list(tiff.pages)  # before the series are asked for, which may leave pages without their own tags
+        pages = list(tiff.pages)  # before the series are requested, which may leave pages without their own tags
         if any(not page.imagewidth or not page.imagelength for page in pages):
             raise UnreadableImage(Reason.UNDECODABLE, "a TIFF page without rows or columns")
         _require_plain_pages(tiff, pages, options)

@@ -53,14 +53,14 @@ class Attribute:
         column: Name of the column.
         values: Value of each text; a text that is not listed means missing.
         cells: Text of each row.
-        asked: Requested name, if the attribute was renamed.
+        requested: Requested name, if the attribute was renamed.
     """
 
     spec: AttributeSpec
     column: str
     values: dict[str, float | str]
     cells: list[str]
-    asked: str = ""
+    requested: str = ""
 
     def of(self, row: int) -> float | str | None:
         """Return the value of a row."""
@@ -94,13 +94,13 @@ def _call_years_years(attributes: Sequence[Attribute], remarks: list[str]) -> No
     """Rename ages that a column gives in months, weeks or days, since a cohort stores years."""
     taken = {attribute.spec.name for attribute in attributes}
     for attribute in attributes:
-        asked = attribute.spec.name
-        if attribute.spec.unit != UNITS["age"] or unit_of_name(asked) is None:
+        requested = attribute.spec.name
+        if attribute.spec.unit != UNITS["age"] or unit_of_name(requested) is None:
             continue
-        name = name_in_years(asked)
+        name = name_in_years(requested)
         name = f"{name}_years" if name in taken else name
         taken.add(name)
-        attribute.asked, attribute.spec = asked, attribute.spec.model_copy(update={"name": name})
+        attribute.requested, attribute.spec = requested, attribute.spec.model_copy(update={"name": name})
         remarks.append(f"column {attribute.column!r}: its ages are in years and called {name!r}")
 
 

@@ -137,7 +137,7 @@ class Table:
     @property
     def renamed(self) -> set[str]:
         """Requested attributes that were renamed, since their names would be wrong."""
-        return {found.asked for found in self._found if found.asked}
+        return {found.requested for found in self._found if found.requested}
 
     @property
     def labels(self) -> tuple[str, ...]:

@@ -1,1 +1,1 @@
-"""The command line: verbs in groups over the operations, one line for every error."""
+"""The command line: verbs in groups over the operations, and one line for every error."""

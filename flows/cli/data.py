@@ -17,7 +17,7 @@ RecipeOption = Annotated[Path | None, typer.Option("--recipe", help="Recipe whos
 
 
 class PhantomFormat(StrEnum):
-    """What simulated patients are written as."""
+    """The file formats of simulated patients."""
 
     DICOM = "dicom"
     PNG = "png"
@@ -25,14 +25,14 @@ class PhantomFormat(StrEnum):
 
 
 class ExportFormat(StrEnum):
-    """What a cohort is exported as."""
+    """The file formats of an export."""
 
     PNG = "png"
     NIFTI = "nifti"
 
 
 class ExportLayout(StrEnum):
-    """How exported images are labelled."""
+    """The ways in which an export gives the labels of images."""
 
     AUTO = "auto"
     LABELS = "labels"
@@ -113,7 +113,7 @@ def ingest(
 
 
 def as_given(value: str | None, words: set[str]) -> str | None:
-    """A path that may lie in the source stays as it is; one that lies here is made absolute."""
+    """Leave a path that may lie in the source as it is, and make a path that exists here absolute."""
     if value is None or value in words:
         return value
     here = Path.cwd() / value
@@ -136,7 +136,7 @@ def inspect(
     recipe: RecipeOption = None,
     setting: Setting = None,
 ) -> None:
-    """Counts per split, and a contact sheet of images beside what a network will see of them; or what was not taken."""
+    """Count images per split and draw a contact sheet of images beside what a network sees, or list rejected files."""
     from medphantom.flows.operations.inspect import inspect as described
 
     lines = described(
@@ -171,7 +171,7 @@ def phantom(
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same patients.")] = 0,
 ) -> None:
-    """Simulated patients: images with known factors, and made-up names in the DICOM headers."""
+    """Simulate patients: images with known factors, and invented names in the DICOM headers."""
     from medphantom.flows.operations.phantom import phantom as simulated
     from medphantom.flows.process.facts import usable_cores
     from medphantom.flows.process.progress import watching
@@ -233,7 +233,7 @@ def lineage(
     public_phrase: Annotated[str | None, typer.Option(help="Instead of a key, where one was used.")] = None,
     files: Annotated[bool, typer.Option("--files", help="Also name the patient's source files.")] = False,
 ) -> None:
-    """What learned from a patient who withdraws consent, and what has to be trained again."""
+    """List what was trained on a patient who withdraws consent, and what has to be trained again."""
     from medphantom.flows.operations.lineage import lineage as followed
 
     name = sys.stdin.readline() if patient == "-" else patient

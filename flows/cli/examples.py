@@ -98,6 +98,6 @@ EXAMPLES: dict[str, tuple[str, str]] = {
 
 
 def help_of(verb: Callable[..., None]) -> str:
-    """The help text of a verb: what it does, and two examples on lines of their own."""
+    """Return the help text of a verb: what it does, and two examples on lines of their own."""
     lines = "\n".join(f"  {example}" for example in EXAMPLES[verb.__name__])
     return f"{inspect.cleandoc(verb.__doc__ or '')}\n\n\b\nExamples:\n{lines}"

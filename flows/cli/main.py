@@ -1,4 +1,4 @@
-"""The command ``medphantom``: one line for every error, status 2 for what the user can mend, and a fast start.
+"""The command ``medphantom``: one line for every error, status 2 for what the user can fix, and a fast start.
 
 Verbs import what they need when they run: ``--help`` and ``ingest`` load no torch.
 """
@@ -47,7 +47,7 @@ DEBUG_FLAG = "--debug"
 
 
 class _OwnHelp:
-    """Help is our own text and may be in colours."""
+    """A class whose help is this project's own text and may be in colours."""
 
     def format_help(self, context: Any, formatter: Any) -> None:
         with contextlib.redirect_stdout(raw_stream(sys.stdout)):
@@ -119,10 +119,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line.
 
     Args:
-        arguments: by default those of the process.
+        arguments: The arguments of the command line; the default is those of the process.
 
     Returns:
-        Exit status: 0, 1 (a fault of ours), 2 (something to mend), 130 (interrupted), 143 (ended by SIGTERM).
+        The exit status: 0, 1 (a fault of this program), 2 (something for the user to fix), 130 (interrupted), or 143
+        (ended by SIGTERM).
     """
     # whichever library writes: what is made to be shared is given its mode where it is made
     with private_files(), plain_output(), ended_in_order():
@@ -182,7 +183,9 @@ def _guarded(arguments: list[str]) -> int:
 
 
 def _of_the_system(error: OSError, number: int, arguments: list[str]) -> str:
-    """What the operating system refused; a path only where it was given on this command line, since data hold names."""
+    """Describe an error of the operating system; only a path given on this command line is shown, as data may hold
+    names.
+    """
     known = [argument for argument in arguments if error.filename is not None and argument == str(error.filename)]
     what = known[0] if known else "a file or folder"
     return error_line(f"{what} cannot be used ({os.strerror(number).lower()})", "check paths, permissions and the disk")

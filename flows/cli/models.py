@@ -36,7 +36,7 @@ def search(
         list[str],
         typer.Option("--try", metavar="FIELD=[V1,V2]", help="Values to try; of several, every combination."),
     ],
-    images: Annotated[int | None, typer.Option(help="Drawn to judge each, distributed as train.")] = None,
+    images: Annotated[int | None, typer.Option(help="Images to draw per trial, distributed as train.")] = None,
     size: Annotated[int | None, typer.Option(help="Side of what the networks see, in pixels.")] = None,
     recipe: RecipeOption = None,
     setting: Setting = None,
@@ -79,7 +79,7 @@ def generate(
     from medphantom.flows.process.progress import watching
     from medphantom.flows.recipes.plans import counts_of
 
-    asked = plan(
+    requested = plan(
         bundle,
         counts=counts_of(count),
         match=match,
@@ -96,9 +96,9 @@ def generate(
     )
     refuse_existing(out)
     if save_plan is not None:
-        asked.to_jsonl(save_plan)
+        requested.to_jsonl(save_plan)
     with watching():
-        made = drawn(bundle, asked, out, recipe=recipe, settings=setting or [])
+        made = drawn(bundle, requested, out, recipe=recipe, settings=setting or [])
     typer.echo(f"{len(made)} synthetic images: {out}   look at them with: medphantom inspect {out}")
 
 
@@ -166,7 +166,7 @@ def assess(
 
 
 def _one(argument: Path | None, option: Path | None, name: str) -> Path:
-    """A path that was given once, by place or by name."""
+    """Return a path that was given once, by position or by name."""
     if (argument is None) == (option is None):
         raise InputError(
             f"{'no' if option is None else 'two'} {name} images were given", f"give --{name} or the argument, not both"

@@ -1,4 +1,4 @@
-"""Verbs about counterfactual pairs: make them, rank interventions by them."""
+"""Verbs about counterfactual pairs: generate them, and rank interventions by them."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def rank(
     seed: Annotated[int, typer.Option(help="Of bootstrap and permutations.")] = 0,
     out: Annotated[Path | None, typer.Option(help="JSON file to write.")] = None,
 ) -> None:
-    """Rank interventions by how much a classifier of yours changes its mind.
+    """Rank interventions by how much they change the output of a classifier of yours.
 
     TorchScript and ONNX files are programs: ranking runs them with your rights, so give only one that you trust.
     """
@@ -106,7 +106,7 @@ def _ends(text: str) -> tuple[float, float]:
 
 
 def _line(found: RankedIntervention) -> str:
-    """One place of the ranking."""
+    """Format one entry of the ranking."""
     from medphantom.flows.operations.summaries import estimate_line
 
     change, flipped = (

@@ -30,7 +30,7 @@ def init(
     ] = None,
     table: Annotated[str | None, typer.Option(help="The table of labels, where several would do.")] = None,
 ) -> None:
-    """Look at a source and write a commented recipe to start from; asks what the source does not say."""
+    """Inspect a source and write a commented recipe to start from; ask for what the source does not tell."""
     from medphantom.flows.operations.init import init as written
     from medphantom.flows.process.progress import watching
 
@@ -44,7 +44,7 @@ def init(
 
 
 def _ask(question: str, answers: Sequence[str]) -> str:
-    """Ask at the terminal until one of the answers is given; an empty line leaves it to the recipe."""
+    """Ask at the terminal until one of the answers is given; an empty line leaves the choice to the recipe."""
     while True:
         answer = str(
             typer.prompt(f"{question} ({', '.join(answers)}; empty: decide later)", default="", show_default=False)
@@ -64,7 +64,7 @@ def run(
     ] = None,
     no_prefect: Annotated[bool, typer.Option("--no-prefect", help="Run without Prefect.")] = False,
 ) -> None:
-    """The whole job: read, train, generate, score, report. What is current is reused."""
+    """Run the whole job: read, train, generate, score, report. Current artifacts are reused."""
     from medphantom.flows.orchestration.run import run as run_recipe
     from medphantom.flows.process.progress import watching
 
@@ -106,7 +106,7 @@ def demo(
     setting: Setting = None,
     no_prefect: Annotated[bool, typer.Option("--no-prefect", help="Run without Prefect.")] = False,
 ) -> None:
-    """The whole job on simulated patients; an estimate of the time is printed first."""
+    """Run the whole job on simulated patients; an estimate of the time is printed first."""
     from medphantom.flows.orchestration.run import demo as run_demo
     from medphantom.flows.process.progress import watching
 
@@ -164,7 +164,7 @@ def _state(recipe: Path | None, settings: Sequence[str], out: Path | None) -> Pa
 def schema(
     out: Annotated[Path | None, typer.Option("--out", help="File to write; by default it is printed.")] = None,
 ) -> None:
-    """The JSON Schema of a recipe, for editors."""
+    """Print the JSON Schema of a recipe, for editors."""
     from medphantom.flows.recipes.recipe import Recipe
     from medphantom.flows.recipes.recipe_schema import json_schema
 

@@ -1,4 +1,4 @@
-"""Verbs that ask whether synthetic images help, and which are better: utility, augment, compare."""
+"""Verbs that test whether synthetic images help, and which are better: utility, augment, compare."""
 
 from __future__ import annotations
 
@@ -26,7 +26,9 @@ def utility(
     recipe: RecipeOption = None,
     setting: Setting = None,
 ) -> None:
-    """Does it help to train on synthetic images? Trains generators and classifiers. Continues after an interruption."""
+    """Test whether training on synthetic images helps. Trains generators and classifiers. Continues after an
+    interruption.
+    """
     from medphantom.flows.operations.utility import PAGE_FILE, fraction_folder
     from medphantom.flows.operations.utility import utility as studied
     from medphantom.flows.process.progress import watching
@@ -73,7 +75,7 @@ def augment(
     recipe: RecipeOption = None,
     setting: Setting = None,
 ) -> None:
-    """Top up a scarce label, and say whether that helps. The same command continues after an interruption."""
+    """Top up a scarce label and report whether that helps. The same command continues after an interruption."""
     from medphantom.flows.operations.augment import IMAGES_FOLDER, SHARES, proposal
     from medphantom.flows.operations.augment import augment as augmented
     from medphantom.flows.operations.places import opened

@@ -114,17 +114,17 @@ def _pictures(runs: Sequence[_Run], work: Path, *, draw: bool) -> tuple[list[Pic
     """One row per prompt and seed, and where the pictures come from."""
     from medphantom.quality.report.compare_page import PictureRow
 
-    asked = [_asked(run.images) for run in runs]
-    shared = _varied([key for key in asked[0] if all(key in other for other in asked[1:])])
+    requested = [_requested_rows(run.images) for run in runs]
+    shared = _varied([key for key in requested[0] if all(key in other for other in requested[1:])])
     if shared:
         columns = [
             list(_drawn(run, run.images, [rows[key] for key in shared]))
-            for run, rows in zip(runs, asked, strict=True)
+            for run, rows in zip(runs, requested, strict=True)
             if run.images is not None
         ]
         said = f"The first {len(shared)} prompts and seeds that every run drew, by label set; nobody chose them."
     else:
-        shared = _varied([key for key in asked[0] if Prompt.from_json(key[0]).mask is None])
+        shared = _varied([key for key in requested[0] if Prompt.from_json(key[0]).mask is None])
         if not draw or not shared or any(run.bundle is None for run in runs):
             return [], ""
         watcher().note("no prompt and seed is common to all runs: every generator draws those of the first run")
@@ -148,7 +148,7 @@ def _varied(keys: Sequence[tuple[str, int]]) -> list[tuple[str, int]]:
     return [key for _, _, key in sorted(ranked)[:ROWS]]
 
 
-def _asked(images: Cohort | None) -> dict[tuple[str, int], int]:
+def _requested_rows(images: Cohort | None) -> dict[tuple[str, int], int]:
     """Prompt and seed → row, of images that a generator of ours drew."""
     if images is None:
         return {}
@@ -157,7 +157,7 @@ def _asked(images: Cohort | None) -> dict[tuple[str, int], int]:
     return {(prompt, seed): row for row, (prompt, seed) in enumerate(known) if prompt is not None and seed is not None}
 
 
-def _anew(run: _Run, asked: Sequence[tuple[str, int]], folder: Path) -> Cohort:
+def _anew(run: _Run, requested: Sequence[tuple[str, int]], folder: Path) -> Cohort:
     """The same prompts and seeds by this run's generator, as its own images were drawn."""
     from medphantom.generators.bundle import GeneratorBundle
     from medphantom.generators.config import SamplerConfig
@@ -165,7 +165,7 @@ def _anew(run: _Run, asked: Sequence[tuple[str, int]], folder: Path) -> Cohort:
 
     images = [
         PlannedImage(image_id=f"{place:06d}", prompt=Prompt.from_json(prompt), seed=seed)
-        for place, (prompt, seed) in enumerate(asked)
+        for place, (prompt, seed) in enumerate(requested)
     ]
     made = {} if run.images is None else run.images.schema.generation
     settings = {name: made[name] for name in ("solver", "steps", "guidance", "guidance_interval") if name in made}

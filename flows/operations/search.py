@@ -1,6 +1,6 @@
-"""Choose settings by trying them: every combination is trained and sampled, and judged on ``val``; all is written down.
+"""Choose settings by trying them: every combination is trained, sampled and compared with ``val``; all is written down.
 
-The judge is the Fréchet distance in a fixed filter bank between images drawn for prompts like the training split's and
+The score is the Fréchet distance in a fixed filter bank between images drawn for prompts like the training split's and
 the real ones of a split; where these are too few for it, the kernel distance, which has no bias. A setting that is
 chosen on ``val`` looks better there than it is: score it on ``test``.
 """
@@ -112,17 +112,17 @@ def trial_of(part: SearchPart, changed: Mapping[str, Any]) -> Trial:
     return Trial(said, tried.generator, tried.sampler)
 
 
-class Judge:
-    """Draws from generators and compares with the real images of a split.
+class TrialEvaluator:
+    """Measures the distance between a generator's images and the real images of a split.
 
     Args:
-        cohort: real cohort.
-        preprocess: what the networks see.
-        plan: prompts to draw.
-        split: ``val`` to choose by, ``test`` to report.
+        cohort: The real cohort.
+        preprocess: The preprocessing of the networks' input.
+        plan: The plan of the images to draw.
+        split: ``val`` to choose settings by, or ``test`` to report.
 
     Raises:
-        UnsupportedClaim: too few real images.
+        UnsupportedClaim: The split has too few real images.
     """
 
     def __init__(self, cohort: Cohort, preprocess: Preprocess, plan: PlanChoice, split: str = "val") -> None:
@@ -212,20 +212,20 @@ class Trainings:
         return folder
 
 
-class _Judged(Frozen):
+class _TrialDistance(Frozen):
     distance: float
 
 
-def judged(trials: Sequence[Trial], trainings: Trainings, judge: Judge) -> list[float]:
-    """The distance of every trial, in order; those that were judged before an interruption are not judged again."""
+def trial_distances(trials: Sequence[Trial], trainings: Trainings, evaluator: TrialEvaluator) -> list[float]:
+    """Return the distance of every trial, in order; distances measured before an interruption are read from disk."""
     shown, found = watcher().stage("search"), []
     for number, trial in enumerate(trials, start=1):
         file = trainings.work / f"{json_digest([trainings.key(trial.generator), trial.sampler.model_dump()])[:16]}.json"
-        distance = kept(_Judged, file)
+        distance = kept(_TrialDistance, file)
         if distance is None:
             folder = trainings.bundle(trial.generator, shown)
             work_folder(trainings.work)
-            distance = _Judged(distance=judge.distance(GeneratorBundle.load(folder), trial.sampler, shown))
+            distance = _TrialDistance(distance=evaluator.distance(GeneratorBundle.load(folder), trial.sampler, shown))
             write_json(file, distance.model_dump(mode="json"))
         found.append(distance.distance)
         watcher().note(f"search: {number}/{len(trials)}  {found[-1]:.4f}  {' '.join(trial.settings)}")
@@ -293,22 +293,22 @@ def searched(cohort: Cohort, part: SearchPart, trials: Sequence[Trial], out: Pat
     """
     refuse_existing(out)
     preprocess = part.preprocess.for_cohort(cohort)
-    judge = Judge(cohort, preprocess, part.plan)
+    evaluator = TrialEvaluator(cohort, preprocess, part.plan)
 
     def run(work: Path) -> dict[str, Any]:
         trainings = Trainings(cohort, preprocess, work)
-        distances = judged(trials, trainings, judge)
+        distances = trial_distances(trials, trainings, evaluator)
         best = int(np.argmin(distances))
         bundle = trainings.bundle(trials[best].generator, ignore)
         settings = resolved(GeneratorBundle.load(bundle), trials[best].sampler)
         result: dict[str, Any] = {
-            "estimand": f"{judge.measure} distance of drawn images to the real ones of val, in the filter bank",
-            "network": judge.network.digest,
+            "estimand": f"{evaluator.measure} distance of drawn images to the real ones of val, in the filter bank",
+            "network": evaluator.network.digest,
             "cohort": cohort.digest,
             "plan": part.plan.model_dump(mode="json"),
-            "real_images": len(judge.real),
-            "floor": judge.floor(len(judge.real)),
-            "floor_images": min(len(judge.real), len(cohort.rows("train"))),
+            "real_images": len(evaluator.real),
+            "floor": evaluator.floor(len(evaluator.real)),
+            "floor_images": min(len(evaluator.real), len(cohort.rows("train"))),
             "trials": [
                 {"settings": list(trial.settings), "distance": distance}
                 for trial, distance in zip(trials, distances, strict=True)

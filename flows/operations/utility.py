@@ -210,8 +210,8 @@ def drawn_by(
     from medphantom.generators.generate import generate
 
     facts = bundle.facts
-    asked = [bundle.digest, cohort.digest, choice.model_dump(mode="json"), sampler.model_dump(mode="json")]
-    folder = place / f"images_{json_digest(asked)[:12]}"
+    parts = [bundle.digest, cohort.digest, choice.model_dump(mode="json"), sampler.model_dump(mode="json")]
+    folder = place / f"images_{json_digest(parts)[:12]}"
     if folder.is_dir():
         return Cohort.open(folder)
     plan = make_plan(choice, cohort, facts.conditions, preprocess=facts.preprocess)

@@ -1,1 +1,1 @@
-"""Prefect: runs as flows, schedules, and servers of our own. The only room that imports it."""
+"""Prefect: runs as flows, schedules, and servers of our own. Only this room imports it."""

@@ -1,4 +1,4 @@
-"""The password of a Prefect server of ours: random, in a file that only its owner can read."""
+"""The password of a Prefect server of our own: random, in a file that only its owner can read."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ _LONGEST = 200  # bytes; more is no password of ours
 
 
 def new_password() -> str:
-    """256 random bits in the form ``user:password``, which Prefect's settings and pages take as a whole."""
+    """Return 256 random bits in the form ``user:password``, which Prefect's settings and pages take as a whole."""
     return f"{USER}:{secrets.token_urlsafe(32)}"
 
 
 def private_state(state: Path) -> Path:
-    """Make the folder of a server, or tighten it, so that only its owner can enter.
+    """Create the folder of a server, or restrict its permissions, so that only its owner can enter.
 
     Raises:
-        InputError: it belongs to somebody else, or is no folder.
-        ResourceError: it cannot be made.
+        InputError: The folder belongs to somebody else, or is no folder.
+        ResourceError: The folder cannot be created.
     """
     with no_space_becomes_one_line(state / PASSWORD_FILE):
         try:
@@ -43,14 +43,16 @@ def private_state(state: Path) -> Path:
 
 
 def load_or_make_password(state: Path) -> str:
-    """The password of the server whose state lies in a folder, made when there is none; two at once get the same one.
+    """Return the password of the server whose state is in a folder, and create it if there is none.
+
+    Two processes that call it at the same time get the same password.
 
     Args:
-        state: folder; see :func:`private_state`.
+        state: The folder, prepared by :func:`private_state`.
 
     Raises:
-        InputError: the file can be read by others, or is none of ours.
-        ResourceError: it cannot be written.
+        InputError: Others can read the file, or it is no password file of ours.
+        ResourceError: The file cannot be written.
     """
     file = private_state(state) / PASSWORD_FILE
     if not os.path.lexists(file):
@@ -59,10 +61,10 @@ def load_or_make_password(state: Path) -> str:
 
 
 def read_password(state: Path) -> str:
-    """The password of the server whose state lies in a folder.
+    """Return the password of the server whose state is in a folder.
 
     Raises:
-        InputError: there is none, others can read it, or it is no password of ours.
+        InputError: There is no password, others can read it, or it is no password of ours.
     """
     file = state / PASSWORD_FILE
     try:

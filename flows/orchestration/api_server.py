@@ -1,9 +1,9 @@
-"""The process of a Prefect server of ours: this machine only, its owner only.
+"""The process of a Prefect server of our own, for this machine and its owner only.
 
-Used as ``python -m medphantom.flows.orchestration.api_server [--temporary]`` with a bound socket as its standard
-input, as ``inetd`` does it: the port is ours before the process starts, so that nobody else can answer there in its
-place. The password comes by the environment. Prefect checks it too; here it is asked for before anything else of
-Prefect sees a request.
+Used as ``python -m medphantom.flows.orchestration.api_server [--temporary]`` with a bound socket as its standard input,
+as ``inetd`` does it: the port is ours before the process starts, so that nobody else can answer there in its place. The
+password comes from the environment. Prefect checks it too; here it is required before any other part of Prefect sees a
+request.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ STATUS_NOT_STARTED = 3  # such as: another server was making the same database
 
 
 class OwnerOnly:
-    """Answers 401 to every request without the password that is not for a static page.
+    """Answer 401 to every request without the password that is not for a static page.
 
-    The pages themselves hold nothing and ask for the password. A websocket is asked by Prefect, in its first message,
-    since a browser cannot send a header there. No challenge is sent: a browser that remembered the password would send
-    it along with a stranger's form.
+    The pages themselves hold no data and prompt for the password. Prefect authenticates a websocket in its first
+    message, since a browser cannot send a header there. No challenge is sent, because a browser that remembered the
+    password would send it along with a third party's form.
 
     Args:
-        app: the application behind.
-        password: ``user:password``.
+        app: The application that receives authenticated requests.
+        password: The password in the form ``user:password``.
     """
 
     def __init__(self, app: Callable[..., Awaitable[None]], password: str) -> None:

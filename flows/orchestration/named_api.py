@@ -11,26 +11,26 @@ AUTH_VARIABLE = "PREFECT_API_AUTH_STRING"
 
 
 def named_api() -> str | None:
-    """URL of the API that Prefect's settings name."""
+    """Return the URL of the API that Prefect's settings name."""
     from prefect.settings import PREFECT_API_URL
 
     return PREFECT_API_URL.value() or None
 
 
 def without_password(url: str) -> str:
-    """A URL as it may be shown: without the user and password that it may hold."""
+    """Return a URL that is safe to show, without the user and password that it may contain."""
     parts = urlsplit(url)
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
 
 
 def require_answer(url: str) -> str:
-    """Make sure that a named API answers, and answers us.
+    """Make sure that a named API answers and accepts the password.
 
     Returns:
-        Its URL, without any password.
+        The URL of the API, without any password.
 
     Raises:
-        ResourceError: it does not answer, or refuses the password.
+        ResourceError: The API does not answer, or refuses the password.
     """
     import httpx
     from prefect.client.orchestration import get_client
@@ -57,7 +57,7 @@ def require_answer(url: str) -> str:
 
 
 def lets_anybody_in(url: str) -> bool:
-    """Whether an API answers without a password."""
+    """Return whether an API answers without a password."""
     import httpx
 
     try:

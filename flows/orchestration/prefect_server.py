@@ -1,8 +1,8 @@
-"""Prefect without noise, and Prefect servers of our own, which only their owner can use.
+"""Prefect without console messages, and Prefect servers of our own, which only their owner can use.
 
-A server of ours listens on this machine only, asks for a password, lets no other origin in, and is started on a port
-that is ours already. ``serve`` needs one that lasts, since a temporary one cannot schedule; ``run`` takes a temporary
-one with a password that is written nowhere.
+A server of our own listens on this machine only, requires a password, admits no other origin, and starts on a port that
+is bound already. ``serve`` needs one that lasts, since a temporary one cannot schedule; ``run`` uses a temporary one
+with a password that is written nowhere.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ KEPT = "PREFECT_API_DATABASE_"  # where a user keeps Prefect's database is no qu
 
 
 def quiet_prefect(**more: str) -> None:
-    """Set the environment that keeps Prefect quiet and at home; call it before Prefect is imported."""
+    """Set the environment that stops Prefect's messages and telemetry; call it before Prefect is imported."""
     for name, value in {**QUIET, **more}.items():
         os.environ.setdefault(name, value)
     for name in ("NO_PROXY", "no_proxy"):  # a proxy would be shown the password, and could not reach us anyway
@@ -67,7 +67,7 @@ def quiet_prefect(**more: str) -> None:
 
 
 def connected() -> bool:
-    """Whether a Prefect server is named that outlives this process."""
+    """Return whether a Prefect server is named that outlives this process."""
     return bool(os.environ.get(API_VARIABLE))
 
 
@@ -76,8 +76,8 @@ class Api:
     """A Prefect API that this process uses.
 
     Attributes:
-        url: where it is, without any password.
-        own: whether we started it.
+        url: The URL of the API, without any password.
+        own: Whether this process started the API.
     """
 
     url: str
@@ -86,16 +86,16 @@ class Api:
 
 @contextmanager
 def persistent_server(state: Path, progress: Progress = ignore) -> Iterator[Api]:
-    """Have a Prefect API that can schedule: the one that ``PREFECT_API_URL`` names, else a server of our own.
+    """Provide a Prefect API that can schedule: the one that ``PREFECT_API_URL`` names, or else a server of our own.
 
-    Our own keeps its database and its password under ``state`` and ends with the block.
+    The server of our own keeps its database and its password under ``state`` and ends with the block.
 
     Yields:
-        The API, also set in Prefect's settings and, for child processes, in the environment.
+        The API, which is also set in Prefect's settings and, for child processes, in the environment.
 
     Raises:
-        InputError: the password of ``state`` is no secret.
-        ResourceError: the named API does not answer or refuses us, or the server does not start.
+        InputError: The password in ``state`` is no secret.
+        ResourceError: The named API does not answer or refuses the password, or the server does not start.
     """
     given = named_api()
     if given is not None:
@@ -121,10 +121,10 @@ def persistent_server(state: Path, progress: Progress = ignore) -> Iterator[Api]
 
 @contextmanager
 def any_server(progress: Progress = ignore) -> Iterator[Api]:
-    """Have a Prefect API: the one that ``PREFECT_API_URL`` names, else a temporary server of this process.
+    """Provide a Prefect API: the one that ``PREFECT_API_URL`` names, or else a temporary server of this process.
 
     Raises:
-        ResourceError: the named API does not answer or refuses us, or the server does not start.
+        ResourceError: The named API does not answer or refuses the password, or the server does not start.
     """
     given = named_api()
     if given is not None:
@@ -136,7 +136,7 @@ def any_server(progress: Progress = ignore) -> Iterator[Api]:
 
 
 class _Temporary:
-    """The temporary server of this process: started when it is first needed, ended with the process."""
+    """The temporary server of this process, started when it is first needed and ended with the process."""
 
     running: _Temporary | None = None
 
@@ -159,7 +159,7 @@ class _Temporary:
 
     @classmethod
     def of_this_process(cls, progress: Progress) -> tuple[str, str]:
-        """Its URL and its password."""
+        """Return its URL and its password."""
         if cls.running is None or cls.running.process.poll() is not None:
             if cls.running is not None:
                 cls.running.end()
@@ -170,7 +170,7 @@ class _Temporary:
 
 @contextmanager
 def _client_settings(url: str, password: str) -> Iterator[None]:
-    """Let Prefect in this process, which was imported before there was a server, use one of ours and no other."""
+    """Let Prefect, which this process imported before there was a server, use this server and no other."""
     from prefect.settings import temporary_settings
 
     ours = {
@@ -249,7 +249,7 @@ def _stop(server: subprocess.Popen[bytes]) -> None:
 def _healthy_server(
     start: Callable[[], subprocess.Popen[bytes]], bound: socket.socket, progress: Progress, remedy: str
 ) -> subprocess.Popen[bytes]:
-    """Start a server and wait until it answers; once more where another one was making the same database."""
+    """Start a server and wait until it answers; start it once more if another server was making the same database."""
     began = time.monotonic()
     tries, server = 1, start()
     try:
@@ -286,7 +286,7 @@ def _url(bound: socket.socket) -> str:
 
 
 def _bound_socket() -> socket.socket:
-    """A port of this machine that is ours from now on, and refuses connections until the server listens there."""
+    """Bind a port of this machine, which refuses connections until the server listens there."""
     bound = socket.socket()
     bound.bind((HOST, 0))
     return bound

@@ -1,4 +1,4 @@
-"""``run``, ``demo`` and ``control``: the whole job of a recipe, with or without Prefect; what is current is reused."""
+"""``run``, ``demo`` and ``control``: the whole job of a recipe, with or without Prefect, reusing current artifacts."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ def run(
     until: Until | None = None,
     prefect: bool = False,
 ) -> dict[Stage, Path]:
-    """Read, train, generate, score and report as a recipe says; what is current is reused.
+    """Read, train, generate, score and report as a recipe defines; current artifacts are reused.
 
     Args:
-        recipe: Recipe file.
-        settings: ``field=value`` as of ``--set``.
-        out: Run folder; by default ``runs/<name>``.
-        until: Stop after this stage; a later run continues from there.
-        prefect: Run as a Prefect flow, on the connected server or on a temporary one.
+        recipe: The YAML file of the recipe.
+        settings: The settings ``field=value``, as given to ``--set``.
+        out: The run folder; the default is ``runs/<name>``.
+        until: The last stage to run; a later run continues from there.
+        prefect: Whether to run as a Prefect flow, on the connected server or on a temporary one.
 
     Returns:
-        Path of the artifact of each stage that was run or reused.
+        The path of the artifact of each stage that was run or reused.
 
     Raises:
-        MedphantomError: Whatever is wrong with recipe, data or machine.
+        MedphantomError: There is a problem with the recipe, the data or the machine.
     """
     job = open_job(recipe, settings, out)
     if until is None or until == "report":
@@ -50,12 +50,12 @@ def run(
 
 
 def demo(*, out: Folder = Path("runs/demo"), settings: Sequence[str] = (), prefect: bool = False) -> dict[Stage, Path]:
-    """The whole job on simulated patients.
+    """Run the whole job on simulated patients.
 
     Args:
-        out: Run folder.
-        settings: ``field=value`` as of ``--set``.
-        prefect: Run as a Prefect flow.
+        out: The folder of the run.
+        settings: The settings ``field=value``, as given to ``--set``.
+        prefect: Whether to run as a Prefect flow.
     """
     return run(DEMO_RECIPE, settings, out=out, prefect=prefect)
 
@@ -73,16 +73,17 @@ def control(
     """Train an overfitted control model, to show that the privacy checks would notice; then renew the run's report.
 
     Args:
-        recipe: Recipe of a run.
-        settings: ``field=value`` as of ``--set``.
-        kind: ``memorised`` overfits a few patients, ``noiseless`` takes the same private steps without noise.
-        patients: About how many patients are overfitted.
-        looks: How many times each of their images is seen.
-        out: Run folder; by default ``runs/<name>``.
-        prefect: Run as Prefect flows.
+        recipe: The recipe of a run.
+        settings: The settings ``field=value``, as given to ``--set``.
+        kind: The kind of control: ``memorised`` overfits a few patients, ``noiseless`` takes the same private steps
+            without noise.
+        patients: The approximate number of patients that are overfitted.
+        looks: The number of times that each of their images is seen.
+        out: The run folder; the default is ``runs/<name>``.
+        prefect: Whether to run as Prefect flows.
 
     Returns:
-        Path of the artifact of each stage of the run itself.
+        The path of the artifact of each stage of the run itself.
     """
     job = open_job(recipe, settings, out)
     run_whole(make_control(job, kind, patients=patients, looks=looks), prefect=prefect)
@@ -90,7 +91,7 @@ def control(
 
 
 def run_part(job: Job, until: Stage) -> Refs:
-    """Run the stages up to one, without Prefect."""
+    """Run the stages up to a given one, without Prefect."""
     refs: Refs = {}
     with job.locked():
         stages = job.stages()
@@ -103,7 +104,7 @@ def run_part(job: Job, until: Stage) -> Refs:
 
 
 def run_whole(job: Job, *, prefect: bool) -> Refs:
-    """Run what is not current, with an estimate before."""
+    """Run the stages that are not current, after an estimate of their costs."""
     refs, to_do = job.outlook()
     view = watcher()
     view.note(f"{job.loaded.file.name}: {', '.join(to_do) if to_do else 'nothing'} to do in {job.run.path}")

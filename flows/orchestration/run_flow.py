@@ -1,8 +1,8 @@
 """The run of a recipe as a Prefect flow: ingest → train → generate → assess → report.
 
-Tasks hand each other paths and digests only; which artifact is reused is decided in
-:mod:`medphantom.flows.runs.artifact`, so Prefect caches nothing. Results and errors are JSON, never pickles: Prefect
-writes the exception of a failed run to its storage.
+Tasks pass only paths and digests to each other; :mod:`medphantom.flows.runs.artifact` decides which artifact is reused,
+so Prefect caches nothing. Results and errors are JSON, never pickles: Prefect writes the exception of a failed run to
+its storage.
 """
 
 from __future__ import annotations
@@ -62,28 +62,28 @@ def _scheduled_run_name() -> str:
 
 @flow(name="medphantom", persist_result=False, result_serializer="json", flow_run_name=_run_name)
 def medphantom_flow(recipe: str, settings: list[str] | None = None, out: str | None = None) -> Wire:
-    """From real images to a scored synthetic dataset.
+    """Run from real images to a scored synthetic dataset.
 
     Args:
-        recipe: path of the recipe.
-        settings: ``field.field=value``, as of ``--set``.
-        out: run folder; by default ``runs/<name>``.
+        recipe: The path of the recipe.
+        settings: The settings ``field.field=value``, as given to ``--set``.
+        out: The run folder; the default is ``runs/<name>``.
 
     Returns:
-        Path and digest of the artifact of each stage.
+        The path and digest of the artifact of each stage.
     """
     return _all_stages(open_job(recipe, settings or [], out))
 
 
 @flow(name="medphantom", persist_result=False, result_serializer="json", flow_run_name=_scheduled_run_name)
 def scheduled_flow() -> Wire:
-    """New images of the recipe that is served, for the scheduled time of this run, in a folder of their own.
+    """Generate new images of the served recipe, for the scheduled time of this run, in a folder of their own.
 
-    It has no parameters: whoever asks for a run cannot choose what is read, or where it is written. A request that
-    brings any is refused by Prefect before this function is called.
+    The flow has no parameters, so that a client who requests a run can choose neither what is read nor where it is
+    written. Prefect refuses a request with parameters before this function is called.
 
     Returns:
-        Path and digest of the artifact of each stage.
+        The path and digest of the artifact of each stage.
     """
     scheduled = runtime.flow_run.scheduled_start_time
     return _all_stages(open_served(scheduled), scheduled)
@@ -111,7 +111,7 @@ def _all_stages(job: Job, scheduled: datetime | None = None) -> Wire:
 def stage_task(
     *, stage: Stage, recipe: str, settings: list[str], out: str | None, scheduled: str | None, refs: Wire
 ) -> dict[str, str]:
-    """One stage; see :func:`medphantom.flows.orchestration.stages.run_stage`."""
+    """Run one stage; see :func:`medphantom.flows.orchestration.stages.run_stage`."""
     job = open_job(recipe, settings, out, None if scheduled is None else datetime.fromisoformat(scheduled))
     return run_stage(stage, job, _refs(refs), artifact_progress(stage)).model_dump()
 
@@ -121,12 +121,12 @@ def _refs(wire: Wire) -> Refs:
 
 
 def _view() -> ProgressView:
-    """The console's watcher, or in a scheduled run, which has no console, Prefect's log."""
+    """Return the console's view, or Prefect's log in a scheduled run, which has no console."""
     return LineView(get_run_logger().info, SECONDS_PER_LOG_LINE) if isinstance(watcher(), Silent) else watcher()
 
 
 def artifact_progress(stage: Stage) -> Progress:
-    """Progress of a stage as a Prefect artifact, brought up to date now and then."""
+    """Show the progress of a stage as a Prefect artifact, which is updated at intervals."""
     artifact: UUID | None = None
     last = -float("inf")
 
@@ -149,7 +149,7 @@ def artifact_progress(stage: Stage) -> Progress:
 
 
 def publish_scores(report: QualityReport) -> None:
-    """Scores as a table and the verdict as text: numbers and names, never an image or its id."""
+    """Publish scores as a table and the verdict as text: numbers and names, never an image or its id."""
     create_table_artifact(table=[_row(estimate) for estimate in report.estimates], key="scores", description="Scores")
     lines = [f"# Verdict of the privacy gate: {report.verdict}", ""]
     lines += [f"- {_plain(reason)}" for reason in report.verdict_reasons]
@@ -176,7 +176,7 @@ def _interval(interval: tuple[float, float] | None) -> str:
 
 
 def _plain(text: str) -> str:
-    """Text that neither HTML nor Markdown reads anything into: names of labels come from data."""
+    """Return text that neither HTML nor Markdown interprets, since names of labels come from data."""
     return re.sub(r"([\\`*_{}\[\]()#+!|~>-])", r"\\\1", escape(" ".join(text.split()), quote=False))
 
 
@@ -184,7 +184,7 @@ def run_with_prefect(job: Job) -> None:
     """Run a job as a Prefect flow, on the connected Prefect server or on a temporary one.
 
     Raises:
-        MedphantomError: whatever is wrong with recipe, data or machine.
+        MedphantomError: There is a problem with the recipe, the data or the machine.
         ResourceError: Prefect itself does not work here.
     """
     try:

@@ -42,22 +42,22 @@ def serve(
 ) -> None:
     """Run a recipe at every time of a schedule, each time with new images, until interrupted.
 
-    Cohort and bundle are shared with ``runs/<name>/`` and made there when they are not current; images and report of
-    each run lie in a folder of their own beside it.
+    Cohort and bundle are shared with ``runs/<name>/`` and made there if they are not current; images and report of each
+    run lie in a folder of their own beside it.
 
     Args:
-        recipe: YAML file.
-        settings: ``--set`` options.
-        out: run folder; by default ``runs/<name>``.
-        cron: five fields, e.g. ``0 2 * * *``.
-        every: instead of ``cron``: ``30s``, ``15m``, ``6h``, ``1d``.
-        timezone: in which ``cron`` is read, e.g. ``Europe/Berlin``.
-        state: folder of the server's database; by default ``.prefect`` beside the run folder.
+        recipe: The YAML file of the recipe.
+        settings: The settings ``field=value``, as given to ``--set``.
+        out: The run folder; the default is ``runs/<name>``.
+        cron: The schedule as five fields, such as ``0 2 * * *``.
+        every: The interval instead of ``cron``: ``30s``, ``15m``, ``6h``, ``1d``.
+        timezone: The time zone of ``cron``, such as ``Europe/Berlin``.
+        state: The folder of the server's database; the default is ``.prefect`` beside the run folder.
 
     Raises:
-        InputError: the schedule cannot be read, or the password in ``state`` is no secret.
-        RecipeError: the recipe is wrong.
-        ResourceError: no server can be had.
+        InputError: The schedule cannot be read, or the password in ``state`` is no secret.
+        RecipeError: The recipe is wrong.
+        ResourceError: No server is available.
     """
     job = open_job(recipe, settings, out)  # a wrong recipe is told now, not at two in the morning
     quiet_prefect(PREFECT_LOGGING_LEVEL="INFO")
@@ -79,12 +79,12 @@ def serve(
 
 
 def _serve_until_stopped(flow: Any, name: str, schedule: Any) -> None:
-    """Start a process for each scheduled run until a signal comes, which also ends the run that is going on.
+    """Start a process for each scheduled run until a signal comes, which also ends the current run.
 
     Prefect's own runner would wait for that run, however many hours it takes.
 
     Raises:
-        Terminated: SIGTERM came.
+        Terminated: SIGTERM was received.
     """
     from prefect.runner import Runner
     from prefect.types.entrypoint import EntrypointType
@@ -116,15 +116,15 @@ def _serve_until_stopped(flow: Any, name: str, schedule: Any) -> None:
 
 
 def state_of(run: Path) -> Path:
-    """Where the server that serves a run folder keeps its state, unless it is told otherwise."""
+    """Return the default folder for the state of the server that serves a run folder."""
     return run.parent / STATE_FOLDER
 
 
 def read_schedule(cron: str | None, every: str | None, timezone: str) -> Any:
-    """The Prefect schedule of ``--cron`` or ``--every``.
+    """Return the Prefect schedule of ``--cron`` or ``--every``.
 
     Raises:
-        InputError: neither, both, or one that cannot be read.
+        InputError: Neither or both are given, or the schedule cannot be read.
     """
     if (cron is None) == (every is None):
         raise InputError("a schedule needs either --cron or --every", 'e.g. --cron "0 2 * * *", or --every 6h')
@@ -146,10 +146,10 @@ def read_schedule(cron: str | None, every: str | None, timezone: str) -> Any:
 
 
 def interval_seconds(every: str) -> int:
-    """Seconds of ``30s``, ``15m``, ``6h`` or ``1d``.
+    """Return the number of seconds of ``30s``, ``15m``, ``6h`` or ``1d``.
 
     Raises:
-        InputError: it is none of these, or shorter than :data:`SHORTEST_INTERVAL_S`.
+        InputError: The text is none of these forms, or the interval is shorter than :data:`SHORTEST_INTERVAL_S`.
     """
     match = _INTERVAL.fullmatch(every.strip())
     seconds = int(match[1]) * _UNITS[match[2]] if match else 0

@@ -1,4 +1,5 @@
-"""What a schedule may run: the recipe, settings and folder that it was started with, and nothing that a request names.
+"""The job that a schedule may run: the recipe, settings and folder it was started with, and nothing that a request
+names.
 
 They pass to the processes of scheduled runs by the environment, which no request to Prefect's API can write.
 """
@@ -21,10 +22,10 @@ class Served(Frozen):
     """A job as it was served.
 
     Attributes:
-        recipe: absolute path of the recipe file.
-        settings: ``--set`` options.
-        out: absolute path of the run folder.
-        digest: of the recipe as resolved.
+        recipe: The absolute path of the recipe file.
+        settings: The settings ``field=value``, as given to ``--set``.
+        out: The absolute path of the run folder.
+        digest: The digest of the recipe as resolved.
     """
 
     recipe: str
@@ -34,7 +35,7 @@ class Served(Frozen):
 
     @classmethod
     def of(cls, job: Job) -> Served:
-        """What to serve of a job."""
+        """Return the description under which a job is served."""
         return cls(
             recipe=str(job.loaded.file.resolve()),
             settings=job.loaded.settings,
@@ -44,10 +45,10 @@ class Served(Frozen):
 
 
 def served() -> Served:
-    """What this process was started to serve.
+    """Return the job that this process was started to serve.
 
     Raises:
-        InputError: it was not started by ``medphantom serve``.
+        InputError: The process was not started by ``medphantom serve``.
     """
     try:
         return Served.model_validate_json(os.environ.get(SERVED_VARIABLE, ""))
@@ -58,14 +59,14 @@ def served() -> Served:
 
 
 def open_served(scheduled: datetime) -> Job:
-    """The served job at one time of its schedule.
+    """Open the served job at one time of its schedule.
 
     Args:
-        scheduled: time of the run, which tags its images and its folder.
+        scheduled: The time of the run, which tags its images and its folder.
 
     Raises:
-        InputError: nothing is served here.
-        RecipeError: the recipe is not, or no longer, what was served.
+        InputError: Nothing is served here.
+        RecipeError: The recipe is not, or no longer, the one that was served.
     """
     given = served()
     job = open_job(given.recipe, given.settings, given.out, scheduled)

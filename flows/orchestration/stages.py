@@ -1,4 +1,4 @@
-"""The stages of a run: a table over the operations. Each takes a job and artifacts, and gives back an artifact.
+"""The stages of a run as a table over the operations; each takes a job and artifacts, and returns an artifact.
 
 A stage whose artifact is current is not made again and loads nothing; torch is imported only where a stage needs it.
 """
@@ -35,20 +35,20 @@ Build = Callable[[Path, Path], dict[str, Any] | None]
 
 
 def run_stage(stage: Stage, job: Job, refs: Refs, also: Progress | None = None) -> ArtifactRef:
-    """Make one stage, or take it as it is.
+    """Make the artifact of one stage, or return the current one.
 
     Args:
-        stage: which.
-        job: the run.
-        refs: artifacts of the stages before it.
-        also: told of the progress beside the console.
+        stage: The name of the stage.
+        job: The job of the run.
+        refs: The artifacts of the stages before it.
+        also: A function that receives the progress in addition to the console.
 
     Returns:
-        The artifact.
+        The artifact of the stage.
 
     Raises:
-        MedphantomError: whatever is wrong with recipe, data or machine.
-        UnexpectedFailure: a fault of ours.
+        MedphantomError: There is a problem with the recipe, the data or the machine.
+        UnexpectedFailure: There is a fault in this program.
     """
     folder, key = job.folder_of(stage), job.key(stage, refs)
     current = folder.current(stage, key)
@@ -70,10 +70,10 @@ def run_stage(stage: Stage, job: Job, refs: Refs, also: Progress | None = None) 
 
 
 def run_job(job: Job) -> Refs:
-    """All stages of a job in order, without Prefect.
+    """Run all stages of a job in order, without Prefect.
 
     Raises:
-        MedphantomError: whatever is wrong with recipe, data or machine.
+        MedphantomError: There is a problem with the recipe, the data or the machine.
     """
     refs: Refs = {}
     with job.locked():
@@ -84,7 +84,7 @@ def run_job(job: Job) -> Refs:
 
 
 def write_run_facts(job: Job, refs: Refs) -> Path:
-    """Write ``run.json``: the recipe as resolved, digests, versions, timings per stage, machine.
+    """Write ``run.json``: the recipe as resolved, digests, versions, timings per stage, and the machine.
 
     A run that made nothing new leaves it as it is.
     """

@@ -1,7 +1,7 @@
-"""SIGTERM, as a service manager or a batch system sends it, ends a verb in order: partial folders go, checkpoints stay.
+"""SIGTERM, as sent by a service manager or a batch system, ends a verb in order: partial folders go, checkpoints stay.
 
 A scheduled run is a process of its own, which Prefect would let run on for hours after its schedule was stopped. It
-ends itself when a file says so, or when the process that serves is gone, however that died.
+ends itself when a file tells it to, or when the serving process is gone for whatever reason.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ SECONDS_FOR_ALL = 8.0
 
 
 class Terminated(BaseException):
-    """SIGTERM asked for the end of this process: no error, and nothing that catches errors catches it."""
+    """SIGTERM requested the end of this process. This is no error, and no handler of errors catches it."""
 
 
 def _raise(signum: int, frame: FrameType | None) -> None:
@@ -34,13 +34,13 @@ def _raise(signum: int, frame: FrameType | None) -> None:
 
 
 def leave_within(seconds: float) -> None:
-    """End this process after so many seconds unless it ends before; what it was writing is not in its place yet."""
+    """End this process after a number of seconds unless it ends before; unfinished output is not yet in its place."""
     threading.Thread(target=_leave, args=(seconds,), daemon=True).start()
 
 
 @contextmanager
 def ended_in_order() -> Iterator[None]:
-    """Let SIGTERM raise :class:`Terminated` in the block, where it would have killed the process at once."""
+    """Let SIGTERM raise :class:`Terminated` in the block, where it would otherwise kill the process at once."""
     ours = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     if not ours:
         yield
@@ -53,13 +53,13 @@ def ended_in_order() -> Iterator[None]:
 
 
 class Stopping:
-    """The end of a schedule and of the run that is going on, within :data:`SECONDS_FOR_ALL`."""
+    """The end of a schedule and of its current run, within :data:`SECONDS_FOR_ALL`."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
 
     def begin(self) -> None:
-        """Let a scheduled run end itself; when the rest takes too long, end this process, and all others with it."""
+        """Let a scheduled run end itself; if that takes too long, end this process and all others with it."""
         if not self._file.exists():
             self._file.touch()
             leave_within(SECONDS_FOR_ALL)
@@ -67,7 +67,7 @@ class Stopping:
 
 @contextmanager
 def stopping() -> Iterator[Stopping]:
-    """Tell the processes that are started in the block how they will learn of its end."""
+    """Tell the processes that are started in the block how they will be notified of its end."""
     with tempfile.TemporaryDirectory(prefix="medphantom-") as folder:
         file = Path(folder) / "stop"
         os.environ[STOP_VARIABLE] = str(file)
@@ -78,7 +78,7 @@ def stopping() -> Iterator[Stopping]:
 
 
 def end_when_told() -> None:
-    """Watch, in a process that a schedule has started, for its end; in any other process do nothing."""
+    """Watch for the end of the schedule in a process that it has started; in any other process do nothing."""
     file = os.environ.pop(STOP_VARIABLE, None)  # it says nothing to processes of this one
     if file is not None:
         threading.Thread(target=_watch, args=(Path(file), os.getppid()), daemon=True).start()

@@ -1,4 +1,4 @@
-"""What a run ran with: versions and machine, without host or user name."""
+"""The environment of a run: versions and machine, without the names of host or user."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ PACKAGES = (
 
 
 def versions() -> dict[str, str]:
-    """Version of Python and of each package that results may depend on."""
+    """Return the version of Python and of each package that results may depend on."""
     found = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
@@ -41,7 +41,7 @@ def versions() -> dict[str, str]:
 
 
 def machine() -> dict[str, str | int | float]:
-    """Processor, cores, memory and, once torch is loaded, the accelerator."""
+    """Return the processor, cores and memory and, once torch is loaded, the accelerator."""
     total, _ = memory_bytes()
     facts: dict[str, str | int | float] = {
         "system": platform.system(),

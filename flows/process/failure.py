@@ -1,4 +1,4 @@
-"""What becomes of an error: one line for whoever runs it; details stay in a private file on this machine."""
+"""The handling of errors: one line for the user; details stay in a private file on this machine."""
 
 from __future__ import annotations
 
@@ -17,26 +17,28 @@ DEBUG_VARIABLE = "MEDPHANTOM_DEBUG"  # set: errors pass as they are
 
 
 class UnexpectedFailure(Exception):
-    """A fault of this program. Its message names the type of the error only: the text may quote a source file."""
+    """A fault of this program. Its message contains only the type of the error, because the text may quote a source
+    file.
+    """
 
 
 def memory_ran_out(error: BaseException) -> bool:
-    """Whether host or accelerator memory did not suffice (told by name, so that torch need not be loaded)."""
+    """Return whether host or accelerator memory was insufficient, which the type's name shows without loading torch."""
     return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
 
 
 @contextmanager
 def reported(what: str, folder: Path) -> Iterator[None]:
-    """Turn whatever goes wrong in the block into an error whose text may be shown anywhere.
+    """Turn any error in the block into one whose text may be shown anywhere.
 
     Args:
-        what: name of the work.
-        folder: where ``error.log`` with the traceback goes, readable by its owner only.
+        what: The name of the work.
+        folder: The folder for ``error.log`` with the traceback, which only its owner can read.
 
     Raises:
-        MedphantomError: as it was, without its causes.
-        ResourceError: memory or disk ran out.
-        UnexpectedFailure: anything else.
+        MedphantomError: An error of this kind passes unchanged, without its causes.
+        ResourceError: Memory or disk space ran out.
+        UnexpectedFailure: Anything else went wrong.
     """
     try:
         yield

@@ -1,4 +1,4 @@
-"""Runs one command and stops it when whoever asked for it is gone, even when that one was killed.
+"""Run one command and stop it when the process that requested it is gone, even if that process was killed.
 
 Used as ``python -m medphantom.flows.process.keeper COMMAND …``: a server must not outlive the schedule that it serves.
 """
@@ -17,10 +17,10 @@ SECONDS_PER_LOOK = 0.5
 
 
 def keep(command: list[str], parent: int) -> int:
-    """Run ``command`` until it ends, a signal asks for its end, or ``parent`` is no longer our parent.
+    """Run ``command`` until it ends, a signal requests its end, or ``parent`` is no longer the parent of this process.
 
     Returns:
-        Exit status of the command.
+        The exit status of the command.
     """
     child = subprocess.Popen(command)
 

@@ -1,4 +1,4 @@
-"""Progress on the console: bars on a terminal, now and then a line elsewhere; the time left is always said."""
+"""Progress on the console: bars on a terminal and occasional lines elsewhere, always with the time left."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ class ProgressView(Protocol):
     """Shows the progress of one stage after another."""
 
     def stage(self, name: str) -> Progress:
-        """Begin a stage; what is returned shows its progress."""
+        """Begin a stage and return a function that shows its progress."""
 
     def note(self, text: str) -> None:
         """Print a line without disturbing the bars."""
 
 
 def clock(seconds: float) -> str:
-    """A duration as one would say it: ``8 s``, ``3 min 20 s``, ``2 h 05 min``."""
+    """Format a duration for readers: ``8 s``, ``3 min 20 s``, ``2 h 05 min``."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"
@@ -38,19 +38,19 @@ def clock(seconds: float) -> str:
 
 
 class Silent:
-    """Shows nothing."""
+    """A view that shows nothing."""
 
     def stage(self, name: str) -> Progress:
-        """A progress that nobody sees."""
+        """Return a progress function that does nothing."""
         del name
         return ignore
 
     def note(self, text: str) -> None:
-        """Nothing."""
+        """Ignore the line."""
 
 
 def ignore(done: int, total: int, what: str = "") -> None:
-    """A progress that nobody sees."""
+    """Ignore the progress."""
     del done, total, what
 
 
@@ -64,11 +64,11 @@ class Phase:
         self._started = now
 
     def goes_on(self, done: int, total: int) -> bool:
-        """Whether a report belongs to this phase."""
+        """Return whether a report belongs to this phase."""
         return total == self.total and done >= self.done
 
     def seconds_left(self, now: float) -> float | None:
-        """Time left at the mean speed so far, ``None`` while unknown."""
+        """Return the time left at the mean speed so far, or ``None`` if it is unknown."""
         units, seconds = self.done - self._first, now - self._started
         if units <= 0 or self.total <= 0:
             return None
@@ -76,12 +76,12 @@ class Phase:
 
 
 class LineView:
-    """A line of text every some seconds, for logs and pipes.
+    """A view that writes a line of text at intervals, for logs and pipes.
 
     Args:
-        say: takes a line.
-        every_s: seconds between lines.
-        now: clock in seconds.
+        say: The function that receives each line.
+        every_s: The number of seconds between lines.
+        now: The clock, in seconds.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class LineView:
         self._now = now
 
     def stage(self, name: str) -> Progress:
-        """Progress of one stage as lines ``train: denoiser 120/2000 (6 %), 3 min 20 s left``."""
+        """Show the progress of one stage as lines ``train: denoiser 120/2000 (6 %), 3 min 20 s left``."""
         phase: Phase | None = None
         last_line = -float("inf")
 
@@ -117,7 +117,7 @@ class LineView:
         return report
 
     def note(self, text: str) -> None:
-        """Say a line."""
+        """Write a line."""
         self._say(printable(text))  # it may go to Prefect's log, or to a notebook
 
 
@@ -126,7 +126,7 @@ def _print(text: str) -> None:
 
 
 class BarView:
-    """Bars with time left on a terminal. Use as a context manager through :func:`watching`."""
+    """A view that shows bars with the time left on a terminal. Use it as a context manager through :func:`watching`."""
 
     def __init__(self) -> None:
         from rich.console import Console
@@ -154,7 +154,7 @@ class BarView:
         )
 
     def stage(self, name: str) -> Progress:
-        """A bar per phase of the stage."""
+        """Show a bar for each phase of the stage."""
         phase: Phase | None = None
         task = self.bars.add_task("", total=None, stage=name)
 
@@ -180,16 +180,16 @@ _watcher: ContextVar[ProgressView | None] = ContextVar("medphantom_progress", de
 
 
 def watcher() -> ProgressView:
-    """Whoever watches the present work; nobody by default."""
+    """Return the view that watches the present work; by default it shows nothing."""
     return _watcher.get() or Silent()
 
 
 def warn(text: str, where: str) -> None:
-    """Show a warning to whoever watches the present work; where nobody does, as a Python warning.
+    """Show a warning in the view that watches the present work, or as a Python warning if there is none.
 
     Args:
-        text: What to know; nothing of a source image.
-        where: Name of the operation.
+        text: The text of the warning, which contains nothing of a source image.
+        where: The name of the operation.
     """
     view = watcher()
     if isinstance(view, Silent):

@@ -1,4 +1,4 @@
-"""Plans as recipes and the command line state them. No torch here."""
+"""Plans as recipes and the command line describe them. This module imports no torch."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
 
 class _Plan(Frozen):
-    """What all plans share.
+    """The fields that all plans share.
 
     Attributes:
-        seed: where prompts and noise come from.
-        fresh: a tag that enters every seed; another tag gives new images. ``medphantom serve`` sets it to the time of
+        seed: Seed of the prompts and of the noise.
+        fresh: Tag that enters every seed; another tag gives new images. ``medphantom serve`` sets it to the time of
             each scheduled run.
     """
 
@@ -36,9 +36,9 @@ class MatchPlan(_Plan):
     """Labels and attributes distributed as in the real training split.
 
     Attributes:
-        kind: ``match``.
-        total: images in all.
-        min_patients: a combination that fewer training patients have is coarsened before it is asked for.
+        kind: Kind of the plan, ``match``.
+        total: Total number of images.
+        min_patients: Smallest number of training patients with a combination; rarer combinations are coarsened.
     """
 
     kind: Literal["match"] = "match"
@@ -50,10 +50,10 @@ class BalancePlan(_Plan):
     """Top up every label of the training split to the same number of images.
 
     Attributes:
-        kind: ``balance``.
-        per_label: images of each label, real and synthetic together.
-        labels: labels to top up; null: all.
-        min_patients: a combination that fewer training patients have is coarsened before it is asked for.
+        kind: Kind of the plan, ``balance``.
+        per_label: Number of images of each label, real and synthetic together.
+        labels: Labels to top up; null means all labels.
+        min_patients: Smallest number of training patients with a combination; rarer combinations are coarsened.
     """
 
     kind: Literal["balance"]
@@ -63,11 +63,11 @@ class BalancePlan(_Plan):
 
 
 class CountsPlan(_Plan):
-    """So many images of each label.
+    """A given number of images of each label.
 
     Attributes:
-        kind: ``counts``.
-        counts: label → images; ``no finding`` asks for images without any label.
+        kind: Kind of the plan, ``counts``.
+        counts: Number of images of each label; ``no finding`` requests images without any label.
     """
 
     kind: Literal["counts"]
@@ -75,14 +75,14 @@ class CountsPlan(_Plan):
 
 
 class MasksPlan(_Plan):
-    """Images for the masks of a real split, each mask bent into a new one; labels and attributes as in ``match``.
+    """Images for elastically deformed masks of a real split; labels and attributes are chosen as in ``match``.
 
     Attributes:
-        kind: ``masks``.
-        total: images in all.
-        split: whose masks.
-        deform: strength of the bending; 0 shows outlines of real patients.
-        min_patients: a combination that fewer training patients have is coarsened before it is asked for.
+        kind: Kind of the plan, ``masks``.
+        total: Total number of images.
+        split: Split that the masks come from.
+        deform: Strength of the elastic deformation; with 0, the outlines are those of real patients.
+        min_patients: Smallest number of training patients with a combination; rarer combinations are coarsened.
     """
 
     kind: Literal["masks"]
@@ -96,10 +96,10 @@ class PairsPlan(_Plan):
     """Synthetic counterfactual pairs: an image as in ``match``, and the same with a change, from the same noise.
 
     Attributes:
-        kind: ``pairs``.
-        set: the change, e.g. ``[effusion=absent]``, ``[age=20:80]``.
-        total: pairs.
-        min_patients: a combination that fewer training patients have is coarsened before it is asked for.
+        kind: Kind of the plan, ``pairs``.
+        set: Change between the images of a pair, such as ``[effusion=absent]`` or ``[age=20:80]``.
+        total: Total number of pairs.
+        min_patients: Smallest number of training patients with a combination; rarer combinations are coarsened.
     """
 
     kind: Literal["pairs"]
@@ -112,8 +112,8 @@ class TablePlan(_Plan):
     """Prompts from a table, one row each.
 
     Attributes:
-        kind: ``table``.
-        path: CSV or Parquet file; see ``docs/formats/plan.md``. Relative to the recipe.
+        kind: Kind of the plan, ``table``.
+        path: CSV or Parquet file, relative to the recipe; see ``docs/formats/plan.md``.
     """
 
     kind: Literal["table"]
@@ -133,18 +133,18 @@ def make_plan(
     preprocess: Preprocess,
     fresh: str = "",
 ) -> SamplingPlan:
-    """The plan that a recipe describes.
+    """Make the plan that a recipe describes.
 
     Args:
-        choice: the ``plan`` section.
-        cohort: the real cohort; plans of counts and tables need none.
-        schema: vocabulary of the generator.
-        preprocess: of the generator, for masks.
-        fresh: replaces ``choice.fresh`` when not empty.
+        choice: The ``plan`` section of the recipe.
+        cohort: The real cohort; plans of counts and tables need none.
+        schema: The vocabulary of the generator.
+        preprocess: The preprocessing of the generator, for masks.
+        fresh: The tag that replaces ``choice.fresh``, if it is not empty.
 
     Raises:
-        InputError: the plan needs a real cohort and there is none, or a table or mask cannot be read.
-        PromptError: a prompt is outside the vocabulary.
+        InputError: The plan needs a real cohort and there is none, or a table or mask cannot be read.
+        PromptError: A prompt is outside the vocabulary.
     """
     tag = fresh or choice.fresh
     if isinstance(choice, CountsPlan):
@@ -189,7 +189,7 @@ def make_plan(
 
 
 def absolute_plan(choice: PlanChoice, base: Path) -> PlanChoice:
-    """A table's path relative to the recipe's folder."""
+    """Resolve the path of a table relative to the recipe's folder."""
     if isinstance(choice, TablePlan):
         return choice.model_copy(update={"path": user_path(choice.path, base=base)})
     return choice
@@ -205,10 +205,10 @@ def plan_flags(
     prompts: str | Path | None = None,
     plan_file: str | Path | None = None,
 ) -> dict[str, dict[str, Any]]:
-    """The ``plan`` section that arguments describe; empty where none is given.
+    """Return the ``plan`` section that the arguments describe; it is empty if none is given.
 
     Raises:
-        InputError: Two kinds of plan were asked for.
+        InputError: Two kinds of plan were requested.
     """
     kinds = {
         "count": counts,
@@ -236,7 +236,7 @@ def plan_flags(
 
 
 def counts_of(entries: Sequence[str] | None) -> dict[str, int] | None:
-    """Counts by label of ``--count LABEL=N``.
+    """Read the counts by label from entries ``--count LABEL=N``.
 
     Raises:
         InputError: An entry is not of this form.
@@ -252,10 +252,10 @@ def _count(entry: str) -> tuple[str, int]:
 
 
 def shard_of(plan: SamplingPlan, text: str) -> SamplingPlan:
-    """Part ``I/K`` of a plan, counted from 0.
+    """Return part ``I/K`` of a plan, counted from 0.
 
     Raises:
-        InputError: the text is not of this form, or I is not below K.
+        InputError: The text is not of this form, or I is not below K.
     """
     index, slash, total = text.partition("/")
     if not slash or not index.isdigit() or not total.isdigit():

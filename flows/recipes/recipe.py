@@ -1,4 +1,4 @@
-"""A recipe: everything that decides a run, as one frozen tree that YAML, ``--set`` and editors share. No torch here."""
+"""A recipe: everything that decides a run, as one frozen tree that YAML, ``--set`` and editors share."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ NAME_RULE = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$"
 
 
 class CohortChoice(Frozen):
-    """Where the real images come from, and how they are read.
+    """The source of the real images, and how they are read.
 
     Attributes:
-        source: folder or ``.npz`` file of images; relative to the recipe; ``${VARIABLE}`` stands for an environment
+        source: Folder or ``.npz`` file of images, relative to the recipe; ``${VARIABLE}`` stands for an environment
             variable.
-        simulate: patients that the project draws itself, with a known truth and made-up names, instead of a source.
-        public_phrase: for public data only: pseudonyms and splits derive from this phrase, so that anyone can make the
-            same ones again. Private data needs the secret key file instead; leave this empty.
-        key_file: file with the secret key of pseudonyms and splits; by default ``$MEDPHANTOM_KEY_FILE``, else
-            ``~/.config/medphantom/identity.key``, made when it does not exist.
-        options: how the source is read: tables, columns, masks, splits.
+        simulate: Simulated patients with a known ground truth and invented names, instead of a source.
+        public_phrase: Phrase from which pseudonyms and splits derive, for public data only, so that anyone can derive
+            the same ones again. Private data needs the secret key file instead; leave this empty.
+        key_file: File with the secret key of pseudonyms and splits; the default is ``$MEDPHANTOM_KEY_FILE``, else
+            ``~/.config/medphantom/identity.key``, which is created if it does not exist.
+        options: Options of reading the source: tables, columns, masks, splits.
     """
 
     source: Path | None = None
@@ -56,10 +56,10 @@ class CohortChoice(Frozen):
 
     @property
     def reading(self) -> IngestOptions:
-        """How the source is read.
+        """The options of reading the source.
 
-        Factors that a simulation writes are attributes, unless the options name any; and rare labels of simulated
-        patients point to nobody, so that they stay in the vocabulary, unless the options say otherwise.
+        The factors that a simulation writes become attributes unless the options name others. Rare labels of simulated
+        patients identify no real person, so they stay in the vocabulary unless the options set ``min_patients``.
         """
         if self.simulate is None:
             return self.options
@@ -77,23 +77,24 @@ class CohortChoice(Frozen):
         return options.model_copy(update={"attributes": (*usual, *columns)})
 
     def identity_key(self) -> IdentityKey:
-        """The key of pseudonyms and splits."""
+        """Return the key of pseudonyms and splits."""
         phrase = self.public_phrase or (SIMULATION_PHRASE if self.simulate and self.key_file is None else "")
         return IdentityKey.from_phrase(phrase) if phrase else IdentityKey.load_or_create(self.key_file)
 
 
 class PreprocessChoice(Frozen):
-    """What the networks see of an image; what is left out is chosen to suit the cohort.
+    """The part of an image that the networks see; options that are left out are chosen to suit the cohort.
 
     Attributes:
-        size: sides in pixels, ``[H, W]`` or ``[D, H, W]``.
-        intensity: source values that become black and white: ``{kind: window, low: …, high: …}`` or
-            ``{kind: percentile}`` of each image; null: the full range of 8-bit images, −1000…1000 HU of CT, else
-            percentiles.
-        fit: ``pad`` keeps the whole image, ``crop`` fills the frame, ``stretch`` ignores the aspect ratio, ``native``
-            keeps the pixel grid; null: ``pad`` for images, ``native`` for volumes.
-        channels: 1 (grey) or 3 (colour).
-        stored_dtype: type of generated pixels; null: as suits the intensity.
+        size: Sides in pixels, ``[H, W]`` or ``[D, H, W]``.
+        intensity: Source values that become black and white: ``{kind: window, low: …, high: …}`` or
+            ``{kind: percentile}`` of each image; null means the full range of 8-bit images, −1000…1000 HU for CT, and
+            percentiles otherwise.
+        fit: Way to fit an image into the frame: ``pad`` keeps the whole image, ``crop`` fills the frame, ``stretch``
+            ignores the aspect ratio, and ``native`` keeps the pixel grid; null means ``pad`` for images and ``native``
+            for volumes.
+        channels: Number of channels, 1 (grey) or 3 (colour).
+        stored_dtype: Data type of generated pixels; null means one that suits the intensity.
     """
 
     size: tuple[Annotated[int, Field(ge=SMALLEST_SIDE, le=4096)], ...] = Field(
@@ -105,7 +106,7 @@ class PreprocessChoice(Frozen):
     stored_dtype: Literal["uint8", "uint16", "int16", "float32"] | None = None
 
     def for_cohort(self, cohort: Cohort) -> Preprocess:
-        """The complete preprocess for a cohort."""
+        """Return the complete preprocessing for a cohort."""
         given = {name: getattr(self, name) for name in ("intensity", "fit", "channels", "stored_dtype")}
         return Preprocess.for_cohort(cohort, self.size, **{k: v for k, v in given.items() if v is not None})
 
@@ -114,14 +115,14 @@ class Recipe(Frozen):
     """A run from real images to a scored synthetic dataset.
 
     Attributes:
-        name: of the run, and of its folder under ``runs/``.
-        cohort: where the real images come from, and how they are read.
-        preprocess: what the networks see of an image.
-        generator: the generator and how it is fitted.
-        plan: what will be generated.
-        sampler: how it is generated.
-        assess: how it is scored.
-        study: how ``medphantom utility`` teaches and tests classifiers; a run does not.
+        name: Name of the run and of its folder under ``runs/``.
+        cohort: Source of the real images, and how they are read.
+        preprocess: Part of an image that the networks see.
+        generator: Configuration of the generator and of its training.
+        plan: Plan of the images to generate.
+        sampler: Configuration of how the images are sampled.
+        assess: Settings of the assessment of the generated images.
+        study: Settings of the training and testing of classifiers by ``medphantom utility``; a run does not use them.
     """
 
     name: Annotated[str, Field(pattern=NAME_RULE)]
@@ -139,10 +140,10 @@ class LoadedRecipe:
     """A recipe and where it came from.
 
     Attributes:
-        recipe: with environment variables expanded and paths made absolute.
-        written: the same with paths as they were written, for ``run.json`` and reports.
-        file: the recipe file.
-        settings: the ``--set`` options, in order.
+        recipe: The recipe with environment variables expanded and paths made absolute.
+        written: The same recipe with paths as they were written, for ``run.json`` and reports.
+        file: The YAML file of the recipe.
+        settings: The ``--set`` options, in order.
     """
 
     recipe: Recipe
@@ -155,11 +156,11 @@ def load_recipe(file: str | Path, settings: Sequence[str] = ()) -> LoadedRecipe:
     """Read a recipe.
 
     Args:
-        file: YAML file; relative paths in it are relative to its folder, and its stem is the default name.
-        settings: ``field.field=value`` in order, as of ``--set``.
+        file: The YAML file; relative paths in it are relative to its folder, and its stem is the default name.
+        settings: The settings ``field.field=value`` in order, as given to ``--set``.
 
     Raises:
-        RecipeError: one line that names file, field, rule and value.
+        RecipeError: The recipe breaks a rule; the message names file, field, rule and value in one line.
     """
     path = Path(file)
     tree, places = apply_settings({"name": path.stem, **read_tree(path)}, settings)
@@ -180,7 +181,7 @@ def load_recipe(file: str | Path, settings: Sequence[str] = ()) -> LoadedRecipe:
 
 
 def absolute_generator(config: GeneratorConfig, base: Path) -> GeneratorConfig:
-    """The folder that is fine-tuned relative to the recipe's folder; what is no path is a hub id."""
+    """Resolve the folder to fine-tune relative to the recipe's folder; a text that is no path is a hub id."""
     given = config.init_from
     if given is None:
         return config
@@ -191,7 +192,7 @@ def absolute_generator(config: GeneratorConfig, base: Path) -> GeneratorConfig:
 
 
 def absolute_cohort(choice: CohortChoice, base: Path) -> CohortChoice:
-    """Paths of the cohort section relative to the recipe's folder; tables and masks may lie in the source."""
+    """Resolve the paths of the cohort section relative to the recipe; tables and masks may be in the source."""
     source = None if choice.source is None else user_path(choice.source, RecipeError, base=base)
     changed: dict[str, Any] = {}
     for name in ("table", "masks"):

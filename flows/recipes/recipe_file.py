@@ -1,4 +1,4 @@
-"""Reading a recipe: YAML and ``--set`` become one frozen value, or one line that says which field breaks which rule."""
+"""Reading a recipe: YAML and ``--set`` become one frozen value, or one line that names a field and its rule."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ UNUSABLE = "holds a value that YAML cannot make, that holds itself, is nested to
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
-    """Safe YAML that refuses a key given twice (plain YAML silently takes the last)."""
+    """A safe YAML loader that refuses a key given twice, of which plain YAML silently takes the last."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()
@@ -41,10 +41,10 @@ class _UniqueKeyLoader(yaml.SafeLoader):
 
 
 def parse_yaml(text: str, name: str) -> Any:
-    """Safe YAML of ``text``.
+    """Parse YAML text safely.
 
     Raises:
-        RecipeError: naming ``name``, line and column.
+        RecipeError: The text is not valid; the message names ``name``, line and column.
     """
     with reading(name, RecipeError, UNUSABLE, "mend the YAML"):
         if problem := why_refused(text):
@@ -59,10 +59,10 @@ def parse_yaml(text: str, name: str) -> Any:
 
 
 def read_tree(file: Path) -> dict[str, Any]:
-    """The mapping in a YAML file.
+    """Read the mapping in a YAML file.
 
     Raises:
-        RecipeError: the file cannot be read or holds no mapping.
+        RecipeError: The file cannot be read or holds no mapping.
     """
     if not user_path(file, RecipeError).exists():
         raise RecipeError(f"{file} does not exist", "medphantom init writes a recipe to start from")
@@ -77,13 +77,13 @@ def read_tree(file: Path) -> dict[str, Any]:
 
 
 def apply_settings(tree: dict[str, Any], settings: Sequence[str]) -> tuple[dict[str, Any], list[Location]]:
-    """A copy of ``tree`` with every ``a.b=value`` set, the value typed as YAML would.
+    """Return a copy of ``tree`` with every ``a.b=value`` set, where values have the types that YAML would give them.
 
     Returns:
         The tree, and the place of each setting.
 
     Raises:
-        RecipeError: a setting is not of the form ``field.field=value``.
+        RecipeError: A setting is not of the form ``field.field=value``.
     """
     result = _copied(tree)
     places: list[Location] = []
@@ -112,24 +112,25 @@ def _copied(tree: Any) -> Any:
 
 
 def expand_variables(model: type[BaseModel], tree: dict[str, Any], name: str) -> dict[str, Any]:
-    """A copy of ``tree`` with every ``${VARIABLE}`` in its paths replaced.
+    """Return a copy of ``tree`` with every ``${VARIABLE}`` in its paths replaced.
 
-    Elsewhere none is: what an environment holds may be secret, and texts of a recipe end in reports and bundles.
+    Variables elsewhere are not replaced, because an environment may hold secrets, and texts of a recipe are copied to
+    reports and bundles.
 
     Args:
-        model: of the tree; its fields of type ``Path`` are the paths.
-        tree: nested values.
-        name: of the file, for messages.
+        model: The model of the tree; its fields of type ``Path`` are the paths.
+        tree: The nested values of the file.
+        name: The name of the file, for messages.
 
     Raises:
-        RecipeError: a variable is not set, or stands in a field that is no path.
+        RecipeError: A variable is not set, or is used in a field that is no path.
     """
     expanded: dict[str, Any] = _expanded([model], tree, name, ())
     return expanded
 
 
 def _expanded(annotations: Sequence[Any], tree: Any, name: str, place: Location) -> Any:
-    """The tree with variables in its paths replaced; ``annotations`` are what may stand at its place."""
+    """Return the tree with variables in its paths replaced; ``annotations`` are the types that its place admits."""
     if isinstance(tree, dict):
         models = [model for annotation in annotations for model in models_in(annotation)]
         return {
@@ -168,16 +169,16 @@ def _mentions_path(annotation: Any) -> bool:
 
 
 def validate(model: type[Model], tree: dict[str, Any], name: str, settings: Sequence[Location] = ()) -> Model:
-    """The model of a tree.
+    """Return the model of a tree.
 
     Args:
-        model: a pydantic model.
-        tree: nested values.
-        name: of the file, for messages.
-        settings: places that came from ``--set``, for messages.
+        model: The pydantic model to validate against.
+        tree: The nested values of the file.
+        name: The name of the file, for messages.
+        settings: The places that came from ``--set``, for messages.
 
     Raises:
-        RecipeError: one line that names file (or ``--set``), field, rule and value.
+        RecipeError: A value breaks a rule; the message names file (or ``--set``), field, rule and value in one line.
     """
     with reading(name, RecipeError, "holds values that cannot be used", "mend them"):
         tree = with_defaults(model, tree)
@@ -195,9 +196,10 @@ def validate(model: type[Model], tree: dict[str, Any], name: str, settings: Sequ
 
 
 def with_defaults(model: type[BaseModel], tree: dict[str, Any]) -> dict[str, Any]:
-    """A copy of ``tree`` in which a section that is given in part keeps the rest of that section's own default.
+    """Return a copy of ``tree`` in which a partly given section keeps the rest of that section's own default.
 
-    Without it, setting ``denoiser_fit.learning_rate`` alone would put ``denoiser_fit.steps`` back to what any fit has.
+    Without it, setting ``denoiser_fit.learning_rate`` alone would reset ``denoiser_fit.steps`` to the default of any
+    fit.
     """
     result = dict(tree)
     for name, field in model.model_fields.items():
@@ -220,7 +222,7 @@ def _overlaid(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
 
 
 def _readable(problem: ErrorDetails, tree: Any) -> Location:
-    """The place without the tags that pydantic adds for unions: only what stands in the file, and the last name."""
+    """Return the place without the tags that pydantic adds for unions, as it stands in the file, and its last name."""
     place: list[str | int] = []
     level: Any = tree
     parts = problem["loc"]
@@ -253,7 +255,7 @@ _KINDS = {
 
 
 def _sentence(problem: ErrorDetails, place: Location, model: type[BaseModel]) -> tuple[str, str]:
-    """What is wrong and what to do, from one pydantic error."""
+    """Describe what is wrong and how to fix it, from one pydantic error."""
     path = _dotted(place) or "the recipe"
     kind, context, value = problem["type"], problem.get("ctx", {}), _shown(problem.get("input"))
     what, remedy = f"{path}: {problem['msg'][:1].lower()}{problem['msg'][1:]}, got {value}", ""
@@ -280,7 +282,7 @@ def _sentence(problem: ErrorDetails, place: Location, model: type[BaseModel]) ->
 
 
 def _tag_name(context: dict[str, Any]) -> str:
-    """``.kind`` when a union is told apart by a field ``kind``."""
+    """Return ``.kind`` if the members of a union differ in a field ``kind``."""
     return f".{str(context['discriminator']).strip(chr(39))}" if "discriminator" in context else ""
 
 
@@ -303,7 +305,7 @@ def _dotted(place: Location) -> str:
 
 
 def _fields_at(model: type[BaseModel], place: Location) -> set[str]:
-    """Names of the fields that may stand at a place of a recipe."""
+    """Return the names of the fields that a place of a recipe admits."""
     models = [model]
     for part in place:
         inner: list[type[BaseModel]] = []
@@ -316,7 +318,7 @@ def _fields_at(model: type[BaseModel], place: Location) -> set[str]:
 
 
 def models_in(annotation: Any) -> Iterator[type[BaseModel]]:
-    """Every pydantic model that an annotation mentions."""
+    """Return every pydantic model that an annotation mentions."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation
         return

@@ -14,7 +14,7 @@ _ENTRY = re.compile(r"^    (\w+):\s*(.*)$")
 
 
 def field_descriptions(model: type[BaseModel]) -> dict[str, str]:
-    """Description of each field, read from the ``Attributes:`` of the class and of those that it derives from."""
+    """Return the description of each field, from the ``Attributes:`` of the class and of its base classes."""
     found: dict[str, str] = {}
     for cls in reversed(model.__mro__):
         if issubclass(cls, BaseModel) and cls is not BaseModel and cls.__doc__:
@@ -53,6 +53,6 @@ class _DescribedSchema(GenerateJsonSchema):
 
 
 def json_schema(model: type[BaseModel]) -> dict[str, Any]:
-    """JSON Schema (draft 2020-12) of what a user may write for ``model``."""
+    """Return the JSON Schema (draft 2020-12) of the values that a user may write for ``model``."""
     schema = model.model_json_schema(schema_generator=_DescribedSchema, mode="validation")
     return {"$schema": GenerateJsonSchema.schema_dialect, **schema}

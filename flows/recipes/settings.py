@@ -1,4 +1,4 @@
-"""Parts of a recipe for verbs that need no whole one: the same fields, the same ``--set``, an optional recipe file."""
+"""Parts of a recipe for verbs that need no whole one, with the same fields, ``--set`` and an optional recipe file."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ Part = TypeVar("Part", bound=Frozen)
 
 
 class IngestPart(Frozen):
-    """What ``medphantom ingest`` needs of a recipe.
+    """The fields of a recipe that ``medphantom ingest`` needs.
 
     Attributes:
-        cohort: where the real images come from, and how they are read.
+        cohort: Source of the real images, and how they are read.
     """
 
     cohort: CohortChoice
 
 
 class TrainPart(Frozen):
-    """What ``medphantom train`` needs of a recipe.
+    """The fields of a recipe that ``medphantom train`` needs.
 
     Attributes:
-        preprocess: what the networks see of an image.
-        generator: the generator and how it is fitted.
+        preprocess: Part of an image that the networks see.
+        generator: Configuration of the generator and of its training.
     """
 
     preprocess: PreprocessChoice = PreprocessChoice()
@@ -40,13 +40,13 @@ class TrainPart(Frozen):
 
 
 class SearchPart(TrainPart):
-    """What ``medphantom search`` needs of a recipe.
+    """The fields of a recipe that ``medphantom search`` needs.
 
     Attributes:
-        preprocess: what the networks see of an image.
-        generator: the generator and how it is fitted.
-        sampler: how it is sampled.
-        plan: what is drawn to judge it.
+        preprocess: Part of an image that the networks see.
+        generator: Configuration of the generator and of its training.
+        sampler: Configuration of how images are sampled.
+        plan: Plan of the images that are drawn to score a trial.
     """
 
     sampler: SamplerConfig = SamplerConfig()
@@ -54,13 +54,13 @@ class SearchPart(TrainPart):
 
 
 class UtilityPart(TrainPart):
-    """What ``medphantom utility`` needs of a recipe.
+    """The fields of a recipe that ``medphantom utility`` needs.
 
     Attributes:
-        preprocess: what the networks see of an image.
-        generator: the generator and how it is fitted.
-        sampler: how it is sampled.
-        study: how classifiers are trained and tested.
+        preprocess: Part of an image that the networks see.
+        generator: Configuration of the generator and of its training.
+        sampler: Configuration of how images are sampled.
+        study: Settings of the training and testing of classifiers.
     """
 
     sampler: SamplerConfig = SamplerConfig()
@@ -68,25 +68,25 @@ class UtilityPart(TrainPart):
 
 
 class AugmentPart(UtilityPart):
-    """What ``medphantom augment`` needs of a recipe.
+    """The fields of a recipe that ``medphantom augment`` needs.
 
     Attributes:
-        preprocess: what the networks see of an image, where no bundle says so.
-        generator: the generator and how it is fitted, where no bundle is given.
-        sampler: how it is sampled.
-        assess: how the images are scored and searched for copies.
-        study: how classifiers are trained and tested; its arms are added to those that decide.
+        preprocess: Part of an image that the networks see, if no bundle defines it.
+        generator: Configuration of the generator and of its training, if no bundle is given.
+        sampler: Configuration of how images are sampled.
+        assess: Settings of the scores of the images and of the copy search.
+        study: Settings of the training and testing of classifiers; its arms are added to those that decide.
     """
 
     assess: AssessConfig = AssessConfig()
 
 
 class GeneratePart(Frozen):
-    """What ``medphantom generate`` needs of a recipe.
+    """The fields of a recipe that ``medphantom generate`` needs.
 
     Attributes:
-        plan: what will be generated.
-        sampler: how it is generated.
+        plan: Plan of the images to generate.
+        sampler: Configuration of how the images are sampled.
     """
 
     plan: PlanChoice = MatchPlan()
@@ -94,12 +94,12 @@ class GeneratePart(Frozen):
 
 
 class AssessPart(Frozen):
-    """What ``medphantom assess`` needs of a recipe.
+    """The fields of a recipe that ``medphantom assess`` needs.
 
     Attributes:
-        preprocess: what the scoring networks see of an image, where no bundle says so.
-        assess: how it is scored.
-        foreign: how a folder of synthetic images is read that is no cohort.
+        preprocess: Part of an image that the scoring networks see, if no bundle defines it.
+        assess: Settings of the assessment.
+        foreign: Options of reading a folder of synthetic images that is no cohort.
     """
 
     preprocess: PreprocessChoice = PreprocessChoice()
@@ -113,17 +113,17 @@ def read_part(
     settings: Sequence[str],
     *layers: Mapping[str, Mapping[str, Any] | Frozen | None],
 ) -> Part:
-    """The fields of ``part`` from a recipe file, then ``--set``, then arguments of an operation.
+    """Read the fields of ``part`` from a recipe file, then ``--set``, then the arguments of an operation.
 
     Args:
-        part: Which fields.
-        recipe: Recipe file; its other sections are ignored here.
-        settings: ``field.field=value``.
-        layers: Sections given as arguments, later ones over earlier ones: a mapping changes the fields that it names
-            (``None`` is not given), a typed section stands as it is.
+        part: The class of the fields to read.
+        recipe: The recipe file; its other sections are ignored here.
+        settings: The settings ``field.field=value``, as given to ``--set``.
+        layers: The sections given as arguments, later ones over earlier ones: a mapping changes the fields that it
+            names, where ``None`` counts as not given, and a typed section is used as it is.
 
     Raises:
-        RecipeError: One line that names file, field, rule and value.
+        RecipeError: A value breaks a rule; the message names file, field, rule and value in one line.
     """
     file = None if recipe is None else Path(recipe)
     raw = read_tree(file) if file is not None else {}

@@ -1,4 +1,4 @@
-"""The recipe that ``medphantom init`` writes: it looks at the source, and asks what only its owner can know."""
+"""The recipe that ``medphantom init`` writes: it inspects the source, and asks what only its owner can know."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ Ask = Callable[[str, Sequence[str]], str]
 
 
 def starter(source: str, name: str, findings: Findings | None = None, options: dict[str, Any] | None = None) -> str:
-    """A commented recipe.
+    """Return a commented recipe.
 
     Args:
-        source: folder of the images, as the recipe names it.
-        name: of the run.
-        findings: what the source seems to be, where somebody looked.
-        options: fields of ``cohort.options`` that were decided.
+        source: The folder of the images, as the recipe names it.
+        name: The name of the run.
+        findings: The detected properties of the source, if it was inspected.
+        options: The fields of ``cohort.options`` that were decided.
 
     Raises:
-        RecipeError: name or source cannot stand in a recipe.
+        RecipeError: The name or source cannot stand in a recipe.
     """
     template = TEMPLATE.read_text(encoding="utf-8")
     chosen = options or {}
@@ -67,22 +67,22 @@ def write_starter(
     ask: Ask | None = None,
     progress: Progress | None = None,
 ) -> list[str]:
-    """Write :func:`starter`, filled with what the source holds.
+    """Write the recipe of :func:`starter`, filled in with what the source holds.
 
     Args:
-        file: recipe to write; ``source`` is relative to its folder.
-        source: folder of the images.
-        name: of the run.
-        options: fields of ``cohort.options`` that were decided already, such as ``folders``.
-        ask: asks what the source does not say; without it such a line is left to be confirmed.
-        progress: told about files.
+        file: The recipe to write; ``source`` is relative to its folder.
+        source: The folder of the images.
+        name: The name of the run.
+        options: The fields of ``cohort.options`` that were decided already, such as ``folders``.
+        ask: The function that asks for what the source does not tell; without it, such a line is left to be confirmed.
+        progress: The function that receives the number of inspected files.
 
     Returns:
-        What has to be confirmed in the recipe before it runs.
+        The lines that have to be confirmed in the recipe before it runs.
 
     Raises:
-        InputError: the file exists.
-        RecipeError: name or source cannot stand in a recipe.
+        InputError: The file exists.
+        RecipeError: The name or source cannot stand in a recipe.
     """
     if user_path(file).exists():
         raise InputError(f"{file} exists already", "choose another name, or remove it first")
@@ -104,7 +104,7 @@ def write_starter(
 
 
 def _looked(place: Path, chosen: dict[str, Any], ask: Ask | None, progress: Progress | None) -> Findings:
-    """Look, ask what has to be asked, and look again with the answers."""
+    """Inspect the source, ask the open questions, and inspect it again with the answers."""
     findings = look_at(place, validate(IngestOptions, chosen, "init"), progress)
     if ask is not None and len(findings.tables) > 1:
         table = ask("Several tables fit the images. Which one holds the labels?", findings.tables)
@@ -133,7 +133,7 @@ def _open_questions(findings: Findings, chosen: dict[str, Any]) -> list[str]:
 
 
 def _lines(findings: Findings | None, chosen: dict[str, Any]) -> list[str]:
-    """What was found, as comments; no name of a folder, label or patient."""
+    """Return what was found as comments, without the name of any folder, label or patient."""
     if findings is None:
         return []
     what = "volumes" if findings.spatial_dims > 2 else "images"

@@ -1,4 +1,4 @@
-"""How much YAML a recipe may be, counted while it is parsed and before any alias stands for what it repeats."""
+"""Limits on the size of a recipe's YAML, counted while it is parsed and before any alias is expanded."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml, where it is 
 
 
 def why_refused(text: str) -> str:
-    """What a YAML text has too much of; empty where it is modest, or where its parser will say what is wrong.
+    """Return which limit a YAML text exceeds; empty if it exceeds none, or if its parser will report the problem.
 
-    An alias counts as all that it repeats, since whatever copies, checks or shows the value goes through all of it:
+    An alias counts as everything that it repeats, since code that copies, checks or shows the value visits all of it:
     nine levels of ten aliases each are a thousand million values.
     """
     if len(text) > LARGEST_TEXT:

@@ -1,1 +1,1 @@
-"""The run of a recipe: its folders, the keys of its stages, what is current, what it costs, its stages."""
+"""The run of a recipe: its folders, the keys of its stages, the current artifacts, its costs and its control model."""

@@ -1,7 +1,7 @@
-"""What a stage left on disk, when it may be used again, and the folder of a run that holds it all.
+"""The artifacts that stages leave on disk, the rules for their reuse, and the folder of a run that holds them all.
 
-A stage is made once per key: the digest of its inputs, its part of the recipe and the version of its results. The
-key of the last success is kept in ``.stages.json``; everything that is still going on lies under ``work/``.
+A stage is run once per key: the digest of its inputs, its part of the recipe and the version of its results. The key of
+the last success is kept in ``.stages.json``; everything that is unfinished lies under ``work/``.
 """
 
 from __future__ import annotations
@@ -57,11 +57,11 @@ QUALITY_FILE = f"{WORK_FOLDER}/quality.json"
 
 
 class ArtifactRef(Frozen):
-    """A path and the digest of what lies there: the only thing that Prefect tasks hand to each other.
+    """A path and the digest of its content: the only values that Prefect tasks pass to each other.
 
     Attributes:
-        path: file or folder.
-        digest: digest of its content.
+        path: The file or folder of the artifact.
+        digest: The digest of its content.
     """
 
     path: str
@@ -69,16 +69,17 @@ class ArtifactRef(Frozen):
 
 
 class StageRecord(Frozen):
-    """How one stage was made.
+    """The record of how one stage was made.
 
     Attributes:
-        key: digest of inputs, settings and result version.
-        output: path of the artifact, relative to the run folder.
-        digest: digest of its content.
-        marks: path of the artifact, and of what must lie beside it → cheap fingerprint by which damage is noticed.
-        seconds: wall-clock time that the making took, over all interrupted attempts of which time was kept.
-        finished: end of the making, UTC, ISO 8601.
-        facts: short remarks for ``run.json``, such as counts; nothing from a source image.
+        key: The digest of inputs, settings and result version.
+        output: The path of the artifact, relative to the run folder.
+        digest: The digest of the content of the artifact.
+        marks: A cheap fingerprint by which damage is noticed, for the artifact and for each file that belongs beside
+            it.
+        seconds: The wall-clock time of the stage, over all interrupted attempts whose time was recorded.
+        finished: The end of the stage in UTC, as ISO 8601.
+        facts: Short remarks for ``run.json``, such as counts; they contain nothing from a source image.
     """
 
     key: str
@@ -91,12 +92,12 @@ class StageRecord(Frozen):
 
 
 def stage_key(stage: Stage, inputs: Mapping[str, str], settings: Any) -> str:
-    """Digest of everything that decides what a stage makes.
+    """Return the digest of everything that decides what a stage makes.
 
     Args:
-        stage: which stage.
-        inputs: digest of each input.
-        settings: its part of the recipe as JSON values; :data:`INERT_SETTINGS` do not count.
+        stage: The name of the stage.
+        inputs: The digest of each input.
+        settings: The stage's part of the recipe as JSON values; :data:`INERT_SETTINGS` do not count.
     """
     facts = {"stage": stage, "version": RESULT_VERSIONS[stage], "inputs": dict(inputs), "settings": _active(settings)}
     return json_digest(facts)
@@ -109,12 +110,12 @@ def _active(settings: Any) -> Any:
 
 
 def source_mark(path: Path) -> str:
-    """Fingerprint of a source file or folder by names, sizes and modification times, without reading any content.
+    """Fingerprint a source file or folder by names, sizes and modification times, without reading any content.
 
-    A file whose content changes while size and time stay is not noticed, as with ``make`` and ``rsync``.
+    A file whose content changes while its size and time stay is not noticed, as with ``make`` and ``rsync``.
 
     Raises:
-        InputError: there is no such path.
+        InputError: The path does not exist.
     """
     if not user_path(path).exists():
         raise InputError(f"{path} does not exist", "check the path")
@@ -122,7 +123,7 @@ def source_mark(path: Path) -> str:
 
 
 def artifact_mark(path: Path) -> str:
-    """Fingerprint by which a truncated or replaced artifact is noticed; a plain copy of the folder keeps it."""
+    """Return a fingerprint that reveals a truncated or replaced artifact; a plain copy of the folder keeps it."""
     return file_digest(path) if path.is_file() else _tree_digest(path, lambda stat: [stat.st_size])
 
 
@@ -141,7 +142,7 @@ def _tree_digest(path: Path, facts_of: Callable[[os.stat_result], list[int]]) ->
 
 
 def content_digest(path: Path) -> str:
-    """Digest of what lies at ``path``: a published folder's own, or that of the files in it, or of the file."""
+    """Return the digest of a path: the digest of a published folder, of the files in another folder, or of a file."""
     if path.is_file():
         return file_digest(path)
     if (path / DIGEST_FILE).is_file():
@@ -151,10 +152,10 @@ def content_digest(path: Path) -> str:
 
 
 class RunFolder:
-    """``runs/<name>/``: the artifacts of a run, the record of its stages, and what is still being made.
+    """``runs/<name>/``: the artifacts of a run, the record of its stages, and everything that is unfinished.
 
     Args:
-        path: the folder; it is made when something is first written.
+        path: The folder, which is created when something is first written.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -162,11 +163,11 @@ class RunFolder:
 
     @property
     def name(self) -> str:
-        """Name of the run."""
+        """The name of the run."""
         return self.path.resolve().name
 
     def records(self) -> dict[str, StageRecord]:
-        """Record of each stage that was made."""
+        """Return the record of each stage that was made."""
         file = self.path / STAGES_FILE
         if not file.is_file():
             return {}
@@ -181,7 +182,7 @@ class RunFolder:
         return found
 
     def current(self, stage: Stage, key: str) -> ArtifactRef | None:
-        """The artifact of a stage when it was made under this key and still lies there unharmed, else ``None``."""
+        """Return the artifact of a stage if it was made under this key and is undamaged, else ``None``."""
         record = self.records().get(stage)
         if record is None or record.key != key:
             return None
@@ -192,19 +193,20 @@ class RunFolder:
         return ArtifactRef(path=str(self.path / record.output), digest=record.digest)
 
     def require_unaltered(self, stage: Stage, name: str) -> None:
-        """Refuse a file of a stage that is not as that stage wrote it.
+        """Refuse a file that was altered since its stage wrote it.
 
         Raises:
-            ArtifactError: it was altered since, or nothing says how it was.
+            ArtifactError: The file was altered, or there is no record to compare it with.
         """
         record = self.records().get(stage)
         if record is None or record.marks.get(name) != artifact_mark(self.path / name):
             raise ArtifactError(f"{self.path / name} is not as its run wrote it", "run the recipe again")
 
     def work(self, stage: Stage) -> Path:
-        """Where a stage keeps checkpoints, each under a digest of its own, so that other settings find what they share.
+        """Return the folder in which a stage keeps checkpoints, each under a digest, so that other settings find shared
+        ones.
 
-        Nothing in it is needed once the artifact is there; it may be deleted while no run is going on.
+        Nothing in it is needed once the artifact exists; it may be deleted while no run is in progress.
         """
         return self.path / WORK_FOLDER / stage
 
@@ -217,15 +219,16 @@ class RunFolder:
         *,
         beside: tuple[str, ...] = (),
     ) -> ArtifactRef:
-        """Make the artifact of a stage and put it in its place; an interrupted making continues from its work folder.
+        """Make the artifact of a stage and put it in its place; an interrupted stage continues from its work folder.
 
         Args:
-            stage: which stage.
-            key: as of :func:`stage_key`.
-            output: path of the artifact relative to the run folder.
-            build: called with the path to make and a work folder that outlives an interruption; what else it makes
-                beside the path is put beside the artifact too. May return facts for the record.
-            beside: names of what else belongs to the artifact: without it, it is made again.
+            stage: The name of the stage.
+            key: The key of the stage, as returned by :func:`stage_key`.
+            output: The path of the artifact, relative to the run folder.
+            build: The function that makes the artifact. It receives the path to make and a work folder that survives an
+                interruption; other files that it makes beside the path are put beside the artifact too. It may return
+                facts for the record.
+            beside: The names of other files that belong to the artifact; if one is missing, the artifact is made again.
 
         Returns:
             The artifact in its place.
@@ -259,7 +262,7 @@ class RunFolder:
         return ArtifactRef(path=str(target), digest=digest)
 
     def _put(self, new: Path, target: Path) -> None:
-        """Move ``new`` to ``target``; what was there goes away only when the new one is in its place."""
+        """Move ``new`` to ``target``; what was there is removed only when the new one is in its place."""
         target.parent.mkdir(parents=True, exist_ok=True)
         with staging(target) as partial:
             if target.exists():
@@ -275,7 +278,7 @@ class RunFolder:
         """Hold the run folder for this process.
 
         Raises:
-            ResourceError: another process works in it, or it cannot be written.
+            ResourceError: Another process works in it, or it cannot be written.
         """
         file = self.path / LOCK_FILE
         work_folder(self.path)
@@ -297,7 +300,7 @@ class RunFolder:
 
 
 class _Stopwatch:
-    """Time spent on one key over all its attempts, kept beside its checkpoints."""
+    """The time spent on one key over all its attempts, kept beside its checkpoints."""
 
     def __init__(self, file: Path, key: str) -> None:
         self._file = file
@@ -308,7 +311,7 @@ class _Stopwatch:
             self.total = float(kept["seconds"]) if kept["key"] == key else 0.0
 
     def add(self, seconds: float) -> None:
-        """Add one attempt."""
+        """Add the time of one attempt."""
         self.total += seconds
         with suppress(OSError, ResourceError):
             write_json(self._file, {"key": self._key, "seconds": self.total})

@@ -1,4 +1,4 @@
-"""Before a base is fine-tuned to a private cohort: does it reproduce images of that cohort already?
+"""Check before fine-tuning a base to a private cohort whether it already reproduces images of that cohort.
 
 A base that was trained on the same patients would reproduce their images, whatever fine-tuning guarantees. Some images
 are therefore generated from the unchanged base, and the copy search looks for copies of the private cohort's training
@@ -36,19 +36,19 @@ STEPS = 20
 def check_base(
     cohort: Cohort, preprocess: Preprocess, config: GeneratorConfig, *, work: Path, progress: Progress | None = None
 ) -> CopySummary | None:
-    """Search a base's own images for copies of a private cohort; ``None`` where nothing is fine-tuned.
+    """Search images of a base for copies of a private cohort; return ``None`` if nothing is fine-tuned.
 
     Args:
-        cohort: the private cohort.
-        preprocess: what the networks see.
-        config: names the base.
-        work: private folder; what the search found is kept here, what was drawn is not.
-        progress: told the number of images.
+        cohort: The private cohort to protect.
+        preprocess: The preprocessing of the networks' input.
+        config: The configuration of the generator, which names the base.
+        work: The private folder in which the result of the search is kept; the generated images are removed.
+        progress: The function that receives the number of finished images.
 
     Raises:
-        InputError: the base cannot be had, its lineage rules out the guarantee that is asked for, it does not read the
-            prompts that are wanted, there is nothing to search in, or the search finds this cohort's images in what
-            it draws.
+        InputError: The base is not available, its lineage rules out the requested guarantee, it does not read the
+            requested prompts, there is nothing to search in, or the search finds copies of this cohort's images among
+            its own.
     """
     if config.init_from is None:
         return None
@@ -69,11 +69,11 @@ def check_base(
     summary = _searched(cohort, preprocess, base, config, folder=work / "base-check", progress=progress)
     if summary is not None:
         write_json(file, summary.model_dump(mode="json"))
-    judged = accept_base(summary, base.source)
+    acceptance = accept_base(summary, base.source)
     if base.files:
         watcher().note(f"train: weights of the base: {', '.join(base.files)}")
-    watcher().note(f"train: base {judged.verdict}: {judged.reasons[0]} ({DRAWN} images of the base's own)")
-    return judged
+    watcher().note(f"train: base {acceptance.verdict}: {acceptance.reasons[0]} ({DRAWN} images of the base's own)")
+    return acceptance
 
 
 def _searched(
@@ -85,7 +85,7 @@ def _searched(
     folder: Path,
     progress: Progress | None,
 ) -> CopySummary | None:
-    """What the search finds among images of the base's own; they are removed at the end."""
+    """Return the result of the search among images of the base, which are removed at the end."""
     bundle = base_bundle(base, preprocess, threads=config.threads)
     shutil.rmtree(folder, ignore_errors=True)
     drawn = generate(
@@ -110,10 +110,10 @@ def _searched(
 
 
 def accept_base(summary: CopySummary | None, source: str) -> CopySummary:
-    """What the search found, unless it forbids the base.
+    """Return the result of the search, unless it forbids the use of the base.
 
     Raises:
-        InputError: there was nothing to search in, or it found copies.
+        InputError: There was nothing to search in, or the search found copies.
     """
     if summary is None:
         raise InputError(

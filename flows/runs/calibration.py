@@ -1,4 +1,4 @@
-"""How fast this machine trains the networks of a recipe: one or two real steps of each, on random pixels."""
+"""Measure how fast this machine trains the networks of a recipe, by one or two real steps of each on random pixels."""
 
 from __future__ import annotations
 
@@ -44,17 +44,17 @@ VOCABULARY = ConditionSchema(labels=tuple(f"label {number}" for number in range(
 
 @dataclass(frozen=True)
 class Measured:
-    """What was measured and counted.
+    """The measured times and the counted sizes of a recipe.
 
     Attributes:
-        train_s: all steps of all fits.
-        sample_s: one image, decoding included.
-        assess_s: all scores.
-        memory_bytes: peak of the process while it trained.
-        weight_bytes: of all networks, float32.
-        cache_bytes: training images as the network sees them, and their latents.
-        image_bytes: one generated image.
-        assumption: in words.
+        train_s: The time in seconds of all steps of all fits.
+        sample_s: The time in seconds of one image, decoding included.
+        assess_s: The time in seconds of all scores.
+        memory_bytes: The peak memory of the process during training.
+        weight_bytes: The size of the weights of all networks in float32.
+        cache_bytes: The size of the training images as the network sees them, and of their latents.
+        image_bytes: The size of one generated image.
+        assumption: The assumptions behind the numbers, in words.
     """
 
     train_s: float
@@ -68,11 +68,11 @@ class Measured:
 
 
 def calibrate(recipe: Recipe, images: int) -> Measured:
-    """Time the training steps of a recipe; some seconds.
+    """Time the training steps of a recipe, which takes some seconds.
 
     Args:
-        recipe: the recipe.
-        images: training images that are expected.
+        recipe: The recipe to calibrate.
+        images: The expected number of training images.
     """
     config, size = recipe.generator, recipe.preprocess.size
     base = None if config.init_from is None else open_base(config.init_from, config.tuning)
@@ -127,14 +127,18 @@ def _autoencoder_step(recipe: Recipe, base: Base | None) -> tuple[float, float]:
     config, dims, channels = recipe.generator, len(recipe.preprocess.size), recipe.preprocess.channels
     window = config.autoencoder.window_for(recipe.preprocess.size)
     network = build_autoencoder(config.autoencoder, spatial_dims=dims, image_channels=channels, seed=0, window=window)
-    judge = config.reconstruction
+    reconstruction = config.reconstruction
     device = resolve_device(config.autoencoder_fit.device)
-    adversary = build_adversary(judge, spatial_dims=dims, image_channels=channels, seed=0) if judge.adversary else None
+    adversary = (
+        build_adversary(reconstruction, spatial_dims=dims, image_channels=channels, seed=0)
+        if reconstruction.adversary
+        else None
+    )
     learner = AutoencoderLearner(
         network,
-        judge,
+        reconstruction,
         steps=config.autoencoder_fit.steps,
-        features=FeatureNet(dims, channels, 1).to(device).requires_grad_(False) if judge.features else None,
+        features=FeatureNet(dims, channels, 1).to(device).requires_grad_(False) if reconstruction.features else None,
         adversary=adversary,
         monitored={},
     )
@@ -146,7 +150,7 @@ def _autoencoder_step(recipe: Recipe, base: Base | None) -> tuple[float, float]:
     if adversary is not None:
         learner.step = config.autoencoder_fit.steps - 1
         late = step_seconds(learner, batch, config.autoencoder_fit)
-        seconds = judge.adversary_from * seconds + (1 - judge.adversary_from) * late
+        seconds = reconstruction.adversary_from * seconds + (1 - reconstruction.adversary_from) * late
     return seconds, _bytes_of(network) + (0.0 if adversary is None else _bytes_of(adversary))
 
 
@@ -192,7 +196,7 @@ def _tuned_denoiser(recipe: Recipe, base: Base) -> tuple[tuple[int, ...], AnyDen
 
 
 class _Classifying(Learner):
-    """Stands for the small classifiers of the scores."""
+    """A stand-in for the small classifiers of the scores."""
 
     def loss(self, batch: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
         del generator
@@ -200,13 +204,13 @@ class _Classifying(Learner):
 
 
 def _searched(recipe: Recipe, images: int) -> int:
-    """Images that the copy search looks for: synthetic ones, about half as many as real ones, and planted ones."""
+    """Return the number of searched images: synthetic ones, about half as many as real ones, and planted copies."""
     copies = recipe.assess.copies
     return images // 2 + len(copies.kinds) * copies.controls
 
 
 def _classifiers(recipe: Recipe) -> float:
-    """Seconds of all small classifiers.
+    """Return the time in seconds of all small classifiers.
 
     These are two folds per seed of a trained feature network, one for label agreement, and two downstream models.
     """
@@ -222,7 +226,7 @@ def _classifiers(recipe: Recipe) -> float:
 
 
 def step_seconds(learner: Learner, batch: Callable[[int], dict[str, Tensor]], config: FitConfig) -> float:
-    """Seconds of one optimiser step; of a long one, a part of the batch is timed and scaled up."""
+    """Return the time in seconds of one optimiser step; for a long step, a part of the batch is timed and scaled up."""
     device = resolve_device(config.device)
     learner.network.to(device)
     parts = [learner.network]
@@ -236,9 +240,9 @@ def step_seconds(learner: Learner, batch: Callable[[int], dict[str, Tensor]], co
         data = {name: tensor.to(device) for name, tensor in batch(images).items()}
         generator = torch.Generator().manual_seed(0)
         losses = [learner.loss, learner.adversary_loss] if learner.adversary is not None else [learner.loss]
-        for judge, optimizer in zip(losses, optimizers, strict=True):
+        for loss, optimizer in zip(losses, optimizers, strict=True):
             with torch.autocast(device, dtype=torch.bfloat16, enabled=low_precision):
-                terms = judge(data, generator)
+                terms = loss(data, generator)
             if "loss" in terms:
                 optimizer.zero_grad()
                 terms["loss"].backward()  # type: ignore[no-untyped-call]  # torch does not type it
@@ -265,7 +269,7 @@ def _bytes_of(network: nn.Module) -> float:
 
 
 class _PeakMemory:
-    """Peak memory of the process over a block; of the accelerator's where one is used."""
+    """The peak memory of the process over a block, or of the accelerator if one is used."""
 
     bytes: float = 0.0
 

@@ -1,6 +1,6 @@
 """The overfitted control model of a run, with which the privacy checks show that they would notice memorisation.
 
-A check that finds nothing says little unless it is known to find something. The control model is trained by the same
+A check that finds nothing proves little unless it is known to find something. The control model is trained by the same
 recipe, overfitted to few patients for many steps, or with the same private steps and no noise. Its report is quoted
 beside that of the run. It is never shared, and nothing that is shared is trained on it.
 """
@@ -37,17 +37,17 @@ class _Control(Frozen):
 
 
 def make_control(job: Job, kind: Kind, *, patients: int = PATIENTS, looks: int = LOOKS) -> Job:
-    """The job of a control model, in a folder of its own beside the run's.
+    """Make the job of a control model, in a folder of its own beside the run's.
 
     Args:
-        job: The run.
-        kind: ``memorised`` or ``noiseless``.
-        patients: Approximate number of patients that ``memorised`` overfits.
-        looks: Number of times that ``memorised`` sees each image.
+        job: The job of the run.
+        kind: The kind of control, ``memorised`` or ``noiseless``.
+        patients: The approximate number of patients that ``memorised`` overfits.
+        looks: The number of times that ``memorised`` sees each image.
 
     Raises:
-        RecipeError: If ``noiseless`` is asked of a recipe without noise, or ``memorised`` of a run without a cohort.
-        InputError: If there are too few or too many patients.
+        RecipeError: ``noiseless`` is requested for a recipe without noise, or ``memorised`` for a run without a cohort.
+        InputError: There are too few or too many patients.
     """
     if kind == "noiseless":
         privacy = job.recipe.generator.privacy
@@ -67,7 +67,7 @@ def make_control(job: Job, kind: Kind, *, patients: int = PATIENTS, looks: int =
 
 
 def common(recipe: Recipe) -> list[str]:
-    """Settings of every control model."""
+    """Return the settings that all control models share."""
     return [
         f"name={recipe.name[:70]}_control",
         f"generator.intended_use={json.dumps(PURPOSE)}",
@@ -78,17 +78,17 @@ def common(recipe: Recipe) -> list[str]:
 
 
 def memorised(recipe: Recipe, learned: int, images: int, *, patients: int, looks: int) -> list[str]:
-    """Settings under which a generator memorises the images of few patients.
+    """Return settings under which a generator memorises the images of few patients.
 
     Args:
-        recipe: Recipe of the run.
-        learned: Number of training patients of the run.
-        images: Number of their images.
-        patients: Approximate number of patients that are kept; the others go to ``test``.
-        looks: Number of times that each image is seen.
+        recipe: The recipe of the run.
+        learned: The number of training patients of the run.
+        images: The number of images of these patients.
+        patients: The approximate number of patients that are kept; the others go to ``test``.
+        looks: The number of times that each image is seen.
 
     Raises:
-        InputError: If these are fewer than :data:`FEWEST`, or more than half of the training patients.
+        InputError: The patients are fewer than :data:`FEWEST`, or more than half of the training patients.
     """
     if not FEWEST <= patients <= learned // 2:
         raise InputError(
@@ -111,7 +111,7 @@ def memorised(recipe: Recipe, learned: int, images: int, *, patients: int, looks
 
 
 def _drawable(plan: PlanChoice) -> list[str]:
-    """Settings of a plan that asks for nothing that none of the few patients has."""
+    """Return settings of a plan that requests only what some of the few patients have."""
     from medphantom.flows.recipes.plans import CountsPlan, MatchPlan
 
     if isinstance(plan, MatchPlan):
@@ -121,7 +121,7 @@ def _drawable(plan: PlanChoice) -> list[str]:
 
 
 def _learned(job: Job) -> tuple[int, int]:
-    """Training patients and images of a run."""
+    """Return the numbers of training patients and images of a run."""
     from medphantom.cohorts.store import Cohort
 
     refs, _ = job.outlook()
@@ -133,7 +133,7 @@ def _learned(job: Job) -> tuple[int, int]:
 
 
 def control_facts(run: Path) -> ControlFacts | None:
-    """What the report of a run says of its control; ``None``: there is no finished one."""
+    """Return the facts about its control model for the report of a run, or ``None`` if there is no finished control."""
     from medphantom.quality.report.write import ControlAttack, ControlFacts, PublishedReport
 
     folder = control_path(run)

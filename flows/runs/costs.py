@@ -1,4 +1,4 @@
-"""What a run will cost, said before it starts: time from a few real training steps, memory and disk from sizes."""
+"""Estimates of the costs of a run before it starts: time from a few real training steps, memory and disk from sizes."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ TORCH_BYTES = 0.6e9  # what Python and the libraries occupy before any network
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a run may take.
+    """The estimated costs of a run.
 
     Attributes:
-        seconds: per stage that has to be made.
-        memory_bytes: peak of the process.
-        disk_bytes: what will be written.
-        assumption: where the numbers come from.
+        seconds: The time in seconds of each stage that has to be made.
+        memory_bytes: The peak memory of the process.
+        disk_bytes: The size of the files that will be written.
+        assumption: The origin of the numbers, in words.
     """
 
     seconds: Mapping[Stage, float]
@@ -44,7 +44,7 @@ class Estimate:
     assumption: str
 
     def line(self) -> str:
-        """One line for the console."""
+        """Format the estimate as one line for the console."""
         parts = ", ".join(f"{stage} {clock(seconds)}" for stage, seconds in self.seconds.items() if seconds >= 1)
         return (
             f"estimate: about {clock(sum(self.seconds.values()))}{f' ({parts})' if parts else ''}, "
@@ -53,14 +53,14 @@ class Estimate:
 
 
 def estimate(job: Job, refs: Refs, to_do: tuple[Stage, ...]) -> Estimate:
-    """Estimate the stages that have to be made.
+    """Estimate the costs of the stages that have to be made.
 
     Networks are built at the recipe's sizes and take a few real training steps on random pixels; the rest is counted.
 
     Args:
-        job: the run.
-        refs: artifacts that are current.
-        to_do: stages that have to be made.
+        job: The job of the run.
+        refs: The artifacts that are current.
+        to_do: The stages that have to be made.
     """
     images, source_bytes = _source_size(job, refs)
     seconds: dict[Stage, float] = {}
@@ -97,10 +97,10 @@ def estimate(job: Job, refs: Refs, to_do: tuple[Stage, ...]) -> Estimate:
 
 
 def require_room(job: Job, needed: Estimate) -> None:
-    """Stop before any work when disk or memory cannot suffice.
+    """Stop before any work if disk or memory cannot suffice.
 
     Raises:
-        ResourceError: it does not.
+        ResourceError: The disk or the memory is too small.
     """
     folder = job.run.path.resolve()
     while not folder.exists():
@@ -120,7 +120,7 @@ def require_room(job: Job, needed: Estimate) -> None:
 
 
 def planned_images(job: Job, images: int) -> int:
-    """Images that the plan asks for, as far as that is known before the cohort is."""
+    """Return the number of planned images, as far as it is known before the cohort is."""
     plan = job.recipe.plan
     if plan.kind == "match":
         return plan.total
@@ -130,7 +130,7 @@ def planned_images(job: Job, images: int) -> int:
 
 
 def _source_size(job: Job, refs: Refs) -> tuple[int, float]:
-    """Images and bytes of the source, without reading any."""
+    """Return the number and the total size in bytes of the source's images, without reading any."""
     if "ingest" in refs:
         record = job.base.records()["ingest"]
         return int(record.facts.get("images", 0)), float(_tree_size(Path(refs["ingest"].path))[1])

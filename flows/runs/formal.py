@@ -11,10 +11,10 @@ BESIDE = (1.0, 3.0, 8.0, 10.0)  # budgets that are often chosen: the scale of th
 
 
 def formal_facts(privacy: Privacy) -> dict[str, Any]:
-    """The fields of :class:`medphantom.quality.report.write.RunFacts` that say what is promised.
+    """Return the fields of :class:`medphantom.quality.report.write.RunFacts` that state the guarantee.
 
-    The guarantee's own line bounds every attack by its whole curve of ε against δ; the lines beside it are those of one
-    Gaussian mechanism of that ε and the same δ.
+    The line of the guarantee bounds every attack by its whole curve of ε against δ; the lines beside it are those of
+    one Gaussian mechanism with that ε and the same δ.
     """
     found: dict[str, Any] = {
         "privacy": privacy.formal,

@@ -1,4 +1,4 @@
-"""What of a generator an assessment may call."""
+"""The functions of a generator that an assessment may call."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from medphantom.quality.data.evaluation_data import GeneratorHooks
 
 
 def hooks_of(bundle: GeneratorBundle) -> GeneratorHooks:
-    """The hooks of a bundle."""
+    """Return the hooks of a bundle."""
     privacy = bundle.facts.privacy
     guarantee = None if privacy.conditions else privacy.guarantee  # what nobody could check excuses no attack
     return GeneratorHooks(

@@ -1,4 +1,4 @@
-"""What every verb does before its work: clear away what killed ones left there, and say what others could read."""
+"""The preparation of every verb: remove what killed processes left behind, and warn of files that others can read."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from medphantom.core.staging import remove_all_leftovers
 
 
 def keeping_house(verb: Callable[..., Any]) -> Callable[..., Any]:
-    """The verb, which first looks after the folders that it was given."""
+    """Wrap a verb so that it first cleans up the folders that it was given."""
 
     @functools.wraps(verb)
     def kept(**options: Any) -> Any:

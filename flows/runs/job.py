@@ -1,4 +1,4 @@
-"""One run of a recipe: its folders, the key of each stage, what is current and what would have to be made."""
+"""One run of a recipe: its folders, the key of each stage, the current artifacts and the stages still to be made."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ Refs = dict[Stage, ArtifactRef]
 
 @dataclass(frozen=True)
 class Job:
-    """A recipe and where its results go.
+    """A recipe and the folders of its results.
 
     Attributes:
-        loaded: the recipe.
-        base: holds cohort and bundle.
-        run: holds synthetic images and report; the same folder as ``base`` unless images are to be fresh.
-        fresh: tag that makes new images, such as the time of a nightly run.
+        loaded: The recipe as it was loaded.
+        base: The folder of cohort and bundle.
+        run: The folder of synthetic images and report, which is ``base`` unless the images are to be fresh.
+        fresh: The tag that makes new images, such as the time of a nightly run.
     """
 
     loaded: LoadedRecipe
@@ -48,11 +48,11 @@ class Job:
 
     @property
     def recipe(self) -> Recipe:
-        """The recipe, paths absolute."""
+        """The recipe with absolute paths."""
         return self.loaded.recipe
 
     def folder_of(self, stage: Stage) -> RunFolder:
-        """Where the artifact of a stage lies."""
+        """Return the folder of the artifact of a stage."""
         return self.base if stage in {"phantom", "ingest", "train"} else self.run
 
     @contextmanager
@@ -69,12 +69,12 @@ class Job:
         return (*first, "ingest", "train", "generate", "assess", "report")
 
     def key(self, stage: Stage, refs: Refs) -> str:
-        """Key of a stage, given the artifacts before it."""
+        """Return the key of a stage, given the artifacts before it."""
         inputs, settings = self._ingredients(stage, refs)
         return stage_key(stage, inputs, settings)
 
     def outlook(self) -> tuple[Refs, tuple[Stage, ...]]:
-        """Artifacts that are current, and the stages that have to be made."""
+        """Return the artifacts that are current, and the stages that have to be made."""
         refs: Refs = {}
         to_do: list[Stage] = []
         for stage in self.stages():
@@ -89,7 +89,7 @@ class Job:
         recipe = self.recipe
         match stage:
             case "phantom":
-                assert recipe.cohort.simulate is not None  # noqa: S101 - stages() asked for it
+                assert recipe.cohort.simulate is not None  # noqa: S101 - stages() requested it
                 return {}, recipe.cohort.simulate.model_dump(mode="json")
             case "ingest":
                 return self._source_marks(refs), self._ingest_settings()
@@ -123,7 +123,7 @@ class Job:
         return marks
 
     def _base_mark(self) -> dict[str, str]:
-        """What the base of a fine-tuning holds, where it is a folder; a hub id names what it holds."""
+        """Return the fingerprint of the base to fine-tune if it is a folder; a hub id identifies its content itself."""
         source = self.recipe.generator.init_from
         if source is None or not Path(source).is_dir():
             return {}
@@ -131,7 +131,7 @@ class Job:
         return {"base": content_digest(Path(source)) if published.is_file() else source_mark(Path(source))}
 
     def _control_mark(self) -> dict[str, str]:
-        """The report of a control, which the run's own report quotes."""
+        """Return the fingerprint of the report of a control, which the run's own report quotes."""
         files = [control_path(self.base.path) / name for name in (CONTROL_FILE, REPORT_JSON)]
         return (
             {"control": json_digest([file_digest(file) for file in files])} if all(f.is_file() for f in files) else {}
@@ -159,23 +159,23 @@ def _digests(refs: Refs, *stages: Stage) -> dict[str, str]:
 
 
 def control_path(run: Path) -> Path:
-    """Where the control of a run lies."""
+    """Return the folder of the control model of a run."""
     return run.with_name(f"{run.name}_control")
 
 
 def open_job(
     recipe: str | Path, settings: Sequence[str] = (), out: str | Path | None = None, fresh: datetime | None = None
 ) -> Job:
-    """A job from a recipe file.
+    """Open the job of a recipe file.
 
     Args:
-        recipe: YAML file.
-        settings: ``--set`` options.
-        out: run folder; by default ``runs/<name>``.
-        fresh: time of a scheduled run: its images are new and lie in a folder of their own beside the run folder.
+        recipe: The YAML file of the recipe.
+        settings: The settings ``field=value``, as given to ``--set``.
+        out: The run folder; the default is ``runs/<name>``.
+        fresh: The time of a scheduled run, whose images are new and lie in a folder of their own beside the run folder.
 
     Raises:
-        RecipeError: the recipe is wrong.
+        RecipeError: The recipe is wrong.
     """
     loaded = load_recipe(recipe, settings)
     path = Path(out) if out is not None else Path(RUNS_FOLDER) / loaded.recipe.name
@@ -189,5 +189,5 @@ def open_job(
 
 
 def recipe_digest(job: Job) -> str:
-    """Digest of the recipe as resolved."""
+    """Return the digest of the recipe as resolved."""
     return json_digest(job.loaded.written)

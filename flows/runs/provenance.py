@@ -1,4 +1,4 @@
-"""Does an assessment judge what it says: the images of this generator, against the patients whom it learned from?"""
+"""The check that an assessment compares the images of this generator with the patients it was trained on."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ if TYPE_CHECKING:
 
 
 def learned_from(bundle: GeneratorBundle, real: Cohort) -> bool:
-    """Whether a generator learned from exactly the training images of a cohort."""
+    """Return whether a generator was trained on exactly the training images of a cohort."""
     from medphantom.generators.training_data import training_digest
 
     return training_digest(real) == bundle.facts.training_digest
 
 
 def check_provenance(real: Cohort, synthetic: Cohort, bundle: GeneratorBundle) -> None:
-    """Refuse to judge a generator by patients whom it did not learn from, or by images of another or unknown one.
+    """Refuse to assess a generator by patients it was not trained on, or by images of another or unknown generator.
 
     Args:
-        real: cohort whose training images are searched for copies.
-        synthetic: what was drawn; its rows name their generator.
-        bundle: the generator.
+        real: The cohort whose training images are searched for copies.
+        synthetic: The generated images; their rows name their generator.
+        bundle: The bundle of the generator.
 
     Raises:
-        InputError: they do not belong together.
+        InputError: Cohort, images and generator do not belong together.
     """
     if not learned_from(bundle, real):
         raise InputError(
@@ -52,7 +52,7 @@ def check_provenance(real: Cohort, synthetic: Cohort, bundle: GeneratorBundle) -
 
 
 def not_its_patients(report: QualityReport) -> QualityReport:
-    """The report of a generator that learned from others: that nothing was found among these screens nothing."""
+    """Return the report of a generator that was trained on other patients, with a verdict that screens nothing."""
     reason = "the generator did not learn from these training images, so that a search for copies of them says little"
     found = () if report.verdict == "screened" else report.verdict_reasons
     verdict = "fail" if report.verdict == "fail" else "inconclusive"

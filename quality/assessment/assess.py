@@ -36,7 +36,7 @@ from medphantom.quality.fidelity.scores import ImageSets, RunScores, Shown, esti
 from medphantom.quality.networks.features import NetworkRun, check_names, cross_fitted, simulated
 from medphantom.quality.networks.fixed_networks import encoder, filter_bank, radiomics, volume_filters
 from medphantom.quality.networks.radiomics import LEAST_REFERENCE
-from medphantom.quality.privacy.gate import JUDGE_VERSION
+from medphantom.quality.privacy.gate import GATE_VERSION
 from medphantom.quality.privacy.membership import SMALLEST
 from medphantom.quality.results.quality_report import CopySummary, MembershipSummary, QualityReport, Verdict
 from medphantom.quality.stats.estimate import Estimate
@@ -169,7 +169,7 @@ class _Assessment:
         by = self.names[0]
         copies = self.part(
             "copies",
-            [JUDGE_VERSION, config.copies.model_dump(), by, trainer if by in TRAINED else None],
+            [GATE_VERSION, config.copies.model_dump(), by, trainer if by in TRAINED else None],
             CopyScores,
             lambda: copy_part(self.context, self.run(by, 0).folds[0].network),
         )
@@ -279,8 +279,8 @@ class _Assessment:
                 synthetic=data.synthetic_images,
                 reconstruction=data.test_reconstruction,
                 patients=data.patients["test"],
-                test_class=data.targets.classes("test") if data.asked_class is not None else None,
-                synthetic_class=data.asked_class,
+                test_class=data.targets.classes("test") if data.requested_class is not None else None,
+                synthetic_class=data.requested_class,
                 shown=self.shown(),
             )
             rng = self.context.rng("halves", name, number)
@@ -295,7 +295,7 @@ class _Assessment:
         data = self.data
         if data.targets.source != "labels":
             return ()
-        sides = (data.targets.values["test"], data.asked)
+        sides = (data.targets.values["test"], data.requested)
         columns = [tuple(side[:, place] == 1 for side in sides) for place in range(len(data.targets.names))]
         return tuple(
             Shown(name, test, synthetic)

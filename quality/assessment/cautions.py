@@ -56,14 +56,15 @@ def cautions(data: EvaluationData, networks: Sequence[NetworkFacts]) -> Iterator
             f"{', '.join(shifted)}: prompted at a different prevalence than in real patients; use the per-label "
             "distances"
         )
-    test_class, asked = targets.classes("test"), data.asked_class
-    if test_class is not None and asked is not None:
-        missing = [name for place, name in enumerate(targets.names) if place in test_class and place not in asked]
+    test_class, requested = targets.classes("test"), data.requested_class
+    if test_class is not None and requested is not None:
+        missing = [name for place, name in enumerate(targets.names) if place in test_class and place not in requested]
         if missing:
             yield f"there is no synthetic image of {', '.join(missing)}: label-matched distances exclude these labels"
         total = len(targets.names)
         mix = [
-            np.bincount(part[part >= 0], minlength=total) / max(1, (part >= 0).sum()) for part in (test_class, asked)
+            np.bincount(part[part >= 0], minlength=total) / max(1, (part >= 0).sum())
+            for part in (test_class, requested)
         ]
         if np.abs(mix[0] - mix[1]).sum() / 2 > MIX_TOLERANCE:
             yield (
@@ -79,7 +80,7 @@ def _shifted_labels(data: EvaluationData) -> list[str]:
         return []
     found = []
     for place, name in enumerate(targets.names):
-        sides = [column[column >= 0] for column in (targets.values["test"][:, place], data.asked[:, place])]
+        sides = [column[column >= 0] for column in (targets.values["test"][:, place], data.requested[:, place])]
         if min(map(len, sides)) and abs(sides[0].mean() - sides[1].mean()) > 2 * MIX_TOLERANCE:
             found.append(name)
     return found

@@ -24,12 +24,12 @@ def attribute_part(context: Context) -> Estimates:
     """Errors of prompted attribute values; empty if there were none."""
     data = context.data
     known = {spec.name for spec in data.synthetic.schema.attributes if spec.kind == "continuous"}
-    asked = [
+    requested = [
         spec for spec in data.real.schema.attributes if spec.name in known and _observed(data.synthetic, spec.name)
     ]
     found: list[Estimate] = []
-    for place, spec in enumerate(asked):
-        found += _attribute(context, spec, place, len(asked))
+    for place, spec in enumerate(requested):
+        found += _attribute(context, spec, place, len(requested))
     return Estimates(estimates=tuple(found))
 
 
@@ -62,7 +62,7 @@ def _attribute(context: Context, spec: AttributeSpec, place: int, total: int) ->
         rows = np.flatnonzero(~np.isnan(wanted))
         read = reader.read(images[rows], config.device)[:, 0] if len(rows) else np.zeros(0)
         sides.append(ReadValues(wanted[rows], read, patients[rows]))
-    return list(attribute_errors(spec.name, spec.unit, asked=sides[0], real=sides[1]))
+    return list(attribute_errors(spec.name, spec.unit, requested=sides[0], real=sides[1]))
 
 
 def _numbers(cohort: Cohort, name: str, rows: Sequence[int]) -> Array:
@@ -84,7 +84,7 @@ def text_part(context: Context) -> Estimates:
         kept = [place for place, text in enumerate(texts) if text]
         owners = np.asarray(patients if patients is not None else [str(row) for row in rows])[kept]
         sides.append(_similarity(encoder, images[kept], [texts[place] or "" for place in kept], owners))
-    return Estimates(estimates=tuple(text_similarity(name, digest, asked=sides[0], real=sides[1])))
+    return Estimates(estimates=tuple(text_similarity(name, digest, requested=sides[0], real=sides[1])))
 
 
 def _similarity(

@@ -18,7 +18,7 @@ from medphantom.quality.conditions.masks import SMALLEST_TEST, dice_table, mask_
 from medphantom.quality.config import AssessConfig
 from medphantom.quality.data.evaluation_data import EvaluationData
 from medphantom.quality.data.targets import LabelPredictions, positives
-from medphantom.quality.data.texts import findings_asked
+from medphantom.quality.data.texts import requested_findings
 from medphantom.quality.fidelity.diversity import diversity
 from medphantom.quality.networks.classifier import fit_classifier, predict
 from medphantom.quality.networks.features import FeatureNetwork
@@ -83,10 +83,10 @@ def diversity_part(context: Context) -> Estimates:
     patients = np.asarray(data.patients["test"])
     test, synthetic = data.images["test"], data.synthetic_images
     found = [diversity(synthetic, test, patients, pairs=pairs, rng=context.rng("pairs"))]
-    shown, asked = data.targets.classes("test"), data.asked_class
-    if asked is not None and shown is not None:
+    shown, requested = data.targets.classes("test"), data.requested_class
+    if requested is not None and shown is not None:
         for number, label in enumerate(data.targets.names):
-            mine, theirs, rng = asked == number, shown == number, context.rng("pairs", label)
+            mine, theirs, rng = requested == number, shown == number, context.rng("pairs", label)
             found.append(diversity(synthetic[mine], test[theirs], patients[theirs], pairs=pairs, rng=rng, label=label))
     return Estimates(estimates=tuple(found))
 
@@ -98,8 +98,8 @@ def mask_part(context: Context) -> Estimates:
     if not names:
         return Estimates(estimates=())
     train, test = (data.masked(data.real, data.rows[s], data.images[s]) for s in ("train", "test"))
-    asked = data.masked(data.synthetic, range(len(data.synthetic)), data.synthetic_images)
-    if len(train) < SMALLEST_TRAIN or len(test) < SMALLEST_TEST or not len(asked):
+    requested = data.masked(data.synthetic, range(len(data.synthetic)), data.synthetic_images)
+    if len(train) < SMALLEST_TRAIN or len(test) < SMALLEST_TEST or not len(requested):
         return Estimates(estimates=())
     network = fit_segmenter(
         train,
@@ -111,13 +111,13 @@ def mask_part(context: Context) -> Estimates:
     )
     tables = [
         dice_table(segment(network, part.images_NC, config.segmenter), part.masks_N, 1 + len(names))
-        for part in (asked, test)
+        for part in (requested, test)
     ]
     return Estimates(
         estimates=tuple(
             mask_agreement(
                 names,
-                asked=tables[0],
+                requested=tables[0],
                 wanted=tables[1],
                 patients=test.patients,
                 bootstrap=config.utility.bootstrap,
@@ -135,12 +135,12 @@ def label_part(context: Context) -> LabelScores:
         return LabelScores(agreement=None, utility=())
     real, seen = _train_arm(context, "real", data.images["train"], targets.values["train"])
     agreed, conditions = None, tuple(_conditions(context, real.predictions, seen))
-    if real.predictions is not None and (data.asked >= 0).any():
-        own = np.arange(len(data.asked)).astype(str)
+    if real.predictions is not None and (data.requested >= 0).any():
+        own = np.arange(len(data.requested)).astype(str)
         agreed = agreement(
             targets.names,
             exclusive=targets.exclusive,
-            asked=LabelPredictions(data.asked, seen, own),
+            requested=LabelPredictions(data.requested, seen, own),
             real=real.predictions,
         )
     if not config.utility.enabled:
@@ -162,23 +162,23 @@ def _conditions(context: Context, real: LabelPredictions | None, seen: Array) ->
     data, draws = context.data, context.config.utility.bootstrap
     if real is None:
         return
-    names, own = data.targets.names, np.arange(len(data.asked)).astype(str)
-    if (data.asked >= 0).any():
-        asked = LabelPredictions(data.asked, seen, own)
-        yield from calibration(names, asked=asked, real=real, bootstrap=draws, rng=context.rng("calibration"))
-    named = findings_asked(data)
+    names, own = data.targets.names, np.arange(len(data.requested)).astype(str)
+    if (data.requested >= 0).any():
+        requested = LabelPredictions(data.requested, seen, own)
+        yield from calibration(names, requested=requested, real=real, bootstrap=draws, rng=context.rng("calibration"))
+    named = requested_findings(data)
     if named is not None:
         sides = LabelPredictions(named[0], seen, own), LabelPredictions(named[1], real.predictions_NT, real.patients)
-        yield from text_findings(names, asked=sides[0], real=sides[1])
+        yield from text_findings(names, requested=sides[0], real=sides[1])
 
 
 def _synthetic_arms(context: Context) -> list[Arm]:
     """Arms of synthetic images, at most as many as real training images, and of both together."""
     data = context.data
     values = data.targets.values["train"]
-    order = context.rng("utility rows").permutation(len(data.asked))
+    order = context.rng("utility rows").permutation(len(data.requested))
     chosen = np.sort(order[: len(values)])
-    images, labels = data.synthetic_images[chosen], data.asked[chosen]
+    images, labels = data.synthetic_images[chosen], data.requested[chosen]
     both = np.concatenate([data.images["train"], images])
     return [
         _train_arm(context, "synthetic", images, labels)[0],
@@ -245,13 +245,13 @@ def copy_part(context: Context, network: FeatureNetwork) -> CopyScores:
     real = RealImages(images["train"], images["holdout"], images["val"], patients["train"], patients["holdout"])
     search = CopySearch(real, config, network, context.rng("copies"))
     found = screen(search, data.synthetic_images, data.makers(), context.progress)
-    return CopyScores(summary=found.judgement.summary, nearest=tuple(_pairs(data, search, found, config.pairs)))
+    return CopyScores(summary=found.gate.summary, nearest=tuple(_pairs(data, search, found, config.pairs)))
 
 
 def _pairs(data: EvaluationData, search: CopySearch, found: Screened, total: int) -> list[NearestPair]:
     """The pairs with the smallest p values, flagged ones first."""
-    similarity, judgement = found.similarity, found.judgement
-    order = np.lexsort((-similarity.contrast, judgement.p_values, ~judgement.flagged))[:total]
+    similarity, gate = found.similarity, found.gate
+    order = np.lexsort((-similarity.contrast, gate.p_values, ~gate.flagged))[:total]
     names = {"real": data.real.manifest["image_id"], "synthetic": data.synthetic.manifest["image_id"]}
     pairs = []
     for row in (int(place) for place in order):
@@ -267,7 +267,7 @@ def _pairs(data: EvaluationData, search: CopySearch, found: Screened, total: int
                 holdout_row=holdout,
                 holdout_id=names["real"][holdout],
                 holdout_similarity=float(np.tanh(similarity.holdout_score[row])),
-                flagged=bool(judgement.flagged[row]),
+                flagged=bool(gate.flagged[row]),
             )
         )
     return pairs

@@ -20,8 +20,8 @@ from medphantom.quality.privacy.membership import (
     auroc,
     blind_limit,
     blind_scores,
-    nearness,
     reasons,
+    relative_similarity,
     unit_features,
 )
 from medphantom.quality.results.quality_report import MembershipSummary
@@ -62,7 +62,7 @@ def membership_part(context: Context) -> MembershipScores:
     blind = Patients.of(blind_scores(real, names, member, context.config.seed), names, member)
     blind_value, blind_interval = auroc(blind)
     bound = data.hooks.bound
-    scores: list[tuple[str, Target, Array]] = [(NEAREST, "images", nearness(real, synthetic, names))]
+    scores: list[tuple[str, Target, Array]] = [(NEAREST, "images", relative_similarity(real, synthetic, names))]
     if config.weights and data.hooks.attack is not None:
         rows = [data.rows[split][place] for split in splits for place in chosen[split]]
         found = data.hooks.attack(data.real, rows)
@@ -131,10 +131,10 @@ def _known(data: EvaluationData, chosen: dict[str, Array]) -> Iterator[Known]:
     rows = [data.rows[split][place] for split, places in chosen.items() for place in places]
     labels = data.real.labels(rows).astype(float)
     labels[labels < 0] = np.nan
-    asked = data.asked.astype(float)
-    asked[asked < 0] = np.nan
+    requested = data.requested.astype(float)
+    requested[requested < 0] = np.nan
     for number, name in enumerate(data.real.schema.labels):
-        yield Known(name, labels[:, number], asked[:, number])
+        yield Known(name, labels[:, number], requested[:, number])
     drawn = {spec.name: spec for spec in data.synthetic.schema.attributes}
     for spec in data.real.schema.attributes:
         if spec.name not in drawn:

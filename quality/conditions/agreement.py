@@ -21,7 +21,7 @@ def agreement(
     labels: Sequence[str],
     *,
     exclusive: bool,
-    asked: LabelPredictions,
+    requested: LabelPredictions,
     real: LabelPredictions,
 ) -> LabelAgreement:
     """Label agreement of synthetic images, and of held-out real images by the same classifier as the floor.
@@ -32,21 +32,21 @@ def agreement(
     Args:
         labels: names of the labels.
         exclusive: whether exactly one label is present per image.
-        asked: prompted labels of synthetic images, and the predictions of the classifier.
+        requested: prompted labels of synthetic images, and the predictions of the classifier.
         real: labels of held-out real images, and the predictions; none of these patients was used for training.
     """
     if exclusive:
-        return _by_accuracy(labels, asked, real)
-    found = [_one_auroc(label, asked.observed(i), real.observed(i)) for i, label in enumerate(labels)]
+        return _by_accuracy(labels, requested, real)
+    found = [_one_auroc(label, requested.observed(i), real.observed(i)) for i, label in enumerate(labels)]
     return LabelAgreement(per_label=(_mean(found), *found), labels=tuple(labels))
 
 
-def _by_accuracy(labels: Sequence[str], asked: LabelPredictions, real: LabelPredictions) -> LabelAgreement:
-    wanted, shown = present_class(asked.values_NT), present_class(real.values_NT)
-    seen = asked.predictions_NT.argmax(axis=1)
+def _by_accuracy(labels: Sequence[str], requested: LabelPredictions, real: LabelPredictions) -> LabelAgreement:
+    wanted, shown = present_class(requested.values_NT), present_class(real.values_NT)
+    seen = requested.predictions_NT.argmax(axis=1)
     confusion = np.zeros((len(labels), len(labels)), dtype=np.int64)
     np.add.at(confusion, (wanted[wanted >= 0], seen[wanted >= 0]), 1)
-    right, real_right = asked.right(), real.right()
+    right, real_right = requested.right(), real.right()
     found = [_accuracy(right, real_right, None)]
     for number, label in enumerate(labels):
         mine, theirs = wanted[wanted >= 0] == number, shown[shown >= 0] == number
@@ -74,10 +74,10 @@ def _accuracy(right: Array, real_right: Array, label: str | None) -> Estimate:
     )
 
 
-def _one_auroc(label: str, asked: LabelPredictions, real: LabelPredictions) -> Estimate:
-    value, interval = _auroc(asked)
+def _one_auroc(label: str, requested: LabelPredictions, real: LabelPredictions) -> Estimate:
+    value, interval = _auroc(requested)
     floor, floor_interval = _auroc(real)
-    shown = int((asked.values_NT == 1).sum())
+    shown = int((requested.values_NT == 1).sum())
     return Estimate(
         name=NAME,
         estimand="AUROC of a classifier trained on real train patients, for images prompted with the label against "
@@ -85,7 +85,7 @@ def _one_auroc(label: str, asked: LabelPredictions, real: LabelPredictions) -> E
         value=value,
         interval=interval,
         method=f"{AUROC_METHOD} (real images by patient)",
-        n_synthetic=len(asked.values_NT),
+        n_synthetic=len(requested.values_NT),
         n_real=len(real.values_NT),
         floor=floor,
         floor_interval=floor_interval,
@@ -93,7 +93,7 @@ def _one_auroc(label: str, asked: LabelPredictions, real: LabelPredictions) -> E
         label=label,
         refused=None
         if value is not None
-        else f"{shown} images were prompted with it and {len(asked.values_NT) - shown} without it (≥ "
+        else f"{shown} images were prompted with it and {len(requested.values_NT) - shown} without it (≥ "
         f"{SMALLEST_SIDE} each)",
     )
 

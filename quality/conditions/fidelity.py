@@ -20,16 +20,16 @@ SMALLEST_SIDE = 10
 LEAST_READ = 25
 
 
-def text_findings(labels: Sequence[str], *, asked: LabelPredictions, real: LabelPredictions) -> Iterator[Estimate]:
+def text_findings(labels: Sequence[str], *, requested: LabelPredictions, real: LabelPredictions) -> Iterator[Estimate]:
     """AUROC of a classifier of real images for the findings named in the texts.
 
     Args:
         labels: names of the findings.
-        asked: findings that the texts of synthetic images affirm (1) or do not affirm (0), and the predictions.
+        requested: findings that the texts of synthetic images affirm (1) or do not affirm (0), and the predictions.
         real: the same for real test images and their own texts.
     """
     for place, label in enumerate(labels):
-        mine, theirs = asked.observed(place), real.observed(place)
+        mine, theirs = requested.observed(place), real.observed(place)
         sides = [int((side.values_NT == state).sum()) for side in (mine, theirs) for state in (0, 1)]
         enough = min(sides[:2]) >= SMALLEST_SIDE
         floored = min(sides[2:]) >= SMALLEST_SIDE
@@ -56,19 +56,24 @@ def text_findings(labels: Sequence[str], *, asked: LabelPredictions, real: Label
 
 
 def calibration(
-    labels: Sequence[str], *, asked: LabelPredictions, real: LabelPredictions, bootstrap: int, rng: np.random.Generator
+    labels: Sequence[str],
+    *,
+    requested: LabelPredictions,
+    real: LabelPredictions,
+    bootstrap: int,
+    rng: np.random.Generator,
 ) -> Iterator[Estimate]:
     """Expected calibration error of a classifier of real images with respect to the prompted labels.
 
     Args:
         labels: names of the labels.
-        asked: prompted labels of synthetic images, and the predictions of the classifier.
+        requested: prompted labels of synthetic images, and the predictions of the classifier.
         real: labels of held-out real images, and the predictions of the classifier.
         bootstrap: bootstrap samples for each interval.
         rng: source of the bootstrap samples.
     """
     for place, label in enumerate(labels):
-        sides = [one.observed(place) for one in (asked, real)]
+        sides = [one.observed(place) for one in (requested, real)]
         found = []
         for side in sides:
             truth, prediction = side.values_NT.ravel(), side.predictions_NT.ravel()
@@ -118,23 +123,23 @@ class ReadValues:
     patients: Array
 
 
-def attribute_errors(name: str, unit: str, *, asked: ReadValues, real: ReadValues) -> Iterator[Estimate]:
+def attribute_errors(name: str, unit: str, *, requested: ReadValues, real: ReadValues) -> Iterator[Estimate]:
     """Errors of prompted attribute values, as predicted by a regressor of real images.
 
     Args:
         name: name of the attribute.
         unit: unit of the attribute.
-        asked: prompted and predicted values of synthetic images.
+        requested: prompted and predicted values of synthetic images.
         real: recorded and predicted values of real test images.
     """
-    enough = len(asked.wanted) >= LEAST_READ
+    enough = len(requested.wanted) >= LEAST_READ
     refused = (
-        None if enough else f"{len(asked.wanted)} images were prompted with a value (≥ {LEAST_READ}); generate more"
+        None if enough else f"{len(requested.wanted)} images were prompted with a value (≥ {LEAST_READ}); generate more"
     )
-    shared = {"n_synthetic": len(asked.wanted), "n_real": len(real.wanted), "label": name, "refused": refused}
+    shared = {"n_synthetic": len(requested.wanted), "n_real": len(real.wanted), "label": name, "refused": refused}
     of = f"{name}{f' ({unit})' if unit else ''}"
     floored = len(real.wanted) >= LEAST_READ
-    off, floor_off = (np.abs(side.read - side.wanted) for side in (asked, real))
+    off, floor_off = (np.abs(side.read - side.wanted) for side in (requested, real))
     yield Estimate(
         name="attribute_error",
         estimand=f"mean absolute difference between the prompted {of} and the prediction of a regressor trained on "
@@ -151,7 +156,7 @@ def attribute_errors(name: str, unit: str, *, asked: ReadValues, real: ReadValue
         better="near_floor",
         **shared,
     )
-    explained = r_squared(asked.wanted, asked.read) if enough else None
+    explained = r_squared(requested.wanted, requested.read) if enough else None
     yield Estimate(
         name="attribute_r2",
         estimand=f"share of the variance of the prompted {of} that the same regressor explains (R²; below 0: worse "
@@ -188,19 +193,21 @@ class TextSimilarity:
     patients: Array
 
 
-def text_similarity(network: str, digest: str, *, asked: TextSimilarity, real: TextSimilarity) -> Iterator[Estimate]:
+def text_similarity(
+    network: str, digest: str, *, requested: TextSimilarity, real: TextSimilarity
+) -> Iterator[Estimate]:
     """Similarity of images to their texts by pretrained encoders (CLIPScore, Hessel et al. 2021), and matching.
 
     Args:
         network: name of the encoders.
         digest: digest of the weights of the encoders.
-        asked: similarities of synthetic images to their prompts.
+        requested: similarities of synthetic images to their prompts.
         real: similarities of real test images to their own texts.
     """
-    enough, floored = (len(side.own) >= LEAST_READ for side in (asked, real))
-    refused = None if enough else f"{len(asked.own)} images have a text (≥ {LEAST_READ}); generate more with texts"
+    enough, floored = (len(side.own) >= LEAST_READ for side in (requested, real))
+    refused = None if enough else f"{len(requested.own)} images have a text (≥ {LEAST_READ}); generate more with texts"
     shared = {
-        "n_synthetic": len(asked.own),
+        "n_synthetic": len(requested.own),
         "n_real": len(real.own),
         "network": network,
         "network_digest": digest,
@@ -210,8 +217,8 @@ def text_similarity(network: str, digest: str, *, asked: TextSimilarity, real: T
     yield Estimate(
         name="clip_score",
         estimand="100 times the mean cosine of an image and its text; floor: of real test images and their own texts",
-        value=float(100 * asked.own.mean()) if enough else None,
-        interval=mean_interval(100 * asked.own) if enough else None,
+        value=float(100 * requested.own.mean()) if enough else None,
+        interval=mean_interval(100 * requested.own) if enough else None,
         method="Student's t over images; floor: by patient",
         floor=float(100 * real.own.mean()) if floored else None,
         floor_interval=plain_interval(
@@ -221,7 +228,7 @@ def text_similarity(network: str, digest: str, *, asked: TextSimilarity, real: T
         else None,
         **shared,
     )
-    value, interval = _matched(asked) if enough else (None, None)
+    value, interval = _matched(requested) if enough else (None, None)
     floor, floor_interval = _matched(real) if floored else (None, None)
     yield Estimate(
         name="text_match",

@@ -38,7 +38,7 @@ def dice_table(found_N: Array, wanted_N: Array, total_values: int) -> Array:
 def mask_agreement(
     names: Sequence[str],
     *,
-    asked: Array,
+    requested: Array,
     wanted: Array,
     patients: Sequence[str],
     bootstrap: int,
@@ -48,17 +48,17 @@ def mask_agreement(
 
     Args:
         names: names of the mask values except the background.
-        asked: Dice table of synthetic images.
+        requested: Dice table of synthetic images.
         wanted: Dice table of real test images, which is the floor.
         patients: patient of each real test image.
         bootstrap: bootstrap samples for each interval.
         rng: source of the bootstrap samples.
     """
-    own = np.arange(len(asked)).astype(str)
+    own = np.arange(len(requested)).astype(str)
     found = []
     for number, name in enumerate([None, *names]):
         columns = slice(None) if name is None else slice(number - 1, number)
-        value, interval = _mean(asked[:, columns], own, bootstrap, rng)
+        value, interval = _mean(requested[:, columns], own, bootstrap, rng)
         floor, floor_interval = _mean(wanted[:, columns], np.asarray(patients), bootstrap, rng)
         found.append(
             Estimate(
@@ -68,7 +68,7 @@ def mask_agreement(
                 value=value,
                 interval=interval,
                 method="mean over images; percentile bootstrap (real images by patient)",
-                n_synthetic=len(asked),
+                n_synthetic=len(requested),
                 n_real=len(wanted),
                 floor=floor,
                 floor_interval=floor_interval,

@@ -54,13 +54,13 @@ class _Effect:
         """Effectiveness for each requested state."""
         reading = self.reading
         for state, word in ((1, "present"), (0, "absent")):
-            asked = (reading.after == state) & (reading.before != state)
-            if asked.any() and not (reading.facts.kind == "category" and state == 0):
-                yield from self._of_state(state, f"{reading.facts.name}, {word}", asked)
+            requested = (reading.after == state) & (reading.before != state)
+            if requested.any() and not (reading.facts.kind == "category" and state == 0):
+                yield from self._of_state(state, f"{reading.facts.name}, {word}", requested)
 
-    def _of_state(self, state: int, label: str, asked: Array) -> Iterator[Estimate]:
+    def _of_state(self, state: int, label: str, requested: Array) -> Iterator[Estimate]:
         """Effectiveness for one requested state, and for the previous state of the factual images."""
-        reading, rows = self.reading, asked & self.may
+        reading, rows = self.reading, requested & self.may
         known = rows & (reading.before >= 0)
         trained = "a classifier trained on real train patients, at its operating point on val,"
         for name, role, wanted, chosen, words in (
@@ -98,10 +98,10 @@ class _Effect:
     def of_number(self) -> Iterator[Estimate]:
         """Mean absolute error and R² of predicted against requested values."""
         reading = self.reading
-        asked = ~np.isnan(reading.after) & (reading.after != reading.before)
-        if not asked.any():
+        requested = ~np.isnan(reading.after) & (reading.after != reading.before)
+        if not requested.any():
             return
-        rows, known = asked & self.may, ~np.isnan(reading.test)
+        rows, known = requested & self.may, ~np.isnan(reading.test)
         nothing, unit = not reading.read, f", in {reading.unit}" if reading.unit else ""
         trained = "a regressor trained on real train patients"
         for score, role, words in (
@@ -143,10 +143,10 @@ class _Effect:
         if why:
             return estimate
         known = ~np.isnan(reading.test)
-        asked = self._fit(wanted, reading.read["counterfactual"][rows], self.patients[rows], label)
+        fitted = self._fit(wanted, reading.read["counterfactual"][rows], self.patients[rows], label)
         real = self._fit(reading.test[known], reading.read_test[known], self.test_patients[known], f"{label} floor")
         floor = real if known.sum() >= SMALLEST_SHARE else (None, None)
-        found = {"value": asked[0], "interval": asked[1], "floor": floor[0], "floor_interval": floor[1]}
+        found = {"value": fitted[0], "interval": fitted[1], "floor": floor[0], "floor_interval": floor[1]}
         return estimate.model_copy(update={**found, "method": BY_PATIENT, "n_real": int(known.sum())})
 
     def _fit(self, wanted: Array, read: Array, owners: Array, label: str) -> tuple[float | None, Interval | None]:

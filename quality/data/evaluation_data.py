@@ -137,22 +137,22 @@ class EvaluationData:
         return targets_of(self.real, self.rows)
 
     @cached_property
-    def asked(self) -> Array:
+    def requested(self) -> Array:
         """Prompted labels of synthetic images in the order of the real labels: 1, 0, or -1 if unspecified."""
         names = self.synthetic.schema.labels
         table = self.synthetic.labels()
-        asked = np.full((len(self.synthetic), len(self.real.schema.labels)), -1, dtype=np.int8)
+        requested = np.full((len(self.synthetic), len(self.real.schema.labels)), -1, dtype=np.int8)
         for number, label in enumerate(self.real.schema.labels):
             if label in names:
-                asked[:, number] = table[:, names.index(label)]
-        return asked
+                requested[:, number] = table[:, names.index(label)]
+        return requested
 
     @cached_property
-    def asked_class(self) -> Array | None:
+    def requested_class(self) -> Array | None:
         """Prompted class of each synthetic image, if labels are exclusive and every image was prompted with one."""
         if self.targets.source != "labels" or not self.targets.exclusive:
             return None
-        classes = present_class(self.asked)
+        classes = present_class(self.requested)
         return classes if (classes >= 0).all() else None
 
     @cached_property

@@ -46,7 +46,7 @@ def texts_of(cohort: Cohort, rows: Sequence[int]) -> list[str | None]:
     return list(cohort.manifest["text"].gather(list(rows)).to_list())
 
 
-def findings_asked(data: EvaluationData) -> tuple[Array, Array] | None:
+def requested_findings(data: EvaluationData) -> tuple[Array, Array] | None:
     """Findings affirmed (1) or not (0) by texts of synthetic and real test images; ``None`` if one side has no texts.
 
     Images without a text have the value -1.

@@ -81,9 +81,9 @@ def kernel_score(folds: Sequence[FoldFeatures], halves: Sequence[Sequence[Halves
         halves: halves by fold and draw, for the floor.
         rng: source of the random selection of images, if there are too many.
     """
-    asked = rng.permutation(len(folds[0].synthetic))[:LARGEST_KERNEL]
+    synthetic_rows = rng.permutation(len(folds[0].synthetic))[:LARGEST_KERNEL]
     counts = [min(len(fold.real), len(fold.synthetic)) for fold in folds]
-    n_real, n_synthetic = min(LARGEST_KERNEL, *(len(fold.real) for fold in folds)), len(asked)
+    n_real, n_synthetic = min(LARGEST_KERNEL, *(len(fold.real) for fold in folds)), len(synthetic_rows)
     why = kernel_refusal(min(counts)) or kernel_refusal(smallest_half(halves))
     if why is not None or min(len(np.unique(fold.patients)) for fold in folds) < 2 * SMALLEST_PATIENTS:
         why = why or "images of too few patients; inspect the images and the label agreement instead"
@@ -92,9 +92,9 @@ def kernel_score(folds: Sequence[FoldFeatures], halves: Sequence[Sequence[Halves
     floor, rebuilt = [], []
     for fold, draws in zip(folds, halves, strict=True):
         rows = rng.permutation(len(fold.real))[:LARGEST_KERNEL]
-        found = kernel_distance(Rows(fold.synthetic, asked), Rows(fold.real, rows), None, fold.patients[rows])
+        found = kernel_distance(Rows(fold.synthetic, synthetic_rows), Rows(fold.real, rows), None, fold.patients[rows])
         mean = DrawMeans(fold, 1)
-        mean.add(0, found.value, ("synthetic", asked, found.first), ("real", rows, found.second))
+        mean.add(0, found.value, ("synthetic", synthetic_rows, found.first), ("real", rows, found.second))
         means.append(mean)
         quadratic += found.quadratic / len(folds) ** 2
         floor += [_kernel_of_halves(fold, fold.real, half) for half in draws]

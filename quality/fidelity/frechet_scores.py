@@ -38,7 +38,7 @@ def frechet_scores(
         made, share = _frechet_fold(fold, draws, rng)
         means.append(made)
         shares.append(share)
-    asked = Joined.of([mean.synthetic for mean in means])
+    synthetic = Joined.of([mean.synthetic for mean in means])
     floor = Joined.of([mean.floor for mean in means]).halved()
     rebuilt = None if folds[0].rebuilt is None else Joined.of([mean.rebuilt for mean in means])
     share = float(np.mean(shares))
@@ -46,21 +46,21 @@ def frechet_scores(
         name=name,
         n_synthetic=size,
         n_real=size,
-        synthetic=asked.part(
+        synthetic=synthetic.part(
             "log", (share / (2 - share)) ** 1.5
         ),  # averaging over draws leaves less of the second order
         floor=floor.part("log"),
         reconstruction=None if rebuilt is None else rebuilt.part("log"),
     )
     for suffix, above, below in (
-        ("over_floor", asked, floor),
-        ("over_reconstruction", asked, rebuilt),
+        ("over_floor", synthetic, floor),
+        ("over_reconstruction", synthetic, rebuilt),
         ("reconstruction_over_floor", rebuilt, floor),
     ):
         if above is not None and below is not None:
             yield Score(name=f"{name}_{suffix}", n_synthetic=size, n_real=size, synthetic=above.over(below))
     if name == "frechet":
-        infinite = asked.less(Joined.of([mean.smaller for mean in means]), 2.0)
+        infinite = synthetic.less(Joined.of([mean.smaller for mean in means]), 2.0)
         yield Score(name="frechet_infinite", n_synthetic=size, n_real=size, synthetic=infinite.part("plain"))
 
 
@@ -76,10 +76,10 @@ def _frechet_fold(fold: FoldFeatures, draws: Sequence[Halves], rng: np.random.Ge
             made = influenced_distance(fake, real, (Gaussian.of(fake), reference))
             means.synthetic.add(number, made.value, *_influences(fold, made, half.for_second, half.second))
             whole.append(made.variance(own[half.for_second], fold.patients[half.second]).value)
-            for rows, asked in _quarters(fold, half, rng):
-                less = influenced_distance(Rows(fold.synthetic, asked), Rows(fold.real, rows))
-                means.smaller.add(number, less.value, *_influences(fold, less, asked, rows))
-                parts.append(less.variance(own[asked], fold.patients[rows]).value)
+            for rows, synthetic_rows in _quarters(fold, half, rng):
+                less = influenced_distance(Rows(fold.synthetic, synthetic_rows), Rows(fold.real, rows))
+                means.smaller.add(number, less.value, *_influences(fold, less, synthetic_rows, rows))
+                parts.append(less.variance(own[synthetic_rows], fold.patients[rows]).value)
             if fold.rebuilt is not None:
                 again = influenced_distance(Rows(fold.rebuilt, half.first), real, None)
                 means.rebuilt.add(number, again.value, *_pair(fold, again, half))
@@ -98,13 +98,13 @@ def _quarters(fold: FoldFeatures, half: Halves, rng: np.random.Generator) -> Ite
     yield half.second[~side][:size], order[size : 2 * size]
 
 
-def _influences(fold: FoldFeatures, made: Influenced, asked: Array, rows: Array) -> tuple[Influences, ...]:
+def _influences(fold: FoldFeatures, made: Influenced, synthetic_rows: Array, rows: Array) -> tuple[Influences, ...]:
     """Influences of synthetic and real images, within classes if halves are matched for class counts."""
     candidate, reference = made.candidate, made.reference
     if fold.strata is not None and fold.synthetic_strata is not None:
-        candidate = _within(candidate, fold.synthetic_strata[asked])
+        candidate = _within(candidate, fold.synthetic_strata[synthetic_rows])
         reference = _within(reference, fold.strata[rows])
-    return ("synthetic", asked, candidate), ("real", rows, reference)
+    return ("synthetic", synthetic_rows, candidate), ("real", rows, reference)
 
 
 def _pair(fold: FoldFeatures, made: Influenced, half: Halves) -> tuple[Influences, ...]:

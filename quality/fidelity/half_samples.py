@@ -36,10 +36,12 @@ def half_sampled_scores(
     size = min(size, LARGEST_SET)
     if size < SMALLEST_N:
         return refused(LOCAL, size, f"{size} images are too few for neighbourhoods (≥ {SMALLEST_N}): use kernel")
-    asked, floor, rebuilt = [], [], []
+    synthetic, floor, rebuilt = [], [], []
     for fold, draws in zip(folds, halves, strict=True):
         trimmed = [_trimmed(half, size, len(fold.synthetic), rng) for half in draws]
-        asked.append([[_local(fold, h.second, fold.synthetic, h.for_second) for h in _ways(half)] for half in trimmed])
+        synthetic.append(
+            [[_local(fold, h.second, fold.synthetic, h.for_second) for h in _ways(half)] for half in trimmed]
+        )
         floor.append([[_local(fold, h.second, fold.real, h.first) for h in _ways(half)] for half in trimmed])
         if fold.rebuilt is not None:
             again = fold.rebuilt
@@ -49,7 +51,7 @@ def half_sampled_scores(
             name=name,
             n_synthetic=size,
             n_real=size,
-            synthetic=_half_sampled(asked, place),
+            synthetic=_half_sampled(synthetic, place),
             floor=_over_halves(floor, place),
             reconstruction=_over_halves(rebuilt, place) if rebuilt else None,
         )

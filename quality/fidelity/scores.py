@@ -118,9 +118,9 @@ def score_run(run: NetworkRun, images: ImageSets, *, draws: int, rng: np.random.
             nothing = {"synthetic": None, "floor": None, "reconstruction": None}
             found = [score.model_copy(update={**nothing, "refused": score.refused or whys[0]}) for score in found]
         for shown in () if whys else images.shown:
-            asked = np.flatnonzero(shown.synthetic)
+            synthetic_rows = np.flatnonzero(shown.synthetic)
             parts = [
-                features.restricted(np.flatnonzero(shown.test[fold.rows]), asked)
+                features.restricted(np.flatnonzero(shown.test[fold.rows]), synthetic_rows)
                 for fold, features in zip(run.folds, folds, strict=True)
             ]
             found += compare_label(shown.label, parts, draws=draws, rng=rng)
@@ -184,8 +184,8 @@ def _estimates(scores: Sequence[Score], draws: int, network: str, digest: str | 
         label=first.label,
     )
     refused = next((score.refused for score in scores if score.refused is not None), None)
-    asked = _mean([score.synthetic for score in scores])
-    if refused is not None or asked is None:
+    synthetic = _mean([score.synthetic for score in scores])
+    if refused is not None or synthetic is None:
         yield common.model_copy(update={"refused": refused or "a distance of zero has no ratio"})
         return
     floor, rebuilt = (_mean([getattr(score, side) for score in scores]) for side in ("floor", "reconstruction"))
@@ -196,7 +196,7 @@ def _estimates(scores: Sequence[Score], draws: int, network: str, digest: str | 
             "floor_interval": None if floor is None else floor.interval() or floor.draws,
         }
     )
-    yield common.model_copy(update=_value(asked))
+    yield common.model_copy(update=_value(synthetic))
     if rebuilt is not None:
         words = f"{estimand}; of reconstructed real test images: no denoiser can be better"
         yield common.model_copy(update={"name": f"{first.name}_reconstruction", "estimand": words, **_value(rebuilt)})

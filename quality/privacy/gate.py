@@ -24,7 +24,7 @@ from medphantom.quality.stats.estimate import Estimate
 from medphantom.quality.stats.intervals import proportion_interval
 
 BINS = 40
-JUDGE_VERSION = 3  # increase it when the same evidence leads to another verdict, so that cached verdicts are redone
+GATE_VERSION = 3  # increase it when the same evidence leads to another verdict, so that cached verdicts are redone
 BLIND_SPOTS = (
     "copies of a part of an image, such as one lesion or burned-in text",
     "copies with other or stronger alterations than those of the planted copies",
@@ -53,7 +53,7 @@ class Evidence:
 
 
 @dataclass(frozen=True)
-class Judgement:
+class GateResult:
     """The summary, the p value of each synthetic image under the null hypothesis of no copy, and the flagged images."""
 
     summary: CopySummary
@@ -61,14 +61,14 @@ class Judgement:
     flagged: Array
 
 
-def judge(
+def evaluate_gate(
     evidence: Sequence[Evidence],
     holdout_size: int,
     config: CopyConfig,
     rng: np.random.Generator,
     *,
     too_few: str | None,
-) -> Judgement:
+) -> GateResult:
     """Derive the verdict.
 
     *fail*: single images are more similar to training images than expected by chance, or the DCR share is significantly
@@ -105,7 +105,7 @@ def judge(
         significance=config.significance,
         histogram=_histogram(evidence[0]),
     )
-    return Judgement(summary, p_values, flagged)
+    return GateResult(summary, p_values, flagged)
 
 
 def _union(p_values: Sequence[Array], total: int) -> Array:

@@ -184,7 +184,7 @@ def _curve(patients: Patients, points: int = 60) -> tuple[tuple[float, float], .
     return tuple((float(alarms[i]), float(found[i])) for i in chosen)
 
 
-def nearness(real_ND: Array, synthetic_MD: Array, patients: Sequence[str]) -> Array:
+def relative_similarity(real_ND: Array, synthetic_MD: Array, patients: Sequence[str]) -> Array:
     """How much closer real images are to synthetic images than to real images of other patients.
 
     The score is the difference of the mean cosine similarities to the three nearest images of each kind, after the

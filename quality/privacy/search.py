@@ -20,7 +20,7 @@ from medphantom.quality.networks.fingerprints import DEFAULT_SIDE, Fingerprints
 from medphantom.quality.privacy.contrast import CopyTest, find_copies
 from medphantom.quality.privacy.controls import Maker, plant
 from medphantom.quality.privacy.dcr_share import draw_subsets, share_in_train
-from medphantom.quality.privacy.gate import Evidence, Judgement, judge
+from medphantom.quality.privacy.gate import Evidence, GateResult, evaluate_gate
 from medphantom.quality.privacy.matching import Matcher
 from medphantom.quality.privacy.neighbours import FeatureMatcher, NeighbourSimilarity
 
@@ -110,10 +110,10 @@ class CopySearch:
 
 @dataclass(frozen=True)
 class Screened:
-    """Similarity by registered detail, and the judgement of the search."""
+    """Similarity by registered detail, and the result of the privacy gate."""
 
     similarity: NeighbourSimilarity
-    judgement: Judgement
+    gate: GateResult
 
 
 def screen(
@@ -142,14 +142,14 @@ def screen(
             copies.images, vectors, f"planted copies, {copies.kind}", part(number)
         ).items():
             planted[by][copies.kind] = similarity
-    return Screened(found[DETAIL], weigh(search, found, planted))
+    return Screened(found[DETAIL], evaluate_search(search, found, planted))
 
 
-def weigh(
+def evaluate_search(
     search: CopySearch,
     synthetic: Mapping[str, NeighbourSimilarity],
     planted: Mapping[str, Mapping[str, NeighbourSimilarity]],
-) -> Judgement:
+) -> GateResult:
     """Derive the verdict from the similarities of synthetic images and planted copies, by method of comparison."""
     evidence, too_few = [], None
     for by, similarity in synthetic.items():
@@ -166,4 +166,4 @@ def weigh(
             network=network,
         )
         evidence.append(Evidence(by, similarity, test, dcr_share, planted.get(by, {})))
-    return judge(evidence, len(search.real.holdout), search.config, search.rng, too_few=too_few)
+    return evaluate_gate(evidence, len(search.real.holdout), search.config, search.rng, too_few=too_few)

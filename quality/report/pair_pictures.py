@@ -85,7 +85,7 @@ def draw_edits(real: Cohort, pairs: Cohort, shown: int = SHOWN) -> EditSheet:
     limit = max(FAINTEST, float(np.quantile(np.abs(change), 0.999)))
     edits = []
     for order, place in enumerate(places):
-        title = asked_words(pairs, found, place)
+        title = requested_change(pairs, found, place)
         picture = _Draw(preprocess, f"pair {place + 1}, {title}")
         edits.append(
             EditPictures(
@@ -124,14 +124,14 @@ def diverging(shares: Array) -> Array:
     return colours
 
 
-def asked_words(pairs: Cohort, found: PairRows, place: int) -> str:
+def requested_change(pairs: Cohort, found: PairRows, place: int) -> str:
     """The intervention on one image in words."""
     before, after = ([found.rows[role][place]] for role in ("factual", "counterfactual"))
     parts = []
     labels = [labels_by_name(pairs, rows, pairs.schema.labels)[0] for rows in (before, after)]
-    for name, was, asked in zip(pairs.schema.labels, *labels, strict=True):
-        if was != asked:
-            parts.append(f"{name} {('absent', 'present')[int(asked)] if asked >= 0 else 'unknown'}")
+    for name, was, requested in zip(pairs.schema.labels, *labels, strict=True):
+        if was != requested:
+            parts.append(f"{name} {('absent', 'present')[int(requested)] if requested >= 0 else 'unknown'}")
     for spec in pairs.schema.attributes:
         old, new = (attribute_by_name(pairs, rows, spec.name)[0] for rows in (before, after))
         if old != new and new is not None and spec.name != "role":

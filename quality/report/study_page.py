@@ -123,11 +123,11 @@ def _row(score: StudyScore) -> StudyRow:
 def _charts(report: StudyReport) -> Iterator[Chart]:
     """Gain over the arm *real* against the mixing ratio, if several ratios were tested."""
     measure = MEASURES[report.config.task]
-    asked = [score for score in report.scores if (score.test, score.measure, score.group) == ("test", measure, None)]
+    chosen = [score for score in report.scores if (score.test, score.measure, score.group) == ("test", measure, None)]
     for place, label in enumerate((None, *[one.label for one in report.advice if one.label is not None])):
         curves = []
         for arm in MIXING:
-            mine = [score for score in asked if score.arm.kind == arm and score.estimate.label == label]
+            mine = [score for score in chosen if score.arm.kind == arm and score.estimate.label == label]
             curve = _curve(STYLES[arm], ARM_WORDS[arm], mine)
             if curve is not None:
                 curves.append(curve)

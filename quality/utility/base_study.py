@@ -72,7 +72,7 @@ class Study(ABC):
         scores += self.on_synthetic()
         test = self.test_sets[0]
         gaps = tuple(group_gaps(test.groups, self.by_group, [t for t in self.arms() if t.kind != "metadata"]))
-        first, asked = self.evaluations[0], self.config.primary or self.targets.names
+        first, labels = self.evaluations[0], self.config.primary or self.targets.names
         return StudyReport(
             real_digest=first.real.digest,
             synthetic_digests=tuple(data.synthetic.digest for data in self.evaluations),
@@ -85,7 +85,7 @@ class Study(ABC):
             synthetic_images=tuple(len(part) for part in self.trainer.synthetic),
             scores=tuple(scores),
             gaps=gaps,
-            advice=tuple(advise(scores, asked, self.config.significance, MEASURES[self.config.task])),
+            advice=tuple(advise(scores, labels, self.config.significance, MEASURES[self.config.task])),
             warnings=tuple(self.warnings(gaps)),
         )
 

@@ -58,7 +58,7 @@ def run_label_study(
     check_counts(test_sets[0].counts, first.targets.names, config)
     trainer = ClassifierTrainer(
         Examples(first.images["train"], first.targets.values["train"]),
-        tuple(Examples(data.synthetic_images, data.asked) for data in evaluations),
+        tuple(Examples(data.synthetic_images, data.requested) for data in evaluations),
         config,
         work,
         progress,
@@ -101,13 +101,13 @@ def _test_set(data: EvaluationData) -> TestSet:
 def _external(data: EvaluationData, name: str, cohort: Cohort) -> TestSet:
     """The test set of an external cohort, with labels in the order of the real cohort and -1 for those it lacks."""
     other = EvaluationData(data.real, cohort, data.preprocess, called=f"images of {name}", remedy=UNIT)
-    if not (other.asked >= 0).any():
+    if not (other.requested >= 0).any():
         raise InputError(f"the external cohort {name} shares no label with the real one", "use the same label names")
     owners = np.asarray(cohort.patients())
     unit = "patients" if cohort.schema.patients == "known" else "images"
     train = positives(data.targets.values["train"], np.asarray(data.patients["train"]))
-    counts = Counts(train=train, test=positives(other.asked, owners), unit=unit)
-    return TestSet(name, other.synthetic_images, other.asked, owners, counts, reading=other.reading)
+    counts = Counts(train=train, test=positives(other.requested, owners), unit=unit)
+    return TestSet(name, other.synthetic_images, other.requested, owners, counts, reading=other.reading)
 
 
 @dataclass
@@ -155,7 +155,7 @@ class LabelStudy(Study):
             found = []
             for number, data in enumerate(self.evaluations):
                 made = self.predictions[REAL, f"synthetic {number}"]
-                one = trained(made, data.asked, place, np.arange(len(data.asked)))
+                one = trained(made, data.requested, place, np.arange(len(data.requested)))
                 if one is not None:
                     found.append(one)
             if len(found) < len(self.evaluations):
@@ -168,7 +168,7 @@ class LabelStudy(Study):
                 interval=found[0].interval() if len(found) == 1 else None,
                 spread=(min(values), max(values)),
                 method=f"mean over {len(found)} generators, range over them",
-                n_synthetic=sum(len(data.asked) for data in self.evaluations),
+                n_synthetic=sum(len(data.requested) for data in self.evaluations),
                 better="higher",
                 label=label,
             )

@@ -129,7 +129,7 @@ def names_in(folder: Path) -> list[str]:
 
 
 def take_in(source: Path, out: Path, **options: Any) -> IngestResult:
-    """Ingest in this process (fast) with the tests' key, and hold the books to account.
+    """Ingest in this process (fast) with the tests' key, and check that every file is accounted for.
 
     Tests have few patients: unless they say otherwise, one is enough to share a label.
     """

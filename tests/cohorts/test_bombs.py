@@ -85,7 +85,7 @@ def test_a_folder_of_bombs_is_refused_within_bounded_memory(tmp_path: Path) -> N
     assert peak < 1.5 * GIB
 
 
-def test_what_is_large_and_nearly_blank_is_read_when_it_is_asked_for(tmp_path: Path) -> None:
+def test_what_is_large_and_nearly_blank_is_read_when_it_is_requested(tmp_path: Path) -> None:
     (tmp_path / "source").mkdir()
     rows = packed_zeros(6000 * 6001, first=b"\0" + bytes(range(256)))
     (tmp_path / "source" / "blank.png").write_bytes(png(6000, 6000, rows))

@@ -40,13 +40,13 @@ def value_of(ds: pydicom.Dataset, tag: int) -> object:
     try:
         element = ds[tag]
         value = [str(item) for item in element.value] if element.VR == "SQ" else repr(element.value)
-    except Exception as error:  # a damaged value may raise anything, from both alike
+    except Exception as error:  # a damaged value may raise anything, from both in the same way
         return type(error)
     return str(element.VR), value
 
 
 @pytest.mark.parametrize("stop_before_pixels", [True, False])
-def test_samples_of_pydicom_are_read_alike(*, stop_before_pixels: bool) -> None:
+def test_samples_of_pydicom_are_read_equally(*, stop_before_pixels: bool) -> None:
     plain = 0
     for path in SAMPLES:
         found = read_plain(path, stop_before_pixels=stop_before_pixels)
@@ -109,7 +109,7 @@ def test_elements_out_of_order_are_left_to_pydicom(tmp_path: Path) -> None:
     assert read_plain(path, stop_before_pixels=False) is None
 
 
-def write_items_of_stated_length(path: Path, *, implicit: bool) -> bytes:
+def write_items_of_declared_length(path: Path, *, implicit: bool) -> bytes:
     """A sequence without length whose items state theirs; returns the file."""
     write_sample(path, implicit=implicit, undefined=False)
     ds = pydicom.dcmread(path)
@@ -123,7 +123,7 @@ def write_items_of_stated_length(path: Path, *, implicit: bool) -> bytes:
 
 @pytest.mark.parametrize("implicit", [True, False])
 def test_items_whose_length_is_wrong_are_left_to_pydicom(tmp_path: Path, *, implicit: bool) -> None:
-    data = write_items_of_stated_length(tmp_path / "a.dcm", implicit=implicit)
+    data = write_items_of_declared_length(tmp_path / "a.dcm", implicit=implicit)
     item = b"\xfe\xff\x00\xe0"
     lengths = [at + 4 for at in range(len(data)) if data.startswith(item, at)]
     total = int.from_bytes(data[lengths[0] : lengths[0] + 4], "little")
@@ -168,7 +168,7 @@ def test_pixels_that_call_themselves_something_else_are_left_to_pydicom(tmp_path
 
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data(), implicit=st.booleans(), undefined=st.booleans(), stop=st.booleans())
-def test_damaged_files_are_left_to_pydicom_or_read_alike(
+def test_damaged_files_are_left_to_pydicom_or_read_equally(
     tmp_path: Path, data: st.DataObject, *, implicit: bool, undefined: bool, stop: bool
 ) -> None:
     path = tmp_path / "a.dcm"

@@ -1,4 +1,4 @@
-"""DICOM files as images: values are pydicom's, directions and windows are stated, headers stay behind."""
+"""DICOM files as images: values are pydicom's, directions and windows are recorded, headers stay behind."""
 
 from __future__ import annotations
 

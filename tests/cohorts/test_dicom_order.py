@@ -1,4 +1,4 @@
-"""Several volumes at the same positions are told apart by what orders them, and come in that order."""
+"""Several volumes at the same positions are distinguished by what orders them, and come in that order."""
 
 from __future__ import annotations
 
@@ -91,8 +91,8 @@ def test_diffusion_is_ordered_by_b_value_then_direction(tmp_path: Path) -> None:
     assert volumes_in_order(tmp_path / "s", tmp_path / "c") == expected(7)
 
 
-def test_repeated_volumes_without_diffusion_are_told_apart_by_their_times(tmp_path: Path) -> None:
-    """Three of b = 0, told apart by nothing but when each slice was acquired, before the directions."""
+def test_repeated_volumes_without_diffusion_are_distinguished_by_their_times(tmp_path: Path) -> None:
+    """Three of b = 0, distinguished only by when each slice was acquired, before the directions."""
     headers: list[list[dict[str, Any]]] = [
         [{"DiffusionBValue": 0.0, "AcquisitionTime": f"1000{volume}{n}"} for n in range(SLICES)] for volume in range(3)
     ]

@@ -52,7 +52,7 @@ def test_two_patients_under_one_identifier_are_two_volumes_of_two_patients(tmp_p
     assert {path[0]: patient for path, patient in patient_of_path(result).items()} == {"A": "A", "B": "B"}
 
 
-def test_two_patients_with_all_identifiers_and_positions_alike_are_told_apart(tmp_path: Path) -> None:
+def test_two_patients_with_all_identifiers_and_positions_equal_are_distinguished(tmp_path: Path) -> None:
     for number, patient in enumerate("AB"):
         write_series(
             tmp_path / "s" / patient, volume_of(number), positions(), PatientID=patient, SeriesInstanceUID=uid("one")
@@ -93,7 +93,7 @@ def test_slices_that_name_no_patient_are_not_given_to_the_one_of_their_series(tm
     assert details(result) == {"names no patient, while other slices of its series do": 6}
 
 
-def test_patients_by_path_are_told_apart_under_one_header(tmp_path: Path) -> None:
+def test_patients_by_path_are_distinguished_under_one_header(tmp_path: Path) -> None:
     for number, patient in enumerate("AB"):
         folder = tmp_path / "s" / f"p{patient}"
         start = 15.0 * number
@@ -229,7 +229,7 @@ def test_byte_order_does_not_make_different_pixels_equal(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("start", [1.25, 15.0])
 def test_folders_that_number_their_slices_anew_are_volumes_of_their_own(tmp_path: Path, start: float) -> None:
-    """All identifiers were overwritten alike, and the places fit between each other, or follow on each other."""
+    """All identifiers were overwritten equally, and the places fit between each other, or follow on each other."""
     for number, folder in enumerate("AB"):
         for place, (plane, position) in enumerate(
             zip(volume_of(number), positions(start=start * number), strict=True), start=1

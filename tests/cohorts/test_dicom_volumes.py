@@ -137,11 +137,11 @@ def test_slices_of_another_size_are_not_missing(tmp_path: Path, odd: int, kind: 
     write_series(tmp_path / "s" / "good", volume_of(3), positions, PatientID="P3")
     result = take_in(tmp_path / "s", tmp_path / "c", spatial_dims=3, near_duplicates="off")
     table = pl.read_parquet(result.private_folder / "rejections.parquet")
-    said = dict(zip(table["path"], table["detail"], strict=True))
-    assert "differ in size or pixel spacing" in said["b/000.dcm"]
-    assert ("a/000.dcm" in said) == (odd == 2)
-    assert "differ in size or pixel spacing" in said.get("a/000.dcm", said["b/000.dcm"])
-    assert "slices are missing" in said["gap/000.dcm"]
+    details = dict(zip(table["path"], table["detail"], strict=True))
+    assert "differ in size or pixel spacing" in details["b/000.dcm"]
+    assert ("a/000.dcm" in details) == (odd == 2)
+    assert "differ in size or pixel spacing" in details.get("a/000.dcm", details["b/000.dcm"])
+    assert "slices are missing" in details["gap/000.dcm"]
 
 
 def test_two_echoes_of_one_series_become_two_volumes(tmp_path: Path) -> None:
@@ -228,7 +228,7 @@ def test_enhanced_multi_frame_becomes_a_volume_in_the_order_of_its_frames_positi
     assert np.allclose(world(record, (1, 0, 0)), [-10, -20, -27.5])
 
 
-def test_stacks_of_one_enhanced_file_are_told_apart_by_their_frames(tmp_path: Path) -> None:
+def test_stacks_of_one_enhanced_file_are_distinguished_by_their_frames(tmp_path: Path) -> None:
     both = np.concatenate([volume_of(1), volume_of(2)])
     groups = enhanced_groups(np.concatenate([stack_positions(6)] * 2))
     frames = groups["PerFrameFunctionalGroupsSequence"]

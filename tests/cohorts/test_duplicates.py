@@ -1,4 +1,4 @@
-"""Near duplicates: found through what copying does to an image, silent about images that only look alike."""
+"""Near duplicates: found through what copying does to an image, silent about images that are only similar."""
 
 from __future__ import annotations
 

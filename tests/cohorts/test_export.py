@@ -161,7 +161,7 @@ def test_synthetic_images_say_how_they_were_made(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "int32", "uint32", "float32"])
 @pytest.mark.parametrize("inverted", [False, True])
-def test_png_values_come_back_through_the_stated_mapping(tmp_path: Path, dtype: str, inverted: bool) -> None:
+def test_png_values_come_back_through_the_recorded_mapping(tmp_path: Path, dtype: str, inverted: bool) -> None:
     low = -900 if np.dtype(dtype).kind == "i" else 0
     pixels = structure(1, dtype="int32", high=255 if dtype == "uint8" else 4000).astype(dtype) + np.dtype(dtype).type(
         low

@@ -1,4 +1,4 @@
-"""Exports that are read again: what the cohort said of its patients, colours and values stays true."""
+"""Exports that are read again: what the cohort recorded of its patients, colours and values stays true."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tests.cohorts.files import structure, take_in, write_dicom, write_png
 OTHER_KEY = IdentityKey.from_phrase("another key")
 
 
-def twins(folder: Path, total: int = 12) -> None:
+def exported_duplicates(folder: Path, total: int = 12) -> None:
     """Pictures in pairs that nearly repeat each other: ``00a.png`` and ``00b.png``, and so on."""
     for number in range(total):
         pixels = structure(number, (64, 64), high=250)
@@ -46,7 +46,7 @@ def split_of_pair(first: pl.DataFrame, links: pl.DataFrame) -> dict[str, set[str
 
 
 def test_patients_that_nobody_named_stay_unknown_after_an_export(tmp_path: Path) -> None:
-    twins(tmp_path / "s")
+    exported_duplicates(tmp_path / "s")
     first = take_in(tmp_path / "s", tmp_path / "c")
     out = export_cohort(first.cohort, tmp_path / "x")
     assert read_json(out / "export.json")["patients"] == "per_image"
@@ -62,7 +62,7 @@ def test_patients_that_nobody_named_stay_unknown_after_an_export(tmp_path: Path)
 
 
 def test_near_duplicates_of_unknown_patients_stay_together_when_an_export_is_divided_anew(tmp_path: Path) -> None:
-    twins(tmp_path / "s", 24)
+    exported_duplicates(tmp_path / "s", 24)
     first = take_in(tmp_path / "s", tmp_path / "c")
     out = export_cohort(first.cohort, tmp_path / "x")
     links = pl.read_parquet(first.private_folder / LINKS_FILE).filter(pl.col("role") == "image")
@@ -86,12 +86,12 @@ def test_known_patients_stay_known_and_an_export_that_does_not_say_so_is_not_bel
     assert second.cohort.schema.patients == "known"
     assert not any("share patients" in warning for warning in second.warnings)
     facts = read_json(out / "export.json")
-    for said in (None, "all of them", 1):
-        old = {**facts, "patients": said}
-        if said is None:
+    for written in (None, "all of them", 1):
+        old = {**facts, "patients": written}
+        if written is None:
             del old["patients"]  # of an older version
         write_json(out / "export.json", old)
-        third = take_in(out, tmp_path / f"c3{said}")
+        third = take_in(out, tmp_path / f"c3{written}")
         assert third.cohort.schema.patients == "per_image"
         assert any("does not say whether its patients are known" in warning for warning in third.warnings)
 
@@ -148,18 +148,18 @@ def test_colour_comes_back_without_an_option_and_goes_where_one_says_so(tmp_path
     assert set(take_in(tmp_path / "s", tmp_path / "c4").cohort.manifest["channels"]) == {1}  # no export of ours
 
 
-def test_what_png_rounds_is_told_by_export_and_by_ingestion(
+def test_what_png_rounds_is_reported_by_export_and_by_ingestion(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], recwarn: pytest.WarningsRecorder
 ) -> None:
     write_colours_and_odd_values(tmp_path / "s")
     first = take_in(tmp_path / "s", tmp_path / "c", color="keep")
     assert main(["export", str(tmp_path / "c"), "--out", str(tmp_path / "x")]) == 0
-    told = (
+    reported = (
         "3 of 9 exported images were rounded, by up to 0.00076 % of an image's range; --format nifti keeps the values"
     )
-    assert "".join(capsys.readouterr()).count(f"warning: {told}") == 1
+    assert "".join(capsys.readouterr()).count(f"warning: {reported}") == 1
     second = take_in(tmp_path / "x", tmp_path / "c2")
-    assert sum(told in warning for warning in second.warnings) == 1
+    assert sum(reported in warning for warning in second.warnings) == 1
     found = by_id(second.cohort, first_ids(second))
     changed = 0
     for record in first.cohort.records():
@@ -169,7 +169,7 @@ def test_what_png_rounds_is_told_by_export_and_by_ingestion(
         assert error <= 1 / 65535
     assert changed == 3
     export(tmp_path / "c", tmp_path / "x2")
-    assert sum(told in str(warning.message) for warning in recwarn.list) == 1
+    assert sum(reported in str(warning.message) for warning in recwarn.list) == 1
     facts = read_json(tmp_path / "x" / "export.json")
     del facts["largest_rounding"]  # of an older version
     write_json(tmp_path / "x" / "export.json", facts)
@@ -177,7 +177,9 @@ def test_what_png_rounds_is_told_by_export_and_by_ingestion(
     assert any("3 of 9 exported images were rounded; --format" in warning for warning in older.warnings)
 
 
-def test_nifti_keeps_what_png_rounds_and_nothing_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_nifti_keeps_what_png_rounds_and_nothing_is_reported(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     write_colours_and_odd_values(tmp_path / "s")
     first = take_in(tmp_path / "s", tmp_path / "c")
     assert main(["export", str(tmp_path / "c"), "--out", str(tmp_path / "x"), "--format", "nifti"]) == 0

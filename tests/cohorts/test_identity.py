@@ -40,7 +40,7 @@ def test_growing_a_later_share_moves_nobody_out_of_an_earlier_split(patient: str
         assert KEY.split(patient, large) == KEY.split(patient, small)
 
 
-def test_shares_are_as_asked_for() -> None:
+def test_shares_are_as_requested() -> None:
     shares = SplitFractions(train=0.6, val=0.1, holdout=0.1, test=0.2)
     found = [KEY.split(f"patient {number}", shares) for number in range(20_000)]
     for split in SPLITS:

@@ -84,7 +84,7 @@ def test_exact_duplicates_are_dropped_or_kept_and_near_ones_marked(tmp_path: Pat
     assert take_in(source, tmp_path / "e", near_duplicates="off").near_duplicates == 0
 
 
-def test_duplicates_under_different_labels_are_told(tmp_path: Path) -> None:
+def test_duplicates_under_different_labels_are_reported(tmp_path: Path) -> None:
     for number in range(6):
         write_png(tmp_path / "s" / ("a", "b")[number % 2] / f"{number}.png", structure(number))
     write_png(tmp_path / "s" / "b" / "9.png", structure(0))
@@ -227,7 +227,7 @@ def _folder(path: Path) -> Path:
     return path
 
 
-def test_splits_follow_patients_and_labels_too_rare_are_told(tmp_path: Path) -> None:
+def test_splits_follow_patients_and_labels_too_rare_are_reported(tmp_path: Path) -> None:
     rows = ["image,patient_id,label"]
     for number in range(60):
         write_png(tmp_path / "s" / f"{number:02d}.png", structure(number, (16, 16)))
@@ -244,7 +244,7 @@ def test_splits_follow_patients_and_labels_too_rare_are_told(tmp_path: Path) -> 
     assert not any("'common'" in warning for warning in result.warnings)
 
 
-def test_images_without_patient_are_told(tmp_path: Path) -> None:
+def test_images_without_patient_are_reported(tmp_path: Path) -> None:
     write_dicom(tmp_path / "s" / "a.dcm", structure(1), PatientID="")
     write_dicom(tmp_path / "s" / "b.dcm", structure(2), PatientID="")
     result = take_in(tmp_path / "s", tmp_path / "c")

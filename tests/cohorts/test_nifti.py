@@ -57,7 +57,7 @@ def test_scaled_values_are_exact(tmp_path: Path) -> None:
     assert np.array_equal(take_in(tmp_path / "s", tmp_path / "c").cohort.pixels([0])[0], expected.T)
 
 
-def test_a_modality_may_be_said_for_files_that_do_not_say_theirs(tmp_path: Path) -> None:
+def test_a_modality_may_be_given_for_files_that_do_not_declare_theirs(tmp_path: Path) -> None:
     save(tmp_path / "s" / "a.nii.gz", structure(1, (20, 24, 6), "int16", 900))
     cohort = take_in(tmp_path / "s", tmp_path / "c", modality="CT").cohort
     assert cohort.manifest["modality"].to_list() == ["CT"]

@@ -163,13 +163,13 @@ def test_jpegs_are_pillows_and_whole(tmp_path: Path, how: dict[str, Any], color:
 
 @pytest.mark.parametrize("progressive", [False, True])
 @pytest.mark.parametrize(
-    ("end", "mended"),
-    [(-1, False), (-2, False), *[(end, mended) for end in (-40, -200, 400) for mended in (False, True)]],
+    ("end", "closed"),
+    [(-1, False), (-2, False), *[(end, closed) for end in (-40, -200, 400) for closed in (False, True)]],
 )
-def test_a_jpeg_that_was_cut_off_is_truncated(tmp_path: Path, progressive: bool, end: int, mended: bool) -> None:
+def test_a_jpeg_that_was_cut_off_is_truncated(tmp_path: Path, progressive: bool, end: int, closed: bool) -> None:
     """Also where a tool has put an end behind what was left, so that decoders fill the rest with grey."""
     cut = jpeg(structure(1, (64, 64)), quality=95, progressive=progressive)[:end]
-    assert refused(tmp_path, cut + (b"\xff\xd9" if mended else b""))[0] == "truncated"
+    assert refused(tmp_path, cut + (b"\xff\xd9" if closed else b""))[0] == "truncated"
 
 
 def test_twelve_bits_are_refused_for_what_they_are(tmp_path: Path) -> None:

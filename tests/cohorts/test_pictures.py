@@ -128,7 +128,7 @@ def test_tiff_pages_are_images_or_the_slices_of_a_volume(tmp_path: Path) -> None
     assert np.array_equal(volume.pixels([0])[0], pages)
 
 
-def test_min_is_white_is_kept_and_said(tmp_path: Path) -> None:
+def test_min_is_white_is_kept_and_reported(tmp_path: Path) -> None:
     (tmp_path / "s").mkdir()
     tifffile.imwrite(tmp_path / "s" / "a.tif", GREY, photometric="miniswhite")
     sixteen = structure(2, dtype="uint16", high=65535)

@@ -62,7 +62,7 @@ def test_pydicoms_own_files(tmp_path: Path, color: str) -> None:
     assert compared["files"] >= 75
 
 
-def test_what_pydicom_can_show_is_taken_or_refused_for_a_stated_reason(tmp_path: Path) -> None:
+def test_what_pydicom_can_show_is_taken_or_refused_for_a_declared_reason(tmp_path: Path) -> None:
     result = take_in(PYDICOM_FILES, tmp_path / "c", duplicates="keep", spatial_dims=2, workers=2)
     stated = {"unsupported_pixels", "too_small"}  # segmentations, and files of 3 x 3 pixels
     for path, reason in rejections(result).items():

@@ -1,4 +1,4 @@
-"""One scene in several number formats is one scene: read alike where a file declares its range, else refused."""
+"""One scene in several number formats is one scene: read equally where a file declares its range, else refused."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def cohort(
 
 
 def whole(high: float, dtype: str, low: float = 0) -> list[Array]:
-    """The scenes with black at ``low`` and white at ``high``; through 8 bits first, so that twins are exact."""
+    """The scenes with black at ``low`` and white at ``high``; through 8 bits first, so that copies are exact."""
     eight = [np.rint(scene * 255) / 255 for scene in SCENES]
     values = [low + scene * (high - low) for scene in eight]
     return [value.astype(dtype) if dtype.startswith("float") else np.rint(value).astype(dtype) for value in values]
@@ -59,16 +59,16 @@ def seen(one: Cohort, preprocess: Preprocess, reference: Cohort, **more: tuple[f
         (-0.02, 1.03, "float32", (0, 1)),
     ],
 )
-def test_twins_that_declare_black_and_white_are_read_alike(
+def test_copies_that_declare_black_and_white_are_read_equally(
     tmp_path: Path, low: float, high: float, dtype: str, ends: tuple[float, float]
 ) -> None:
     real = cohort(tmp_path / "real", whole(255, "uint8"))
-    twin = cohort(tmp_path / "twin", whole(high, dtype, low))
-    reading = reading_of(twin, EIGHT, reference=real)
+    same = cohort(tmp_path / "same", whole(high, dtype, low))
+    reading = reading_of(same, EIGHT, reference=real)
     assert (reading.intensity.low, reading.intensity.high) == ends
     assert reading.rule == ("window" if ends == (0, 255) else "full range")
     tolerance = 0.06 if high == 1.03 else 0.001
-    assert seen(twin, EIGHT, real) == pytest.approx(network_images(real, real.rows(), EIGHT), abs=tolerance)
+    assert seen(same, EIGHT, real) == pytest.approx(network_images(real, real.rows(), EIGHT), abs=tolerance)
 
 
 def test_dark_images_of_16_bits_are_not_taken_for_bright_ones_of_12(tmp_path: Path) -> None:
@@ -91,11 +91,11 @@ def test_a_turned_direction_is_kept_in_every_format(tmp_path: Path) -> None:
 def test_percentiles_of_each_image_fit_every_format(tmp_path: Path) -> None:
     preprocess = Preprocess(size=SIZE, intensity=Percentile())
     real = cohort(tmp_path / "real", whole(900, "float32", -40))
-    twin = cohort(tmp_path / "twin", whole(255, "uint8"))
-    assert reading_of(twin, preprocess, reference=real).rule == "percentiles"
-    assert seen(twin, preprocess, real) == pytest.approx(network_images(real, real.rows(), preprocess), abs=0.02)
+    same = cohort(tmp_path / "same", whole(255, "uint8"))
+    assert reading_of(same, preprocess, reference=real).rule == "percentiles"
+    assert seen(same, preprocess, real) == pytest.approx(network_images(real, real.rows(), preprocess), abs=0.02)
     with pytest.raises(InputError, match=r"leave assess\.synthetic_range out"):
-        reading_of(twin, preprocess, reference=real, stated=(0, 1))
+        reading_of(same, preprocess, reference=real, stated=(0, 1))
     made = cohort(tmp_path / "made", whole(255, "uint8"), kind="synthetic")
     assert reading_of(made, preprocess, reference=real).intensity == Window(low=0, high=255)  # as it was stored
 
@@ -130,14 +130,14 @@ def test_hounsfield_units_meet_only_hounsfield_units(
         (600, "float32", -1000, (0, 1)),
     ],
 )
-def test_what_the_ends_stand_for_may_be_stated(
+def test_the_values_of_the_ends_may_be_given(
     tmp_path: Path, high: float, dtype: str, low: float, stated: tuple[float, float]
 ) -> None:
     real = cohort(tmp_path / "real", whole(600, "int16", -1000), modality="CT")
-    twin = cohort(tmp_path / "twin", whole(high, dtype, low))
-    assert reading_of(twin, HU, reference=real, stated=stated).rule == "stated"
+    same = cohort(tmp_path / "same", whole(high, dtype, low))
+    assert reading_of(same, HU, reference=real, stated=stated).rule == "stated"
     expected = network_images(real, real.rows(), HU)
-    assert seen(twin, HU, real, stated=stated) == pytest.approx(expected, abs=0.005)
+    assert seen(same, HU, real, stated=stated) == pytest.approx(expected, abs=0.005)
 
 
 def test_the_same_unit_is_read_through_the_window_whatever_the_padding(tmp_path: Path) -> None:

@@ -93,7 +93,7 @@ def test_any_pixels_come_back_bit_for_bit(tmp_path_factory: pytest.TempPathFacto
     assert copy.tobytes() == pixels.tobytes()
 
 
-def test_rows_are_read_in_the_order_asked_for(tmp_path: Path) -> None:
+def test_rows_are_read_in_the_requested_order(tmp_path: Path) -> None:
     cohort = write(tmp_path / "c", records())
     order = [7, 0, 7, 3, 8, 1]
     assert all(np.array_equal(a, records()[n].pixels) for a, n in zip(cohort.pixels(order), order, strict=True))
@@ -242,7 +242,7 @@ def test_ranges_come_from_training_patients_only(tmp_path: Path) -> None:
     assert view.categories == ("AP", "LL", "PA")
 
 
-def test_what_is_known_late_may_be_said_late_but_columns_may_not_change(tmp_path: Path) -> None:
+def test_what_is_known_late_may_be_added_late_but_columns_may_not_change(tmp_path: Path) -> None:
     with CohortWriter(tmp_path / "c", SCHEMA) as writer:
         writer.add(records()[0])
         writer.describe(mask_values={0: "background"}, patients="per_image")

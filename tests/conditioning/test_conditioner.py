@@ -267,9 +267,9 @@ def test_a_generator_with_a_pretrained_encoder_opens_only_with_the_same_one(
     context, _ = encoder(conditions)
     assert context.shape == (2, 1 + 1 + 16, 16)
     reopened = open_conditioner(conditioner.schema, Path("none"))
-    twin = encoder_of(reopened, config)
-    twin.load_state_dict(encoder.state_dict())
-    torch.testing.assert_close(twin(reopened.of_prompts([Prompt(text=REPORTS[True]), Prompt()]))[0], context)
+    reloaded = encoder_of(reopened, config)
+    reloaded.load_state_dict(encoder.state_dict())
+    torch.testing.assert_close(reloaded(reopened.of_prompts([Prompt(text=REPORTS[True]), Prompt()]))[0], context)
     with pytest.raises(InputError, match="not the one that this generator was trained with"):
         open_reader(text.model_copy(update={"encoder": str(bert_folder)}))
 

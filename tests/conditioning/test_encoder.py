@@ -43,7 +43,7 @@ def gradients(encoder: ConditionEncoder, conditions: Conditions) -> dict[str, Te
     return {name: p.grad for name, p in encoder.named_parameters() if p.grad is not None}
 
 
-def test_prompts_become_the_stated_tensors(schema: ConditionSchema) -> None:
+def test_prompts_become_the_expected_tensors(schema: ConditionSchema) -> None:
     conditions = encode_prompts(schema, PROMPTS)
     assert conditions.labels_BL.tolist() == [[2, 2, 2], [1, 0, 2], [0, 2, 2], [2, 2, 1]]
     assert torch.isnan(conditions.continuous_BC[0]).all()
@@ -51,7 +51,7 @@ def test_prompts_become_the_stated_tensors(schema: ConditionSchema) -> None:
     assert conditions.categorical_BK.tolist() == [[0, 0], [1, 0], [0, 2], [3, 1]]
 
 
-def test_rows_of_a_cohort_and_their_prompts_are_encoded_alike(cohort: Cohort, schema: ConditionSchema) -> None:
+def test_rows_of_a_cohort_and_their_prompts_are_encoded_equally(cohort: Cohort, schema: ConditionSchema) -> None:
     rows = cohort.rows("train")[:40] + cohort.rows("test")[:10]
     prompts = []
     for row in rows:
@@ -102,7 +102,7 @@ def test_dropping_everything_is_the_empty_prompt(schema: ConditionSchema, encode
         assert torch.equal(left, right)
 
 
-def test_dropping_is_as_frequent_as_asked_and_thins_to_every_degree() -> None:
+def test_dropping_is_as_frequent_as_requested_and_thins_to_every_degree() -> None:
     schema = ConditionSchema(labels=tuple(f"l{i}" for i in range(10)))
     full = encode_prompts(schema, [Prompt(labels=dict.fromkeys(schema.labels, True))] * 20_000)
     dropped = full.drop(torch.Generator().manual_seed(1), whole=0.2, partial=0.5)
@@ -152,7 +152,7 @@ def test_every_statement_changes_the_context_in_its_own_token_only(
         assert changed == [tokens[next(iter({**prompt.labels, **prompt.attributes}))]]
         seen.append(pooled)
     distances = torch.cdist(torch.cat(seen), torch.cat(seen)) + torch.eye(len(seen))
-    assert distances.min() > 1e-4  # missing, absent, present, and every value are told apart
+    assert distances.min() > 1e-4  # missing, absent, present, and every value are distinguished
 
 
 def test_gradients_reach_every_table_and_only_the_rows_that_were_used(
@@ -182,10 +182,10 @@ def test_a_schema_without_any_item_still_has_a_context() -> None:
 
 
 def test_an_encoder_is_made_again_from_schema_and_width(schema: ConditionSchema, encoder: ConditionEncoder) -> None:
-    twin = ConditionEncoder(ConditionSchema.model_validate_json(schema.model_dump_json()), SIZES)
-    twin.load_state_dict(encoder.state_dict())
+    reloaded = ConditionEncoder(ConditionSchema.model_validate_json(schema.model_dump_json()), SIZES)
+    reloaded.load_state_dict(encoder.state_dict())
     for left, right in zip(
-        twin(encode_prompts(schema, PROMPTS)), encoder(encode_prompts(schema, PROMPTS)), strict=True
+        reloaded(encode_prompts(schema, PROMPTS)), encoder(encode_prompts(schema, PROMPTS)), strict=True
     ):
         assert torch.equal(left, right)
 

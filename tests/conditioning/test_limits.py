@@ -101,7 +101,7 @@ def test_attributes_come_from_what_is_held_back_likewise_where_that_is_of_enough
         assert found == {"F", "M"}
 
 
-def test_of_a_rare_label_that_was_asked_for_attributes_come_from_everybody(tmp_path: Path) -> None:
+def test_of_a_rare_requested_label_attributes_come_from_everybody(tmp_path: Path) -> None:
     """Else the prompt would say which sex the one patient has who shows it."""
     rows: list[Row] = [("rare", {"a": False, "c": True}, {"sex": "M"})]
     rows += [(f"m{n}", {"a": True, "c": False}, {"sex": "M"}) for n in range(9)]
@@ -126,7 +126,7 @@ def test_an_attribute_that_is_not_stated_hides_no_other(tmp_path: Path) -> None:
     assert {tuple(prompt.attributes.items()) for prompt in prompts(made(tmp_path, rows), "m0")} == {(("view", "AP"),)}
 
 
-def test_a_label_that_nobody_states_is_shown_by_no_row(tmp_path: Path) -> None:
+def test_a_label_that_is_never_observed_is_shown_by_no_row(tmp_path: Path) -> None:
     cohort = made(tmp_path, [("p", {"a": True}, {})])
     rows = TrainingRows(cohort, None, LIMIT)
     assert rows.showing("a").tolist() == [0, 1]

@@ -53,7 +53,7 @@ def overlap(first: np.ndarray, second: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize("shape", [(48, 48), (24, 32, 24)])
-def test_bent_masks_are_other_masks_of_the_same_kind(shape: tuple[int, ...]) -> None:
+def test_deformed_masks_are_other_masks_of_the_same_kind(shape: tuple[int, ...]) -> None:
     mask = ball(shape)
     drawn = [deformed(mask, np.random.default_rng(seed), 1.0) for seed in range(12)]
     shares = [overlap(mask, other) for other in drawn]

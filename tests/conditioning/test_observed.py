@@ -1,4 +1,4 @@
-"""The spacing of the network's grid as something that a generator can be told."""
+"""The spacing of the network's grid as an attribute that a generator can be conditioned on."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ def test_it_is_that_of_the_grid_not_that_of_the_file(tmp_path: Path) -> None:
         {"spacing": 2.0},
         {},
     ]
-    told = Conditions.from_cohort(cohort, [0, 1, 2], schema).continuous_BC[:, 0]
-    assert told[:2].tolist() == [-1.0, 1.0]
-    assert bool(told[2].isnan())
+    reported = Conditions.from_cohort(cohort, [0, 1, 2], schema).continuous_BC[:, 0]
+    assert reported[:2].tolist() == [-1.0, 1.0]
+    assert bool(reported[2].isnan())
     assert schema.check(Prompt(attributes={"spacing": 1.5}))
     with pytest.raises(PromptError, match=r"spacing must be within 1…2 mm, got 0\.7"):
         schema.check(Prompt(attributes={"spacing": 0.7}))
@@ -61,10 +61,10 @@ def test_volumes_have_two(tmp_path: Path) -> None:
 def test_plans_match_it(tmp_path: Path) -> None:
     cohort = spaced(tmp_path / "c", [((16, 16), (0.5 + i / 40, 0.5 + i / 40)) for i in range(40)])
     schema = with_spacing(ConditionSchema(), cohort, range(40), Preprocess(size=(16, 16)))
-    asked = [float(image.prompt.attributes["spacing"]) for image in plan_match(cohort, 200, 0, schema=schema)]
-    assert 0.5 <= min(asked) < 0.7
-    assert 1.3 < max(asked) <= 1.475
-    assert np.mean(asked) == pytest.approx(0.9875, abs=0.06)
+    requested = [float(image.prompt.attributes["spacing"]) for image in plan_match(cohort, 200, 0, schema=schema)]
+    assert 0.5 <= min(requested) < 0.7
+    assert 1.3 < max(requested) <= 1.475
+    assert np.mean(requested) == pytest.approx(0.9875, abs=0.06)
 
 
 def test_refused_in_one_line(tmp_path: Path) -> None:

@@ -132,7 +132,7 @@ def test_plans_need_no_torch() -> None:
 # ---- counts ----
 
 
-def test_counts_are_what_was_asked_for(schema: ConditionSchema) -> None:
+def test_counts_are_as_requested(schema: ConditionSchema) -> None:
     plan = plan_counts(schema, {"mass": 3, "effusion": 0, "no finding": 2}, 1)
     prompts = [image.prompt.labels for image in plan]
     assert prompts == [{"mass": True}] * 3 + [dict.fromkeys(schema.labels, False)] * 2
@@ -207,7 +207,7 @@ def test_smoothing_adds_no_spread() -> None:
 def test_no_exact_age_is_copied(cohort: Cohort) -> None:
     ages = np.array([float(p.prompt.attributes["age"]) for p in plan_match(cohort, 4000, 5)])
     inner = ages[(ages > 20) & (ages < 90)]
-    # Real ages are whole decades; a draw to a tenth of a year hits one by chance in a hundredth of all cases.
+    # Real ages are whole decades; a draw to a tenth of a year hits one at random in a hundredth of all cases.
     assert np.mean(inner % 10 == 0) < 0.03
 
 
@@ -252,7 +252,7 @@ def test_a_rare_label_set_is_cut_down_to_what_is_shared(tmp_path: Path) -> None:
         (("a", True), ("b", True)),
         (("b", True),),
     }
-    # Asked for by name, a label is stated however rare it is.
+    # A label that is requested by name is kept however rare it is.
     topped = [image.prompt.labels for image in plan_balance(cohort, 10, 1, labels=["c"])]
     assert topped == [{"c": True}] * 6
 

@@ -103,6 +103,6 @@ def test_a_missing_table_is_one_line(tmp_path: Path) -> None:
 )
 def test_cells_beyond_what_a_type_holds_are_one_line(tmp_path: Path, column: pl.Series) -> None:
     pl.DataFrame([column]).write_parquet(tmp_path / "p.parquet")
-    with pytest.raises(MedphantomError) as told:
+    with pytest.raises(MedphantomError) as raised:
         plan_table(tmp_path / "p.parquet", SCHEMA, seed=0)
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(raised.value)

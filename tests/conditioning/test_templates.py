@@ -23,7 +23,7 @@ def paraphrases(prompt: Prompt, total: int = 200) -> set[str | None]:
     return {sentence(SCHEMA, prompt, np.random.default_rng(seed)) for seed in range(total)}
 
 
-def said(text: str, name: str) -> bool | None:
+def affirmed(text: str, name: str) -> bool | None:
     """What a reader of the sentence learns of a finding: the words of absence cover all that follows them."""
     head, *tails = (
         f", {text.lower()}".replace("no evidence of", "without").replace(", no ", ", without ").split("without")
@@ -40,21 +40,21 @@ def test_no_wording_says_what_the_prompt_does_not_state() -> None:
     )
     for text in paraphrases(prompt):
         assert text is not None
-        assert said(text, "Effusion")
-        assert said(text, "Pleural_Thickening")
-        assert said(text, "Mass") is not True
+        assert affirmed(text, "Effusion")
+        assert affirmed(text, "Pleural_Thickening")
+        assert affirmed(text, "Mass") is not True
         assert "58" in text
         assert "woman" in text or "female" in text
         assert "view PA" in text
         assert "dose 1.25 mGy" in text
 
 
-def test_wordings_vary_and_every_absent_finding_is_named_by_some() -> None:
+def test_paraphrases_vary_and_every_absent_finding_is_named_by_some() -> None:
     prompt = Prompt(labels={"Effusion": True, "Mass": False, "Pleural_Thickening": False})
     found = paraphrases(prompt)
     assert len(found) > 10
     for name in ("Mass", "Pleural_Thickening"):
-        assert {said(text, name) for text in found if text} == {False, None}
+        assert {affirmed(text, name) for text in found if text} == {False, None}
 
 
 def test_only_a_fully_negative_prompt_is_called_normal() -> None:
@@ -62,7 +62,7 @@ def test_only_a_fully_negative_prompt_is_called_normal() -> None:
     assert all("no " in text or "normal" in text for text in paraphrases(Prompt(labels=negative)) if text)
     partly = paraphrases(Prompt(labels={"Mass": False}))
     assert not any("normal" in text or "no finding" in text for text in partly if text)
-    assert all(said(text, "Mass") is False for text in partly if text and "mass" in text.lower())
+    assert all(affirmed(text, "Mass") is False for text in partly if text and "mass" in text.lower())
 
 
 def test_a_prompt_that_states_nothing_has_no_sentence() -> None:

@@ -28,8 +28,8 @@ SCHEMA = ConditionSchema(
 
 
 def sentence(effusion: bool, mass: bool, age: int, sex: str) -> str:
-    said = [f"{'showing' if shown else 'no'} {name}" for name, shown in (("effusion", effusion), ("mass", mass))]
-    return f"{'man' if sex == 'M' else 'woman'} of {age}, {', '.join(said)}"
+    findings = [f"{'showing' if shown else 'no'} {name}" for name, shown in (("effusion", effusion), ("mass", mass))]
+    return f"{'man' if sex == 'M' else 'woman'} of {age}, {', '.join(findings)}"
 
 
 def learned(folder: Path, *, steps: int) -> tuple[TextQuestions, Conditions]:
@@ -68,6 +68,6 @@ def test_negation_numbers_and_categories_are_read(tmp_path: Path) -> None:
     assert torch.equal((labels > 0).long(), stated.labels_BL)  # also where the table did not say
     assert float((numbers - stated.continuous_BC).abs().max()) < 0.4
     assert torch.equal(sex.argmax(1), stated.categorical_BK[:, 0])
-    said = stated.text_BT[:, 1:]
-    right = (words[:, :-1].argmax(-1) == said)[said != 0]
+    findings = stated.text_BT[:, 1:]
+    right = (words[:, :-1].argmax(-1) == findings)[findings != 0]
     assert float(right.float().mean()) > 0.7  # what is foreseeable: all but the finding, the age and the sex

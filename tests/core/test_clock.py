@@ -1,4 +1,4 @@
-"""A clock that jumps: what is live or left over is told by locks, never by times."""
+"""A clock that jumps: locks decide what is live or left over, never times."""
 
 from __future__ import annotations
 

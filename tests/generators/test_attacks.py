@@ -1,4 +1,4 @@
-"""Membership attacks and light edits on real networks: one that learned by heart is told, one that did not is not."""
+"""Membership attacks and light edits on real networks: an overfitted one is detected, another one is not."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ def areas(bundle: GeneratorBundle, cohort: Cohort) -> dict[str, float]:
     return {attack: auroc(Patients.of(found, patients, member))[0] for attack, found in scores.items()}
 
 
-def test_a_generator_that_learned_by_heart_gives_its_patients_away(tmp_path: Path) -> None:
+def test_an_overfitted_generator_discloses_its_patients(tmp_path: Path) -> None:
     cohort = make_cohort(tmp_path / "cohort", total=40)
     config = tiny_config()
-    by_heart = config.denoiser_fit.model_copy(
+    memorising = config.denoiser_fit.model_copy(
         update={"steps": 700, "batch_size": 16, "learning_rate": 3e-3, "validate_every": 0, "checkpoint_every": 700}
     )
-    config = config.model_copy(update={"denoiser_fit": by_heart})
+    config = config.model_copy(update={"denoiser_fit": memorising})
     preprocess = Preprocess.for_cohort(cohort, (SIDE, SIDE))
     bundle = train_generator(cohort, preprocess, config, tmp_path / "bundle", work=tmp_path / "work")
     found = areas(bundle, cohort)

@@ -50,7 +50,7 @@ def drawn(bundle: GeneratorBundle, plan: SamplingPlan, folder: Path) -> Cohort:
 
 
 def test_images_follow_their_masks(reader: GeneratorBundle, tmp_path: Path) -> None:
-    """Inside minus outside brightness is high for the mask that was asked for, and lower for another image's mask."""
+    """Inside minus outside brightness is high for the requested mask, and lower for another image's mask."""
     masks = masks_at([(5, 5), (5, 10), (10, 5), (10, 10)] * 3)
     digests = {pixel_digest(mask): mask for mask in masks}
     prompts = [Prompt(labels={"bright": True}, mask=pixel_digest(mask)) for mask in masks]
@@ -112,10 +112,10 @@ def test_a_plan_and_its_masks_survive_the_disk(reader: GeneratorBundle, cohort: 
 def test_planned_masks_are_nobodys(reader: GeneratorBundle, cohort: Cohort) -> None:
     schema, preprocess = reader.facts.conditions, reader.facts.preprocess
     real = {pixel_digest(mask) for mask in cohort.masks(cohort.rows()) if mask is not None}
-    bent = plan_masks(cohort, schema, 40, 0, preprocess=preprocess)
-    assert not real & set(bent.masks)
-    assert len(bent.masks) > 30
-    assert all(image.prompt.labels for image in bent)
+    deformed = plan_masks(cohort, schema, 40, 0, preprocess=preprocess)
+    assert not real & set(deformed.masks)
+    assert len(deformed.masks) > 30
+    assert all(image.prompt.labels for image in deformed)
     straight = plan_masks(cohort, schema, 8, 0, preprocess=preprocess, split="test", deform=0)
     assert set(straight.masks) <= {pixel_digest(m) for m in cohort.masks(cohort.rows("test")) if m is not None}
 
@@ -152,7 +152,7 @@ def test_the_tokenizer_is_part_of_the_digest_and_cannot_be_altered(folder: Path,
 
 
 def test_things_keep_their_size_in_mm_whatever_the_spacing(tmp_path: Path) -> None:
-    """Discs of 4 mm: the finer the grid that is asked for, the more pixels they have."""
+    """Discs of 4 mm: the finer the requested grid, the more pixels they have."""
     schema, rng = CohortSchema(labels=("bright",)), np.random.default_rng(0)
     with CohortWriter(tmp_path / "cohort", schema) as writer:
         for i in range(96):
@@ -174,10 +174,12 @@ def test_things_keep_their_size_in_mm_whatever_the_spacing(tmp_path: Path) -> No
     config = tiny_config(conditioning={"labels": True, "spacing": True})
     train_generator(cohort, Preprocess(size=(SIDE, SIDE)), config, tmp_path / "bundle", work=tmp_path / "work")
     bundle = GeneratorBundle.load(tmp_path / "bundle")
-    asked = [0.7, 1.5] * 6
-    plan = plan_prompts([Prompt(labels={"bright": True}, attributes={"spacing": mm}) for mm in asked], seed=1)
+    requested = [0.7, 1.5] * 6
+    plan = plan_prompts([Prompt(labels={"bright": True}, attributes={"spacing": mm}) for mm in requested], seed=1)
     made = drawn(bundle, plan, tmp_path)
     areas = np.array([(image > 130).sum() for image in made.pixels(made.rows())])
     fine, coarse = areas[::2].mean(), areas[1::2].mean()
     assert fine > 2 * coarse  # by the geometry of discs 4.6 times
-    assert [spacing.to_list() for spacing in made.manifest.sort("image_id")["spacing_mm"]] == [[mm, mm] for mm in asked]
+    assert [spacing.to_list() for spacing in made.manifest.sort("image_id")["spacing_mm"]] == [
+        [mm, mm] for mm in requested
+    ]

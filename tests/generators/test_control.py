@@ -39,14 +39,14 @@ def controlled(
     return folder / "bundle"
 
 
-def said(bundle: GeneratorBundle, prompt: Prompt, masks: dict[str, np.ndarray] | None = None) -> torch.Tensor:
+def predicted(bundle: GeneratorBundle, prompt: Prompt, masks: dict[str, np.ndarray] | None = None) -> torch.Tensor:
     x_t = torch.randn(1, *bundle.facts.latent_shape, generator=torch.Generator().manual_seed(0))
     conditions = bundle.denoiser.conditioner.of_prompts([prompt], masks)
     with torch.inference_mode():
         return bundle.denoiser(x_t, torch.tensor([0.5]), conditions)
 
 
-def test_it_says_what_it_said_before_it_learned(
+def test_it_predicts_as_before_it_was_trained(
     cohort: Cohort, preprocess: Preprocess, bundle_folder: Path, tmp_path: Path
 ) -> None:
     bundle = GeneratorBundle.load(bundle_folder)
@@ -57,20 +57,21 @@ def test_it_says_what_it_said_before_it_learned(
     config = control_config(bundle_folder, steps=1)
     still = config.model_copy(update={"denoiser_fit": config.denoiser_fit.model_copy(update={"learning_rate": 1e-12})})
     fresh = train_generator(cohort, preprocess, still, tmp_path / "bundle", work=tmp_path / "work")
-    torch.testing.assert_close(said(fresh, masked, {pixel_digest(mask): mask}), said(bundle, bare), atol=1e-5, rtol=0)
+    with_mask = predicted(fresh, masked, {pixel_digest(mask): mask})
+    torch.testing.assert_close(with_mask, predicted(bundle, bare), atol=1e-5, rtol=0)
 
 
-def test_without_a_mask_it_says_what_it_said(bundle: GeneratorBundle, controlled: Path) -> None:
+def test_without_a_mask_it_predicts_as_before(bundle: GeneratorBundle, controlled: Path) -> None:
     mask = masks_at([(5, 9)])[0]
     masked = Prompt(labels={"bright": True}, mask=pixel_digest(mask))
     bare = Prompt(labels={"bright": True})
     learned = GeneratorBundle.load(controlled)
-    torch.testing.assert_close(said(learned, bare), said(bundle, bare))
-    assert float((said(learned, masked, {pixel_digest(mask): mask}) - said(bundle, bare)).abs().max()) > 0.05
+    torch.testing.assert_close(predicted(learned, bare), predicted(bundle, bare))
+    assert float((predicted(learned, masked, {pixel_digest(mask): mask}) - predicted(bundle, bare)).abs().max()) > 0.05
 
 
 def test_images_follow_their_masks(controlled: Path, tmp_path: Path) -> None:
-    """Inside minus outside brightness is high for the mask that was asked for, and lower for another image's mask."""
+    """Inside minus outside brightness is high for the requested mask, and lower for another image's mask."""
     masks = masks_at([(5, 5), (5, 10), (10, 5), (10, 10)] * 3)
     digests = {pixel_digest(mask): mask for mask in masks}
     prompts = [Prompt(labels={"bright": True}, mask=pixel_digest(mask)) for mask in masks]
@@ -106,7 +107,7 @@ def test_without_masks_there_is_nothing_to_listen_to(
 def test_the_spacing_is_read_where_the_base_reads_it(
     cohort: Cohort, preprocess: Preprocess, bundle_folder: Path, tmp_path: Path
 ) -> None:
-    """On the grid that the ControlNet sees; a base that does not read it cannot be taught it."""
+    """On the grid that the ControlNet sees; a base that does not read it cannot be trained on it."""
     spaced = {"mask": {}, "spacing": True}
     with pytest.raises(InputError, match="the base does not read the spacing"):
         train_generator(

@@ -190,7 +190,7 @@ def test_settings_become_an_intervention(bundle: GeneratorBundle) -> None:
     assert not Intervention()
 
 
-def test_pairs_are_published_with_what_was_asked_of_them(
+def test_pairs_are_published_with_the_requested_changes(
     bundle: GeneratorBundle, cohort: Cohort, tmp_path: Path
 ) -> None:
     action = Intervention(labels={"dark": True})
@@ -239,9 +239,9 @@ def test_a_range_gives_every_image_a_value_of_its_own_that_its_seed_decides(
         publish_counterfactuals(bundle, cohort, rows[:total], action, quick, out=tmp_path / str(total))
         for total in (2, 3)
     ]
-    asked = [pairs.attribute("age", pair_rows(pairs).rows["counterfactual"]) for pairs in made]
-    assert asked[0] == asked[1][:2]  # whatever its neighbours
-    assert len(set(asked[1])) == 3
+    requested = [pairs.attribute("age", pair_rows(pairs).rows["counterfactual"]) for pairs in made]
+    assert requested[0] == requested[1][:2]  # whatever its neighbours
+    assert len(set(requested[1])) == 3
     with pytest.raises(PromptError, match="draw from it first"):
         action.applied(Prompt(), bundle.facts.conditions)
 
@@ -277,10 +277,10 @@ def test_images_of_another_scale_than_the_generator_learned_from_are_one_line(
         for record in cohort.records():
             writer.add(dataclasses.replace(record, pixels=record.pixels.astype(np.uint16) * 257))
     sixteen = Cohort.open(tmp_path / "sixteen")
-    said = r"span 0…65535 \(uint16\), the generator was trained on values of 0…255; "
+    problem = r"span 0…65535 \(uint16\), the generator was trained on values of 0…255; "
     action = Intervention(labels={"dark": True})
     rows = changed_rows(bundle, sixteen, sixteen.rows("test"), action)
-    with pytest.raises(InputError, match=rf"images of this cohort {said}ingest images"):
+    with pytest.raises(InputError, match=rf"images of this cohort {problem}ingest images"):
         publish_counterfactuals(bundle, sixteen, rows[:2], action, CONFIG, out=tmp_path / "pairs")
     assert not (tmp_path / "pairs").exists()
     with pytest.raises(InputError, match="the generator did not learn from the training images of"):

@@ -230,7 +230,7 @@ def test_images_show_their_prompt(bundle: GeneratorBundle) -> None:
     assert right >= 28  # of 32; a generator that does not listen gets half of them right
 
 
-def test_rows_say_what_was_asked_and_how_to_make_them_again(bundle: GeneratorBundle, tmp_path: Path) -> None:
+def test_rows_record_what_was_requested_and_how_to_make_them_again(bundle: GeneratorBundle, tmp_path: Path) -> None:
     prompts = [Prompt(labels={"bright": True}, attributes={"age": 44.0}), Prompt(attributes={"sex": "F"}), Prompt()]
     plan = plan_prompts(prompts, seed=1)
     cohort = generate(bundle, plan, tmp_path / "out", work=tmp_path / "work", sampler=SAMPLER)

@@ -34,9 +34,9 @@ def change(file: Path, **values: Any) -> None:
 
 
 def refusal(base: Path) -> str:
-    with pytest.raises(InputError) as told:
+    with pytest.raises(InputError) as raised:
         open_base(str(base))
-    line = str(told.value)
+    line = str(raised.value)
     assert "\n" not in line
     return line
 
@@ -97,16 +97,16 @@ def test_what_a_library_raises_is_one_line(stable: Path, file: str, text: str) -
 @pytest.mark.parametrize("part", ["unet", "vae", "text_encoder"])
 def test_a_folder_never_sends_anybody_to_a_hub(stable: Path, part: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """diffusers takes a configuration that is a text for the name of another model, and fetches that one."""
-    asked: list[Any] = []
+    requested: list[Any] = []
 
     def record(*where: Any, **_: Any) -> Any:
-        asked.append(where)
+        requested.append(where)
         raise OSError
 
     monkeypatch.setattr(socket, "getaddrinfo", record)
     (stable / part / "config.json").write_text('"somebody/else"')
     refusal(stable)
-    assert asked == []
+    assert requested == []
 
 
 def test_libraries_say_nothing(stable: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,4 @@
-"""Nobody is promised privacy on top of a fit that was not private, however the cohort or the base is renamed."""
+"""No privacy is promised on top of a fit that was not private, however the cohort or the base is renamed."""
 
 from __future__ import annotations
 
@@ -76,8 +76,8 @@ def test_another_identity_key_cannot_be_compared(preprocess: Preprocess, other_b
 
 
 def test_a_cohort_without_origin_cannot_be_compared(preprocess: Preprocess, other_base: Path, tmp_path: Path) -> None:
-    unsaid = make_cohort(tmp_path / "cohort", seed=3, key=None)
-    refused(other_base, unsaid, preprocess, tmp_path, "this cohort does not record its identity key")
+    unrecorded = make_cohort(tmp_path / "cohort", seed=3, key=None)
+    refused(other_base, unrecorded, preprocess, tmp_path, "this cohort does not record its identity key")
 
 
 def test_a_base_of_public_images_is_compared_by_image(cohort: Cohort, preprocess: Preprocess, tmp_path: Path) -> None:

@@ -184,13 +184,13 @@ def test_a_monai_base_is_fine_tuned_sampled_and_read_back_alone(
     assert again.digest == made.digest
     x_t = torch.randn(1, *made.facts.latent_shape, generator=torch.Generator().manual_seed(0))
 
-    def said(bundle: GeneratorBundle, *, bright: bool) -> torch.Tensor:
+    def predicted(bundle: GeneratorBundle, *, bright: bool) -> torch.Tensor:
         prompt = Prompt(labels={"bright": bright, "dark": not bright})
         with torch.inference_mode():
             return bundle.denoiser(x_t, torch.tensor([0.5]), bundle.denoiser.conditioner.of_prompts([prompt]))
 
-    torch.testing.assert_close(said(again, bright=True), said(made, bright=True))
-    assert not torch.equal(said(made, bright=True), said(made, bright=False))  # labels reach it beside the time
+    torch.testing.assert_close(predicted(again, bright=True), predicted(made, bright=True))
+    assert not torch.equal(predicted(made, bright=True), predicted(made, bright=False))  # labels reach it too
 
 
 @pytest.mark.parametrize(
@@ -272,7 +272,7 @@ def test_a_file_that_lacks_weights_is_never_filled_up_at_random(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("name", ["DDPMScheduler", "DDIMScheduler", "PNDMScheduler"])
-def test_levels_that_are_not_said_are_those_of_the_class(tmp_path: Path, name: str) -> None:
+def test_levels_that_are_not_given_are_those_of_the_class(tmp_path: Path, name: str) -> None:
     codec, unet = AutoencoderKL(**CODEC, channels=[8, 16]), DiffusionModelUNet(**UNET, channels=[16, 32])
     folder = write_base(tmp_path / "base", codec, unet, old=False, scheduler={"_target_": f"x.{name}"})
     objective = opened(folder).objective

@@ -63,7 +63,7 @@ def test_targets_are_those_of_the_papers() -> None:
     assert target(Objective(kind="v"), x0, eps, time).item() == pytest.approx(0.75**0.5 * 0.5 - 0.5 * 2.0)
 
 
-def test_logit_normal_times_have_the_stated_location_and_scale() -> None:
+def test_logit_normal_times_have_the_given_location_and_scale() -> None:
     objective = Objective(times="logit_normal", times_mean=0.4, times_std=0.8)
     generator = torch.Generator().manual_seed(0)
     drawn = torch.cat([training_times(objective, 64, generator) for _ in range(200)])

@@ -140,7 +140,7 @@ def test_settings_that_would_break_the_promise_are_refused(changes: dict[str, An
         tiny_config(**{"init_from": "base", "privacy": {}, **changes})
 
 
-def test_a_stated_attribute_must_be_one_of_the_cohorts(cohort: Cohort) -> None:
+def test_a_declared_attribute_must_be_one_of_the_cohorts(cohort: Cohort) -> None:
     with pytest.raises(InputError, match=r"declares age as categorical, but the cohort has no such attribute; it has"):
         observed_schema(cohort, Vocabulary(attributes={"age": ("old", "young")}))
 
@@ -155,7 +155,7 @@ def test_an_embedded_text_encoder_is_refused(
         trained(cohort, preprocess, config, tmp_path)
 
 
-def test_too_few_patients_per_step_are_said_in_one_line(
+def test_too_few_patients_per_step_are_reported_in_one_line(
     cohort: Cohort, preprocess: Preprocess, other_base: Path, tmp_path: Path
 ) -> None:
     config = private(other_base)

@@ -136,7 +136,7 @@ def wrong_sums(learner: DenoiserLearner, rows: dict[str, Tensor]) -> list[str]:
 
 
 def test_bare_hooks_are_wrong_with_channels_last_inputs_and_the_check_sees_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The defect that our pre-hook cures, so that nobody takes the cure away."""
+    """The defect that our pre-hook cures, so that the cure stays."""
 
     class Learner(RowLearner):
         def prepare(self, batch: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
@@ -168,7 +168,7 @@ def test_bare_hooks_are_wrong_with_channels_last_inputs_and_the_check_sees_it(mo
 
 
 def test_opacus_itself_is_still_wrong_there() -> None:
-    """If this fails, Opacus has mended it, and the pre-hook may go."""
+    """If this fails, Opacus has fixed it, and the pre-hook may go."""
     torch.manual_seed(0)
     layer = nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last)
     x = torch.randn(2, 3, 6, 6).contiguous(memory_format=torch.channels_last).requires_grad_()

@@ -68,7 +68,7 @@ def test_what_an_autoencoder_hides_is_named(caplog: pytest.LogCaptureFixture) ->
 def test_an_autoencoder_that_changes_nothing_hides_nothing(caplog: pytest.LogCaptureFixture) -> None:
     train, val = data(120, 0), data(120, 1)
     images, states = {"train": train[0], "val": val[0]}, {"train": train[1], "val": val[1]}
-    states["val"][::2] = 2  # not stated: does not count
+    states["val"][::2] = 2  # not observed: does not count
     found = round_trip(Blur(1), images, states, NAMES, seed=0)
     assert found.l1 == 0
     assert found.hidden == ()

@@ -37,8 +37,8 @@ def rewritten(source: Cohort, out: Path, *, order: list[int], **changes: object)
 
     with CohortWriter(out, source.schema) as writer:
         for record in source.records(order):
-            judges = record.split in {"holdout", "test"}
-            writer.add(replace(record, **changes) if judges else record)
+            evaluates = record.split in {"holdout", "test"}
+            writer.add(replace(record, **changes) if evaluates else record)
     return Cohort.open(out)
 
 
@@ -77,7 +77,7 @@ def test_a_changed_training_row_does_leave_one(cohort: Cohort, tmp_path: Path, s
     assert training_rows(Cohort.open(tmp_path / "other")).digest != training_rows(cohort).digest
 
 
-def test_only_what_training_rows_show_can_be_asked_for(tmp_path: Path) -> None:
+def test_only_what_training_rows_show_can_be_requested(tmp_path: Path) -> None:
     schema = CohortSchema(labels=("common", "elsewhere"))
     with CohortWriter(tmp_path / "c", schema) as writer:
         for i in range(20):
@@ -91,9 +91,9 @@ def test_only_what_training_rows_show_can_be_asked_for(tmp_path: Path) -> None:
 
 def test_images_are_cached_as_the_network_sees_them(cohort: Cohort, preprocess: Preprocess, tmp_path: Path) -> None:
     rows = cohort.rows("train")
-    told: list[tuple[int, int]] = []
-    images = cached_images(cohort, rows, preprocess, tmp_path, lambda done, total, what="": told.append((done, total)))
-    assert told[-1] == (len(rows), len(rows))
+    calls: list[tuple[int, int]] = []
+    images = cached_images(cohort, rows, preprocess, tmp_path, lambda done, total, what="": calls.append((done, total)))
+    assert calls[-1] == (len(rows), len(rows))
     assert images.shape == (len(rows), 1, SIDE, SIDE)
     back = np.stack([preprocess.undo(image) for image in images])
     assert np.array_equal(back, np.stack(cohort.pixels(rows)))
@@ -139,9 +139,9 @@ def test_both_networks_learnt(bundle: GeneratorBundle) -> None:
 
 def test_train_val_gap_is_in_the_curves(bundle: GeneratorBundle) -> None:
     for name in ("autoencoder", "denoiser"):
-        judged = [row for row in bundle.training[name]["rows"] if "gap" in row]
-        assert judged
-        assert all(row["gap"] == pytest.approx(row["val_loss"] - row["train_loss"]) for row in judged)
+        measured = [row for row in bundle.training[name]["rows"] if "gap" in row]
+        assert measured
+        assert all(row["gap"] == pytest.approx(row["val_loss"] - row["train_loss"]) for row in measured)
 
 
 def test_validation_is_at_fixed_noise(cohort: Cohort, preprocess: Preprocess, tmp_path: Path) -> None:
@@ -190,20 +190,20 @@ def test_other_recipes_train(
 def test_finished_stages_are_skipped_and_changed_ones_redone(
     cohort: Cohort, preprocess: Preprocess, work: Path, bundle: GeneratorBundle, tmp_path: Path
 ) -> None:
-    told: list[tuple[str, int]] = []
+    calls: list[tuple[str, int]] = []
 
     def progress(done: int, total: int, what: str = "") -> None:
-        told.append((what, done))
+        calls.append((what, done))
 
     started = time.process_time()
     same = train_generator(cohort, preprocess, tiny_config(), tmp_path / "a", work=work, progress=progress)
     assert same == bundle
-    assert told == []
+    assert calls == []
     assert time.process_time() - started < 5
     fit = tiny_config().denoiser_fit.model_copy(update={"steps": 3})
     config = tiny_config().model_copy(update={"denoiser_fit": fit})
     other = train_generator(cohort, preprocess, config, tmp_path / "b", work=work, progress=progress)
-    assert told == [("denoiser", 1), ("denoiser", 2), ("denoiser", 3)]
+    assert calls == [("denoiser", 1), ("denoiser", 2), ("denoiser", 3)]
     assert other != bundle
     assert other.training["autoencoder"] == bundle.training["autoencoder"]
 
@@ -236,16 +236,16 @@ def test_a_killed_training_goes_on_to_the_same_bundle(cohort: Cohort, preprocess
                 break
     assert process.returncode == -signal.SIGKILL
     assert not (tmp_path / "killed").exists()
-    told: list[str] = []
+    calls: list[str] = []
     resumed = train_generator(
         cohort,
         preprocess,
         short_config(),
         tmp_path / "killed",
         work=tmp_path / "work",
-        progress=lambda done, total, what="": told.append(f"{what} {done}"),
+        progress=lambda done, total, what="": calls.append(f"{what} {done}"),
     )
-    assert told == ["denoiser 4", "denoiser 5", "denoiser 6"]
+    assert calls == ["denoiser 4", "denoiser 5", "denoiser 6"]
     whole = train_generator(cohort, preprocess, short_config(), tmp_path / "whole", work=tmp_path / "other")
     assert resumed.digest == whole.digest
 

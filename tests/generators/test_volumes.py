@@ -56,7 +56,7 @@ def test_volumes_are_drawn_stored_and_drawn_again(trained: tuple[Cohort, Generat
     assert np.array_equal(alone.pixels([0])[0], record.pixels)
 
 
-def test_volumes_have_the_attributes_and_the_spacing_that_were_asked_for(
+def test_volumes_have_the_requested_attributes_and_spacing(
     trained: tuple[Cohort, GeneratorBundle], tmp_path: Path
 ) -> None:
     _, bundle = trained

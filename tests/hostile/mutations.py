@@ -376,8 +376,8 @@ def _other_value(value: Any, rng: random.Random) -> Any:
 def _safetensors(data: bytes, rng: random.Random) -> bytes:
     length = int.from_bytes(data[:8], "little")
     header = _json(data[8 : 8 + length], rng)
-    said = len(header) if rng.random() < 0.9 else rng.choice((0, 1, 2**31, 2**63, 2**64 - 1))
-    return said.to_bytes(8, "little") + header + data[8 + length :]
+    declared = len(header) if rng.random() < 0.9 else rng.choice((0, 1, 2**31, 2**63, 2**64 - 1))
+    return declared.to_bytes(8, "little") + header + data[8 + length :]
 
 
 def _parquet(data: bytes, rng: random.Random) -> bytes:

@@ -106,9 +106,9 @@ def _made(examples: Path) -> None:
             shutil.rmtree(examples / "out", ignore_errors=True)
             (examples / "out").mkdir()
             before, kept = names(examples), content(examples, kind)
-            status, said = run([part.removeprefix("@").replace("=@", "=") for part in command])
+            status, output = run([part.removeprefix("@").replace("=@", "=") for part in command])
             if status != kind.status:
-                problems.append(f"{kind.name}: {' '.join(command)} ends in {status}: {said}")
+                problems.append(f"{kind.name}: {' '.join(command)} ends in {status}: {output}")
             put_back(examples, before, kept)
     shutil.rmtree(examples / "out")
     if problems:

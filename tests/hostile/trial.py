@@ -64,9 +64,9 @@ def try_out(root: Path, seed: int, number: int, seconds: float) -> Outcome:
     try:
         _change(root, kind, rng, command)
         started, used = _memory(), time.process_time()
-        status, said = run(command)
+        status, output = run(command)
         took, peak = time.process_time() - used, _peak() - started
-        wrong = _wrong(root, status, said, command) or (
+        wrong = _wrong(root, status, output, command) or (
             f"took {took:.1f} s" if took > seconds else "took too much memory" if peak > MEMORY else ""
         )
     finally:
@@ -87,14 +87,14 @@ def run(command: list[str]) -> tuple[int, str]:
     return status, err.buffer.getvalue().decode("utf-8", "replace")
 
 
-def _wrong(root: Path, status: int, said: str, command: list[str]) -> str:
+def _wrong(root: Path, status: int, output: str, command: list[str]) -> str:
     """What must not be."""
-    if status not in {0, 2} or "Traceback" in said:
-        return f"exit {status}: {' '.join(said.split())[-160:]}"
-    lines = [line for line in said.splitlines() if line.strip()]
+    if status not in {0, 2} or "Traceback" in output:
+        return f"exit {status}: {' '.join(output.split())[-160:]}"
+    lines = [line for line in output.splitlines() if line.strip()]
     if status == 2 and not (lines and lines[-1].startswith("medphantom: ")):
         return "exit 2 without a line"
-    if CANARY in said:
+    if CANARY in output:
         return "the message quotes what it read"
     if status == 2 and command[0] != "run" and (root / OUT).exists():
         return "a result was left by what failed"

@@ -56,7 +56,7 @@ UNITS = [0, 0, 1, 2, 2, 2, 3, 4, 5, 5]
 def steps_of(
     tmp_path: Path, unit_of_row: Sequence[int] = UNITS, *, learner: RowLearner | None = None, **changes: Any
 ) -> PrivateSteps:
-    """The steps of a private fit on their own, begun; every unit is drawn in each unless told otherwise."""
+    """The steps of a private fit on their own, begun; every unit is drawn in each by default."""
     batches, units = data(unit_of_row, loud=changes.pop("loud", None))
     expected = changes.pop("expected", len(units))
     learner = learner or Rows(convolutional(), noise=0.1)

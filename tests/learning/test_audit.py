@@ -11,7 +11,7 @@ from medphantom.core.errors import InputError
 from medphantom.learning.audit import ceiling, correct_predictions, epsilon_at_least, refuted
 
 
-def test_without_delta_the_chance_is_that_of_randomised_response() -> None:
+def test_without_delta_the_probability_is_that_of_randomised_response() -> None:
     assert refuted(0.0, 0.0, canaries=40, predictions=20, correct=15) == pytest.approx(binom.sf(14, 20, 0.5))
     assert refuted(np.log(3), 0.0, canaries=40, predictions=20, correct=15) == pytest.approx(binom.sf(14, 20, 0.75))
     assert refuted(1.0, 1e-3, canaries=40, predictions=20, correct=20) > refuted(

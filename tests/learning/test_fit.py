@@ -111,7 +111,7 @@ def test_a_linear_problem_is_solved(tmp_path: Path) -> None:
     torch.testing.assert_close(learner.network.weight.detach(), truth, atol=1e-3, rtol=0)
 
 
-def test_history_reaches_the_file_and_tensorboard_alike(tmp_path: Path) -> None:
+def test_history_reaches_both_the_file_and_tensorboard(tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     _, result = fit_denoiser(tmp_path, tracker="tensorboard", grid_every=15)

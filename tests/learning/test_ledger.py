@@ -43,7 +43,7 @@ def test_a_resumed_fit_has_the_same_bits_and_the_same_ledger(tmp_path: Path) -> 
         assert torch.equal(value, resumed.network.state_dict()[name])
 
 
-def test_a_step_that_is_cut_short_was_paid_for(tmp_path: Path) -> None:
+def test_a_step_that_is_cut_short_was_recorded(tmp_path: Path) -> None:
     class Cut(Rows):
         def row_losses(self, prepared: dict[str, Tensor]) -> Tensor:
             if self.step >= 3 and torch.is_grad_enabled():  # the first one from there on that drew anybody
@@ -56,7 +56,7 @@ def test_a_step_that_is_cut_short_was_paid_for(tmp_path: Path) -> None:
     assert json.loads((tmp_path / LEDGER_FILE).read_text())["steps_begun"] == learner.step + 1
 
 
-def test_another_fit_on_the_same_terms_has_a_key_of_its_own(tmp_path: Path) -> None:
+def test_another_fit_with_the_same_parameters_has_a_key_of_its_own(tmp_path: Path) -> None:
     """Without checkpoints, too: two releases with the same noise would differ by what they learned alone."""
     fitted(tmp_path)
     key = (tmp_path / KEY_FILE).read_text()
@@ -68,20 +68,20 @@ def test_another_fit_on_the_same_terms_has_a_key_of_its_own(tmp_path: Path) -> N
     assert (tmp_path / KEY_FILE).read_text() != key
 
 
-def test_steps_are_paid_before_they_are_taken(tmp_path: Path) -> None:
+def test_steps_are_recorded_before_they_are_taken(tmp_path: Path) -> None:
     """A fit that is stopped between checkpoints has a ledger of more steps than its checkpoint, never of fewer."""
     learner = Rows(convolutional(), noise=0.1)
-    paid = []
+    steps_begun = []
 
     def look() -> bool:
-        paid.append(json.loads((tmp_path / LEDGER_FILE).read_text())["steps_begun"])
-        if len(paid) == 7:
+        steps_begun.append(json.loads((tmp_path / LEDGER_FILE).read_text())["steps_begun"])
+        if len(steps_begun) == 7:
             raise KeyboardInterrupt
         return False
 
     with pytest.raises(KeyboardInterrupt):
         fitted(tmp_path, learner, stop=look)
-    assert paid == list(range(1, 8))
+    assert steps_begun == list(range(1, 8))
     _, result = fitted(tmp_path)
     assert result.resumed_from == 4
     assert result.spent is not None

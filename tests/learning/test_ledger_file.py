@@ -1,4 +1,4 @@
-"""The account on disk, without a fit: what is written, when a key is kept, and what is refused."""
+"""The privacy ledger on disk, without a fit: what is written, when a key is kept, and what is refused."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def written(work: Path) -> dict[str, Any]:
     return found
 
 
-def test_an_account_says_terms_fit_and_steps_and_a_digest_of_its_key(tmp_path: Path) -> None:
+def test_a_ledger_records_parameters_fit_and_steps_and_a_digest_of_its_key(tmp_path: Path) -> None:
     ledger = opened(tmp_path / "deep" / "work", steps=2)
     key = (tmp_path / "deep" / "work" / KEY_FILE).read_text()
     assert ledger.key == key
@@ -49,11 +49,11 @@ def test_an_account_says_terms_fit_and_steps_and_a_digest_of_its_key(tmp_path: P
     }
 
 
-def test_nothing_is_paid_before_the_first_step(tmp_path: Path) -> None:
+def test_nothing_is_recorded_before_the_first_step(tmp_path: Path) -> None:
     assert PrivacyLedger(tmp_path, PARAMETERS, "fit").steps_begun == opened(tmp_path).steps_begun == 0
 
 
-def test_a_step_is_paid_for_once_and_a_second_process_writes_nothing(tmp_path: Path) -> None:
+def test_a_step_is_recorded_once_and_a_second_process_writes_nothing(tmp_path: Path) -> None:
     ledger = opened(tmp_path, steps=3)
     ledger.record_step(1, write=True)  # again, after a resume
     ledger.record_step(2, write=True)
@@ -64,7 +64,7 @@ def test_a_step_is_paid_for_once_and_a_second_process_writes_nothing(tmp_path: P
     assert written(tmp_path)["steps_begun"] == 5
 
 
-def test_opening_again_keeps_key_and_steps_on_the_same_terms_only(tmp_path: Path) -> None:
+def test_opening_again_keeps_key_and_steps_with_the_same_parameters_only(tmp_path: Path) -> None:
     first = opened(tmp_path, steps=3)
     again = PrivacyLedger(tmp_path, PARAMETERS, "fit")
     again.open()
@@ -79,7 +79,7 @@ def test_opening_again_keeps_key_and_steps_on_the_same_terms_only(tmp_path: Path
 
 @pytest.mark.parametrize("file", [LEDGER_FILE, KEY_FILE])
 @pytest.mark.parametrize("content", [None, b"", b"{}", b"[1]", b"\xff", b"ab" * 31, b"ab" * 33])
-def test_a_damaged_account_is_begun_anew_and_never_resumed(tmp_path: Path, file: str, content: bytes | None) -> None:
+def test_a_damaged_ledger_is_begun_anew_and_never_resumed(tmp_path: Path, file: str, content: bytes | None) -> None:
     before = opened(tmp_path, steps=3).key
     if content is None:
         (tmp_path / file).unlink()
@@ -99,7 +99,7 @@ def test_a_key_of_another_fit_is_refused(tmp_path: Path) -> None:
         PrivacyLedger(tmp_path, PARAMETERS, "fit").resume(0, None)
 
 
-def test_an_account_has_as_many_steps_as_the_weights_learned_from_or_more(tmp_path: Path) -> None:
+def test_a_ledger_has_as_many_steps_as_the_weights_learned_from_or_more(tmp_path: Path) -> None:
     ledger = opened(tmp_path, steps=3)
     for step in (3, 2):
         resumed = PrivacyLedger(tmp_path, PARAMETERS, "fit")
@@ -110,7 +110,7 @@ def test_an_account_has_as_many_steps_as_the_weights_learned_from_or_more(tmp_pa
 
 
 @pytest.mark.parametrize(("parameters", "identity"), [(replace(PARAMETERS, draws=4), "fit"), (PARAMETERS, "another")])
-def test_an_account_on_other_terms_or_of_another_fit_is_refused(
+def test_a_ledger_with_other_parameters_or_of_another_fit_is_refused(
     tmp_path: Path, parameters: DPParameters, identity: str
 ) -> None:
     opened(tmp_path, steps=3)
@@ -118,7 +118,7 @@ def test_an_account_on_other_terms_or_of_another_fit_is_refused(
         PrivacyLedger(tmp_path, parameters, identity).resume(0, None)
 
 
-def test_an_account_differs_from_no_checkpoint_of_its_own(tmp_path: Path) -> None:
+def test_a_ledger_differs_from_no_checkpoint_of_its_own(tmp_path: Path) -> None:
     ledger = opened(tmp_path, steps=3)
     assert ledger.state(2) == {**asdict(PARAMETERS), "steps": 2}
     for saved in (None, ledger.state(1), {**ledger.state(2), "noise_multiplier": 1.9}):

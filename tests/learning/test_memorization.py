@@ -1,4 +1,4 @@
-"""Early warning: a network that learns its rows by heart is noticed, and stopped where that was asked for."""
+"""Early warning: a network that memorises its rows is noticed, and stopped where that was requested."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ def test_equal_errors_tell_nothing_and_smaller_ones_do() -> None:
     honest = membership_signal(sample_losses(one), sample_losses(other))
     assert honest is not None
     assert honest.low < 0.5 < honest.share + 0.15
-    told = membership_signal(sample_losses(one * 0.3), sample_losses(other))
-    assert told is not None
-    assert told.low > 0.7
+    signal = membership_signal(sample_losses(one * 0.3), sample_losses(other))
+    assert signal is not None
+    assert signal.low > 0.7
     same = membership_signal(sample_losses(one), sample_losses(one))
     assert same is not None
     assert same.share == 0.5
     assert membership_signal(sample_losses(one[:10]), sample_losses(other[:10])) is None
 
 
-class ByHeart(RowLearner):
-    """Fits labels that are chance: whatever it learns of them, it learns by heart."""
+class Memorising(RowLearner):
+    """Fits random labels: whatever it learns of them, it memorises."""
 
     def __init__(self) -> None:
         torch.manual_seed(0)
@@ -71,7 +71,7 @@ class ByHeart(RowLearner):
 
 
 def run(folder: Path, **more: object) -> FitResult:
-    learner = ByHeart()
+    learner = Memorising()
     x, y = learner.data["train"]
     settings = {
         "steps": 300, "batch_size": 20, "learning_rate": 3e-3, "validate_every": 25, "checkpoint_every": 50,
@@ -108,7 +108,7 @@ def test_a_higher_limit_warns_later(tmp_path: Path) -> None:
 
 
 def test_a_private_fit_does_not_stop_by_private_rows(tmp_path: Path) -> None:
-    learner = ByHeart()
+    learner = Memorising()
     x, y = learner.data["train"]
     config = FitConfig(steps=2, batch_size=4, tracker="none", device="cpu", on_memorization="stop")
     private = Private(PrivateFitConfig(epsilon=1), Units(torch.arange(ROWS)))

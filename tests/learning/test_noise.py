@@ -11,7 +11,7 @@ from medphantom.learning.noise import BLOCK, secret_noise
 KEY = "a" * 32
 
 
-def test_it_is_gaussian_of_the_deviation_that_was_asked_for() -> None:
+def test_it_is_gaussian_of_the_requested_deviation() -> None:
     noise = secret_noise(KEY, "noise", 0, total=3 * BLOCK + 5, deviation=2.5)
     assert stats.kstest(noise.numpy()[::7] / 2.5, "norm").pvalue > 0.001
     assert float(noise.std()) == pytest.approx(2.5, rel=4 / (2 * len(noise)) ** 0.5)
@@ -37,8 +37,8 @@ def test_blocks_steps_and_keys_have_noise_of_their_own() -> None:
         secret_noise("b" + KEY[1:], "noise", 0, total=BLOCK, deviation=1.0),
     ]
     for other in others:
-        likeness = float(torch.corrcoef(torch.stack([noise[:BLOCK], other]))[0, 1])
-        assert abs(likeness) < 4 / BLOCK**0.5
+        correlation = float(torch.corrcoef(torch.stack([noise[:BLOCK], other]))[0, 1])
+        assert abs(correlation) < 4 / BLOCK**0.5
 
 
 def test_without_a_deviation_there_is_none() -> None:

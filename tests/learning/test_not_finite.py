@@ -95,7 +95,7 @@ class Broken(Rows):
         return super().row_losses(prepared) * (1.0 if self.step < 4 else math.nan)
 
 
-def test_a_private_fit_gets_no_second_try_and_what_it_took_is_paid_for(tmp_path: Path) -> None:
+def test_a_private_fit_gets_no_second_try_and_its_steps_are_recorded(tmp_path: Path) -> None:
     from medphantom.learning.private_config import PrivateFitConfig
     from medphantom.learning.private_steps import Private
 

@@ -1,4 +1,4 @@
-"""Private fits: what a unit can move, what is noised, what is paid for, and what is refused."""
+"""Private fits: what a unit can move, what is noised, what is recorded, and what is refused."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def test_rows_at_once_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyP
 # ---- drawing and noise ----
 
 
-def test_the_noise_has_the_standard_deviation_that_was_paid_for(tmp_path: Path) -> None:
+def test_the_noise_has_the_standard_deviation_that_was_recorded(tmp_path: Path) -> None:
     """Sum over steps without any gradient: what is left is σ C, over all weights and steps."""
 
     class Still(Rows):

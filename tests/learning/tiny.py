@@ -33,7 +33,7 @@ class Line(Learner):
 
 
 class Target(Line):
-    """SampleLosses by the distance of its weight to 0.55, which it passes on its way to 1; train judged by that to
+    """SampleLosses by the distance of its weight to 0.55, which it passes on its way to 1; the train loss by that to
     0.75.
     """
 
@@ -62,8 +62,10 @@ class Denoise(Learner):
 
     def __init__(self, *, adversary: bool = True) -> None:
         torch.manual_seed(1)
-        judge = nn.Sequential(nn.Conv2d(1, 4, 3, stride=2), nn.SiLU(), nn.Conv2d(4, 1, 3)) if adversary else None
-        super().__init__(denoiser(), judge)
+        discriminator = (
+            nn.Sequential(nn.Conv2d(1, 4, 3, stride=2), nn.SiLU(), nn.Conv2d(4, 1, 3)) if adversary else None
+        )
+        super().__init__(denoiser(), discriminator)
         self.images = torch.rand(24, 1, 8, 8, generator=torch.Generator().manual_seed(2))
 
     def _cleaned(self, batch: dict[str, Tensor], generator: torch.Generator) -> Tensor:

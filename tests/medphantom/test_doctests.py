@@ -9,21 +9,22 @@ from types import ModuleType
 
 import pytest
 
-from medphantom import generation, metrics
+from medphantom import generation
+from medphantom.metrics import distances, diversity, manifold, neighbours
 
 PAGE = Path(__file__).parents[2] / "docs" / "python.md"
 
 
 def run(tests: list[doctest.DocTest]) -> None:
     runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS)
-    said: list[str] = []
+    output: list[str] = []
     for test in tests:
-        runner.run(test, out=said.append)
-    assert not runner.failures, "".join(said)
+        runner.run(test, out=output.append)
+    assert not runner.failures, "".join(output)
     assert runner.tries
 
 
-@pytest.mark.parametrize("module", [generation, metrics])
+@pytest.mark.parametrize("module", [generation, distances, diversity, manifold, neighbours])
 def test_docstrings(module: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     run(doctest.DocTestFinder().find(module))

@@ -55,32 +55,34 @@ def test_an_image_is_that_of_the_command_line_bit_for_bit(generator: Generator, 
 
 
 def test_everything_that_a_prompt_says_is_drawn(generator: Generator, tmp_path: Path) -> None:
-    asked = {"labels": {"bright": True}, "attributes": {"age": 40.0, "sex": "F"}, "text": REPORTS[True][0]}
-    made = generator(**asked, mask=disc(), n=2, seed=1, sampler=STEPS)
-    prompt = Prompt(**asked, mask=pixel_digest(disc()))
+    requested = {"labels": {"bright": True}, "attributes": {"age": 40.0, "sex": "F"}, "text": REPORTS[True][0]}
+    made = generator(**requested, mask=disc(), n=2, seed=1, sampler=STEPS)
+    prompt = Prompt(**requested, mask=pixel_digest(disc()))
     assert made.prompts == (prompt, prompt)
     plan = plan_prompts([prompt] * 2, 1, masks={pixel_digest(disc()): disc()})
     stored = mp.generate(generator.bundle, plan, tmp_path / "out", sampler=STEPS)
     assert np.array_equal(made.images, np.stack(stored.pixels([0, 1])))
-    for said in asked:
-        less = generator(**{name: value for name, value in asked.items() if name != said}, mask=disc(), n=2, seed=1,
+    for part in requested:
+        less = generator(**{name: value for name, value in requested.items() if name != part}, mask=disc(), n=2, seed=1,
                          sampler=STEPS)  # fmt: skip
-        assert not np.array_equal(less.images, made.images), said
-    assert not np.array_equal(generator(**asked, n=2, seed=1, sampler=STEPS).images, made.images)
+        assert not np.array_equal(less.images, made.images), part
+    assert not np.array_equal(generator(**requested, n=2, seed=1, sampler=STEPS).images, made.images)
 
 
 def test_a_plan_is_drawn_in_memory_and_in_a_folder(generator: Generator, tmp_path: Path) -> None:
     plan = plan_counts(generator.schema, {"bright": 3, "dark": 3}, seed=0)
-    told: list[int] = []
-    made = generator.draw(plan, sampler=SamplerConfig(**STEPS), progress=lambda done, total, what="": told.append(done))
+    calls: list[int] = []
+    made = generator.draw(
+        plan, sampler=SamplerConfig(**STEPS), progress=lambda done, total, what="": calls.append(done)
+    )
     stored = generator.generate(plan, tmp_path / "out", sampler=STEPS)
     assert np.array_equal(made.images, np.stack(stored.pixels(stored.rows())))
-    assert told == [4, 6]
+    assert calls == [4, 6]
     assert len(made) == 6
     late = plan_prompts([Prompt()] * 4 + [Prompt(labels={"unknown": True})], 0)
     with pytest.raises(PromptError, match="label 'unknown'"):
-        generator.draw(late, sampler=STEPS, progress=lambda done, total, what="": told.append(done))
-    assert told == [4, 6]  # refused before anything was drawn
+        generator.draw(late, sampler=STEPS, progress=lambda done, total, what="": calls.append(done))
+    assert calls == [4, 6]  # refused before anything was drawn
 
 
 def test_numbers_of_numpy_are_numbers(generator: Generator) -> None:
@@ -234,30 +236,36 @@ def test_what_is_no_bundle_is_refused(folder: Path, tmp_path: Path) -> None:
 
 @pytest.fixture
 def hub(folder: Path, tmp_path: Path) -> Iterator[tuple[str, list[str]]]:
-    """A hub that holds the bundle as owner/bundle, beside code and pickles; and what was asked of it."""
+    """A hub that holds the bundle as owner/bundle, beside code and pickles; and the requests to it."""
     root = tmp_path / "repository"
     shutil.copytree(folder, root)
     (root / "model.py").write_text("raise SystemExit('the code of somebody else ran')")
     (root / "model.bin").write_bytes(b"a pickle")
-    asked: list[str] = []
+    requested: list[str] = []
 
     class Hub(BaseHTTPRequestHandler):
         def do_HEAD(self) -> None:
             self.do_GET()
 
         def do_GET(self) -> None:
-            asked.append(self.path)
+            requested.append(self.path)
             held = [file for file in root.rglob("*") if file.is_file()]
             if self.path.startswith("/api/models/owner/bundle/revision/"):
                 siblings = [{"rfilename": str(file.relative_to(root))} for file in held]
-                told: object = {"id": "owner/bundle", "sha": COMMIT, "siblings": siblings, "private": False, "tags": []}
-                return self._answer(json.dumps(told).encode(), "application/json")
+                found: object = {
+                    "id": "owner/bundle",
+                    "sha": COMMIT,
+                    "siblings": siblings,
+                    "private": False,
+                    "tags": [],
+                }
+                return self._answer(json.dumps(found).encode(), "application/json")
             if self.path.startswith(f"/api/models/owner/bundle/tree/{COMMIT}"):
-                told = [
+                found = [
                     {"type": "file", "path": str(f.relative_to(root)), "size": f.stat().st_size, "oid": file_digest(f)}
                     for f in held
                 ]
-                return self._answer(json.dumps(told).encode(), "application/json")
+                return self._answer(json.dumps(found).encode(), "application/json")
             before, _, name = self.path.partition(f"/resolve/{COMMIT}/")
             if before == "/owner/bundle" and (root / name).is_file():
                 return self._answer((root / name).read_bytes(), "application/octet-stream")
@@ -278,7 +286,7 @@ def hub(folder: Path, tmp_path: Path) -> Iterator[tuple[str, list[str]]]:
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}", asked
+    yield f"http://127.0.0.1:{server.server_port}", requested
     server.shutdown()
     server.server_close()
 
@@ -286,18 +294,18 @@ def hub(folder: Path, tmp_path: Path) -> Iterator[tuple[str, list[str]]]:
 def test_a_bundle_comes_from_the_hub_without_code_or_pickles(
     hub: tuple[str, list[str]], folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    address, asked = hub
+    address, requested = hub
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "ENDPOINT", address)
     monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", address + "/{repo_id}/resolve/{revision}/{filename}")
     generator = Generator.from_pretrained("owner/bundle", cache_dir=tmp_path / "cache")
     generator.save_pretrained(tmp_path / "copy")
     assert files(tmp_path / "copy") == files(folder)
-    assert any(path.endswith("denoiser/model.safetensors") for path in asked)
-    assert not [path for path in asked if path.endswith((".py", ".bin"))]
+    assert any(path.endswith("denoiser/model.safetensors") for path in requested)
+    assert not [path for path in requested if path.endswith((".py", ".bin"))]
     with pytest.raises(InputError, match="owner/another is no folder, and cannot be had from the hub; check path"):
         Generator.from_pretrained("owner/another", cache_dir=tmp_path / "cache")
-    asked.clear()
+    requested.clear()
     snapshot = tmp_path / "cache" / "models--owner--bundle" / "snapshots" / COMMIT
     (snapshot / "bundle.json").unlink()
     (snapshot / "bundle.json").symlink_to(folder / "bundle.json")  # which is not in the cache

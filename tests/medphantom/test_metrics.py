@@ -316,9 +316,9 @@ def test_processes_share_what_they_were_given(features: tuple[Array, Array], tmp
     np.savez(tmp_path / "features.npz", real=real, synthetic=synthetic)
     commands = [[sys.executable, "-c", SYNCED, str(place), str(tmp_path)] for place in (0, 1)]
     running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for command in commands]
-    said = [process.communicate(timeout=300)[0] for process in running]
+    output = [process.communicate(timeout=300)[0] for process in running]
     expected = kernel_distance(synthetic, real, None, [f"p{number // 2}" for number in range(len(real))]).value
-    for line in said:
+    for line in output:
         assert [float(word) for word in line.split()[-2:]] == pytest.approx([expected] * 2, rel=1e-9)
 
 

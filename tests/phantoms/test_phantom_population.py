@@ -1,4 +1,4 @@
-"""Patients are independent of how many are asked for, and fall ill as often as the risk table says."""
+"""Patients are independent of how many are requested, and fall ill as often as the risk table says."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ POPULATION = Population()
 
 
 @pytest.fixture(scope="module")
-def crowd():
+def population():
     return list(simulate(1500, seed=20))
 
 
-def test_a_patient_is_the_same_however_many_are_asked_for(crowd):
-    assert list(simulate(3, seed=20)) == crowd[:3]
-    assert list(simulate(2, seed=20, start=1400)) == crowd[1400:1402]
-    assert next(simulate(1, seed=21)) != crowd[0]
+def test_a_patient_is_the_same_however_many_are_requested(population):
+    assert list(simulate(3, seed=20)) == population[:3]
+    assert list(simulate(2, seed=20, start=1400)) == population[1400:1402]
+    assert next(simulate(1, seed=21)) != population[0]
 
 
-def test_dimensions_do_not_change_who_the_patient_is(crowd):
+def test_dimensions_do_not_change_who_the_patient_is(population):
     volume = next(simulate(1, seed=20, spatial_dims=3))
-    assert volume.images[0].model_copy(update={"spatial_dims": 2}) == crowd[0].images[0]
+    assert volume.images[0].model_copy(update={"spatial_dims": 2}) == population[0].images[0]
 
 
-def _chance(patient, name, image):
+def _prevalence(patient, name, image):
     return POPULATION.prevalence(
         name, age=patient.age, sex=patient.sex, site=patient.site, cardiomegaly=image.cardiomegaly.present
     )
@@ -39,22 +39,22 @@ def _chance(patient, name, image):
 def _z(patients, name, which):
     """Deviation of the count of one finding from its sum of Bernoulli chances, in standard deviations."""
     images = [patient.images[which] for patient in patients]
-    chances = np.array([_chance(p, name, i) for p, i in zip(patients, images, strict=True)])
+    prevalences = np.array([_prevalence(p, name, i) for p, i in zip(patients, images, strict=True)])
     seen = sum(image.finding(name).present for image in images)
-    return (seen - chances.sum()) / np.sqrt((chances * (1 - chances)).sum())
+    return (seen - prevalences.sum()) / np.sqrt((prevalences * (1 - prevalences)).sum())
 
 
 @pytest.mark.parametrize("name", FINDINGS)
 @pytest.mark.parametrize("which", [0, -1], ids=["first image", "last image"])
-def test_prevalence_lies_within_binomial_bounds(crowd, name, which):
-    assert abs(_z(crowd, name, which)) < 4
+def test_prevalence_lies_within_binomial_bounds(population, name, which):
+    assert abs(_z(population, name, which)) < 4
 
 
 @pytest.mark.parametrize("name", FINDINGS)
-def test_prevalence_follows_age_sex_and_site(crowd, name):
+def test_prevalence_follows_age_sex_and_site(population, name):
     groups = [
-        [p for p in crowd if p.age < 55], [p for p in crowd if p.age >= 55],
-        [p for p in crowd if p.sex == "F"], [p for p in crowd if p.site == "mobile"],
+        [p for p in population if p.age < 55], [p for p in population if p.age >= 55],
+        [p for p in population if p.sex == "F"], [p for p in population if p.site == "mobile"],
     ]  # fmt: skip
     assert all(abs(_z(group, name, 0)) < 4 for group in groups)
 
@@ -68,11 +68,11 @@ def test_age_raises_cardiomegaly_and_effusion_and_lowers_pneumothorax():
     assert at("pneumothorax", 80) < at("pneumothorax", 40)
 
 
-def test_site_is_a_shortcut_only_while_asked_for():
+def test_site_is_a_shortcut_only_while_requested():
     def gap(shortcut):
         population = Population(shortcut=shortcut)
-        chances = [population.prevalence("effusion", age=60, sex="M", site=s) for s in ("mobile", "north")]
-        return chances[0] - chances[1]
+        prevalences = [population.prevalence("effusion", age=60, sex="M", site=s) for s in ("mobile", "north")]
+        return prevalences[0] - prevalences[1]
 
     assert gap(0) == 0
     assert gap(1) > 0.1
@@ -84,9 +84,9 @@ def test_healthy_population_has_no_findings():
     assert not any(any(image.labels.values()) for patient in patients for image in patient.images)
 
 
-def test_images_of_a_patient_share_anatomy_and_places_but_not_pose(crowd):
-    several = [patient for patient in crowd if len(patient.images) > 1]
-    assert 0.3 < len(several) / len(crowd) < 0.5
+def test_images_of_a_patient_share_anatomy_and_places_but_not_pose(population):
+    several = [patient for patient in population if len(patient.images) > 1]
+    assert 0.3 < len(several) / len(population) < 0.5
     for patient in several[:50]:
         first, second = patient.images[:2]
         assert first.anatomy == second.anatomy
@@ -98,9 +98,9 @@ def test_images_of_a_patient_share_anatomy_and_places_but_not_pose(crowd):
         assert second.age == pytest.approx(first.age + patient.days[1] / 365.25)
 
 
-def test_images_of_one_study_show_the_same_findings(crowd):
+def test_images_of_one_study_show_the_same_findings(population):
     pairs = [
-        (a, b) for p in crowd for a, b in zip(p.images, p.images[1:], strict=False) if a.study == b.study
+        (a, b) for p in population for a, b in zip(p.images, p.images[1:], strict=False) if a.study == b.study
     ]  # fmt: skip
     assert len(pairs) > 50
     assert all(a.labels == b.labels and a.age == b.age for a, b in pairs)
@@ -114,8 +114,8 @@ def test_fewer_than_one_patient_is_refused():
 # ---------------------------------------------------------------------- changing factors
 
 
-def test_every_factor_can_be_set_to_its_own_value(crowd):
-    image = crowd[0].images[0]
+def test_every_factor_can_be_set_to_its_own_value(population):
+    image = population[0].images[0]
     for path in factor_paths(image):
         value = image
         for name in path.split("."):
@@ -132,8 +132,8 @@ def test_changing_a_severity_changes_nothing_else(name, severity):
     assert with_factor(changed, f"{name}.severity", image.finding(name).severity) == image
 
 
-def test_factors_survive_json(crowd):
-    for patient in crowd[:20]:
+def test_factors_survive_json(population):
+    for patient in population[:20]:
         for image in patient.images:
             assert ImageFactors.model_validate_json(image.model_dump_json()) == image
 

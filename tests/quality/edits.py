@@ -83,7 +83,7 @@ def write_patients(path: Path, total: int = 360, seed: int = 5) -> Patients:
 
 @dataclass(frozen=True)
 class Edit:
-    """What was asked of one image, and the pixels that came of it."""
+    """The change requested of one image, and the resulting pixels."""
 
     row: int
     pixels: Array

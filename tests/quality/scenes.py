@@ -18,7 +18,7 @@ FRACTIONS = SplitFractions(train=0.3, val=0.05, holdout=0.15, test=0.5)
 
 
 def draw(kind: int, rng: np.random.Generator) -> Array:
-    """One image ``(SIDE, SIDE)`` in -1…1: the kind decides the pattern, chance everything else."""
+    """One image ``(SIDE, SIDE)`` in -1…1: the kind decides the pattern, random draws everything else."""
     y, x = np.mgrid[:SIDE, :SIDE] / SIDE - 0.5
     phase, wave, turn = rng.uniform(0, 2 * np.pi), rng.uniform(3, 5), rng.uniform(0, np.pi)
     if kind == 0:
@@ -52,7 +52,7 @@ def stored(image: Array) -> Array:
 def write_real(
     path: Path, patients: int, seed: int, *, exclusive: bool = True, fractions: SplitFractions = FRACTIONS
 ) -> Cohort:
-    """A real cohort; its labels are the kinds, or (not exclusive) ``bright`` and ``rings``, some of them not stated."""
+    """A real cohort; its labels are the kinds, or (not exclusive) ``bright`` and ``rings``, some not observed."""
     rng = np.random.default_rng(seed)
     key = IdentityKey.from_phrase("scenes")
     schema = CohortSchema(
@@ -91,7 +91,7 @@ def write_real(
 
 
 def write_synthetic(path: Path, images_NC: Array, kinds: Array) -> Cohort:
-    """A synthetic cohort of given images, each asked to be of its kind."""
+    """A synthetic cohort of given images, each prompted as its kind."""
     schema = CohortSchema(kind="synthetic", labels=KINDS, exclusive=True)
     with CohortWriter(path, schema) as writer:
         for number, (image, kind) in enumerate(zip(images_NC, kinds, strict=True)):

@@ -62,7 +62,7 @@ def test_a_division_carves_unless_it_is_exact() -> None:
     assert Division(theirs=frozenset({"test"})).split("patient 3", KEY, SplitFractions()) == "holdout"
 
 
-def test_what_was_not_told_of_a_patient_beforehand_counts_where_nothing_else_is_known() -> None:
+def test_unlisted_values_of_a_patient_count_where_nothing_else_is_known() -> None:
     division = Division.of([("a", "test"), ("b", "train")])
     assert division.split("patient 3", KEY, SplitFractions(), "val") == "val"
     assert division.split("a", KEY, SplitFractions(), "val") == "test"
@@ -86,7 +86,7 @@ def test_whoever_is_on_several_sides_goes_to_the_one_that_must_stay_unseen() -> 
 # ---- repeats ----
 
 
-def test_what_is_left_out_is_told_in_ascending_order_and_train_is_not() -> None:
+def test_images_left_out_are_listed_in_ascending_order_without_train() -> None:
     repeats = Repeats()
     for number in range(9):
         repeats.add([0] if number in {1, 8} else [])

@@ -1,4 +1,4 @@
-"""Who a patient is: never a guess, never two people in one, the same person however a tool wrote the id."""
+"""Who a patient is: never assumed, never two people in one, the same person however a tool wrote the id."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def folders_of_people(source: Path, images: int = 4) -> Path:
     return source
 
 
-def test_folders_are_never_guessed_to_be_classes_or_patients(tmp_path: Path) -> None:
+def test_folders_are_never_assumed_to_be_classes_or_patients(tmp_path: Path) -> None:
     source = folders_of_people(tmp_path / "s")
     with pytest.raises(
         InputError, match="12 images lie in 3 folders, and nothing says whether these are classes or"
@@ -141,7 +141,7 @@ def test_ids_that_differ_stay_apart(one: str, other: str) -> None:
     assert plain_id(one) != plain_id(other)
 
 
-def test_ids_that_are_nearly_equal_are_told(tmp_path: Path) -> None:
+def test_ids_that_are_nearly_equal_are_reported(tmp_path: Path) -> None:
     for number, name in enumerate(("P7", "p7", "08", "8", "x")):
         write_dicom(tmp_path / "s" / f"{number}.dcm", structure(number, dtype="uint16", high=999), PatientID=name)
     result = take_in(tmp_path / "s", tmp_path / "c")
@@ -190,7 +190,7 @@ def test_an_image_that_the_table_does_not_name_follows_its_header(tmp_path: Path
     assert set(cohort.manifest["patient"]) == {KEY.pseudonym("patient", f"T{n}") for n in range(6)}
 
 
-def test_a_header_that_is_several_patients_of_the_table_is_told(tmp_path: Path) -> None:
+def test_a_header_that_is_several_patients_of_the_table_is_reported(tmp_path: Path) -> None:
     lines = ["image,patient_id,diagnosis"]
     for number in range(6):
         pixels = structure(number, dtype="uint16", high=999)
@@ -241,7 +241,7 @@ def test_a_word_for_nobody_in_a_header_is_nobody(tmp_path: Path, word: str) -> N
     assert cohort.manifest["patient"].n_unique() == 6
 
 
-def test_links_into_a_cache_are_read_when_asked(tmp_path: Path) -> None:
+def test_links_into_a_cache_are_read_when_requested(tmp_path: Path) -> None:
     for number in range(6):
         blob = tmp_path / "cache" / f"{number:040x}.png"
         write_png(blob, structure(number))
@@ -258,9 +258,9 @@ def test_links_into_a_cache_are_read_when_asked(tmp_path: Path) -> None:
 
 def test_a_cohort_without_labels_says_so_and_why(tmp_path: Path) -> None:
     folders_of_people(tmp_path / "s")
-    said = take_in(tmp_path / "s", tmp_path / "c", folders="patients").understood
-    assert "labels: none; there is no table, and folders were not said to be classes" in said
-    assert "patients: 12 images by folder" in said
+    remarks = take_in(tmp_path / "s", tmp_path / "c", folders="patients").understood
+    assert "labels: none; there is no table, and folders were not said to be classes" in remarks
+    assert "patients: 12 images by folder" in remarks
 
 
 @pytest.mark.parametrize(
@@ -428,7 +428,7 @@ def test_ids_that_their_character_set_cannot_hold_stay_apart(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(("name", "options"), [("P1", {"folders": "-/patients"}), ("sub-01", {})])
-def test_one_folder_name_at_several_sites_is_told(tmp_path: Path, name: str, options: dict[str, str]) -> None:
+def test_one_folder_name_at_several_sites_is_reported(tmp_path: Path, name: str, options: dict[str, str]) -> None:
     for place, site in enumerate(("siteA", "siteB")):
         for number in range(3):
             write_png(tmp_path / "s" / site / name / f"{number}.png", structure(10 * place + number))
@@ -456,7 +456,7 @@ def test_a_second_issuer_of_an_id_renames_nobody(tmp_path: Path) -> None:
     assert was.join(after.select("image_id", "patient", "split"), on=["image_id", "patient", "split"]).height == 12
 
 
-def test_issuers_that_differ_within_a_study_are_told(tmp_path: Path) -> None:
+def test_issuers_that_differ_within_a_study_are_reported(tmp_path: Path) -> None:
     for number, issuer in enumerate(("MGH", "Massachusetts General Hospital")):
         pixels = structure(number, dtype="uint16", high=999)
         write_dicom(tmp_path / "s" / f"{number}.dcm", pixels, PatientID="1", IssuerOfPatientID=issuer)
@@ -465,7 +465,7 @@ def test_issuers_that_differ_within_a_study_are_told(tmp_path: Path) -> None:
 
 
 def ids_in_bytes(folder: Path, ids: list[bytes], **elements: Any) -> Any:
-    """Ingest one DICOM image per id, whose bytes the header states as it is told."""
+    """Ingest one DICOM image per id, whose bytes the header declares as given."""
     for number, name in enumerate(ids):
         file = folder / "s" / f"{number}.dcm"
         placeholder = b"x" * len(name)
@@ -480,8 +480,8 @@ def test_ids_of_utf8_under_another_character_set_stay_apart_and_are_told(tmp_pat
     ids = [name.encode() for name in ("MÄLLER-7", "MÖLLER-7", "MÜLLER-7", "MÜLLER-7", "Mäller-7", "Möller-7")]
     result = ids_in_bytes(tmp_path, ids, SpecificCharacterSet=charset)
     assert result.cohort.manifest["patient"].n_unique() == 5
-    told = [line for line in result.warnings if "under a right character set counts as another one" in line]
-    assert sum(int(line.split()[0]) for line in told) == 5, told
+    reported = [line for line in result.warnings if "under a right character set counts as another one" in line]
+    assert sum(int(line.split()[0]) for line in reported) == 5, reported
 
 
 def test_a_name_in_latin_letters_is_no_misread_one(tmp_path: Path) -> None:
@@ -491,7 +491,7 @@ def test_a_name_in_latin_letters_is_no_misread_one(tmp_path: Path) -> None:
     assert not any("character set" in line for line in result.warnings)
 
 
-def test_a_study_of_several_patients_is_told(tmp_path: Path) -> None:
+def test_a_study_of_several_patients_is_reported(tmp_path: Path) -> None:
     for number, patient in enumerate(("A", "B", "C")):
         stated = {"PatientID": patient, "StudyInstanceUID": uid(number // 2)}
         write_dicom(tmp_path / "s" / f"{number}.dcm", structure(number, dtype="uint16", high=999), **stated)
@@ -500,14 +500,14 @@ def test_a_study_of_several_patients_is_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("name", "patients"), [("CASE", 1), ("DEIDENTIFIED", 6), ("Removed", 6)])
-def test_one_id_in_every_header_is_told_or_names_nobody(tmp_path: Path, name: str, patients: int) -> None:
+def test_one_id_in_every_header_is_reported_or_names_nobody(tmp_path: Path, name: str, patients: int) -> None:
     for number in range(6):
         stated = {"PatientID": name, "StudyInstanceUID": uid(number)}
         write_dicom(tmp_path / "s" / f"{number}.dcm", structure(number, dtype="uint16", high=999), **stated)
     result = take_in(tmp_path / "s", tmp_path / "c")
     assert result.cohort.manifest["patient"].n_unique() == patients
-    told = any("one patient id is in the headers of all 6 studies" in line for line in result.warnings)
-    assert told == (patients == 1)
+    reported = any("one patient id is in the headers of all 6 studies" in line for line in result.warnings)
+    assert reported == (patients == 1)
 
 
 @pytest.mark.parametrize("written", ['="00{n}"', '"=""00{n}"""', "'00{n}", "00{n}"])
@@ -523,7 +523,7 @@ def test_ids_that_are_marked_as_text_are_the_ids(tmp_path: Path, written: str) -
     assert set(result.cohort.manifest["patient"]) == {KEY.pseudonym("patient", f"00{n}") for n in range(4)}
 
 
-def test_both_sexes_under_one_id_are_told(tmp_path: Path) -> None:
+def test_both_sexes_under_one_id_are_reported(tmp_path: Path) -> None:
     for number, site in enumerate(("A", "B")):
         stated = {"PatientID": "1", "PatientSex": "MF"[number], "StudyInstanceUID": uid(site)}
         write_dicom(tmp_path / "s" / site / "1.dcm", structure(number, dtype="uint16", high=999), **stated)
@@ -533,7 +533,7 @@ def test_both_sexes_under_one_id_are_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("ids", [("AB-12", "AB 12"), ("PAT-007", "PAT-7"), ("ab_1", "AB-1")])
-def test_ids_that_a_tool_may_have_changed_are_told(tmp_path: Path, ids: tuple[str, str]) -> None:
+def test_ids_that_a_tool_may_have_changed_are_reported(tmp_path: Path, ids: tuple[str, str]) -> None:
     for number, name in enumerate(ids):
         stated = {"PatientID": name, "StudyInstanceUID": uid(number)}
         write_dicom(tmp_path / "s" / f"{number}.dcm", structure(number, dtype="uint16", high=999), **stated)

@@ -1,4 +1,4 @@
-"""Near duplicates share a split where patients are unknown, and never judge what learned from their twin."""
+"""Near duplicates share a split where patients are unknown, and never evaluate what was trained on their duplicate."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_connected_near_duplicates_share_a_split(tmp_path: Path) -> None:
     assert not (splits == splits[:, :1]).all()
 
 
-def test_marked_only_they_still_judge_nobody_who_learned_from_a_twin(tmp_path: Path) -> None:
+def test_marked_only_they_still_evaluate_nothing_that_was_trained_on_a_duplicate(tmp_path: Path) -> None:
     result = take_in(scenes(tmp_path / "s"), tmp_path / "c", near_duplicates="mark")
     splits = np.array(result.cohort.manifest["split"].to_list()).reshape(30, 3)
     learned = (splits == "train").any(axis=1)

@@ -72,7 +72,7 @@ def test_images_that_are_all_held_out_stay_held_out(tmp_path: Path) -> None:
     assert set(take_in(tmp_path / "a.npz", tmp_path / "e").cohort.manifest["split"]) == {"val"}
 
 
-def test_a_folder_and_a_column_that_differ_are_told(tmp_path: Path) -> None:
+def test_a_folder_and_a_column_that_differ_are_reported(tmp_path: Path) -> None:
     divided(tmp_path / "s", {"train": 10, "test": 5})
     lines = ["image,split", *(f"train/train{n}.png,{'test' if n < 2 else 'train'}" for n in range(10))]
     lines += [f"test/test{n}.png,test" for n in range(5)]
@@ -95,7 +95,7 @@ def test_a_patient_on_both_sides_goes_to_the_held_out_one_or_is_refused(tmp_path
     assert reasons(refused) == {"split_conflict": 4}
 
 
-def test_a_division_of_some_images_only_is_kept_when_asked(tmp_path: Path) -> None:
+def test_a_division_of_some_images_only_is_kept_when_requested(tmp_path: Path) -> None:
     source = divided(tmp_path / "s", {"train": 30, "test": 10})
     write_png(source / "loose.png", structure(500))
     left = take_in(source, tmp_path / "c")
@@ -217,7 +217,7 @@ def test_folders_may_say_more_than_the_word(tmp_path: Path, train: str, test: st
     assert "test" not in {split for path, split in found.items() if path.startswith(train)}
 
 
-def test_one_side_alone_is_told(tmp_path: Path) -> None:
+def test_one_side_alone_is_reported(tmp_path: Path) -> None:
     """A test folder beside others that no word names: its images would go to train without a word."""
     result = take_in(divided(tmp_path / "s", {"x": 20, "test": 6}), tmp_path / "c", folders="ignore")
     assert any("6 of 26 images are in a split of the source" in line for line in result.warnings)

@@ -129,10 +129,10 @@ def test_nothing_planted_is_exported(tmp_path: Path) -> None:
     result = take_in(tmp_path / "s", tmp_path / "c", min_patients=5)
     export_cohort(result.cohort, tmp_path / "x")
     written = everything_written(tmp_path / "c") + everything_written(tmp_path / "x")
-    said = "\n".join((*result.understood, *result.warnings))
+    remarks = "\n".join((*result.understood, *result.warnings))
     for name in PLANTED:
         assert name.lower() not in written.lower()
-        assert name.lower() not in said.lower()
+        assert name.lower() not in remarks.lower()
     assert len(Cohort.open(tmp_path / "c")) == 24
 
 

@@ -1,4 +1,4 @@
-"""Tables: rows find their files by path, UID or patient, never by guess; missing is not absent."""
+"""Tables: rows find their files by path, UID or patient, never by assumption; missing is not absent."""
 
 from __future__ import annotations
 
@@ -273,7 +273,7 @@ def test_which_row_belongs_to_which_path(cells: list[str], paths: list[str], exp
     assert rows_of(cells, paths) == expected
 
 
-def test_a_table_of_other_images_is_not_used_unasked(tmp_path: Path) -> None:
+def test_a_table_of_other_images_is_not_used_without_a_request(tmp_path: Path) -> None:
     pictures(tmp_path / "s", "a.png", "b.png", "c.png")
     csv(tmp_path / "s" / "t.csv", "image,label\na.png,x\nq.png,y\n")
     result = take_in(tmp_path / "s", tmp_path / "c")

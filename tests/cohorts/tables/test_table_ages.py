@@ -84,7 +84,7 @@ def test_every_word_for_a_unit_is_read_with_and_without_space_and_point(number: 
         assert youngest_of_open_age(written) is None
 
 
-def test_the_oldest_are_alike_however_their_age_is_written(tmp_path: Path) -> None:
+def test_the_oldest_are_equal_however_their_age_is_written(tmp_path: Path) -> None:
     cells = ["97 years", "97 J.", "97", "097Y", "90+ years", ">89 J.", "90 or older", "1164 months", "88 years"]
     assert values(one_column(tmp_path, "age", cells, max_age=89), "age") == [90.0] * 8 + [88.0]
 
@@ -115,10 +115,10 @@ def test_an_age_is_no_category_where_ages_are_capped(tmp_path: Path, name: str) 
     assert "95-99" not in str(raised.value)
     assert "\n" not in str(raised.value)
     kept = one_column(tmp_path, name, ["97", "96", "95-99"], attributes=(f"{name}:categorical",))
-    assert values(kept, name) == ["97", "96", "95-99"]  # nobody asked for a cap
+    assert values(kept, name) == ["97", "96", "95-99"]  # no cap was requested
 
 
-def test_groups_of_ages_that_nobody_asked_for_are_not_used_where_ages_are_capped(tmp_path: Path) -> None:
+def test_groups_of_ages_that_were_not_requested_are_not_used_where_ages_are_capped(tmp_path: Path) -> None:
     table = one_column(tmp_path, "attr:age_group", ["90-100", "80-89"], max_age=89)
     assert table.attributes == ()
     assert any("says ages in groups, which max_age cannot cap: it is not used" in line for line in table.remarks())

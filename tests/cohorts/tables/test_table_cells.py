@@ -35,7 +35,7 @@ def test_one_bad_age_costs_the_cell_and_is_counted_by_kind(tmp_path: Path) -> No
     assert not any("411" in remark or "abc" in remark for remark in remarks)
 
 
-def test_max_age_makes_all_above_alike_and_infants_whole_years_old(tmp_path: Path) -> None:
+def test_max_age_makes_all_above_equal_and_infants_whole_years_old(tmp_path: Path) -> None:
     cells = ["89", "90", "97", "90+", ">89", "≥ 90", "89+", "6M", "1.9", "2.5", "119"]
     expected = [89.0, 90.0, 90.0, 90.0, 90.0, 90.0, None, 0.0, 1.0, 2.5, 90.0]
     assert ages(tmp_path, cells, max_age=89) == expected

@@ -88,7 +88,7 @@ def test_a_table_that_cannot_be_joined_says_so(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
-def test_separators_are_told_outside_quotes(tmp_path: Path, separator: str) -> None:
+def test_separators_are_recognised_outside_quotes(tmp_path: Path, separator: str) -> None:
     rows = [["image", "label", "note"], ["a.png", '"x, y; z"', '"1;2,3|4\t5"'], ["b.png", "w", '"one\ntwo ""three"""']]
     table = read(tmp_path / "t.csv", "\r\n".join(separator.join(row) for row in rows), text_column="note")
     assert table.content(1).text == 'one\ntwo "three"'
@@ -128,7 +128,7 @@ def test_padded_and_empty_names_and_repeated_columns(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="the columns 'Age' and 'age', which are one name"):
         read(tmp_path / "t.csv", "image,Age,age\na.png,1,2\n")
     assert read(tmp_path / "t.csv", "image,Age,age\na.png,1,1\n").content(0).attributes == {"age": 1.0}
-    assert read(tmp_path / "t.csv", "image,note,note,label\na.png,1,2,x\n").labels == ("x",)  # nobody asks for notes
+    assert read(tmp_path / "t.csv", "image,note,note,label\na.png,1,2,x\n").labels == ("x",)  # notes are not requested
 
 
 @pytest.mark.parametrize("content", ["a.png,1,0\nb.png,0,1\n", "1,x\n2,y\n", "p1/scan.nii.gz;45\n"])
@@ -150,7 +150,7 @@ def test_quotes_that_do_not_close_are_refused(tmp_path: Path) -> None:
         read(tmp_path / "t.csv", 'image,label\na.png,"x\nb.png,y\n')
 
 
-def test_parquet_is_told_by_content_and_its_floats_are_the_ids_they_were(tmp_path: Path) -> None:
+def test_parquet_is_recognised_by_content_and_its_floats_are_the_ids_they_were(tmp_path: Path) -> None:
     frame = pl.DataFrame({"image": ["a", "b", "c"], "patient": [7.0, None, 8.0], "label": [["x"], [], None]})
     frame.write_parquet(tmp_path / "t.csv")
     table = Table.read(tmp_path / "t.csv", IngestOptions())
@@ -246,17 +246,17 @@ def test_any_bytes_are_a_table_or_refused_in_one_line(tmp_path: Path, rows: list
     written = io.StringIO()
     csv.writer(written).writerows([["image", "label", "age", "flag"], *rows])
     for content in (written.getvalue().encode(errors="replace"), written.getvalue().encode(errors="replace") + noise):
-        said: list[str] = []
+        remarks: list[str] = []
         try:
             table = read(tmp_path / "t.csv", content)
         except InputError as error:
-            said = [str(error)]
+            remarks = [str(error)]
         else:
-            said = [*table.remarks(), *table.understood()]
+            remarks = [*table.remarks(), *table.understood()]
             assert all(set(table.content(row).labels) == set(table.labels) for row in range(len(table)))
             assert table.exclusive in {True, False}
-        assert said
-        assert "\n" not in "".join(said)
+        assert remarks
+        assert "\n" not in "".join(remarks)
 
 
 @pytest.mark.parametrize("name", ["t[1].parquet", "t[1].csv", "t*.parquet"])

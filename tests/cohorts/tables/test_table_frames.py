@@ -1,4 +1,4 @@
-"""Tables with a row per frame of files that become several images: what one frame shows is not said of the others."""
+"""Tables with a row per frame of files that become several images: what one frame shows is not of the others."""
 
 from __future__ import annotations
 
@@ -56,9 +56,9 @@ def test_rows_of_frames_that_differ_refuse_their_file(
     shown = {path: {name for name, value in stated.items() if value} for path, stated in labels_by_path(result).items()}
     assert shown == {f"0.{suffix}": {"x"}, f"2.{suffix}": {"x"}, f"3.{suffix}": {"y"}}
     assert result.accepted == 3 * FRAMES
-    (told,) = [line for line in result.warnings if "rows that differ" in line]
-    assert told.startswith("1 files with several images")
-    assert told.endswith("give each of these files one row, or one file per frame, volume or page")
+    (reported,) = [line for line in result.warnings if "rows that differ" in line]
+    assert reported.startswith("1 files with several images")
+    assert reported.endswith("give each of these files one row, or one file per frame, volume or page")
 
 
 def test_boxes_of_frames_are_of_one_of_them(tmp_path: Path) -> None:

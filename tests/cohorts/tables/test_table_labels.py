@@ -72,8 +72,8 @@ def test_words_for_yes_and_no_are_one_label_of_their_columns_name(
     assert rows == [{header: value} for value in (True, False, None, True, False)]
     table = read(tmp_path / "t.csv", (tmp_path / "t.csv").read_bytes(), label_columns=(header,))
     strange = cells[2] in {"maybe", "quizás", "inconclusive"}
-    said = f"column {header!r}: 1 cells hold neither 1, 0, -1 nor nothing and are not stated"
-    assert table.remarks() == ([said] if strange else [])
+    remark = f"column {header!r}: 1 cells hold neither 1, 0, -1 nor nothing and are not stated"
+    assert table.remarks() == ([remark] if strange else [])
 
 
 def test_several_columns_of_words_are_labels(tmp_path: Path) -> None:
@@ -297,7 +297,7 @@ def test_visits_of_one_patient_are_united_where_they_agree_in_labels(tmp_path: P
     assert joined(tmp_path / "t.csv", "patient_id,label\nP0,mass\n", files).contradicted() == ""
 
 
-def test_patients_who_all_contradict_themselves_are_told_so_and_not_that_nothing_fits(tmp_path: Path) -> None:
+def test_patients_who_all_contradict_themselves_are_reported_so_and_not_as_unmatched(tmp_path: Path) -> None:
     for number in range(2):
         write_dicom(
             tmp_path / "s" / f"{number}.dcm", structure(number), PatientID=f"P{number}", SOPInstanceUID=uid(number)

@@ -92,7 +92,7 @@ def test_ids_and_names_are_one_in_width_and_composition_and_nothing_else() -> No
         assert plain_name(one) != plain_name(other)
 
 
-def test_labels_that_only_compatibility_forms_make_alike_stay_two(tmp_path: Path) -> None:
+def test_labels_that_only_compatibility_forms_make_equal_stay_two(tmp_path: Path) -> None:
     assert read(tmp_path / "t.csv", "image,label\na.png,10² Zellen\nb.png,102 Zellen\n").labels == (
         "102 Zellen",
         "10² Zellen",
@@ -133,8 +133,8 @@ def test_a_flag_a_role_or_one_word_for_all_names_nobody(tmp_path: Path, column: 
     result = take_in(tmp_path / "s", tmp_path / "c")
     assert result.cohort.manifest["patient"].n_unique() == 8
     option = "study_column" if column == "study" else "patient_column"
-    (told,) = [line for line in result.understood if option in line]
-    assert told.startswith(f"column '{column}': its cells say ")
+    (reported,) = [line for line in result.understood if option in line]
+    assert reported.startswith(f"column '{column}': its cells say ")
     believed = take_in(tmp_path / "s", tmp_path / "d", **{option: column})
     assert believed.cohort.manifest["patient"].n_unique() == len(cells)
 

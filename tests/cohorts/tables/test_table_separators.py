@@ -38,8 +38,9 @@ def test_one_odd_cell_changes_no_other(tmp_path: Path, odd: str) -> None:
     assert [stray.content(row).labels for row in range(42)] == [clean.content(row).labels for row in range(42)]
     assert clean.remarks() == []
     sign = "|" if "|" in odd else ";"
-    said = f"column 'findings': lists are split at {sign!r} and ',', the latter in {sum(',' in c for c in cells)} cells"
-    assert said in stray.remarks()
+    commas = sum("," in cell for cell in cells)
+    remark = f"column 'findings': lists are split at {sign!r} and ',', the latter in {commas} cells"
+    assert remark in stray.remarks()
 
 
 @pytest.mark.parametrize("other", ["Edema; Mass", "Edema, Mass"])
@@ -64,7 +65,7 @@ def test_mixed_separators_of_known_labels_are_all_honoured(tmp_path: Path, other
         ["Edema, Mass", "Edema", "Mass", "fracture, healed", "cyst, old", "nodule, left"],  # one of them is a list
     ],
 )
-def test_separators_that_nobody_can_tell_stop_the_run(tmp_path: Path, cells: list[str]) -> None:
+def test_ambiguous_separators_stop_the_run(tmp_path: Path, cells: list[str]) -> None:
     with pytest.raises(InputError, match=r"column 'findings' of .* lists or single names: .*label_separator"):
         findings(tmp_path, cells)
     named = findings(tmp_path, cells, label_separator="|")
@@ -81,8 +82,8 @@ def test_lists_in_brackets_tell_what_is_a_label(tmp_path: Path) -> None:
 def test_a_separator_that_was_named_is_obeyed_and_what_it_leaves_is_remarked(tmp_path: Path) -> None:
     table = findings(tmp_path, [*COMMAS, "Edema; Mass", "fracture; healed"], label_separator=",")
     assert present(table, 6) == {"Edema; Mass"}
-    said = "1 cells hold known labels by another separator than label_separator, and are taken as names"
-    assert f"column 'findings': {said}" in table.remarks()
+    remark = "1 cells hold known labels by another separator than label_separator, and are taken as names"
+    assert f"column 'findings': {remark}" in table.remarks()
     assert not any("another separator" in line for line in findings(tmp_path, COMMAS, label_separator=",").remarks())
 
 

@@ -353,8 +353,8 @@ def test_an_interrupt_is_one_line_and_leaves_nothing_half(tmp_path: Path) -> Non
     assert process.stdout is not None
     assert "simulating" in process.stdout.readline()
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=60)
-    assert (process.returncode, said) == (130, "medphantom: interrupted; the same command continues\n")
+    _, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (130, "medphantom: interrupted; the same command continues\n")
     assert not list(tmp_path.iterdir())
 
 
@@ -368,7 +368,7 @@ def test_a_fault_of_ours_is_one_line_without_content(
 
     monkeypatch.setattr(Cohort, "open", broken)
     assert main(["inspect", str(tmp_path)]) == 1
-    said = capsys.readouterr().err
-    assert said == "medphantom: unexpected ValueError; --debug shows details, which may quote source files\n"
+    errors = capsys.readouterr().err
+    assert errors == "medphantom: unexpected ValueError; --debug shows details, which may quote source files\n"
     with pytest.raises(ValueError, match="Doe"):
         main(["--debug", "inspect", str(tmp_path)])

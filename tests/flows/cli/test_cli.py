@@ -87,9 +87,9 @@ def test_from_files_to_files_verb_by_verb(
 
     capsys.readouterr()
     assert main(["assess", "cohort", str(run / "synthetic"), "--out", "report", "--bundle", "bundle", *recipe]) == 0
-    said = capsys.readouterr().out
-    assert "privacy gate: " in said
-    assert "report.public.html" in said
+    output = capsys.readouterr().out
+    assert "privacy gate: " in output
+    assert "report.public.html" in output
     assert PublishedReport.load(copy / "report" / "report.json").quality.synthetic_count == 24
 
     assert main(["export", "whole", "--format", "png", "--layout", "table", "--out", "files"]) == 0
@@ -102,11 +102,12 @@ def test_from_files_to_files_verb_by_verb(
 def test_inspect_shows_counts_and_what_a_network_sees(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
     cohort = Cohort.open(copy / "runs" / "tiny" / "cohort")
     assert main(["inspect", str(cohort.path), "--size", "32", "--images", "6", "--out", "sheet.png"]) == 0
-    said = capsys.readouterr().out
+    output = capsys.readouterr().out
     for split in ("train", "val", "holdout", "test"):
         patients = len(set(cohort.patients(cohort.rows(split))))
-        assert [split, str(len(cohort.rows(split))), str(patients)] in [line.split()[:3] for line in said.splitlines()]
-    assert "a network sees 32×32 pixels" in said
+        expected = [split, str(len(cohort.rows(split))), str(patients)]
+        assert expected in [line.split()[:3] for line in output.splitlines()]
+    assert "a network sees 32×32 pixels" in output
     sheet = np.asarray(Image.open(copy / "sheet.png"))
     assert sheet.std() > 10
 
@@ -150,10 +151,10 @@ def test_ingestion_ends_with_what_it_understood_and_inspect_lists_what_was_left_
     (tmp_path / "s" / "broken.png").write_bytes((tmp_path / "s" / "3.png").read_bytes()[:200])
     command = ["ingest", str(tmp_path / "s"), "--out", str(tmp_path / "c"), "--public-phrase", "x"]
     assert main(command) == 0
-    said = capsys.readouterr().out
+    output = capsys.readouterr().out
     for line in ("table labels.csv: 13 rows", "patients: 13 images by the table", "labels: ", "splits: by keyed hash"):
-        assert line in said
-    assert "left out: 1 truncated (medphantom inspect --rejected lists them)" in said
-    assert "p3" not in said
+        assert line in output
+    assert "left out: 1 truncated (medphantom inspect --rejected lists them)" in output
+    assert "p3" not in output
     assert main(["inspect", str(tmp_path / "c"), "--rejected"]) == 0
     assert capsys.readouterr().out.splitlines()[0].split()[:2] == ["truncated", "broken.png:"]

@@ -57,9 +57,9 @@ PYTHON = {
 }
 SECTIONS = {"preprocess", "generator", "sampler", "assess", "study", "foreign", "method", "config", "options"}
 DIFFERENT = {
-    ("run", "prefect"): "a notebook does not start a server unasked",
-    ("control", "prefect"): "a notebook does not start a server unasked",
-    ("demo", "prefect"): "a notebook does not start a server unasked",
+    ("run", "prefect"): "a notebook does not start a server without a request",
+    ("control", "prefect"): "a notebook does not start a server without a request",
+    ("demo", "prefect"): "a notebook does not start a server without a request",
     ("counterfactual", "method"): "the command line has one option per field",
 }
 
@@ -266,12 +266,12 @@ def test_what_one_face_refuses_the_other_refuses_in_the_same_words(
     (copy / "file").write_text("here")
     capsys.readouterr()
     status = main(shlex.split(command))
-    said = capsys.readouterr().err.splitlines()
-    assert (status, len(said)) == (2, 1), said
+    errors = capsys.readouterr().err.splitlines()
+    assert (status, len(errors)) == (2, 1), errors
     with pytest.raises(MedphantomError) as refused:
         call(copy)
     ours = str(refused.value).replace(f"{copy}/", "")
-    assert said[0].removeprefix("medphantom: ").replace(f"{copy}/", "") == ours
+    assert errors[0].removeprefix("medphantom: ").replace(f"{copy}/", "") == ours
     assert not (copy / "new").exists()
 
 

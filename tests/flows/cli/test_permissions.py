@@ -227,7 +227,7 @@ def test_a_notebook_keeps_its_own_umask_and_its_results_are_private_all_the_same
         os.umask(before)
 
 
-def test_folders_of_older_versions_are_tightened_or_told_of_in_one_line(copy: Path) -> None:
+def test_folders_of_older_versions_are_tightened_or_reported_in_one_line(copy: Path) -> None:
     open_place = Path("/tmp") / f"medphantom-test-{os.getpid()}"  # noqa: S108 - pytest's own folders are closed already
     open_place.mkdir()
     try:

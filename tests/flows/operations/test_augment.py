@@ -120,23 +120,23 @@ def test_given_generators_are_used_and_another_cohort_s_is_warned_of(
     out = tmp_path / "again"
     command = ["--label", "dark", "--to", "200", "--out", str(out), "--recipe", str(recipe), "--bundle", bundle]
     assert main(["augment", str(cohort.path), *command, "--share", "1", "--set", "study.classifier.steps=4"]) == 0
-    said = capsys.readouterr()
-    assert "did not learn from exactly these" not in said.err + said.out
+    output = capsys.readouterr()
+    assert "did not learn from exactly these" not in output.err + output.out
     assert not (out / BUNDLE_FOLDER).exists()
     assert AugmentReport.load(out / ANSWER_FILE).plan.generators == 1
     other = make_cohort(tmp_path / "other", total=480, seed=5)
     settings = {"assess": QUICK_SCORES, "study": QUICK_STUDY, "sampler": {"steps": 2, "device": "cpu"}}
     with mp.watching():
         found = mp.augment(other, "dark", 200, tmp_path / "3", bundles=[bundle], shares=[1.0], **settings)
-    said = capsys.readouterr()
-    assert "did not learn from exactly these" in said.err + said.out
+    output = capsys.readouterr()
+    assert "did not learn from exactly these" in output.err + output.out
     assert found == AugmentReport.load(tmp_path / "3" / ANSWER_FILE)
     quality = PublishedReport.load(tmp_path / "3" / "report.json").quality
     assert quality.verdict in {"inconclusive", "fail"}
     assert "the generator did not learn from these training images" in quality.verdict_reasons[-1]
 
 
-def test_images_that_may_repeat_patients_are_not_handed_over_and_nothing_is_taught_from_them(
+def test_images_that_may_repeat_patients_are_not_handed_over_and_nothing_is_trained_on_them(
     answered: Path, cohort: Cohort, recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A generator that hands out its training images, in place of one that draws."""
@@ -168,11 +168,11 @@ def test_images_that_may_repeat_patients_are_not_handed_over_and_nothing_is_taug
 def test_what_cannot_be_is_one_line_before_any_work(
     cohort: Cohort, recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], wrong: tuple[list[str], str]
 ) -> None:
-    change, said = wrong
+    change, output = wrong
     out = tmp_path / "out"
     command = ["augment", str(cohort.path), "--label", "bright", "--to", "200", "--out", str(out)]
     assert main([*command, "--recipe", str(recipe), *change]) == 2
-    assert said in capsys.readouterr().err
+    assert output in capsys.readouterr().err
     assert not out.exists()
     assert not out.with_name("out.work").exists()
 

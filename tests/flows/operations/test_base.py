@@ -98,7 +98,7 @@ def test_a_base_that_draws_this_cohort_is_refused(tuned: Path) -> None:
         accept_base(None, "there")
 
 
-def test_what_cannot_be_learned_or_searched_is_said_before_anything_is_drawn(
+def test_what_cannot_be_learned_or_searched_is_reported_before_anything_is_drawn(
     tuned: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(base_check, "generate", lambda *_, **__: pytest.fail("drawn"))

@@ -56,10 +56,10 @@ def test_runs_of_one_plan_stand_side_by_side_with_the_same_prompts_and_seeds(
     assert "that every run drew" in page
     assert "Internal: do not share." in page
     assert str(runs) not in page + (out / "compare.json").read_text()
-    said = capsys.readouterr().out
-    assert "kernel (filters)" in said
-    assert "tiny" in said
-    assert "longer" in said
+    output = capsys.readouterr().out
+    assert "kernel (filters)" in output
+    assert "tiny" in output
+    assert "longer" in output
     assert not out.with_name("out.work").exists()
 
 

@@ -1,4 +1,4 @@
-"""Images that nobody here made: each known fault moves the score that should see it, and n decides what is said."""
+"""Images from elsewhere: each known fault moves the score that should see it, and n decides what is reported."""
 
 from __future__ import annotations
 
@@ -190,9 +190,9 @@ def test_8_bits_meet_hounsfield_units_only_when_said_what_they_stand_for(
     for number, pixels in enumerate(eight.pixels(eight.rows("train")[:55])):
         Image.fromarray(pixels).save(theirs / f"{number:03d}.png")
     assert assessed(real, theirs, tmp_path / "refused") == 2
-    said = capsys.readouterr().err
-    assert "the synthetic images have 8 bits, 0…255, and the real ones are read from -1000…1000" in said
-    assert "--synthetic-range LOW HIGH" in said
+    output = capsys.readouterr().err
+    assert "the synthetic images have 8 bits, 0…255, and the real ones are read from -1000…1000" in output
+    assert "--synthetic-range LOW HIGH" in output
     assert not (tmp_path / "refused").exists()
     assert assessed(real, theirs, tmp_path / "report", "--synthetic-range", "-1000", "1000") == 0
     report = PublishedReport.load(tmp_path / "report" / "report.json").quality

@@ -1,4 +1,4 @@
-"""Withdrawal: everything that learned from a patient is found, nothing else, and what cannot be told is said."""
+"""Withdrawal: everything trained on a patient is found, nothing else, and what is not known is reported."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_a_patient_that_no_network_learned_from_concerns_cohort_and_report(run: 
     assert stranger.untold == ()
 
 
-def test_without_the_private_folder_the_key_tells_and_nobody_guesses(run: Path, copy: Path) -> None:
+def test_without_the_private_folder_the_key_decides_and_nothing_is_assumed(run: Path, copy: Path) -> None:
     name, _ = patient_of(Cohort.open(run / "cohort"), "train")
     shutil.rmtree(run / "cohort.private")
     untold = lineage(name, [copy])
@@ -88,10 +88,10 @@ def test_the_command_says_what_to_do_and_never_the_id(
     name, _ = patient_of(Cohort.open(run / "cohort"), "train")
     capsys.readouterr()
     assert main(["lineage", str(copy), "--patient", name]) == 0
-    said = capsys.readouterr().out
-    assert f"to train again: {run / 'bundle'}" in said
-    assert "generate again" in said
-    assert name not in said
+    output = capsys.readouterr().out
+    assert f"to train again: {run / 'bundle'}" in output
+    assert "generate again" in output
+    assert name not in output
     assert main(["lineage", "--patient", name, "--files"]) == 0
     assert "source file" in capsys.readouterr().out
 
@@ -124,7 +124,7 @@ def test_a_picture_of_two_patients_is_found_by_either(tmp_path: Path) -> None:
     assert not found.untold
 
 
-def test_where_nobody_can_tell_it_says_so(tmp_path: Path) -> None:
+def test_what_cannot_be_known_is_reported(tmp_path: Path) -> None:
     for number in range(6):
         write_png(tmp_path / "s" / f"{number}.png", structure(number))
         write_png(tmp_path / "t" / f"P{number}" / "a.png", structure(10 + number))
@@ -188,10 +188,10 @@ def test_what_was_read_from_an_export_cannot_tell_without_the_original_or_the_ke
     assert all("may be another one" in line for line in stranger.untold)
     assert len(stranger.untold) == 2
     assert main(["lineage", str(tmp_path / "l"), "--patient", "H1"]) == 0
-    said = capsys.readouterr().out
-    assert said.count("not known        ") == 2
-    assert "0 know this patient, and of 2 it is not known" in said
-    assert "to train again: nothing that is known" in said
+    output = capsys.readouterr().out
+    assert output.count("not known        ") == 2
+    assert "0 know this patient, and of 2 it is not known" in output
+    assert "to train again: nothing that is known" in output
     shutil.rmtree(second.private_folder)
     assert any("its private folder is not beside it" in line for line in lineage("H1", [tmp_path / "l"]).untold)
 
@@ -203,7 +203,7 @@ def test_the_table_of_an_export_alone_holds_a_pseudonym(tmp_path: Path, capsys: 
     assert (trace.kind, trace.part) == ("export", "2 images of the patient, by pseudonym")
     assert main(["lineage", str(alone), "--patient", "H1", "--public-phrase", "tests"]) == 0
     assert "1 know this patient" in capsys.readouterr().out
-    assert traced("nobody", [alone], KEY).untold  # nobody can tell whether it is that key
+    assert traced("nobody", [alone], KEY).untold  # it is not known whether it is that key
     (alone / "metadata.csv").unlink()
     (untold,) = traced("H1", [alone], KEY).untold
     assert "metadata.csv does not tell" in untold

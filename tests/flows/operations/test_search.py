@@ -14,7 +14,14 @@ from medphantom.cohorts.store import Cohort
 from medphantom.core.errors import RecipeError, UnsupportedClaim
 from medphantom.flows.cli.main import main
 from medphantom.flows.operations import search as searching
-from medphantom.flows.operations.search import Judge, Trainings, combinations, judged, trial_of, tries_of
+from medphantom.flows.operations.search import (
+    Trainings,
+    TrialEvaluator,
+    combinations,
+    trial_distances,
+    trial_of,
+    tries_of,
+)
 from medphantom.flows.recipes.settings import SearchPart, read_part
 from medphantom.generators.bundle import GeneratorBundle
 from tests.generators.tiny import SIDE, make_cohort, tiny_config
@@ -60,16 +67,16 @@ def test_the_best_of_all_combinations_is_published(cohort: Cohort, recipe: Path,
     assert main([*command, "--try", TRIES[0]]) == 2  # it exists
 
 
-def test_what_was_judged_before_an_interruption_is_not_judged_again(
+def test_trials_measured_before_an_interruption_are_not_measured_again(
     cohort: Cohort, recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     part = read_part(SearchPart, recipe, ["generator.denoiser_fit.steps=1"])
     trials = [trial_of(part, changed) for changed in combinations({"sampler.steps": [2, 8]})]
     preprocess = part.preprocess.for_cohort(cohort)
-    trainings, judge = Trainings(cohort, preprocess, tmp_path), Judge(cohort, preprocess, part.plan)
+    trainings, evaluator = Trainings(cohort, preprocess, tmp_path), TrialEvaluator(cohort, preprocess, part.plan)
     train, calls = searching.train_generator, []
     monkeypatch.setattr(searching, "train_generator", lambda *a, **k: calls.append(0) or train(*a, **k))
-    measure, seen = judge.distance, []
+    measure, seen = evaluator.distance, []
 
     def interrupted(bundle: GeneratorBundle, sampler: object, progress: object) -> float:
         if seen:
@@ -77,22 +84,22 @@ def test_what_was_judged_before_an_interruption_is_not_judged_again(
         seen.append(measure(bundle, sampler, progress))
         return seen[0]
 
-    monkeypatch.setattr(judge, "distance", interrupted)
+    monkeypatch.setattr(evaluator, "distance", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        judged(trials, trainings, judge)
-    monkeypatch.setattr(judge, "distance", measure)
-    found = judged(trials, trainings, judge)
+        trial_distances(trials, trainings, evaluator)
+    monkeypatch.setattr(evaluator, "distance", measure)
+    found = trial_distances(trials, trainings, evaluator)
     assert found[0] == seen[0]
     assert found[1] != found[0]
     assert len(calls) == 1  # both are ways to sample one training
 
 
-def test_the_judge_sees_the_split_that_it_is_given(cohort: Cohort, recipe: Path) -> None:
+def test_the_evaluator_sees_the_split_that_it_is_given(cohort: Cohort, recipe: Path) -> None:
     part = read_part(SearchPart, recipe, [])
-    judge = Judge(cohort, part.preprocess.for_cohort(cohort), part.plan, "val")
-    assert len(judge.real) == len(cohort.rows("val"))
-    other = Judge(cohort, part.preprocess.for_cohort(cohort), part.plan, "test")
-    assert not np.array_equal(judge.real, other.real)
+    evaluator = TrialEvaluator(cohort, part.preprocess.for_cohort(cohort), part.plan, "val")
+    assert len(evaluator.real) == len(cohort.rows("val"))
+    other = TrialEvaluator(cohort, part.preprocess.for_cohort(cohort), part.plan, "test")
+    assert not np.array_equal(evaluator.real, other.real)
 
 
 @pytest.mark.parametrize(
@@ -118,15 +125,15 @@ def test_too_few_images_to_choose_by(recipe: Path, tmp_path: Path) -> None:
     part, small = read_part(SearchPart, recipe, []), make_cohort(tmp_path / "c", total=32)
     preprocess = part.preprocess.for_cohort(small)
     with pytest.raises(UnsupportedClaim, match="the val split is too small to choose by: 4 images are too few"):
-        Judge(small, preprocess, part.plan)
+        TrialEvaluator(small, preprocess, part.plan)
 
 
 def test_few_real_images_are_compared_by_the_distance_without_bias(recipe: Path, tmp_path: Path) -> None:
     part, few = read_part(SearchPart, recipe, []), make_cohort(tmp_path / "c", total=320)
-    judge = Judge(few, part.preprocess.for_cohort(few), part.plan)
-    assert (judge.measure, len(judge.real)) == ("kernel", 40)
-    assert judge.floor(40) < judge._between(judge.real + 0.5) / 10
-    assert judge.floor(20) is None
+    evaluator = TrialEvaluator(few, part.preprocess.for_cohort(few), part.plan)
+    assert (evaluator.measure, len(evaluator.real)) == ("kernel", 40)
+    assert evaluator.floor(40) < evaluator._between(evaluator.real + 0.5) / 10
+    assert evaluator.floor(20) is None
 
 
 def test_a_notebook_searches_too(tmp_path: Path) -> None:

@@ -90,9 +90,9 @@ def test_study_of_two_fractions_is_published_and_what_was_done_is_not_done_again
             patch.setattr(name, again)
         assert main(command) == 0
     assert not out.with_name("study.work").exists()
-    said = capsys.readouterr().out
-    assert "of the training patients" in said
-    assert "study.md" in said
+    output = capsys.readouterr().out
+    assert "of the training patients" in output
+    assert "study.md" in output
     reports = {share: StudyReport.load(out / f"fraction_{share}" / "study.json") for share in ("0.3", "1")}
     assert reports["0.3"].real_patients < reports["1"].real_patients
     assert reports["0.3"].test_images == reports["1"].test_images

@@ -29,7 +29,7 @@ ENDED = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
 
 
 class Api:
-    """A Prefect API, asked with or without a password."""
+    """A Prefect API, requested with or without a password."""
 
     def __init__(self, url: str, auth: str | None) -> None:
         self.url = url
@@ -52,30 +52,30 @@ class Api:
             return error.code, None
 
 
-def told(what: str, status: int) -> None:
+def show(what: str, status: int) -> None:
     print(f"{what}: {status}", flush=True)
 
 
 def look_around(api: Api) -> list[dict[str, Any]]:
     """Read whatever can be read; the deployments found."""
     for path in ("/admin/settings", "/admin/version", "/block_types/slug/secret/block_documents"):
-        told(f"GET {path}", api.ask("GET", path)[0])
+        show(f"GET {path}", api.ask("GET", path)[0])
     for path in ("/flows/filter", "/flow_runs/filter", "/logs/filter", "/variables/filter", "/block_documents/filter"):
-        told(f"POST {path}", api.ask("POST", path, {})[0])
+        show(f"POST {path}", api.ask("POST", path, {})[0])
     status, deployments = api.ask("POST", "/deployments/filter", {})
-    told("POST /deployments/filter", status)
+    show("POST /deployments/filter", status)
     return deployments or []
 
 
 def write_everywhere(api: Api) -> None:
     """Write what needs no deployment."""
-    told("POST /variables", api.ask("POST", "/variables/", {"name": f"v{uuid.uuid4().hex[:6]}", "value": "1"})[0])
+    show("POST /variables", api.ask("POST", "/variables/", {"name": f"v{uuid.uuid4().hex[:6]}", "value": "1"})[0])
     status, flow = api.ask("POST", "/flows/", {"name": "medphantom-evil"})
-    told("POST /flows", status)
+    show("POST /flows", status)
     flow_id = flow["id"] if flow else str(uuid.uuid4())
-    told("POST /deployments", api.ask("POST", "/deployments/", {"name": "evil", "flow_id": flow_id})[0])
-    told("POST /flow_runs", api.ask("POST", "/flow_runs/", {"flow_id": flow_id})[0])
-    told("POST /work_pools", api.ask("POST", "/work_pools/", {"name": f"w{uuid.uuid4().hex[:6]}"})[0])
+    show("POST /deployments", api.ask("POST", "/deployments/", {"name": "evil", "flow_id": flow_id})[0])
+    show("POST /flow_runs", api.ask("POST", "/flow_runs/", {"flow_id": flow_id})[0])
+    show("POST /work_pools", api.ask("POST", "/work_pools/", {"name": f"w{uuid.uuid4().hex[:6]}"})[0])
 
 
 def change(api: Api, deployment: str, folder: Path) -> None:
@@ -97,7 +97,7 @@ def change(api: Api, deployment: str, folder: Path) -> None:
         {"job_variables": {"env": {"MEDPHANTOM_SERVED": "{}"}}},
     ]
     for body in changes:
-        told(f"PATCH /deployments {sorted(body)}", api.ask("PATCH", f"/deployments/{deployment}", body)[0])
+        show(f"PATCH /deployments {sorted(body)}", api.ask("PATCH", f"/deployments/{deployment}", body)[0])
 
 
 def start_runs(api: Api, deployment: str, recipe: Path, out: Path) -> list[str]:
@@ -111,7 +111,7 @@ def start_runs(api: Api, deployment: str, recipe: Path, out: Path) -> list[str]:
         {"settings": [f"cohort.source={recipe.parent}"]},
     ):
         status, run = api.ask("POST", f"/deployments/{deployment}/create_flow_run", {"parameters": parameters})
-        told(f"POST /deployments/…/create_flow_run {sorted(parameters)}", status)
+        show(f"POST /deployments/…/create_flow_run {sorted(parameters)}", status)
         if run:
             made.append(run["id"])
     return made

@@ -105,16 +105,16 @@ def ask(serving: Serving, path: str, body: dict[str, Any], **headers: str) -> An
 
 def test_a_stranger_reads_and_starts_nothing(serving: Serving, tmp_path: Path) -> None:
     for place, more in enumerate([(), ("--auth", "medphantom:wrong"), ("--auth", "somebody:else")]):
-        said = attack(serving, tmp_path / str(place), "--seconds", "5", *more)
-        assert {line.rsplit(": ", 1)[1] for line in said if line.startswith(("GET", "POST", "PATCH"))} == {"401"}
-        assert said[-1] == NOTHING
+        output = attack(serving, tmp_path / str(place), "--seconds", "5", *more)
+        assert {line.rsplit(": ", 1)[1] for line in output if line.startswith(("GET", "POST", "PATCH"))} == {"401"}
+        assert output[-1] == NOTHING
 
 
 def test_who_knows_the_password_cannot_choose_another_recipe_or_code(serving: Serving, tmp_path: Path) -> None:
     before = sorted((serving.folder / "runs").iterdir())
-    said = attack(serving, tmp_path, "--auth", serving.password, "--change")
-    assert "runs: 4 made, ended as ['CRASHED']" in said
-    assert said[-2:] == ["code of the attacker was run: False", NOTHING]
+    output = attack(serving, tmp_path, "--auth", serving.password, "--change")
+    assert "runs: 4 made, ended as ['CRASHED']" in output
+    assert output[-2:] == ["code of the attacker was run: False", NOTHING]
     assert sorted((serving.folder / "runs").iterdir()) == before
 
 
@@ -136,7 +136,7 @@ def test_only_health_is_open_and_only_under_a_name_of_this_machine(serving: Serv
     for path in ("/api/docs", "/api/openapi.json", "/api/variables/name/system-health", "/api/csrf-token?client=x"):
         assert httpx.get(serving.url + path).status_code == 401, path
     assert httpx.post(f"{serving.url}/api/health").status_code == 401
-    host = {"Host": "evil.example"}  # a name that somebody's DNS bent to 127.0.0.1
+    host = {"Host": "evil.example"}  # a name that a foreign DNS resolves to 127.0.0.1
     assert httpx.get(f"{serving.url}/api/admin/version", headers={**serving.header, **host}).status_code == 400
     port = serving.url.rsplit(":", 1)[1]
     listening = subprocess.run(["ss", "-Htln"], capture_output=True, text=True, check=False).stdout
@@ -310,9 +310,9 @@ def test_the_temporary_servers_of_two_runs_are_closed_too(serving: Serving, tmp_
             assert own == "True"
             there = Serving(url, serving.folder, serving.state, serving.password, run)
             for name, more in (("nobody", ()), ("other", ("--auth", serving.password))):
-                said = attack(there, tmp_path / f"{place}{name}", "--seconds", "5", *more)
-                assert {line.rsplit(": ", 1)[1] for line in said if line.startswith(("GET", "POST"))} == {"401"}
-                assert said[-1] == NOTHING
+                output = attack(there, tmp_path / f"{place}{name}", "--seconds", "5", *more)
+                assert {line.rsplit(": ", 1)[1] for line in output if line.startswith(("GET", "POST"))} == {"401"}
+                assert output[-1] == NOTHING
             answer = httpx.post(f"{url}/api/flows/", json={"name": "x"}, headers={"Origin": "http://evil.example"})
             assert answer.status_code == 401
             assert "access-control-allow-origin" not in answer.headers
@@ -331,9 +331,9 @@ def test_a_server_that_the_users_profile_names_is_used_with_its_own_password(ser
         home.mkdir()
         profile = f'PREFECT_API_URL = "{serving.url}/api"\nPREFECT_API_AUTH_STRING = "{password}"\n'
         (home / "profiles.toml").write_text(f'active = "mine"\n[profiles.mine]\n{profile}')
-        said = user_of_a_server(home).communicate("\n", timeout=120)[0]
-        assert expected in said
-        assert password not in said
+        output = user_of_a_server(home).communicate("\n", timeout=120)[0]
+        assert expected in output
+        assert password not in output
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""The Prefect flow: the same run, told to Prefect as numbers and names; and a schedule that fires."""
+"""The Prefect flow: the same run, reported to Prefect as numbers and names; and a schedule that fires."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_a_failed_run_leaves_one_line_and_no_pickle(copy: Path, environment: dic
 
 
 class Server:
-    """The API of a Prefect server, asked over HTTP."""
+    """The API of a Prefect server, requested over HTTP."""
 
     def __init__(self, url: str, password: str) -> None:
         self.url = url
@@ -205,8 +205,8 @@ def test_intervals(text: str, seconds: int) -> None:
 
 
 def test_names_from_data_mean_nothing_to_a_page() -> None:
-    told = _plain('<script>alert(1)</script> [x](http://evil) **b** `c` | "q" \n# head')
-    assert "<script>" not in told
-    assert "](" not in told
-    assert "\n" not in told
-    assert told.startswith("&lt;script&gt;alert\\(1\\)")
+    escaped = _plain('<script>alert(1)</script> [x](http://evil) **b** `c` | "q" \n# head')
+    assert "<script>" not in escaped
+    assert "](" not in escaped
+    assert "\n" not in escaped
+    assert escaped.startswith("&lt;script&gt;alert\\(1\\)")

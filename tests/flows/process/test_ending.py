@@ -37,8 +37,8 @@ def started(folder: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
     environment = {**kept, "PREFECT_HOME": str(folder / "prefect")}
     command = [sys.executable, "-m", "medphantom.flows.cli.main", *arguments]
-    with (folder / "said").open("w") as said, (folder / "complained").open("w") as complained:
-        process = subprocess.Popen(command, cwd=folder, env=environment, stdout=said, stderr=complained, text=True)
+    with (folder / "output").open("w") as output, (folder / "complained").open("w") as complained:
+        process = subprocess.Popen(command, cwd=folder, env=environment, stdout=output, stderr=complained, text=True)
         try:
             yield process
         finally:
@@ -90,7 +90,7 @@ def goes_on(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
             assert time.monotonic() < deadline
             time.sleep(0.02)
         assert min(now) >= min(before)
-    assert "ingest: reused" in (folder / "said").read_text()
+    assert "ingest: reused" in (folder / "output").read_text()
     capsys.readouterr()
     assert main(["verify", str(folder / "runs" / "tiny" / "cohort")]) == 0
 

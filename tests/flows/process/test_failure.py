@@ -51,7 +51,7 @@ class OutOfMemoryError(RuntimeError):
         (OSError(errno.ENOSPC, "No space left on device", f"/data/{QUOTED}"), "the disk was full during ingest"),
     ],
 )
-def test_what_the_machine_lacks_is_said(tmp_path: Path, error: Exception, text: str) -> None:
+def test_what_the_machine_lacks_is_reported(tmp_path: Path, error: Exception, text: str) -> None:
     shown = fail(error, tmp_path)
     assert isinstance(shown, ResourceError)
     assert text in str(shown)

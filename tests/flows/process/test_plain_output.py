@@ -66,11 +66,11 @@ def ingesting(tmp_path: Path) -> list[str | Path]:
 
 
 def test_names_of_folders_and_columns_are_printed_as_text_only(ingesting: list[str | Path]) -> None:
-    status, said, complained = run(*ingesting)
+    status, output, complained = run(*ingesting)
     assert (status, complained) == (0, "")
-    assert "12 images" in said
-    assert "look at it with: medphantom inspect" in said
-    assert not STEERS.findall(said)
+    assert "12 images" in output
+    assert "look at it with: medphantom inspect" in output
+    assert not STEERS.findall(output)
     status, _, complained = run(*ingesting[:4], "--public-phrase", "x", "--label-column", f"other {HOSTILE}")
     assert (status, complained.count("\n")) == (2, 1)
     assert not STEERS.findall(complained[:-1])
@@ -100,8 +100,8 @@ def test_help_keeps_its_colours() -> None:
     ],
 )
 def test_an_error_is_one_short_plain_line(arguments: tuple[str | bytes, ...]) -> None:
-    status, said, complained = run(*arguments)
-    assert (status, said, complained.count("\n")) == (2, "", 1)
+    status, output, complained = run(*arguments)
+    assert (status, output, complained.count("\n")) == (2, "", 1)
     assert len(complained) <= LONGEST_ERROR + 1
     assert not STEERS.findall(complained[:-1])
 
@@ -109,26 +109,26 @@ def test_an_error_is_one_short_plain_line(arguments: tuple[str | bytes, ...]) ->
 def test_a_recipes_text_is_shown_plain_and_the_advice_stays(tmp_path: Path) -> None:
     escaped = HOSTILE.encode("unicode_escape").decode()
     (tmp_path / "r.yaml").write_text(f'cohort: {{source: images}}\nsampler: {{"steps": "{escaped}{"x" * 3000}"}}\n')
-    status, _, said = run("run", tmp_path / "r.yaml", "--no-prefect")
-    assert (status, said.count("\n")) == (2, 1)
-    assert len(said) <= LONGEST_ERROR + 1
-    assert not STEERS.findall(said[:-1])
-    status, _, said = run("inspect", "/nowhere/" + "/".join(["deep" * 20] * 30))
-    assert said.endswith("; check the path\n")
-    assert " … " in said
+    status, _, output = run("run", tmp_path / "r.yaml", "--no-prefect")
+    assert (status, output.count("\n")) == (2, 1)
+    assert len(output) <= LONGEST_ERROR + 1
+    assert not STEERS.findall(output[:-1])
+    status, _, output = run("inspect", "/nowhere/" + "/".join(["deep" * 20] * 30))
+    assert output.endswith("; check the path\n")
+    assert " … " in output
 
 
 def test_a_traceback_is_plain_too(tmp_path: Path) -> None:
-    status, _, said = run("--debug", "inspect", tmp_path / HOSTILE)
+    status, _, output = run("--debug", "inspect", tmp_path / HOSTILE)
     assert status == 1
-    assert "Traceback" in said
-    assert not STEERS.findall(said)
+    assert "Traceback" in output
+    assert not STEERS.findall(output)
 
 
 def test_where_a_terminal_has_few_letters_the_rest_is_escaped(tmp_path: Path) -> None:
-    status, _, said = run("inspect", tmp_path / "größe", PYTHONIOENCODING="ascii", PYTHONUTF8="0")
+    status, _, output = run("inspect", tmp_path / "größe", PYTHONIOENCODING="ascii", PYTHONUTF8="0")
     assert status == 2
-    assert "gr\\xf6\\xdfe" in said
+    assert "gr\\xf6\\xdfe" in output
 
 
 def test_logs_of_a_served_flow_get_plain_lines() -> None:

@@ -17,7 +17,7 @@ from medphantom.flows.runs.artifact import RunFolder, artifact_mark, source_mark
 
 
 class Maker:
-    """Writes a small published folder and counts how often it was asked to."""
+    """Writes a small published folder and counts how often it was called."""
 
     def __init__(self, text: str = "content") -> None:
         self.calls = 0

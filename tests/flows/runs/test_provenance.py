@@ -60,20 +60,22 @@ def _with(cohort: Cohort, path: Path, provenance: dict[int, Provenance | None]) 
     return Cohort.open(path)
 
 
-def test_what_belongs_together_is_judged(made: Made) -> None:
+def test_what_belongs_together_is_assessed(made: Made) -> None:
     check_provenance(made.real, made.synthetic, made.bundle)
 
 
-@pytest.mark.parametrize("said", [OTHER_COHORT, OTHER_BUNDLE, NAMELESS])
-def test_every_face_refuses_what_does_not(made: Made, said: str, one_line: Callable[..., str], tmp_path: Path) -> None:
-    real, synthetic = made.wrong[said]
+@pytest.mark.parametrize("reason", [OTHER_COHORT, OTHER_BUNDLE, NAMELESS])
+def test_every_face_refuses_what_does_not(
+    made: Made, reason: str, one_line: Callable[..., str], tmp_path: Path
+) -> None:
+    real, synthetic = made.wrong[reason]
     out = tmp_path / "scores"
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=reason):
         check_provenance(real, synthetic, made.bundle)
     line = one_line("assess", real.path, synthetic.path, "--bundle", made.folder, "--out", out)
-    assert said in line
+    assert reason in line
     assert "leave" in line
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=reason):
         medphantom.assess(real, synthetic, out, bundle=made.bundle)
     assert not list(tmp_path.iterdir())
 

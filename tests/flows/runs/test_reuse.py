@@ -143,7 +143,7 @@ def test_nothing_private_in_what_may_be_shared(finished: Path) -> None:
 
 @pytest.mark.parametrize("name", ["report.json", "report.public.html", "report.html"])
 def test_an_edited_report_is_neither_verified_nor_compared(copy: Path, name: str, one_line: Callable[..., str]) -> None:
-    """The two files that leave the house say what the gate found: nobody may say more."""
+    """The two files that leave the house report what the gate found, and no more may be claimed."""
     run = copy / "runs" / "tiny"
     assert main(["verify", str(run)]) == 0
     shutil.copytree(run, copy / "runs" / "other")

@@ -116,8 +116,8 @@ def test_faults_move_the_scores_that_should_see_them(
     some, kinds = images(240, rng)
     config = CONFIG.model_copy(update={"networks": ("filters",), "utility": UtilityConfig(enabled=False)})
 
-    def scores(name: str, faulty: Array, asked: Array) -> QualityReport:
-        cohort = write_synthetic(tmp_path / name, faulty, asked)
+    def scores(name: str, faulty: Array, requested: Array) -> QualityReport:
+        cohort = write_synthetic(tmp_path / name, faulty, requested)
         return assess(real, cohort, PREPROCESS, config, work=work, hooks=GeneratorHooks(autoencoder))
 
     soft = scores("soft", blurred(blurred(some)), kinds)
@@ -146,14 +146,14 @@ def test_faults_move_the_scores_that_should_see_them(
 def test_the_same_seed_gives_the_same_report_and_finished_parts_are_not_made_again(
     real: Cohort, honest: Cohort, report: QualityReport, work: Path, tmp_path: Path
 ) -> None:
-    told: list[tuple[int, int, str]] = []
+    calls: list[tuple[int, int, str]] = []
     started = time.perf_counter()
     again = assess(
         real, honest, PREPROCESS, CONFIG, work=work, hooks=GeneratorHooks(autoencoder),
-        progress=lambda done, total, what="": told.append((done, total, what)),
+        progress=lambda done, total, what="": calls.append((done, total, what)),
     )  # fmt: skip
     assert again == report
-    assert not [what for _, _, what in told if "classifier" in what or "feature network" in what]
+    assert not [what for _, _, what in calls if "classifier" in what or "feature network" in what]
     assert time.perf_counter() - started < 20
     for part in (work / "parts").iterdir():
         if part.name.startswith(("diversity", "copies")):
@@ -175,13 +175,18 @@ def test_another_seed_draws_other_halves(real: Cohort, honest: Cohort, report: Q
 
 
 def test_progress_runs_to_its_end_and_never_back(real: Cohort, honest: Cohort, tmp_path: Path) -> None:
-    told: list[tuple[int, int]] = []
+    calls: list[tuple[int, int]] = []
     quick = CONFIG.model_copy(update={"networks": ("filters",), "utility": UtilityConfig(enabled=False)})
     assess(
-        real, honest, PREPROCESS, quick, work=tmp_path, progress=lambda done, total, what="": told.append((done, total))
+        real,
+        honest,
+        PREPROCESS,
+        quick,
+        work=tmp_path,
+        progress=lambda done, total, what="": calls.append((done, total)),
     )
-    assert [done for done, _ in told] == sorted(done for done, _ in told)
-    assert told[-1] == (1000, 1000)
+    assert [done for done, _ in calls] == sorted(done for done, _ in calls)
+    assert calls[-1] == (1000, 1000)
 
 
 def test_without_an_autoencoder_there_is_no_ceiling_and_no_verdict(real: Cohort, honest: Cohort, work: Path) -> None:
@@ -193,7 +198,7 @@ def test_without_an_autoencoder_there_is_no_ceiling_and_no_verdict(real: Cohort,
 
 
 @pytest.mark.parametrize(
-    ("changed", "said"),
+    ("changed", "message"),
     [
         ({"copies": {"core": (), "kinds": ()}}, "no copy of the kind 'as it is' could be planted"),
         ({"copies": {"controls": 0}}, "no copy of the kind 'as it is' could be planted"),
@@ -202,7 +207,7 @@ def test_without_an_autoencoder_there_is_no_ceiling_and_no_verdict(real: Cohort,
     ],
 )
 def test_no_setting_screens_a_set(
-    real: Cohort, honest: Cohort, work: Path, changed: dict[str, dict[str, object]], said: str
+    real: Cohort, honest: Cohort, work: Path, changed: dict[str, dict[str, object]], message: str
 ) -> None:
     copies = {**CONFIG.copies.model_dump(), "kinds": CORE_KINDS, "controls": 100}
     given = {**CONFIG.model_dump(), "copies": copies, "networks": ("filters",), "utility": {"enabled": False}}
@@ -216,7 +221,7 @@ def test_no_setting_screens_a_set(
     )
     found = assess(real, honest, PREPROCESS, lax, work=work, hooks=GeneratorHooks(autoencoder))
     assert found.verdict == "inconclusive"
-    assert [text for text in found.verdict_reasons if said in text]
+    assert [text for text in found.verdict_reasons if message in text]
     assert public_grids(found, real, honest, PREPROCESS)[0] is None
 
 

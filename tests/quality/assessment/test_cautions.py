@@ -15,13 +15,13 @@ from medphantom.quality.data.evaluation_data import EvaluationData
 from tests.quality.scenes import SIDE, write_real
 
 
-def asked(path: Path, bright: float, *, stated: bool = True) -> Cohort:
-    """Forty images of which a share was asked to be bright; of rings nothing is said."""
+def prompted(path: Path, bright: float, *, declared: bool = True) -> Cohort:
+    """Forty images of which a share was prompted as bright; rings are not in the prompts."""
     rng = np.random.default_rng(0)
     schema = CohortSchema(kind="synthetic", labels=("bright", "rings"))
     with CohortWriter(path, schema) as writer:
         for number in range(40):
-            labels = {"bright": number < 40 * bright if stated else None, "rings": None}
+            labels = {"bright": number < 40 * bright if declared else None, "rings": None}
             name = f"s{number:05d}"
             pixels = rng.integers(0, 256, (SIDE, SIDE), dtype=np.uint8)
             facts = Provenance("0" * 64, "{}", number)
@@ -32,12 +32,12 @@ def asked(path: Path, bright: float, *, stated: bool = True) -> Cohort:
 def test_labels_in_other_shares_than_patients_have_are_named(tmp_path: Path) -> None:
     real = write_real(tmp_path / "real", 90, 1, exclusive=False)  # four in ten are bright
 
-    def said(name: str, bright: float, *, stated: bool = True) -> list[str]:
-        data = EvaluationData(real, asked(tmp_path / name, bright, stated=stated), Preprocess(size=(SIDE, SIDE)))
+    def of_prevalence(name: str, bright: float, *, declared: bool = True) -> list[str]:
+        data = EvaluationData(real, prompted(tmp_path / name, bright, declared=declared), Preprocess(size=(SIDE, SIDE)))
         return [caution for caution in cautions(data, ()) if "different prevalence" in caution]
 
-    assert said("all", 1.0) == [
+    assert of_prevalence("all", 1.0) == [
         "bright: prompted at a different prevalence than in real patients; use the per-label distances"
     ]
-    assert said("alike", 0.4) == []
-    assert said("silent", 0.4, stated=False) == []
+    assert of_prevalence("same", 0.4) == []
+    assert of_prevalence("silent", 0.4, declared=False) == []

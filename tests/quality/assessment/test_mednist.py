@@ -116,7 +116,7 @@ def test_softened_training_images_among_held_out_ones_are_found(halves: Halves) 
     search = CopySearch(real, SCREEN.copies, network, rng)
     stolen = softened(halves.held_out)
     stolen[:40] = softened(images["train"][rng.permutation(len(images["train"]))[:40]])
-    found = screen(search, stolen, {"reconstructed": softened}).judgement
+    found = screen(search, stolen, {"reconstructed": softened}).gate
     assert found.summary.verdict == "fail"
     assert found.flagged[:40].mean() > 0.75
     assert found.flagged[40:].mean() < 0.05

@@ -1,4 +1,4 @@
-"""Numbers, findings and texts that images were asked for: right ones score like real patients, wrong ones do not."""
+"""Requested numbers, findings and texts: right ones score like real patients, wrong ones do not."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def image(age: float, rng: np.random.Generator, *, disc: bool) -> Array:
 
 
 def write(path: Path, total: int, seed: int, *, synthetic: bool = False, wrong: bool = False) -> Cohort:
-    """Images with age, finding and text; ``wrong``: they show other ages and findings than they were asked for."""
+    """Images with age, finding and text; ``wrong``: they show other ages and findings than requested."""
     rng = np.random.default_rng(seed)
     schema = CohortSchema(
         kind="synthetic" if synthetic else "real",
@@ -150,7 +150,7 @@ def estimate(report: QualityReport, name: str, label: str | None = None, network
     return found
 
 
-def test_ages_that_were_asked_for_are_read_off_right_images_only(reports: dict[str, QualityReport]) -> None:
+def test_requested_ages_are_read_off_right_images_only(reports: dict[str, QualityReport]) -> None:
     right, wrong = (estimate(reports[name], "attribute_error", "age") for name in ("right", "wrong"))
     assert right.interval is not None
     assert wrong.interval is not None
@@ -177,7 +177,7 @@ def test_findings_that_a_text_names_are_seen_in_right_images_only(reports: dict[
     assert "affirm it" in none.refused
 
 
-def test_calibration_is_that_of_real_patients_where_images_show_what_was_asked(
+def test_calibration_is_that_of_real_patients_where_images_show_what_was_requested(
     reports: dict[str, QualityReport],
 ) -> None:
     right, wrong = (estimate(reports[name], "label_calibration", "disc") for name in ("right", "wrong"))

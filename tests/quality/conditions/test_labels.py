@@ -27,13 +27,16 @@ def own(total: int) -> Array:
 
 
 def test_exclusive_agreement_is_a_count_with_wilsons_interval_and_a_confusion_table() -> None:
-    asked = np.repeat([0, 1, 2], [10, 20, 30])
-    seen = asked.copy()
+    requested = np.repeat([0, 1, 2], [10, 20, 30])
+    seen = requested.copy()
     seen[[0, 1, 10]] = [1, 2, 0]
     real = LabelPredictions(one_hot(np.array([0, 1, 2, 2])), one_hot(np.array([0, 1, 2, 1])).astype(float), own(4))
     found = agreement(
-        LABELS, exclusive=True, asked=LabelPredictions(one_hot(asked), one_hot(seen).astype(float), own(60)), real=real,
-    )  # fmt: skip
+        LABELS,
+        exclusive=True,
+        requested=LabelPredictions(one_hot(requested), one_hot(seen).astype(float), own(60)),
+        real=real,
+    )
     overall = found.per_label[0]
     assert overall.value == 57 / 60
     assert overall.interval == pytest.approx(proportion_interval(57, 60))
@@ -42,15 +45,17 @@ def test_exclusive_agreement_is_a_count_with_wilsons_interval_and_a_confusion_ta
     assert found.confusion == ((8, 1, 1), (1, 19, 0), (0, 0, 30))
 
 
-def test_multilabel_agreement_compares_prompts_with_what_is_seen_and_leaves_unstated_prompts_out() -> None:
+def test_multilabel_agreement_compares_prompts_with_what_is_seen_and_leaves_unlabelled_prompts_out() -> None:
     rng = np.random.default_rng(0)
-    asked = rng.integers(0, 2, (200, 3)).astype(np.int8)
-    seen = np.clip(0.5 + 0.4 * (asked - 0.5) + rng.normal(0, 0.2, asked.shape), 0, 1)
-    asked[:150, 1] = -1
-    asked[:, 2] = 1  # never asked against
+    requested = rng.integers(0, 2, (200, 3)).astype(np.int8)
+    seen = np.clip(0.5 + 0.4 * (requested - 0.5) + rng.normal(0, 0.2, requested.shape), 0, 1)
+    requested[:150, 1] = -1
+    requested[:, 2] = 1  # never prompted as absent
     seen[:, 1][:150] = rng.random(150)  # must not matter
     real = LabelPredictions(rng.integers(0, 2, (80, 3)), rng.random((80, 3)), own(80))
-    found = agreement(LABELS, exclusive=False, asked=LabelPredictions(asked, seen, own(200)), real=real).per_label
+    found = agreement(
+        LABELS, exclusive=False, requested=LabelPredictions(requested, seen, own(200)), real=real
+    ).per_label
     assert found[1].value == pytest.approx(0.92, abs=0.05)
     assert found[1].interval is not None
     assert found[1].interval[0] < found[1].value < found[1].interval[1]
@@ -100,7 +105,7 @@ def test_metadata_that_tell_a_label_are_found_out_and_others_are_not(tmp_path: P
     )
 
 
-def test_exclusive_metadata_guess_the_class() -> None:
+def test_exclusive_metadata_predict_the_class() -> None:
     classes = np.arange(90) % 3
     predictions = metadata_predictions(
         classes[:, None] + 0.01, one_hot(classes), classes[:6, None] + 0.0, exclusive=True

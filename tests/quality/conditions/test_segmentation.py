@@ -69,7 +69,7 @@ def test_agreement_falls_when_masks_belong_to_other_images(tmp_path: Path) -> No
     def overall(masks: np.ndarray) -> float:
         scores = mask_agreement(
             ["disc", "core"],
-            asked=dice_table(found, masks, 3),
+            requested=dice_table(found, masks, 3),
             wanted=floor,
             patients=test.patients,
             bootstrap=100,
@@ -92,7 +92,7 @@ def test_what_no_image_holds_is_refused() -> None:
     table[:, 0] = 0.9
     scores = mask_agreement(
         ["disc", "core"],
-        asked=table,
+        requested=table,
         wanted=table,
         patients=[f"p{i}" for i in range(8)],
         bootstrap=100,

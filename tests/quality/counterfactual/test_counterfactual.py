@@ -93,7 +93,7 @@ def test_pairs_of_other_patients_lose_the_identity(patients: Patients, tmp_path:
 
 def test_a_range_gives_r_squared_and_one_value_does_not(patients: Patients, tmp_path: Path, work: Path) -> None:
     rows, rng = patients.cohort.rows("test"), np.random.default_rng(0)
-    asked = rng.uniform(0.1, 0.8, len(rows)).tolist()
+    requested = rng.uniform(0.1, 0.8, len(rows)).tolist()
 
     def edits(values: list[float], *, done: bool = True) -> list[Edit]:
         return [
@@ -105,7 +105,7 @@ def test_a_range_gives_r_squared_and_one_value_does_not(patients: Patients, tmp_
             for row, a in zip(rows, values, strict=True)
         ]
 
-    true = scored(patients, edits(asked), tmp_path / "true", work)
+    true = scored(patients, edits(requested), tmp_path / "true", work)
     r2 = true.estimate("effectiveness_r2", "adiposity")
     assert r2.floor is not None
     assert value(true, "effectiveness_r2", "adiposity") > 0.5
@@ -113,7 +113,7 @@ def test_a_range_gives_r_squared_and_one_value_does_not(patients: Patients, tmp_
     assert (
         value(true, "effectiveness_error", "adiposity") < value(true, "effectiveness_error_before", "adiposity") / 1.5
     )
-    none = scored(patients, edits(asked, done=False), tmp_path / "none", work)
+    none = scored(patients, edits(requested, done=False), tmp_path / "none", work)
     assert value(none, "effectiveness_r2", "adiposity") < 0
     one = scored(patients, edits([0.5] * len(rows)), tmp_path / "one", work)
     assert "request a range, as in --set adiposity=LOW:HIGH" in str(
@@ -132,7 +132,7 @@ def test_few_pairs_support_nothing(patients: Patients, tmp_path: Path, work: Pat
         assert report.estimate("effectiveness", "effusion, absent").value is None
 
 
-def test_readers_do_not_judge_patients_that_they_know(patients: Patients, tmp_path: Path, work: Path) -> None:
+def test_readers_score_no_patients_of_their_training(patients: Patients, tmp_path: Path, work: Path) -> None:
     rows = patients.rows_with("effusion", split="train")[:12]
     report = scored(patients, without(patients, "effusion", rows), tmp_path / "pairs", work)
     assert "--split test" in str(report.estimate("effectiveness", "effusion, absent").refused)

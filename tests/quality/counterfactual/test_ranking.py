@@ -195,7 +195,7 @@ def test_holm_and_sign_flips_are_those_of_the_books() -> None:
     assert np.mean(np.array(ps) <= 0.05) == pytest.approx(0.05, abs=0.045)
 
 
-def test_pairs_that_do_not_say_what_was_asked_go_by_their_digest(pairs: dict[str, Cohort]) -> None:
+def test_pairs_without_a_recorded_request_go_by_their_digest(pairs: dict[str, Cohort]) -> None:
     silent = pairs["effusion"]
     kept = silent.schema
     silent.schema = kept.model_copy(update={"generation": {}})

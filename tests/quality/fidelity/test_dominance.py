@@ -1,4 +1,4 @@
-"""Features that a few images dominate are told from honest ones, and no score of them is given."""
+"""Features that a few images dominate are distinguished from honest ones, and no score of them is given."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_a_twentieth_of_normal_features_carries_what_the_normal_law_says() -> No
 
 
 class Bursting(torch.nn.Module):
-    """Means over eight rows; of a few images, told by one grey value, a thousand times as large."""
+    """Means over eight rows; of a few images, marked by one grey value, a thousand times as large."""
 
     def forward(self, images_NC: torch.Tensor) -> torch.Tensor:
         rows = images_NC.mean(dim=(1, 3)).unflatten(1, (8, -1)).mean(dim=2)

@@ -197,8 +197,8 @@ def test_halves_share_no_patient_and_match_in_number_and_label(
         )  # fmt: skip
         for half in halves:
             assert not {patients[i] for i in half.first} & {patients[i] for i in half.second}
-            for asked in (half.for_first, half.for_second):
-                assert len(half.first) == len(half.second) == len(asked) == len(set(asked.tolist()))
+            for synthetic in (half.for_first, half.for_second):
+                assert len(half.first) == len(half.second) == len(synthetic) == len(set(synthetic.tolist()))
             if not by_label:
                 assert half.disjoint == (2 * len(half.first) <= total_synthetic or not len(half.first))
             if by_label:

@@ -145,12 +145,12 @@ def test_number_of_features_is_what_the_halves_support() -> None:
     assert [features_that_fit(n) for n in (500, 128, 127, 96, 64, 33, 3)] == [64, 64, 48, 48, 32, 16, 16]
 
 
-def test_classifier_ignores_labels_that_are_not_stated(tmp_path: Path) -> None:
+def test_classifier_ignores_labels_that_are_not_observed(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     some, kinds = images(180, rng)
     truth = one_hot(kinds)
     hidden, longer = truth.copy(), FAST.model_copy(update={"steps": 150})
-    hidden[:, 2] = -1  # never stated
+    hidden[:, 2] = -1  # never observed
     hidden[::2, 0] = -1
     network = fit_classifier(some, hidden, exclusive=False, num_features=32, config=longer, seed=0, work=tmp_path)
     held_out, kinds = images(60, rng)
@@ -167,20 +167,20 @@ def test_classifier_is_a_function_of_its_seed_and_a_finished_one_is_only_loaded(
     some, kinds = images(48, np.random.default_rng(0))
     config = FAST.model_copy(update={"steps": 8})
 
-    def fit(seed: int, work: Path, told: list[int]) -> SmallCNN:
+    def fit(seed: int, work: Path, reported: list[int]) -> SmallCNN:
         return fit_classifier(
             some, one_hot(kinds), exclusive=True, num_features=16, config=config, seed=seed, work=work,
-            progress=lambda done, total, what="": told.append(done),
+            progress=lambda done, total, what="": reported.append(done),
         )  # fmt: skip
 
-    told: list[int] = []
-    first = fit(1, tmp_path / "a", told)
-    assert told[-1] == 8
-    told.clear()
+    reported: list[int] = []
+    first = fit(1, tmp_path / "a", reported)
+    assert reported[-1] == 8
+    reported.clear()
     again, elsewhere, other = (
-        fit(*args, told) for args in ((1, tmp_path / "a"), (1, tmp_path / "b"), (2, tmp_path / "a"))
+        fit(*args, reported) for args in ((1, tmp_path / "a"), (1, tmp_path / "b"), (2, tmp_path / "a"))
     )
-    assert len(told) == 16  # of the three, the first was only loaded
+    assert len(reported) == 16  # of the three, the first was only loaded
     weights = [torch.cat([p.flatten() for p in net.parameters()]) for net in (first, again, elsewhere, other)]
     assert torch.equal(weights[0], weights[1])
     assert torch.equal(weights[0], weights[2])
@@ -268,15 +268,15 @@ def test_an_encoder_that_lacks_weights_is_refused(
     )
     with pytest.raises(
         InputError, match=r"2 of its weights are missing from the checkpoint \(encoder\.layer\.1\."
-    ) as told:
+    ) as raised:
         encoder(str(tmp_path), 7, "cpu")
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(raised.value)
     assert capfd.readouterr() == ("", "")  # the line that is raised is the only one
     wrong = {name: tensor[:1] if name == "layernorm.weight" else tensor for name, tensor in weights.items()}
     save_file(wrong, tmp_path / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(InputError, match=r"cannot be loaded|1 are of another shape") as told:
+    with pytest.raises(InputError, match=r"cannot be loaded|1 are of another shape") as raised:
         encoder(str(tmp_path), 7, "cpu")
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(raised.value)
 
 
 def test_an_encoder_that_answers_otherwise_each_time_is_refused(tmp_path: Path) -> None:
@@ -291,9 +291,9 @@ def test_an_encoder_that_answers_otherwise_each_time_is_refused(tmp_path: Path) 
         kind(config).save_pretrained(tmp_path / name)
         transformers.ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(tmp_path / name)
     assert encoder(str(tmp_path / "vit"), 7, "cpu").facts.num_features == 32
-    with pytest.raises(InputError, match="returns different features for the same image") as told:
+    with pytest.raises(InputError, match="returns different features for the same image") as raised:
         encoder(str(tmp_path / "mae"), 7, "cpu")
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(raised.value)
 
 
 def test_inception_says_which_package_to_bring() -> None:

@@ -1,4 +1,4 @@
-"""A pretrained network's folder may bring code: it is never run, and nobody is asked whether it may be."""
+"""A pretrained network's folder may bring code: it is never run, and no prompt offers to run it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The crowd: equal counts, whole patients, and intervals that cover one half as often as they say."""
+"""The DCR share: equal counts, whole patients, and intervals that cover one half as often as they say."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def test_a_share_at_equal_counts_is_one_half_though_train_is_larger() -> None:
     subsets = draw_subsets(numbered("t", 400), numbered("g", 50), 60, rng)
     train, holdout = rng.random((300, 400)), rng.random((300, 50))
     wins, pseudo = wins_of_train(subsets.best(train), holdout.max(axis=1), subsets)
-    share = share_in_train(wins, pseudo, size=50, what="chance").share
+    share = share_in_train(wins, pseudo, size=50, what="random similarity").share
     assert share.interval is not None
     assert share.interval[0] < 0.5 < share.interval[1]
     assert (train.max(axis=1) > holdout.max(axis=1)).mean() > 0.8  # what comparing unequal counts would say

@@ -8,7 +8,7 @@ import pytest
 from medphantom.core.records import Array
 from medphantom.quality.config import CORE_KINDS, CopyConfig
 from medphantom.quality.networks.fixed_networks import filter_bank
-from medphantom.quality.privacy.gate import Judgement
+from medphantom.quality.privacy.gate import GateResult
 from medphantom.quality.privacy.search import CopySearch, RealImages, screen
 from medphantom.quality.results.quality_report import ControlKind
 from tests.quality.privacy.textures import textures
@@ -47,14 +47,14 @@ def degraded(images_NC: Array) -> Array:
     return np.clip(0.9 * images_NC + noise, -1, 1)
 
 
-def judged(search: CopySearch, synthetic: Array, *, reconstructs: bool = True) -> Judgement:
-    found = screen(search, synthetic, {"reconstructed": degraded} if reconstructs else {}).judgement
+def gate_result(search: CopySearch, synthetic: Array, *, reconstructs: bool = True) -> GateResult:
+    found = screen(search, synthetic, {"reconstructed": degraded} if reconstructs else {}).gate
     assert found.summary.total_flagged == found.flagged.sum()
     assert sorted(found.summary.flagged_rows) == np.flatnonzero(found.flagged).tolist()
     return found
 
 
-def kinds_of(found: Judgement) -> dict[str, ControlKind]:
+def kinds_of(found: GateResult) -> dict[str, ControlKind]:
     return {control.kind: control for control in found.summary.controls}
 
 
@@ -64,7 +64,7 @@ def honest() -> Array:
 
 
 def test_an_honest_set_is_screened_by_a_search_that_finds_planted_copies(real: RealImages, honest: Array) -> None:
-    found = judged(searched(real, WHOLE), honest)
+    found = gate_result(searched(real, WHOLE), honest)
     assert found.summary.verdict == "screened", found.summary.reasons
     assert found.summary.total_flagged <= 6
     share = found.summary.share_nearest_in_train[0]
@@ -84,7 +84,7 @@ def test_an_honest_set_is_screened_by_a_search_that_finds_planted_copies(real: R
 def test_copies_fail_the_set_and_are_flagged(search: CopySearch, real: RealImages, honest: Array, copies: int) -> None:
     stolen = honest.copy()
     stolen[:copies] = degraded(real.train[::7][:copies])
-    found = judged(search, stolen)
+    found = gate_result(search, stolen)
     assert found.summary.verdict == "fail"
     assert found.flagged[:copies].all()
     assert found.flagged[copies:].mean() <= 0.04
@@ -93,8 +93,8 @@ def test_copies_fail_the_set_and_are_flagged(search: CopySearch, real: RealImage
 
 
 def test_a_set_with_a_high_dcr_share_fails_though_no_image_is_a_copy(search: CopySearch, real: RealImages) -> None:
-    leaning = (0.3 * real.train[:150] + 0.7 * textures(150, (SIDE, SIDE), 6)).astype(np.float32)
-    found = judged(search, leaning)
+    blended = (0.3 * real.train[:150] + 0.7 * textures(150, (SIDE, SIDE), 6)).astype(np.float32)
+    found = gate_result(search, blended)
     assert found.summary.verdict == "fail"
     assert any("closer to training" in reason for reason in found.summary.reasons)
     share = found.summary.share_nearest_in_train[0]
@@ -103,19 +103,19 @@ def test_a_set_with_a_high_dcr_share_fails_though_no_image_is_a_copy(search: Cop
 
 
 def test_what_cannot_be_planted_or_found_is_inconclusive(real: RealImages, search: CopySearch, honest: Array) -> None:
-    without = judged(searched(real, WHOLE), honest, reconstructs=False)
+    without = gate_result(searched(real, WHOLE), honest, reconstructs=False)
     assert without.summary.verdict == "inconclusive"
     assert without.summary.reasons == (
         "no copy of the kind 'reconstructed' could be planted, so the sensitivity for this kind is unknown",
     )
     assert "reconstructed" in without.summary.not_covered
-    few = judged(searched(real, CONFIG.model_copy(update={"controls": 30})), honest)
+    few = gate_result(searched(real, CONFIG.model_copy(update={"controls": 30})), honest)
     assert few.summary.verdict == "inconclusive"
     assert (
         "the recall of 30 planted copies of the kind 'as it is' is 1.00 (lower bound 0.905, required 0.95)"
         in few.summary.reasons
     )
-    small = judged(search, honest[:40])
+    small = gate_result(search, honest[:40])
     assert small.summary.verdict == "inconclusive"
     assert small.summary.results[0].single_p_value is None
     assert small.summary.reasons == ("40 images are too few for a test of single images; at least 50 are required",)
@@ -127,20 +127,20 @@ def test_a_set_that_is_odd_as_a_whole_is_not_accused(search: CopySearch, honest:
     noisy = np.clip(honest + rng.normal(0, 0.3, honest.shape), -1, 1).astype(np.float32)
     ramp = np.linspace(-0.5, 0.5, SIDE, dtype=np.float32)
     for odd in (noisy, np.clip(0.5 * honest + ramp, -1, 1), 0.4 * honest + 0.6 * honest[:1]):
-        assert judged(search, odd).summary.verdict != "fail"
+        assert gate_result(search, odd).summary.verdict != "fail"
 
 
 def test_copies_found_outweigh_controls_that_were_missed(real: RealImages, search: CopySearch, honest: Array) -> None:
     stolen = honest.copy()
     stolen[:10] = real.train[:10]
-    found = judged(search, stolen, reconstructs=False)
+    found = gate_result(search, stolen, reconstructs=False)
     assert found.summary.verdict == "fail"
     assert len(found.summary.reasons) > 1
 
 
 def test_a_control_that_the_search_misses_is_not_covered(real: RealImages, honest: Array) -> None:
     config = WHOLE.model_copy(update={"mirror": False, "kinds": ("mirrored",)})
-    found = judged(searched(real, config), honest)
+    found = gate_result(searched(real, config), honest)
     mirrored = kinds_of(found)["mirrored"]
     assert not mirrored.covered
     assert mirrored.recall is not None
@@ -155,7 +155,7 @@ def test_a_kind_that_is_unknown_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"core": ()}, "no copy of the kind 'scaled' could be planted"),
         ({"controls": 0}, "no copy of the kind 'as it is' could be planted"),
@@ -163,7 +163,9 @@ def test_a_kind_that_is_unknown_is_refused() -> None:
         ({"significance": 1e-9}, r"assess.copies.significance 1e-09 is more lenient than 0.02"),
     ],
 )
-def test_no_setting_buys_a_screened_set(real: RealImages, honest: Array, changes: dict[str, object], said: str) -> None:
-    found = judged(searched(real, CONFIG.model_copy(update=changes)), honest).summary
+def test_no_setting_buys_a_screened_set(
+    real: RealImages, honest: Array, changes: dict[str, object], message: str
+) -> None:
+    found = gate_result(searched(real, CONFIG.model_copy(update=changes)), honest).summary
     assert found.verdict == "inconclusive"
-    assert any(said in reason for reason in found.reasons)
+    assert any(message in reason for reason in found.reasons)

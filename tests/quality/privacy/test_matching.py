@@ -78,11 +78,11 @@ def test_every_disguise_is_seen_through(matcher: Matcher, name: str) -> None:
     assert copies.shape == copied.shape
     found = matcher.find(np.concatenate([copies, textures(60, (SIDE, SIDE), 7)]))
     assert (found.train[:12] == sources).mean() >= 11 / 12
-    judged = find_copies(found.train_score, found.block_score, found.holdout_score, blocks=3)
-    flagged = judged.p_values < 0.01
+    tested = find_copies(found.train_score, found.block_score, found.holdout_score, blocks=3)
+    flagged = tested.p_values < 0.01
     assert flagged[:12].mean() >= 11 / 12
     assert flagged[12:].mean() <= 3 / 60
-    assert judged.p_value < 1e-4
+    assert tested.p_value < 1e-4
 
 
 def test_volumes_are_matched_too() -> None:

@@ -12,8 +12,8 @@ from medphantom.quality.privacy.membership import (
     attack_result,
     auroc,
     blind_scores,
-    nearness,
     reasons,
+    relative_similarity,
     true_positives,
 )
 
@@ -75,7 +75,7 @@ def sets(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def honest(seed: int) -> tuple[np.ndarray, list[str], np.ndarray]:
-    """Features of real images, one a patient, their patients, and features of images that nobody's are in."""
+    """Features of real images, one a patient, their patients, and features of images of no patient among them."""
     members, others, synthetic = sets(np.random.default_rng(seed))
     real = np.concatenate([members, others])
     return real, [f"p{i}" for i in range(len(real))], synthetic
@@ -85,28 +85,28 @@ def result_of(members: np.ndarray, others: np.ndarray, synthetic: np.ndarray, **
     real = np.concatenate([members, others])
     member = np.arange(len(real)) < len(members)
     names = [f"p{i}" for i in range(len(real))]
-    patients = Patients.of(nearness(real, synthetic, names), names, member)
+    patients = Patients.of(relative_similarity(real, synthetic, names), names, member)
     given = {"bound": None, "blind": BLIND, "tolerated": 0.5, **more}
     return attack_result("nearness", "images", patients, rng=np.random.default_rng(0), **given)  # type: ignore[arg-type]
 
 
-def test_a_generator_that_repeats_its_patients_is_told_and_an_honest_one_is_not() -> None:
+def test_a_generator_that_repeats_its_patients_is_flagged_and_an_honest_one_is_not() -> None:
     rng = np.random.default_rng(3)
     members, others, synthetic = sets(rng)
     honest = result_of(members, others, synthetic)
     assert not honest.flagged
     assert list(reasons([honest])) == []
     copies = members[rng.integers(150, size=300)] + 0.7 * rng.standard_normal((300, 16)).astype(np.float32)
-    told = result_of(members, others, copies)
-    assert told.flagged
-    assert told.auroc.value > 0.6
-    assert "separates training patients from others" in next(reasons([told]))
-    assert [one.label for one in told.tpr] == [f"nearness, false-positive rate {r}" for r in ("0.1", "0.01", "0.001")]
-    assert told.curve[0] == (0.0, 0.0)
-    assert told.curve[-1] == (1.0, 1.0)
+    found = result_of(members, others, copies)
+    assert found.flagged
+    assert found.auroc.value > 0.6
+    assert "separates training patients from others" in next(reasons([found]))
+    assert [one.label for one in found.tpr] == [f"nearness, false-positive rate {r}" for r in ("0.1", "0.01", "0.001")]
+    assert found.curve[0] == (0.0, 0.0)
+    assert found.curve[-1] == (1.0, 1.0)
     assert not result_of(members, others, copies, bound=0.99).flagged  # a guarantee allows for it
-    assert told.auroc.interval is not None
-    above = told.auroc.interval[0] + 0.01
+    assert found.auroc.interval is not None
+    above = found.auroc.interval[0] + 0.01
     tolerated = result_of(members, others, copies, tolerated=above)
     assert not tolerated.flagged
     assert (tolerated.limit, tolerated.limited_by) == (above, "recipe")
@@ -120,25 +120,26 @@ def test_an_attack_that_exceeds_what_patients_differ_by_is_flagged_all_the_same(
     rng = np.random.default_rng(9)
     members, others, _ = sets(rng)
     copies = members[rng.integers(150, size=300)] + 0.1 * rng.standard_normal((300, 16)).astype(np.float32)
-    told = result_of(members, others, copies, blind=(0.52, 0.6))
-    assert told.limit == pytest.approx(0.6)
-    assert told.flagged
-    assert "above 0.600, by which they differ independently of the generator" in next(reasons([told]))
+    found = result_of(members, others, copies, blind=(0.52, 0.6))
+    assert found.limit == pytest.approx(0.6)
+    assert found.flagged
+    assert "above 0.600, by which they differ independently of the generator" in next(reasons([found]))
 
 
-def test_what_is_near_is_asked_of_other_patients_only() -> None:
+def test_similarity_is_relative_to_other_patients_only() -> None:
     real, names, synthetic = honest(seed=7)
-    alone = nearness(real, synthetic, names)
-    beside = nearness(np.concatenate([real, real[:1]]), synthetic, [*names, "p0"])  # the same image of one once more
+    alone = relative_similarity(real, synthetic, names)
+    # the same image of one patient once more
+    beside = relative_similarity(np.concatenate([real, real[:1]]), synthetic, [*names, "p0"])
     assert beside[0] == pytest.approx(alone[0], abs=0.02)
     assert beside[-1] == pytest.approx(beside[0], abs=1e-6)
-    another = nearness(np.concatenate([real, real[:1]]), synthetic, [*names, "another"])
+    another = relative_similarity(np.concatenate([real, real[:1]]), synthetic, [*names, "another"])
     assert another[0] < alone[0] - 0.02  # there it is somebody else's
 
 
-def test_patients_divided_by_chance_are_seldom_told() -> None:
+def test_patients_divided_at_random_are_seldom_flagged() -> None:
     real, names, synthetic = honest(seed=8)
-    scores, rng = nearness(real, synthetic, names), np.random.default_rng(8)
+    scores, rng = relative_similarity(real, synthetic, names), np.random.default_rng(8)
     flagged = 0
     for _ in range(400):
         learned = rng.permutation(len(real))[:200]
@@ -147,14 +148,16 @@ def test_patients_divided_by_chance_are_seldom_told() -> None:
     assert flagged / 400 < 0.05  # .025 are meant
 
 
-def test_a_generator_whose_images_all_look_a_little_different_is_told_as_well() -> None:
+def test_a_generator_whose_images_all_look_a_little_different_is_flagged_as_well() -> None:
     rng = np.random.default_rng(3)
     members, others, _ = sets(rng)
     copies = members[rng.integers(150, size=300)] + 0.7 * rng.standard_normal((300, 16)).astype(np.float32)
     beside = copies + 40 * np.ones(16, np.float32)  # darker, softer: every feature of every image is off
     real = np.concatenate([members, others])
     names = [f"p{i}" for i in range(len(real))]
-    np.testing.assert_allclose(nearness(real, beside, names), nearness(real, copies, names), atol=1e-3)
+    np.testing.assert_allclose(
+        relative_similarity(real, beside, names), relative_similarity(real, copies, names), atol=1e-3
+    )
     assert result_of(members, others, beside).flagged
 
 
@@ -170,7 +173,7 @@ def test_the_blind_baseline_sees_a_shift_and_nothing_else() -> None:
     assert shifted[1][0] > 0.6
 
 
-def test_disclosure_is_the_gain_over_patients_whom_nobody_learned_from() -> None:
+def test_disclosure_is_the_gain_over_patients_outside_the_training_set() -> None:
     rng = np.random.default_rng(5)
     places, member = rng.standard_normal((240, 8)), np.arange(240) < 120
     sex, age = rng.integers(0, 2, 240).astype(float), rng.uniform(20, 80, 240)

@@ -22,4 +22,4 @@ def test_the_limit_of_the_recipe_reaches_the_attacks(tmp_path: Path) -> None:
         (result,) = summary.results
         assert result.limit == limit
         assert result.limited_by == "recipe"
-        assert not result.flagged  # images of members and of others alike
+        assert not result.flagged  # images of members and of others equally

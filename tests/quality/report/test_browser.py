@@ -55,25 +55,25 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 class Visit:
-    """A page that is open, with all that it said and asked for."""
+    """An open page, with its console messages and its requests."""
 
     def __init__(self, browser: Browser, file: Path, viewport: dict[str, int], scheme: str = "light") -> None:
-        self.said: list[str] = []
-        self.asked: list[str] = []
+        self.messages: list[str] = []
+        self.requested: list[str] = []
         context = browser.new_context(viewport=viewport, color_scheme=scheme)  # type: ignore[arg-type]
         self.page: Page = context.new_page()
         self.page.on("console", self._console)
-        self.page.on("pageerror", lambda error: self.said.append(str(error)))
+        self.page.on("pageerror", lambda error: self.messages.append(str(error)))
         self.page.on("request", self._request)
         self.page.goto(file.as_uri())
         self.page.wait_for_load_state("load")
 
     def _console(self, message: ConsoleMessage) -> None:
-        self.said.append(f"{message.type}: {message.text}")
+        self.messages.append(f"{message.type}: {message.text}")
 
     def _request(self, request: Request) -> None:
         if request.url.split(":")[0] not in {"file", "data", "blob"} or request.url.count("file:") > 1:
-            self.asked.append(request.url)
+            self.requested.append(request.url)
 
 
 @pytest.mark.parametrize("name", ["internal", "public", "pairs", "study", "compare"])
@@ -82,8 +82,8 @@ def test_pages_open_in_silence_and_fit_the_screen(
     browser: Browser, pages: dict[str, Path], name: str, viewport: dict[str, int], scheme: str
 ) -> None:
     visit = Visit(browser, pages[name], viewport, scheme)
-    assert visit.said == []
-    assert visit.asked == []
+    assert visit.messages == []
+    assert visit.requested == []
     wide, room = visit.page.evaluate("[document.documentElement.scrollWidth, document.documentElement.clientWidth]")
     assert wide <= room
     small = visit.page.evaluate(
@@ -135,7 +135,7 @@ def test_tables_sort_and_pictures_enlarge_by_keyboard(browser: Browser, pages: d
     page.keyboard.press("Escape")
     assert not viewer.evaluate("e => e.open")
     assert page.evaluate("document.activeElement.className") == "picture"
-    assert visit.said == []
+    assert visit.messages == []
     page.context.close()
 
 
@@ -175,5 +175,5 @@ def test_a_slider_goes_from_factual_to_counterfactual(browser: Browser, pages: d
     visit.page.keyboard.press("End")
     after = top.evaluate("e => getComputedStyle(e).clipPath")
     assert before != after
-    assert visit.said == []
+    assert visit.messages == []
     visit.page.context.close()

@@ -109,7 +109,7 @@ def test_data_never_becomes_markup_and_nothing_is_loaded(folder: Path) -> None:
     page = Page(text)
     assert page.wrong == []
     assert EVIL not in text
-    assert any(EVIL in said for said in page.text)
+    assert any(EVIL in line for line in page.text)
     assert sum(tag == "script" for tag, _ in page.started) == 1
     for tag, attributes in page.started:
         assert tag not in {"link", "iframe", "object", "embed", "base", "form"}

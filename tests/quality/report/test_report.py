@@ -288,14 +288,14 @@ def test_banner_stands_on_the_internal_page_only(written: tuple[Cohort, Cohort, 
 
 
 @pytest.mark.parametrize(
-    ("verdict", "said"), [("fail", "The set failed"), ("inconclusive", "The set was not screened")]
+    ("verdict", "message"), [("fail", "The set failed"), ("inconclusive", "The set was not screened")]
 )
-def test_unscreened_images_are_not_public(tmp_path: Path, verdict: str, said: str) -> None:
+def test_unscreened_images_are_not_public(tmp_path: Path, verdict: str, message: str) -> None:
     _, _, _, out = _write(tmp_path, verdict)
     internal, public = (html for _, html in _pages(out))
     assert _pictures(internal)
     assert not _pictures(public)
-    assert said in public
+    assert message in public
 
 
 def test_flagged_and_repeated_images_are_not_public(tmp_path: Path) -> None:
@@ -321,7 +321,7 @@ def test_flagged_and_repeated_images_are_not_public(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("budget_bytes", [None, 2_000])
 def test_no_public_picture_equals_a_real_image_of_any_split(tmp_path: Path, budget_bytes: int | None) -> None:
-    """Planted are images that are stored otherwise than real ones, and drawn alike: by the window, or in colour."""
+    """Planted images are stored otherwise than real ones, and drawn in the same way: by the window, or in colour."""
     real, synthetic = _cohorts(tmp_path)
     preprocess = Preprocess(size=(12, 12), intensity=Window(low=0, high=128))
     planted = [row for split in SPLITS for row in real.rows(split)[:3]]

@@ -9,7 +9,7 @@ from medphantom.quality.utility.advice import advise
 
 EVIL = "<script>alert(1)</script>"
 LABELS = ("effusion", EVIL)
-TAUGHT = (
+ARMS = (
     TrainingArm(kind="real"),
     *(TrainingArm(kind="real_and_synthetic", ratio=ratio) for ratio in (0.5, 1.0, 2.0)),
     *(TrainingArm(kind="pretrained", ratio=ratio) for ratio in (0.5, 1.0, 2.0)),
@@ -19,7 +19,7 @@ TAUGHT = (
 
 
 def made_up_study() -> StudyReport:
-    scores = [score for place, arm in enumerate(TAUGHT) for score in _of(arm, 0.6 + 0.02 * place)]
+    scores = [score for place, arm in enumerate(ARMS) for score in _of(arm, 0.6 + 0.02 * place)]
     gap = Estimate(name="gap", estimand="a gap", value=0.05, interval=(0.01, 0.09), better="lower")
     return StudyReport(
         real_digest="a" * 64,
@@ -32,8 +32,8 @@ def made_up_study() -> StudyReport:
         synthetic_images=(1924, 1924),
         scores=tuple(scores),
         gaps=(
-            GroupGap(arm=TAUGHT[0], attribute=EVIL, better="F", worse="M", gap=gap),
-            GroupGap(arm=TAUGHT[1], attribute=EVIL, better="F", worse="M", gap=gap, change=gap, widened=True),
+            GroupGap(arm=ARMS[0], attribute=EVIL, better="F", worse="M", gap=gap),
+            GroupGap(arm=ARMS[1], attribute=EVIL, better="F", worse="M", gap=gap, change=gap, widened=True),
         ),
         advice=tuple(advise(scores, LABELS, 0.05)),
         warnings=("one generator seed",),

@@ -78,8 +78,8 @@ def test_what_costs_nothing_is_used_instead_unless_it_is_beaten() -> None:
     assert "difference: +0.010 [-0.020, +0.040]" in found.sentence
     beaten = score("real_and_synthetic", 0.09, 0.001, ratio=1, over={"classical": (0.05, 0.03)})
     assert recommendation(beaten, free).recommendation == "add"
-    chance = score("classical", 0.04, 0.3)  # that it helps was not shown, and synthetic images gain more
-    assert recommendation(close, chance).recommendation == "add"
+    not_significant = score("classical", 0.04, 0.3)  # that it helps was not shown, and synthetic images gain more
+    assert recommendation(close, not_significant).recommendation == "add"
     better = score("oversampled", 0.06, 0.3)  # not shown either, but no worse than them
     assert recommendation(close, better).recommendation == "instead"
 
@@ -88,7 +88,7 @@ def test_what_costs_nothing_is_used_instead_unless_it_is_beaten() -> None:
     ("gain", "p", "expected"),
     [(0.03, 0.2, "no gain"), (0.03, None, "no gain"), (-0.05, 0.01, "harm"), (-0.05, 0.2, "no gain")],
 )
-def test_chance_is_no_gain_and_a_sure_loss_is_harm(gain: float, p: float | None, expected: str) -> None:
+def test_a_random_gain_is_none_and_a_significant_loss_is_harm(gain: float, p: float | None, expected: str) -> None:
     found = recommendation(score("real_and_synthetic", gain, p, ratio=1))
     assert found.recommendation == expected
     assert ("not shown" in found.sentence) == (expected == "no gain")

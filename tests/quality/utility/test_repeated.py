@@ -13,7 +13,7 @@ PATIENTS = 50
 
 
 def of_values(values_GS: Array) -> RepeatedScore:
-    """Trainings that differ by their luck alone: every patient is as hard as the others."""
+    """Trainings that differ only at random: every patient is as hard as the others."""
     rows = tuple(tuple(Auroc(float(value), np.zeros(PATIENTS)) for value in row) for row in values_GS)
     return RepeatedScore(rows, np.arange(PATIENTS).astype(str))
 

@@ -53,7 +53,7 @@ def report(real: Cohort, tmp_path_factory: pytest.TempPathFactory, work: Path) -
     return run_study(real, sets, PREPROCESS, CONFIG, work=work, external={"elsewhere": outside})
 
 
-def test_every_arm_is_taught_and_compared_on_the_same_patients(report: StudyReport) -> None:
+def test_every_arm_is_trained_and_compared_on_the_same_patients(report: StudyReport) -> None:
     assert {name: one.rule for name, one in report.readings.items()} == {
         "real": "window", "synthetic 1": "stored", "synthetic 2": "stored", "elsewhere": "window",
     }  # fmt: skip
@@ -224,8 +224,10 @@ def test_a_cohort_on_another_scale_is_no_test_of_a_classifier(real: Cohort, tmp_
         for record in outside.records():
             writer.add(dataclasses.replace(record, pixels=record.pixels.astype(np.int16) * 8 - 1000))
     other, made = Cohort.open(tmp_path / "hu"), drawn(tmp_path / "made", 30, 1)
-    said = r"images of elsewhere hold values of about .* \(int16\), and the real ones are read from 0…255; ingest both"
-    with pytest.raises(InputError, match=said):
+    reason = (
+        r"images of elsewhere hold values of about .* \(int16\), and the real ones are read from 0…255; ingest both"
+    )
+    with pytest.raises(InputError, match=reason):
         run_study(real, [made], PREPROCESS, CONFIG, work=tmp_path / "work", external={"elsewhere": other})
     with pytest.raises(InputError, match="the synthetic images hold values of about"):
         run_study(real, [other], PREPROCESS, CONFIG, work=tmp_path / "work")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from medphantom.quality.report.page import render_study
 from medphantom.quality.report.study_page import study_view
 from tests.quality.report.pages import Page
-from tests.quality.utility.made_up import EVIL, LABELS, TAUGHT, made_up_study
+from tests.quality.utility.made_up import ARMS, EVIL, LABELS, made_up_study
 
 
 def page() -> str:
@@ -24,7 +24,7 @@ def test_every_cell_that_has_a_value_stands_in_a_table() -> None:
     assert main.title == "AUROC on real test patients"
     assert [label for label, _ in main.labels] == [None, *LABELS]
     for _, rows in main.labels:
-        assert [row.arm for row in rows] == [arm.words for arm in TAUGHT]
+        assert [row.arm for row in rows] == [arm.words for arm in ARMS]
         assert rows[1].beside[0][0] == "real + classical augmentation"
     assert [table.title for table in view.tables[1:]] == ["calibration error on real test patients"]
     assert dict(view.refused) == {"hernia": "3 test patients have it (≥ 30)"}
