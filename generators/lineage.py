@@ -13,7 +13,7 @@ from medphantom.cohorts.origin import PUBLIC_SECRET, marks, name_of
 from medphantom.cohorts.store import Cohort
 from medphantom.core.errors import InputError
 from medphantom.core.records import Frozen
-from medphantom.learning.guarantee import Mechanism
+from medphantom.learning.guarantee import Mechanism, provided_that
 
 START_ANEW = "start from a base that was not trained on these patients, or leave out generator.privacy"
 ONE_KEY = "ingest both cohorts under one identity key and train the base again, or leave out generator.privacy"
@@ -91,7 +91,7 @@ class Footing:
     def line(self) -> str | None:
         """Return the line to report before anything is computed, if any."""
         if self.conditions:
-            return f"the guarantee will hold provided that {' and '.join(self.conditions)}"
+            return f"the guarantee will hold {provided_that(self.conditions)}"
         if self.before:
             steps = sum(part.steps for part in self.before)
             return f"the {steps} private steps of the base are added to the spent budget"

@@ -113,7 +113,7 @@ class Guarantee(Frozen):
         >>> given.sentence()
         '(8, 0.00014)-differential privacy per patient'
         """
-        provided = f", provided that {' and '.join(conditions)}" if conditions else ""
+        provided = f", {provided_that(conditions)}" if conditions else ""
         numbers = f"({rounded_up(self.epsilon, 3)}, {rounded_up(self.delta, 2)})"
         return f"{numbers}-differential privacy per {self.unit}{provided}"
 
@@ -209,6 +209,15 @@ def gaussian_attack(epsilon: float, delta: float, false_alarms: Sequence[float] 
     mu = float(brentq(excess, 1e-6, 100.0))
     tpr = {f: float(ndtr(mu + ndtri(f))) for f in false_alarms}
     return AttackBound(float(ndtr(mu / math.sqrt(2))), tpr)
+
+
+def provided_that(conditions: Sequence[str]) -> str:
+    """Return the conditions of a guarantee, at least one, as the end of a sentence.
+
+    >>> provided_that(["a holds", "b holds"])
+    'provided that a holds and b holds'
+    """
+    return f"provided that {' and '.join(conditions)}"
 
 
 def rounded_up(value: float, digits: int) -> str:

@@ -371,7 +371,7 @@ def utility_table(report: QualityReport) -> tuple[tuple[str | None, tuple[ScoreR
     for score in report.utility:
         if score.estimate.value is not None:
             row = ScoreRow(term_of(score.estimate), score.estimate, score_bar(score.estimate))
-            table.setdefault(score.estimate.label, []).append((row, TRAINED_ON[score.trained_on]))
+            table.setdefault(score.estimate.label, []).append((row, TRAINED_ON[score.arm.kind]))
     return tuple((label, tuple(r for r, _ in rows), tuple(t for _, t in rows)) for label, rows in table.items())
 
 
