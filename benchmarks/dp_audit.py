@@ -89,13 +89,13 @@ def audit(total: int, epsilon: float | None, *, steps: int, share: float, seed: 
             private.take(step)
             scores += own @ private.parameters[0].grad.flatten().double()
             optimizer.step()
-        spent = private.ledger.spent()
+        parameters, guarantee = private.ledger.parameters, private.ledger.guarantee()
         private.close()
     predictions = total // 4 * 2  # half of them; fixed beforehand
     correct = correct_predictions(scores.tolist(), included.tolist(), predictions)
     return {
-        "promised_epsilon": None if epsilon is None else spent.epsilon,
-        "noise_multiplier": spent.parameters.noise_multiplier,
+        "promised_epsilon": None if guarantee is None else guarantee.epsilon,
+        "noise_multiplier": parameters.noise_multiplier,
         "canaries": total,
         "steps": steps,
         "guesses": predictions,

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
 from medphantom.cohorts.preprocess import Preprocess
 from medphantom.conditioning.prompt import SLICE_SPACING, SPACING, ConditionSchema, Prompt
@@ -18,6 +18,7 @@ from medphantom.core.guard import parse_model
 from medphantom.core.records import Frozen
 from medphantom.generators.config import FineTuning, Objective
 from medphantom.generators.lineage import Lineage
+from medphantom.learning.guarantee import Guarantee
 
 FACTS_FILE = "bundle.json"
 NO_GUARANTEE = "no formal guarantee"
@@ -33,41 +34,6 @@ class LatentScaling(Frozen):
 
     mean: tuple[float, ...]
     std: tuple[Annotated[float, Field(gt=0)], ...]
-
-
-class Guarantee(Frozen):
-    """(ε, δ)-differential privacy of the weights and of all images generated from them.
-
-    Whoever sees the bundle, whatever else they know, can hardly distinguish two sets of training patients that differ
-    in one patient better than these numbers allow (Dwork et al. 2006; Abadi et al. 2016).
-
-    Attributes:
-        epsilon: ε from the privacy loss distribution (Gopi et al. 2021), over these steps and those of private bases.
-        epsilon_rdp: ε by Rényi differential privacy, a looser bound on the same quantity.
-        delta: δ of the guarantee.
-        unit: Unit that is added or removed: a patient with all of their images.
-        noise_multiplier: σ, the standard deviation of the noise divided by the clipping norm.
-        sample_rate: q, the probability that a patient is drawn in a step.
-        steps: Number of private steps.
-        clip_norm: C, the largest norm of a patient's gradient.
-        draws: K, the noise multiplicity: gradients of a patient per step that are averaged before clipping.
-        attack_auroc: Upper bound on the area under the ROC curve of any membership inference attack.
-        attack_tpr: Upper bound on the attack's true-positive rate at a false-positive rate of 1 %.
-        own_epsilon: ε of the last fit alone, if private bases came before it.
-    """
-
-    epsilon: Annotated[float, Field(ge=0)]
-    epsilon_rdp: Annotated[float, Field(ge=0)]
-    delta: Annotated[float, Field(gt=0, lt=1)]
-    unit: Literal["patient"]
-    noise_multiplier: Annotated[float, Field(gt=0)]
-    sample_rate: Annotated[float, Field(gt=0, le=1)]
-    steps: Annotated[int, Field(ge=1)]
-    clip_norm: Annotated[float, Field(gt=0)]
-    draws: Annotated[int, Field(ge=1)]
-    attack_auroc: Annotated[float, Field(ge=0.5, le=1)]
-    attack_tpr: Annotated[float, Field(ge=0.01, le=1)]
-    own_epsilon: Annotated[float, Field(ge=0)] | None = None
 
 
 class Privacy(Frozen):
@@ -86,6 +52,13 @@ class Privacy(Frozen):
     outside: tuple[str, ...] = ()
     assumptions: tuple[str, ...] = ()
     conditions: tuple[str, ...] = ()
+
+    @field_validator("guarantee")
+    @classmethod
+    def _states_its_steps(cls, given: Guarantee | None) -> Guarantee | None:
+        if given is not None and not given.parts:
+            raise ValueError("privacy.guarantee must state its private steps")
+        return given
 
 
 class BaseFacts(Frozen):
@@ -158,6 +131,15 @@ class BundleFacts(Frozen):
     intended_use: str
     privacy: Privacy = Privacy()
     versions: dict[str, str] = Field(default_factory=dict)
+
+    @field_validator("privacy")
+    @classmethod
+    def _with_private_bases(cls, privacy: Privacy, info: ValidationInfo) -> Privacy:
+        """Restore the private steps of the bases in the guarantee, which are stored once, in the lineage."""
+        lineage, given = info.data.get("lineage"), privacy.guarantee
+        if given is None or lineage is None:
+            return privacy
+        return privacy.model_copy(update={"guarantee": given.model_copy(update={"before": lineage.private[:-1]})})
 
     def geometry(self, prompt: Prompt) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
         """Return spacing and affine of an image for a prompt: the spacing that it requests, or else the usual one."""

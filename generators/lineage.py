@@ -8,14 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated
-
-from pydantic import Field
 
 from medphantom.cohorts.origin import PUBLIC_SECRET, marks, name_of
 from medphantom.cohorts.store import Cohort
 from medphantom.core.errors import InputError
 from medphantom.core.records import Frozen
+from medphantom.learning.guarantee import Mechanism, provided_that
 
 START_ANEW = "start from a base that was not trained on these patients, or leave out generator.privacy"
 ONE_KEY = "ingest both cohorts under one identity key and train the base again, or leave out generator.privacy"
@@ -40,20 +38,6 @@ class Learned(Frozen):
     images: tuple[str, ...] = ()
 
 
-class PrivateSteps(Frozen):
-    """Private steps with which weights were trained.
-
-    Attributes:
-        noise_multiplier: σ, the standard deviation of the noise divided by the clipping norm.
-        sample_rate: q, the probability that a patient is drawn in a step.
-        steps: Number of private steps.
-    """
-
-    noise_multiplier: Annotated[float, Field(gt=0)]
-    sample_rate: Annotated[float, Field(gt=0, le=1)]
-    steps: Annotated[int, Field(ge=1)]
-
-
 class Lineage(Frozen):
     """All training data of weights, including that of their bases.
 
@@ -64,10 +48,10 @@ class Lineage(Frozen):
     """
 
     learned: tuple[Learned, ...] = ()
-    private: tuple[PrivateSteps, ...] = ()
+    private: tuple[Mechanism, ...] = ()
     unknown: tuple[str, ...] = ()
 
-    def also(self, *, learned: Learned | None = None, private: PrivateSteps | None = None) -> Lineage:
+    def also(self, *, learned: Learned | None = None, private: Mechanism | None = None) -> Lineage:
         """Return the lineage after one more fit."""
         return self.model_copy(
             update={
@@ -101,13 +85,13 @@ class Footing:
         conditions: Conditions that could not be verified and that the guarantee therefore has to name.
     """
 
-    before: tuple[PrivateSteps, ...] = ()
+    before: tuple[Mechanism, ...] = ()
     conditions: tuple[str, ...] = ()
 
     def line(self) -> str | None:
         """Return the line to report before anything is computed, if any."""
         if self.conditions:
-            return f"the guarantee will hold provided that {' and '.join(self.conditions)}"
+            return f"the guarantee will hold {provided_that(self.conditions)}"
         if self.before:
             steps = sum(part.steps for part in self.before)
             return f"the {steps} private steps of the base are added to the spent budget"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -14,15 +13,15 @@ from medphantom.conditioning.config import EMBEDDED
 from medphantom.conditioning.prompt import ConditionSchema
 from medphantom.core.errors import InputError
 from medphantom.generators.config import GeneratorConfig
-from medphantom.generators.facts import NO_GUARANTEE, Guarantee, Privacy
-from medphantom.generators.lineage import Footing, Learned, Lineage, PrivateSteps, footing_of
+from medphantom.generators.facts import Privacy
+from medphantom.generators.lineage import Footing, Learned, Lineage, footing_of
 from medphantom.generators.networks import Base
 from medphantom.generators.privacy_config import Vocabulary
 from medphantom.generators.training_data import training_digest
-from medphantom.learning.accounting import Mechanism, PrivacySpent, epsilon_of, strongest_attack
+from medphantom.learning.accounting import composed
+from medphantom.learning.guarantee import Guarantee
 from medphantom.learning.private_steps import Private, Units
 
-ATTACK_FALSE_ALARMS = 0.01
 NOTHING_BEFORE = Footing()
 ASSUMPTIONS = (
     "real numbers: floating-point rounding is not accounted for",
@@ -127,61 +126,34 @@ def lineage_after(before: Lineage | None, privacy: Privacy, learned: Learned) ->
     """Return the lineage of a bundle: its private steps with a guarantee, the marks of its patients without one."""
     if before is None:
         return None
-    given = privacy.guarantee
-    if given is None:
+    if privacy.guarantee is None:
         return before.also(learned=learned)
-    steps = PrivateSteps(noise_multiplier=given.noise_multiplier, sample_rate=given.sample_rate, steps=given.steps)
-    return before.also(private=steps)
+    return before.also(private=privacy.guarantee.parts[-1])
 
 
-def statement(config: GeneratorConfig, spent: PrivacySpent | None, footing: Footing = NOTHING_BEFORE) -> Privacy:
+def statement(config: GeneratorConfig, own: Guarantee | None, footing: Footing = NOTHING_BEFORE) -> Privacy:
     """Return the privacy statement of a bundle: the guarantee in words and numbers, and what it does not cover, by
     name.
 
     Args:
         config: Configuration with or without ``privacy``.
-        spent: Privacy budget that this fit has spent; ``None`` if it was not private.
+        own: Guarantee of the fit for its own steps; ``None`` if they were not private, or without noise.
         footing: Basis of the fit: private steps of its bases are added to its own, and conditions become part of the
             text.
     """
-    if config.privacy is None or spent is None:
+    if config.privacy is None:
         return Privacy()
     outside = tuple(_outside(config))
-    if config.privacy.epsilon is None:
-        return Privacy(formal=NO_GUARANTEE, outside=outside)
-    parameters = spent.parameters
-    before = [Mechanism(part.noise_multiplier, part.sample_rate, part.steps) for part in footing.before]
-    together = [*before, parameters.mechanism(spent.steps)]
-    bound = strongest_attack(together, (ATTACK_FALSE_ALARMS,))
-    guarantee = Guarantee(
-        epsilon=epsilon_of(together, parameters.delta) if before else spent.epsilon,
-        epsilon_rdp=epsilon_of(together, parameters.delta, accountant="rdp") if before else spent.epsilon_rdp,
-        own_epsilon=spent.epsilon if before else None,
-        delta=parameters.delta,
-        unit=config.privacy.unit,
-        noise_multiplier=parameters.noise_multiplier,
-        sample_rate=parameters.sample_rate,
-        steps=spent.steps,
-        clip_norm=parameters.clip_norm,
-        draws=parameters.draws,
-        attack_auroc=bound.auroc,
-        attack_tpr=bound.tpr[ATTACK_FALSE_ALARMS],
-    )
-    numbers = f"({rounded_up(guarantee.epsilon, 3)}, {rounded_up(parameters.delta, 2)})"
-    provided = f", provided that {' and '.join(footing.conditions)}" if footing.conditions else ""
+    if own is None:
+        return Privacy(outside=outside)
+    guarantee = composed(footing.before, own)
     return Privacy(
-        formal=f"{numbers}-differential privacy per {config.privacy.unit}{provided}",
+        formal=guarantee.sentence(footing.conditions),
         guarantee=guarantee,
         outside=outside,
         assumptions=ASSUMPTIONS,
         conditions=footing.conditions,
     )
-
-
-def rounded_up(value: float, digits: int) -> str:
-    """Format a number with so many significant digits, rounded up: a guarantee may not be rounded in its favour."""
-    unit = 10.0 ** (math.floor(math.log10(value)) - digits + 1)
-    return f"{math.ceil(value / unit - 1e-9) * unit:.{digits}g}"
 
 
 def _outside(config: GeneratorConfig) -> Iterator[str]:

@@ -57,10 +57,10 @@ from medphantom.generators.training_data import (
     learnt_schema,
     training_rows,
 )
-from medphantom.learning.accounting import PrivacySpent
 from medphantom.learning.batches import TensorBatches
 from medphantom.learning.devices import resolve_device
 from medphantom.learning.fit import FitResult
+from medphantom.learning.guarantee import Guarantee
 
 LIBRARIES = ("torch", "monai", "diffusers")
 NOT_KEPT = {"images_per_s"}  # differs from run to run, which a bundle must not
@@ -210,7 +210,7 @@ class _Training:
         scaling = self._scaling(autoencoder, latents["train"])
         denoiser, denoiser_fit = self._denoiser(autoencoder, key, latents, scaling)
         return GeneratorBundle(
-            facts=self._facts(autoencoder, scaling, denoiser_fit.spent),
+            facts=self._facts(autoencoder, scaling, denoiser_fit.guarantee),
             autoencoder=autoencoder.cpu().eval().requires_grad_(False),
             denoiser=denoiser.cpu().eval().requires_grad_(False),
             training={
@@ -365,9 +365,9 @@ class _Training:
             kind=self.base.kind, source=self.base.source, digest=self.base.digest, tuning=tuning, needed=needed
         )
 
-    def _facts(self, autoencoder: AnyAutoencoder, scaling: LatentScaling, spent: PrivacySpent | None) -> BundleFacts:
+    def _facts(self, autoencoder: AnyAutoencoder, scaling: LatentScaling, own: Guarantee | None) -> BundleFacts:
         geometry = learnt_geometry(self.cohort, self.rows.train, self.preprocess)
-        privacy = statement(self.config, spent, self.footing)
+        privacy = statement(self.config, own, self.footing)
         learned = learned_from(self.cohort, (*self.rows.train, *self.rows.val), self.rows.digest)
         return BundleFacts(
             preprocess=self.preprocess,
@@ -406,7 +406,7 @@ _WITHOUT_CONSEQUENCE = {
 
 def _curves(result: FitResult) -> dict[str, Any]:
     """Return the curves of a fit; none of a private fit, since its losses on private images are without noise."""
-    if result.spent is not None:
+    if result.private:
         return {"best_step": result.best_step, "best_loss": None, "rows": []}
     rows = [{key: value for key, value in row.items() if key not in NOT_KEPT} for row in result.history]
     return {"best_step": result.best_step, "best_loss": result.best_loss, "rows": rows}

@@ -1,9 +1,9 @@
-"""Privacy accounting of DP-SGD: ε from σ, and σ from ε, by Opacus's accountants.
+"""Privacy accounting of DP-SGD: ε from σ, σ from ε, and the guarantee of a fit, by Opacus's accountants.
 
 Every step is one Gaussian mechanism on units that are drawn independently with probability q (Poisson sampling).
 Neighbouring data sets differ by adding or removing one unit. The guarantee is computed from the privacy loss
 distribution (PRV, Gopi et al. 2021); Rényi differential privacy (RDP, Mironov et al. 2019), an older and looser bound,
-is reported as well.
+is reported as well. What a guarantee is, and its sentences, stand in :mod:`medphantom.learning.guarantee`.
 """
 
 from __future__ import annotations
@@ -17,32 +17,15 @@ from dataclasses import dataclass
 import numpy as np
 from opacus.accountants import PRVAccountant, RDPAccountant
 from opacus.accountants.utils import get_noise_multiplier
-from scipy.optimize import brentq
-from scipy.special import ndtr, ndtri
 
 from medphantom.core.errors import InputError
+from medphantom.learning.guarantee import ATTACK_FALSE_ALARMS, FALSE_ALARMS, AttackBound, Guarantee, Mechanism
 
 RELATIVE_ERROR = 0.002  # of ε
 LARGEST_NOISE = 1000.0
 NOISE_TOLERANCE = 0.005
 AUTO_DELTA = 0.1
-FALSE_ALARMS = (0.001, 0.01, 0.05)
 CURVE_DELTA_ERROR = 1e-8
-
-
-@dataclass(frozen=True)
-class Mechanism:
-    """Identical steps of DP-SGD.
-
-    Attributes:
-        noise_multiplier: σ, the standard deviation of the noise divided by the clipping norm.
-        sample_rate: q, the probability that a unit is drawn in a step.
-        steps: Number of private steps.
-    """
-
-    noise_multiplier: float
-    sample_rate: float
-    steps: int
 
 
 @dataclass(frozen=True)
@@ -50,7 +33,8 @@ class DPParameters:
     """DP parameters of each step of a private fit, derived from configuration and data.
 
     Attributes:
-        noise_multiplier: σ, the standard deviation of the noise divided by the clipping norm.
+        noise_multiplier: σ, the standard deviation of the noise divided by the clipping norm; 0 takes the same steps
+            without noise, for comparison.
         sample_rate: q, the probability that a unit is drawn in a step.
         delta: δ at which ε is reported.
         clip_norm: C, the largest norm of one unit's gradient.
@@ -66,25 +50,8 @@ class DPParameters:
     total_units: int
 
     def mechanism(self, steps: int) -> Mechanism:
-        """Return the mechanism of this number of steps with these parameters."""
-        return Mechanism(self.noise_multiplier, self.sample_rate, steps)
-
-
-@dataclass(frozen=True)
-class PrivacySpent:
-    """Privacy budget that a fit has spent.
-
-    Attributes:
-        epsilon: ε by the PRV accountant, which is the guarantee.
-        epsilon_rdp: ε by the RDP accountant, a looser bound on the same quantity.
-        parameters: DP parameters of each step.
-        steps: Number of steps that were begun.
-    """
-
-    epsilon: float
-    epsilon_rdp: float
-    parameters: DPParameters
-    steps: int
+        """Return the mechanism of this number of steps, at least 1, with these parameters; σ must be above 0."""
+        return Mechanism(noise_multiplier=self.noise_multiplier, sample_rate=self.sample_rate, steps=steps)
 
 
 def delta_for(delta: float | str, total_units: int) -> float:
@@ -103,8 +70,57 @@ def delta_for(delta: float | str, total_units: int) -> float:
     return delta
 
 
+def guarantee_of(parameters: DPParameters, steps: int) -> Guarantee | None:
+    """Return the guarantee of a fit; ``None`` without noise or without any step, since nothing is then guaranteed.
+
+    Args:
+        parameters: DP parameters of its steps.
+        steps: Number of steps that were ever begun.
+    """
+    if parameters.noise_multiplier == 0 or steps == 0:
+        return None
+    mechanism = parameters.mechanism(steps)
+    bound = strongest_attack(mechanism, (ATTACK_FALSE_ALARMS,))
+    return Guarantee(
+        epsilon=epsilon_of(mechanism, parameters.delta, accountant=Guarantee.accountant),
+        epsilon_rdp=epsilon_of(mechanism, parameters.delta, accountant="rdp"),
+        delta=parameters.delta,
+        unit="patient",
+        noise_multiplier=mechanism.noise_multiplier,
+        sample_rate=mechanism.sample_rate,
+        steps=mechanism.steps,
+        clip_norm=parameters.clip_norm,
+        draws=parameters.draws,
+        attack_auroc=bound.auroc,
+        attack_tpr=bound.tpr[ATTACK_FALSE_ALARMS],
+    )
+
+
+def composed(before: Sequence[Mechanism], own: Guarantee) -> Guarantee:
+    """Return the guarantee of a fit together with those of the private bases from which it started, at the same δ.
+
+    Args:
+        before: Private steps of the bases, whoever the patients were.
+        own: Guarantee of the fit alone.
+    """
+    if not before:
+        return own
+    parts = (*before, *own.parts)
+    bound = strongest_attack(parts, (ATTACK_FALSE_ALARMS,))
+    return own.model_copy(
+        update={
+            "epsilon": epsilon_of(parts, own.delta, accountant=Guarantee.accountant),
+            "epsilon_rdp": epsilon_of(parts, own.delta, accountant="rdp"),
+            "own_epsilon": own.epsilon,
+            "attack_auroc": bound.auroc,
+            "attack_tpr": bound.tpr[ATTACK_FALSE_ALARMS],
+            "before": tuple(before),
+        }
+    )
+
+
 def epsilon_of(mechanism: Mechanism | Sequence[Mechanism], delta: float, *, accountant: str = "prv") -> float:
-    """Return the ε spent at δ: 0 before the first step, infinite without noise.
+    """Return the ε spent at δ; 0 by no mechanism.
 
     Successive mechanisms compose adaptively: each may depend on the results of those before it, as a fit depends on its
     base.
@@ -117,8 +133,6 @@ def epsilon_of(mechanism: Mechanism | Sequence[Mechanism], delta: float, *, acco
     taken = _taken(mechanism)
     if not taken:
         return 0.0
-    if any(sigma == 0 for sigma, _, _ in taken):
-        return math.inf
     rough = _rdp(taken, delta)
     if accountant == "rdp":
         return rough
@@ -136,9 +150,9 @@ def _quiet() -> Iterator[None]:
 
 
 def _taken(mechanism: Mechanism | Sequence[Mechanism]) -> list[tuple[float, float, int]]:
-    """Return the history in the form of an Opacus accountant: (σ, q, steps) of every mechanism with steps."""
+    """Return the history in the form of an Opacus accountant: (σ, q, steps) of every mechanism."""
     every = [mechanism] if isinstance(mechanism, Mechanism) else mechanism
-    return [(one.noise_multiplier, one.sample_rate, one.steps) for one in every if one.steps]
+    return [(one.noise_multiplier, one.sample_rate, one.steps) for one in every]
 
 
 def _rdp(taken: list[tuple[float, float, int]], delta: float) -> float:
@@ -162,10 +176,10 @@ def noise_for(epsilon: float, delta: float, *, sample_rate: float, steps: int) -
             "take fewer steps, fewer units per step, more patients, or a larger ε",
         )
     low = high / 2  # the RDP bound is looser by some tens of percent at most
-    spent = epsilon_of(Mechanism(high, sample_rate, steps), delta)
+    spent = _at(high, sample_rate, steps, delta)
     while spent < (1 - NOISE_TOLERANCE) * epsilon:
         middle = (low + high) / 2
-        found = epsilon_of(Mechanism(middle, sample_rate, steps), delta)
+        found = _at(middle, sample_rate, steps, delta)
         if found <= epsilon:
             high, spent = middle, found
         else:
@@ -173,6 +187,10 @@ def noise_for(epsilon: float, delta: float, *, sample_rate: float, steps: int) -
         if high - low < 1e-6 * high:
             break
     return high
+
+
+def _at(noise: float, sample_rate: float, steps: int, delta: float) -> float:
+    return epsilon_of(Mechanism(noise_multiplier=noise, sample_rate=sample_rate, steps=steps), delta)
 
 
 def _noise_by_rdp(epsilon: float, delta: float, sample_rate: float, steps: int) -> float | None:
@@ -192,19 +210,6 @@ def _noise_by_rdp(epsilon: float, delta: float, sample_rate: float, steps: int) 
         )
 
 
-@dataclass(frozen=True)
-class AttackBound:
-    """Performance of the best possible membership inference attack, for units of the attacker's choice.
-
-    Attributes:
-        auroc: Area under the attack's ROC curve.
-        tpr: True-positive rate of the attack, by false-positive rate.
-    """
-
-    auroc: float
-    tpr: dict[float, float]
-
-
 def strongest_attack(
     mechanism: Mechanism | Sequence[Mechanism], false_alarms: Sequence[float] = FALSE_ALARMS
 ) -> AttackBound:
@@ -218,8 +223,6 @@ def strongest_attack(
         false_alarms: False-positive rates f at which the bound is evaluated.
     """
     taken = _taken(mechanism)
-    if any(sigma == 0 for sigma, _, _ in taken):
-        return AttackBound(1.0, dict.fromkeys(false_alarms, 1.0))
     found = PRVAccountant()
     found.history = taken
     error = RELATIVE_ERROR * max(min(_rdp(taken, 1e-5), 100.0), 0.1)
@@ -230,24 +233,6 @@ def strongest_attack(
     return _bound(
         [(e + error, float(losses.compute_delta_estimate(e)) + CURVE_DELTA_ERROR) for e in steps], false_alarms
     )
-
-
-def gaussian_attack(epsilon: float, delta: float, false_alarms: Sequence[float] = FALSE_ALARMS) -> AttackBound:
-    """Return the bound for a mechanism of which only (ε, δ) is known, as if it were a Gaussian one (Dong et al. 2022).
-
-    >>> {epsilon: round(gaussian_attack(epsilon, 1e-5).auroc, 3) for epsilon in (1, 3, 8, 10)}
-    {1: 0.575, 3: 0.694, 8: 0.881, 10: 0.921}
-    >>> {epsilon: round(gaussian_attack(epsilon, 1e-5).tpr[0.01], 3) for epsilon in (1, 3, 8, 10)}
-    {1: 0.02, 3: 0.054, 8: 0.255, 10: 0.372}
-    """
-
-    def excess(mu: float) -> float:
-        # Balle & Wang 2018, equation 6, at sensitivity over standard deviation mu
-        return float(ndtr(mu / 2 - epsilon / mu) - math.exp(epsilon) * ndtr(-mu / 2 - epsilon / mu)) - delta
-
-    mu = float(brentq(excess, 1e-6, 100.0))
-    tpr = {f: float(ndtr(mu + ndtri(f))) for f in false_alarms}
-    return AttackBound(float(ndtr(mu / math.sqrt(2))), tpr)
 
 
 def _bound(pairs: Sequence[tuple[float, float]], false_alarms: Sequence[float]) -> AttackBound:

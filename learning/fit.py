@@ -17,11 +17,11 @@ from medphantom.core.errors import InputError
 from medphantom.core.folders import json_digest
 from medphantom.core.progress import Progress
 from medphantom.core.randomness import derive_seed, seeded_layers, torch_generator
-from medphantom.learning.accounting import PrivacySpent
 from medphantom.learning.batches import Batches, StreamBatches
 from medphantom.learning.checkpoint import latest_checkpoint, refuse_other_settings, save_checkpoint
 from medphantom.learning.devices import make_accelerator, reduced
 from medphantom.learning.fit_config import FitConfig
+from medphantom.learning.guarantee import Guarantee
 from medphantom.learning.history import History, NotFinite
 from medphantom.learning.learner import Learner, RowLearner
 from medphantom.learning.memorization import membership_signal
@@ -58,7 +58,8 @@ class FitResult:
         memorized_at: Step at which memorisation of training rows was detected; ``None`` if it was not.
         not_finite_at: Step at which a loss or gradient was not finite, after which the fit returned to the previous
             checkpoint and continued at half the learning rate; ``None`` if that never happened.
-        spent: Privacy budget that a private fit has spent; ``None`` if the fit was not private.
+        private: Whether the steps were private, with or without noise; losses of such a fit stay in its work folder.
+        guarantee: Guarantee of a private fit for its own steps; ``None`` without noise, and if the fit was not private.
     """
 
     best_step: int
@@ -66,7 +67,8 @@ class FitResult:
     history: list[dict[str, Any]]
     finished: bool
     resumed_from: int
-    spent: PrivacySpent | None = None
+    private: bool = False
+    guarantee: Guarantee | None = None
     memorized_at: int | None = None
     not_finite_at: int | None = None
 
@@ -418,14 +420,14 @@ class _Run:
         self._share(self.learner.network)
         self.learner.network.eval()
         step, loss = (self.step, None) if self.best is None else (self.best["step"], self.best["loss"])
-        spent = None if self.private is None else self.private.ledger.spent()
         return FitResult(
             step,
             loss,
             self.history.rows,
             finished,
             resumed_from,
-            spent,
+            self.private is not None,
+            None if self.private is None else self.private.ledger.guarantee(),
             self.history.memorized_at(),
             self.not_finite_at,
         )

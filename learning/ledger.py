@@ -10,7 +10,8 @@ from typing import Any, NoReturn
 
 from medphantom.core.errors import ArtifactError
 from medphantom.core.folders import json_digest, read_json, work_folder, write_json
-from medphantom.learning.accounting import DPParameters, PrivacySpent, epsilon_of
+from medphantom.learning.accounting import DPParameters, guarantee_of
+from medphantom.learning.guarantee import Guarantee
 
 KEY_FILE = "privacy.key"
 LEDGER_FILE = "privacy.json"
@@ -77,15 +78,9 @@ class PrivacyLedger:
         """Return the state of the ledger that a checkpoint stores."""
         return {**asdict(self.parameters), "steps": step}
 
-    def spent(self) -> PrivacySpent:
-        """Return the privacy budget spent by all steps that were ever begun."""
-        mechanism = self.parameters.mechanism(self.steps_begun)
-        return PrivacySpent(
-            epsilon=epsilon_of(mechanism, self.parameters.delta),
-            epsilon_rdp=epsilon_of(mechanism, self.parameters.delta, accountant="rdp"),
-            parameters=self.parameters,
-            steps=self.steps_begun,
-        )
+    def guarantee(self) -> Guarantee | None:
+        """Return the guarantee of all steps that were ever begun; ``None`` without noise or before the first step."""
+        return guarantee_of(self.parameters, self.steps_begun)
 
     def _content(self, key: str, steps_begun: int) -> dict[str, Any]:
         return {

@@ -24,7 +24,8 @@ from medphantom.quality.networks.classifier import fit_classifier, predict
 from medphantom.quality.networks.features import FeatureNetwork
 from medphantom.quality.networks.segmentation import SMALLEST_TRAIN, fit_segmenter, segment
 from medphantom.quality.privacy.search import CopySearch, RealImages, Screened, screen
-from medphantom.quality.results.quality_report import CopySummary, LabelAgreement, NearestPair, UtilityScore
+from medphantom.quality.results.model_score import CheckedScore, ModelScore
+from medphantom.quality.results.quality_report import CopySummary, LabelAgreement, NearestPair
 from medphantom.quality.stats.estimate import Estimate
 from medphantom.quality.utility.check import Arm, Counts, score_arm
 from medphantom.quality.utility.metadata import metadata_predictions, metadata_table
@@ -45,7 +46,7 @@ class LabelScores(Frozen):
     """Label agreement, agreement with other prompts, and the utility check."""
 
     agreement: LabelAgreement | None
-    utility: tuple[UtilityScore, ...]
+    utility: tuple[CheckedScore, ...]
     conditions: tuple[Estimate, ...] = ()
 
 
@@ -150,7 +151,7 @@ def label_part(context: Context) -> LabelScores:
         test=positives(targets.values["test"], np.asarray(data.patients["test"])),
         unit="patients" if data.real.schema.patients == "known" else "images",
     )
-    scores: list[UtilityScore] = []
+    scores: list[ModelScore] = []
     for arm in (*_synthetic_arms(context), real, *_metadata_arm(context)):
         rng = context.rng("utility", arm.trained_on)
         scores += score_arm(arm, targets.names, counts, exclusive=targets.exclusive, config=config.utility, rng=rng)

@@ -17,13 +17,13 @@ from medphantom.quality.fidelity.frechet_scores import frechet_scores
 from medphantom.quality.fidelity.half_samples import half_sampled_scores
 from medphantom.quality.fidelity.halves import Halves
 from medphantom.quality.fidelity.kernel import SMALLEST_PATIENTS, kernel_distance, kernel_refusal
-from medphantom.quality.fidelity.score import FoldFeatures, Part, Score, smallest_half
+from medphantom.quality.fidelity.score import FoldFeatures, ScoreStatistics, Statistic, smallest_half
 from medphantom.quality.fidelity.table import Rows, Table
 
 LARGEST_KERNEL = 10_000  # images per side, because the time grows with the square
 
 
-def compare(folds: Sequence[FoldFeatures], *, draws: int, rng: np.random.Generator) -> list[Score]:
+def compare(folds: Sequence[FoldFeatures], *, draws: int, rng: np.random.Generator) -> list[ScoreStatistics]:
     """All scores of one network run.
 
     If labels are exclusive, halves and synthetic images are matched for label counts; otherwise random differences of
@@ -52,7 +52,7 @@ def compare(folds: Sequence[FoldFeatures], *, draws: int, rng: np.random.Generat
 
 def compare_label(
     label: str, folds: Sequence[FoldFeatures], *, draws: int, rng: np.random.Generator
-) -> Iterator[Score]:
+) -> Iterator[ScoreStatistics]:
     """The scores of images with one label: the kernel distance, and all others that their number supports.
 
     Args:
@@ -73,7 +73,9 @@ def compare_label(
             yield score.model_copy(update={"label": label})
 
 
-def kernel_score(folds: Sequence[FoldFeatures], halves: Sequence[Sequence[Halves]], rng: np.random.Generator) -> Score:
+def kernel_score(
+    folds: Sequence[FoldFeatures], halves: Sequence[Sequence[Halves]], rng: np.random.Generator
+) -> ScoreStatistics:
     """Kernel distance of all images, or of :data:`LARGEST_KERNEL` of them; its floor is the range over halves.
 
     Args:
@@ -87,7 +89,7 @@ def kernel_score(folds: Sequence[FoldFeatures], halves: Sequence[Sequence[Halves
     why = kernel_refusal(min(counts)) or kernel_refusal(smallest_half(halves))
     if why is not None or min(len(np.unique(fold.patients)) for fold in folds) < 2 * SMALLEST_PATIENTS:
         why = why or "images of too few patients; inspect the images and the label agreement instead"
-        return Score(name="kernel", n_synthetic=n_synthetic, n_real=n_real, refused=why)
+        return ScoreStatistics(name="kernel", n_synthetic=n_synthetic, n_real=n_real, refused=why)
     means, quadratic = [], 0.0
     floor, rebuilt = [], []
     for fold, draws in zip(folds, halves, strict=True):
@@ -101,7 +103,7 @@ def kernel_score(folds: Sequence[FoldFeatures], halves: Sequence[Sequence[Halves
         if fold.rebuilt is not None:
             rebuilt += [_kernel_of_halves(fold, fold.rebuilt, half) for half in draws]
     part = Joined.of(means).part("kernel")
-    return Score(
+    return ScoreStatistics(
         name="kernel",
         n_synthetic=n_synthetic,
         n_real=n_real,
@@ -119,5 +121,5 @@ def _kernel_of_halves(fold: FoldFeatures, candidates: Table, half: Halves) -> fl
     ).value
 
 
-def _over_draws(values: Sequence[float]) -> Part:
-    return Part(value=float(np.mean(values)), draws=(min(values), max(values)))
+def _over_draws(values: Sequence[float]) -> Statistic:
+    return Statistic(value=float(np.mean(values)), draws=(min(values), max(values)))

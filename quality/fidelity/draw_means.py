@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 
 from medphantom.core.records import Array
-from medphantom.quality.fidelity.score import LEAST_KEPT, FoldFeatures, Part, Scale
+from medphantom.quality.fidelity.score import LEAST_KEPT, FoldFeatures, Scale, Statistic
 from medphantom.quality.stats.estimate import Interval
 from medphantom.quality.stats.influence import Variance, corrected, variance_of
 
@@ -99,12 +99,12 @@ class Joined:
         kept = max(found.value - chance, LEAST_KEPT * found.value)
         return Variance(kept + float(self.values.var(ddof=1)) / draws, found.freedom)
 
-    def part(self, scale: Scale, share: float = 0.0) -> Part:
+    def part(self, scale: Scale, share: float = 0.0) -> Statistic:
         """The mean with the quantities from which its interval is computed."""
         found = self.variance(share)
-        return Part(value=self.value, variance=found.value, freedom=found.freedom, scale=scale, draws=self.ends)
+        return Statistic(value=self.value, variance=found.value, freedom=found.freedom, scale=scale, draws=self.ends)
 
-    def over(self, other: Joined) -> Part | None:
+    def over(self, other: Joined) -> Statistic | None:
         """The ratio of two means of the same images, which accounts for their covariance."""
         if self.value <= 0 or other.value <= 0:
             return None
@@ -114,7 +114,7 @@ class Joined:
         ]
         ratio = self.value / other.value
         found = logs[0].less(logs[1]).variance().scaled(ratio**2)
-        return Part(value=ratio, variance=found.value, freedom=found.freedom, scale="log")
+        return Statistic(value=ratio, variance=found.value, freedom=found.freedom, scale="log")
 
     def halved(self) -> Joined:
         """Halved influences, for distances between two halves of the same patients.

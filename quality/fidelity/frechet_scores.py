@@ -11,7 +11,7 @@ from medphantom.core.records import Array
 from medphantom.quality.fidelity.draw_means import DrawMeans, Influences, Joined
 from medphantom.quality.fidelity.frechet import Gaussian, Influenced, frechet_refusal, influenced_distance
 from medphantom.quality.fidelity.halves import Halves, owner_half
-from medphantom.quality.fidelity.score import FoldFeatures, Score, refused, smallest_half
+from medphantom.quality.fidelity.score import FoldFeatures, ScoreStatistics, refused, smallest_half
 from medphantom.quality.fidelity.table import Rows
 from medphantom.quality.stats.influence import quadratic_share
 
@@ -26,7 +26,7 @@ class _FrechetMeans:
 
 def frechet_scores(
     name: str, folds: Sequence[FoldFeatures], halves: Sequence[Sequence[Halves]], rng: np.random.Generator
-) -> Iterator[Score]:
+) -> Iterator[ScoreStatistics]:
     """The distance, its extrapolation, and its ratios to floor and ceiling."""
     size = smallest_half(halves)
     why = frechet_refusal(size, folds[0].real.shape[1])
@@ -42,7 +42,7 @@ def frechet_scores(
     floor = Joined.of([mean.floor for mean in means]).halved()
     rebuilt = None if folds[0].rebuilt is None else Joined.of([mean.rebuilt for mean in means])
     share = float(np.mean(shares))
-    yield Score(
+    yield ScoreStatistics(
         name=name,
         n_synthetic=size,
         n_real=size,
@@ -58,10 +58,10 @@ def frechet_scores(
         ("reconstruction_over_floor", rebuilt, floor),
     ):
         if above is not None and below is not None:
-            yield Score(name=f"{name}_{suffix}", n_synthetic=size, n_real=size, synthetic=above.over(below))
+            yield ScoreStatistics(name=f"{name}_{suffix}", n_synthetic=size, n_real=size, synthetic=above.over(below))
     if name == "frechet":
         infinite = synthetic.less(Joined.of([mean.smaller for mean in means]), 2.0)
-        yield Score(name="frechet_infinite", n_synthetic=size, n_real=size, synthetic=infinite.part("plain"))
+        yield ScoreStatistics(name="frechet_infinite", n_synthetic=size, n_real=size, synthetic=infinite.part("plain"))
 
 
 def _frechet_fold(fold: FoldFeatures, draws: Sequence[Halves], rng: np.random.Generator) -> tuple[_FrechetMeans, float]:

@@ -11,7 +11,14 @@ from medphantom.core.records import Array
 from medphantom.quality.fidelity.frechet import SMALLEST_N
 from medphantom.quality.fidelity.halves import Halves, owner_half
 from medphantom.quality.fidelity.manifold import ManifoldScores, manifold_scores
-from medphantom.quality.fidelity.score import LEAST_KEPT, FoldFeatures, Part, Score, refused, smallest_half
+from medphantom.quality.fidelity.score import (
+    LEAST_KEPT,
+    FoldFeatures,
+    ScoreStatistics,
+    Statistic,
+    refused,
+    smallest_half,
+)
 from medphantom.quality.fidelity.table import Rows, Table, blocks, mean_of
 from medphantom.quality.fidelity.vendi import vendi_score
 from medphantom.quality.stats.estimate import Interval
@@ -24,7 +31,7 @@ SHARES = ("precision", "recall", "coverage")
 
 def half_sampled_scores(
     folds: Sequence[FoldFeatures], halves: Sequence[Sequence[Halves]], rng: np.random.Generator
-) -> list[Score]:
+) -> list[ScoreStatistics]:
     """Precision, recall, density, coverage and the Vendi score, with intervals from repeated half-samples.
 
     Neighbourhood scores are not differentiable, so influences are not applicable. The two halves of a draw are disjoint
@@ -47,7 +54,7 @@ def half_sampled_scores(
             again = fold.rebuilt
             rebuilt.append([[_local(fold, h.second, again, h.first) for h in _ways(half)] for half in trimmed])
     return [
-        Score(
+        ScoreStatistics(
             name=name,
             n_synthetic=size,
             n_real=size,
@@ -118,13 +125,13 @@ def manifold_intervals(
 Values = Sequence[Sequence[Sequence[tuple[float, ...]]]]  # fold, draw, half, score
 
 
-def _over_halves(values: Values, place: int) -> Part:
+def _over_halves(values: Values, place: int) -> Statistic:
     """Mean and range of one score over folds, draws and halves."""
     table = np.array(values)[..., place]
-    return Part(value=float(table.mean()), draws=(float(table.min()), float(table.max())))
+    return Statistic(value=float(table.mean()), draws=(float(table.min()), float(table.max())))
 
 
-def _half_sampled(values: Values, place: int) -> Part:
+def _half_sampled(values: Values, place: int) -> Statistic:
     """Mean and range with a variance from pairs of halves.
 
     The squared differences include the random error of one draw, which is smaller for a mean over draws.

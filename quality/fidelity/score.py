@@ -19,8 +19,8 @@ Scale = Literal["log", "plain", "share", "kernel"]
 LEAST_KEPT = 0.1  # smallest share of a variance that remains after the random error of draws is subtracted
 
 
-class Part(Frozen):
-    """One value with the quantities from which its interval is computed.
+class Statistic(Frozen):
+    """One value with the quantities from which its interval is computed, before it becomes an estimate.
 
     Attributes:
         value: mean over draws and folds.
@@ -51,17 +51,17 @@ class Part(Frozen):
         return (max(low, 0.0), min(high, 1.0)) if self.scale == "share" else (low, high)
 
 
-class Score(Frozen):
-    """One score of one network run.
+class ScoreStatistics(Frozen):
+    """The statistics of one score in one network run, from which its estimate is computed.
 
     Attributes:
         name: name of the score, as in :data:`medphantom.quality.fidelity.scores.ESTIMANDS`.
         n_synthetic: synthetic images in one comparison, the smallest number over folds.
         n_real: real images in one comparison.
         label: label that the images of both sides have; ``None`` for all images.
-        synthetic: score of synthetic images against real images.
-        floor: score of real images against those of other patients.
-        reconstruction: score of reconstructed real images against those of other patients; ``None`` without an
+        synthetic: statistic of synthetic images against real images.
+        floor: statistic of real images against those of other patients.
+        reconstruction: statistic of reconstructed real images against those of other patients; ``None`` without an
             autoencoder.
         refused: reason why there is no score.
     """
@@ -70,9 +70,9 @@ class Score(Frozen):
     n_synthetic: int
     n_real: int
     label: str | None = None
-    synthetic: Part | None = None
-    floor: Part | None = None
-    reconstruction: Part | None = None
+    synthetic: Statistic | None = None
+    floor: Statistic | None = None
+    reconstruction: Statistic | None = None
     refused: str | None = None
 
 
@@ -118,6 +118,6 @@ def smallest_half(halves: Sequence[Sequence[Halves]]) -> int:
     return min((len(half.first) for draws in halves for half in draws), default=0)
 
 
-def refused(names: Sequence[str], size: int, why: str) -> list[Score]:
+def refused(names: Sequence[str], size: int, why: str) -> list[ScoreStatistics]:
     """Refused scores that the number of images does not support."""
-    return [Score(name=name, n_synthetic=size, n_real=size, refused=why) for name in names]
+    return [ScoreStatistics(name=name, n_synthetic=size, n_real=size, refused=why) for name in names]

@@ -14,7 +14,7 @@ from medphantom.core.records import Array, Frozen
 from medphantom.core.staging import staging
 from medphantom.quality.fidelity.comparison import compare, compare_label
 from medphantom.quality.fidelity.dominance import dominance_refusal
-from medphantom.quality.fidelity.score import FoldFeatures, Part, Score
+from medphantom.quality.fidelity.score import FoldFeatures, ScoreStatistics, Statistic
 from medphantom.quality.networks.features import Fold, NetworkRun
 from medphantom.quality.results.quality_report import NetworkFacts
 from medphantom.quality.stats.estimate import Estimate
@@ -97,7 +97,7 @@ class RunScores(Frozen):
 
     facts: NetworkFacts
     draws: int
-    scores: tuple[Score, ...]
+    scores: tuple[ScoreStatistics, ...]
 
 
 def score_run(run: NetworkRun, images: ImageSets, *, draws: int, rng: np.random.Generator, work: Path) -> RunScores:
@@ -165,7 +165,7 @@ def estimates_of(runs: Sequence[RunScores], *, per_seed: bool) -> list[Estimate]
     return found
 
 
-def _estimates(scores: Sequence[Score], draws: int, network: str, digest: str | None) -> Iterator[Estimate]:
+def _estimates(scores: Sequence[ScoreStatistics], draws: int, network: str, digest: str | None) -> Iterator[Estimate]:
     """The score of the synthetic images, and that of the reconstructions."""
     first = scores[0]
     ratio = next((suffix for suffix in RATIOS if first.name.endswith(suffix)), None)
@@ -202,7 +202,7 @@ def _estimates(scores: Sequence[Score], draws: int, network: str, digest: str | 
         yield common.model_copy(update={"name": f"{first.name}_reconstruction", "estimand": words, **_value(rebuilt)})
 
 
-def _value(part: Part) -> dict[str, object]:
+def _value(part: Statistic) -> dict[str, object]:
     interval = part.interval()
     return {"value": part.value, "interval": interval, "spread": None if interval else part.draws}
 
@@ -215,7 +215,7 @@ def _method(name: str, draws: int, seeds: int) -> str:
     return f"{halves}{networks}; interval: {METHODS.get(kind, INFLUENCE)}"
 
 
-def _mean(parts: Sequence[Part | None]) -> Part | None:
+def _mean(parts: Sequence[Statistic | None]) -> Statistic | None:
     """The mean over seeds of a network; standard errors are averaged (an upper bound), since images are the same."""
     known = [part for part in parts if part is not None]
     if len(known) < len(parts) or not known:

@@ -15,7 +15,7 @@ from medphantom.quality.privacy.dcr_share import SMALLEST_HOLDOUT, DcrShare
 from medphantom.quality.privacy.neighbours import NeighbourSimilarity
 from medphantom.quality.results.quality_report import (
     ControlKind,
-    CopyResult,
+    CopyPValues,
     CopySummary,
     SimilarityHistogram,
     Verdict,
@@ -132,9 +132,9 @@ def _kinds(
         yield control_kind(kind, p_values, config, fewest=fewest, total=total)
 
 
-def _results(evidence: Sequence[Evidence]) -> Iterator[CopyResult]:
+def _results(evidence: Sequence[Evidence]) -> Iterator[CopyPValues]:
     for part in evidence:
-        yield CopyResult(
+        yield CopyPValues(
             by=part.by,
             single_p_value=None if part.test is None else part.test.p_value,
             dcr_share_p_value=part.dcr_share.p_value,

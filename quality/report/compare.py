@@ -46,7 +46,7 @@ class ComparedRun(Frozen):
     warnings: tuple[str, ...]
 
 
-class ComparedScore(Frozen):
+class ComparedEstimates(Frozen):
     """One row: the same estimand and network, against the same patients, at the same sample size.
 
     Attributes:
@@ -79,12 +79,12 @@ class Comparison(Frozen):
 
     format_version: Literal[1] = 1
     runs: tuple[ComparedRun, ...]
-    scores: tuple[ComparedScore, ...]
+    scores: tuple[ComparedEstimates, ...]
     warnings: tuple[str, ...] = ()
 
     def find(
         self, name: str, *, network: str | None = None, label: str | None = None, part: Part = "fidelity"
-    ) -> ComparedScore:
+    ) -> ComparedEstimates:
         """The first row of a score.
 
         Raises:
@@ -144,7 +144,7 @@ def compare(reports: dict[str, PublishedReport]) -> Comparison:
     for key, found in table.items():
         estimates = tuple(found.get(name) for name in names)
         fields = key.model_dump(exclude={"real_digest", "sizes"})
-        scores.append(ComparedScore(**fields, estimates=estimates, apart=tuple(_apart(estimates))))
+        scores.append(ComparedEstimates(**fields, estimates=estimates, apart=tuple(_apart(estimates))))
     return Comparison(
         runs=tuple(_run(name, report) for name, report in reports.items()),
         scores=tuple(scores),
@@ -177,7 +177,7 @@ def _rows(quality: QualityReport) -> Iterator[tuple[_Key, Estimate]]:
     ]
     if quality.agreement is not None:
         parts += [("agreement", estimate.name, estimate) for estimate in quality.agreement.per_label]
-    parts += [("utility", score.trained_on, score.estimate) for score in quality.utility]
+    parts += [("utility", score.arm.kind, score.estimate) for score in quality.utility]
     if quality.membership is not None:
         parts += [("membership", attack.attack, attack.auroc) for attack in quality.membership.results]
     for part, name, estimate in parts:

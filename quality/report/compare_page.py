@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from medphantom.quality.report.charts import Bar, score_bar
-from medphantom.quality.report.compare import ComparedScore, Comparison, Part
+from medphantom.quality.report.compare import ComparedEstimates, Comparison, Part
 from medphantom.quality.report.glossary import GENERAL, Term, term
 from medphantom.quality.report.page import TRAINED_ON, fill, glossary
 from medphantom.quality.report.pictures import Picture
@@ -46,7 +46,7 @@ class CompareRow:
     """
 
     term: Term
-    score: ComparedScore
+    score: ComparedEstimates
     better: str
     floor: float | None
     cells: tuple[tuple[str, Estimate | None, Bar | None, str], ...]
@@ -78,7 +78,7 @@ def render_comparison(found: Comparison, rows: Sequence[PictureRow], *, created:
     )
 
 
-def _rows(found: Comparison, scores: Sequence[ComparedScore]) -> Iterator[CompareRow]:
+def _rows(found: Comparison, scores: Sequence[ComparedEstimates]) -> Iterator[CompareRow]:
     for score in scores:
         known = [estimate for estimate in score.estimates if estimate is not None]
         axis = _axis(known)
@@ -102,7 +102,7 @@ def _rows(found: Comparison, scores: Sequence[ComparedScore]) -> Iterator[Compar
         )
 
 
-def _term(score: ComparedScore, estimate: Estimate) -> Term:
+def _term(score: ComparedEstimates, estimate: Estimate) -> Term:
     if score.part == "utility":
         return Term(f"Trained on {TRAINED_ON[score.name]}", estimate.estimand)
     if score.part == "membership":

@@ -13,6 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from medphantom.cohorts.records import SPLITS
+from medphantom.learning.guarantee import Guarantee, rounded_up
 from medphantom.quality.report.charts import Bar, Chart, Curve, line_chart, score_bar
 from medphantom.quality.report.glossary import (
     GENERAL,
@@ -132,6 +133,7 @@ def render_page(
     facts: Mapping[str, Any],
     edition: Edition,
     *,
+    guarantee: Guarantee | None = None,
     study: StudyReport | None = None,
     answer: AugmentReport | None = None,
 ) -> str:
@@ -144,6 +146,7 @@ def render_page(
         report: scores that this edition may show.
         facts: facts of the run as plain values, as this edition may show them.
         edition: edition to render, with its pictures.
+        guarantee: formal guarantee of the generator, if there is one.
         study: utility study of the set, if one was done.
         answer: recommendation on the images of a rare label, if one was asked for.
     """
@@ -153,6 +156,7 @@ def render_page(
         report=report,
         facts=facts,
         edition=edition,
+        guarantee=guarantee,
         words=plain_words(report),
         score_groups=score_groups(report, [e for e in scores if e.label is None]),
         ratio_groups=score_groups(report, [e for e in report.estimates if is_ratio(e.name)]),
@@ -238,6 +242,7 @@ def _environment() -> Environment:
     )
     environment.filters.update(
         number=number,
+        at_most=at_most,
         interval=interval_text,
         duration=duration,
         methods=methods,
@@ -256,6 +261,11 @@ def term_of(estimate: Estimate) -> Term:
 def interval_text(interval: Interval | None) -> str:
     """An interval as text."""
     return "–" if interval is None else f"{number(interval[0])} to {number(interval[1])}"
+
+
+def at_most(value: float) -> str:
+    """An upper bound > 0 as text, rounded up."""
+    return rounded_up(value, 3)
 
 
 def sentence(text: str) -> str:
@@ -361,7 +371,7 @@ def utility_table(report: QualityReport) -> tuple[tuple[str | None, tuple[ScoreR
     for score in report.utility:
         if score.estimate.value is not None:
             row = ScoreRow(term_of(score.estimate), score.estimate, score_bar(score.estimate))
-            table.setdefault(score.estimate.label, []).append((row, TRAINED_ON[score.trained_on]))
+            table.setdefault(score.estimate.label, []).append((row, TRAINED_ON[score.arm.kind]))
     return tuple((label, tuple(r for r, _ in rows), tuple(t for _, t in rows)) for label, rows in table.items())
 
 

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from medphantom.quality.report.charts import Bar, Chart, Curve, line_chart, score_bar
-from medphantom.quality.results.study_report import ARM_WORDS, MEASURES, MIXING, Recommendation, StudyReport, StudyScore
+from medphantom.quality.results.model_score import ARM_WORDS, MEASURES, MIXING, ModelScore
+from medphantom.quality.results.study_report import Recommendation, StudyReport
 from medphantom.quality.stats.estimate import Estimate, number
 
 MOST_CHARTS = 6
@@ -114,7 +115,7 @@ def _tables(report: StudyReport) -> Iterator[StudyTable]:
             yield StudyTable(f"{measure} on {where}", (test, measure) == main, labels)
 
 
-def _row(score: StudyScore) -> StudyRow:
+def _row(score: ModelScore) -> StudyRow:
     beside = tuple((ARM_WORDS[one.arm.kind], one.difference) for one in score.beside)
     estimate = score.estimate
     return StudyRow(score.arm.words, estimate, score_bar(estimate), score.difference, score.p_holm, beside)
@@ -143,7 +144,7 @@ def _charts(report: StudyReport) -> Iterator[Chart]:
             )
 
 
-def _curve(kind: str, name: str, scores: Sequence[StudyScore]) -> Curve | None:
+def _curve(kind: str, name: str, scores: Sequence[ModelScore]) -> Curve | None:
     points = sorted(
         (score.arm.ratio, score.difference.value, score.difference.interval or (score.difference.value,) * 2)
         for score in scores

@@ -6,7 +6,8 @@ import re
 from collections.abc import Iterator, Sequence
 from html import escape
 
-from medphantom.quality.results.study_report import Measure, StudyReport, StudyScore, TrainingArm
+from medphantom.quality.results.model_score import Measure, ModelScore, TrainingArm
+from medphantom.quality.results.study_report import StudyReport
 from medphantom.quality.stats.estimate import Estimate
 
 
@@ -52,7 +53,7 @@ def _lines(report: StudyReport) -> Iterator[str]:
             yield f"| {gap.arm.words} | {groups} | {_cell(gap.gap)} | {change} |"
 
 
-def _measure(test: str, measure: Measure, scores: Sequence[StudyScore]) -> Iterator[str]:
+def _measure(test: str, measure: Measure, scores: Sequence[ModelScore]) -> Iterator[str]:
     labels = list(dict.fromkeys(score.estimate.label for score in scores))
     known = [
         label for label in labels if any(s.estimate.label == label and s.estimate.value is not None for s in scores)
@@ -71,7 +72,7 @@ def _measure(test: str, measure: Measure, scores: Sequence[StudyScore]) -> Itera
         yield from (f"- {_plain(label)}: {_plain(why or 'not scored')}" for label, why in refused.items())
 
 
-def _of(cells: dict[tuple[TrainingArm, str | None], StudyScore], arm: TrainingArm, label: str | None) -> str:
+def _of(cells: dict[tuple[TrainingArm, str | None], ModelScore], arm: TrainingArm, label: str | None) -> str:
     score = cells.get((arm, label))
     if score is None or score.estimate.value is None:
         return "–"

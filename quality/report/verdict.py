@@ -136,7 +136,7 @@ def _utility(report: QualityReport) -> Iterator[str]:
     by_label: dict[str | None, dict[str, Estimate]] = {}
     for score in report.utility:
         if score.estimate.value is not None:
-            by_label.setdefault(score.estimate.label, {})[score.trained_on] = score.estimate
+            by_label.setdefault(score.estimate.label, {})[score.arm.kind] = score.estimate
     for label, found in list(by_label.items())[:3]:
         if "synthetic" not in found:
             continue
@@ -154,7 +154,7 @@ def _utility(report: QualityReport) -> Iterator[str]:
 
 
 def _weak_labels(report: QualityReport) -> Iterator[str]:
-    scores = {(score.trained_on, score.estimate.label): score.estimate for score in report.utility}
+    scores = {(score.arm.kind, score.estimate.label): score.estimate for score in report.utility}
     weak = []
     for (trained_on, label), estimate in scores.items():
         metadata = scores.get(("metadata", label))

@@ -8,7 +8,7 @@ import re
 import shutil
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
@@ -20,6 +20,7 @@ from medphantom.core.folders import no_space_becomes_one_line, read_json
 from medphantom.core.guard import parse_model
 from medphantom.core.records import Frozen
 from medphantom.core.staging import staging
+from medphantom.learning.guarantee import PublishedGuarantee
 from medphantom.quality.report.page import Edition, render_page
 from medphantom.quality.report.pictures import Grids, draw_grids, draw_pairs
 from medphantom.quality.results.augment_report import AugmentReport
@@ -36,36 +37,6 @@ PRIVATE_FIELDS = frozenset(
     {"source", "table", "masks", "out", "work", "folder", "path", "file", "key", "key_file", "phrase", "public_phrase"}
 )
 LOCAL_PATH = re.compile(r"^(/|~|\.{1,2}[/\\]|[A-Za-z]:[/\\]|\\\\|file:)")
-
-
-class AttackLimit(Frozen):
-    """Upper bounds for any membership inference attack, for patients of the attacker's choice.
-
-    Attributes:
-        epsilon: ε of the differential-privacy guarantee.
-        auroc: area under the ROC curve.
-        found: true-positive rate at a false-positive rate of 1 %.
-        own: whether it is the generator's own guarantee; the others are for comparison.
-    """
-
-    epsilon: Annotated[float, Field(ge=0)]
-    auroc: Annotated[float, Field(ge=0.5, le=1)]
-    found: Annotated[float, Field(ge=0, le=1)]
-    own: bool = False
-
-
-class FormalGuarantee(Frozen):
-    """A differential-privacy guarantee for the page.
-
-    Attributes:
-        delta: δ of the differential-privacy guarantee.
-        unit: unit that is protected, ``patient``.
-        limits: bounds on attacks for this and other values of ε, in ascending order.
-    """
-
-    delta: Annotated[float, Field(gt=0, lt=1)]
-    unit: str
-    limits: Annotated[tuple[AttackLimit, ...], Field(min_length=1)]
 
 
 class ControlAttack(Frozen):
@@ -116,7 +87,7 @@ class RunFacts(Frozen):
             ``val_loss``, ``gap``; further numbers stay in the JSON. Values that are not finite become ``None``.
         intended_use: intended use in the words of the set's author.
         privacy: formal guarantee of the generator in words, or that there is none.
-        guarantee: formal guarantee as numbers, if there is one.
+        guarantee: formal guarantee, if there is one; JSON has it in the form of published reports.
         outside: steps that used the private images and are not covered by the guarantee.
         assumptions: assumptions of the guarantee.
         control: results of the same checks on a control model that memorises, if there is one.
@@ -133,7 +104,7 @@ class RunFacts(Frozen):
     curves: tuple[dict[str, str | int | float | None], ...] = ()
     intended_use: str = ""
     privacy: str = "no formal guarantee"
-    guarantee: FormalGuarantee | None = None
+    guarantee: PublishedGuarantee | None = None
     outside: tuple[str, ...] = ()
     assumptions: tuple[str, ...] = ()
     control: ControlFacts | None = None
@@ -240,6 +211,7 @@ def write_report(
                 pairs=draw_pairs(report.nearest, real, synthetic, preprocess, reading),
                 volumes=volumes,
             ),
+            guarantee=facts.guarantee,
             study=useful.study,
             answer=useful.answer,
         ),
@@ -247,6 +219,7 @@ def write_report(
             published.quality,
             published.facts.model_dump(mode="json"),
             Edition(internal=False, grids=grids, no_pictures=reason, volumes=volumes),
+            guarantee=facts.guarantee,
             study=useful.study,
             answer=useful.answer,
         ),

@@ -12,11 +12,11 @@ from medphantom.core.errors import ArtifactError
 from medphantom.core.folders import read_json, write_json
 from medphantom.core.guard import parse_model
 from medphantom.core.records import Frozen
+from medphantom.quality.results.model_score import CheckedScore
 from medphantom.quality.stats.estimate import Estimate
 
 Verdict = Literal["fail", "screened", "inconclusive"]
 RealSplit = Literal["train", "holdout"]
-TrainedOn = Literal["real", "synthetic", "real_and_synthetic", "metadata"]
 
 
 class NetworkFacts(Frozen):
@@ -121,7 +121,7 @@ class ControlKind(Frozen):
     fewest: int | None
 
 
-class CopyResult(Frozen):
+class CopyPValues(Frozen):
     """The tests of one method of comparing images.
 
     Attributes:
@@ -157,7 +157,7 @@ class CopySummary(Frozen):
 
     verdict: Verdict
     reasons: tuple[str, ...]
-    results: tuple[CopyResult, ...]
+    results: tuple[CopyPValues, ...]
     share_nearest_in_train: tuple[Estimate, ...]
     flagged_share: Estimate
     controls: tuple[ControlKind, ...]
@@ -221,19 +221,6 @@ class MembershipSummary(Frozen):
     gaps: tuple[str, ...]
 
 
-class UtilityScore(Frozen):
-    """One score of the train-on-synthetic-test-on-real (TSTR) table.
-
-    Attributes:
-        trained_on: training set of the classifier, with equal optimiser steps; ``metadata`` is a logistic regression on
-            attributes alone.
-        estimate: accuracy (exclusive labels, ``label=None``) or AUROC on real test patients.
-    """
-
-    trained_on: TrainedOn
-    estimate: Estimate
-
-
 class QualityReport(Frozen):
     """The result of :func:`medphantom.quality.assessment.assess.assess`.
 
@@ -256,7 +243,9 @@ class QualityReport(Frozen):
         copies: result of the copy search.
         nearest: most similar pairs, flagged ones first.
         membership: attacks on single patients; ``None`` if there are too few patients or it is disabled.
-        utility: results of training on synthetic and testing on real images; empty without labels.
+        utility: scores on real test patients of classifiers trained on synthetic, on real and on both kinds of images,
+            with equal optimiser steps, and of a logistic regression on attributes alone (``metadata``): accuracy of
+            exclusive labels, and AUROC by label; empty without labels.
         warnings: warnings that a reader must know before citing a number.
     """
 
@@ -278,7 +267,7 @@ class QualityReport(Frozen):
     copies: CopySummary | None = None
     nearest: tuple[NearestPair, ...] = ()
     membership: MembershipSummary | None = None
-    utility: tuple[UtilityScore, ...] = ()
+    utility: tuple[CheckedScore, ...] = ()
     warnings: tuple[str, ...] = ()
 
     def find(self, name: str, *, network: str | None = None, label: str | None = None) -> Estimate:

@@ -12,86 +12,11 @@ from medphantom.core.errors import ArtifactError
 from medphantom.core.folders import read_json, write_json
 from medphantom.core.guard import parse_model
 from medphantom.core.records import Frozen
-from medphantom.quality.config import StudyArm, StudyConfig
+from medphantom.quality.config import StudyConfig
+from medphantom.quality.results.model_score import Measure, ModelScore, TrainingArm
 from medphantom.quality.stats.estimate import Estimate
 
-Measure = Literal["AUROC", "Dice", "accuracy", "average precision", "balanced accuracy", "calibration error"]
-MEASURES: dict[Literal["classification", "segmentation"], Measure] = {"classification": "AUROC", "segmentation": "Dice"}
 Recommendation = Literal["add", "instead", "no gain", "harm", "refused"]
-ARM_WORDS: dict[StudyArm | Literal["metadata"], str] = {
-    "real": "real",
-    "synthetic": "synthetic alone",
-    "real_and_synthetic": "real + synthetic",
-    "pretrained": "synthetic, then real",
-    "classical": "real + classical augmentation",
-    "oversampled": "real, rare labels oversampled",
-    "classical_and_synthetic": "real + synthetic + classical augmentation",
-    "metadata": "age, sex and other attributes alone",
-}
-MIXING: tuple[StudyArm, ...] = ("real_and_synthetic", "classical_and_synthetic", "pretrained")
-"""Arms that mix real and synthetic images, at every mixing ratio."""
-FREE: tuple[StudyArm, ...] = ("classical", "oversampled")
-"""Arms without synthetic images, which synthetic images have to exceed."""
-
-
-class TrainingArm(Frozen):
-    """The training set of a downstream model.
-
-    Attributes:
-        kind: kind of training set; ``metadata`` is a logistic regression on attributes.
-        ratio: number of synthetic images per real image; ``None`` if it does not apply.
-    """
-
-    kind: StudyArm | Literal["metadata"]
-    ratio: float | None = None
-
-    @property
-    def words(self) -> str:
-        """Name of the arm in tables."""
-        return ARM_WORDS[self.kind] + ("" if self.ratio is None else f" ({self.ratio:.3g} x)")
-
-
-class Beside(Frozen):
-    """Comparison of a mixing arm with an arm without synthetic images.
-
-    Attributes:
-        arm: arm without synthetic images.
-        difference: difference on the same patients and seeds.
-        p: two-sided p value of no difference.
-    """
-
-    arm: TrainingArm
-    difference: Estimate
-    p: float
-
-
-class StudyScore(Frozen):
-    """One score of a utility study.
-
-    Attributes:
-        arm: training arm of the downstream model.
-        test: ``test``, ``synthetic`` (diagnostic: trained on real, tested on synthetic images), or an external cohort.
-        measure: performance measure of the score.
-        group: subgroup of the test patients, such as ``sex = F``; ``None`` for all patients.
-        estimate: mean over classifier and generator seeds; its label is ``None`` for the mean over labels.
-        by_seed: values of the single trainings.
-        difference: difference to *real* on the same patients and seeds; ``None`` for *real* itself.
-        p: two-sided p value of no difference.
-        p_holm: p value after Holm's correction over labels (and their mean), arms and ratios; ``None`` for labels that
-            are not of interest.
-        beside: differences of a mixing arm to arms without synthetic images.
-    """
-
-    arm: TrainingArm
-    test: str
-    measure: Measure
-    group: str | None = None
-    estimate: Estimate
-    by_seed: tuple[float, ...] = ()
-    difference: Estimate | None = None
-    p: float | None = None
-    p_holm: float | None = None
-    beside: tuple[Beside, ...] = ()
 
 
 class GroupGap(Frozen):
@@ -161,14 +86,14 @@ class StudyReport(Frozen):
     test_images: int
     test_patients: int
     synthetic_images: tuple[int, ...]
-    scores: tuple[StudyScore, ...]
+    scores: tuple[ModelScore, ...]
     gaps: tuple[GroupGap, ...] = ()
     advice: tuple[Advice, ...] = ()
     warnings: tuple[str, ...] = Field(default=())
 
     def find(
         self, arm: TrainingArm, label: str | None, *, measure: Measure = "AUROC", test: str = "test"
-    ) -> StudyScore:
+    ) -> ModelScore:
         """The score of all test patients.
 
         Raises:

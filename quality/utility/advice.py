@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from medphantom.quality.results.study_report import FREE, MIXING, Advice, Beside, Measure, StudyScore, TrainingArm
+from medphantom.quality.results.model_score import FREE, MIXING, Difference, Measure, ModelScore, TrainingArm
+from medphantom.quality.results.study_report import Advice
 from medphantom.quality.stats.estimate import Interval
 
 
 def advise(
-    scores: Sequence[StudyScore], labels: Sequence[str], significance: float, measure: Measure = "AUROC"
+    scores: Sequence[ModelScore], labels: Sequence[str], significance: float, measure: Measure = "AUROC"
 ) -> Iterator[Advice]:
     """Recommendations for the mean over labels, then for every label.
 
@@ -31,7 +32,7 @@ def advise(
         yield _advice(label, found, significance)
 
 
-def _advice(label: str | None, found: Sequence[StudyScore], significance: float) -> Advice:
+def _advice(label: str | None, found: Sequence[ModelScore], significance: float) -> Advice:
     what = label or "mean over labels"
     refused = next((score.estimate.refused for score in found if score.estimate.refused), None)
     mixed = [score for score in found if score.arm.kind in MIXING and score.difference is not None]
@@ -68,16 +69,16 @@ def _advice(label: str | None, found: Sequence[StudyScore], significance: float)
     return Advice(label=label, recommendation="no gain", arm=best.arm, sentence=sentence)
 
 
-def _value(score: StudyScore) -> float:
+def _value(score: ModelScore) -> float:
     return 0.0 if score.difference is None or score.difference.value is None else score.difference.value
 
 
-def _shown(score: StudyScore, significance: float) -> bool:
+def _shown(score: ModelScore, significance: float) -> bool:
     """Whether its difference to *real* is statistically significant."""
     return score.p_holm is not None and score.p_holm < significance
 
 
-def _equivalent_free(chosen: StudyScore, found: Sequence[StudyScore], significance: float) -> StudyScore | None:
+def _equivalent_free(chosen: ModelScore, found: Sequence[ModelScore], significance: float) -> ModelScore | None:
     """The best arm without synthetic images that also helps and that the chosen arm was not shown to exceed."""
     beaten = {
         other.arm
@@ -93,20 +94,20 @@ def _equivalent_free(chosen: StudyScore, found: Sequence[StudyScore], significan
     return max(good, key=_value, default=None)
 
 
-def _less(chosen: StudyScore, free: TrainingArm) -> str:
+def _less(chosen: ModelScore, free: TrainingArm) -> str:
     """Difference between the chosen arm and an arm without synthetic images, in words."""
-    beside: Beside | None = next((other for other in chosen.beside if other.arm == free), None)
+    beside: Difference | None = next((other for other in chosen.beside if other.arm == free), None)
     if beside is None or beside.difference.value is None:
         return ""
     return f" (difference: {_signed(beside.difference.value, beside.difference.interval)})"
 
 
-def _half_width(score: StudyScore) -> float:
+def _half_width(score: ModelScore) -> float:
     interval = None if score.difference is None else score.difference.interval
     return 0.0 if interval is None else (interval[1] - interval[0]) / 2
 
 
-def _smallest_equivalent(best: StudyScore, helping: Sequence[StudyScore]) -> StudyScore:
+def _smallest_equivalent(best: ModelScore, helping: Sequence[ModelScore]) -> ModelScore:
     """The smallest mixing ratio of the same arm whose gain is within one standard error of the best."""
     near = [
         score
@@ -123,7 +124,7 @@ def _do(arm: TrainingArm) -> str:
     return f"add {times}" + (", all under classical augmentation" if arm.kind == "classical_and_synthetic" else "")
 
 
-def _gain(score: StudyScore) -> str:
+def _gain(score: ModelScore) -> str:
     return f"{score.measure} {_signed(_value(score), None if score.difference is None else score.difference.interval)}"
 
 
@@ -131,7 +132,7 @@ def _signed(value: float, interval: Interval | None) -> str:
     return f"{value:+.3f}" + ("" if interval is None else f" [{interval[0]:+.3f}, {interval[1]:+.3f}]")
 
 
-def _beyond(chosen: StudyScore, mixed: Sequence[StudyScore]) -> str:
+def _beyond(chosen: ModelScore, mixed: Sequence[ModelScore]) -> str:
     """The effect of larger mixing ratios, if any were tested."""
     ratio = chosen.arm.ratio or 0.0
     more = [score for score in mixed if score.arm.kind == chosen.arm.kind and (score.arm.ratio or 0.0) > ratio]
@@ -140,7 +141,7 @@ def _beyond(chosen: StudyScore, mixed: Sequence[StudyScore]) -> str:
     return f"; larger ratios bring no further gain ({_value(more[-1]):+.3f} at {more[-1].arm.ratio:g})"
 
 
-def _against_free(chosen: StudyScore, found: Sequence[StudyScore]) -> str:
+def _against_free(chosen: ModelScore, found: Sequence[ModelScore]) -> str:
     """The gains of classical augmentation and oversampling, which need no generator, for comparison."""
     others = [score for score in found if score.arm.kind in FREE and score.difference]
     return "".join(

@@ -14,7 +14,8 @@ from medphantom.core.records import Array
 from medphantom.quality.config import StudyConfig
 from medphantom.quality.data.evaluation_data import EvaluationData
 from medphantom.quality.data.targets import Targets
-from medphantom.quality.results.study_report import FREE, MEASURES, GroupGap, StudyReport, StudyScore, TrainingArm
+from medphantom.quality.results.model_score import FREE, MEASURES, ModelScore, TrainingArm
+from medphantom.quality.results.study_report import GroupGap, StudyReport
 from medphantom.quality.stats.correction import holm
 from medphantom.quality.utility.advice import advise
 from medphantom.quality.utility.cells import METADATA, REAL, Evaluation, TestSet
@@ -98,7 +99,7 @@ class Study(ABC):
     def learn(self) -> None:
         """Train all arms and keep the predictions of every network."""
 
-    def scores(self, test_set: TestSet) -> Iterator[StudyScore]:
+    def scores(self, test_set: TestSet) -> Iterator[ModelScore]:
         """All scores of one test set; p values are corrected over labels, arms and ratios as one family."""
         known = [arm for arm in self.arms() if (arm, test_set.name) in self.predictions]
         cells = [cell for arm in known for cell in self.evaluation(arm, test_set).cells()]
@@ -123,7 +124,7 @@ class Study(ABC):
         """Whether hypotheses about a label are tested; those about the mean over labels always are."""
         return label is None or label in (self.config.primary or self.targets.names)
 
-    def on_synthetic(self) -> Iterator[StudyScore]:
+    def on_synthetic(self) -> Iterator[ModelScore]:
         """Scores on synthetic images, if a study has any."""
         yield from ()
 

@@ -12,7 +12,7 @@ from medphantom.core.randomness import derive_seed
 from medphantom.core.records import Array
 from medphantom.quality.config import StudyConfig
 from medphantom.quality.data.targets import Targets
-from medphantom.quality.results.study_report import MIXING, Beside, Measure, StudyScore, TrainingArm
+from medphantom.quality.results.model_score import MIXING, Difference, Measure, ModelScore, TrainingArm
 from medphantom.quality.stats.classification import (
     average_precision,
     balanced_accuracy,
@@ -77,7 +77,7 @@ class Evaluation:
     config: StudyConfig
     free: Mapping[TrainingArm, Predictions] = field(default_factory=dict)
 
-    def cells(self) -> Iterator[StudyScore]:
+    def cells(self) -> Iterator[ModelScore]:
         """AUROC over labels and by label, and accuracy over exclusive labels."""
         test_set, scored, rows = self.test_set, [], []
         for place, label in enumerate(self.targets.names):
@@ -88,7 +88,7 @@ class Evaluation:
                 why = "all test images with a known value have the same label"
             if why is not None:
                 refused = self.estimate("AUROC", label, refused=why)
-                rows.append(StudyScore(arm=self.arm, test=test_set.name, measure="AUROC", estimate=refused))
+                rows.append(ModelScore(arm=self.arm, test=test_set.name, measure="AUROC", estimate=refused))
                 continue
             scored.append(sides)
             rows.append(self._cell("AUROC", label, sides))
@@ -103,12 +103,12 @@ class Evaluation:
         """Predictions of this arm, of *real* and, for a mixing arm, of the arms without synthetic images."""
         return [self.predictions, self.real, *(self.free.values() if self.arm.kind in MIXING else ())]
 
-    def _cell(self, measure: Measure, label: str | None, sides: Sequence[RepeatedScore]) -> StudyScore:
+    def _cell(self, measure: Measure, label: str | None, sides: Sequence[RepeatedScore]) -> ModelScore:
         mine, real, *free = sides
         values = mine.values
         unit = self.test_set.counts.unit
         trainings = "one fit" if self.arm.kind == "metadata" else f"mean of {values.size} trainings"
-        score = StudyScore(
+        score = ModelScore(
             arm=self.arm,
             test=self.test_set.name,
             measure=measure,
@@ -124,17 +124,13 @@ class Evaluation:
         if self.arm == REAL:
             return score
         apart = mine.less(real) if self.arm.kind != "metadata" else _repeated(mine, real).less(real)
-        difference, p = self._difference(measure, label, apart, REAL)
-        beside = []
-        for arm, other in zip(self.free, free, strict=False):
-            less, p_value = self._difference(measure, label, mine.less(other), arm)
-            beside.append(Beside(arm=arm, difference=less, p=p_value))
-        return score.model_copy(update={"difference": difference, "p": p, "beside": tuple(beside)})
+        beside = [
+            self._difference(measure, label, mine.less(other), arm) for arm, other in zip(self.free, free, strict=False)
+        ]
+        return score.against(self._difference(measure, label, apart, REAL), tuple(beside))
 
-    def _difference(
-        self, measure: Measure, label: str | None, apart: RepeatedScore, other: TrainingArm
-    ) -> tuple[Estimate, float]:
-        """Difference between this arm and another, and the p value of no difference."""
+    def _difference(self, measure: Measure, label: str | None, apart: RepeatedScore, other: TrainingArm) -> Difference:
+        """Difference between this arm and another."""
         value, interval, p = apart.plain()
         estimate = Estimate(
             name="utility_difference",
@@ -147,9 +143,9 @@ class Evaluation:
             better="higher",
             label=label,
         )
-        return estimate, p
+        return Difference(arm=other, difference=estimate, p=p)
 
-    def secondary(self) -> Iterator[StudyScore]:
+    def secondary(self) -> Iterator[ModelScore]:
         """Average precision, balanced accuracy and calibration error: means over trainings, bootstrap by patient."""
         test_set, of_val = self.test_set, _flat(self.predictions.of_val)
         every, val = _flat(self.predictions.by_seed), self.targets.values["val"]
@@ -179,7 +175,7 @@ class Evaluation:
                     n_real=len(rows),
                     better="lower" if measure == CALIBRATION else "higher",
                 )
-                yield StudyScore(arm=self.arm, test=test_set.name, measure=measure, estimate=estimate)
+                yield ModelScore(arm=self.arm, test=test_set.name, measure=measure, estimate=estimate)
 
     def estimate(self, measure: Measure, label: str | None, **facts: object) -> Estimate:
         """An estimate of this arm on this test set."""

@@ -13,7 +13,7 @@ import numpy as np
 from medphantom.core.records import Array
 from medphantom.quality.config import StudyConfig, UtilityConfig
 from medphantom.quality.data.targets import LabelPredictions
-from medphantom.quality.results.quality_report import TrainedOn, UtilityScore
+from medphantom.quality.results.model_score import CheckedArm, Measure, ModelScore, TrainingArm
 from medphantom.quality.stats.auroc import AUROC_METHOD
 from medphantom.quality.stats.estimate import Estimate, Interval
 from medphantom.quality.stats.intervals import patient_bootstrap
@@ -31,7 +31,7 @@ class Arm:
         predictions: predictions for the test images with their labels; ``None`` if there was nothing to train on.
     """
 
-    trained_on: TrainedOn
+    trained_on: CheckedArm
     total: int
     predictions: LabelPredictions | None
 
@@ -69,9 +69,11 @@ def score_arm(
     exclusive: bool,
     config: UtilityConfig,
     rng: np.random.Generator,
-) -> list[UtilityScore]:
+) -> list[ModelScore]:
     """Accuracy over exclusive labels, then AUROC per label, each refused if counts are too small."""
-    found = [_accuracy(arm, counts.unit, config, rng)] if exclusive else []
+    found: list[tuple[Measure, Estimate]] = []
+    if exclusive:
+        found.append(("accuracy", _accuracy(arm, counts.unit, config, rng)))
     for number, label in enumerate(labels):
         refused = counts.refusal(number, config)
         if arm.predictions is None:
@@ -81,8 +83,10 @@ def score_arm(
             predicted = arm.predictions.observed(number)
             (value, interval), total = predicted.auroc(), len(predicted.patients)
             refused = None if value is not None else "all test images with a known value have the same label"
-        found.append(_estimate(arm, "AUROC", counts.unit, value, interval, n_real=total, label=label, refused=refused))
-    return [UtilityScore(trained_on=arm.trained_on, estimate=estimate) for estimate in found]
+        estimate = _estimate(arm, "AUROC", counts.unit, value, interval, n_real=total, label=label, refused=refused)
+        found.append(("AUROC", estimate))
+    trained_on = TrainingArm(kind=arm.trained_on)
+    return [ModelScore(arm=trained_on, test="test", measure=measure, estimate=estimate) for measure, estimate in found]
 
 
 def _words(arm: Arm) -> str:

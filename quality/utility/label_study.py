@@ -17,7 +17,8 @@ from medphantom.core.records import Array
 from medphantom.quality.config import StudyConfig
 from medphantom.quality.data.evaluation_data import EvaluationData
 from medphantom.quality.data.targets import Targets, positives, targets_of
-from medphantom.quality.results.study_report import StudyReport, StudyScore, TrainingArm
+from medphantom.quality.results.model_score import ModelScore, TrainingArm
+from medphantom.quality.results.study_report import StudyReport
 from medphantom.quality.stats.estimate import Estimate
 from medphantom.quality.utility.base_study import Study, check_counts
 from medphantom.quality.utility.cells import METADATA, REAL, TestSet
@@ -149,7 +150,7 @@ class LabelStudy(Study):
         if known is not None:
             self.predictions[METADATA, "test"] = Predictions(known[None, None])
 
-    def on_synthetic(self) -> Iterator[StudyScore]:
+    def on_synthetic(self) -> Iterator[ModelScore]:
         """Scores of models trained on real and tested on synthetic images (TRTS), a diagnostic of the labels."""
         for place, label in enumerate(self.targets.names):
             found = []
@@ -172,7 +173,7 @@ class LabelStudy(Study):
                 better="higher",
                 label=label,
             )
-            yield StudyScore(arm=REAL, test="synthetic", measure="AUROC", estimate=estimate)
+            yield ModelScore(arm=REAL, test="synthetic", measure="AUROC", estimate=estimate)
 
     def by_group(self, arm: TrainingArm, rows: Array) -> dict[str, RepeatedScore]:
         """AUROC by label for a subgroup of test patients, for labels with enough patients in it."""

@@ -21,7 +21,8 @@ from medphantom.quality.data.evaluation_data import EvaluationData
 from medphantom.quality.data.masked import Masked
 from medphantom.quality.data.targets import Targets, positives
 from medphantom.quality.networks.segmentation import fit_segmenter, segment
-from medphantom.quality.results.study_report import StudyReport, StudyScore, TrainingArm
+from medphantom.quality.results.model_score import ModelScore, TrainingArm
+from medphantom.quality.results.study_report import StudyReport
 from medphantom.quality.stats.auroc import Auroc
 from medphantom.quality.utility.base_study import Study, check_counts
 from medphantom.quality.utility.cells import Evaluation, TestSet
@@ -160,14 +161,14 @@ class SegmenterTrainer(ArmTrainer[Masked]):
 class MaskEvaluation(Evaluation):
     """Dice scores over structures and by structure."""
 
-    def cells(self) -> Iterator[StudyScore]:
+    def cells(self) -> Iterator[ModelScore]:
         """Dice over structures and by structure."""
         scored, rows = [], []
         for place, label in enumerate(self.targets.names):
             why = self.test_set.counts.refusal(place, self.config)
             if why is not None:
                 refused = self.estimate("Dice", label, refused=why)
-                rows.append(StudyScore(arm=self.arm, test=self.test_set.name, measure="Dice", estimate=refused))
+                rows.append(ModelScore(arm=self.arm, test=self.test_set.name, measure="Dice", estimate=refused))
                 continue
             sides = [dice_of(each, self.test_set, place) for each in self._sides()]
             scored.append(sides)
@@ -176,7 +177,7 @@ class MaskEvaluation(Evaluation):
             yield self._cell("Dice", None, [mean_over(parts) for parts in zip(*scored, strict=True)])
         yield from rows
 
-    def secondary(self) -> Iterator[StudyScore]:
+    def secondary(self) -> Iterator[ModelScore]:
         """No secondary measures."""
         yield from ()
 

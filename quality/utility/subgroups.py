@@ -10,7 +10,8 @@ import numpy as np
 
 from medphantom.cohorts.store import Cohort
 from medphantom.core.records import Array
-from medphantom.quality.results.study_report import GroupGap, TrainingArm
+from medphantom.quality.results.model_score import TrainingArm
+from medphantom.quality.results.study_report import GroupGap
 from medphantom.quality.stats.estimate import Estimate
 from medphantom.quality.utility.repeated import RepeatedScore, mean_over
 

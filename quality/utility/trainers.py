@@ -15,7 +15,7 @@ from medphantom.core.randomness import derive_seed
 from medphantom.core.records import Array
 from medphantom.quality.config import StudyConfig
 from medphantom.quality.networks.classifier import predict
-from medphantom.quality.results.study_report import MIXING, TrainingArm
+from medphantom.quality.results.model_score import MIXING, TrainingArm
 from medphantom.quality.utility.downstream import fit_downstream_model, new_downstream_model
 from medphantom.quality.utility.repeated import Predictions
 

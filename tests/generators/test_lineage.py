@@ -20,7 +20,7 @@ from medphantom.core.errors import BundleError, InputError
 from medphantom.core.folders import file_digest, read_json, write_json
 from medphantom.generators.bundle import GeneratorBundle
 from medphantom.generators.facts import read_facts
-from medphantom.learning.accounting import Mechanism, epsilon_of
+from medphantom.learning.accounting import epsilon_of
 from tests.generators.stable_tiny import make_pipeline
 from tests.generators.test_private import private, trained
 from tests.generators.tiny import KEY, make_cohort, quick_generator, tiny_config
@@ -123,8 +123,9 @@ def test_budgets_of_private_bases_add_up_and_no_patient_of_theirs_is_named(
     one, both = first.privacy.guarantee, second.privacy.guarantee
     assert one is not None
     assert both is not None
-    steps = Mechanism(one.noise_multiplier, one.sample_rate, one.steps)
-    assert both.epsilon == pytest.approx(epsilon_of([steps, steps], both.delta), rel=0.01)
+    assert both.parts[0] == one.parts[0]
+    assert both.epsilon == pytest.approx(epsilon_of(one.parts * 2, both.delta), rel=0.01)
+    assert read_facts(tmp_path / "second" / "bundle")[0] == second
     assert both.own_epsilon == pytest.approx(one.epsilon, rel=0.01)
     assert one.own_epsilon is None
     assert 1.2 * one.epsilon < both.epsilon < 2 * one.epsilon

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from medphantom.core.errors import ArtifactError
-from medphantom.learning.accounting import Mechanism, epsilon_of
+from medphantom.learning.accounting import epsilon_of
 from medphantom.learning.fit import CHECKPOINTS
 from medphantom.learning.ledger import KEY_FILE, LEDGER_FILE
 from tests.learning.private_tiny import Rows, convolutional, fitted
@@ -24,13 +24,15 @@ def test_the_ledger_is_that_of_all_steps_and_validation_chooses_nothing(tmp_path
 
     _, result = fitted(tmp_path, SampleLosses(convolutional()), validate_every=2)
     assert (result.best_step, result.best_loss) == (12, None)
-    spent = result.spent
-    assert spent is not None
-    mechanism = spent.parameters.mechanism(spent.steps)
-    assert mechanism == Mechanism(spent.parameters.noise_multiplier, 2 / 6, 12)
-    assert 0.97 * 8 <= spent.epsilon <= 8
-    assert spent.epsilon == epsilon_of(mechanism, 0.01)
-    assert spent.epsilon < spent.epsilon_rdp
+    guarantee = result.guarantee
+    assert result.private
+    assert guarantee is not None
+    (mechanism,) = guarantee.parts
+    assert (mechanism.sample_rate, mechanism.steps) == (2 / 6, 12)
+    assert 0.97 * 8 <= guarantee.epsilon <= 8
+    assert guarantee.epsilon == epsilon_of(mechanism, 0.01)
+    assert guarantee.epsilon_rdp is not None
+    assert guarantee.epsilon < guarantee.epsilon_rdp
 
 
 def test_a_resumed_fit_has_the_same_bits_and_the_same_ledger(tmp_path: Path) -> None:
@@ -38,7 +40,7 @@ def test_a_resumed_fit_has_the_same_bits_and_the_same_ledger(tmp_path: Path) -> 
     shutil.rmtree(tmp_path / "work" / CHECKPOINTS / "step-000000012")
     resumed, again = fitted(tmp_path / "work")
     assert again.resumed_from == 8
-    assert again.spent == result.spent
+    assert again.guarantee == result.guarantee
     for name, value in whole.network.state_dict().items():
         assert torch.equal(value, resumed.network.state_dict()[name])
 
@@ -84,8 +86,8 @@ def test_steps_are_recorded_before_they_are_taken(tmp_path: Path) -> None:
     assert steps_begun == list(range(1, 8))
     _, result = fitted(tmp_path)
     assert result.resumed_from == 4
-    assert result.spent is not None
-    assert result.spent.steps == 12
+    assert result.guarantee is not None
+    assert result.guarantee.steps == 12
 
 
 @pytest.mark.parametrize("file", [LEDGER_FILE, KEY_FILE])

@@ -12,7 +12,7 @@ import pytest
 
 from medphantom.core.errors import ArtifactError
 from medphantom.core.folders import json_digest
-from medphantom.learning.accounting import DPParameters, epsilon_of
+from medphantom.learning.accounting import DPParameters, guarantee_of
 from medphantom.learning.ledger import KEY_BYTES, KEY_FILE, LEDGER_FILE, PrivacyLedger
 
 PARAMETERS = DPParameters(noise_multiplier=2.0, sample_rate=0.25, delta=0.01, clip_norm=0.5, draws=3, total_units=8)
@@ -127,10 +127,14 @@ def test_a_ledger_differs_from_no_checkpoint_of_its_own(tmp_path: Path) -> None:
     PrivacyLedger(tmp_path, PARAMETERS, "fit").resume(0, None)  # before the first step there is none
 
 
-def test_all_steps_that_were_begun_are_spent(tmp_path: Path) -> None:
-    spent = opened(tmp_path, steps=3).spent()
-    mechanism = PARAMETERS.mechanism(3)
-    assert (spent.steps, spent.parameters) == (3, PARAMETERS)
-    assert spent.epsilon == epsilon_of(mechanism, 0.01)
-    assert spent.epsilon_rdp == epsilon_of(mechanism, 0.01, accountant="rdp")
-    assert 0 < spent.epsilon < spent.epsilon_rdp
+def test_the_guarantee_is_that_of_all_steps_that_were_begun(tmp_path: Path) -> None:
+    ledger = opened(tmp_path, steps=3)
+    PrivacyLedger(tmp_path, PARAMETERS, "fit").resume(2, ledger.state(2))
+    found = ledger.guarantee()
+    assert found is not None
+    assert found == guarantee_of(PARAMETERS, 3)
+    assert (found.steps, found.draws, found.delta) == (3, 3, 0.01)
+
+
+def test_without_a_step_nothing_is_guaranteed(tmp_path: Path) -> None:
+    assert opened(tmp_path).guarantee() is None

@@ -14,7 +14,8 @@ from medphantom.flows.operations.augment import ANSWER_FILE, ARMS, BUNDLE_FOLDER
 from medphantom.quality.config import ClassifierConfig, StudyConfig
 from medphantom.quality.report.write import PublishedReport
 from medphantom.quality.results.augment_report import AugmentPlan, AugmentReport
-from medphantom.quality.results.study_report import StudyReport, TrainingArm
+from medphantom.quality.results.model_score import TrainingArm
+from medphantom.quality.results.study_report import StudyReport
 from tests.generators.tiny import SIDE, make_cohort, quick_generator
 
 QUICK_STUDY = {

@@ -13,7 +13,8 @@ from medphantom.cohorts.store import Cohort
 from medphantom.cohorts.thin import thin
 from medphantom.core.errors import InputError, UnsupportedClaim
 from medphantom.flows.cli.main import main
-from medphantom.quality.results.study_report import StudyReport, TrainingArm
+from medphantom.quality.results.model_score import TrainingArm
+from medphantom.quality.results.study_report import StudyReport
 from tests.generators.tiny import SIDE, make_cohort, quick_generator
 
 

@@ -14,7 +14,7 @@ from medphantom.generators.config import GeneratorConfig
 from medphantom.generators.facts import Privacy
 from medphantom.generators.privacy import statement
 from medphantom.generators.privacy_config import PrivacyConfig
-from medphantom.learning.accounting import DPParameters, PrivacySpent, epsilon_of
+from medphantom.learning.accounting import DPParameters, guarantee_of
 from medphantom.quality.report.write import RunFacts, write_report
 from medphantom.quality.results.quality_report import QualityReport
 
@@ -24,9 +24,8 @@ STEPS = 120
 
 def private() -> Privacy:
     """Return the privacy statement of a fit with these parameters."""
-    epsilons = [epsilon_of(PARAMETERS.mechanism(STEPS), PARAMETERS.delta, accountant=name) for name in ("prv", "rdp")]
     config = GeneratorConfig(init_from="base", privacy=PrivacyConfig(epsilon=9))
-    return statement(config, PrivacySpent(epsilons[0], epsilons[1], PARAMETERS, STEPS))
+    return statement(config, guarantee_of(PARAMETERS, STEPS))
 
 
 def page_of(run: Path, privacy: Privacy, out: Path) -> str:

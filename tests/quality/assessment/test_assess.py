@@ -99,7 +99,7 @@ def test_every_score_carries_n_and_floor_or_says_why_not(report: QualityReport) 
             assert "interval:" in found.method
     assert report.find("kernel", network="filters", label="rings").value is not None
     assert len([n for n in report.networks if n.name == "cross_fitted"]) == 2
-    assert {score.trained_on for score in report.utility} == {"real", "synthetic", "real_and_synthetic", "metadata"}
+    assert {score.arm.kind for score in report.utility} == {"real", "synthetic", "real_and_synthetic", "metadata"}
 
 
 def test_floor_of_the_kernel_distance_is_about_zero(report: QualityReport) -> None:
@@ -288,7 +288,7 @@ def test_multilabel_cohorts_get_auroc_beside_metadata(tmp_path: Path) -> None:
             writer.add(ImageRecord(record.image_id, record.image_id, record.pixels, "synthetic", labels=record.labels))
     config = CONFIG.model_copy(update={"networks": ("filters",)})
     found = assess(real, Cohort.open(tmp_path / "fake"), PREPROCESS, config, work=tmp_path / "work")
-    bright = {score.trained_on: score.estimate for score in found.utility if score.estimate.label == "bright"}
+    bright = {score.arm.kind: score.estimate for score in found.utility if score.estimate.label == "bright"}
     assert bright["metadata"].value == pytest.approx(1, abs=0.01)  # age was drawn from it
     assert bright["real"].value is not None
     assert bright["real"].value > 0.85

@@ -137,6 +137,6 @@ def test_all_scores_of_held_out_images_at_full_size(real_data: Path, tmp_path: P
     assert 0.6 < ratio.interval[0] <= ratio.value <= ratio.interval[1] < 1.6
     assert {facts.held_out_measure for facts in found.networks if facts.name == "cross_fitted"} == {"accuracy"}
     assert all((facts.held_out_score or 1) > 0.97 for facts in found.networks)
-    trained = {s.trained_on: s.estimate.value for s in found.utility if s.estimate.label is None}
+    trained = {s.arm.kind: s.estimate.value for s in found.utility if s.estimate.label is None}
     assert trained["synthetic"] == pytest.approx(trained["real"], abs=0.02)
     assert found.verdict == "screened", found.verdict_reasons

@@ -35,14 +35,13 @@ from medphantom.quality.report.write import (
 from medphantom.quality.results.quality_report import (
     AttackResult,
     ControlKind,
-    CopyResult,
+    CopyPValues,
     CopySummary,
     LabelAgreement,
     MembershipSummary,
     NearestPair,
     QualityReport,
     SimilarityHistogram,
-    UtilityScore,
 )
 from medphantom.quality.stats.estimate import Estimate, number
 from tests.quality.report.pages import Page
@@ -129,7 +128,7 @@ def _report(
             "reasons": (EVIL,),
             "share_nearest_in_train": (_estimate("share_nearest_in_train", value=0.5, interval=(0.4, 0.6)),),
             "flagged_share": _estimate("flagged_share", value=0.03, interval=(0.0, 0.1)),
-            "results": (CopyResult(by=EVIL, single_p_value=None, dcr_share_p_value=0.3),),
+            "results": (CopyPValues(by=EVIL, single_p_value=None, dcr_share_p_value=0.3),),
             "controls": (
                 ControlKind(
                     kind=EVIL,
@@ -192,7 +191,7 @@ def _report(
                 gaps=(EVIL,),
             ),
             "nearest": pairs,
-            "utility": (UtilityScore(trained_on="synthetic", estimate=_estimate("utility", value=0.7, label=EVIL)),),
+            "utility": ({"trained_on": "synthetic", "estimate": _estimate("utility", value=0.7, label=EVIL)},),
             "warnings": (f"{EVIL} has 4 test images",),
         }
     )

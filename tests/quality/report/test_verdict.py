@@ -16,11 +16,11 @@ from medphantom.quality.report.page import (
     utility_table,
 )
 from medphantom.quality.report.verdict import plain_words
+from medphantom.quality.results.model_score import CheckedArm, ModelScore, TrainingArm
 from medphantom.quality.results.quality_report import (
     LabelAgreement,
     MembershipSummary,
     QualityReport,
-    UtilityScore,
     Verdict,
 )
 from medphantom.quality.stats.estimate import Estimate
@@ -28,6 +28,10 @@ from medphantom.quality.stats.estimate import Estimate
 
 def _estimate(name: str, value: float | None, **changes: object) -> Estimate:
     return Estimate.model_validate({"name": name, "estimand": "x", "value": value, **changes})
+
+
+def _model_score(kind: CheckedArm, *, estimate: Estimate) -> ModelScore:
+    return ModelScore(arm=TrainingArm(kind=kind), test="test", measure="AUROC", estimate=estimate)
 
 
 def _report(verdict: Verdict = "screened", **changes: object) -> QualityReport:
@@ -105,8 +109,8 @@ def test_agreement_names_its_measure() -> None:
 @pytest.mark.parametrize(("low", "weak"), [(0.55, True), (0.65, False)])
 def test_a_label_that_metadata_predict_as_well_is_not_for_training(low: float, weak: bool) -> None:
     utility = (
-        UtilityScore(trained_on="synthetic", estimate=_estimate("u", 0.7, interval=(low, 0.8), label="edema")),
-        UtilityScore(trained_on="metadata", estimate=_estimate("u", 0.6, interval=(0.5, 0.7), label="edema")),
+        _model_score("synthetic", estimate=_estimate("u", 0.7, interval=(low, 0.8), label="edema")),
+        _model_score("metadata", estimate=_estimate("u", 0.6, interval=(0.5, 0.7), label="edema")),
     )
     words = plain_words(_report(utility=utility))
     assert any("edema" in use for use in words.not_uses) is weak
@@ -148,7 +152,7 @@ def test_a_refusal_is_listed_once_with_all_labels() -> None:
     refused = [_estimate("utility", None, refused="few", label=label) for label in ("a", "a", "b")]
     refused.append(_estimate("utility", None, refused="none", label="c"))
     title = term("utility").title
-    utility = tuple(UtilityScore(trained_on="real", estimate=estimate) for estimate in refused)
+    utility = tuple(_model_score("real", estimate=estimate) for estimate in refused)
     report = _report(utility=utility)
     assert refused_scores(every_estimate(report)) == ((title, "a; b", "few"), (title, "c", "none"))
     assert utility_table(report) == ()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from medphantom.quality.config import StudyConfig
-from medphantom.quality.results.study_report import Beside, GroupGap, Measure, StudyReport, StudyScore, TrainingArm
+from medphantom.quality.results.model_score import Difference, Measure, ModelScore, TrainingArm
+from medphantom.quality.results.study_report import GroupGap, StudyReport
 from medphantom.quality.stats.estimate import Estimate
 from medphantom.quality.utility.advice import advise
 
@@ -40,7 +41,7 @@ def made_up_study() -> StudyReport:
     )
 
 
-def _of(arm: TrainingArm, value: float) -> list[StudyScore]:
+def _of(arm: TrainingArm, value: float) -> list[ModelScore]:
     found = []
     for number, label in enumerate((None, *LABELS, "hernia")):
         refused = "3 test patients have it (≥ 30)" if label == "hernia" else None
@@ -49,9 +50,11 @@ def _of(arm: TrainingArm, value: float) -> list[StudyScore]:
         for measure in measures:
             estimate = _estimate(center, 0.05, label, refused)
             less = None if refused or arm.kind == "real" else _estimate(value - 0.6, 0.03, label, None)
-            beside = (Beside(arm=TrainingArm(kind="classical"), difference=_estimate(0.01, 0.02, label, None), p=0.4),)
+            beside = (
+                Difference(arm=TrainingArm(kind="classical"), difference=_estimate(0.01, 0.02, label, None), p=0.4),
+            )
             found.append(
-                StudyScore(
+                ModelScore(
                     arm=arm,
                     test="test",
                     measure=measure,

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from medphantom.quality.config import StudyArm
 from medphantom.quality.results.augment_report import AugmentPlan, answer
+from medphantom.quality.results.model_score import Difference, ModelScore, TrainingArm
 from medphantom.quality.results.quality_report import QualityReport
-from medphantom.quality.results.study_report import Advice, Beside, StudyArm, StudyScore, TrainingArm
+from medphantom.quality.results.study_report import Advice
 from medphantom.quality.stats.estimate import Estimate
 from medphantom.quality.utility.advice import advise
 
@@ -34,12 +36,13 @@ def score(
     *,
     ratio: float | None = None,
     over: dict[StudyArm, tuple[float, float]] | None = None,
-) -> StudyScore:
+) -> ModelScore:
     beside = tuple(
-        Beside(arm=TrainingArm(kind=other), difference=difference(*pair), p=0.5) for other, pair in (over or {}).items()
+        Difference(arm=TrainingArm(kind=other), difference=difference(*pair), p=0.5)
+        for other, pair in (over or {}).items()
     )
     estimate = Estimate(name="utility", estimand="AUROC", value=0.7 + gain, better="higher", label="rings")
-    return StudyScore(
+    return ModelScore(
         arm=TrainingArm(kind=arm, ratio=ratio),
         test="test",
         measure="AUROC",
@@ -51,7 +54,7 @@ def score(
     )
 
 
-def recommendation(*scores: StudyScore) -> Advice:
+def recommendation(*scores: ModelScore) -> Advice:
     return list(advise(scores, ["rings"], 0.05))[1]
 
 

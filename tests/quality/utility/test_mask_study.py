@@ -14,7 +14,8 @@ from medphantom.cohorts.writer import CohortWriter
 from medphantom.core.errors import InputError, UnsupportedClaim
 from medphantom.quality.config import SegmenterConfig, StudyConfig
 from medphantom.quality.report.study_table import study_table
-from medphantom.quality.results.study_report import StudyReport, TrainingArm
+from medphantom.quality.results.model_score import TrainingArm
+from medphantom.quality.results.study_report import StudyReport
 from medphantom.quality.utility.study import check_study, run_study
 
 SIDE = 24

@@ -13,7 +13,8 @@ from medphantom.cohorts.writer import CohortWriter
 from medphantom.core.errors import ArtifactError, InputError, UnsupportedClaim
 from medphantom.core.records import Array
 from medphantom.quality.config import ClassifierConfig, StudyConfig
-from medphantom.quality.results.study_report import StudyReport, TrainingArm
+from medphantom.quality.results.model_score import TrainingArm
+from medphantom.quality.results.study_report import StudyReport
 from medphantom.quality.utility.study import run_study
 from tests.quality.scenes import KINDS, images, write_real, write_synthetic
 
