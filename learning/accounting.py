@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from opacus.accountants import PRVAccountant, RDPAccountant
@@ -130,16 +131,20 @@ def epsilon_of(mechanism: Mechanism | Sequence[Mechanism], delta: float, *, acco
         delta: δ at which ε is computed.
         accountant: Accountant to use, ``prv`` or ``rdp``.
     """
-    taken = _taken(mechanism)
+    taken = tuple(_taken(mechanism))
     if not taken:
         return 0.0
-    rough = _rdp(taken, delta)
-    if accountant == "rdp":
-        return rough
+    return _rdp(list(taken), delta) if accountant == "rdp" else _prv(taken, delta)
+
+
+@cache
+def _prv(taken: tuple[tuple[float, float, int], ...], delta: float) -> float:
+    """Return ε from the privacy loss distribution; a fit and its reports ask for the same values again and again."""
     found = PRVAccountant()
-    found.history = taken
+    found.history = list(taken)
+    error = RELATIVE_ERROR * max(min(_rdp(found.history, delta), 100.0), 0.1)
     with _quiet():
-        return float(found.get_epsilon(delta, eps_error=RELATIVE_ERROR * max(min(rough, 100.0), 0.1)))
+        return float(found.get_epsilon(delta, eps_error=error))
 
 
 @contextmanager
@@ -162,6 +167,7 @@ def _rdp(taken: list[tuple[float, float, int]], delta: float) -> float:
         return float(found.get_epsilon(delta))
 
 
+@cache
 def noise_for(epsilon: float, delta: float, *, sample_rate: float, steps: int) -> float:
     """Return a σ at which the steps spend at most ε, and at least 99.5 % of it.
 
