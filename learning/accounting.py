@@ -13,14 +13,14 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
-from opacus.accountants import PRVAccountant, RDPAccountant
-from opacus.accountants.utils import get_noise_multiplier
 from scipy.optimize import brentq
 from scipy.special import ndtr, ndtri
 
 from medphantom.core.errors import InputError
+from medphantom.core.extras import require
 
 RELATIVE_ERROR = 0.002  # of ε
 LARGEST_NOISE = 1000.0
@@ -113,6 +113,9 @@ def epsilon_of(mechanism: Mechanism | Sequence[Mechanism], delta: float, *, acco
         mechanism: σ, q and steps of one mechanism, or of several successive ones.
         delta: δ at which ε is computed.
         accountant: Accountant to use, ``prv`` or ``rdp``.
+
+    Raises:
+        InputError: If Opacus is not installed.
     """
     taken = _taken(mechanism)
     if not taken:
@@ -122,8 +125,7 @@ def epsilon_of(mechanism: Mechanism | Sequence[Mechanism], delta: float, *, acco
     rough = _rdp(taken, delta)
     if accountant == "rdp":
         return rough
-    found = PRVAccountant()
-    found.history = taken
+    found = _accountant("PRVAccountant", taken)
     with _quiet():
         return float(found.get_epsilon(delta, eps_error=RELATIVE_ERROR * max(min(rough, 100.0), 0.1)))
 
@@ -141,9 +143,18 @@ def _taken(mechanism: Mechanism | Sequence[Mechanism]) -> list[tuple[float, floa
     return [(one.noise_multiplier, one.sample_rate, one.steps) for one in every if one.steps]
 
 
-def _rdp(taken: list[tuple[float, float, int]], delta: float) -> float:
-    found = RDPAccountant()
+def _accountant(name: Literal["PRVAccountant", "RDPAccountant"], taken: list[tuple[float, float, int]]) -> Any:
+    """Return an Opacus accountant of these steps."""
+    require("private", "privacy accounting")
+    from opacus import accountants
+
+    found = getattr(accountants, name)()
     found.history = taken
+    return found
+
+
+def _rdp(taken: list[tuple[float, float, int]], delta: float) -> float:
+    found = _accountant("RDPAccountant", taken)
     with _quiet():
         return float(found.get_epsilon(delta))
 
@@ -179,6 +190,8 @@ def _noise_by_rdp(epsilon: float, delta: float, sample_rate: float, steps: int) 
     """Return a σ that suffices by the looser bound; ``None`` if none below :data:`LARGEST_NOISE` does."""
     if _rdp([(LARGEST_NOISE, sample_rate, steps)], delta) > epsilon:
         return None
+    from opacus.accountants.utils import get_noise_multiplier
+
     with _quiet():
         return float(
             get_noise_multiplier(
@@ -220,8 +233,7 @@ def strongest_attack(
     taken = _taken(mechanism)
     if any(sigma == 0 for sigma, _, _ in taken):
         return AttackBound(1.0, dict.fromkeys(false_alarms, 1.0))
-    found = PRVAccountant()
-    found.history = taken
+    found = _accountant("PRVAccountant", taken)
     error = RELATIVE_ERROR * max(min(_rdp(taken, 1e-5), 100.0), 0.1)
     with _quiet():
         losses = found._get_dprv(eps_error=error, delta_error=CURVE_DELTA_ERROR)  # noqa: SLF001 - the curve, not a point
