@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from medphantom.core.errors import InputError
+from medphantom.core.extras import importable
 from medphantom.core.guard import reading
 from medphantom.learning.headers import no_more_weights_than
 
@@ -67,9 +68,12 @@ def no_hub() -> Iterator[None]:
 @contextmanager
 def _quiet_libraries() -> Iterator[None]:
     from diffusers.utils import logging as of_diffusers
-    from transformers.utils import logging as of_transformers
 
-    libraries: tuple[Any, ...] = (of_diffusers, of_transformers)
+    libraries: tuple[Any, ...] = (of_diffusers,)
+    if importable("transformers"):
+        from transformers.utils import logging as of_transformers
+
+        libraries = (of_diffusers, of_transformers)
     before = [(library.get_verbosity(), library.is_progress_bar_enabled()) for library in libraries]
     for library in libraries:
         library.set_verbosity_error()

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModel, AutoTokenizer, CLIPTextModel, CLIPTokenizer
 
 from medphantom.conditioning.foreign import foreign_networks
 from medphantom.conditioning.prompt import TextSchema
@@ -16,6 +15,7 @@ from medphantom.conditioning.text_encoder import TextBank
 from medphantom.conditioning.tokens import TokenizedTexts
 from medphantom.conditioning.weights import load_whole
 from medphantom.core.errors import InputError
+from medphantom.core.extras import require
 
 CLIP_KINDS = {"clip", "clip_text_model"}
 STEM = "model"  # of transformers' files of weights
@@ -32,10 +32,12 @@ class PretrainedReader:
         tokens: Number T of tokens per text; ``None`` means the maximum of its tokenizer.
 
     Raises:
-        InputError: If it is not available, has no safetensors, or takes fewer tokens.
+        InputError: If transformers is not installed, or the encoder is not available, has no safetensors, or takes
+            fewer tokens.
     """
 
     def __init__(self, source: str, tokens: int | None) -> None:
+        require("pretrained", f"text encoder {source}")
         self.source = source
         self._tokenizer, self._network, self.file = self._load()
         config = self._network.config
@@ -136,6 +138,8 @@ class PipelineReader(PretrainedReader):
         self.bank.add(self.features(text).unsqueeze(0), torch.ones(1, self.tokens, dtype=torch.bool))
 
     def _load(self) -> tuple[Any, Any, str]:
+        from transformers import CLIPTextModel, CLIPTokenizer
+
         source = self.source
         tokenizer = _opened(
             f"tokenizer of {source}",
@@ -166,6 +170,7 @@ def open_reader(schema: TextSchema) -> PretrainedReader:
 
 def _load(source: str) -> tuple[Any, Any, str]:
     """Return tokenizer, network and its file; nothing is unpickled, and no code of a repository is executed."""
+    from transformers import AutoConfig, AutoModel, AutoTokenizer, CLIPTextModel
 
     def described() -> tuple[Any, Any]:
         config = AutoConfig.from_pretrained(source, trust_remote_code=False)

@@ -8,13 +8,13 @@ from typing import ClassVar
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import CLIPTextConfig, CLIPTextModel
 
 from medphantom.conditioning.config import EncoderSizes
 from medphantom.conditioning.prompt import TextSchema
 from medphantom.conditioning.tables import WithTables, for_each, table
 from medphantom.conditioning.tokens import END, PADDING, START
 from medphantom.core.errors import ArtifactError
+from medphantom.core.extras import require
 from medphantom.core.folders import no_space_becomes_one_line, work_folder
 from medphantom.core.guard import reading
 
@@ -127,9 +127,15 @@ class EmbeddedText(TextEncoder):
     Args:
         schema: Text schema, which gives the number of tokens.
         sizes: Vocabulary, width, layers, and the width of the context tokens.
+
+    Raises:
+        InputError: If transformers is not installed.
     """
 
     def __init__(self, schema: TextSchema, sizes: EncoderSizes) -> None:
+        require("pretrained", "the embedded text encoder, a CLIP text model,")
+        from transformers import CLIPTextConfig, CLIPTextModel
+
         super().__init__(schema.tokens, sizes.dim)
         self.net = CLIPTextModel(
             CLIPTextConfig(

@@ -119,6 +119,7 @@ class GeneratorBundle:
         Raises:
             BundleError: If the folder is incomplete, truncated, altered, of another version, or contains pickled
                 weights.
+            InputError: If its networks need a package that is not installed, or its base is not available.
         """
         published = Published.read(path, linked=linked)
         folder, facts = published.folder, published.facts

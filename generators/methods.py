@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from peft import LoraConfig, get_peft_model_state_dict, inject_adapter_in_model, set_peft_model_state_dict
 from torch import Tensor, nn
 
 from medphantom.core.errors import InputError
+from medphantom.core.extras import require
 from medphantom.generators.config import FineTuning
 
 ATTENTION = (".attn1.", ".attn2.")
@@ -36,6 +36,9 @@ def lora_arguments(net: nn.Module, tuning: FineTuning) -> dict[str, Any]:
 
 def _put_in(net: nn.Module, tuning: FineTuning) -> None:
     """Insert low-rank layers without any initial effect: the second factor is zero."""
+    require("pretrained", "tuning.method: lora")
+    from peft import LoraConfig, inject_adapter_in_model
+
     inject_adapter_in_model(LoraConfig(**lora_arguments(net, tuning), init_lora_weights="gaussian"), net)
 
 
@@ -47,7 +50,8 @@ def make_trainable(denoiser: Any, tuning: FineTuning) -> None:
         tuning: Configuration of the fine-tuning.
 
     Raises:
-        InputError: If the network has no attention, or there is no mask for a ControlNet.
+        InputError: If the network has no attention, there is no mask for a ControlNet, or LoRA is asked for without the
+            package peft.
     """
     net: nn.Module = denoiser.net
     net.requires_grad_(tuning.method == "full")
@@ -79,6 +83,8 @@ def tuned_tensors(denoiser: Any, tuning: FineTuning) -> dict[str, Tensor]:
     if tuning.method == "control":
         return dict(_control(denoiser).state_dict())
     if tuning.method == "lora":
+        from peft import get_peft_model_state_dict
+
         return dict(get_peft_model_state_dict(net))
     return {name: value for name, value in net.state_dict().items() if any(part in name for part in ATTENTION)}
 
@@ -94,6 +100,8 @@ def load_tuned(denoiser: Any, tuning: FineTuning, tensors: Mapping[str, Tensor])
         (net if tuning.method == "full" else _control(denoiser)).load_state_dict(dict(tensors))
     elif tuning.method == "lora":
         _put_in(net, tuning)
+        from peft import get_peft_model_state_dict, set_peft_model_state_dict
+
         expected = get_peft_model_state_dict(net)
         if {k: v.shape for k, v in expected.items()} != {k: v.shape for k, v in tensors.items()}:
             raise RuntimeError("the low-rank layers do not match this network")

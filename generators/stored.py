@@ -30,6 +30,7 @@ from medphantom.generators.autoencoder import Autoencoder
 from medphantom.generators.denoiser import Denoiser
 from medphantom.generators.facts import BundleFacts, parse_facts
 from medphantom.generators.networks import AnyDenoiser
+from medphantom.generators.requirements import require_for_use
 from medphantom.learning.headers import no_more_weights_than
 
 TRAINING_FILE = "training.json"
@@ -90,12 +91,14 @@ class Published:
         Raises:
             BundleError: If the folder is incomplete, truncated, altered, of another version, or contains pickled
                 weights.
+            InputError: If its networks need a package that is not installed.
         """
         folder = Path(path)
         published = read_digest(folder, error=BundleError)
         _refuse_pickles(folder)
         _check_files(folder, published.get("files"), linked or folder)
         facts = parse_facts(folder)
+        require_for_use(facts, f"the bundle {folder}")
         training = read_json(folder / TRAINING_FILE, error=BundleError)
         if not isinstance(training, dict):
             raise BundleError(f"{folder / TRAINING_FILE} does not describe a training run", MAKE_AGAIN)

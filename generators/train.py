@@ -49,6 +49,7 @@ from medphantom.generators.privacy import (
     statement,
 )
 from medphantom.generators.reproducible import reproducible
+from medphantom.generators.requirements import require_for_training
 from medphantom.generators.round_trip import RoundTrip, round_trip
 from medphantom.generators.training_data import (
     TrainingRows,
@@ -89,12 +90,13 @@ def train_generator(
         The published bundle.
 
     Raises:
-        InputError: If there are too few images or no conditions, the networks cannot halve the size, pixels are NaN, or
-            ``out`` exists.
+        InputError: If there are too few images or no conditions, the networks cannot halve the size, pixels are NaN,
+            ``out`` exists, or a package that the configuration needs is not installed.
         MedphantomError: If training diverged.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out} exists already", "choose another --out, or remove it first")
+    require_for_training(config)
     training = _Training(cohort, preprocess, config, work, progress)
     with reproducible(training.threads):
         bundle = training.run()

@@ -14,12 +14,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
+from typing import Any, Literal
 
 import numpy as np
-from opacus.accountants import PRVAccountant, RDPAccountant
-from opacus.accountants.utils import get_noise_multiplier
 
 from medphantom.core.errors import InputError
+from medphantom.core.extras import require
 from medphantom.learning.guarantee import ATTACK_FALSE_ALARMS, FALSE_ALARMS, AttackBound, Guarantee, Mechanism
 
 RELATIVE_ERROR = 0.002  # of ε
@@ -130,6 +130,9 @@ def epsilon_of(mechanism: Mechanism | Sequence[Mechanism], delta: float, *, acco
         mechanism: σ, q and steps of one mechanism, or of several successive ones.
         delta: δ at which ε is computed.
         accountant: Accountant to use, ``prv`` or ``rdp``.
+
+    Raises:
+        InputError: If Opacus is not installed.
     """
     taken = tuple(_taken(mechanism))
     if not taken:
@@ -140,9 +143,8 @@ def epsilon_of(mechanism: Mechanism | Sequence[Mechanism], delta: float, *, acco
 @cache
 def _prv(taken: tuple[tuple[float, float, int], ...], delta: float) -> float:
     """Return ε from the privacy loss distribution; a fit and its reports ask for the same values again and again."""
-    found = PRVAccountant()
-    found.history = list(taken)
-    error = RELATIVE_ERROR * max(min(_rdp(found.history, delta), 100.0), 0.1)
+    found = _accountant("PRVAccountant", list(taken))
+    error = RELATIVE_ERROR * max(min(_rdp(list(taken), delta), 100.0), 0.1)
     with _quiet():
         return float(found.get_epsilon(delta, eps_error=error))
 
@@ -160,9 +162,18 @@ def _taken(mechanism: Mechanism | Sequence[Mechanism]) -> list[tuple[float, floa
     return [(one.noise_multiplier, one.sample_rate, one.steps) for one in every]
 
 
-def _rdp(taken: list[tuple[float, float, int]], delta: float) -> float:
-    found = RDPAccountant()
+def _accountant(name: Literal["PRVAccountant", "RDPAccountant"], taken: list[tuple[float, float, int]]) -> Any:
+    """Return an Opacus accountant of these steps."""
+    require("private", "privacy accounting")
+    from opacus import accountants
+
+    found = getattr(accountants, name)()
     found.history = taken
+    return found
+
+
+def _rdp(taken: list[tuple[float, float, int]], delta: float) -> float:
+    found = _accountant("RDPAccountant", taken)
     with _quiet():
         return float(found.get_epsilon(delta))
 
@@ -203,6 +214,8 @@ def _noise_by_rdp(epsilon: float, delta: float, sample_rate: float, steps: int) 
     """Return a σ that suffices by the looser bound; ``None`` if none below :data:`LARGEST_NOISE` does."""
     if _rdp([(LARGEST_NOISE, sample_rate, steps)], delta) > epsilon:
         return None
+    from opacus.accountants.utils import get_noise_multiplier
+
     with _quiet():
         return float(
             get_noise_multiplier(
@@ -229,8 +242,7 @@ def strongest_attack(
         false_alarms: False-positive rates f at which the bound is evaluated.
     """
     taken = _taken(mechanism)
-    found = PRVAccountant()
-    found.history = taken
+    found = _accountant("PRVAccountant", taken)
     error = RELATIVE_ERROR * max(min(_rdp(taken, 1e-5), 100.0), 0.1)
     with _quiet():
         losses = found._get_dprv(eps_error=error, delta_error=CURVE_DELTA_ERROR)  # noqa: SLF001 - the curve, not a point

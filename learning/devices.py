@@ -12,6 +12,7 @@ from accelerate.state import AcceleratorState, PartialState
 from torch import Tensor
 
 from medphantom.core.errors import ResourceError
+from medphantom.core.extras import require
 
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "fp32", "bf16"]
@@ -77,7 +78,13 @@ def make_accelerator(
 
     accelerate keeps its settings for the lifetime of the process; they are reset here first, so that fits with
     different precision or device can follow each other.
+
+    Raises:
+        InputError: If TensorBoard is the tracker but is not installed.
+        ResourceError: If the device or precision is not available.
     """
+    if tracker == "tensorboard":
+        require("tensorboard", "tracker: tensorboard")
     where = resolve_device(device)
     how = resolve_precision(precision, where)
     # The only way that accelerate offers; a process group of several processes must stay as it is.

@@ -139,7 +139,7 @@ class _Run:
     ) -> None:
         self.learner, self.batches, self.config, self.work = learner, batches, config, work
         self.accelerator = make_accelerator(
-            config.device, config.precision, accumulate=config.accumulate, tracker=config.tracker, work=work
+            config.device, config.precision, accumulate=config.accumulate, tracker=config.tracked_by, work=work
         )
         self.device: torch.device = self.accelerator.device
         self.settings = {

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from medphantom.core.extras import absent
 from medphantom.core.records import Frozen
 
 # Fields that affect neither the weights nor their selection: a fit may be resumed with other values of these.
@@ -36,7 +37,8 @@ class FitConfig(Frozen):
         checkpoint_every: Steps between checkpoints; the last step always has one.
         grid_every: Steps between sample grids; 0 means none.
         log_every: Steps between rows of the training loss.
-        tracker: Experiment tracker that shows the curves in addition to ``metrics.jsonl``.
+        tracker: Experiment tracker that shows the curves in addition to ``metrics.jsonl``: ``tensorboard`` needs the
+            extra ``tensorboard``, ``auto`` uses TensorBoard where it is installed, ``none`` uses no tracker.
         track_real_images: Whether to send grids that may show real images to the tracker too.
         seed: Seed from which all randomness derives.
         device: Device of the computation: ``auto`` selects a CUDA device if there is one.
@@ -63,13 +65,20 @@ class FitConfig(Frozen):
     checkpoint_every: Annotated[int, Field(ge=1)] = 250
     grid_every: Annotated[int, Field(ge=0)] = 0
     log_every: Annotated[int, Field(ge=1)] = 10
-    tracker: Literal["tensorboard", "none"] = "tensorboard"
+    tracker: Literal["auto", "tensorboard", "none"] = "auto"
     track_real_images: bool = False
     seed: Annotated[int, Field(ge=0)] = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
     on_memorization: Literal["flag", "stop", "ignore"] = "flag"
     memorization_limit: Annotated[float, Field(ge=0.5, lt=1)] = 0.6
     adversary_learning_rate: Annotated[float, Field(gt=0)] | None = None
+
+    @property
+    def tracked_by(self) -> Literal["tensorboard", "none"]:
+        """The tracker, with ``auto`` resolved by what is installed."""
+        if self.tracker == "auto":
+            return "none" if absent("tensorboard") else "tensorboard"
+        return self.tracker
 
     def consequential(self) -> dict[str, Any]:
         """Return the fields on which the result depends: a checkpoint with other values must not be resumed."""

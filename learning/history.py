@@ -47,6 +47,7 @@ class History:
         self._accelerator = accelerator
         self._work = work
         self._config = config
+        self._tracker = config.tracked_by
         self.rows: list[dict[str, Any]] = []
         self._fresh: list[
             tuple[int, dict[str, Tensor], float]
@@ -66,7 +67,7 @@ class History:
                 temporary = self._work / f".{METRICS_FILE}.tmp"
                 temporary.write_text("".join(json.dumps(row) + "\n" for row in self.rows), encoding="utf-8")
                 temporary.replace(self._work / METRICS_FILE)
-        if self._config.tracker == "tensorboard" and step < self._config.steps:
+        if self._tracker == "tensorboard" and step < self._config.steps:
             # TensorBoard hides what was logged beyond purge_step before.
             self._accelerator.init_trackers("tensorboard", init_kwargs={"tensorboard": {"purge_step": step + 1}})
 
@@ -160,7 +161,7 @@ class History:
         with no_space_becomes_one_line(folder):
             work_folder(folder)
             Image.fromarray(_tiled(tiles)).save(folder / f"step-{step:09d}.png")
-        if self._config.tracker != "none" and (self._config.track_real_images or not real):
+        if self._tracker != "none" and (self._config.track_real_images or not real):
             self._accelerator.get_tracker("tensorboard").log_images({"grid": tiles.numpy()}, step=step)
 
     def end(self) -> None:

@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from opacus.optimizers import DPOptimizer
 from torch import Tensor, nn
 
 from medphantom.core.errors import InputError
+from medphantom.core.extras import require
 from medphantom.core.randomness import derive_seed, secret_numbers, seeded_layers, torch_generator
 from medphantom.learning.accounting import DPParameters, delta_for, noise_for
 from medphantom.learning.batches import StreamBatches
@@ -81,8 +81,8 @@ class PrivateSteps:
         identity: Digest of everything on which the fit depends.
 
     Raises:
-        InputError: If a step expects more units than there are, ε cannot be reached, or the layers of the network mix
-            or count rows.
+        InputError: If Opacus is not installed, a step expects more units than there are, ε cannot be reached, or the
+            layers of the network mix or count rows.
     """
 
     def __init__(
@@ -97,6 +97,9 @@ class PrivateSteps:
         work: Path,
         identity: str = "",
     ) -> None:
+        require("private", "a private fit")
+        from opacus.optimizers import DPOptimizer
+
         self.learner, self.batches, self.config = learner, batches, private.config
         self.accelerator, self.device = accelerator, accelerator.device
         self.rows_of = private.units.rows()

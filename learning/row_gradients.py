@@ -13,8 +13,9 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from opacus.grad_sample import GradSampleHooks
 from torch import Tensor, nn
+
+from medphantom.core.extras import require
 
 TOLERANCE = 1e-3  # relative to the gradient's norm: float32 sums in another order
 SHAKE = 0.02  # layers that are initialised to zero would hide wrong gradients
@@ -39,10 +40,14 @@ class RowGradients:
         network: Network, in training mode whenever :meth:`compute` is called.
 
     Raises:
+        InputError: If Opacus is not installed.
         NotImplementedError: If Opacus cannot handle a trained layer.
     """
 
     def __init__(self, network: nn.Module) -> None:
+        require("private", "the hooks of a private fit")
+        from opacus.grad_sample import GradSampleHooks
+
         self.parameters = list(trained_parameters(network).values())
         # unfolding in Opacus's convolutions reads channels-last memory in the wrong order, silently
         convolutions = (m for m in network.modules() if isinstance(m, nn.Conv1d | nn.Conv2d | nn.Conv3d))

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
+from medphantom.core.extras import require
 from medphantom.core.records import Frozen
 from medphantom.learning.fit_config import FitConfig
 
@@ -27,6 +28,8 @@ KINDS = (
 )
 """Kinds of copies that can be planted: made by the generator, or altered (``quality/privacy/alterations.py``)."""
 CORE_KINDS = KINDS[:7]
+OWN_NETWORKS = ("cross_fitted", "simulated", "filters", "volume_filters", "radiomics", "inception")
+"""Names of ``assess.networks`` that are no hub id or folder of an image encoder for transformers."""
 
 
 def short_fit(config: ClassifierConfig | SegmenterConfig, seed: int, **more: float | None) -> FitConfig:
@@ -303,6 +306,18 @@ class AssessConfig(Frozen):
         if ends is not None and not (math.isfinite(ends[0]) and math.isfinite(ends[1]) and ends[0] < ends[1]):
             raise ValueError(f"synthetic_range must be two finite numbers, low < high, got {ends[0]:g}, {ends[1]:g}")
         return ends
+
+    def require_packages(self) -> None:
+        """Refuse settings that need a package that is not installed.
+
+        Raises:
+            InputError: one is absent; the line names field, package and extra.
+        """
+        outside = [name for name in self.networks if name not in OWN_NETWORKS]
+        if outside:
+            require("pretrained", f"assess.networks: {outside[0]}")
+        if self.text_encoder is not None:
+            require("pretrained", f"assess.text_encoder: {self.text_encoder}")
 
     @classmethod
     def quick(cls, **overrides: object) -> AssessConfig:

@@ -20,7 +20,7 @@ from medphantom.core.randomness import derive_seed
 from medphantom.flows.operations.places import Folder, opened
 from medphantom.flows.operations.summaries import cohort_summary, frame_text
 from medphantom.flows.recipes.recipe import PreprocessChoice
-from medphantom.flows.recipes.settings import TrainPart, read_part
+from medphantom.flows.recipes.settings import InspectPart, read_part
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -61,7 +61,7 @@ def inspect(
         return list(rejected_files(folder))
     if not 1 <= images <= MOST_IMAGES:
         raise InputError(f"--images must be 1 to {MOST_IMAGES}, got {images}", "choose fewer images")
-    part = read_part(TrainPart, recipe, settings)
+    part = read_part(InspectPart, recipe, settings)
     sheet = folder.with_name(f"{folder.name}.sheet.png") if out is None else Path(out)
     return list(_described_cohort(folder, sheet, part.preprocess, size=size, images=images, split=split, seed=seed))
 

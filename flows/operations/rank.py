@@ -44,7 +44,8 @@ def rank(
         progress: Called with the number of images.
 
     Raises:
-        InputError: A file, output or pairs that cannot be used, or ``out`` exists.
+        InputError: A file, output or pairs that cannot be used, ``out`` exists, or the classifier is an ONNX file and
+            onnxruntime is not installed.
     """
     from medphantom.quality.counterfactual.ranking import RankConfig as Config
     from medphantom.quality.counterfactual.ranking import rank_interventions
@@ -53,12 +54,12 @@ def rank(
     if out is not None and Path(out).exists():
         raise InputError(f"{out} exists already", "choose another --out, or remove it first")
     chosen = config if isinstance(config, Config) else validate(Config, dict(config or {}), "rank")
-    given = [opened(one) for one in pairs]
-    real = None if cohort is None else opened(cohort)
     if isinstance(classifier, str | Path):
         outside = load_classifier(Path(classifier), names)
     else:
         outside = OutsideClassifier(classifier, tuple(names))
+    given = [opened(one) for one in pairs]
+    real = None if cohort is None else opened(cohort)
     ranking = rank_interventions(
         outside,
         given,

@@ -19,6 +19,7 @@ from medphantom.core.records import Frozen
 from medphantom.flows.recipes.plans import MatchPlan, PlanChoice, absolute_plan
 from medphantom.flows.recipes.recipe_file import apply_settings, expand_variables, read_tree, validate
 from medphantom.generators.config import GeneratorConfig, SamplerConfig
+from medphantom.generators.requirements import require_for_training
 from medphantom.phantoms.write import PhantomOptions
 from medphantom.quality.config import AssessConfig, StudyConfig
 
@@ -160,6 +161,7 @@ def load_recipe(file: str | Path, settings: Sequence[str] = ()) -> LoadedRecipe:
         settings: The settings ``field.field=value`` in order, as given to ``--set``.
 
     Raises:
+        InputError: The recipe needs a package that is not installed.
         RecipeError: The recipe breaks a rule; the message names file, field, rule and value in one line.
     """
     path = Path(file)
@@ -177,6 +179,8 @@ def load_recipe(file: str | Path, settings: Sequence[str] = ()) -> LoadedRecipe:
     if source is not None and not source.exists():  # absolute_cohort made sure that one can ask
         shown = tree["cohort"]["source"]
         raise RecipeError(f"{path.name}: cohort.source {shown} does not exist", "give the folder of the images")
+    require_for_training(recipe.generator)
+    recipe.assess.require_packages()
     return LoadedRecipe(recipe, written.model_dump(mode="json"), path, tuple(settings))
 
 

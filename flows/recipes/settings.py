@@ -12,6 +12,7 @@ from medphantom.flows.recipes.plans import MatchPlan, PlanChoice, absolute_plan
 from medphantom.flows.recipes.recipe import CohortChoice, PreprocessChoice, absolute_cohort, absolute_generator
 from medphantom.flows.recipes.recipe_file import apply_settings, expand_variables, read_tree, validate
 from medphantom.generators.config import GeneratorConfig, SamplerConfig
+from medphantom.generators.requirements import require_for_training
 from medphantom.quality.config import AssessConfig, StudyConfig
 
 Part = TypeVar("Part", bound=Frozen)
@@ -25,6 +26,16 @@ class IngestPart(Frozen):
     """
 
     cohort: CohortChoice
+
+
+class InspectPart(Frozen):
+    """What ``medphantom inspect`` needs of a recipe.
+
+    Attributes:
+        preprocess: Part of an image that a network would see.
+    """
+
+    preprocess: PreprocessChoice = PreprocessChoice()
 
 
 class TrainPart(Frozen):
@@ -123,6 +134,7 @@ def read_part(
             names, where ``None`` counts as not given, and a typed section is used as it is.
 
     Raises:
+        InputError: The choice needs a package that is not installed.
         RecipeError: A value breaks a rule; the message names file, field, rule and value in one line.
     """
     file = None if recipe is None else Path(recipe)
@@ -148,8 +160,12 @@ def read_part(
         return model.model_copy(update={"cohort": absolute_cohort(model.cohort, base)})
     if isinstance(model, SearchPart):
         model = model.model_copy(update={"plan": absolute_plan(model.plan, base)})
+    if isinstance(model, AugmentPart | AssessPart):
+        model.assess.require_packages()
     if isinstance(model, TrainPart):
-        return model.model_copy(update={"generator": absolute_generator(model.generator, base)})
+        generator = absolute_generator(model.generator, base)
+        require_for_training(generator)
+        return model.model_copy(update={"generator": generator})
     if isinstance(model, GeneratePart):
         return model.model_copy(update={"plan": absolute_plan(model.plan, base)})
     return model

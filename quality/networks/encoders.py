@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from medphantom.conditioning.foreign import foreign_networks
 from medphantom.core.errors import InputError
+from medphantom.core.extras import require
 from medphantom.core.guard import user_path
 from medphantom.core.records import Array
 from medphantom.quality.networks.classifier import weights_digest
@@ -58,9 +59,10 @@ def load_encoder(source: str) -> tuple[ImageEncoder, int, str]:
         The module, its number of features, and a name for tables.
 
     Raises:
-        InputError: the encoder is not available, has no safetensors, lacks weights, is no image encoder, or is not
-            deterministic.
+        InputError: transformers is not installed, or the encoder is not available, has no safetensors, lacks weights,
+            is no image encoder, or is not deterministic.
     """
+    require("pretrained", f"feature network {source!r}")
     from transformers import AutoImageProcessor, AutoModel
 
     folder = user_path(source)
@@ -174,8 +176,10 @@ def load_text_image_encoder(source: str) -> tuple[TextImageEncoder, str, str]:
         The encoders, a name for tables, and the digest of their weights.
 
     Raises:
-        InputError: the encoders are not available, have no safetensors, lack weights, or are no such pair.
+        InputError: transformers is not installed, or the encoders are not available, have no safetensors, lack weights,
+            or are no such pair.
     """
+    require("pretrained", f"text encoder {source!r}")
     from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
 
     folder = user_path(source)

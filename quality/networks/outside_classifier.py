@@ -14,6 +14,7 @@ from pydantic import Field, model_validator
 
 from medphantom.cohorts.preprocess import fit_to_size
 from medphantom.core.errors import InputError
+from medphantom.core.extras import require
 from medphantom.core.records import Array, Frozen
 
 IMAGES_PER_PASS = 64
@@ -170,12 +171,9 @@ def _torchscript(path: Path) -> OutsideClassifier:
 
 
 def _onnx(path: Path) -> OutsideClassifier:
-    try:
-        import onnxruntime
-    except ImportError:
-        raise InputError(
-            f"{path.name} needs the package onnxruntime", "pip install 'medphantom[onnx]', or give a TorchScript file"
-        ) from None
+    require("onnx", path.name)
+    import onnxruntime
+
     try:
         session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     except Exception:  # its exceptions have no common base but this one

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
-
-Family = Literal["distance", "coverage", "diversity", "agreement", "copies", "membership", "utility", "other"]
 
 
 @dataclass(frozen=True)
@@ -16,13 +13,11 @@ class Term:
         title: name of the score on the page.
         meaning: definition in one or two sentences.
         source: publication that defines the score.
-        family: kind of question that the score answers.
     """
 
     title: str
     meaning: str
     source: str = ""
-    family: Family = "other"
 
 
 GENERAL = {
@@ -69,32 +64,25 @@ TERMS = {
         "Effectiveness",
         "The share of counterfactuals in which a classifier trained on real images predicts the requested state.",
         "Monteiro et al. 2023",
-        "agreement",
     ),
     "effectiveness_before": Term(
         "State before the intervention",
         "The share of factual images in which the same classifier predicts the state recorded in the cohort.",
-        "",
-        "agreement",
     ),
     "effectiveness_r2": Term(
         "Effectiveness, R²",
         "The share of the variance of the requested values that a regressor recovers from the counterfactuals.",
         "Monteiro et al. 2023",
-        "agreement",
     ),
     "effectiveness_error": Term(
         "Effectiveness, error",
         "The mean absolute difference between the requested value and the value predicted by a regressor.",
         "Melistas et al. 2024",
-        "agreement",
     ),
     "effectiveness_error_before": Term(
         "Error before the intervention",
         "The same for the factual image: how far its predicted value is from the value requested of the "
         "counterfactual.",
-        "",
-        "agreement",
     ),
     "reversibility": Term(
         "Reversibility",
@@ -124,15 +112,12 @@ TERMS = {
     "unrelated_kept": Term(
         "Unrelated labels preserved",
         "The share of pairs in which the prediction of a label outside the intervention does not change.",
-        "",
-        "agreement",
     ),
     "frechet": Term(
         "Fréchet distance",
         "The distance between Gaussians fitted to the features of real and synthetic images; 0 if they are equal, "
         "biased upwards in small samples.",
         "Heusel et al. 2017 (FID)",
-        "distance",
     ),
     "frechet_infinite": Term(
         "Fréchet distance, bias-corrected",
@@ -164,154 +149,126 @@ TERMS = {
         "Kernel distance",
         "The squared maximum mean discrepancy of the features under a cubic kernel; unbiased, so it may be negative.",
         "Bińkowski et al. 2018 (KID)",
-        "distance",
     ),
     "precision": Term(
         "Precision",
         "The share of synthetic images within the support of the real images in feature space (realism).",
         "Kynkäänniemi et al. 2019",
-        "coverage",
     ),
     "recall": Term(
         "Recall",
         "The share of real images within the support of the synthetic images in feature space (variety).",
         "Kynkäänniemi et al. 2019",
-        "coverage",
     ),
     "density": Term(
         "Density",
         "The number of real neighbourhoods that contain a synthetic image, relative to its expectation; less sensitive "
         "to outliers than precision, and not bounded by 1.",
         "Naeem et al. 2020",
-        "coverage",
     ),
     "coverage": Term(
         "Coverage",
         "The share of real images with a synthetic image in their neighbourhood; less sensitive to outliers than "
         "recall.",
         "Naeem et al. 2020",
-        "coverage",
     ),
     "vendi": Term(
         "Vendi score",
         "The effective number of distinct images in the set, computed from feature similarities; best near the floor.",
         "Friedman and Dieng 2023",
-        "coverage",
     ),
     "mask_dice": Term(
         "Mask agreement (Dice)",
         "The overlap of the requested mask with that predicted by a segmenter trained on real images; 1 if identical.",
         "Dice 1945",
-        "agreement",
     ),
     "ms_ssim": Term(
         "MS-SSIM between pairs",
         "The mean structural similarity of random pairs of synthetic images; a value far above that of real pairs "
         "indicates low diversity.",
         "Wang et al. 2003; Odena et al. 2017",
-        "diversity",
     ),
     "label_agreement": Term(
         "Label agreement",
         "The agreement between the prompt of a synthetic image and the prediction of a classifier trained on real "
         "images.",
         "Ravuri and Vinyals 2019 (classification accuracy score, reversed)",
-        "agreement",
     ),
     "label_calibration": Term(
         "Calibration of label agreement",
         "The expected calibration error of that classifier with respect to the prompts; a value far above the floor "
         "indicates that findings are too pronounced, too subtle or absent.",
         "Naeini et al. 2015",
-        "agreement",
     ),
     "text_findings": Term(
         "Findings named in the text",
         "The ability of a classifier trained on real images to separate images whose text affirms a finding from "
         "others.",
         "negations after NegEx, Chapman et al. 2001",
-        "agreement",
     ),
     "attribute_error": Term(
         "Error of a requested attribute value",
         "The mean difference between a requested value, such as an age, and that predicted by a regressor of real "
         "images.",
-        "",
-        "agreement",
     ),
     "attribute_r2": Term(
         "R² of a requested attribute value",
         "The share of the variance of the requested values that a regressor recovers from the images.",
-        "",
-        "agreement",
     ),
     "clip_score": Term(
         "CLIP score",
         "The cosine similarity of image and text embeddings, times 100; to be compared with that of real images only.",
         "Hessel et al. 2021",
-        "agreement",
     ),
     "text_match": Term(
         "Image–text matching",
         "The probability that an image is more similar to its own text than to the text of another image; 0.5 is "
         "random.",
-        "",
-        "agreement",
     ),
     "share_nearest_in_train": Term(
         "DCR share",
         "The share of synthetic images that are closer to training than to holdout images (distance to closest "
         "record), at equal counts; 0.5 without memorisation.",
         "Meehan et al. 2020",
-        "copies",
     ),
     "flagged_share": Term(
         "Flagged as copies",
         "The share of synthetic images that are more similar to a training image than expected by chance, estimated "
         "from their similarity to holdout images; the floor is the false-positive rate of the rule.",
         "contrast against held-out patients, after Meehan et al. 2020",
-        "copies",
     ),
     "control_recall": Term(
         "Recall of planted copies",
         "The share of deliberately planted and altered copies of training images that the search flags; the search is "
         "reliable for the kinds of copies with a recall near 1.",
-        "",
-        "copies",
     ),
     "membership_auroc": Term(
         "Membership inference",
         "The AUROC of an attack that separates training patients from patients on whom no network was trained; 0.5 if "
         "they cannot be separated.",
         "van Breugel et al. 2023; Carlini et al. 2023; Kong et al. 2024",
-        "membership",
     ),
     "membership_tpr": Term(
         "True-positive rate of membership inference",
         "The share of training patients identified by the attack at a low false-positive rate among other patients.",
         "Carlini et al. 2022",
-        "membership",
     ),
     "membership_blind": Term(
         "Blind baseline",
         "The AUROC of a classifier that uses real images only, without the generator; a value above 0.5 means that "
         "training patients differ from the others independently of it.",
         "Das et al. 2024",
-        "membership",
     ),
     "disclosure_gain": Term(
         "Attribute disclosure",
         "How much better a recorded attribute is predicted from the synthetic images for training patients than for "
         "other patients; 0 if nothing about them is disclosed.",
-        "",
-        "membership",
     ),
     "utility": Term(
         "Train on synthetic, test on real",
         "Accuracy or AUROC on real test patients of a classifier trained on synthetic images, compared with the same "
         "classifier trained on real images and with a model of age, sex and other metadata alone.",
         "Esteban et al. 2017 (TSTR)",
-        "utility",
     ),
 }
 
