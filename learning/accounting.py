@@ -241,9 +241,13 @@ def strongest_attack(
         mechanism: σ, q and steps of one mechanism, or of several successive ones.
         false_alarms: False-positive rates f at which the bound is evaluated.
     """
-    taken = _taken(mechanism)
-    found = _accountant("PRVAccountant", taken)
-    error = RELATIVE_ERROR * max(min(_rdp(taken, 1e-5), 100.0), 0.1)
+    return _strongest(tuple(_taken(mechanism)), tuple(false_alarms))
+
+
+@cache
+def _strongest(taken: tuple[tuple[float, float, int], ...], false_alarms: tuple[float, ...]) -> AttackBound:
+    found = _accountant("PRVAccountant", list(taken))
+    error = RELATIVE_ERROR * max(min(_rdp(list(taken), 1e-5), 100.0), 0.1)
     with _quiet():
         losses = found._get_dprv(eps_error=error, delta_error=CURVE_DELTA_ERROR)  # noqa: SLF001 - the curve, not a point
     # both errors are on the safe side: the privacy loss distribution is known to eps_error in ε, delta_error in δ

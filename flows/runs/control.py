@@ -91,9 +91,10 @@ def memorised(recipe: Recipe, learned: int, images: int, *, patients: int, looks
         InputError: The patients are fewer than :data:`FEWEST`, or more than half of the training patients.
     """
     if not FEWEST <= patients <= learned // 2:
+        enough = learned >= 2 * FEWEST
         raise InputError(
             f"a control model cannot memorise {patients} of {learned} training patients",
-            f"give {FEWEST} to {learned // 2}",
+            f"give {FEWEST} to {learned // 2}" if enough else f"it takes a run with {2 * FEWEST} or more of them",
         )
     split = recipe.cohort.options.split
     train, images = split.train * patients / learned, math.ceil(images * patients / learned)

@@ -169,23 +169,24 @@ def test_files_outside_the_folder_are_never_looked_at(copy: Path) -> None:
         GeneratorBundle.load(copy)
 
 
-@pytest.mark.parametrize("part", ["autoencoder", "denoiser"])
-def test_a_forged_size_is_refused_before_the_network_is_built(copy: Path, part: str) -> None:
-    file = copy / part / "config.json"
-    config = json.loads(file.read_text())
-    config["channels"] = [64 * width for width in config["channels"]]
-    file.write_text(json.dumps(config))
-    listed = json.loads((copy / "digest.json").read_text())
-    listed["files"][f"{part}/config.json"] = file_digest(file)
-    (copy / "digest.json").write_text(json.dumps(listed))
+def test_a_forged_size_is_refused_before_the_network_is_built(bundle_folder: Path, tmp_path: Path) -> None:
+    for part in ("autoencoder", "denoiser"):
+        shutil.copytree(bundle_folder, tmp_path / part)
+        file = tmp_path / part / part / "config.json"
+        config = json.loads(file.read_text())
+        config["channels"] = [64 * width for width in config["channels"]]
+        file.write_text(json.dumps(config))
+        forge(tmp_path / part, f"{part}/config.json")
     code = (
         "import resource, sys\nfrom medphantom.core.errors import BundleError\n"
         "from medphantom.generators.bundle import GeneratorBundle\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
-        "try:\n    GeneratorBundle.load(sys.argv[1])\nexcept BundleError as error:\n    print(error)\n"
+        "for folder in sys.argv[1:]:\n"
+        "    try:\n        GeneratorBundle.load(folder)\n    except BundleError as error:\n        print(error)\n"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)"
     )
-    done = subprocess.run([sys.executable, "-c", code, str(copy)], capture_output=True, text=True, check=True)
-    line, kib = done.stdout.splitlines()
-    assert "describes a larger network than the weights in it" in line
+    command = [sys.executable, "-c", code, str(tmp_path / "autoencoder"), str(tmp_path / "denoiser")]
+    *lines, kib = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert len(lines) == 2
+    assert all("describes a larger network than the weights in it" in line for line in lines)
     assert int(kib) < 100 * 1024

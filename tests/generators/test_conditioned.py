@@ -30,7 +30,7 @@ FULL = {"text": {"tokens": 40, "width": 32, "layers": 1, "vocabulary": 400}, "ma
 def folder(cohort: Cohort, preprocess: Preprocess, work: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A generator that reads labels, texts and masks; it shares the autoencoder of the session's work folder."""
     out = tmp_path_factory.mktemp("conditioned") / "bundle"
-    longer = {**tiny_config().denoiser_fit.model_dump(), "steps": 300}  # three kinds of prompt take longer than one
+    longer = {**tiny_config().denoiser_fit.model_dump(), "steps": 220}  # three kinds of prompt take longer than one
     train_generator(cohort, preprocess, tiny_config(conditioning=FULL, denoiser_fit=longer), out, work=work)
     return out
 
@@ -131,7 +131,8 @@ def test_masks_that_do_not_fit_are_refused_before_anything_is_drawn(reader: Gene
 def test_a_mirrored_image_takes_its_mirrored_mask(
     cohort: Cohort, preprocess: Preprocess, work: Path, tmp_path: Path
 ) -> None:
-    config = tiny_config(conditioning={"mask": {"channels": 4}}, flip=True)
+    shorter = {**tiny_config().denoiser_fit.model_dump(), "steps": 100}
+    config = tiny_config(conditioning={"mask": {"channels": 4}}, flip=True, denoiser_fit=shorter)
     bundle = train_generator(cohort, preprocess, config, tmp_path / "bundle", work=work)
     masks = masks_at([(8, 4), (8, 11)])
     prompts = [Prompt(labels={"bright": True}, mask=pixel_digest(masks[i % 2])) for i in range(8)]

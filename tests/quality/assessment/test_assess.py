@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +27,7 @@ CONFIG = AssessConfig(
     draws=4,
     classifier=ClassifierConfig(steps=60, batch_size=16, learning_rate=5e-3, device="cpu"),
     diversity_pairs=40,
-    copies=CopyConfig(repeats=20, kinds=KINDS, core=KINDS, controls=60),
+    copies=CopyConfig(repeats=20, kinds=KINDS, core=KINDS, controls=60, side=16),
     utility=UtilityConfig(bootstrap=100),
 )
 
@@ -120,19 +119,17 @@ def test_faults_move_the_scores_that_should_see_them(
         cohort = write_synthetic(tmp_path / name, faulty, requested)
         return assess(real, cohort, PREPROCESS, config, work=work, hooks=GeneratorHooks(autoencoder))
 
-    soft = scores("soft", blurred(blurred(some)), kinds)
-    assert value(soft, "frechet", "filters") > 3 * value(report, "frechet", "filters")
-    few = scores("few", autoencoder(np.repeat(some[:12], 20, axis=0)), np.repeat(kinds[:12], 20))
+    few = scores("few, blurred", np.repeat(blurred(blurred(some[:12])), 20, axis=0), np.repeat(kinds[:12], 20))
+    assert value(few, "frechet", "filters") > 3 * value(report, "frechet", "filters")
     assert value(few, "ms_ssim") > value(report, "ms_ssim") + 0.02
     assert value(few, "coverage", "filters") < 0.6 * value(report, "coverage", "filters")
-    wrong = scores("wrong", autoencoder(some), (kinds + 1) % 3)
-    assert wrong.agreement is not None
-    assert wrong.agreement.per_label[0].value is not None
-    assert wrong.agreement.per_label[0].value < 0.3
     stolen = autoencoder(some)
     train = EvaluationData(real, real, PREPROCESS).images["train"]
     stolen[:40] = autoencoder(train[rng.permutation(len(train))[:40]])
-    caught = scores("stolen", stolen, kinds)
+    caught = scores("stolen, wrong labels", stolen, (kinds + 1) % 3)
+    assert caught.agreement is not None
+    assert caught.agreement.per_label[0].value is not None
+    assert caught.agreement.per_label[0].value < 0.3
     assert caught.verdict == "fail"
     assert caught.copies is not None
     assert {pair.synthetic_row for pair in caught.nearest if pair.flagged} <= set(range(240))
@@ -147,14 +144,12 @@ def test_the_same_seed_gives_the_same_report_and_finished_parts_are_not_made_aga
     real: Cohort, honest: Cohort, report: QualityReport, work: Path, tmp_path: Path
 ) -> None:
     calls: list[tuple[int, int, str]] = []
-    started = time.perf_counter()
     again = assess(
         real, honest, PREPROCESS, CONFIG, work=work, hooks=GeneratorHooks(autoencoder),
         progress=lambda done, total, what="": calls.append((done, total, what)),
     )  # fmt: skip
     assert again == report
     assert not [what for _, _, what in calls if "classifier" in what or "feature network" in what]
-    assert time.perf_counter() - started < 20
     for part in (work / "parts").iterdir():
         if part.name.startswith(("diversity", "copies")):
             part.write_text("{")  # as after a crash of another version
@@ -169,24 +164,15 @@ def test_the_same_seed_gives_the_same_report_and_finished_parts_are_not_made_aga
 
 def test_another_seed_draws_other_halves(real: Cohort, honest: Cohort, report: QualityReport, work: Path) -> None:
     other = CONFIG.model_copy(update={"seed": 5, "networks": ("filters",), "utility": UtilityConfig(enabled=False)})
-    found = assess(real, honest, PREPROCESS, other, work=work, hooks=GeneratorHooks(autoencoder))
+    shown: list[tuple[int, int]] = []
+    found = assess(
+        real, honest, PREPROCESS, other, work=work, hooks=GeneratorHooks(autoencoder),
+        progress=lambda done, total, what="": shown.append((done, total)),
+    )  # fmt: skip
+    assert [done for done, _ in shown] == sorted(done for done, _ in shown)  # progress never goes back
+    assert shown[-1] == (1000, 1000)
     assert value(found, "frechet", "filters") != value(report, "frechet", "filters")
     assert value(found, "frechet", "filters") == pytest.approx(value(report, "frechet", "filters"), rel=0.5)
-
-
-def test_progress_runs_to_its_end_and_never_back(real: Cohort, honest: Cohort, tmp_path: Path) -> None:
-    calls: list[tuple[int, int]] = []
-    quick = CONFIG.model_copy(update={"networks": ("filters",), "utility": UtilityConfig(enabled=False)})
-    assess(
-        real,
-        honest,
-        PREPROCESS,
-        quick,
-        work=tmp_path,
-        progress=lambda done, total, what="": calls.append((done, total)),
-    )
-    assert [done for done, _ in calls] == sorted(done for done, _ in calls)
-    assert calls[-1] == (1000, 1000)
 
 
 def test_without_an_autoencoder_there_is_no_ceiling_and_no_verdict(real: Cohort, honest: Cohort, work: Path) -> None:
@@ -228,7 +214,7 @@ def test_no_setting_screens_a_set(
 def test_few_images_are_refused_not_scored(real: Cohort, tmp_path: Path) -> None:
     some, kinds = images(24, np.random.default_rng(0))
     cohort = write_synthetic(tmp_path / "few", some, kinds)
-    config = CONFIG.model_copy(update={"network_seeds": 1})
+    config = CONFIG.model_copy(update={"networks": ("filters",), "utility": UtilityConfig(enabled=False)})
     found = assess(real, cohort, PREPROCESS, config, work=tmp_path / "work", hooks=GeneratorHooks(autoencoder))
     for name in ("frechet", "kernel", "recall"):
         refused = found.find(name, network="filters")

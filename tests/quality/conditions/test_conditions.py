@@ -34,7 +34,7 @@ CONFIG = AssessConfig.model_validate(
         "classifier": {"steps": 80, "device": "cpu"},
         "membership": {"enabled": False},
         "utility": {"enabled": False},
-        "copies": {"kinds": ["as it is"], "core": ["as it is"], "controls": 0, "repeats": 20},
+        "copies": {"kinds": ["as it is"], "core": ["as it is"], "controls": 0, "repeats": 20, "side": 8},
     }
 )
 
@@ -139,7 +139,7 @@ def reports(folder: Path, clip: Path) -> dict[str, QualityReport]:
     found = {}
     for name in ("right", "wrong"):
         made = write(folder / name, 160, 2, synthetic=True, wrong=name == "wrong")
-        found[name] = assess(real, made, preprocess, config, work=folder / f"{name}.work")
+        found[name] = assess(real, made, preprocess, config, work=folder / "work")
     return found
 
 

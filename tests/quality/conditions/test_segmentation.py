@@ -135,7 +135,7 @@ def test_the_report_tells_masks_that_are_followed_from_masks_that_are_not(tmp_pa
     dice = {}
     for name, masked in (("good", good), ("shuffled", shuffled)):
         made = cohort_of(masked, tmp_path / name, ["synthetic"], synthetic=True)
-        report = assess(real, made, Preprocess(size=(24, 24)), config, work=tmp_path / f"{name}.work")
+        report = assess(real, made, Preprocess(size=(24, 24)), config, work=tmp_path / "work")
         found = {e.label: e for e in report.estimates if e.name == "mask_dice"}
         assert set(found) == {None, "disc", "core"}
         dice[name] = found[None].value

@@ -42,19 +42,21 @@ def test_every_call_of_transformers_says_that_no_code_is_trusted() -> None:
     assert seen >= 8
 
 
-@pytest.mark.parametrize(
-    "call",
-    [
-        "from medphantom.quality.networks.encoders import load_encoder as load",
-        "from medphantom.quality.networks.encoders import load_text_image_encoder as load",
-        (
-            "from medphantom.conditioning.pretrained_text import PretrainedReader\n"
-            "def load(source): PretrainedReader(source, 8)"
-        ),
-    ],
-)
+READERS = """
+import sys
+from medphantom.conditioning.pretrained_text import PretrainedReader
+from medphantom.core.errors import InputError
+from medphantom.quality.networks.encoders import load_encoder, load_text_image_encoder
+for load in (load_encoder, load_text_image_encoder, lambda source: PretrainedReader(source, 8)):
+    try:
+        load(sys.argv[1])
+    except InputError as error:
+        print(error)
+"""
+
+
 @pytest.mark.parametrize("known", [True, False])
-def test_code_in_a_folder_is_refused_in_one_line_without_a_prompt(tmp_path: Path, call: str, known: bool) -> None:
+def test_code_in_a_folder_is_refused_in_one_line_without_a_prompt(tmp_path: Path, known: bool) -> None:
     folder = tmp_path / "encoder"
     folder.mkdir()
     proof = f"Path({str(tmp_path / 'ran')!r}).write_text('x')"
@@ -66,16 +68,13 @@ def test_code_in_a_folder_is_refused_in_one_line_without_a_prompt(tmp_path: Path
     (folder / "preprocessor_config.json").write_text(json.dumps(processor))
     tokenizer = {"tokenizer_class": "Evil", "auto_map": {"AutoTokenizer": ["evil.Evil", None]}}
     (folder / "tokenizer_config.json").write_text(json.dumps(tokenizer))
-    code = (
-        f"{call}\nfrom medphantom.core.errors import InputError\nimport sys\n"
-        "try:\n    load(sys.argv[1])\nexcept InputError as error:\n    print(error)"
-    )
     done = subprocess.run(
-        [sys.executable, "-c", code, str(folder)],
+        [sys.executable, "-c", READERS, str(folder)],
         input="y\n" * 9, capture_output=True, text=True, check=False, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert len(done.stdout.splitlines()) == 1
-    assert "cannot be" in done.stdout
+    refusals = done.stdout.splitlines()
+    assert len(refusals) == 3
+    assert all("cannot be" in refusal for refusal in refusals)
     assert "y/N" not in done.stdout + done.stderr
     assert not (tmp_path / "ran").exists()

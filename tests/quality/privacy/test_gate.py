@@ -15,7 +15,7 @@ from tests.quality.privacy.textures import textures
 
 SIDE = 48
 CORE = CORE_KINDS
-CONFIG = CopyConfig(repeats=40, kinds=CORE[:2], core=CORE[:2], controls=60)
+CONFIG = CopyConfig(repeats=40, kinds=CORE[:2], core=CORE[:2], controls=60, side=16)
 WHOLE = CONFIG.model_copy(update={"kinds": (*CORE, "patched"), "core": CORE})
 TRAIN, HOLDOUT, MORE = 300, 100, 40
 
