@@ -203,7 +203,8 @@ def _load(modules: Sequence[str]) -> None:
             importlib.import_module(name)
 
 
-def _copy(folder: Path) -> None:
+def copy_project(folder: Path) -> None:
+    """Copy the files that git knows, and the new ones."""
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT,
@@ -211,9 +212,9 @@ def _copy(folder: Path) -> None:
         capture_output=True,
     ).stdout
     for name in filter(None, listed.decode().split("\0")):
-        if (ROOT / name).is_file():
+        if (ROOT / name).exists():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(ROOT / name, folder / name)
+            shutil.copy(ROOT / name, folder / name, follow_symlinks=False)  # links of rooms stay links
 
 
 def tested(folder: Path, file: str, chosen: Callable[[Mutant], bool]) -> Iterator[dict[str, Any]]:
@@ -303,7 +304,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory(prefix="mutation-") as temporary:
         folder = Path(temporary).resolve() / "copy"
         folder.mkdir()
-        _copy(folder)
+        copy_project(folder)
         os.chdir(folder)
         sys.path.insert(0, os.fspath(folder))
         os.environ["PYTHONPATH"] = os.fspath(folder)
