@@ -18,6 +18,7 @@ from tests.hostile.kinds import CANARY, KINDS, OUT, Kind
 from tests.hostile.mutations import mutated, odd_string
 
 MEMORY = 2**30
+OUTWARD = ("/", "~", "..")  # beginnings of paths that lead out of the folder
 BEYOND = 4 * MEMORY  # of address space; then the process is refused more, whatever the machine has
 PAGE = resource.getpagesize()
 
@@ -113,9 +114,9 @@ def _change(root: Path, kind: Kind, rng: random.Random, command: list[str]) -> N
                 name, equals, value = part[1:].partition("=")
                 changed = changed or mutated(value.encode() or name.encode(), kind.form, rng)[:100_000]
                 text = changed.replace(b"\0", b"").decode("utf-8", "surrogateescape")
+                if text.startswith(OUTWARD) or (not equals and text.startswith("-")):
+                    text = f"x{text}"  # nothing of this machine, which may hold gigabytes; and no option
                 command[place] = f"{name}={text}" if equals else text
-                if not equals and text.startswith(("-", "/", "~", "..")):
-                    command[place] = f"x{text}"  # no option, and nothing of this machine
         return
     files = sorted(path for pattern in kind.files for path in root.glob(pattern) if path.is_file())
     file = rng.choice(files)
