@@ -32,7 +32,7 @@ demo: $(READY)
 test: $(READY)
 	@test -n "$(MEDPHANTOM_REAL_DATA)" || echo "MEDPHANTOM_REAL_DATA is not set: tests on real images are skipped"
 	@# as many processes as cores, each with one thread and whole files: two threads of one process do less
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile $(PYTEST_ARGS)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 # TENTH=0 ... 9: only every tenth of them
 test-slow: $(READY)

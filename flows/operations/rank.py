@@ -49,17 +49,19 @@ def rank(
     """
     from medphantom.quality.counterfactual.ranking import RankConfig as Config
     from medphantom.quality.counterfactual.ranking import rank_interventions
-    from medphantom.quality.networks.outside_classifier import OutsideClassifier, load_classifier
+    from medphantom.quality.networks.outside_classifier import OutsideClassifier, load_classifier, require_packages
 
     if out is not None and Path(out).exists():
         raise InputError(f"{out} exists already", "choose another --out, or remove it first")
     chosen = config if isinstance(config, Config) else validate(Config, dict(config or {}), "rank")
     if isinstance(classifier, str | Path):
+        require_packages(Path(classifier))
+    given = [opened(one) for one in pairs]
+    real = None if cohort is None else opened(cohort)
+    if isinstance(classifier, str | Path):
         outside = load_classifier(Path(classifier), names)
     else:
         outside = OutsideClassifier(classifier, tuple(names))
-    given = [opened(one) for one in pairs]
-    real = None if cohort is None else opened(cohort)
     ranking = rank_interventions(
         outside,
         given,

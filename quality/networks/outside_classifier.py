@@ -120,6 +120,16 @@ def _checked(found: Any, shape: Sequence[int], column: int) -> Array:
     return chosen
 
 
+def require_packages(path: Path) -> None:
+    """Refuse a file that needs a package which is not installed, before anything else is read.
+
+    Raises:
+        InputError: The file is an ONNX file and onnxruntime is not installed.
+    """
+    if path.suffix == ".onnx":
+        require("onnx", path.name)
+
+
 def load_classifier(path: Path, names: Sequence[str] = ()) -> OutsideClassifier:
     """Load a classifier from a TorchScript file, or from an ONNX file if its name ends with ``.onnx``.
 
@@ -171,7 +181,7 @@ def _torchscript(path: Path) -> OutsideClassifier:
 
 
 def _onnx(path: Path) -> OutsideClassifier:
-    require("onnx", path.name)
+    require_packages(path)
     import onnxruntime
 
     try:

@@ -148,6 +148,7 @@ def test_radiographs_with_a_table_need_no_options(real_data: Path, tmp_path: Pat
     )
 
 
+@pytest.mark.slow
 @pytest.mark.real_data
 def test_blood_cells_with_their_table_need_no_options(real_data: Path, tmp_path: Path) -> None:
     result = take_in(real_data / "malaria_cells_50", tmp_path / "c", min_patients=5)

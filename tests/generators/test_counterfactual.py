@@ -69,6 +69,7 @@ def test_a_null_action_returns_what_the_autoencoder_returns(
     assert np.sqrt(np.mean((still.factual - still.source) ** 2)) > 1e-3  # and not the input itself
 
 
+@pytest.mark.slow
 def test_more_iterations_bring_the_image_back_more_closely(
     bundle: GeneratorBundle, cohort: Cohort, rows: list[int]
 ) -> None:
@@ -108,6 +109,7 @@ def halves(tmp_path_factory: pytest.TempPathFactory) -> tuple[Cohort, GeneratorB
     return cohort, GeneratorBundle.load(folder / "bundle")
 
 
+@pytest.mark.slow
 def test_far_from_where_the_prompts_differ_the_image_takes_its_own_path(
     halves: tuple[Cohort, GeneratorBundle],
 ) -> None:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 from safetensors.torch import load_file
 
@@ -42,6 +43,7 @@ def test_two_processes_learn_what_one_does(tmp_path: Path) -> None:
             torch.testing.assert_close(ours[key], value, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_two_processes_take_the_same_private_steps_as_one(tmp_path: Path) -> None:
     """With the key of one fit, and so few units per step that now and then neither process has any."""
     alone, result = fit_few(tmp_path / "one")

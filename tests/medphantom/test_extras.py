@@ -174,6 +174,7 @@ def test_help_and_ingestion_need_no_extra(tmp_path: Path) -> None:
     assert len(mp.Cohort.open(tmp_path / "cohort")) == 12
 
 
+@pytest.mark.slow
 def test_training_and_generation_need_no_extra(tmp_path: Path) -> None:
     (tmp_path / "tiny.yaml").write_text(TRACKED)
     code = (

@@ -310,6 +310,7 @@ print(float(metric.compute()), metric.interval()[0])
 """
 
 
+@pytest.mark.slow
 def test_processes_share_what_they_were_given(features: tuple[Array, Array], tmp_path: Path) -> None:
     """Two processes have half of the real images each, so that every patient is in both; one has all synthetic ones."""
     real, synthetic = features

@@ -114,6 +114,7 @@ def test_both_editions_say_the_answer_and_name_no_place(answered: Path, tmp_path
     assert published.quality.utility == ()  # the study says it
 
 
+@pytest.mark.slow
 def test_given_generators_are_used_and_another_cohort_s_is_warned_of(
     answered: Path, cohort: Cohort, recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -322,6 +322,7 @@ def test_the_temporary_servers_of_two_runs_are_closed_too(serving: Serving, tmp_
             run.communicate("\n", timeout=60)
 
 
+@pytest.mark.slow
 def test_a_server_that_the_users_profile_names_is_used_with_its_own_password(serving: Serving, tmp_path: Path) -> None:
     for password, expected in (
         (serving.password, f"{serving.url} False"),

@@ -108,6 +108,7 @@ def test_a_touched_source_is_read_again_but_not_learned_again(copy: Path) -> Non
     assert job.key("ingest", {}) != key
 
 
+@pytest.mark.slow
 def test_a_run_killed_while_it_trains_ends_as_if_it_had_not_been(finished: Path, copy: Path) -> None:
     run = copy / "runs" / "tiny"
     for made in ("bundle", "synthetic", "work"):

@@ -284,13 +284,10 @@ def test_multilabel_cohorts_get_auroc_beside_metadata(tmp_path: Path) -> None:
     assert not [e for e in found.estimates if e.name == "frechet_random_halves"]  # only where labels are matched
 
 
-def test_quality_imports_neither_prefect_nor_generators_and_its_configuration_no_torch() -> None:
+def test_its_configuration_and_its_report_need_no_torch() -> None:
     code = (
         "import sys, medphantom.quality.config, medphantom.quality.results.quality_report\n"
-        "light = 'torch' in sys.modules\n"
-        "import medphantom.quality.assessment.assess\n"
-        "others = ('prefect', 'medphantom.generators', 'medphantom.flows')\n"
-        "print(light, [m for m in others if m in sys.modules])"
+        "print('torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "False []"
+    assert done.stdout.strip() == "False"

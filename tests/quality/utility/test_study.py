@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from medphantom.cohorts.identity import SplitFractions
 from medphantom.cohorts.preprocess import Preprocess
@@ -12,16 +14,17 @@ from medphantom.cohorts.store import Cohort
 from medphantom.cohorts.writer import CohortWriter
 from medphantom.core.errors import ArtifactError, InputError, UnsupportedClaim
 from medphantom.core.records import Array
-from medphantom.quality.config import ClassifierConfig, StudyConfig
+from medphantom.quality.config import ClassicalAugmentation, ClassifierConfig, StudyConfig
 from medphantom.quality.results.model_score import TrainingArm
 from medphantom.quality.results.study_report import StudyReport
+from medphantom.quality.utility.downstream import _ClassicalLearner, new_downstream_model
 from medphantom.quality.utility.study import run_study
 from tests.quality.scenes import KINDS, images, write_real, write_synthetic
 
 PREPROCESS = Preprocess(size=(32, 32))
 CONFIG = StudyConfig(
     arms=("real", "synthetic", "real_and_synthetic", "pretrained", "classical", "oversampled"),
-    classifier=ClassifierConfig(steps=40, batch_size=16, learning_rate=5e-3, device="cpu"),
+    classifier=ClassifierConfig(steps=30, batch_size=16, learning_rate=5e-3, device="cpu"),
     classifier_seeds=2,
     ratios=(1.0, 8.0, 50.0),
     bootstrap=100,
@@ -169,7 +172,17 @@ def test_an_interrupted_study_goes_on_where_it_was_and_says_the_same(
         StudyReport.load(tmp_path / "study.json")
 
 
-@pytest.mark.parametrize("network", ["resnet18", pytest.param("densenet121", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("network", ["resnet18", "densenet121"])
+def test_standard_networks_read_images_of_one_channel(network: Any) -> None:
+    some = images(2, np.random.default_rng(0))[0]
+    model = new_downstream_model(network, some, len(KINDS), 0)
+    assert model(torch.from_numpy(some)).shape == (2, len(KINDS))
+    again = new_downstream_model(network, some, len(KINDS), 0)
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("network", ["resnet18", "densenet121"])
 def test_standard_networks_learn_too(real: Cohort, tmp_path: Path, network: str) -> None:
     cohort = drawn(tmp_path / "some", 60, 15)
     fit = ClassifierConfig(steps=12, batch_size=16, learning_rate=3e-3, device="cpu", ema_decay=None)
@@ -191,11 +204,6 @@ def test_what_no_count_supports_is_refused(real: Cohort, tmp_path: Path) -> None
 
 
 def test_classical_augmentation_moves_images_and_keeps_what_they_show() -> None:
-    import torch
-
-    from medphantom.quality.config import ClassicalAugmentation
-    from medphantom.quality.utility.downstream import _ClassicalLearner, new_downstream_model
-
     some = torch.from_numpy(images(8, np.random.default_rng(0))[0])
     still = ClassicalAugmentation(turn_degrees=0, scale=0, shift=0, gamma=0, noise=0)
     plain = ClassifierConfig(shift_fraction=0, intensity=0)
