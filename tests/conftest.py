@@ -21,10 +21,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 HEAVY = (
-    "test_assess", "test_study", "test_gate", "test_conditioned", "test_private", "test_api_doors", "test_counterfactual",
-    "test_utility", "test_base", "test_control_run", "test_augment", "test_flow", "test_compare", "test_processes",
-    "test_bombs", "test_matching", "test_search", "test_permissions", "test_pound", "test_extras", "test_ending",
-    "test_lineage", "test_train", "test_control", "test_attacks", "test_mednist", "test_real_sources",
+    "test_assess", "test_study", "test_gate", "test_conditioned", "test_private", "test_api_doors",
+    "test_counterfactual", "test_utility", "test_base", "test_control_run", "test_augment", "test_flow",
+    "test_compare", "test_processes", "test_bombs", "test_matching", "test_search", "test_permissions", "test_pound",
+    "test_extras", "test_ending", "test_lineage", "test_train", "test_control", "test_attacks", "test_mednist",
+    "test_real_sources",
 )  # fmt: skip
 """Files that take longest. They come first, so that no process is left with one of them when the others are done."""
 

@@ -18,7 +18,7 @@ from medphantom.quality.networks.regressor import fit_regressor, r_squared
 from medphantom.quality.results.counterfactual_report import CounterfactualReport
 from tests.quality.edits import Edit, Patients, drawn, without, write_pairs, write_patients
 
-CONFIG = AssessConfig.quick(classifier=ClassifierConfig(steps=100, device="cpu"))
+CONFIG = AssessConfig.quick(classifier=ClassifierConfig(steps=150, device="cpu"))
 
 
 @pytest.fixture(scope="module")

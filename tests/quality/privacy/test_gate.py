@@ -13,7 +13,7 @@ from medphantom.quality.privacy.search import CopySearch, RealImages, screen
 from medphantom.quality.results.quality_report import ControlKind
 from tests.quality.privacy.textures import textures
 
-SIDE = 32
+SIDE = 48
 CORE = CORE_KINDS
 CONFIG = CopyConfig(repeats=40, kinds=CORE[:2], core=CORE[:2], controls=60, side=16)
 WHOLE = CONFIG.model_copy(update={"kinds": (*CORE, "patched"), "core": CORE})
