@@ -51,6 +51,8 @@ def _root() -> Path:
     given = os.environ.get("MEDPHANTOM_TEST_CACHE")
     home = Path(given) if given else Path(tempfile.gettempdir()) / f"medphantom-tests-{os.getuid()}"
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if home.stat().st_uid != os.getuid():
+        raise PermissionError(f"{home} belongs to somebody else; set MEDPHANTOM_TEST_CACHE")
     root = home / _digest()
     root.mkdir(exist_ok=True)
     os.utime(root)
