@@ -26,7 +26,7 @@ from medphantom.quality.privacy.neighbours import NeighbourSimilarity
 from medphantom.quality.privacy.registration import ITERATIONS, detail, register, similarity, warp
 
 QUERIES_PER_BLOCK = 128
-PAIRS_PER_BLOCK = 128
+PAIRS_PER_BLOCK = 48  # what a processor holds in its cache
 CANDIDATES = 12  # chosen by thumbnails
 REGISTERED = 3  # chosen among the candidates by detail before registration
 DETAIL_SIDE = {2: 64, 3: 32}  # of smaller images too: on their own grid, fewer planted copies are found

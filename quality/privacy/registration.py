@@ -150,18 +150,21 @@ def register(moving_P: Tensor, fixed_P: Tensor, start: Tensor, iterations: int =
         start: initial transforms ``(P, d+1, d+1)``; mirror images are found only from a mirrored start.
         iterations: number of Gauss-Newton iterations.
     """
+    covered_P = torch.cat([moving_P, torch.ones_like(moving_P)], dim=1)
     step = _Step(fixed_P) if iterations else None
     matrix, best = start, start
-    best_whole = torch.full((len(start),), -2.0)
-    for done in range(iterations + 1):
-        moved, seen = _moved(moving_P, matrix)
-        whole = _correlation(moved, fixed_P.flatten(1), seen)
-        better = whole > best_whole
-        best = torch.where(better.reshape(-1, 1, 1), matrix, best)
-        best_whole = torch.where(better, whole, best_whole)
-        if step is not None and done < iterations:
+    moved, seen = _moved(covered_P, start)
+    best_whole = _correlation(moved, fixed_P.flatten(1), seen)
+    if step is not None:
+        for _ in range(iterations):
             matrix = step(matrix, moved, seen)
-    return Agreement(_fisher(best_whole), _fisher(_best_windows(moving_P, fixed_P, best)), best)
+            moved, seen = _moved(covered_P, matrix)
+            whole = _correlation(moved, fixed_P.flatten(1), seen)
+            better = whole > best_whole
+            best = torch.where(better.reshape(-1, 1, 1), matrix, best)
+            best_whole = torch.where(better, whole, best_whole)
+        moved, seen = _moved(covered_P, best)
+    return Agreement(_fisher(best_whole), _fisher(_best_windows(moved, seen, fixed_P)), best)
 
 
 class _Step:
@@ -178,14 +181,20 @@ class _Step:
     def __call__(self, matrix: Tensor, moved: Tensor, seen: Tensor) -> Tensor:
         gain = (moved * self.fixed * seen).sum(1) / (moved.square() * seen).sum(1).clamp_min(FLOOR)
         error = (gain.unsqueeze(1) * moved - self.fixed) * seen
-        change = (self.inverse @ (self.descent @ error.unsqueeze(-1))).squeeze(-1).clamp(-LARGEST_STEP, LARGEST_STEP)
+        along = error.unsqueeze(1) @ self.descent.mT  # (P, 1, K); as matrix times vector it takes eight times as long
+        change = (self.inverse @ along.mT).squeeze(-1).clamp(-LARGEST_STEP, LARGEST_STEP)
         moves = torch.einsum("pk,kij->pij", change, self.generators)
         return matrix @ torch.linalg.matrix_exp(-moves)
 
 
-def _moved(moving_P: Tensor, matrix: Tensor) -> tuple[Tensor, Tensor]:
-    """Moved images, and the share (0…1) of each position that they cover, both ``(P, voxels)``."""
-    both = warp(torch.cat([moving_P, torch.ones_like(moving_P)], dim=1), matrix, padding="zeros").flatten(2)
+def _moved(covered_P: Tensor, matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """Moved images, and the share (0…1) of each position that they cover, both ``(P, voxels)``.
+
+    Args:
+        covered_P: moving images with a second channel of ones.
+        matrix: transforms ``(P, d+1, d+1)``.
+    """
+    both = warp(covered_P, matrix, padding="zeros").flatten(2)
     return both[:, 0], both[:, 1]
 
 
@@ -200,15 +209,15 @@ def _fisher(correlation: Tensor) -> Tensor:
     return torch.atanh(correlation.clamp(-LARGEST, LARGEST))
 
 
-def _best_windows(moving_P: Tensor, fixed_P: Tensor, matrix: Tensor) -> Tensor:
-    """Mean correlation of the best-agreeing local windows."""
+def _best_windows(moved: Tensor, seen: Tensor, fixed_P: Tensor) -> Tensor:
+    """Mean correlation of the best-agreeing local windows, of two cells along each axis."""
     spatial = fixed_P.shape[2:]
-    moved, seen = (part.reshape(fixed_P.shape) for part in _moved(moving_P, matrix))
-    stride = [max(1, side // (CELLS + 1)) for side in spatial]
-    window = [min(2 * step, side) for step, side in zip(stride, spatial, strict=True)]
+    moved, seen = moved.reshape(fixed_P.shape), seen.reshape(fixed_P.shape)
+    cell = [max(1, side // (CELLS + 1)) for side in spatial]
     pool: Any = F.avg_pool2d if len(spatial) == 2 else F.avg_pool3d
     products = [moved, fixed_P, moved * fixed_P, moved.square(), fixed_P.square(), torch.ones_like(seen)]
-    pooled = pool(torch.cat(products, dim=1) * seen, window, stride)
+    cells = pool(torch.cat(products, dim=1) * seen, cell)  # each position once: windows overlap by half
+    pooled = pool(cells, [min(2, side) for side in cells.shape[2:]], 1)
     first, second, cross, one, other = (pooled[:, :5] / pooled[:, 5:].clamp_min(FLOOR)).unbind(dim=1)
     variances = (one - first.square()) * (other - second.square())
     local = ((cross - first * second) / variances.clamp_min(1e-4).sqrt()).flatten(1)

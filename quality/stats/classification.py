@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from sklearn.metrics import average_precision_score
 
 from medphantom.core.records import Array
 
@@ -11,8 +10,20 @@ CALIBRATION_BINS = 10
 
 
 def average_precision(truth: Array, prediction: Array) -> float | None:
-    """Area under the precision-recall curve; ``None`` without positives."""
-    return float(average_precision_score(truth == 1, prediction)) if (truth == 1).any() else None
+    """Area under the precision-recall curve; ``None`` without positives.
+
+    The sum over thresholds of precision times gain of recall, as ``sklearn.metrics.average_precision_score`` has it and
+    to the same bits. A bootstrap asks for it thousands of times, and there the checks of that function take a hundred
+    times as long as the sum.
+    """
+    order = np.argsort(prediction, kind="mergesort")[::-1]
+    ranked, hits = prediction[order], np.cumsum(truth[order] == 1, dtype=np.float64)
+    last = np.append(np.flatnonzero(np.diff(ranked)), len(ranked) - 1)  # of the images that share a prediction
+    if not hits[-1:].any():
+        return None
+    precision, recall = hits[last] / (1 + last), hits[last] / hits[-1]
+    gained = np.diff(np.append(recall[::-1], 0.0))
+    return float(max(0.0, -np.sum(gained * precision[::-1])))
 
 
 def balanced_accuracy(truth: Array, prediction: Array, threshold: float) -> float | None:

@@ -70,11 +70,12 @@ def patient_bootstrap(
     order = np.argsort(owner, kind="stable")
     counts = np.bincount(owner)
     starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
-    rows_of = [order[start : start + count] for start, count in zip(starts, counts, strict=True)]
     values = []
     for _ in range(draws):
-        chosen = rng.integers(len(rows_of), size=len(rows_of))
-        value = score(np.concatenate([rows_of[patient] for patient in chosen]))
+        chosen = rng.integers(len(counts), size=len(counts))
+        many = counts[chosen]  # rows of each, one patient after the other
+        before = np.cumsum(many) - many
+        value = score(order[np.repeat(starts[chosen] - before, many) + np.arange(many.sum())])
         if value is not None:
             values.append(value)
     if len(values) < 0.9 * draws:
