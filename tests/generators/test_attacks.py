@@ -32,7 +32,7 @@ def test_an_overfitted_generator_discloses_its_patients(tmp_path: Path) -> None:
     cohort = make_cohort(tmp_path / "cohort", total=24)
     config = tiny_config()
     memorising = config.denoiser_fit.model_copy(
-        update={"steps": 350, "batch_size": 16, "learning_rate": 3e-3, "validate_every": 0, "checkpoint_every": 350}
+        update={"steps": 200, "batch_size": 8, "learning_rate": 3e-3, "validate_every": 0, "checkpoint_every": 200}
     )
     config = config.model_copy(update={"denoiser_fit": memorising})
     preprocess = Preprocess.for_cohort(cohort, (SIDE, SIDE))

@@ -61,7 +61,7 @@ def test_a_null_action_returns_what_the_autoencoder_returns(
     bundle: GeneratorBundle, cohort: Cohort, rows: list[int]
 ) -> None:
     still = counterfactual_images(
-        bundle, cohort, rows, [Intervention()] * len(rows), CONFIG.model_copy(update={"iterations": 15})
+        bundle, cohort, rows[:4], [Intervention()] * 4, CONFIG.model_copy(update={"iterations": 15})
     )
     rebuilt = reconstruct(bundle, still.source)
     assert np.abs(still.factual - still.counterfactual).max() < 1e-3
@@ -145,7 +145,7 @@ def test_the_region_is_where_the_differences_are_large_whatever_their_size() -> 
 def test_less_strength_changes_less(bundle: GeneratorBundle, cohort: Cohort, rows: list[int]) -> None:
     changes = [
         float(np.abs(found.counterfactual - found.factual).mean())
-        for found in (made(bundle, cohort, rows, strength=strength) for strength in (0.2, 0.6, 1.0))
+        for found in (made(bundle, cohort, rows[:4], strength=strength) for strength in (0.2, 0.6, 1.0))
     ]
     assert changes == sorted(changes)
 
@@ -251,6 +251,7 @@ def test_a_range_gives_every_image_a_value_of_its_own_that_its_seed_decides(
 def test_the_way_back_leads_to_the_source_and_is_no_copy_of_it(
     bundle: GeneratorBundle, cohort: Cohort, rows: list[int]
 ) -> None:
+    rows = rows[:4]
     found = made(bundle, cohort, rows, guidance=1.0, iterations=9)
     assert np.abs(found.reconstruction - reconstruct(bundle, found.source)).max() < 1e-5
     far = np.abs(found.counterfactual - found.source).mean()

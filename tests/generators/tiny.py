@@ -94,6 +94,9 @@ def tiny_config(**changes: object) -> GeneratorConfig:
     config = GeneratorConfig(
         autoencoder=AutoencoderConfig(channels=(8, 16), norm_groups=8),
         denoiser=DenoiserConfig(channels=(16, 32), norm_groups=8, head_channels=16, context_dim=16),
+        text_fit=FitConfig(
+            steps=100, batch_size=16, learning_rate=2e-3, ema_decay=None, validate_every=0, tracker="none"
+        ),
         features_fit=FitConfig(steps=10, **(fit | {"validate_every": 0})),
         autoencoder_fit=FitConfig(steps=60, learning_rate=2e-3, ema_decay=0.9, **fit),
         denoiser_fit=FitConfig(

@@ -11,9 +11,12 @@ from medphantom.cohorts.records import AttributeSpec, CohortSchema, ImageRecord,
 from medphantom.cohorts.store import Cohort
 from medphantom.cohorts.writer import CohortWriter
 from medphantom.core.records import Array
+from medphantom.quality.config import CopyConfig
 
 KINDS = ("rings", "stripes", "patches")
 SIDE = 32
+BARE_SEARCH = CopyConfig(kinds=(), core=(), controls=0, repeats=20, side=8)
+"""No planted copies, which are most of an assessment's work: for tests of the other scores."""
 FRACTIONS = SplitFractions(train=0.3, val=0.05, holdout=0.15, test=0.5)
 
 

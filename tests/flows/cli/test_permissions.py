@@ -104,7 +104,7 @@ def test_a_run_is_its_owners_alone(finished: Path) -> None:
     assert {(kind, mode) for _, kind, mode in found} == {("folder", 0o700), ("file", 0o600)}
 
 
-@pytest.mark.parametrize("umask", [0o000, 0o022, 0o077])
+@pytest.mark.parametrize("umask", [0o000, *(pytest.param(umask, marks=pytest.mark.slow) for umask in (0o022, 0o077))])
 def test_what_is_made_to_be_shared_is_as_the_umask_says(copy: Path, umask: int) -> None:
     several(
         copy,

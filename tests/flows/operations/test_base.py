@@ -19,7 +19,7 @@ from medphantom.flows.runs.base_check import accept_base, check_base
 from medphantom.flows.runs.calibration import calibrate
 from medphantom.flows.runs.job import open_job
 from medphantom.quality.assessment.assess import screen_copies
-from medphantom.quality.config import AssessConfig
+from medphantom.quality.config import AssessConfig, CopyConfig
 from tests.flows.conftest import TINY_RECIPE
 from tests.generators.stable_tiny import make_pipeline
 
@@ -29,6 +29,8 @@ TUNED = (
     .replace("generator:\n", "generator:\n  init_from: runs/tiny/bundle\n  tuning: {method: lora, rank: 2}\n")
 )
 
+FEW_PLANTED = AssessConfig(copies=CopyConfig(kinds=("as it is",), controls=4))
+
 
 @pytest.fixture
 def tuned(copy: Path) -> Path:
@@ -37,7 +39,10 @@ def tuned(copy: Path) -> Path:
     return copy
 
 
-def test_a_run_from_a_base_goes_through_to_its_report(tuned: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_from_a_base_goes_through_to_its_report(
+    tuned: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(base_check, "AssessConfig", lambda: FEW_PLANTED)  # by default copies of eleven kinds
     assert main(["run", "tuned.yaml", "--no-prefect"]) == 0
     facts = json.loads((tuned / "runs/tuned/run.json").read_text())["stages"]["train"]["facts"]
     assert facts["base"]["verdict"] in {"screened", "inconclusive"}
@@ -89,7 +94,7 @@ def test_a_base_that_draws_this_cohort_is_refused(tuned: Path) -> None:
             name = f"x{place}"
             writer.add(ImageRecord(image_id=name, patient=name, pixels=record.pixels, split="synthetic"))
     drawn = Cohort.open(tuned / "drawn")
-    summary = screen_copies(cohort, drawn, preprocess, AssessConfig(), work=tuned / "work")
+    summary = screen_copies(cohort, drawn, preprocess, FEW_PLANTED, work=tuned / "work")
     assert summary is not None
     assert summary.verdict == "fail"
     with pytest.raises(InputError, match=r"base there draws images of this cohort: .*; use a base that never saw"):

@@ -15,20 +15,22 @@ from medphantom.quality.report.write import JSON_FILE, PublishedReport
 from medphantom.quality.stats.estimate import Estimate
 from tests.flows.conftest import TINY_RECIPE
 
-MORE = ["cohort.simulate.patients=200", "plan.total=60"]
-PLANS = {"tiny": [], "longer": ["sampler.steps=4"], "other": ["plan.seed=7"]}
+MORE = ["cohort.simulate.patients=200", "plan.total=60", "assess.copies.kinds=[]", "assess.copies.controls=0"]
+
+
+def run(folder: Path, name: str, *settings: str) -> None:
+    given = [word for setting in (*MORE, *settings) for word in ("--set", setting)]
+    assert main(["run", str(folder / "tiny.yaml"), "--out", str(folder / name), "--no-prefect", *given]) == 0
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Runs of one cohort and generator: ``tiny``, ``longer`` (more solver steps), ``other`` (another plan)."""
+    """Runs of one cohort, generator and plan: ``tiny``, and ``longer`` with more solver steps."""
     folder = tmp_path_factory.mktemp("compared")
     (folder / "tiny.yaml").write_text(TINY_RECIPE)
-    for name, settings in PLANS.items():
-        if name != "tiny":
-            shutil.copytree(folder / "tiny", folder / name)
-        given = [word for setting in (*MORE, *settings) for word in ("--set", setting)]
-        assert main(["run", str(folder / "tiny.yaml"), "--out", str(folder / name), "--no-prefect", *given]) == 0
+    run(folder, "tiny")
+    shutil.copytree(folder / "tiny", folder / "longer")
+    run(folder, "longer", "sampler.steps=4")
     return folder
 
 
@@ -63,8 +65,11 @@ def test_runs_of_one_plan_stand_side_by_side_with_the_same_prompts_and_seeds(
     assert not out.with_name("out.work").exists()
 
 
+@pytest.mark.slow
 def test_without_a_prompt_in_common_every_generator_draws_those_of_the_first_run(runs: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
+    shutil.copytree(runs / "tiny", runs / "other")
+    run(runs, "other", "plan.seed=7")
     assert main(["compare", str(runs / "tiny"), str(runs / "other"), "--out", str(out)]) == 0
     page = (out / "compare.html").read_text()
     assert "drawn by every generator for this page" in page

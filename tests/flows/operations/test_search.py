@@ -136,6 +136,7 @@ def test_few_real_images_are_compared_by_the_distance_without_bias(recipe: Path,
     assert evaluator.floor(20) is None
 
 
+@pytest.mark.slow
 def test_a_notebook_searches_too(tmp_path: Path) -> None:
     cohort, settings = make_cohort(tmp_path / "c", total=320), tiny_config().model_dump(mode="json")
     settings["denoiser_fit"]["steps"] = 3

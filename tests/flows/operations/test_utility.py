@@ -63,6 +63,7 @@ def test_a_thinned_cohort_has_fewer_training_patients_and_the_same_others(cohort
         thin(cohort, tmp_path / "none", 0.0, 0)
 
 
+@pytest.mark.slow
 def test_study_of_two_fractions_is_published_and_what_was_done_is_not_done_again(
     cohort: Cohort, recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

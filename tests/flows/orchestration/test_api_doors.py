@@ -110,6 +110,7 @@ def test_a_stranger_reads_and_starts_nothing(serving: Serving, tmp_path: Path) -
         assert output[-1] == NOTHING
 
 
+@pytest.mark.slow
 def test_who_knows_the_password_cannot_choose_another_recipe_or_code(serving: Serving, tmp_path: Path) -> None:
     before = sorted((serving.folder / "runs").iterdir())
     output = attack(serving, tmp_path, "--auth", serving.password, "--change")

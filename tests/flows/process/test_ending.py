@@ -95,7 +95,8 @@ def goes_on(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["verify", str(folder / "runs" / "tiny" / "cohort")]) == 0
 
 
-@pytest.mark.parametrize("way", ["--no-prefect", pytest.param("with prefect", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("way", ["--no-prefect", "with prefect"])
 def test_a_run_ends_in_one_line_and_goes_on(folder: Path, way: str, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["--no-prefect"] if way == "--no-prefect" else []
     with started(folder, "run", "tiny.yaml", *arguments) as process:

@@ -16,6 +16,7 @@ import pytest
 
 from medphantom.core.errors import InputError
 from medphantom.core.plain import LONGEST_ERROR, error_line, printable
+from medphantom.flows.cli.main import main
 from medphantom.flows.process.progress import LineView
 from tests.cohorts.files import structure, write_png
 
@@ -87,6 +88,16 @@ def test_help_keeps_its_colours() -> None:
     assert "\x1b" not in run("export", "--help")[1]
 
 
+def one_short_plain_line(status: int, output: str, complained: str) -> None:
+    assert (status, output, complained.count("\n")) == (2, "", 1)
+    assert len(complained) <= LONGEST_ERROR + 1
+    assert not STEERS.findall(complained[:-1])
+
+
+def test_an_error_of_a_process_is_one_short_plain_line() -> None:
+    one_short_plain_line(*run("inspect", b"/nowhere/\xff\xfe\x1b[2J"))
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -94,16 +105,13 @@ def test_help_keeps_its_colours() -> None:
         ("run", f"{HOSTILE}.yaml"),
         (f"{HOSTILE}",),
         ("inspect", ".", f"--{HOSTILE}"),
-        ("inspect", b"/nowhere/\xff\xfe\x1b[2J"),
         ("inspect", "/nowhere/" + "/".join(["deep" * 20] * 30)),
         ("train", "/nowhere", "--out", "x", "--set", "generator." + "unknown" * 400 + "=1"),
     ],
 )
-def test_an_error_is_one_short_plain_line(arguments: tuple[str | bytes, ...]) -> None:
-    status, output, complained = run(*arguments)
-    assert (status, output, complained.count("\n")) == (2, "", 1)
-    assert len(complained) <= LONGEST_ERROR + 1
-    assert not STEERS.findall(complained[:-1])
+def test_an_error_is_one_short_plain_line(arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    status = main(list(arguments))
+    one_short_plain_line(status, *capsys.readouterr())
 
 
 def test_a_recipes_text_is_shown_plain_and_the_advice_stays(tmp_path: Path) -> None:

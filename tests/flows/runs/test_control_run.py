@@ -20,6 +20,7 @@ from tests.flows.conftest import TINY_RECIPE
 OneLine = Callable[..., str]
 
 
+@pytest.mark.slow
 def test_a_control_model_stands_beside_its_run_and_in_its_report(tmp_path: Path) -> None:
     recipe, run = tmp_path / "tiny.yaml", tmp_path / "runs" / "tiny"
     recipe.write_text(TINY_RECIPE.replace("patients: 60", "patients: 120"))

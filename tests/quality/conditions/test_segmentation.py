@@ -17,8 +17,10 @@ from medphantom.quality.conditions.masks import dice_table, mask_agreement
 from medphantom.quality.config import AssessConfig, ClassifierConfig, SegmenterConfig
 from medphantom.quality.data.masked import Masked
 from medphantom.quality.networks.segmentation import fit_segmenter, segment
+from tests.quality.scenes import BARE_SEARCH
 
 CONFIG = SegmenterConfig(steps=150, device="cpu")
+BRIEF = SegmenterConfig(steps=80, device="cpu")
 
 
 def discs(total: int, size: tuple[int, ...], seed: int) -> Masked:
@@ -52,12 +54,12 @@ def test_dice_of_known_masks() -> None:
 @pytest.mark.parametrize("size", [(24, 30), (12, 14, 10)])
 def test_a_segmenter_learns_and_does_so_again_to_the_bit(size: tuple[int, ...], tmp_path: Path) -> None:
     train, test = discs(40, size, 0), discs(20, size, 1)
-    network = fit_segmenter(train, 3, CONFIG, seed=0, work=tmp_path / "a")
-    found = segment(network, test.images_NC, CONFIG)
+    network = fit_segmenter(train, 3, BRIEF, seed=0, work=tmp_path / "a")
+    found = segment(network, test.images_NC, BRIEF)
     assert found.shape == test.masks_N.shape
     assert np.nanmean(dice_table(found, test.masks_N, 3)[:, 0]) > 0.85
-    again = fit_segmenter(train, 3, CONFIG, seed=0, work=tmp_path / "b")
-    assert np.array_equal(segment(again, test.images_NC, CONFIG), found)
+    again = fit_segmenter(train, 3, BRIEF, seed=0, work=tmp_path / "b")
+    assert np.array_equal(segment(again, test.images_NC, BRIEF), found)
 
 
 def test_agreement_falls_when_masks_belong_to_other_images(tmp_path: Path) -> None:
@@ -131,7 +133,9 @@ def test_the_report_tells_masks_that_are_followed_from_masks_that_are_not(tmp_pa
     real = cohort_of(discs(100, (24, 24), 0), tmp_path / "real", ["train", "val", "train", "holdout", "test"])
     good = discs(20, (24, 24), 5)
     shuffled = Masked(good.images_NC, np.roll(good.masks_N, 2, axis=0), good.patients)
-    config = AssessConfig.quick(networks=("filters",), classifier=ClassifierConfig(steps=10), segmenter=CONFIG)
+    config = AssessConfig.quick(
+        networks=("filters",), classifier=ClassifierConfig(steps=10), segmenter=CONFIG, copies=BARE_SEARCH
+    )
     dice = {}
     for name, masked in (("good", good), ("shuffled", shuffled)):
         made = cohort_of(masked, tmp_path / name, ["synthetic"], synthetic=True)

@@ -11,14 +11,16 @@ import pytest
 from medphantom.cohorts.store import Cohort
 from medphantom.core.errors import CohortError, InputError, UnsupportedClaim
 from medphantom.phantoms.factors import with_factor
-from medphantom.quality.config import AssessConfig, ClassifierConfig
+from medphantom.quality.config import AssessConfig, ClassifierConfig, UtilityConfig
 from medphantom.quality.counterfactual.readings import operating_point
 from medphantom.quality.counterfactual.scores import assess_counterfactuals, change_share, own_is_nearest
 from medphantom.quality.networks.regressor import fit_regressor, r_squared
 from medphantom.quality.results.counterfactual_report import CounterfactualReport
 from tests.quality.edits import Edit, Patients, drawn, without, write_pairs, write_patients
 
-CONFIG = AssessConfig.quick(classifier=ClassifierConfig(steps=150, device="cpu"))
+CONFIG = AssessConfig.quick(
+    classifier=ClassifierConfig(steps=150, device="cpu"), utility=UtilityConfig(enabled=False, bootstrap=150)
+)
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).parents[3]
 ROOMS = ("core", "phantoms", "cohorts", "learning", "conditioning", "generators", "quality", "flows", "benchmarks")
 CLASSES = ("AutoConfig", "AutoModel", "AutoTokenizer", "AutoImageProcessor", "AutoProcessor")
@@ -47,34 +45,39 @@ import sys
 from medphantom.conditioning.pretrained_text import PretrainedReader
 from medphantom.core.errors import InputError
 from medphantom.quality.networks.encoders import load_encoder, load_text_image_encoder
-for load in (load_encoder, load_text_image_encoder, lambda source: PretrainedReader(source, 8)):
-    try:
-        load(sys.argv[1])
-    except InputError as error:
-        print(error)
+for folder in sys.argv[1:]:
+    for load in (load_encoder, load_text_image_encoder, lambda source: PretrainedReader(source, 8)):
+        try:
+            load(folder)
+        except InputError as error:
+            print(error)
 """
 
 
-@pytest.mark.parametrize("known", [True, False])
-def test_code_in_a_folder_is_refused_in_one_line_without_a_prompt(tmp_path: Path, known: bool) -> None:
-    folder = tmp_path / "encoder"
+def hostile_encoder(folder: Path, kind: str, tmp_path: Path) -> Path:
+    """An encoder of a kind that transformers may or may not know, all of whose parts are said to be its own code."""
     folder.mkdir()
     proof = f"Path({str(tmp_path / 'ran')!r}).write_text('x')"
     (folder / "evil.py").write_text(EVIL.replace("PROOF", proof))
     mapped = dict.fromkeys(CLASSES, "evil.Evil")
-    kind = {"model_type": "dinov2"} if known else {"model_type": "of a stranger"}
-    (folder / "config.json").write_text(json.dumps({**kind, "auto_map": mapped}))
+    (folder / "config.json").write_text(json.dumps({"model_type": kind, "auto_map": mapped}))
     processor = {"image_processor_type": "Evil", "processor_class": "Evil", "auto_map": mapped}
     (folder / "preprocessor_config.json").write_text(json.dumps(processor))
     tokenizer = {"tokenizer_class": "Evil", "auto_map": {"AutoTokenizer": ["evil.Evil", None]}}
     (folder / "tokenizer_config.json").write_text(json.dumps(tokenizer))
+    return folder
+
+
+def test_code_in_a_folder_is_refused_in_one_line_without_a_prompt(tmp_path: Path) -> None:
+    kinds = {"known": "dinov2", "unknown": "of a stranger"}
+    folders = [hostile_encoder(tmp_path / name, kind, tmp_path) for name, kind in kinds.items()]
     done = subprocess.run(
-        [sys.executable, "-c", READERS, str(folder)],
+        [sys.executable, "-c", READERS, *map(str, folders)],
         input="y\n" * 9, capture_output=True, text=True, check=False, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     refusals = done.stdout.splitlines()
-    assert len(refusals) == 3
+    assert len(refusals) == 6
     assert all("cannot be" in refusal for refusal in refusals)
     assert "y/N" not in done.stdout + done.stderr
     assert not (tmp_path / "ran").exists()
