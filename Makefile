@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+PROCESSES = $(shell $(BIN)/python -c "import os; print(min(os.cpu_count(), 8) + 1)")
 
 export DO_NOT_TRACK := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
@@ -31,12 +32,12 @@ demo: $(READY)
 
 test: $(READY)
 	@test -n "$(MEDPHANTOM_REAL_DATA)" || echo "MEDPHANTOM_REAL_DATA is not set: tests on real images are skipped"
-	@# as many processes as cores, each with one thread and whole files: two threads of one process do less
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+	@# a process more than cores, since some tests wait for servers; each with one thread, and with whole files
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(PROCESSES) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 # TENTH=0 ... 9: only every tenth of them
 test-slow: $(READY)
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow -n auto --maxprocesses 8 $(if $(TENTH),--tenth $(TENTH)) $(PYTEST_ARGS)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow -n $(PROCESSES) $(if $(TENTH),--tenth $(TENTH)) $(PYTEST_ARGS)
 
 lint: $(READY)
 	@$(BIN)/ruff check --no-cache .
