@@ -200,6 +200,15 @@ def test_networks_always_see_a_whole_micro_batch(exact: GeneratorBundle, plan: S
     assert seen == {"denoiser": {4 if guidance == 1 else 8}, "autoencoder": {4}}
 
 
+def test_reconstruction_sees_whole_micro_batches_too(exact: GeneratorBundle) -> None:
+    seen: set[int] = set()
+    exact.autoencoder.net.decoder.register_forward_hook(lambda _, inputs, __: seen.add(len(inputs[0])))
+    images = np.random.default_rng(0).uniform(-1, 1, (6, 1, SIDE, SIDE)).astype(np.float32)
+    together = reconstruct(exact, images)
+    assert np.array_equal(reconstruct(exact, images[:1])[0], together[0])
+    assert seen == {4}
+
+
 @pytest.mark.parametrize("change", [{"micro_batch": 1}, {"micro_batch": 7}, {"threads": 2}], ids=str)
 def test_other_micro_batches_and_threads_are_at_most_one_grey_level_apart(
     bundle: GeneratorBundle, plan: SamplingPlan, tmp_path: Path, change: dict[str, int]

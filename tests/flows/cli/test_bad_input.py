@@ -338,7 +338,16 @@ def test_init_keeps_what_is_there(tmp_path: Path, one_line: OneLine) -> None:
     assert (tmp_path / "recipe.yaml").read_text() == "mine"
 
 
-def test_an_interrupt_is_one_line_and_leaves_nothing_half(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("how", "status", "line"),
+    [
+        (signal.SIGINT, 130, "medphantom: interrupted; the same command continues\n"),
+        (signal.SIGTERM, 143, "medphantom: ended by SIGTERM; the same command continues\n"),
+    ],
+)
+def test_an_interrupt_is_one_line_and_leaves_nothing_half(
+    tmp_path: Path, how: signal.Signals, status: int, line: str
+) -> None:
     command = [
         sys.executable,
         "-m",
@@ -352,9 +361,9 @@ def test_an_interrupt_is_one_line_and_leaves_nothing_half(tmp_path: Path) -> Non
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None
     assert "simulating" in process.stdout.readline()
-    process.send_signal(signal.SIGINT)
+    process.send_signal(how)
     _, errors = process.communicate(timeout=60)
-    assert (process.returncode, errors) == (130, "medphantom: interrupted; the same command continues\n")
+    assert (process.returncode, errors) == (status, line)
     assert not list(tmp_path.iterdir())
 
 

@@ -11,6 +11,7 @@ import medphantom as mp
 from medphantom.cohorts.store import Cohort
 from medphantom.flows.cli.main import main
 from medphantom.flows.operations.augment import ANSWER_FILE, ARMS, BUNDLE_FOLDER, IMAGES_FOLDER, propose
+from medphantom.generators.bundle import GeneratorBundle
 from medphantom.quality.config import ClassifierConfig, StudyConfig
 from medphantom.quality.report.write import PublishedReport
 from medphantom.quality.results.augment_report import AugmentPlan, AugmentReport
@@ -111,6 +112,12 @@ def test_both_editions_say_the_answer_and_name_no_place(answered: Path, tmp_path
     published = PublishedReport.load(answered / "report.json")
     assert published.use is not None
     assert published.use.answer == found
+    digests = {
+        "ingest": found.real_digest,
+        "train": GeneratorBundle.load(answered / BUNDLE_FOLDER).digest,
+        "generate": found.synthetic_digest,
+    }
+    assert published.facts.digests == digests
     assert published.quality.utility == ()  # the study says it
 
 

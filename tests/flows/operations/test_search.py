@@ -98,6 +98,8 @@ def test_the_evaluator_sees_the_split_that_it_is_given(cohort: Cohort, recipe: P
     part = read_part(SearchPart, recipe, [])
     evaluator = TrialEvaluator(cohort, part.preprocess.for_cohort(cohort), part.plan, "val")
     assert len(evaluator.real) == len(cohort.rows("val"))
+    assert evaluator._refusal(100) == "100 images cannot support a covariance of 64 features (≥ 128)"
+    assert evaluator._refusal(128) is None
     other = TrialEvaluator(cohort, part.preprocess.for_cohort(cohort), part.plan, "test")
     assert not np.array_equal(evaluator.real, other.real)
 

@@ -338,7 +338,6 @@ def test_a_server_that_the_users_profile_names_is_used_with_its_own_password(ser
         assert password not in output
 
 
-@pytest.mark.slow
 def test_a_schedule_runs_only_what_was_served(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     night = datetime(2026, 1, 1, 2, tzinfo=UTC)
     with pytest.raises(InputError, match="start it by medphantom serve"):
