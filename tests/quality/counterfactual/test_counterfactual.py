@@ -90,6 +90,8 @@ def test_pairs_of_other_patients_lose_the_identity(patients: Patients, tmp_path:
     assert value(honest, "identity_kept") > 0.9
     assert value(report, "identity_kept") < 0.1
     assert value(report, "minimality") > 2 * value(honest, "minimality")
+    assert value(report, "minimality_features") == pytest.approx(1, abs=0.2)  # as far apart as real patients are
+    assert value(honest, "minimality_features") < 0.8
     assert value(report, "unrelated_kept", "pneumothorax") < value(honest, "unrelated_kept", "pneumothorax") - 0.2
 
 
