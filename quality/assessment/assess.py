@@ -29,7 +29,7 @@ from medphantom.quality.assessment.parts import (
     label_part,
     mask_part,
 )
-from medphantom.quality.assessment.privacy_part import MembershipScores, membership_part
+from medphantom.quality.assessment.privacy_part import ATTACKS_VERSION, MembershipScores, membership_part
 from medphantom.quality.config import AssessConfig, MembershipConfig
 from medphantom.quality.data.evaluation_data import EvaluationData, GeneratorHooks
 from medphantom.quality.fidelity.scores import ImageSets, RunScores, Shown, estimates_of, score_run
@@ -174,7 +174,10 @@ class _Assessment:
             lambda: copy_part(self.context, self.run(by, 0).folds[0].network),
         )
         attacked = self.part(
-            "membership", config.membership.model_dump(), MembershipScores, lambda: membership_part(self.context)
+            "membership",
+            [ATTACKS_VERSION, config.membership.model_dump(), data.hooks.attack is not None],
+            MembershipScores,
+            lambda: membership_part(self.context),
         )
         known = data.real.schema.patients == "known"
         summary = copies.summary

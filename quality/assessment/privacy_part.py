@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import numpy as np
 
 from medphantom.core.records import Array, Frozen
 from medphantom.quality.assessment.parts import Context
+from medphantom.quality.config import MembershipConfig
 from medphantom.quality.data.evaluation_data import EvaluationData
 from medphantom.quality.networks.fixed_networks import filter_bank
 from medphantom.quality.privacy.disclosure import Known, disclosed
@@ -29,6 +30,7 @@ from medphantom.quality.stats.estimate import Estimate
 
 Target = Literal["images", "weights"]
 
+ATTACKS_VERSION = 2  # increase it when the same attacks lead to other words, so that cached ones are written again
 UNSEEN = ("holdout", "test")
 NEAREST = "nearness to synthetic images"
 
@@ -89,7 +91,7 @@ def membership_part(context: Context) -> MembershipScores:
             disclosure=tuple(gains),
             reasons=tuple(reasons([result for result in results if result.target == "images"])),
             weights_reasons=tuple(reasons([result for result in results if result.target == "weights"])),
-            gaps=tuple(_gaps(blind_interval, sides[1], weights=config.weights)),
+            gaps=tuple(_gaps(blind_interval, sides[1], _unattacked(scores, config))),
         )
     )
 
@@ -109,7 +111,16 @@ def _blind_estimate(blind: Patients, value: float, interval: tuple[float, float]
     )
 
 
-def _gaps(blind: tuple[float, float], others: int, *, weights: bool) -> Iterator[str]:
+def _unattacked(scores: Sequence[tuple[str, Target, Array]], config: MembershipConfig) -> str | None:
+    """Why the weights were not attacked, whatever was asked for; ``None`` if they were."""
+    if any(target == "weights" for _, target, _ in scores):
+        return None
+    if config.weights:
+        return "the weights were not attacked: no generator was given (give its bundle for this)"
+    return "the weights were not attacked (set assess.membership.weights to true for this)"
+
+
+def _gaps(blind: tuple[float, float], others: int, unattacked: str | None) -> Iterator[str]:
     """Limitations of the attacks."""
     if blind[0] > 0.5:
         yield (
@@ -119,8 +130,8 @@ def _gaps(blind: tuple[float, float], others: int, *, weights: bool) -> Iterator
     refused = [f"{share:g}" for share in FALSE_ALARMS if others < 10 / share]
     if refused:
         yield f"{others} patients outside the training set are too few for false-positive rates of {', '.join(refused)}"
-    if not weights:
-        yield "the weights were not attacked (set assess.membership.weights to true for this)"
+    if unattacked is not None:
+        yield unattacked
     yield (
         "attacks with shadow models, with other images of the same patient or with access to the training steps were "
         "not tested"

@@ -81,6 +81,8 @@ def test_an_honest_generator_scores_like_its_autoencoder(report: QualityReport) 
     assert report.agreement.per_label[0].value is not None
     assert report.agreement.per_label[0].value > 0.6
     assert value(report, "ms_ssim") == pytest.approx(report.find("ms_ssim").floor, abs=0.1)
+    assert report.membership is not None
+    assert "the weights were not attacked (set assess.membership.weights to true for this)" in report.membership.gaps
 
 
 def test_every_score_carries_n_and_floor_or_says_why_not(report: QualityReport) -> None:
@@ -183,8 +185,11 @@ def test_another_seed_draws_other_halves(real: Cohort, honest: Cohort, report: Q
 
 
 def test_without_an_autoencoder_there_is_no_ceiling_and_no_verdict(real: Cohort, small: Cohort, work: Path) -> None:
-    found = assess(real, small, PREPROCESS, BARE, work=work)
+    asked = BARE.model_copy(update={"membership": BARE.membership.model_copy(update={"weights": True})})
+    found = assess(real, small, PREPROCESS, asked, work=work)
     assert found.verdict == "inconclusive"
+    assert found.membership is not None  # no weights, no attack on them, whatever was asked for
+    assert "the weights were not attacked: no generator was given (give its bundle for this)" in found.membership.gaps
     assert not [e for e in found.estimates if "reconstruction" in e.name]
     assert any("no autoencoder was given" in text for text in found.warnings)
 
@@ -244,6 +249,9 @@ def test_what_cannot_be_compared_is_refused_in_one_line(real: Cohort, honest: Co
         assess(real, Cohort.open(tmp_path / "empty"), PREPROCESS, CONFIG, work=tmp_path)
     with pytest.raises(InputError, match="no test patients"):
         assess(honest, honest, PREPROCESS, CONFIG, work=tmp_path)
+    cut = EvaluationData(real, honest, PREPROCESS, GeneratorHooks(lambda images: images[..., :-1]))
+    with pytest.raises(InputError, match=r"images of shape \(4, 1, 32, 32\) came back with shape \(4, 1, 32, 31\)"):
+        cut.rebuilt(cut.synthetic_images[:4])
     lone = CONFIG.model_copy(update={"networks": ("cross_fitted",)})
     with CohortWriter(tmp_path / "bare", CohortSchema()) as writer:
         for number in range(6):
