@@ -94,6 +94,33 @@ def test_kernel_distance_is_the_u_statistic_by_hand() -> None:
         kernel_distance(x, y[:2])
 
 
+@pytest.mark.parametrize("rows_per_tile", [1, 4, 1024])
+def test_the_second_order_variance_is_that_of_whole_patients(
+    monkeypatch: pytest.MonkeyPatch, rows_per_tile: int
+) -> None:
+    """By hand: squared sums by patient of the doubly centred kernel, however the rows are divided into tiles."""
+    monkeypatch.setattr("medphantom.quality.fidelity.kernel.ROWS_PER_TILE", rows_per_tile)
+    rng = np.random.default_rng(4)
+    x, y = rng.standard_normal((9, 3)), rng.standard_normal((7, 3))
+    first, second = np.array([0, 1, 1, 2, 0, 3, 3, 3, 4]), np.array([0, 0, 1, 2, 2, 3, 1])
+
+    def sums(kernel: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+        return np.eye(rows.max() + 1)[rows].T @ kernel @ np.eye(columns.max() + 1)[columns]
+
+    wanted = 0.0
+    for points, owner in ((x, first), (y, second)):
+        apart = owner[:, None] != owner[None, :]
+        kernel = (points @ points.T / 3 + 1) ** 3
+        mean, means = kernel[apart].mean(), (kernel * apart).sum(axis=1) / apart.sum(axis=1)
+        by_patient = sums(kernel - means[:, None] - means[None, :] + mean, owner, owner)
+        np.fill_diagonal(by_patient, 0)
+        wanted += 2 * (by_patient**2).sum() / apart.sum() ** 2
+    kernel = (x @ y.T / 3 + 1) ** 3
+    centred = kernel - kernel.mean(axis=1)[:, None] - kernel.mean(axis=0)[None, :] + kernel.mean()
+    wanted += 4 * (sums(centred, first, second) ** 2).sum() / kernel.size**2
+    assert kernel_distance(x, y, first, second).quadratic == pytest.approx(wanted, rel=1e-12)
+
+
 @pytest.mark.parametrize(("n", "d", "offset"), [(200, 16, 0.0), (300, 128, 3.0)])
 def test_distances_agree_with_those_of_torchmetrics(n: int, d: int, offset: float) -> None:
     rng = np.random.default_rng(4)
