@@ -270,8 +270,10 @@ class ConditionEncoder(WithTables):
         kinds, known_kinds = ({spec.name: spec for spec in each.categorical_inputs} for each in (mine, theirs))
         for name, known in counterparts(kinds, known_kinds).items():
             categories = counterparts(kinds[name].categories, known_kinds[known].categories)
-            for category, twin in ((None, None), *categories.items()):
-                self.categories.weight[rows[name, category]] = other.categories.weight[known_rows[known, twin]]
+            for category, known_category in ((None, None), *categories.items()):
+                self.categories.weight[rows[name, category]] = other.categories.weight[
+                    known_rows[known, known_category]
+                ]
 
     def category_rows(self, schema: ConditionSchema) -> dict[tuple[str, str | None], int]:
         """Return the table row of each category of each attribute, and of a missing one (``None``)."""
