@@ -36,7 +36,7 @@ FILES: dict[str, tuple[str, ...]] = {
     "flows/orchestration/api_password.py": ("tests/flows/orchestration",),
     "flows/orchestration/serve_flow.py": ("tests/flows/orchestration", "tests/flows/process"),
     "flows/orchestration/served.py": ("tests/flows/orchestration",),
-    "flows/process/ending.py": ("tests/flows/process",),
+    "flows/process/ending.py": ("tests/flows/process", "tests/flows/cli/test_bad_input.py"),
     "flows/runs/base_check.py": ("tests/flows/operations/test_base.py",),
     "flows/runs/control.py": ("tests/flows/runs/test_control_run.py",),
     "generators/attacks.py": ("tests/generators/test_attacks.py",),
