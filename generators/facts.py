@@ -13,7 +13,7 @@ from pydantic import Field, ValidationInfo, field_validator
 from medphantom.cohorts.preprocess import Preprocess
 from medphantom.conditioning.prompt import SLICE_SPACING, SPACING, ConditionSchema, Prompt
 from medphantom.core.errors import BundleError
-from medphantom.core.folders import read_digest, read_json
+from medphantom.core.folders import file_digest, read_digest, read_json
 from medphantom.core.guard import parse_model
 from medphantom.core.records import Frozen
 from medphantom.generators.config import FineTuning, Objective
@@ -166,12 +166,18 @@ def _stretched(affine: Sequence[float], factors: Sequence[float], size: Sequence
 def read_facts(folder: str | Path) -> tuple[BundleFacts, str]:
     """Return facts and digest of a published bundle, without its weights.
 
+    What it claims, such as its privacy, is taken only as it was published: the file is compared with its own digest.
+    Whether that belongs to the weights is seen when the whole bundle is loaded.
+
     Raises:
-        BundleError: If the folder is missing, incomplete, or of another format version.
+        BundleError: If the folder is missing, incomplete, of another format version, or its description was altered.
     """
     path = Path(folder)
-    digest = str(read_digest(path, error=BundleError)["digest"])
-    return parse_facts(path), digest
+    published = read_digest(path, error=BundleError)
+    facts, files = parse_facts(path), published.get("files")
+    if not isinstance(files, dict) or files.get(FACTS_FILE) != file_digest(path / FACTS_FILE):
+        raise BundleError(f"{path / FACTS_FILE} is truncated or was altered", "fetch or create the bundle again")
+    return facts, str(published["digest"])
 
 
 def parse_facts(folder: Path) -> BundleFacts:

@@ -115,6 +115,21 @@ def test_a_bundle_that_was_silenced_by_hand_is_damaged(other_base: Path, tmp_pat
         GeneratorBundle.load(tmp_path / "base")
 
 
+def test_a_stronger_promise_of_the_same_length_is_not_read_from_the_description_alone(
+    other_base: Path, tmp_path: Path
+) -> None:
+    """What the report, ``lineage`` and ``compare`` read, without the weights."""
+    shutil.copytree(other_base, tmp_path / "base")
+    file = tmp_path / "base" / "bundle.json"
+    text = file.read_text()
+    forged = text.replace('"no formal guarantee"', '"(1, 0)-differential"')
+    assert forged != text
+    assert len(forged) == len(text)
+    file.write_text(forged)
+    with pytest.raises(BundleError, match=r"bundle\.json is truncated or was altered"):
+        read_facts(tmp_path / "base")
+
+
 def test_budgets_of_private_bases_add_up_and_no_patient_of_theirs_is_named(
     cohort: Cohort, preprocess: Preprocess, other_base: Path, tmp_path: Path
 ) -> None:
