@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from medphantom.core.errors import InputError
 from medphantom.flows.cli.data import RecipeOption, Setting
 
 if TYPE_CHECKING:
@@ -142,7 +143,20 @@ def compare(
 
 
 def _by_name(folders: list[Path] | None) -> dict[str, Path]:
-    return {folder.name: folder for folder in folders or []}
+    """Cohorts by the name under which the report shows them.
+
+    Raises:
+        InputError: Two folders have the same name, of which one would be dropped.
+    """
+    found: dict[str, Path] = {}
+    for folder in folders or []:
+        if folder.name in found:
+            raise InputError(
+                f"--external: {found[folder.name]} and {folder} have the same name",
+                "the report shows cohorts by the name of their folder: rename one, or name both in Python",
+            )
+        found[folder.name] = folder
+    return found
 
 
 def _show(plan: AugmentPlan) -> None:

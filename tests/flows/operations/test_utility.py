@@ -128,6 +128,15 @@ def test_a_study_that_no_count_supports_ends_before_anything_is_trained(
         mp.utility(cohort, out, size=SIDE, study={"least_test": 5000})
 
 
+def test_two_external_cohorts_of_one_name_are_refused(
+    cohort: Cohort, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["utility", str(cohort.path), "--out", str(tmp_path / "out")]
+    assert main([*command, "--external", str(tmp_path / "a" / "cohort"), "--external", str(cohort.path)]) == 2
+    assert "have the same name" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
 def test_segmenters_learn_from_images_that_were_drawn_for_masks(
     recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
