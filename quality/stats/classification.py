@@ -15,7 +15,12 @@ def average_precision(truth: Array, prediction: Array) -> float | None:
     The sum over thresholds of precision times gain of recall, as ``sklearn.metrics.average_precision_score`` has it and
     to the same bits. A bootstrap asks for it thousands of times, and there the checks of that function take a hundred
     times as long as the sum.
+
+    Raises:
+        ValueError: A prediction is not finite, which has no rank.
     """
+    if not np.isfinite(prediction).all():
+        raise ValueError("predictions must be finite")
     order = np.argsort(prediction, kind="mergesort")[::-1]
     ranked, hits = prediction[order], np.cumsum(truth[order] == 1, dtype=np.float64)
     last = np.append(np.flatnonzero(np.diff(ranked)), len(ranked) - 1)  # of the images that share a prediction

@@ -29,3 +29,8 @@ def test_scores_equal_those_of_scikit_learn(levels: int | None) -> None:
                 wanted = balanced_accuracy_score(truth == 1, prediction >= 0.5)
                 assert balanced_accuracy(truth, prediction, 0.5) == pytest.approx(wanted)
     assert compared > 40
+
+
+def test_a_prediction_without_a_rank_is_no_score() -> None:
+    with pytest.raises(ValueError, match="predictions must be finite"):
+        average_precision(np.array([1.0, 0.0]), np.array([np.nan, 0.5]))
