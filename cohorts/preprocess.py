@@ -255,7 +255,14 @@ def _resize(plane: Array, size: Sequence[int], *, nearest: bool) -> Array:
 
 
 def network_images(cohort: Cohort, rows: Sequence[int], preprocess: Preprocess) -> Array:
-    """Return network input of many rows: float32 ``(n, channels, *size)`` in -1…1."""
+    """Return network input of many rows: float32 ``(n, channels, *size)`` in -1…1.
+
+    Raises:
+        InputError: If there is no such row, or something else than a cohort and a preprocessing is given.
+    """
+    if not isinstance(preprocess, Preprocess) or not hasattr(cohort, "manifest"):
+        got = f"{type(cohort).__name__} and {type(preprocess).__name__}"
+        raise InputError(f"a Cohort and a Preprocess were expected, got {got}", "open the cohort first")
     images = np.empty((len(rows), preprocess.channels, *preprocess.size), dtype=np.float32)
     channels, inverted = cohort.manifest["channels"], cohort.manifest["inverted"]
     for start in range(0, len(rows), 256):

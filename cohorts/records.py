@@ -17,9 +17,8 @@ SPLITS: tuple[Split, ...] = get_args(Split)
 HELD_OUT_FIRST: tuple[Split, ...] = ("test", "holdout", "val", "train")
 """Order of splits by which a patient in several splits of the source is assigned: to the most held-out one."""
 SYNTHETIC_SPLIT = "synthetic"
-LEFT_OUT_SPLIT = (
-    "left_out"  # real images that nearly repeat a training image: nothing learns from them or is scored on them
-)
+LEFT_OUT_SPLIT = "left_out"
+"""Split of real images that nearly repeat a training image: nothing learns from them or is scored on them."""
 
 FORMAT_VERSION: Literal[2] = 2
 """Format version of newly written cohorts. In version 1 the split ``holdout`` is called ``gate``."""

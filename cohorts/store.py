@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import cached_property
+from operator import index
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +26,18 @@ from medphantom.cohorts.manifest import (
 from medphantom.cohorts.records import (
     ATTRIBUTE_PREFIX,
     LABEL_PREFIX,
+    LEFT_OUT_SPLIT,
     OLD_SPLIT_NAMES,
+    SPLITS,
+    SYNTHETIC_SPLIT,
     CohortSchema,
     ImageRecord,
     Provenance,
     Voi,
 )
 from medphantom.core.access import warn_when_open
-from medphantom.core.errors import CohortError
+from medphantom.core.arguments import checked
+from medphantom.core.errors import CohortError, InputError
 from medphantom.core.folders import DIGEST_FILE, pixel_digest, read_digest, read_json
 from medphantom.core.guard import parse_json, parse_model, reading
 from medphantom.core.limits import why_parquet_is_refused
@@ -58,6 +63,7 @@ class Cohort:
         self._arrays: dict[str, zarr.Array] = {}
 
     @classmethod
+    @checked
     def open(cls, path: str | Path) -> Cohort:
         """Open a published cohort.
 
@@ -112,33 +118,41 @@ class Cohort:
         return OLD_SPLIT_NAMES if self.schema.format_version == 1 else {}
 
     def rows(self, split: str | None = None) -> list[int]:
-        """Return the row numbers of one split (or of all), in stored order."""
+        """Return the row numbers of one split (or of all), in stored order.
+
+        Raises:
+            InputError: If there is no such split.
+        """
         if split is None:
             return list(range(len(self)))
+        known = (*SPLITS, LEFT_OUT_SPLIT, SYNTHETIC_SPLIT)
+        if split not in known:
+            raise InputError(f"there is no split {split!r}", f"one of {', '.join(known)}")
         return [int(i) for i in (self.manifest["split"] == split).arg_true()]
 
     def patients(self, rows: Sequence[int] | None = None) -> list[str]:
         """Return the patient pseudonym of each row."""
         column = self.manifest["patient"]
-        return column.to_list() if rows is None else column.gather(list(rows)).to_list()
+        return column.to_list() if rows is None else column.gather(self._known(rows)).to_list()
 
     def labels(self, rows: Sequence[int] | None = None) -> Array:
         """Return labels as ``(n, len(schema.labels))`` int8: 1 present, 0 absent, -1 missing."""
         columns = [LABEL_PREFIX + name for name in self.schema.labels]
         frame = self.manifest.select(pl.col(c).cast(pl.Int8).fill_null(-1) for c in columns) if columns else None
         table = frame.to_numpy() if frame is not None else np.zeros((len(self), 0), dtype=np.int8)
-        return table if rows is None else table[list(rows)]
+        return table if rows is None else table[self._known(rows)]
 
     def attribute(self, name: str, rows: Sequence[int] | None = None) -> list[Any]:
         """Return the values of one attribute, ``None`` if missing."""
         column = self.manifest[ATTRIBUTE_PREFIX + name]
-        return column.to_list() if rows is None else column.gather(list(rows)).to_list()
+        return column.to_list() if rows is None else column.gather(self._known(rows)).to_list()
 
     def pixels(self, rows: Sequence[int]) -> list[Array]:
         """Return source values of the given rows, each verified against its digest.
 
         Raises:
             CohortError: If an array is missing or was altered.
+            InputError: If there is no such row.
         """
         return self._read(rows, "group", "index", "digest")
 
@@ -170,7 +184,7 @@ class Cohort:
             raise CohortError(f"the manifest of {self.path} was altered", AGAIN)
 
     def _read(self, rows: Sequence[int], group: str, index: str, digest: str) -> list[Any]:
-        wanted = self.manifest.select(group, index, digest)[list(rows)]
+        wanted = self.manifest.select(group, index, digest)[self._known(rows)]
         found: list[Any] = [None] * len(wanted)
         by_group: dict[str, list[tuple[int, int, str]]] = {}
         for place, (name, position, expected) in enumerate(wanted.iter_rows()):
@@ -185,6 +199,17 @@ class Cohort:
                     raise CohortError(f"an array of {self.path} was altered or is missing", AGAIN)
                 found[place] = array
         return found
+
+    def _known(self, rows: Sequence[int]) -> list[int]:
+        """Return row numbers that exist; none counts from the end."""
+        try:
+            numbers = [index(row) for row in rows]
+        except TypeError:
+            raise InputError("rows must be whole numbers", f"{self.path} has rows 0 to {len(self) - 1}") from None
+        wrong = [row for row in (min(numbers, default=0), max(numbers, default=0)) if not 0 <= row < max(len(self), 1)]
+        if wrong:
+            raise InputError(f"there is no row {wrong[0]}", f"{self.path} has rows 0 to {len(self) - 1}")
+        return numbers
 
     def _group(self, name: str) -> zarr.Array:
         if name not in self._arrays:

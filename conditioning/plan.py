@@ -19,6 +19,7 @@ from safetensors.numpy import load_file, save_file
 from medphantom.cohorts.store import Cohort
 from medphantom.conditioning.prompt import ConditionSchema, Prompt
 from medphantom.conditioning.training_rows import TrainingRows
+from medphantom.core.arguments import checked
 from medphantom.core.errors import InputError, PromptError
 from medphantom.core.folders import json_digest, no_space_becomes_one_line, pixel_digest
 from medphantom.core.guard import parse_json, reading, user_path
@@ -51,11 +52,15 @@ class SamplingPlan:
         masks: Masks on the generator's grid by digest, for the prompts that name one.
 
     Raises:
-        InputError: If two images share an id, or a prompt names a missing mask.
+        InputError: If two images share an id, a prompt names a missing mask, or something else than images is given.
     """
 
     def __init__(self, images: Iterable[PlannedImage], masks: Mapping[str, Array] | None = None) -> None:
-        self.images: tuple[PlannedImage, ...] = tuple(images)
+        self.images: tuple[PlannedImage, ...] = tuple(images) if isinstance(images, Iterable) else (images,)
+        if wrong := [image for image in self.images if not isinstance(image, PlannedImage)]:
+            raise InputError(
+                f"a plan consists of PlannedImage, got {type(wrong[0]).__name__}", "medphantom.plan makes one"
+            )
         self.masks: dict[str, Array] = {}
         for image in self.images:
             if image.prompt.mask is not None:
@@ -87,6 +92,7 @@ class SamplingPlan:
         """Digest of all ids, prompts and seeds in order."""
         return json_digest([image.model_dump(mode="json", exclude_none=True) for image in self.images])
 
+    @checked
     def shard(self, index: int, total: int) -> SamplingPlan:
         """Return every ``total``-th image from ``index`` on: the shards of all indices form the plan, each image once.
 
@@ -97,12 +103,17 @@ class SamplingPlan:
             raise InputError(f"a shard must have 0 ≤ index < total, got {index} of {total}", "count shards from 0")
         return SamplingPlan(self.images[index::total], self.masks)
 
-    def to_jsonl(self, path: Path) -> None:
+    @checked
+    def to_jsonl(self, path: str | Path) -> None:
         """Write one JSON object per line, atomically; masks are stored beside it in ``<stem>.masks.safetensors``.
 
         Raises:
+            InputError: If the path is a folder, or its folder does not exist.
             ResourceError: If the disk is full or cannot be written.
         """
+        path = Path(path)
+        if user_path(path).is_dir() or not path.absolute().parent.is_dir():
+            raise InputError(f"{path} cannot be written as a file", "give a file in a folder that exists")
         temporary = path.with_name(f".{path.name}.tmp")
         with no_space_becomes_one_line(path):
             try:
@@ -119,7 +130,8 @@ class SamplingPlan:
                 temporary.unlink(missing_ok=True)
 
     @classmethod
-    def from_jsonl(cls, path: Path, schema: ConditionSchema | None = None) -> SamplingPlan:
+    @checked
+    def from_jsonl(cls, path: str | Path, schema: ConditionSchema | None = None) -> SamplingPlan:
         """Read what :meth:`to_jsonl` wrote, or a file written by hand; empty lines are skipped.
 
         Args:
@@ -130,6 +142,7 @@ class SamplingPlan:
             InputError: If the file cannot be read, or a line is not a planned image; the message names line and field.
             PromptError: If a prompt is outside the schema; the message names the line.
         """
+        path = Path(path)
         with reading(user_path(path), InputError, "cannot be read as a plan", "give a JSON Lines file"):
             lines = path.read_text(encoding="utf-8").splitlines()
         parsed = (_parse(line, f"{path} line {place}", schema) for place, line in enumerate(lines, 1) if line.strip())

@@ -11,12 +11,13 @@ from medphantom.core.guard import reading
 from medphantom.generators.config import FineTuning
 from medphantom.generators.lineage import Lineage
 from medphantom.generators.networks import Base, NetworkBase
+from medphantom.generators.requirements import require_base
 from medphantom.generators.stable import StableBase
 from medphantom.generators.stored import (
     MAKE_AGAIN,
     Published,
     conditioning_part,
-    content_digest,
+    networks_digest,
     tokenizer_json_of,
     whole_networks,
     whole_parts,
@@ -34,14 +35,8 @@ def open_base(source: str, tuning: FineTuning | None = None) -> Base:
         InputError: If it is not available, or of no kind that can be fine-tuned.
         BundleError: If a bundle is damaged or itself only stores changes to another base.
     """
+    require_base(source)
     folder = Path(source)
-    if folder.is_file():
-        raise InputError(
-            f"base {source} is a single file, but a base is a folder",
-            "convert a single checkpoint: StableDiffusionPipeline.from_single_file(…).save_pretrained(…)",
-        )
-    if folder.is_absolute() and not folder.is_dir():
-        raise InputError(f"base {source} does not exist", "create the base first, or give a hub id")
     if (folder / DIGEST_FILE).is_file():
         return _bundle(source)
     if (folder / "configs").is_dir():
@@ -77,12 +72,12 @@ def _bundle(source: str) -> NetworkBase:
     with reading(published.folder, BundleError, "describes networks that cannot be built", MAKE_AGAIN):
         autoencoder, denoiser = whole_networks(published.folder, facts)
         parts = (*whole_parts(autoencoder, denoiser), conditioning_part(denoiser))
-        digest = content_digest(facts, published.training, tokenizer_json_of(denoiser), parts)
+        digest = networks_digest(tokenizer_json_of(denoiser), parts)
     published.require(digest)
     return NetworkBase(
         "bundle",
         source,
-        digest,
+        published.digest,
         facts.objective,
         facts.latent_scaling,
         autoencoder,

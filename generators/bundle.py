@@ -23,7 +23,7 @@ from medphantom.core.guard import reading
 from medphantom.generators.autoencoder import Autoencoder
 from medphantom.generators.base import open_base
 from medphantom.generators.denoiser import Denoiser
-from medphantom.generators.facts import FACTS_FILE, BaseFacts, BundleFacts
+from medphantom.generators.facts import FACTS_FILE, TRAINING_FILE, BaseFacts, BundleFacts, whole_digest
 from medphantom.generators.methods import load_tuned, lora_arguments, tuned_tensors
 from medphantom.generators.networks import AnyAutoencoder, AnyDenoiser
 from medphantom.generators.stored import (
@@ -31,14 +31,13 @@ from medphantom.generators.stored import (
     LORA_FILE,
     MAKE_AGAIN,
     TOKENIZER_FILE,
-    TRAINING_FILE,
     UNET_FILE,
     WEIGHTS_FILE,
     Part,
     Published,
     conditioning_part,
-    content_digest,
     files_of,
+    networks_digest,
     sizes_of,
     tokenizer_json_of,
     weights_of,
@@ -74,8 +73,13 @@ class GeneratorBundle:
 
     @cached_property
     def digest(self) -> str:
-        """Digest of the content; see :func:`medphantom.generators.stored.content_digest`."""
-        return content_digest(self.facts, self.training, self.tokenizer_json, self._parts())
+        """Digest of the content; see :func:`medphantom.generators.facts.whole_digest`."""
+        return whole_digest(self.facts, self.training, self.networks_digest)
+
+    @cached_property
+    def networks_digest(self) -> str:
+        """Digest of the networks alone; see :func:`medphantom.generators.stored.networks_digest`."""
+        return networks_digest(self.tokenizer_json, self._parts())
 
     @property
     def needs_base(self) -> bool:
@@ -105,7 +109,7 @@ class GeneratorBundle:
             if self.tokenizer_json is not None:
                 (folder / "conditioning" / TOKENIZER_FILE).write_text(self.tokenizer_json, encoding="utf-8")
             files = {str(file.relative_to(folder)): file_digest(file) for file in sorted(files_of(folder))}
-            write_digest(folder, self.digest, files=files)
+            write_digest(folder, self.digest, networks=self.networks_digest, files=files)
 
     @classmethod
     def load(cls, path: str | Path, *, linked: Path | None = None) -> GeneratorBundle:
@@ -131,8 +135,8 @@ class GeneratorBundle:
             else:
                 autoencoder, denoiser = whole_networks(folder, facts)
             bundle = cls(facts, autoencoder, denoiser, published.training)
-            digest = bundle.digest
-        published.require(digest)
+            networks = bundle.networks_digest
+        published.require(networks)
         return bundle
 
     def to(self, device: torch.device | str) -> GeneratorBundle:

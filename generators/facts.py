@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from medphantom.cohorts.preprocess import Preprocess
 from medphantom.conditioning.prompt import SLICE_SPACING, SPACING, ConditionSchema, Prompt
 from medphantom.core.errors import BundleError
-from medphantom.core.folders import file_digest, read_digest, read_json
+from medphantom.core.folders import json_digest, read_digest, read_json
 from medphantom.core.guard import parse_model
 from medphantom.core.records import Frozen
 from medphantom.generators.config import FineTuning, Objective
@@ -21,6 +22,8 @@ from medphantom.generators.lineage import Lineage
 from medphantom.learning.guarantee import Guarantee
 
 FACTS_FILE = "bundle.json"
+TRAINING_FILE = "training.json"
+BUNDLE_VERSION = 2
 NO_GUARANTEE = "no formal guarantee"
 
 
@@ -59,6 +62,13 @@ class Privacy(Frozen):
         if given is not None and not given.parts:
             raise ValueError("privacy.guarantee must state its private steps")
         return given
+
+    @model_validator(mode="after")
+    def _words_are_those_of_the_numbers(self) -> Privacy:
+        said = NO_GUARANTEE if self.guarantee is None else self.guarantee.sentence(self.conditions)
+        if self.formal != said:
+            raise ValueError("privacy.formal must say what privacy.guarantee is")
+        return self
 
 
 class BaseFacts(Frozen):
@@ -108,7 +118,7 @@ class BundleFacts(Frozen):
         versions: Versions of the libraries with which it was created.
     """
 
-    format_version: Literal[1] = 1
+    format_version: Literal[2] = 2
     preprocess: Preprocess
     conditions: ConditionSchema
     objective: Objective
@@ -137,8 +147,12 @@ class BundleFacts(Frozen):
     def _with_private_bases(cls, privacy: Privacy, info: ValidationInfo) -> Privacy:
         """Restore the private steps of the bases in the guarantee, which are stored once, in the lineage."""
         lineage, given = info.data.get("lineage"), privacy.guarantee
-        if given is None or lineage is None:
+        if given is None:
             return privacy
+        if lineage is None:
+            return privacy.model_copy(update={"guarantee": given.model_copy(update={"before": ()})})
+        if lineage.private[-1:] != given.parts[-1:]:
+            raise ValueError("the last private steps of lineage must be those of privacy.guarantee")
         return privacy.model_copy(update={"guarantee": given.model_copy(update={"before": lineage.private[:-1]})})
 
     def geometry(self, prompt: Prompt) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
@@ -154,6 +168,21 @@ class BundleFacts(Frozen):
         return spacing, None if self.affine is None else _stretched(self.affine, factors, self.preprocess.size)
 
 
+@dataclass(frozen=True)
+class Description:
+    """All that a bundle says of itself, as it was published.
+
+    Attributes:
+        facts: Content of ``bundle.json``.
+        training: Content of ``training.json``: recipe and curves.
+        digest: Digest of the whole bundle.
+    """
+
+    facts: BundleFacts
+    training: dict[str, Any]
+    digest: str
+
+
 def _stretched(affine: Sequence[float], factors: Sequence[float], size: Sequence[int]) -> tuple[float, ...]:
     """Return the affine of a grid whose steps are scaled by these factors, around the same centre."""
     matrix, middle = np.reshape(affine, (4, 4)).astype(float), (np.asarray(size) - 1) / 2
@@ -164,28 +193,51 @@ def _stretched(affine: Sequence[float], factors: Sequence[float], size: Sequence
 
 
 def read_facts(folder: str | Path) -> tuple[BundleFacts, str]:
-    """Return facts and digest of a published bundle, without its weights.
+    """Return facts and digest of a published bundle, without its weights; see :func:`read_description`."""
+    found = read_description(folder)
+    return found.facts, found.digest
 
-    What it claims, such as its privacy, is taken only as it was published: the file is compared with its own digest.
-    Whether that belongs to the weights is seen when the whole bundle is loaded.
+
+def read_description(folder: str | Path) -> Description:
+    """Return all that a published bundle says of itself, without its weights.
+
+    What it claims, such as its privacy, is part of the digest by which synthetic images and reports name the bundle:
+    whoever changes a claim makes another bundle. Whether its weights are the published ones is seen when the whole is
+    loaded.
 
     Raises:
         BundleError: If the folder is missing, incomplete, of another format version, or its description was altered.
     """
     path = Path(folder)
     published = read_digest(path, error=BundleError)
-    facts, files = parse_facts(path), published.get("files")
-    if not isinstance(files, dict) or files.get(FACTS_FILE) != file_digest(path / FACTS_FILE):
-        raise BundleError(f"{path / FACTS_FILE} is truncated or was altered", "fetch or create the bundle again")
-    return facts, str(published["digest"])
-
-
-def parse_facts(folder: Path) -> BundleFacts:
-    """Read ``bundle.json`` of a bundle.
-
-    Raises:
-        BundleError: If it is missing or does not describe a generator.
-    """
-    file = folder / FACTS_FILE
+    file = path / FACTS_FILE
+    raw = read_json(file, error=BundleError)
+    version = raw.get("format_version", 1) if isinstance(raw, dict) else None
+    if isinstance(version, int) and version != BUNDLE_VERSION:
+        raise BundleError(f"{file} has format version {version}, expected {BUNDLE_VERSION}", "create the bundle again")
     said = "does not describe a generator; create the bundle again"
-    return parse_model(BundleFacts, read_json(file, error=BundleError), file, BundleError, said)
+    facts = parse_model(BundleFacts, raw, file, BundleError, said)
+    training = read_json(path / TRAINING_FILE, error=BundleError)
+    if not isinstance(training, dict):
+        raise BundleError(f"{path / TRAINING_FILE} does not describe a training run", "create the bundle again")
+    digest = whole_digest(facts, training, str(published.get("networks")))
+    if digest != published["digest"]:
+        raise BundleError(
+            f"{file} or {TRAINING_FILE} is truncated or was altered: {path} does not have the digest that it was "
+            "published under",
+            "fetch or create the bundle again",
+        )
+    return Description(facts, training, digest)
+
+
+def whole_digest(facts: BundleFacts, training: Mapping[str, Any], networks: str) -> str:
+    """SHA-256 digest of a bundle: of what it says of itself, and of the digest of its networks.
+
+    Facts at their defaults are excluded, so that adding a fact later does not change the digests of older bundles.
+
+    Args:
+        facts: Content of ``bundle.json``.
+        training: Content of ``training.json``.
+        networks: Digest of the networks, from :func:`medphantom.generators.stored.networks_digest`.
+    """
+    return json_digest([facts.model_dump(mode="json", exclude_defaults=True), training, networks])

@@ -67,12 +67,9 @@ def generate(
         PromptError: If a prompt is outside the generator's vocabulary.
         MedphantomError: If an image is not finite.
     """
-    settings = resolved(bundle, sampler or SamplerConfig())
-    if not len(plan):
-        raise InputError("the plan contains no images", "request at least one")
+    settings = settings_for(bundle, plan, sampler or SamplerConfig())
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out} exists already", "choose another --out, or remove it first")
-    bundle.denoiser.conditioner.of_prompts([image.prompt for image in plan], plan.masks)  # fails before hours are spent
     work_folder(work)
     chunks = [_Chunk(bundle, settings, images, work) for images in _slices(plan.images, settings["micro_batch"])]
     done = 0
@@ -86,6 +83,20 @@ def generate(
     for chunk in chunks:
         chunk.path.unlink(missing_ok=True)
     return Cohort.open(out)
+
+
+def settings_for(bundle: GeneratorBundle, plan: SamplingPlan, sampler: SamplerConfig) -> dict[str, Any]:
+    """Return the settings that a plan is drawn with, having checked that a generator can draw it.
+
+    Raises:
+        InputError: If the plan is empty, or the solver does not fit the generator.
+        PromptError: If a prompt is outside the generator's vocabulary.
+    """
+    settings = resolved(bundle, sampler)
+    if not len(plan):
+        raise InputError("the plan contains no images", "request at least one")
+    bundle.denoiser.conditioner.of_prompts([image.prompt for image in plan], plan.masks)  # before hours are spent
+    return settings
 
 
 def _publish(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from pathlib import Path
 
-from medphantom.core.errors import ArtifactError
+from medphantom.core.errors import ArtifactError, InputError
 from medphantom.core.extras import require
 from medphantom.core.folders import DIGEST_FILE
 from medphantom.generators.config import GeneratorConfig
@@ -33,6 +33,7 @@ def require_for_training(config: GeneratorConfig) -> None:
     base = config.init_from
     if base is None:
         return
+    require_base(base)
     if config.tuning.method == "lora":
         require("pretrained", "generator.tuning.method: lora")
     if is_pipeline(base):
@@ -57,6 +58,22 @@ def require_for_use(facts: BundleFacts, what: str) -> None:
     base = facts.base
     if base is not None and base.needed and (base.tuning.method == "lora" or base.kind == "stable_diffusion"):
         require("pretrained", what)
+
+
+def require_base(source: str) -> None:
+    """Refuse a base that cannot be a folder of networks or a hub id.
+
+    Raises:
+        InputError: If it is a file, or a folder that does not exist.
+    """
+    folder = Path(source)
+    if folder.is_file():
+        raise InputError(
+            f"base {source} is a single file, but a base is a folder",
+            "convert a single checkpoint: StableDiffusionPipeline.from_single_file(…).save_pretrained(…)",
+        )
+    if folder.is_absolute() and not folder.is_dir():
+        raise InputError(f"base {source} does not exist", "create the base first, or give a hub id")
 
 
 def is_bundle(source: str) -> bool:

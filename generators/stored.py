@@ -28,12 +28,11 @@ from medphantom.core.folders import (
 from medphantom.core.guard import parse_model, reading
 from medphantom.generators.autoencoder import Autoencoder
 from medphantom.generators.denoiser import Denoiser
-from medphantom.generators.facts import BundleFacts, parse_facts
+from medphantom.generators.facts import BundleFacts, read_description, whole_digest
 from medphantom.generators.networks import AnyDenoiser
 from medphantom.generators.requirements import require_for_use
 from medphantom.learning.headers import no_more_weights_than
 
-TRAINING_FILE = "training.json"
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 TOKENIZER_FILE = "tokenizer.json"
@@ -97,33 +96,26 @@ class Published:
         published = read_digest(folder, error=BundleError)
         _refuse_pickles(folder)
         _check_files(folder, published.get("files"), linked or folder)
-        facts = parse_facts(folder)
-        require_for_use(facts, f"the bundle {folder}")
-        training = read_json(folder / TRAINING_FILE, error=BundleError)
-        if not isinstance(training, dict):
-            raise BundleError(f"{folder / TRAINING_FILE} does not describe a training run", MAKE_AGAIN)
-        return cls(folder, str(published["digest"]), facts, training)
+        found = read_description(folder)
+        require_for_use(found.facts, f"the bundle {folder}")
+        return cls(folder, found.digest, found.facts, found.training)
 
-    def require(self, digest: str) -> None:
-        """Refuse content of another digest than the published one.
+    def require(self, networks: str) -> None:
+        """Refuse networks that are not the published ones.
+
+        Args:
+            networks: Their digest, from :func:`networks_digest`.
 
         Raises:
             BundleError: If they differ.
         """
-        if digest != self.digest:
+        if whole_digest(self.facts, self.training, networks) != self.digest:
             raise BundleError(f"{self.folder} was altered: its digest does not match its content", MAKE_AGAIN)
 
 
-def content_digest(
-    facts: BundleFacts, training: dict[str, Any], tokenizer_json: str | None, parts: Iterable[Part]
-) -> str:
-    """SHA-256 digest of facts, curves, and every tensor's name, type, shape and values.
-
-    Facts at their defaults are excluded, so that adding a fact later does not change the digests of older bundles.
-    """
-    described_facts = facts.model_dump(mode="json", exclude_defaults=True)
-    digest = hashlib.sha256(canonical_json([described_facts, training]).encode())
-    digest.update((tokenizer_json or "").encode())
+def networks_digest(tokenizer_json: str | None, parts: Iterable[Part]) -> str:
+    """SHA-256 digest of the tokenizer, and of every tensor's name, type, shape and values."""
+    digest = hashlib.sha256((tokenizer_json or "").encode())
     for part in parts:
         digest.update(canonical_json([part.folder, part.config]).encode())
         for key, tensor in sorted(part.tensors.items()):

@@ -29,6 +29,11 @@ AUTO_DELTA = 0.1
 CURVE_DELTA_ERROR = 1e-8
 
 
+ROUNDING = 0.004
+"""Relative difference that two versions of an accountant may have: each errs by 0.2 % at most."""
+LARGEST_EPSILON = 1000.0
+
+
 @dataclass(frozen=True)
 class DPParameters:
     """DP parameters of each step of a private fit, derived from configuration and data.
@@ -118,6 +123,31 @@ def composed(before: Sequence[Mechanism], own: Guarantee) -> Guarantee:
             "before": tuple(before),
         }
     )
+
+
+def understated(given: Guarantee) -> str:
+    """Return which number of a guarantee is smaller than what its private steps cost; empty if none is.
+
+    Args:
+        given: Guarantee with its private steps, such as that of a bundle.
+
+    Raises:
+        InputError: If Opacus is not installed, or the steps cost more than any guarantee is given for.
+    """
+    parts = given.parts
+    # by Rényi differential privacy first: its cost does not grow with that of the steps
+    real = {"epsilon_rdp": epsilon_of(parts, given.delta, accountant="rdp")}
+    if not real["epsilon_rdp"] < LARGEST_EPSILON:
+        raise InputError(f"private steps that cost more than ε = {LARGEST_EPSILON:g} guarantee nothing")
+    bound = strongest_attack(parts, (ATTACK_FALSE_ALARMS,))
+    real |= {
+        "epsilon": epsilon_of(parts, given.delta, accountant=Guarantee.accountant),
+        "attack_auroc": bound.auroc,
+        "attack_tpr": bound.tpr[ATTACK_FALSE_ALARMS],
+    }
+    if given.own_epsilon is not None:
+        real["own_epsilon"] = epsilon_of(parts[-1:], given.delta, accountant=Guarantee.accountant)
+    return next((name for name, value in real.items() if (getattr(given, name) or 0) < value * (1 - ROUNDING)), "")
 
 
 def epsilon_of(mechanism: Mechanism | Sequence[Mechanism], delta: float, *, accountant: str = "prv") -> float:

@@ -19,20 +19,20 @@ from medphantom.cohorts.store import Cohort
 from medphantom.conditioning.foreign import no_hub
 from medphantom.conditioning.plan import PlannedImage, SamplingPlan, plan_prompts
 from medphantom.conditioning.prompt import ConditionSchema, Prompt
+from medphantom.core.arguments import Count, Seed, checked
 from medphantom.core.errors import BundleError, InputError, PromptError
 from medphantom.core.folders import DIGEST_FILE, file_digest, inside, pixel_digest, publishing, read_digest
 from medphantom.core.guard import folder_path, reading
 from medphantom.core.progress import Progress
 from medphantom.core.records import Array
-from medphantom.flows.recipes.recipe_file import validate
+from medphantom.flows.recipes.recipe_file import section
 from medphantom.generators.bundle import GeneratorBundle
 from medphantom.generators.config import SamplerConfig
 from medphantom.generators.facts import Privacy, read_facts
-from medphantom.generators.generate import draw, resolved
+from medphantom.generators.generate import draw, settings_for
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 DOWNLOADED = ("*.json", "*.safetensors")  # all that a bundle consists of
-LARGEST_SEED = 2**63
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,6 +132,7 @@ class Generator:
         self._published = None if self.folder is None else read_digest(self.folder, error=BundleError)
 
     @classmethod
+    @checked
     def from_pretrained(
         cls, source: str | Path, *, revision: str | None = None, cache_dir: str | Path | None = None
     ) -> Generator:
@@ -196,6 +197,7 @@ class Generator:
         """The intended use of the generator."""
         return self.bundle.facts.intended_use
 
+    @checked
     def __call__(
         self,
         labels: Mapping[str, bool] | None = None,
@@ -203,9 +205,9 @@ class Generator:
         text: str | None = None,
         mask: Array | None = None,
         *,
-        n: int = 1,
-        seed: int = 0,
-        seeds: Sequence[int] | None = None,
+        n: Count = 1,
+        seed: Seed = 0,
+        seeds: Sequence[Seed] | None = None,
         sampler: Mapping[str, Any] | SamplerConfig | None = None,
         progress: Progress | None = None,
     ) -> GeneratedImages:
@@ -227,12 +229,14 @@ class Generator:
         Raises:
             PromptError: The prompt has a label, attribute, category or mask value outside the vocabulary, or a kind of
                 prompt that the generator does not read.
-            InputError: ``n`` is below 1, a seed is out of range, or a setting of the sampler does not fit.
+            InputError: ``n`` is below 1, a seed is out of range, ``n`` or ``seed`` is given beside ``seeds``, or a
+                setting of the sampler does not fit.
             MedphantomError: An image is not finite.
         """
         prompt, masks = _prompt(labels, attributes, text, mask)
         return self.draw(_plan(prompt, masks, n, seed, seeds), sampler=sampler, progress=progress)
 
+    @checked
     def draw(
         self,
         plan: SamplingPlan,
@@ -252,10 +256,7 @@ class Generator:
             PromptError: A prompt is outside the generator's vocabulary.
             MedphantomError: An image is not finite.
         """
-        if not len(plan):
-            raise InputError("the plan asks for no image", "give at least one")
-        settings = resolved(self.bundle, _sampler(sampler))
-        self.bundle.denoiser.conditioner.of_prompts([image.prompt for image in plan], plan.masks)  # before any is drawn
+        settings = settings_for(self.bundle, plan, section(SamplerConfig, sampler, "sampler"))
         drawn, size = [], settings["micro_batch"]
         for start in range(0, len(plan), size):
             drawn.append(draw(self.bundle, plan.images[start : start + size], settings, plan.masks))
@@ -269,6 +270,7 @@ class Generator:
             masks=plan.masks,
         )
 
+    @checked
     def generate(
         self,
         plan: SamplingPlan,
@@ -289,6 +291,7 @@ class Generator:
 
         return generate(self.bundle, plan, out, sampler=sampler, progress=progress)
 
+    @checked
     def save_pretrained(self, out: str | Path) -> None:
         """Publish the bundle in another folder, file by file as it was read; a bundle that was never on disk is
         written.
@@ -373,15 +376,8 @@ def _plain(values: Mapping[str, Any] | None) -> dict[str, Any]:
 
 def _plan(prompt: Prompt, masks: Mapping[str, Array], n: int, seed: int, seeds: Sequence[int] | None) -> SamplingPlan:
     if seeds is None:
-        if n < 1:
-            raise InputError(f"n must be ≥ 1, got {n}")
         return plan_prompts([prompt] * n, seed, masks=masks)
-    for one in seeds:
-        if not 0 <= one < LARGEST_SEED:
-            raise InputError(f"a seed must be ≥ 0 and < 2^63, got {one}")
-    images = [PlannedImage(image_id=f"{place:06d}", prompt=prompt, seed=int(one)) for place, one in enumerate(seeds)]
+    if n not in {1, len(seeds)} or seed != 0:
+        raise InputError("seeds and n or seed are mutually exclusive: each image has its own seed", "leave n, seed out")
+    images = [PlannedImage(image_id=f"{place:06d}", prompt=prompt, seed=one) for place, one in enumerate(seeds)]
     return SamplingPlan(images, masks)
-
-
-def _sampler(given: Mapping[str, Any] | SamplerConfig | None) -> SamplerConfig:
-    return given if isinstance(given, SamplerConfig) else validate(SamplerConfig, dict(given or {}), "sampler")

@@ -15,13 +15,14 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 from PIL import Image
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from medphantom.core.errors import InputError, ResourceError
 from medphantom.core.folders import publishing, write_json
 from medphantom.core.progress import Progress
 from medphantom.core.randomness import stream
 from medphantom.core.records import Array, Frozen
+from medphantom.core.wording import bound_text, shown
 from medphantom.phantoms.dicom import ct_series, radiograph, slice_origin, spacing_3d, uid
 from medphantom.phantoms.factors import (
     FINDINGS,
@@ -34,7 +35,7 @@ from medphantom.phantoms.factors import (
 from medphantom.phantoms.identities import identity_of
 from medphantom.phantoms.narrative import report_of
 from medphantom.phantoms.population import Population, draw_patient
-from medphantom.phantoms.render import DEFAULT_SIZE, MASK_VALUES, label_map, render
+from medphantom.phantoms.render import DEFAULT_SIZE, MASK_VALUES, SMALLEST_SIDE, label_map, render
 
 NO_FINDING = "No Finding"
 TABLE = "metadata.csv"
@@ -54,9 +55,9 @@ class PhantomOptions(Frozen):
     Attributes:
         patients: Number of patients to simulate.
         format: File format, ``dicom``, ``png`` (radiographs only) or ``nifti`` (volumes only).
-        spatial_dims: Number of spatial dimensions, 2 or 3.
+        spatial_dims: Number of spatial dimensions, 2 or 3; the default is 3 for NIfTI, else 2.
         seed: Seed of the simulation.
-        size: Side in pixels; see :func:`medphantom.phantoms.render.shape_of`.
+        size: Side in pixels; the default is 256 (2-D) or 64 (3-D, with 48 slices).
         masks: Whether to write organ and finding masks too.
         bit_depth: Bit depth of PNG files; DICOM files have that of the site.
         missing: Share of cells in the table that are left empty, which means *missing*, not *absent*.
@@ -68,9 +69,11 @@ class PhantomOptions(Frozen):
 
     patients: Annotated[int, Field(ge=1)]
     format: Format = "dicom"
-    spatial_dims: Literal[2, 3] = 2
-    seed: int = 0
-    size: Annotated[int, Field(ge=32, le=4096)] = 256
+    spatial_dims: Literal[2, 3] = Field(default_factory=lambda given: 3 if given.get("format") == "nifti" else 2)
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    size: Annotated[int, Field(ge=SMALLEST_SIDE, le=4096)] = Field(
+        default_factory=lambda given: DEFAULT_SIZE[given.get("spatial_dims", 2)]
+    )
     masks: bool = False
     bit_depth: Literal[8, 16] = 8
     missing: Annotated[float, Field(ge=0, lt=1)] = 0.0
@@ -89,6 +92,13 @@ class PhantomOptions(Frozen):
         if len(set(factors)) != len(factors):
             raise ValueError("factors must not repeat")
         return factors
+
+    @model_validator(mode="after")
+    def _format_holds_dimensions(self) -> PhantomOptions:
+        if (self.format, self.spatial_dims) in {("png", 3), ("nifti", 2)}:
+            problem = f"format {self.format} cannot hold {self.spatial_dims}-D images"
+            raise ValueError(f"{problem}; use png for 2-D, nifti for 3-D, or dicom")
+        return self
 
     @property
     def factor_columns(self) -> tuple[str, ...]:
@@ -166,19 +176,21 @@ def write_phantoms(
         InputError: If an option is out of bounds, the format cannot hold the dimensions, or ``out`` is in use.
         ResourceError: If the disk is full or cannot be written.
     """
-    dims = spatial_dims or (3 if format == "nifti" else 2)
-    if (format, dims) in {("png", 3), ("nifti", 2)}:
-        raise InputError(f"format {format} cannot hold {dims}-D images", "use png for 2-D, nifti for 3-D, or dicom")
+    given = {
+        "patients": patients, "format": format, "spatial_dims": spatial_dims, "seed": seed, "size": size,
+        "masks": masks, "bit_depth": bit_depth, "missing": missing, "factors": factors, "population": population,
+    }  # fmt: skip
     try:
-        options = PhantomOptions(
-            patients=patients, format=format, spatial_dims=dims, seed=seed, size=size or DEFAULT_SIZE[dims],
-            masks=masks, bit_depth=bit_depth, missing=missing, factors=tuple(factors),
-            population=population or Population(),
-        )  # fmt: skip
+        options = PhantomOptions.model_validate({name: value for name, value in given.items() if value is not None})
     except ValidationError as error:
         problem = error.errors()[0]
         field = ".".join(str(part) for part in problem["loc"])
-        raise InputError(f"phantom option {field} cannot be {problem['input']!r}", problem["msg"]) from None
+        if not field:  # a rule of several fields
+            what, _, remedy = problem["msg"].removeprefix("Value error, ").partition("; ")
+            raise InputError(what, remedy) from None
+        if bound := bound_text(problem):
+            raise InputError(f"{field} must be {bound}, got {shown(problem['input'])}") from None
+        raise InputError(f"{field} cannot be {shown(problem['input'])}", problem["msg"]) from None
     folder = Path(out)
     with publishing(folder, shared=True) as partial:  # these images show no real person
         written: list[_Written] = []

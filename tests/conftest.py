@@ -50,6 +50,14 @@ def real_data() -> Path:
 
 
 @pytest.fixture
+def offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The hub's library is told that there is no network; else it waits and asks again for up to 46 s."""
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+
+
+@pytest.fixture
 def one_line(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
     """Runs the command line, expects status 2 and exactly one line on stderr, and returns that line."""
 

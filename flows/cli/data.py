@@ -81,7 +81,7 @@ def ingest(
     options: dict[str, Any] = {
         "format": file_format,
         "spatial_dims": spatial_dims,
-        "table": as_given(table, {"auto", "none"}),
+        "table": table,
         "join": join,
         "path_column": path_column,
         "patient_column": patient_column,
@@ -89,7 +89,7 @@ def ingest(
         "label_columns": label_column or None,
         "label_separator": label_separator,
         "attributes": attribute or None,
-        "masks": as_given(masks, {"auto", "none"}),
+        "masks": masks,
         "folders": folders,
         "color": color,
         "strict": strict or None,
@@ -110,14 +110,6 @@ def ingest(
     typer.echo(cohort_summary(result.cohort))
     typer.echo(rejection_summary(result))
     typer.echo(f"cohort: {out}   look at it with: medphantom inspect {out}")
-
-
-def as_given(value: str | None, words: set[str]) -> str | None:
-    """Leave a path that may lie in the source as it is, and make a path that exists here absolute."""
-    if value is None or value in words:
-        return value
-    here = Path.cwd() / value
-    return str(here) if here.exists() else value
 
 
 def inspect(
@@ -169,7 +161,7 @@ def phantom(
         list[str] | None,
         typer.Option(help="A continuous factor as a column, e.g. anatomy.adiposity; may be repeated."),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same patients.")] = 0,
+    seed: Annotated[int, typer.Option(help="The same seed, of 0 or more, gives the same patients.")] = 0,
 ) -> None:
     """Simulate patients: images with known factors, and invented names in the DICOM headers."""
     from medphantom.flows.operations.phantom import phantom as simulated

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from medphantom.core.errors import InputError
-from medphantom.flows.cli.data import RecipeOption, Setting, as_given
+from medphantom.flows.cli.data import RecipeOption, Setting
 
 
 def train(
@@ -61,13 +61,15 @@ def generate(
     ] = None,
     match: Annotated[int | None, typer.Option(help="N images, distributed as the training split.")] = None,
     balance: Annotated[int | None, typer.Option(help="Top up every label to N images.")] = None,
-    masks: Annotated[int | None, typer.Option(help="N images for bent masks of the training split.")] = None,
+    masks: Annotated[
+        int | None, typer.Option(help="N images for elastically deformed masks of the training split.")
+    ] = None,
     prompts: Annotated[Path | None, typer.Option(help="Table of prompts, CSV or Parquet.")] = None,
     cohort: Annotated[Path | None, typer.Option(help="Real cohort, for --match, --balance and --masks.")] = None,
     plan_file: Annotated[Path | None, typer.Option("--plan", help="Plan as JSON lines.")] = None,
-    save_plan: Annotated[Path | None, typer.Option(help="Also write the plan as JSON lines.")] = None,
+    save_plan: Annotated[Path | None, typer.Option(help="Also write the whole plan as JSON lines.")] = None,
     shard: Annotated[str | None, typer.Option(metavar="I/K", help="Only part I (from 0) of K.")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Another seed gives other images.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Another seed, of 0 or more, gives other images.")] = None,
     fresh: Annotated[str, typer.Option(help="A tag that enters every seed, such as today's date.")] = "",
     recipe: RecipeOption = None,
     setting: Setting = None,
@@ -75,7 +77,6 @@ def generate(
     """Draw images. The same command continues after an interruption."""
     from medphantom.flows.operations.generate import generate as drawn
     from medphantom.flows.operations.generate import plan
-    from medphantom.flows.operations.places import refuse_existing
     from medphantom.flows.process.progress import watching
     from medphantom.flows.recipes.plans import counts_of
 
@@ -88,17 +89,13 @@ def generate(
         prompts=prompts,
         plan_file=plan_file,
         cohort=cohort,
-        shard=shard,
         seed=seed,
         fresh=fresh,
         recipe=recipe,
         settings=setting or [],
     )
-    refuse_existing(out)
-    if save_plan is not None:
-        requested.to_jsonl(save_plan)
     with watching():
-        made = drawn(bundle, requested, out, recipe=recipe, settings=setting or [])
+        made = drawn(bundle, requested, out, save_plan=save_plan, shard=shard, recipe=recipe, settings=setting or [])
     typer.echo(f"{len(made)} synthetic images: {out}   look at them with: medphantom inspect {out}")
 
 
@@ -109,8 +106,10 @@ def merge(
 ) -> None:
     """Join the shards of a plan into one synthetic cohort."""
     from medphantom.flows.operations.merge import merge as merged
+    from medphantom.flows.process.progress import watching
 
-    made = merged(parts, out)
+    with watching():
+        made = merged(parts, out)
     typer.echo(f"{len(made)} synthetic images: {out}")
 
 
@@ -143,7 +142,7 @@ def assess(
     from medphantom.flows.process.progress import watching
     from medphantom.quality.results.quality_report import QualityReport
 
-    foreign = {"table": as_given(table, {"auto", "none"}), "label_columns": label_column or None}
+    foreign = {"table": table, "label_columns": label_column or None}
     with watching():
         report = scored(
             _one(real, real_flag, "real"),

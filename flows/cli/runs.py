@@ -165,6 +165,7 @@ def schema(
     out: Annotated[Path | None, typer.Option("--out", help="File to write; by default it is printed.")] = None,
 ) -> None:
     """Print the JSON Schema of a recipe, for editors."""
+    from medphantom.flows.operations.places import refuse_file
     from medphantom.flows.recipes.recipe import Recipe
     from medphantom.flows.recipes.recipe_schema import json_schema
 
@@ -172,6 +173,7 @@ def schema(
     if out is None:
         typer.echo(text, nl=False)
     else:
+        refuse_file(out)
         out.write_text(text, encoding="utf-8")
         share(out)
         typer.echo(f"{out}: schema of a recipe")

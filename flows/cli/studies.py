@@ -89,6 +89,8 @@ def augment(
             opened(cohort),
             label,
             to,
+            out=out,
+            external=_by_name(external),
             bundles=bundles,
             generators=generators,
             shares=shares,

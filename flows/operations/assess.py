@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medphantom.cohorts.store import Cohort
+from medphantom.core.arguments import checked
 from medphantom.core.errors import InputError
 from medphantom.core.progress import Progress
 from medphantom.flows.operations.foreign import open_synthetic
@@ -15,6 +16,7 @@ from medphantom.flows.operations.places import (
     Folder,
     loaded,
     opened,
+    options_here,
     preprocess_flags,
     refuse_existing,
     resumable,
@@ -23,8 +25,9 @@ from medphantom.flows.operations.places import (
 from medphantom.flows.operations.train import training_curves
 from medphantom.flows.process.facts import machine, versions
 from medphantom.flows.process.progress import watcher
+from medphantom.flows.recipes.recipe import absolute_options
 from medphantom.flows.recipes.settings import AssessPart, read_part
-from medphantom.flows.runs.provenance import check_provenance
+from medphantom.flows.runs.provenance import check_provenance, learned_from, not_its_patients
 
 if TYPE_CHECKING:
     from medphantom.cohorts.options import IngestOptions
@@ -37,6 +40,7 @@ if TYPE_CHECKING:
     from medphantom.quality.results.quality_report import QualityReport
 
 
+@checked
 def assess(
     real: Cohort | Folder,
     synthetic: Cohort | Folder,
@@ -74,6 +78,8 @@ def assess(
             scored with arguments that they contradict, or ``out`` exists.
     """
     actual, place = opened(real), Path(out)
+    if isinstance(foreign, Mapping) and not isinstance(synthetic, Cohort):
+        foreign = options_here(foreign, Path(synthetic))
     ranges = None if synthetic_range is None else {"synthetic_range": list(synthetic_range)}
     part = read_part(
         AssessPart,
@@ -83,16 +89,18 @@ def assess(
         {"assess": ranges, "preprocess": preprocess_flags(actual, size)},
     )
     refuse_existing(place)
+    maker = None if bundle is None else loaded(bundle)
     made = synthetic
     if not isinstance(made, Cohort):
-        made = open_synthetic(Path(made), work_beside(place), part.foreign)
+        base = Path.cwd() if recipe is None else Path(recipe).resolve().parent
+        reading = absolute_options(part.foreign, Path(made), base)
+        made = open_synthetic(Path(made), work_beside(place), reading)
     if made.schema.kind == "counterfactual":
         if bundle is not None or size is not None:
             raise InputError(
                 "counterfactual pairs are scored as their generator saw them", "leave --bundle, --size out"
             )
         return assess_pairs(actual, made, part.assess, place, progress=progress)
-    maker = None if bundle is None else loaded(bundle)
     preprocess = part.preprocess.for_cohort(actual) if maker is None else maker.facts.preprocess
     if maker is not None:
         check_provenance(actual, made, maker)  # before anything is written
@@ -125,6 +133,7 @@ def score(
     *,
     work: Path,
     bundle: GeneratorBundle | None = None,
+    others: bool = False,
     progress: Progress | None = None,
 ) -> QualityReport:
     """Score a synthetic cohort.
@@ -136,6 +145,7 @@ def score(
         config: How it is scored.
         work: Private folder for what is needed to continue after an interruption.
         bundle: The generator.
+        others: Whether a bundle that learned from other patients is scored too; its images are never *screened* then.
         progress: Called about each step.
 
     Raises:
@@ -144,11 +154,13 @@ def score(
     from medphantom.flows.runs.hooks import hooks_of
     from medphantom.quality.assessment.assess import assess as scores
 
-    if bundle is not None:
+    its_patients = bundle is None or learned_from(bundle, real)
+    if bundle is not None and (its_patients or not others):
         check_provenance(real, synthetic, bundle)
     hooks = None if bundle is None else hooks_of(bundle)
     shown = progress or watcher().stage("assess")
-    return scores(real, synthetic, preprocess, config, work=work, hooks=hooks, progress=shown)
+    found = scores(real, synthetic, preprocess, config, work=work, hooks=hooks, progress=shown)
+    return found if its_patients else not_its_patients(found)
 
 
 def write_pages(

@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medphantom.cohorts.store import Cohort
+from medphantom.core.arguments import Count, checked
 from medphantom.core.errors import InputError
 from medphantom.core.folders import publishing
+from medphantom.flows.operations.assess import score
 from medphantom.flows.operations.places import Folder, opened, preprocess_flags, refuse_existing, resumable
 from medphantom.flows.operations.train import training_curves
 from medphantom.flows.operations.utility import STUDY_FILE, TABLE_FILE, drawn_by, trained_bundle
@@ -20,7 +22,7 @@ from medphantom.flows.process.progress import warn, watcher
 from medphantom.flows.recipes.plans import BalancePlan
 from medphantom.flows.recipes.settings import AugmentPart, read_part
 from medphantom.flows.runs.formal import formal_facts
-from medphantom.flows.runs.provenance import learned_from, not_its_patients
+from medphantom.flows.runs.provenance import learned_from
 
 if TYPE_CHECKING:
     from medphantom.cohorts.preprocess import Preprocess
@@ -55,7 +57,7 @@ def propose(
         cohort: real cohort.
         label: the scarce one.
         to: images of it that are wanted in ``train``, real and synthetic together.
-        study: how classifiers are arm.
+        study: how classifiers are trained.
         shares: shares of the planned images that classifiers learn from.
         generators: seeds of the generator.
         trained: whether they are trained for this.
@@ -105,10 +107,11 @@ def _arms(study: StudyConfig) -> tuple[StudyArm, ...]:
     return tuple(dict.fromkeys((*ARMS, *more)))
 
 
+@checked
 def augment(
     cohort: Cohort | Folder,
     label: str,
-    to: int,
+    to: Count,
     out: Folder,
     *,
     bundles: Sequence[Folder] = (),
@@ -152,10 +155,12 @@ def augment(
         UnsupportedClaim: Too few patients show the label to say whether images of it help.
     """
     real, place, paths = opened(cohort), Path(out), tuple(Path(one) for one in bundles)
+    outside = {name: opened(one) for name, one in (external or {}).items()}
     part, planned = proposal(
         real,
         label,
         to,
+        out=place,
         bundles=paths,
         generators=generators,
         shares=shares,
@@ -172,16 +177,18 @@ def augment(
     )
     if announce is not None:
         announce(planned)
-    outside = {name: opened(one) for name, one in (external or {}).items()}
     return augmented(real, part, planned, place, bundles=paths, external=outside or None)
 
 
+@checked
 def proposal(
     cohort: Cohort,
     label: str,
-    to: int,
+    to: Count,
     *,
-    bundles: Sequence[Path] = (),
+    out: Folder | None = None,
+    external: Mapping[str, Cohort | Folder] | None = None,
+    bundles: Sequence[Folder] = (),
     generators: int = 2,
     shares: Sequence[float] = SHARES,
     size: int | Sequence[int] | None = None,
@@ -189,17 +196,33 @@ def proposal(
     recipe: Folder | None = None,
     settings: Sequence[str] = (),
 ) -> tuple[AugmentPart, AugmentPlan]:
-    """The settings of an augmentation and what would be done; see :func:`augment`.
+    """The settings of an augmentation and what would be done; see :func:`augment`, whose arguments it checks.
 
     Raises:
-        InputError: Nothing can be planned so, or both bundles and a size are given.
+        InputError: Nothing can be planned so, ``out`` exists, or both bundles and a size are given.
+        UnsupportedClaim: Too few patients show the label to say whether images of it help.
     """
+    if out is not None:
+        refuse_existing(Path(out))
+    for other in (external or {}).values():
+        opened(other)
+    from medphantom.quality.utility.study import check_study
+
     if bundles and size is not None:
         raise InputError("--size and --bundle are mutually exclusive: the generator knows its size", "give one of them")
     sized = {"preprocess": preprocess_flags(cohort, size)}
     part = read_part(AugmentPart, recipe, settings, sections or {}, sized)
     total = len(bundles) or generators
-    return part, propose(cohort, label, to, part.study, shares=shares, generators=total, trained=not bundles)
+    planned = propose(cohort, label, to, part.study, shares=shares, generators=total, trained=not bundles)
+    _preprocess(cohort, part, bundles, label)
+    check_study(cohort, _study(part, planned))
+    return part, planned
+
+
+def _study(part: AugmentPart, plan: AugmentPlan) -> StudyConfig:
+    """Return the study that decides whether images of the label help."""
+    decisive = {"arms": _arms(part.study), "ratios": plan.ratios, "primary": (plan.label,), "oversample_to": plan.to}
+    return part.study.model_copy(update=decisive)
 
 
 def augmented(
@@ -218,7 +241,7 @@ def augmented(
 
     Args:
         cohort: real cohort.
-        part: preprocess, generator, sampler, how images are scored and classifiers arm.
+        part: preprocess, generator, sampler, how images are scored and how classifiers are trained.
         plan: from :func:`propose`.
         out: folder to make.
         bundles: generators of different seeds; empty: they are trained here.
@@ -231,20 +254,25 @@ def augmented(
     from medphantom.quality.utility.study import check_study
 
     refuse_existing(out)
-    decisive = {"arms": _arms(part.study), "ratios": plan.ratios, "primary": (plan.label,), "oversample_to": plan.to}
-    study = part.study.model_copy(update=decisive)
+    study = _study(part, plan)
     check_study(cohort, study)
     preprocess = _preprocess(cohort, part, bundles, plan.label)
     job = _Augmentation(cohort, preprocess, part.model_copy(update={"study": study}), plan, tuple(bundles), external)
     return resumable(out, lambda work: job.run(work, out))
 
 
-def _preprocess(cohort: Cohort, part: AugmentPart, bundles: Sequence[Path], label: str) -> Preprocess:
-    """What the networks see of an image: as the bundles say, or as the recipe does."""
+def _preprocess(cohort: Cohort, part: AugmentPart, bundles: Sequence[Folder], label: str) -> Preprocess:
+    """What the networks see of an image: as the bundles say, or as the recipe does.
+
+    Raises:
+        InputError: A bundle does not know the label, sees images otherwise, or needs a package that is not installed.
+    """
     from medphantom.generators.facts import read_facts
+    from medphantom.generators.requirements import require_for_use
 
     known = [read_facts(path)[0] for path in bundles]
     for path, facts in zip(bundles, known, strict=True):
+        require_for_use(facts, f"the bundle {path}")
         if label not in facts.conditions.labels:
             raise InputError(f"the generator {path} does not know {label!r}", "give one that learned it")
         if facts.preprocess != known[0].preprocess:
@@ -298,16 +326,12 @@ class _Augmentation:
 
     def _scored(self, made: Cohort, maker: GeneratorBundle, work: Path) -> QualityReport:
         """Fidelity and the privacy gate; the study says more than the quick check of use does."""
-        from medphantom.flows.runs.hooks import hooks_of
-        from medphantom.quality.assessment.assess import assess
-
         config = self.part.assess.model_copy(
             update={"utility": self.part.assess.utility.model_copy(update={"enabled": False})}
         )
         shown = watcher().stage("assess")
         place = work / "assess"
-        found = assess(self.cohort, made, self.preprocess, config, work=place, hooks=hooks_of(maker), progress=shown)
-        return found if learned_from(maker, self.cohort) else not_its_patients(found)
+        return score(self.cohort, made, self.preprocess, config, work=place, bundle=maker, others=True, progress=shown)
 
     def _studied(self, sets: Sequence[Cohort], work: Path) -> StudyReport:
         from medphantom.quality.utility.study import run_study

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING
 from medphantom.cohorts.store import Cohort
 from medphantom.conditioning.plan import PlannedImage, SamplingPlan
 from medphantom.conditioning.prompt import Prompt
+from medphantom.core.arguments import checked
 from medphantom.core.errors import InputError
 from medphantom.core.folders import publishing
+from medphantom.core.guard import user_path
 from medphantom.flows.operations.augment import BUNDLE_FOLDER, IMAGES_FOLDER
 from medphantom.flows.operations.places import Folder, refuse_existing, resumable
 from medphantom.flows.process.progress import watcher
@@ -44,6 +46,7 @@ class _Run:
         return folder if (folder / "bundle.json").is_file() else None
 
 
+@checked
 def compare(runs: Sequence[Folder], out: Folder, *, draw: bool = True) -> Comparison:
     """Write ``compare.html`` (internal) and ``compare.json`` into ``out``.
 
@@ -82,7 +85,7 @@ def compare(runs: Sequence[Folder], out: Folder, *, draw: bool = True) -> Compar
 def _opened(folders: Sequence[Path]) -> Iterator[_Run]:
     from medphantom.quality.report.write import PublishedReport
 
-    places = [folder.resolve() for folder in folders]
+    places = [user_path(folder).resolve() for folder in folders]
     if len(set(places)) < len(places):
         raise InputError("a run is named twice", "name different ones")
     for place, given in zip(places, folders, strict=True):

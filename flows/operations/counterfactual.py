@@ -8,17 +8,19 @@ from typing import TYPE_CHECKING, Any
 
 from medphantom.cohorts.records import SPLITS
 from medphantom.cohorts.store import Cohort
+from medphantom.core.arguments import checked
 from medphantom.core.errors import InputError
 from medphantom.core.progress import Progress
 from medphantom.flows.operations.places import Folder, loaded, opened, refuse_existing
 from medphantom.flows.process.progress import watcher
-from medphantom.flows.recipes.recipe_file import validate
+from medphantom.flows.recipes.recipe_file import section
 
 if TYPE_CHECKING:
     from medphantom.generators.bundle import GeneratorBundle
     from medphantom.generators.config import CounterfactualConfig
 
 
+@checked
 def counterfactual(
     bundle: GeneratorBundle | Folder,
     cohort: Cohort | Folder,
@@ -54,7 +56,7 @@ def counterfactual(
         raise InputError(f"--split {split} is no split", f"one of {', '.join(SPLITS)}")
     if limit is not None and limit < 1:
         raise InputError(f"--limit must be ≥ 1, got {limit}", "leave it out for all images")
-    config = method if isinstance(method, Config) else validate(Config, dict(method or {}), "counterfactual")
+    config = section(Config, method, "counterfactual")
     refuse_existing(Path(out))
     real, maker = opened(cohort), loaded(bundle)
     intervention = Intervention.parse(changes, maker.facts.conditions)

@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Literal
 
 from medphantom.cohorts.store import Cohort
+from medphantom.core.arguments import checked
 from medphantom.core.progress import Progress
 from medphantom.flows.operations.places import Folder, opened
 from medphantom.flows.process.progress import warn, watcher
 
 
+@checked
 def export(
     cohort: Cohort | Folder,
     out: Folder,

@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medphantom.cohorts.store import Cohort
 from medphantom.conditioning.plan import SamplingPlan
-from medphantom.core.errors import InputError
+from medphantom.core.arguments import Count, Seed, Total, checked
+from medphantom.core.errors import InputError, MedphantomError
 from medphantom.core.progress import Progress
-from medphantom.flows.operations.places import Folder, loaded, opened, refuse_existing, resumable
+from medphantom.flows.operations.places import (
+    Folder,
+    loaded,
+    opened,
+    refuse_existing,
+    refuse_published,
+    require_folder,
+    resumable,
+)
 from medphantom.flows.process.progress import watcher
-from medphantom.flows.recipes.plans import make_plan, plan_flags, shard_of
+from medphantom.flows.recipes.plans import make_plan, plan_flags, refuse_changes, shard_of
 from medphantom.flows.recipes.settings import GeneratePart, read_part
 
 if TYPE_CHECKING:
@@ -20,26 +30,26 @@ if TYPE_CHECKING:
     from medphantom.generators.config import SamplerConfig
 
 
+@checked
 def plan(
     bundle: GeneratorBundle | Folder,
     *,
-    counts: Mapping[str, int] | None = None,
-    match: int | None = None,
-    balance: int | None = None,
-    masks: int | None = None,
+    counts: Mapping[str, Total] | None = None,
+    match: Count | None = None,
+    balance: Count | None = None,
+    masks: Count | None = None,
     prompts: Folder | None = None,
     plan_file: Folder | None = None,
     cohort: Cohort | Folder | None = None,
-    shard: str | None = None,
-    seed: int | None = None,
+    seed: Seed | None = None,
     fresh: str = "",
     recipe: Folder | None = None,
     settings: Sequence[str] = (),
 ) -> SamplingPlan:
     """What to generate: at most one of ``counts``, ``match``, ``balance``, ``masks``, ``prompts`` and ``plan_file``.
 
-    Without any of them the ``plan`` section of the recipe says it; by default images are distributed as the training
-    split.
+    Without any of them the ``plan`` section of the recipe says it; by default 500 images are distributed as the
+    training split, which needs the cohort.
 
     Args:
         bundle: Generator whose vocabulary the plan uses.
@@ -48,34 +58,37 @@ def plan(
         balance: Number of images that every label is topped up to.
         masks: Number of images for elastically deformed masks of the training split.
         prompts: Table of prompts, CSV or Parquet.
-        plan_file: Plan as JSON lines.
+        plan_file: Plan as JSON lines, which is drawn as it is.
         cohort: Real cohort, for ``match``, ``balance`` and ``masks``.
-        shard: ``I/K``: only part I (from 0) of K.
         seed: Another seed gives other images.
         fresh: Tag that enters every seed, such as today's date.
         recipe: Recipe whose ``plan`` section is taken.
         settings: ``field=value`` as of ``--set``.
 
     Raises:
-        InputError: Two kinds of plan are given, or the kind needs a real cohort.
+        InputError: Two kinds of plan are given, a plan file and something that would change it, or the kind needs a
+            real cohort.
         PromptError: A prompt is outside the vocabulary of the generator.
     """
     facts = _facts(bundle)
     flags = plan_flags(counts, match, balance, seed, masks=masks, prompts=prompts, plan_file=plan_file)
+    if plan_file is not None:
+        refuse_changes({"seed": seed is not None, "fresh": bool(fresh)}, settings)
     part = read_part(GeneratePart, recipe, settings, flags)
     if plan_file is not None:
-        found = SamplingPlan.from_jsonl(Path(plan_file), facts.conditions)
-    else:
-        real = None if cohort is None else opened(cohort)
-        found = make_plan(part.plan, real, facts.conditions, preprocess=facts.preprocess, fresh=fresh)
-    return found if shard is None else shard_of(found, shard)
+        return SamplingPlan.from_jsonl(Path(plan_file), facts.conditions)
+    real = None if cohort is None else opened(cohort)
+    return make_plan(part.plan, real, facts.conditions, preprocess=facts.preprocess, fresh=fresh)
 
 
+@checked
 def generate(
     bundle: GeneratorBundle | Folder,
     images: SamplingPlan,
     out: Folder,
     *,
+    save_plan: Folder | None = None,
+    shard: str | None = None,
     sampler: Mapping[str, Any] | SamplerConfig | None = None,
     recipe: Folder | None = None,
     settings: Sequence[str] = (),
@@ -88,6 +101,8 @@ def generate(
         bundle: The generator.
         images: Plan, from :func:`plan`.
         out: Synthetic cohort to make.
+        save_plan: File to write the whole plan to as JSON lines, once it is certain that it can be drawn.
+        shard: ``I/K``: draw only part I (from 0) of K; :func:`medphantom.merge` joins the parts.
         sampler: The ``sampler`` section.
         recipe: Recipe whose ``sampler`` section is taken.
         settings: ``field=value`` as of ``--set``.
@@ -95,27 +110,47 @@ def generate(
         progress: Called with the number of images drawn.
 
     Raises:
-        InputError: The plan asks for no image, ``out`` exists, or the solver does not fit the generator.
+        InputError: The plan or its part asks for no image, ``out`` exists, ``save_plan`` holds something else, or the
+            solver does not fit the generator.
         PromptError: A prompt is outside the vocabulary of the generator.
     """
     from medphantom.generators.generate import generate as draw
+    from medphantom.generators.generate import settings_for
 
     part = read_part(GeneratePart, recipe, settings, {"sampler": sampler})
     place = Path(out)
     refuse_existing(place)
+    wanted = images if shard is None else shard_of(images, shard)
     shown = progress or watcher().stage("generate")
     maker = loaded(bundle)
+    if save_plan is not None:
+        settings_for(maker, wanted, part.sampler)
+        _save(images, Path(save_plan), place)
     return resumable(
-        place, lambda folder: draw(maker, images, place, work=folder, sampler=part.sampler, progress=shown), work
+        place, lambda folder: draw(maker, wanted, place, work=folder, sampler=part.sampler, progress=shown), work
     )
+
+
+def _save(images: SamplingPlan, file: Path, out: Path) -> None:
+    """Write a plan where nothing else lies."""
+    if file.resolve().is_relative_to(out.resolve()):
+        raise InputError(f"{file} is or lies in {out}, which will hold the images", "choose another --save-plan")
+    refuse_published(file, "--save-plan")
+    if file.exists():
+        with suppress(MedphantomError):
+            if SamplingPlan.from_jsonl(file) == images:  # of the same command, which was interrupted
+                return
+        raise InputError(
+            f"{file} exists already and is not this plan", "choose another --save-plan, or remove it first"
+        )
+    images.to_jsonl(file)
 
 
 def _facts(bundle: GeneratorBundle | Folder) -> Any:
     """What a bundle says of itself; of a folder no network is loaded for that."""
     from medphantom.generators.facts import read_facts
 
-    if isinstance(bundle, str | Path):
-        return read_facts(bundle)[0]
-    if not hasattr(bundle, "facts"):
-        raise InputError(f"a generator was expected, got {type(bundle).__name__}", "give a bundle or its folder")
-    return bundle.facts
+    if hasattr(bundle, "facts"):
+        return bundle.facts
+    require_folder(bundle, "a bundle")
+    return read_facts(bundle)[0]

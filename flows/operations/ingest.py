@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from medphantom.core.arguments import Text, checked
 from medphantom.core.errors import InputError
 from medphantom.core.progress import Progress
-from medphantom.flows.operations.places import Folder, refuse_existing
+from medphantom.flows.operations.places import Folder, options_here, refuse_existing
 from medphantom.flows.process.progress import warn, watcher
 from medphantom.flows.recipes.settings import IngestPart, read_part
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from medphantom.cohorts.ingest import IngestResult
     from medphantom.cohorts.store import Cohort
     from medphantom.flows.recipes.recipe import CohortChoice
 
 
+@checked
 def ingest(
     source: Folder,
     out: Folder,
     *,
-    public_phrase: str | None = None,
+    public_phrase: Text | None = None,
     key_file: Folder | None = None,
     recipe: Folder | None = None,
     settings: Sequence[str] = (),
@@ -40,7 +41,8 @@ def ingest(
         recipe: Recipe whose ``cohort`` section is taken.
         settings: ``field=value`` as of ``--set``.
         progress: Called with the number of files read.
-        options: Fields of :class:`medphantom.cohorts.options.IngestOptions`, such as ``table`` or ``workers``.
+        options: Fields of :class:`medphantom.cohorts.options.IngestOptions`, such as ``table`` or ``workers``; a
+            relative path of a table or of masks is one in the source or in the working folder.
 
     Returns:
         The cohort. Warnings about the source are shown.
@@ -61,11 +63,12 @@ def ingest(
     ).cohort
 
 
+@checked
 def ingested(
     source: Folder,
     out: Folder,
     *,
-    public_phrase: str | None = None,
+    public_phrase: Text | None = None,
     key_file: Folder | None = None,
     recipe: Folder | None = None,
     settings: Sequence[str] = (),
@@ -77,7 +80,7 @@ def ingested(
         "source": str(Path.cwd() / source),
         "public_phrase": public_phrase,
         "key_file": None if key_file is None else str(Path.cwd() / key_file),
-        "options": options,
+        "options": options_here(options, Path(source)),
     }
     part = read_part(IngestPart, recipe, settings, {"cohort": flags})
     return ingest_cohort(part.cohort, Path(out), progress=progress)

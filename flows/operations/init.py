@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from medphantom.core.arguments import Text, checked
 from medphantom.flows.operations.places import Folder
 from medphantom.flows.process.progress import watcher
 from medphantom.flows.recipes.starter import write_starter
 
 
+@checked
 def init(
     file: Folder = "recipe.yaml",
     *,
-    source: str = "images",
-    name: str | None = None,
-    folders: str | None = None,
-    table: str | None = None,
+    source: Text = "images",
+    name: Text | None = None,
+    folders: Text | None = None,
+    table: Text | None = None,
     ask: Callable[[str, Sequence[str]], str] | None = None,
 ) -> list[str]:
     """Look at a source and write a commented recipe to start from.

@@ -14,10 +14,11 @@ from medphantom.cohorts.preprocess import Preprocess
 from medphantom.cohorts.private import REJECTIONS_FILE, private_path, read_rejections
 from medphantom.cohorts.records import SYNTHETIC_SPLIT
 from medphantom.cohorts.store import Cohort
+from medphantom.core.arguments import Seed, checked
 from medphantom.core.errors import InputError
 from medphantom.core.folders import no_space_becomes_one_line
 from medphantom.core.randomness import derive_seed
-from medphantom.flows.operations.places import Folder, opened
+from medphantom.flows.operations.places import Folder, opened, preprocess_flags, refuse_published
 from medphantom.flows.operations.summaries import cohort_summary, frame_text
 from medphantom.flows.recipes.recipe import PreprocessChoice
 from medphantom.flows.recipes.settings import InspectPart, read_part
@@ -26,8 +27,10 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 MOST_IMAGES = 400
+PICTURES = (".png", ".jpg", ".jpeg")
 
 
+@checked
 def inspect(
     cohort: Cohort | Folder,
     *,
@@ -35,7 +38,7 @@ def inspect(
     size: int | None = None,
     images: int = 24,
     split: str | None = None,
-    seed: int = 0,
+    seed: Seed = 0,
     rejected: bool = False,
     recipe: Folder | None = None,
     settings: Sequence[str] = (),
@@ -59,29 +62,27 @@ def inspect(
     folder = cohort.path if isinstance(cohort, Cohort) else Path(cohort)
     if rejected:
         return list(rejected_files(folder))
+    _require_number(images)
+    given = Cohort.open(folder)
+    part = read_part(InspectPart, recipe, settings, {"preprocess": preprocess_flags(given, size)})
+    sheet = folder.with_name(f"{folder.name}.sheet.png") if out is None else Path(out)
+    return list(_described_cohort(given, folder, sheet, part.preprocess, images=images, split=split, seed=seed))
+
+
+def _require_number(images: int) -> None:
+    """Refuse a number of images that a sheet cannot show."""
     if not 1 <= images <= MOST_IMAGES:
         raise InputError(f"--images must be 1 to {MOST_IMAGES}, got {images}", "choose fewer images")
-    part = read_part(InspectPart, recipe, settings)
-    sheet = folder.with_name(f"{folder.name}.sheet.png") if out is None else Path(out)
-    return list(_described_cohort(folder, sheet, part.preprocess, size=size, images=images, split=split, seed=seed))
 
 
 def _described_cohort(
-    folder: Path,
-    sheet: Path,
-    choice: PreprocessChoice,
-    *,
-    size: int | None,
-    images: int,
-    split: str | None,
-    seed: int,
+    cohort: Cohort, folder: Path, sheet: Path, choice: PreprocessChoice, *, images: int, split: str | None, seed: int
 ) -> Iterator[str]:
-    cohort = Cohort.open(folder)
-    if sheet.resolve().is_relative_to(folder.resolve()):
-        raise InputError(f"{sheet} lies in the cohort, which must stay as it is", "choose another --out")
-    dims = cohort.schema.spatial_dims
-    if size is not None:
-        choice = choice.model_copy(update={"size": (size,) * dims})
+    refuse_published(sheet)
+    if sheet.suffix.lower() not in PICTURES:
+        raise InputError(f"{sheet} is no name of a picture", f"let it end with {' or '.join(PICTURES)}")
+    if sheet.exists() and not _is_picture(sheet):
+        raise InputError(f"{sheet} exists already and is no picture", "choose another --out, or remove it first")
     preprocess = _preprocess(cohort, choice)
     rows = cohort.rows(split)
     if not rows:
@@ -110,18 +111,24 @@ def _described_cohort(
     yield f"contact sheet: {sheet} (left: source, right: network{real})"
 
 
-def contact_sheet(cohort: Cohort | Folder, images: int = 24, *, seed: int = 0, size: int | None = None) -> Image:
+@checked
+def contact_sheet(cohort: Cohort | Folder, images: int = 24, *, seed: Seed = 0, size: int | None = None) -> Image:
     """Some images of a cohort as one picture; with ``size``, each beside what a network will see of it.
 
     Args:
         cohort: Cohort, real or synthetic.
-        images: Number of images.
+        images: Number of images, 1 to 400.
         seed: Seed of the choice of images.
         size: Side of what a network will see, in pixels.
+
+    Raises:
+        InputError: A number is out of bounds.
     """
+    _require_number(images)
     shown = opened(cohort)
-    rows, dims = _chosen(range(len(shown)), images, seed), shown.schema.spatial_dims
-    return sheet_of(shown, rows, None if size is None else Preprocess.for_cohort(shown, (size,) * dims))
+    part = read_part(InspectPart, None, (), {"preprocess": preprocess_flags(shown, size)})
+    seen = None if size is None else part.preprocess.for_cohort(shown)
+    return sheet_of(shown, _chosen(range(len(shown)), images, seed), seen)
 
 
 def _chosen(rows: Sequence[int], images: int, seed: int) -> list[int]:
@@ -160,6 +167,17 @@ def _described(preprocess: Preprocess) -> str:
     range_ = preprocess.intensity
     unit = " % of each image" if range_.kind == "percentile" else ""
     return f"{size} pixels, {preprocess.fit}, {range_.kind} {range_.low:g}…{range_.high:g}{unit}"
+
+
+def _is_picture(file: Path) -> bool:
+    """Return whether a file is a picture, such as an earlier contact sheet."""
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(file) as opened_file:
+            return opened_file.format in {"PNG", "JPEG"}
+    except (OSError, UnidentifiedImageError):
+        return False
 
 
 def _splits(cohort: Cohort) -> list[str]:

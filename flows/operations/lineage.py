@@ -22,6 +22,7 @@ from medphantom.cohorts.manifest import SCHEMA_FILE
 from medphantom.cohorts.private import LINKS_FILE, printable, private_path, read_links
 from medphantom.cohorts.records import SPLITS
 from medphantom.cohorts.store import Cohort
+from medphantom.core.arguments import RawText, Text, checked
 from medphantom.core.errors import InputError, MedphantomError
 from medphantom.core.folders import DIGEST_FILE, read_json
 from medphantom.core.guard import user_path
@@ -85,12 +86,13 @@ class _Places:
         return len(self.cohorts) + len(self.bundles) + len(self.exports) + len(self.reports)
 
 
+@checked
 def lineage(
-    patient: str,
+    patient: RawText,
     folders: Sequence[Folder] = (),
     *,
     key_file: Folder | None = None,
-    public_phrase: str | None = None,
+    public_phrase: Text | None = None,
 ) -> Lineage:
     """Follow a patient through everything that lies under some folders.
 
@@ -103,6 +105,8 @@ def lineage(
     Raises:
         InputError: no patient is given, a folder does not exist, or nothing of ours lies there.
     """
+    if public_phrase is not None and key_file is not None:
+        raise InputError("--key-file and --public-phrase are mutually exclusive", "give the one that was used")
     key = None
     if public_phrase is not None:
         key = IdentityKey.from_phrase(public_phrase)

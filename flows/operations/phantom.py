@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from medphantom.core.arguments import Count, Seed, checked
 from medphantom.core.progress import Progress
 from medphantom.flows.operations.places import Folder, refuse_existing
 from medphantom.flows.process.progress import watcher
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from medphantom.phantoms.write import PhantomSummary
 
 
+@checked
 def phantom(
     out: Folder,
     patients: int = 100,
@@ -25,10 +27,10 @@ def phantom(
     masks: bool = False,
     missing: float = 0.0,
     factors: Sequence[str] = (),
-    seed: int = 0,
+    seed: Seed = 0,
     bit_depth: Literal[8, 16] = 8,
     population: Population | None = None,
-    workers: int = 1,
+    workers: Count = 1,
     progress: Progress | None = None,
 ) -> PhantomSummary:
     """Write simulated patients as files: images with known factors, and made-up names in DICOM headers.

@@ -7,17 +7,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medphantom.cohorts.store import Cohort
-from medphantom.core.errors import InputError
+from medphantom.core.arguments import checked
 from medphantom.core.folders import write_json
 from medphantom.core.progress import Progress
-from medphantom.flows.operations.places import Folder, opened
+from medphantom.flows.operations.places import Folder, opened, refuse_file
 from medphantom.flows.process.progress import watcher
-from medphantom.flows.recipes.recipe_file import validate
+from medphantom.flows.recipes.recipe_file import section
 
 if TYPE_CHECKING:
     from medphantom.quality.counterfactual.ranking import RankConfig, Ranking
 
 
+@checked
 def rank(
     classifier: Folder | Callable[[Any], Any],
     pairs: Sequence[Cohort | Folder],
@@ -51,9 +52,9 @@ def rank(
     from medphantom.quality.counterfactual.ranking import rank_interventions
     from medphantom.quality.networks.outside_classifier import OutsideClassifier, load_classifier, require_packages
 
-    if out is not None and Path(out).exists():
-        raise InputError(f"{out} exists already", "choose another --out, or remove it first")
-    chosen = config if isinstance(config, Config) else validate(Config, dict(config or {}), "rank")
+    if out is not None:
+        refuse_file(Path(out))
+    chosen = section(Config, config, "rank")
     if isinstance(classifier, str | Path):
         require_packages(Path(classifier))
     given = [opened(one) for one in pairs]

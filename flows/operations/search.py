@@ -19,6 +19,7 @@ import numpy as np
 
 from medphantom.cohorts.preprocess import Preprocess, network_images
 from medphantom.cohorts.store import Cohort
+from medphantom.core.arguments import Count, checked
 from medphantom.core.errors import RecipeError, UnsupportedClaim
 from medphantom.core.folders import json_digest, kept, publishing, work_folder, write_json
 from medphantom.core.progress import Progress
@@ -74,6 +75,8 @@ def tries_of(given: Sequence[str]) -> dict[str, list[Any]]:
         values = parse_yaml(listed, f"--try {name}") if equals else None
         if not isinstance(values, list) or not values:
             raise RecipeError(f"--try {text}: expected field.field=[value, …]", "e.g. --try sampler.drift=[0,0.002]")
+        if name.strip() in found:
+            raise RecipeError(f"--try {name.strip()} is given twice", "give all its values in one list")
         found[name.strip()] = values
     return found
 
@@ -106,6 +109,8 @@ def trial_of(part: SearchPart, changed: Mapping[str, Any]) -> Trial:
         level: dict[str, Any] = layer.setdefault(section, {})
         for step in inner[:-1]:
             level = level.setdefault(step, {})
+            if not isinstance(level, dict):
+                raise RecipeError(f"--try {name}: a field above it is tried too", "try one of them")
         level[inner[-1]] = value
     tried = read_part(SearchPart, None, (), {"generator": part.generator, "sampler": part.sampler}, layer)
     said = tuple(f"{name}={json.dumps(value)}" for name, value in changed.items())
@@ -232,12 +237,13 @@ def trial_distances(trials: Sequence[Trial], trainings: Trainings, evaluator: Tr
     return found
 
 
+@checked
 def search(
     cohort: Cohort | Folder,
     tries: Mapping[str, Sequence[Any]],
     out: Folder,
     *,
-    images: int | None = None,
+    images: Count | None = None,
     size: int | Sequence[int] | None = None,
     preprocess: Mapping[str, Any] | PreprocessChoice | None = None,
     generator: Mapping[str, Any] | GeneratorConfig | None = None,

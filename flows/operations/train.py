@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medphantom.cohorts.store import Cohort
+from medphantom.core.arguments import checked
 from medphantom.core.progress import Progress
 from medphantom.flows.operations.places import Folder, opened, preprocess_flags, refuse_existing, resumable
 from medphantom.flows.process.progress import warn, watcher
@@ -34,6 +35,7 @@ class Training:
     base: CopySummary | None
 
 
+@checked
 def train(
     cohort: Cohort | Folder,
     out: Folder,

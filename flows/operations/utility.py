@@ -1,8 +1,8 @@
 """The utility study: generators of several seeds learn from exactly the patients that classifiers learn from.
 
 For every fraction of the training patients and every generator seed a generator is trained and draws its images; then
-:func:`medphantom.quality.utility.study.run_study` teaches and tests. Whatever was finished is found again in
-``<out>.work``.
+:func:`medphantom.quality.utility.study.run_study` trains the downstream models and tests them. Whatever was finished is
+found again in ``<out>.work``.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from medphantom.cohorts.store import Cohort
 from medphantom.cohorts.thin import thin
+from medphantom.core.arguments import checked
 from medphantom.core.errors import InputError
 from medphantom.core.folders import json_digest, publishing, write_json
 from medphantom.flows.operations.places import Folder, opened, preprocess_flags, refuse_existing, resumable
@@ -43,6 +44,7 @@ def fraction_folder(fraction: float) -> str:
     return f"fraction_{fraction:g}"
 
 
+@checked
 def utility(
     cohort: Cohort | Folder,
     out: Folder,
@@ -100,7 +102,7 @@ def utility_study(
     generators: int = 2,
     external: dict[str, Cohort] | None = None,
 ) -> dict[float, StudyReport]:
-    """Train, draw, teach and test, for every fraction; the same call continues after an interruption.
+    """Train generators and downstream models on every fraction and test the latter; the same call continues.
 
     Args:
         cohort: real cohort with labels.

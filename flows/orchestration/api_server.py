@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 PASSWORD_VARIABLE = "PREFECT_SERVER_API_AUTH_STRING"  # noqa: S105 - a name, not the thing
 API = "/api"
-HOSTS = ("127.0.0.1", "localhost")  # any other name was bent to this machine by somebody's DNS
+HOSTS = ("127.0.0.1", "localhost")  # any other name was pointed to this machine by somebody's DNS
 OPEN = frozenset({f"{API}/health", f"{API}/ready"})
 
 SECONDS_TO_END = 5

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
+from medphantom.core.arguments import Count, checked
 from medphantom.core.errors import InputError
 from medphantom.flows.operations.places import Folder
 from medphantom.flows.orchestration.prefect_server import connected
@@ -20,6 +21,7 @@ from medphantom.flows.runs.job import Job, Refs, open_job
 Until = Literal["ingest", "train", "generate", "assess", "report"]
 
 
+@checked
 def run(
     recipe: Folder,
     settings: Sequence[str] = (),
@@ -49,6 +51,7 @@ def run(
     return _paths(run_part(job, until))
 
 
+@checked
 def demo(*, out: Folder = Path("runs/demo"), settings: Sequence[str] = (), prefect: bool = False) -> dict[Stage, Path]:
     """Run the whole job on simulated patients.
 
@@ -60,13 +63,14 @@ def demo(*, out: Folder = Path("runs/demo"), settings: Sequence[str] = (), prefe
     return run(DEMO_RECIPE, settings, out=out, prefect=prefect)
 
 
+@checked
 def control(
     recipe: Folder,
     settings: Sequence[str] = (),
     *,
     kind: Kind = "memorised",
-    patients: int = PATIENTS,
-    looks: int = LOOKS,
+    patients: Count = PATIENTS,
+    looks: Count = LOOKS,
     out: Folder | None = None,
     prefect: bool = False,
 ) -> dict[Stage, Path]:

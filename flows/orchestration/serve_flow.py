@@ -25,6 +25,7 @@ from medphantom.flows.runs.job import open_job
 
 STATE_FOLDER = ".prefect"
 SHORTEST_INTERVAL_S = 5
+LONGEST_INTERVAL_S = 366 * 86400
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _INTERVAL = re.compile(r"(\d+)\s*([smhd])")
@@ -134,6 +135,8 @@ def read_schedule(cron: str | None, every: str | None, timezone: str) -> Any:
         return Interval(timedelta(seconds=interval_seconds(every)))
     from prefect.client.schemas.schedules import CronSchedule
 
+    if not timezone.strip():
+        raise InputError("--timezone is empty", "give a name such as Europe/Berlin")
     try:
         CronSchedule(cron=str(cron), timezone=timezone)
     except ValidationError as error:
@@ -153,8 +156,9 @@ def interval_seconds(every: str) -> int:
     """
     match = _INTERVAL.fullmatch(every.strip())
     seconds = int(match[1]) * _UNITS[match[2]] if match else 0
-    if seconds < SHORTEST_INTERVAL_S:
+    if not SHORTEST_INTERVAL_S <= seconds <= LONGEST_INTERVAL_S:
         raise InputError(
-            f"--every must be ≥ {SHORTEST_INTERVAL_S}s, such as 30s, 15m, 6h or 1d; got {every!r}", "mend the interval"
+            f"--every must be ≥ {SHORTEST_INTERVAL_S}s and ≤ 366d, such as 30s, 15m, 6h or 1d; got {every!r}",
+            "correct the interval",
         )
     return seconds

@@ -166,22 +166,22 @@ def _assess(job: Job, refs: Refs, out: Path, work: Path, progress: Progress) -> 
 
 def _report(job: Job, refs: Refs, out: Path, work: Path, progress: Progress) -> dict[str, Any]:
     del work
-    from medphantom.generators.facts import read_facts
+    from medphantom.generators.facts import read_description
     from medphantom.quality.results.quality_report import QualityReport
 
     progress(0, 1, "report")
-    facts, _ = read_facts(refs["train"].path)
+    bundle = read_description(refs["train"].path)
     write_pages(
         QualityReport.load(Path(refs["assess"].path)),
         real=Cohort.open(refs["ingest"].path),
         synthetic=Cohort.open(refs["generate"].path),
-        preprocess=facts.preprocess,
+        preprocess=bundle.facts.preprocess,
         out=out.parent,
         name=job.run.name,
         recipe=job.loaded.written,
         digests={stage: ref.digest for stage, ref in refs.items()},
-        bundle=facts,
-        training=read_json(Path(refs["train"].path) / "training.json"),
+        bundle=bundle.facts,
+        training=bundle.training,
         seeds={"generator": job.recipe.generator.seed, "plan": job.recipe.plan.seed},
         timings_s={stage: job.folder_of(stage).records()[stage].seconds for stage in refs},
         control=control_facts(job.base.path),

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from medphantom.cohorts.preprocess import Preprocess
 from medphantom.cohorts.store import Cohort
@@ -120,8 +120,14 @@ class TablePlan(_Plan):
     path: Path
 
 
+def _usual_kind(given: Any) -> Any:
+    """Return a section that names no kind as one of the kind that is drawn without any section."""
+    return {"kind": "match", **given} if isinstance(given, dict) else given
+
+
 PlanChoice = Annotated[
-    MatchPlan | BalancePlan | CountsPlan | MasksPlan | PairsPlan | TablePlan, Field(discriminator="kind")
+    Annotated[MatchPlan | BalancePlan | CountsPlan | MasksPlan | PairsPlan | TablePlan, Field(discriminator="kind")],
+    BeforeValidator(_usual_kind),
 ]
 
 
@@ -231,8 +237,25 @@ def plan_flags(
     elif masks is not None:
         plan |= {"kind": "masks", "total": masks}
     elif prompts is not None:
-        plan |= {"kind": "table", "path": str(Path(prompts).resolve())}
+        plan |= {"kind": "table", "path": str(user_path(prompts).resolve())}
     return {"plan": plan} if plan else {}
+
+
+def refuse_changes(given: Mapping[str, bool], settings: Sequence[str]) -> None:
+    """Refuse what would change a plan that is read from a file.
+
+    Args:
+        given: Whether each option that changes plans was given.
+        settings: The settings ``field=value``, as given to ``--set``.
+
+    Raises:
+        InputError: One of them was given.
+    """
+    names = [f"--{name}" for name, here in given.items() if here]
+    places = (setting.partition("=")[0].strip() for setting in settings)
+    names += ["--set plan" for place in places if place.split(".")[0] == "plan"]
+    if names:
+        raise InputError(f"--plan and {names[0]} are mutually exclusive: a plan is drawn as it is", "leave one out")
 
 
 def counts_of(entries: Sequence[str] | None) -> dict[str, int] | None:
@@ -246,9 +269,14 @@ def counts_of(entries: Sequence[str] | None) -> dict[str, int] | None:
 
 def _count(entry: str) -> tuple[str, int]:
     name, equals, number = entry.rpartition("=")
-    if not equals or not name or not number.strip().isdigit():
+    if not equals or not name or not _digits(number.strip()):
         raise InputError(f"--count {entry}: expected LABEL=N", 'e.g. --count "Pleural effusion=100"')
     return name, int(number)
+
+
+def _digits(text: str) -> bool:
+    """Whether a text consists of the digits 0 to 9; other scripts and superscripts count as digits in Unicode."""
+    return text.isascii() and text.isdigit() and len(text) < 19
 
 
 def shard_of(plan: SamplingPlan, text: str) -> SamplingPlan:
@@ -258,6 +286,6 @@ def shard_of(plan: SamplingPlan, text: str) -> SamplingPlan:
         InputError: The text is not of this form, or I is not below K.
     """
     index, slash, total = text.partition("/")
-    if not slash or not index.isdigit() or not total.isdigit():
+    if not slash or not _digits(index) or not _digits(total):
         raise InputError(f"--shard {text}: expected I/K", "e.g. --shard 0/4 for the first of four parts")
     return plan.shard(int(index), int(total))

@@ -198,17 +198,22 @@ def absolute_generator(config: GeneratorConfig, base: Path) -> GeneratorConfig:
 def absolute_cohort(choice: CohortChoice, base: Path) -> CohortChoice:
     """Resolve the paths of the cohort section relative to the recipe; tables and masks may be in the source."""
     source = None if choice.source is None else user_path(choice.source, RecipeError, base=base)
-    changed: dict[str, Any] = {}
-    for name in ("table", "masks"):
-        value = getattr(choice.options, name)
-        if isinstance(value, Path):
-            outside = user_path(value, RecipeError, base=base)
-            if source is None or not user_path(value, RecipeError, base=source).exists():
-                changed[name] = outside
     return choice.model_copy(
         update={
             "source": source,
             "key_file": None if choice.key_file is None else user_path(choice.key_file, RecipeError, base=base),
-            "options": choice.options.model_copy(update=changed),
+            "options": absolute_options(choice.options, source, base),
         }
     )
+
+
+def absolute_options(options: IngestOptions, source: Path | None, base: Path) -> IngestOptions:
+    """Resolve the paths of tables and masks that do not lie in the source relative to the recipe."""
+    changed: dict[str, Any] = {}
+    for name in ("table", "masks"):
+        value = getattr(options, name)
+        if isinstance(value, Path):
+            outside = user_path(value, RecipeError, base=base)
+            if source is None or not user_path(value, RecipeError, base=source).exists():
+                changed[name] = outside
+    return options.model_copy(update=changed)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -16,13 +15,13 @@ from pydantic_core import ErrorDetails
 from medphantom.conditioning.prompt import nearest
 from medphantom.core.errors import RecipeError
 from medphantom.core.guard import plain, reading, user_path
+from medphantom.core.wording import bound_text, choices_of, closest, kind_text, shown
 from medphantom.flows.recipes.yaml_limits import LARGEST_TEXT, why_refused
 
 Model = TypeVar("Model", bound=BaseModel)
 Location = tuple[str | int, ...]
 
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
-_LONGEST_VALUE = 60
 UNUSABLE = "holds a value that YAML cannot make, that holds itself, is nested too deep, or is no text or number to use"
 
 
@@ -46,7 +45,7 @@ def parse_yaml(text: str, name: str) -> Any:
     Raises:
         RecipeError: The text is not valid; the message names ``name``, line and column.
     """
-    with reading(name, RecipeError, UNUSABLE, "mend the YAML"):
+    with reading(name, RecipeError, UNUSABLE, "correct the YAML"):
         if problem := why_refused(text):
             raise RecipeError(f"{name}: {problem}", "leave out what a recipe does not need")
         try:
@@ -55,7 +54,7 @@ def parse_yaml(text: str, name: str) -> Any:
             mark = getattr(error, "problem_mark", None)
             where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
             problem = " ".join(str(getattr(error, "problem", None) or "no YAML").split())
-            raise RecipeError(f"{name}{where}: {problem}", "mend the YAML there") from None
+            raise RecipeError(f"{name}{where}: {problem}", "correct the YAML there") from None
 
 
 def read_tree(file: Path) -> dict[str, Any]:
@@ -180,7 +179,7 @@ def validate(model: type[Model], tree: dict[str, Any], name: str, settings: Sequ
     Raises:
         RecipeError: A value breaks a rule; the message names file (or ``--set``), field, rule and value in one line.
     """
-    with reading(name, RecipeError, "holds values that cannot be used", "mend them"):
+    with reading(name, RecipeError, "holds values that cannot be used", "correct them"):
         tree = with_defaults(model, tree)
         try:
             return model.model_validate(tree)
@@ -193,6 +192,21 @@ def validate(model: type[Model], tree: dict[str, Any], name: str, settings: Sequ
     what, remedy = _sentence(first, place, model)
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
     raise RecipeError(f"{where} {what}{more}", remedy)
+
+
+def section(model: type[Model], given: Any, name: str) -> Model:
+    """Return a section that is given as its model, as a mapping of its fields, or not at all.
+
+    Raises:
+        RecipeError: It is something else, or a value breaks a rule.
+    """
+    if isinstance(given, model):
+        return given
+    if given is not None and not isinstance(given, Mapping):
+        raise RecipeError(
+            f"{name} must be a mapping or a {model.__name__}, got {type(given).__name__}", "give its fields"
+        )
+    return validate(model, dict(given or {}), name)
 
 
 def with_defaults(model: type[BaseModel], tree: dict[str, Any]) -> dict[str, Any]:
@@ -235,48 +249,27 @@ def _readable(problem: ErrorDetails, tree: Any) -> Location:
     return tuple(place)
 
 
-_BOUNDS = {
-    "greater_than_equal": ("≥", "ge"),
-    "greater_than": (">", "gt"),
-    "less_than_equal": ("≤", "le"),
-    "less_than": ("<", "lt"),
-}
-_KINDS = {
-    "int": "a whole number",
-    "float": "a number",
-    "bool": "true or false",
-    "string": "text",
-    "path": "a path",
-    "tuple": "a list",
-    "list": "a list",
-    "dict": "fields",
-    "model": "fields",
-}
-
-
 def _sentence(problem: ErrorDetails, place: Location, model: type[BaseModel]) -> tuple[str, str]:
     """Describe what is wrong and how to fix it, from one pydantic error."""
     path = _dotted(place) or "the recipe"
-    kind, context, value = problem["type"], problem.get("ctx", {}), _shown(problem.get("input"))
+    kind, context, value = problem["type"], problem.get("ctx", {}), shown(problem.get("input"))
     what, remedy = f"{path}: {problem['msg'][:1].lower()}{problem['msg'][1:]}, got {value}", ""
     if kind == "extra_forbidden":
         what, remedy = f"{path} is no field", nearest(str(place[-1]), _fields_at(model, place[:-1]))
     elif kind in {"missing", "union_tag_not_found"}:
         what, remedy = f"{path}{_tag_name(context)} is missing", "add it"
-    elif kind in _BOUNDS:
-        sign, name = _BOUNDS[kind]
-        what = f"{path} must be {sign} {_number(context[name])}, got {value}"
+    elif bound := bound_text(problem):
+        what = f"{path} must be {bound}, got {value}"
     elif kind in {"literal_error", "enum", "union_tag_invalid"}:
-        expected = str(context.get("expected") or context.get("expected_tags")).replace("'", "").replace(" or ", ", ")
-        got = _shown(context["tag"]) if kind == "union_tag_invalid" else value
-        what, remedy = f"{path}{_tag_name(context)} must be one of {expected}, got {got}", _close(got, expected)
+        expected, got = choices_of(problem), shown(context["tag"]) if kind == "union_tag_invalid" else value
+        what, remedy = f"{path}{_tag_name(context)} must be one of {expected}, got {got}", closest(got, expected)
     elif kind == "value_error":
         text = problem["msg"].removeprefix("Value error, ")
         what = text if place and str(place[-1]) in text else f"{path}: {text}"
     elif kind == "string_pattern_mismatch":
         what = f"{path} must match {context['pattern']}, got {value}"
     else:
-        words = next((words for start, words in _KINDS.items() if kind.startswith(start)), None)
+        words = kind_text(kind)
         what = f"{path} must be {words}, got {value}" if words else what
     return what, remedy
 
@@ -284,20 +277,6 @@ def _sentence(problem: ErrorDetails, place: Location, model: type[BaseModel]) ->
 def _tag_name(context: dict[str, Any]) -> str:
     """Return ``.kind`` if the members of a union differ in a field ``kind``."""
     return f".{str(context['discriminator']).strip(chr(39))}" if "discriminator" in context else ""
-
-
-def _close(got: str, expected: str) -> str:
-    found = difflib.get_close_matches(got.strip("'"), expected.split(", "), n=1)
-    return f"did you mean {found[0]}?" if found else ""
-
-
-def _number(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _shown(value: Any) -> str:
-    text = " ".join(repr(value).split())
-    return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}…"
 
 
 def _dotted(place: Location) -> str:

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from medphantom.cohorts.options import IngestOptions
+from medphantom.core.errors import RecipeError
 from medphantom.core.records import Frozen
 from medphantom.flows.recipes.plans import MatchPlan, PlanChoice, absolute_plan
 from medphantom.flows.recipes.recipe import CohortChoice, PreprocessChoice, absolute_cohort, absolute_generator
-from medphantom.flows.recipes.recipe_file import apply_settings, expand_variables, read_tree, validate
+from medphantom.flows.recipes.recipe_file import apply_settings, expand_variables, models_in, read_tree, validate
 from medphantom.generators.config import GeneratorConfig, SamplerConfig
 from medphantom.generators.requirements import require_for_training
 from medphantom.quality.config import AssessConfig, StudyConfig
@@ -144,6 +145,7 @@ def read_part(
     typed: dict[str, Frozen] = {}
     for layer in layers:
         for section, given in layer.items():
+            _require_section(part, section, given)
             if isinstance(given, Frozen):
                 typed[section] = given
             elif section in typed:
@@ -169,6 +171,14 @@ def read_part(
     if isinstance(model, GeneratePart):
         return model.model_copy(update={"plan": absolute_plan(model.plan, base)})
     return model
+
+
+def _require_section(part: type[Frozen], section: str, given: object) -> None:
+    """Refuse an argument that is no section of this name."""
+    models = tuple(models_in(part.model_fields[section].annotation))
+    if given is not None and not isinstance(given, (Mapping, *models)):
+        names = " or a ".join(model.__name__ for model in models)
+        raise RecipeError(f"{section} must be a mapping or a {names}, got {type(given).__name__}", "give its fields")
 
 
 def _merge(tree: dict[str, Any], flags: dict[str, Any]) -> None:

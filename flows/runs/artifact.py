@@ -42,7 +42,7 @@ Stage = Literal["phantom", "ingest", "train", "generate", "assess", "report"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
 
 # Raise a number when the same inputs and settings give another result than before: then that stage is made again.
-RESULT_VERSIONS: dict[Stage, int] = {"phantom": 1, "ingest": 2, "train": 3, "generate": 1, "assess": 9, "report": 8}
+RESULT_VERSIONS: dict[Stage, int] = {"phantom": 1, "ingest": 2, "train": 4, "generate": 1, "assess": 9, "report": 8}
 
 # Settings that change how fast a stage is or what it prints, never what it makes.
 INERT_SETTINGS = frozenset(
@@ -51,6 +51,7 @@ INERT_SETTINGS = frozenset(
 
 STAGES_FILE = ".stages.json"
 LOCK_FILE = ".lock"
+WEIGHTS_SUFFIX = ".safetensors"
 WORK_FOLDER = "work"
 REPORT_JSON = "report.json"
 QUALITY_FILE = f"{WORK_FOLDER}/quality.json"
@@ -123,8 +124,17 @@ def source_mark(path: Path) -> str:
 
 
 def artifact_mark(path: Path) -> str:
-    """Return a fingerprint that reveals a truncated or replaced artifact; a plain copy of the folder keeps it."""
-    return file_digest(path) if path.is_file() else _tree_digest(path, lambda stat: [stat.st_size])
+    """Return a fingerprint that reveals a truncated or replaced artifact; a plain copy of the folder keeps it.
+
+    Of a folder, the files at its top and all weights are read; of the other files, such as the arrays of a cohort, the
+    sizes count: each is compared with its digest when it is used.
+    """
+    if path.is_file():
+        return file_digest(path)
+    weights = path.rglob(f"*{WEIGHTS_SUFFIX}") if (path / DIGEST_FILE).is_file() else ()
+    files = sorted({*(file for file in path.iterdir() if file.is_file()), *weights})
+    described = {file.relative_to(path).as_posix(): file_digest(file) for file in files}
+    return json_digest([_tree_digest(path, lambda stat: [stat.st_size]), described])
 
 
 def _tree_digest(path: Path, facts_of: Callable[[os.stat_result], list[int]]) -> str:

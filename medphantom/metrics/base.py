@@ -17,6 +17,7 @@ from torchmetrics.utilities.data import dim_zero_cat
 from medphantom.cohorts.preprocess import Preprocess
 from medphantom.conditioning.prompt import nearest
 from medphantom.core.errors import InputError, UnsupportedClaim
+from medphantom.core.guard import reading
 from medphantom.core.records import Array
 from medphantom.metrics.distributed import as_bytes, as_names, gathered
 from medphantom.quality.fidelity.dominance import dominance_refusal
@@ -45,6 +46,8 @@ class ImageMetric(Metric):
         self, preprocess: Preprocess | None = None, *, reset_real_features: bool = True, **kwargs: Any
     ) -> None:
         super().__init__(**{"dist_sync_fn": gathered, **kwargs})
+        if preprocess is not None and not isinstance(preprocess, Preprocess):
+            raise InputError(f"preprocess must be a Preprocess, got {type(preprocess).__name__}", "or leave it out")
         self.preprocess, self.reset_real_features = preprocess, reset_real_features
         for side in self.sides:
             self.add_state(f"{side}_kept", [], dist_reduce_fx="cat")
@@ -63,6 +66,8 @@ class ImageMetric(Metric):
         Raises:
             InputError: The shape is wrong, values are out of range, or patients and images differ in number.
         """
+        if not isinstance(real, bool | np.bool_):
+            raise InputError(f"real must be true or false, got {type(real).__name__}", "real=True for real images")
         self._take(images, "real" if real else "synthetic", patients)
 
     def reset(self) -> None:
@@ -80,10 +85,16 @@ class ImageMetric(Metric):
         """Return what the state keeps of the images, one row per image."""
 
     def _take(self, images: Images, side: str, patients: Sequence[str] | None) -> None:
-        kept = self._kept(images).detach().clone()  # the caller may fill the same array again
+        if isinstance(patients, str):
+            raise InputError("patients must be a list, got str", "give the patient of each image")
+        with reading("images", InputError, "cannot be read as numbers", "give an array, or a list of arrays"):
+            kept = self._kept(images).detach().clone()  # the caller may fill the same array again
         names = [""] * len(kept) if patients is None else [str(name) for name in patients]
         if len(names) != len(kept):
             raise InputError(f"{len(names)} patients were given for {len(kept)} images", "give one for each")
+        before = next((part for one in self.sides for part in getattr(self, f"{one}_kept")), kept)
+        if kept.shape[1:] != before.shape[1:]:
+            raise InputError(f"{_shape(kept)} were given after {_shape(before)}", "give images or features of one kind")
         getattr(self, f"{side}_kept").append(kept)
         getattr(self, f"{side}_patients").append(as_bytes(names).to(kept.device))
 
@@ -168,6 +179,12 @@ class FeatureMetric(ImageMetric):
         super().__init__(preprocess, reset_real_features=reset_real_features, **kwargs)
         if (feature_extractor == "radiomics") != (reference is not None):
             raise InputError("radiomics, and no other network, needs a reference", "reference=… real training images")
+        network = feature_extractor is None or callable(feature_extractor) or hasattr(feature_extractor, "features")
+        if not network and not isinstance(feature_extractor, str):
+            raise InputError(
+                f"feature_extractor must be a function, a module or a name, got {type(feature_extractor).__name__}",
+                "or leave it out, and give features",
+            )
         self.feature_extractor: Any = feature_extractor
         if isinstance(feature_extractor, str):
             self.feature_extractor = self._named(feature_extractor, reference)
@@ -224,6 +241,12 @@ class FeatureMetric(ImageMetric):
         if why := dominance_refusal(real):
             raise UnsupportedClaim(why)
         return synthetic, real
+
+
+def _shape(kept: Tensor) -> str:
+    """Return what the rows of a state are, in words."""
+    shape = kept.shape[1:]
+    return f"rows of {shape[0]} features" if len(shape) == 1 else f"images of {'×'.join(map(str, shape))}"
 
 
 def require_neighbourhoods(total_images: int) -> None:

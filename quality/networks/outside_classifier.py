@@ -126,7 +126,7 @@ def require_packages(path: Path) -> None:
     Raises:
         InputError: The file is an ONNX file and onnxruntime is not installed.
     """
-    if path.suffix == ".onnx":
+    if path.suffix.lower() == ".onnx":
         require("onnx", path.name)
 
 
@@ -145,7 +145,7 @@ def load_classifier(path: Path, names: Sequence[str] = ()) -> OutsideClassifier:
     """
     if not path.is_file():
         raise InputError(f"{path} does not exist", "give a TorchScript or ONNX file")
-    found = _onnx(path) if path.suffix == ".onnx" else _torchscript(path)
+    found = _onnx(path) if path.suffix.lower() == ".onnx" else _torchscript(path)
     return OutsideClassifier(found.call, tuple(names) or found.names)
 
 

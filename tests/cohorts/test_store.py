@@ -304,3 +304,14 @@ def test_a_cohort_of_version_1_opens_with_its_holdout_verifies_and_is_written_on
     pq.write_table(table, path / "manifest.parquet")  # the new name under the old version: not what was published
     with pytest.raises(CohortError, match="split names that no cohort of version 1 has"):
         len(Cohort.open(path).manifest)
+
+
+def test_a_split_or_row_that_is_not_there_is_one_line(tmp_path: Path) -> None:
+    cohort = write(tmp_path / "cohort", records())
+    with pytest.raises(InputError, match="there is no split 'trian'; one of train, val, holdout, test, left_out"):
+        cohort.rows("trian")
+    for read in (cohort.pixels, cohort.masks, cohort.patients, cohort.labels):
+        for row in (-1, len(cohort), 10**6):
+            with pytest.raises(InputError, match=rf"there is no row {row}; .* has rows 0 to {len(cohort) - 1}"):
+                read([0, row])
+    assert cohort.pixels([]) == []

@@ -299,6 +299,7 @@ def test_answers_of_a_pretrained_encoder_are_kept_and_found_again(
     assert torch.equal(learn(cohort, **kinds).of_rows(cohort, rows, PREPROCESS, cache=cache).text_BT, ids)  # type: ignore[arg-type]
 
 
+@pytest.mark.usefixtures("offline")
 def test_an_encoder_that_cannot_be_had_is_one_line(tmp_path: Path, clip_folder: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match=r"cannot be had; check that the folder contains config.json"):

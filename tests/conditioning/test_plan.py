@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -74,6 +75,21 @@ def test_shards_partition_the_plan(total: int, shards: int) -> None:
     parts = [plan.shard(index, shards) for index in range(shards)]
     assert sorted(image.image_id for part in parts for image in part) == [image.image_id for image in plan]
     assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
+@pytest.mark.parametrize("images", [5, "ab", [1], None])
+def test_a_plan_of_something_else_is_one_line(images: Any) -> None:
+    with pytest.raises(InputError, match="a plan consists of PlannedImage, got "):
+        SamplingPlan(images)
+
+
+def test_a_plan_is_written_to_files_in_folders_that_exist(tmp_path: Path) -> None:
+    plan = plan_prompts([Prompt()], 1)
+    for place in (tmp_path, tmp_path / "no" / "plan.jsonl"):
+        with pytest.raises(InputError, match="cannot be written as a file; give a file in a folder that exists"):
+            plan.to_jsonl(place)
+    plan.to_jsonl(str(tmp_path / "plan.jsonl"))
+    assert SamplingPlan.from_jsonl(str(tmp_path / "plan.jsonl")) == plan
 
 
 def test_a_shard_that_does_not_exist_is_refused() -> None:

@@ -106,9 +106,9 @@ def test_an_unfinished_folder_is_refused(copy: Path) -> None:
 
 def test_another_format_version_is_refused(copy: Path) -> None:
     facts = json.loads((copy / "bundle.json").read_text())
-    (copy / "bundle.json").write_text(json.dumps({**facts, "format_version": 2}))
+    (copy / "bundle.json").write_text(json.dumps({**facts, "format_version": 1}))
     forge(copy, "bundle.json")
-    with pytest.raises(BundleError, match="does not describe a generator"):
+    with pytest.raises(BundleError, match=r"bundle\.json has format version 1, expected 2; create the bundle again"):
         GeneratorBundle.load(copy)
 
 
@@ -134,6 +134,39 @@ def test_weights_that_are_no_safetensors_are_refused_even_with_a_forged_digest(c
         BundleError, match=r"denoiser/model.safetensors is not a safetensors file; pickled weights are never"
     ):
         GeneratorBundle.load(copy)
+
+
+@pytest.mark.parametrize("name", ["bundle.json", "training.json"])
+def test_a_changed_claim_is_another_bundle_even_with_a_forged_digest_of_the_file(copy: Path, name: str) -> None:
+    """Who reads only what a bundle says of itself sees it too, without the weights."""
+    assert read_facts(copy)[1] == GeneratorBundle.load(copy).digest
+    content = json.loads((copy / name).read_text())
+    change = {"intended_use": "anything"} if name == "bundle.json" else {"recipe": {}}
+    (copy / name).write_text(json.dumps({**content, **change}))
+    forge(copy, name)
+    for read in (read_facts, GeneratorBundle.load):
+        with pytest.raises(BundleError, match="does not have the digest that it was published under; fetch or create"):
+            read(copy)
+
+
+def test_another_digest_of_the_networks_does_not_hide_a_changed_claim(copy: Path) -> None:
+    content = json.loads((copy / "bundle.json").read_text())
+    (copy / "bundle.json").write_text(json.dumps({**content, "intended_use": "anything"}))
+    forge(copy, "bundle.json")
+    digests = json.loads((copy / "digest.json").read_text())
+    for networks in ("0" * 64, "", None):
+        (copy / "digest.json").write_text(json.dumps({**digests, "networks": networks}))
+        with pytest.raises(BundleError, match="does not have the digest that it was published under"):
+            read_facts(copy)
+
+
+def test_words_that_are_not_those_of_the_numbers_are_refused(copy: Path) -> None:
+    content = json.loads((copy / "bundle.json").read_text())
+    content["privacy"]["formal"] = "(1, 1e-05)-differential privacy per patient"
+    (copy / "bundle.json").write_text(json.dumps(content))
+    forge(copy, "bundle.json")
+    with pytest.raises(BundleError, match="does not describe a generator"):
+        read_facts(copy)
 
 
 def test_forged_values_do_not_pass_the_digest_of_the_whole(copy: Path) -> None:

@@ -111,8 +111,9 @@ def test_a_bundle_that_was_silenced_by_hand_is_damaged(other_base: Path, tmp_pat
     digests = read_json(tmp_path / "base" / "digest.json")
     digests["files"]["bundle.json"] = file_digest(tmp_path / "base" / "bundle.json")
     write_json(tmp_path / "base" / "digest.json", digests)
-    with pytest.raises(BundleError, match="was altered: its digest does not match its content"):
-        GeneratorBundle.load(tmp_path / "base")
+    for read in (read_facts, GeneratorBundle.load):
+        with pytest.raises(BundleError, match="does not have the digest that it was published under"):
+            read(tmp_path / "base")
 
 
 def test_a_stronger_promise_of_the_same_length_is_not_read_from_the_description_alone(
@@ -126,7 +127,10 @@ def test_a_stronger_promise_of_the_same_length_is_not_read_from_the_description_
     assert forged != text
     assert len(forged) == len(text)
     file.write_text(forged)
-    with pytest.raises(BundleError, match=r"bundle\.json is truncated or was altered"):
+    with pytest.raises(BundleError, match=r"bundle\.json does not describe a generator"):
+        read_facts(tmp_path / "base")
+    file.write_text(text.replace('"intended_use": "', '"intended_use": "x', 1))
+    with pytest.raises(BundleError, match=r"bundle\.json or training\.json is truncated or was altered"):
         read_facts(tmp_path / "base")
 
 

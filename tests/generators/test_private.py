@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import shutil
@@ -14,14 +15,16 @@ from pydantic import ValidationError
 from medphantom.cohorts.preprocess import Preprocess
 from medphantom.cohorts.store import Cohort
 from medphantom.conditioning.plan import plan_counts
-from medphantom.core.errors import InputError
+from medphantom.core.errors import BundleError, InputError, MedphantomError
+from medphantom.flows.operations.verify import verify
 from medphantom.generators.bundle import GeneratorBundle
-from medphantom.generators.facts import read_facts
+from medphantom.generators.facts import BundleFacts, read_facts
 from medphantom.generators.generate import generate
 from medphantom.generators.privacy import observed_schema
 from medphantom.generators.privacy_config import Vocabulary
 from medphantom.generators.train import train_generator
 from medphantom.learning.fit_config import FitConfig
+from medphantom.learning.guarantee import Mechanism
 from tests.generators.stable_tiny import make_pipeline
 from tests.generators.tiny import SAMPLER, tiny_config
 
@@ -125,6 +128,57 @@ def test_a_guarantee_reads_back_from_the_facts_alone(fitted: Path) -> None:
     assert facts.privacy == GeneratorBundle.load(fitted / "bundle").facts.privacy
     assert facts.privacy.guarantee is not None
     assert math.isfinite(facts.privacy.guarantee.epsilon)
+
+
+def test_steps_that_differ_between_guarantee_and_lineage_are_refused(fitted: Path, tmp_path: Path) -> None:
+    bundle = GeneratorBundle.load(fitted / "bundle")
+    given = bundle.facts.model_dump(mode="json")
+    for place, name, value in (("lineage", "steps", 5000), ("guarantee", "steps", 1), ("lineage", "sample_rate", 1.0)):
+        changed = json.loads(json.dumps(given))
+        part = changed["lineage"]["private"][-1] if place == "lineage" else changed["privacy"]["guarantee"]
+        part[name] = value
+        with pytest.raises(ValidationError, match="the last private steps of lineage must be those of"):
+            BundleFacts.model_validate(changed)
+    changed = json.loads(json.dumps(given))
+    changed["privacy"]["guarantee"]["before"] = [{"noise_multiplier": 9.0, "sample_rate": 0.1, "steps": 1}]
+    found = BundleFacts.model_validate(changed).privacy.guarantee
+    assert found is not None
+    assert len(found.before) == 0
+
+
+@pytest.mark.parametrize(("sigma", "delta"), [(1e-6, 1e-3), (0.6, 1e-300)])
+def test_steps_whose_cost_cannot_be_computed_are_refused(
+    fitted: Path, tmp_path: Path, sigma: float, delta: float
+) -> None:
+    bundle = GeneratorBundle.load(fitted / "bundle")
+    privacy, lineage = bundle.facts.privacy, bundle.facts.lineage
+    assert privacy.guarantee is not None
+    assert lineage is not None
+    steps = {"noise_multiplier": sigma, "sample_rate": 0.27, "steps": 6}
+    given = privacy.guarantee.model_copy(update={**steps, "delta": delta})
+    claimed = privacy.model_copy(update={"guarantee": given, "formal": given.sentence(privacy.conditions)})
+    private = (*lineage.private[:-1], Mechanism(**steps))
+    facts = bundle.facts.model_copy(
+        update={"privacy": claimed, "lineage": lineage.model_copy(update={"private": private})}
+    )
+    dataclasses.replace(bundle, facts=facts).save(tmp_path / "odd")
+    with pytest.raises(MedphantomError, match=r"guarantee nothing|whose cost cannot be computed"):
+        verify(tmp_path / "odd")
+
+
+def test_a_guarantee_is_computed_again_and_one_that_states_less_is_refused(fitted: Path, tmp_path: Path) -> None:
+    bundle = GeneratorBundle.load(fitted / "bundle")
+    privacy = bundle.facts.privacy
+    assert privacy.guarantee is not None
+    assert verify(fitted / "bundle")[1].endswith(f"{privacy.formal}, computed again from its private steps")
+    for name, value in (("epsilon", 1.0), ("epsilon_rdp", 0.1), ("attack_auroc", 0.5), ("attack_tpr", 0.01)):
+        smaller = privacy.guarantee.model_copy(update={name: value})
+        claimed = privacy.model_copy(update={"guarantee": smaller, "formal": smaller.sentence(privacy.conditions)})
+        forged = dataclasses.replace(bundle, facts=bundle.facts.model_copy(update={"privacy": claimed}))
+        forged.save(tmp_path / name)
+        assert GeneratorBundle.load(tmp_path / name).facts.privacy == claimed  # whole, and by its own digest
+        with pytest.raises(BundleError, match=rf"states a guarantee whose {name} is smaller than what its private"):
+            verify(tmp_path / name)
 
 
 @pytest.mark.parametrize(

@@ -153,6 +153,7 @@ def test_grey_and_16_bit_images_pass_without_colour_cast_or_banding(base: Path) 
     assert red.decode(mean).shape == (1, 3, 64, 64)
 
 
+@pytest.mark.usefixtures("offline")
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -120,14 +120,14 @@ def quick_generator() -> dict[str, Any]:
 SAMPLER = SamplerConfig(steps=5, guidance=1.5, device="cpu")
 
 
-def copied(cohort: Cohort, path: Path, label: str) -> Cohort:
-    """Training images that show a label, as a synthetic cohort."""
+def copied(cohort: Cohort, path: Path, label: str, digest: str = "0" * 64) -> Cohort:
+    """Training images that show a label, as a synthetic cohort of the generator with this digest."""
     column = cohort.schema.labels.index(label)
     rows = [row for row in cohort.rows("train") if cohort.labels([row])[0, column] == 1]
     with CohortWriter(path, cohort.schema.model_copy(update={"kind": "synthetic", "has_text": False})) as writer:
         for number, record in enumerate(cohort.records(rows)):
             name = f"s{number:05d}"
-            facts = Provenance("0" * 64, "{}", number)
+            facts = Provenance(digest, "{}", number)
             writer.add(
                 dataclasses.replace(record, image_id=name, patient=name, split="synthetic", text=None, provenance=facts)
             )

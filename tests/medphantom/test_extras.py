@@ -154,12 +154,23 @@ def test_every_face_refuses_every_field(cohort: mp.Cohort, tmp_path: Path) -> No
     assert not (tmp_path / "run").exists()
 
 
-def test_a_bundle_that_reads_texts_is_refused_before_anything_is_drawn(folder: Path, tmp_path: Path) -> None:
-    arguments = ["-m", "medphantom", "generate", str(folder), "--count", "bright=2", "--out", "drawn"]
-    done = run_without(PACKAGES["pretrained"], arguments, tmp_path)
-    assert done.returncode == 2, done.stderr
-    assert done.stderr.splitlines() == [f"medphantom: {refusal('pretrained', f'the bundle {folder}')}"]
-    assert not (tmp_path / "drawn").exists()
+def test_nothing_is_left_of_what_is_refused_for_a_bundle(folder: Path, cohort: mp.Cohort, tmp_path: Path) -> None:
+    """Neither a plan, nor images that were read, nor a work folder."""
+    for number in range(12):
+        write_png(tmp_path / "files" / "bright" / f"{number}.png", noise(number))
+    verbs = [
+        ["generate", str(folder), "--count", "bright=2", "--out", "drawn", "--save-plan", "plan.jsonl"],
+        ["assess", str(cohort.path), "files", "--bundle", str(folder), "--out", "scored"],
+        ["augment", str(cohort.path), "--label", "bright", "--to", "900", "--bundle", str(folder), "--out", "more"],
+    ]
+    code = (
+        "import json, os, sys\n"
+        "from medphantom.flows.cli.main import main\n"
+        "print([(main(verb), sorted(os.listdir())) for verb in json.loads(sys.argv[1])])"
+    )
+    done = run_without(PACKAGES["pretrained"], ["-c", code, json.dumps(verbs)], tmp_path)
+    assert done.stdout.splitlines()[-1] == str([(2, ["files", "without"])] * 3)  # the latter blocks packages
+    assert done.stderr.splitlines() == [f"medphantom: {refusal('pretrained', f'the bundle {folder}')}"] * 3
 
 
 def test_help_and_ingestion_need_no_extra(tmp_path: Path) -> None:

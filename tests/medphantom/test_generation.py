@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,6 +27,7 @@ from medphantom.flows.cli.main import main
 from medphantom.generation import GeneratedImages, Generator
 from medphantom.generators.bundle import GeneratorBundle
 from medphantom.generators.config import SamplerConfig
+from medphantom.generators.facts import BundleFacts, whole_digest
 from tests.generators.tiny import REPORTS, SIDE
 
 STEPS = {"steps": 3, "device": "cpu"}
@@ -138,7 +140,7 @@ def test_a_prompt_outside_the_vocabulary_is_refused(generator: Generator) -> Non
         generator(attributes={"age": 600})
     with pytest.raises(PromptError, match="are mutually exclusive"):
         generator(labels={"bright": True, "dark": True})
-    with pytest.raises(PromptError, match=r"labels\.bright: input should be a valid boolean"):
+    with pytest.raises(InputError, match=r"labels\['bright'\] must be true or false, got str"):
         generator(labels={"bright": "very"})  # type: ignore[dict-item]
     with pytest.raises(PromptError, match="a mask holds whole numbers, got float64"):
         generator(mask=np.zeros((SIDE, SIDE)))
@@ -147,14 +149,49 @@ def test_a_prompt_outside_the_vocabulary_is_refused(generator: Generator) -> Non
 
 
 def test_numbers_out_of_range_are_refused(generator: Generator) -> None:
-    with pytest.raises(InputError, match="n must be ≥ 1, got 0"):
-        generator(n=0)
-    with pytest.raises(InputError, match="a seed must be ≥ 0"):
+    with pytest.raises(InputError, match=r"seeds\[0\] must be ≥ 0, got -1"):
         generator(seeds=[-1])
-    with pytest.raises(InputError, match="the plan asks for no image"):
+    with pytest.raises(InputError, match="the plan contains no images"):
         generator(seeds=[])
     with pytest.raises(InputError, match=r"steps must be ≥ 1, got 0"):
         generator(sampler={"steps": 0})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"n": 0}, "n must be ≥ 1, got 0"),
+        ({"n": 2.5}, "n must be a whole number, got float"),
+        ({"n": "2"}, "n must be a whole number, got str"),
+        ({"seed": -1}, "seed must be ≥ 0, got -1"),
+        ({"seed": 1.5}, "seed must be a whole number, got float"),
+        ({"seed": 2**63}, "seed must be < 9223372036854775808, got 9223372036854775808"),
+        ({"seeds": [1.7]}, r"seeds\[0\] must be a whole number, got float"),
+        ({"seeds": "12"}, "seeds must be a list, got str"),
+        ({"seeds": [1], "n": 5}, "seeds and n or seed are mutually exclusive"),
+        ({"seeds": [1], "seed": 5}, "seeds and n or seed are mutually exclusive"),
+        ({"attributes": {"age": float("nan")}}, r"attributes\['age'\] must be finite, got nan"),
+        ({"labels": ["bright"]}, "labels must be a mapping, got list"),
+        ({"sampler": [1]}, "sampler must be a mapping or a SamplerConfig, got list"),
+        ({"text": 5}, "text must be text, got int"),
+    ],
+)
+def test_values_that_are_no_arguments_are_one_line(
+    generator: Generator, arguments: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        generator(**arguments)
+
+
+def test_seeds_may_be_numbers_of_numpy(generator: Generator) -> None:
+    plain = generator(seeds=[7, 8], sampler={"steps": 2})
+    assert (generator(seeds=np.array([7, 8]), n=np.int64(2), sampler={"steps": 2}).images == plain.images).all()
+
+
+@pytest.mark.parametrize("nothing", [None, "", 3])
+def test_no_folder_is_no_generator(nothing: Any) -> None:
+    with pytest.raises(InputError, match=r"source (is empty|must be a path, got)"):
+        Generator.from_pretrained(nothing)
 
 
 # ---- folders ----
@@ -216,6 +253,8 @@ def test_a_folder_asks_no_hub_even_for_its_base(folder: Path, tmp_path: Path) ->
     (changed / "bundle.json").write_text(json.dumps(facts))
     digest = json.loads((changed / DIGEST_FILE).read_text())
     digest["files"]["bundle.json"] = file_digest(changed / "bundle.json")
+    training = json.loads((changed / "training.json").read_text())
+    digest["digest"] = whole_digest(BundleFacts.model_validate(facts), training, digest["networks"])
     (changed / DIGEST_FILE).write_text(json.dumps(digest))
     with pytest.raises(InputError, match="a folder asks no hub: download the base first, with hf download owner/base"):
         Generator.from_pretrained(changed)

@@ -255,12 +255,22 @@ def test_wrong_input_is_refused_at_once(features: tuple[Array, Array], images: t
     real, _ = features
     with pytest.raises(InputError, match="give the metric a feature_extractor for images"):
         metrics.FrechetDistance().update(images[0], real=True)
+    with pytest.raises(InputError, match="real must be true or false, got str"):
+        metrics.FrechetDistance().update(real, real="no")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="patients must be a list, got str"):
+        metrics.FrechetDistance().update(real[:4], real=True, patients="abcd")
+    with pytest.raises(InputError, match="images cannot be read as numbers; give an array"):
+        metrics.FrechetDistance().update("x", real=True)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="feature_extractor must be a function, a module or a name, got int"):
+        metrics.FrechetDistance(3)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="preprocess must be a Preprocess, got str"):
+        metrics.MSSSIMDiversity("nope")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="features are not finite"):
         metrics.FrechetDistance().update(real * np.nan, real=True)
     with pytest.raises(InputError, match="2 patients were given for 120 images"):
         metrics.FrechetDistance().update(real, real=True, patients=["a", "b"])
-    with pytest.raises(InputError, match="real images have 8 features, synthetic ones 4"):
-        filled(metrics.FrechetDistance(), real, real[:, :4]).compute()
+    with pytest.raises(InputError, match="rows of 4 features were given after rows of 8 features; give"):
+        filled(metrics.FrechetDistance(), real, real[:, :4])
     with pytest.raises(InputError, match=r"images must be uint8, or floats in -1…1; scale them"):
         metrics.FrechetDistance("filters").update(images[0] * 255, real=True)
     with pytest.raises(InputError, match=r"must have shape \(N, C, \*spatial\), got \(65, 16, 16\); or give"):
@@ -277,6 +287,27 @@ def test_wrong_input_is_refused_at_once(features: tuple[Array, Array], images: t
         metrics.FrechetDistance(lambda given: given.mean(0, keepdim=True).flatten(1)).update(images[0], real=True)
     with pytest.raises(InputError, match="there is no side 'test'; known: holdout, synthetic, train"):
         metrics.DcrShare().update(real, split="test")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", sorted(set(metrics.__all__) - {"MSSSIMDiversity"}))
+def test_rows_of_another_width_are_refused_when_they_are_given(features: tuple[Array, Array], name: str) -> None:
+    real, _ = features
+    metric = getattr(metrics, name)()
+    split = name in {"DcrShare", "NearestNeighbourSimilarity"}
+    side: dict[str, Any] = {"split": "train"} if split else {"real": True}
+    metric.update(real, **side)
+    for other in ({"split": "synthetic"} if split else {"real": False}, side):
+        with pytest.raises(InputError, match="rows of 4 features were given after rows of 8 features; give"):
+            metric.update(real[:, :4], **other)
+    metric.reset()
+    metric.update(real[:, :4], **side)
+
+
+def test_images_of_another_size_are_refused_when_they_are_given(images: tuple[Array, Array]) -> None:
+    metric = metrics.MSSSIMDiversity()
+    metric.update(images[0], real=True)
+    with pytest.raises(InputError, match=r"images of 1×8×16 were given after images of 1×16×16; give"):
+        metric.update(images[1][:, :, :8], real=False)
 
 
 # ---- as torchmetrics knows them ----

@@ -260,11 +260,13 @@ def test_progress_counts_patients(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"patients": 0}, "phantom option patients cannot be 0"),
-        ({"patients": 2, "size": 16}, "phantom option size cannot be 16"),
+        ({"patients": 0}, "patients must be ≥ 1, got 0"),
+        ({"patients": 2, "size": 16}, "size must be ≥ 32, got 16"),
         ({"patients": 2, "format": "png", "spatial_dims": 3}, "format png cannot hold 3-D images"),
         ({"patients": 2, "format": "nifti", "spatial_dims": 2}, "format nifti cannot hold 2-D images"),
-        ({"patients": 2, "missing": 1.0}, "phantom option missing cannot be 1.0"),
+        ({"patients": 2, "missing": 1.0}, "missing must be < 1, got 1.0"),
+        ({"patients": 2, "size": 0}, "size must be ≥ 32, got 0"),
+        ({"patients": 2, "seed": -1}, "seed must be ≥ 0, got -1"),
     ],
 )
 def test_wrong_options_are_refused_in_one_line(tmp_path, options, message):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import pytest
 
 import medphantom as mp
 from medphantom.cohorts.options import IngestOptions
-from medphantom.core.errors import MedphantomError
+from medphantom.core.errors import InputError, MedphantomError
 from medphantom.flows.cli.examples import EXAMPLES, help_of
 from medphantom.flows.cli.main import GROUPS, app, main
 
@@ -37,7 +37,6 @@ CALLED = {
 CONSOLE = {
     ("assess", "real_flag"): "another way to write an argument",
     ("assess", "synthetic_flag"): "another way to write an argument",
-    ("generate", "save_plan"): "a plan is a value in Python: plan.to_jsonl(file)",
     ("augment", "plan_only"): "augment.proposal returns the plan",
     ("lineage", "files"): "the result holds them",
     ("serve", "*"): "a schedule belongs to a process of its own",
@@ -173,6 +172,12 @@ def _click(verb: str) -> Any:
 Call = Callable[[Path], Any]
 REFUSALS: list[tuple[str, Call]] = [
     ("inspect cohort --images 0", lambda at: mp.inspect(at / "cohort", images=0)),
+    ("inspect cohort --size 0", lambda at: mp.inspect(at / "cohort", size=0)),
+    ("inspect cohort --size -1", lambda at: mp.inspect(at / "cohort", size=-1)),
+    ("inspect cohort --seed -1", lambda at: mp.inspect(at / "cohort", seed=-1)),
+    ("inspect cohort --out sheet.xyz", lambda at: mp.inspect(at / "cohort", out="sheet.xyz")),
+    ("inspect cohort --out taken/something.png", lambda at: mp.inspect(at / "cohort", out="taken/something.png")),
+    ("inspect cohort --out nowhere/sheet.png", lambda at: mp.inspect(at / "cohort", out="nowhere/sheet.png")),
     ("inspect cohort --split left", lambda at: mp.inspect(at / "cohort", split="left")),
     ("export cohort --out taken", lambda at: mp.export(at / "cohort", "taken")),
     ("merge cohort --out taken", lambda at: mp.merge([at / "cohort"], "taken")),
@@ -184,16 +189,67 @@ REFUSALS: list[tuple[str, Call]] = [
     ),
     ("search cohort --out new --try sampler.x=[1]", lambda at: mp.search(at / "cohort", {"sampler.x": [1]}, "new")),
     ("search cohort --out new --try study.x=[1]", lambda at: mp.search(at / "cohort", {"study.x": [1]}, "new")),
+    (
+        "search cohort --out new --try sampler.steps=[2] --try sampler.steps.x=[1]",
+        lambda at: mp.search(at / "cohort", {"sampler.steps": [2], "sampler.steps.x": [1]}, "new"),
+    ),
     ("generate bundle --out new --match 0", lambda at: mp.plan(at / "bundle", match=0)),
     (
         "generate bundle --out new --match 3 --balance 3",
         lambda at: mp.plan(at / "bundle", match=3, balance=3),
     ),
     ("generate bundle --out new --match 3", lambda at: mp.plan(at / "bundle", match=3)),
+    ("generate bundle --out new --match 3 --seed -1", lambda at: mp.plan(at / "bundle", match=3, seed=-1)),
+    (
+        "generate bundle --out new --plan plan.jsonl --seed 3",
+        lambda at: mp.plan(at / "bundle", plan_file="plan.jsonl", seed=3),
+    ),
+    (
+        "generate bundle --out new --plan plan.jsonl --fresh today",
+        lambda at: mp.plan(at / "bundle", plan_file="plan.jsonl", fresh="today"),
+    ),
+    (
+        "generate bundle --out new --plan plan.jsonl --set 'plan={total: 3}'",
+        lambda at: mp.plan(at / "bundle", plan_file="plan.jsonl", settings=["plan={total: 3}"]),
+    ),
+    (
+        "generate bundle --out file/new --count effusion=2 --save-plan plan.jsonl",
+        lambda at: mp.generate(
+            at / "bundle", mp.plan(at / "bundle", counts={"effusion": 2}), "file/new", save_plan="plan.jsonl"
+        ),
+    ),
+    (
+        "generate bundle --out new --count effusion=2 --save-plan new",
+        lambda at: mp.generate(at / "bundle", mp.plan(at / "bundle", counts={"effusion": 2}), "new", save_plan="new"),
+    ),
+    (
+        "generate bundle --out new --count effusion=2 --save-plan cohort/plan.jsonl",
+        lambda at: mp.generate(
+            at / "bundle", mp.plan(at / "bundle", counts={"effusion": 2}), "new", save_plan="cohort/plan.jsonl"
+        ),
+    ),
+    (
+        "generate bundle --out new --plan plan.jsonl --set plan.total=3",
+        lambda at: mp.plan(at / "bundle", plan_file="plan.jsonl", settings=["plan.total=3"]),
+    ),
+    (
+        "generate bundle --out new --count effusion=2 --shard ²/4",
+        lambda at: mp.generate(at / "bundle", mp.plan(at / "bundle", counts={"effusion": 2}), "new", shard="²/4"),
+    ),
+    (
+        "generate bundle --out new --count effusion=2 --shard ٣/4",
+        lambda at: mp.generate(at / "bundle", mp.plan(at / "bundle", counts={"effusion": 2}), "new", shard="٣/4"),
+    ),
+    (
+        "generate bundle --out new --count effusion=2 --save-plan file",
+        lambda at: mp.generate(
+            at / "bundle", mp.plan(at / "bundle", counts={"effusion": 2}), "new", save_plan="file"
+        ),
+    ),
     ("generate bundle --out new --count moon=3", lambda at: mp.plan(at / "bundle", counts={"moon": 3})),
     (
         "generate bundle --out new --count effusion=2 --shard 2/2",
-        lambda at: mp.plan(at / "bundle", counts={"effusion": 2}, shard="2/2"),
+        lambda at: mp.generate(at / "bundle", mp.plan(at / "bundle", counts={"effusion": 2}), "new", shard="2/2"),
     ),
     (
         "generate bundle --out taken --count effusion=2",
@@ -223,6 +279,14 @@ REFUSALS: list[tuple[str, Call]] = [
     ("utility cohort --out new --fraction 0", lambda at: mp.utility(at / "cohort", "new", fractions=[0.0])),
     ("utility cohort --out new --generators 0", lambda at: mp.utility(at / "cohort", "new", generators=0)),
     (
+        "augment cohort --out taken --label effusion --to 900 --plan-only",
+        lambda at: mp.augment(at / "cohort", "effusion", 900, "taken"),
+    ),
+    (
+        "augment cohort --out new --label effusion --to 900 --external nowhere --plan-only",
+        lambda at: mp.augment(at / "cohort", "effusion", 900, "new", external={"nowhere": "nowhere"}),
+    ),
+    (
         "augment cohort --out new --label moon --to 9",
         lambda at: mp.augment(at / "cohort", "moon", 9, "new"),
     ),
@@ -241,13 +305,29 @@ REFUSALS: list[tuple[str, Call]] = [
         lambda at: mp.rank("nothing.pt", [at / "cohort"], 0, config={"takes": {"channels": 2}}),
     ),
     ("rank nothing.pt cohort --output 0 --out file", lambda at: mp.rank("nothing.pt", ["cohort"], 0, out="file")),
+    ("rank nothing.pt cohort --output 0 --out a/b", lambda at: mp.rank("nothing.pt", ["cohort"], 0, out="a/b")),
     ("verify taken", lambda _: mp.verify("taken")),
     ("lineage cohort --patient ' '", lambda _: mp.lineage(" ", ["cohort"])),
+    (
+        "lineage cohort --patient 1 --key-file file --public-phrase x",
+        lambda _: mp.lineage("1", ["cohort"], key_file="file", public_phrase="x"),
+    ),
+    ("ingest nowhere --out new --public-phrase ''", lambda _: mp.ingest("nowhere", "new", public_phrase="")),
+    ("init new.yaml --name ''", lambda _: mp.init("new.yaml", name="")),
     ("ingest nowhere --out new --public-phrase x", lambda _: mp.ingest("nowhere", "new", public_phrase="x")),
     ("phantom --out taken", lambda _: mp.phantom("taken")),
     ("phantom --out new --missing 2", lambda _: mp.phantom("new", missing=2.0)),
+    ("phantom --out new --size 0", lambda _: mp.phantom("new", size=0)),
+    ("phantom --out new --seed -1", lambda _: mp.phantom("new", seed=-1)),
+    ("phantom --out new --patients 0", lambda _: mp.phantom("new", 0)),
+    ("phantom --out new --format nifti --spatial-dims 2", lambda _: mp.phantom(
+        "new", format="nifti", spatial_dims=2
+    )),
     ("init tiny.yaml", lambda _: mp.init("tiny.yaml")),
     ("run nowhere.yaml --no-prefect", lambda _: mp.run("nowhere.yaml")),
+    ("run tiny.yaml --no-prefect --out new --set generator.init_from=./nowhere", lambda _: mp.run(
+        "tiny.yaml", ["generator.init_from=./nowhere"], out="new"
+    )),
     ("control tiny.yaml --kind noiseless --no-prefect --out runs/tiny", lambda _: mp.control(
         "tiny.yaml", kind="noiseless", out="runs/tiny"
     )),
@@ -263,6 +343,7 @@ def test_what_one_face_refuses_the_other_refuses_in_the_same_words(
         (copy / name).symlink_to(run / name)
     (copy / "taken").mkdir()
     (copy / "taken" / "something").write_text("here")
+    (copy / "taken" / "something.png").write_text("here")
     (copy / "file").write_text("here")
     capsys.readouterr()
     status = main(shlex.split(command))
@@ -272,6 +353,59 @@ def test_what_one_face_refuses_the_other_refuses_in_the_same_words(
         call(copy)
     ours = str(refused.value).replace(f"{copy}/", "")
     assert errors[0].removeprefix("medphantom: ").replace(f"{copy}/", "") == ours
+    assert not list(copy.glob("new*"))
+    assert not (copy / "plan.jsonl").exists()
+
+
+class Strange:
+    """What no argument is."""
+
+
+def strange_arguments() -> Iterator[Any]:
+    for verb in [*IN_BOTH, "plan", "contact_sheet", "open_bundle", "open_cohort"]:
+        for name, parameter in inspect.signature(getattr(mp, verb)).parameters.items():
+            if parameter.kind is not inspect.Parameter.VAR_KEYWORD and name not in {"progress", "announce", "ask"}:
+                yield pytest.param(verb, name, id=f"{verb} {name}")
+
+
+@pytest.mark.parametrize(("verb", "name"), list(strange_arguments()))
+def test_what_is_no_argument_is_one_line_that_names_it(copy: Path, verb: str, name: str) -> None:
+    run = copy / "runs" / "tiny"
+    usual: dict[str, Any] = {
+        "out": copy / "new", "cohort": run / "cohort", "real": run / "cohort", "synthetic": run / "synthetic",
+        "bundle": run / "bundle", "recipe": "tiny.yaml", "source": run / "phantoms", "folder": run / "cohort",
+        "label": "effusion", "to": 900, "tries": {"sampler.steps": [2]}, "images": mp.plan(
+            run / "bundle", counts={"effusion": 1}
+        ), "changes": ["effusion=absent"], "pairs": [run / "cohort"], "output": 0, "classifier": "nothing.pt",
+        "runs": [run, run], "parts": [run / "synthetic"], "patient": "1", "patients": 4,
+    }  # fmt: skip
+    call, parameters = getattr(mp, verb), inspect.signature(getattr(mp, verb)).parameters
+    given = {
+        other: usual[other]
+        for other, parameter in parameters.items()
+        if parameter.default is inspect.Parameter.empty and parameter.kind is not inspect.Parameter.VAR_KEYWORD
+    }
+    if verb == "contact_sheet":
+        given.pop("images", None)
+    with pytest.raises(InputError) as refused:
+        call(**{**given, name: Strange()})
+    assert {"method": "counterfactual", "config": "rank"}.get(name, name) in str(
+        refused.value
+    )  # sections by their verb
+    assert "Strange" in str(refused.value)
+    assert not (copy / "new").exists()
+
+
+def test_one_text_is_no_list_of_texts(copy: Path) -> None:
+    run = copy / "runs" / "tiny"
+    for call in (
+        lambda: mp.lineage("1", str(run)),
+        lambda: mp.counterfactual(run / "bundle", run / "cohort", "effusion=absent", copy / "new"),
+        lambda: mp.phantom(copy / "new", factors="anatomy.adiposity"),
+        lambda: mp.train(run / "cohort", copy / "new", settings="generator.seed=1"),
+    ):
+        with pytest.raises(InputError, match="must be a list, got"):
+            call()
     assert not (copy / "new").exists()
 
 
@@ -287,3 +421,31 @@ def test_a_warning_that_the_console_prints_reaches_python_too(copy: Path, capsys
     with pytest.warns() as caught:
         mp.ingest(source, "two", public_phrase="x", workers=0)
     assert [str(one.message).removeprefix("ingest: ") for one in caught] == shown
+
+
+def test_both_faces_look_for_a_relative_table_in_the_same_places(
+    copy: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In the working folder and in the source; where it lies in both, nothing is guessed."""
+    source = copy / "runs" / "tiny" / "phantoms"
+    table = source / "metadata.csv"
+    (copy / "here.csv").write_text(table.read_text().replace("effusion", "hydrothorax"))
+    for name, call in (("here.csv", "hydrothorax"), ("metadata.csv", "effusion")):
+        if (copy / "metadata.csv").exists():
+            (copy / "metadata.csv").unlink()
+        arguments = ["--table", name, "--public-phrase", "x", "--workers", "0"]
+        assert main(["ingest", str(source), "--out", f"console {name}", *arguments]) == 0
+        with pytest.warns():
+            made = mp.ingest(source, f"python {name}", table=name, public_phrase="x", workers=0)
+        assert made.digest == mp.open_cohort(f"console {name}").digest
+        assert call in made.schema.labels
+    (copy / "metadata.csv").write_text(table.read_text())
+    capsys.readouterr()
+    line = "table metadata.csv lies both in the working folder and in the source; give it with its whole path"
+    assert main(["ingest", str(source), "--out", "new", "--table", "metadata.csv", "--public-phrase", "x"]) == 2
+    assert capsys.readouterr().err.splitlines() == [f"medphantom: {line}"]
+    with pytest.raises(InputError, match=line):
+        mp.ingest(source, "new", table="metadata.csv", public_phrase="x")
+    with pytest.raises(InputError, match=line):
+        mp.assess(source.parent / "cohort", source, "new", foreign={"table": "metadata.csv"})
+    assert not list(copy.glob("new*"))

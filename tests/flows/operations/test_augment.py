@@ -152,7 +152,9 @@ def test_images_that_may_repeat_patients_are_not_handed_over_and_nothing_is_trai
     import medphantom.flows.operations.augment as module
     from tests.generators.tiny import copied
 
-    monkeypatch.setattr(module, "drawn_by", lambda *_, **__: copied(cohort, tmp_path / "copies", "bright"))
+    monkeypatch.setattr(
+        module, "drawn_by", lambda maker, *_, **__: copied(cohort, tmp_path / "copies", "bright", maker.digest)
+    )
     out = tmp_path / "unsafe"
     command = ["--label", "bright", "--to", "200", "--out", str(out), "--recipe", str(recipe)]
     assert main(["augment", str(cohort.path), *command, "--bundle", str(answered / BUNDLE_FOLDER)]) == 0
@@ -186,10 +188,14 @@ def test_what_cannot_be_is_one_line_before_any_work(
     assert not out.with_name("out.work").exists()
 
 
-def test_plan_only_stops_there(cohort: Cohort, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_plan_only_stops_there_and_refuses_what_would_be_refused(
+    cohort: Cohort, recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "out"
     command = ["augment", str(cohort.path), "--label", "bright", "--to", "200", "--out", str(out), "--plan-only"]
-    assert main(command) == 0
+    assert main([*command, "--set", "study.least_test=500"]) == 2
+    assert "the effect of synthetic images on 'bright' cannot be measured" in capsys.readouterr().err
+    assert main([*command, "--recipe", str(recipe)]) == 0
     assert "synthetic images increase this to 200" in capsys.readouterr().out
     assert not out.with_name("out.work").exists()
     assert isinstance(propose(cohort, "bright", 200, StudyConfig()), AugmentPlan)

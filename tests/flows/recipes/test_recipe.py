@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,13 @@ import pytest
 import yaml
 
 from medphantom.cohorts.ingest import ingest
-from medphantom.core.errors import RecipeError
+from medphantom.core.errors import InputError, RecipeError
+from medphantom.flows.operations.phantom import phantom
+from medphantom.flows.recipes.plans import MatchPlan, plan_flags
 from medphantom.flows.recipes.recipe import Recipe, load_recipe
 from medphantom.flows.recipes.recipe_file import apply_settings, models_in
 from medphantom.flows.recipes.recipe_schema import field_descriptions, json_schema
+from medphantom.flows.recipes.settings import GeneratePart, read_part
 from medphantom.flows.recipes.starter import DEMO_RECIPE, starter
 from medphantom.generators.config import GeneratorConfig
 from medphantom.phantoms.write import write_phantoms
@@ -194,6 +198,53 @@ def test_every_field_of_a_recipe_is_described() -> None:
     assert len(all_models()) > 10
 
 
+@pytest.mark.parametrize(
+    ("simulate", "dims", "size"),
+    [
+        ({}, 2, 256),
+        ({"format": "nifti"}, 3, 64),
+        ({"spatial_dims": 3}, 3, 64),
+        ({"spatial_dims": 3, "size": 32}, 3, 32),
+        ({"format": "png"}, 2, 256),
+    ],
+    ids=str,
+)
+def test_simulated_patients_have_the_defaults_of_the_verb(
+    tmp_path: Path, simulate: dict[str, Any], dims: int, size: int
+) -> None:
+    (tmp_path / "r.yaml").write_text(yaml.safe_dump({"cohort": {"simulate": {"patients": 1, **simulate}}}))
+    options = load_recipe(tmp_path / "r.yaml").recipe.cohort.simulate
+    assert options is not None
+    assert (options.spatial_dims, options.size) == (dims, size)
+    phantom(tmp_path / "p", 1, **{"size": 32, **simulate})
+    assert json.loads((tmp_path / "p" / "phantom.json").read_text())["spatial_dims"] == dims
+
+
+@pytest.mark.parametrize(("kind", "dims"), [("png", 3), ("nifti", 2)])
+def test_a_format_that_cannot_hold_the_images_is_refused_when_the_recipe_is_read(
+    tmp_path: Path, kind: str, dims: int
+) -> None:
+    tree = {"cohort": {"simulate": {"patients": 4, "format": kind, "spatial_dims": dims}}}
+    (tmp_path / "r.yaml").write_text(yaml.safe_dump(tree))
+    with pytest.raises(RecipeError, match=f"cohort.simulate: format {kind} cannot hold {dims}-D images; use png"):
+        load_recipe(tmp_path / "r.yaml")
+
+
+def test_a_plan_that_names_no_kind_is_of_the_usual_kind(tmp_path: Path) -> None:
+    (tmp_path / "r.yaml").write_text("cohort: {simulate: {patients: 4}}\nplan: {total: 5}")
+    assert load_recipe(tmp_path / "r.yaml").recipe.plan == MatchPlan(total=5)
+    part = read_part(GeneratePart, None, ["plan.total=7"], plan_flags(None, None, None, 3))
+    assert part.plan == MatchPlan(total=7, seed=3)
+    with pytest.raises(RecipeError, match=r"plan.per_label is no field"):
+        read_part(GeneratePart, None, ["plan.per_label=7"])
+
+
+def test_a_base_that_is_not_there_is_refused_when_the_recipe_is_read(tmp_path: Path) -> None:
+    (tmp_path / "r.yaml").write_text("cohort: {simulate: {patients: 4}}\ngenerator: {init_from: ./nowhere}")
+    with pytest.raises(InputError, match=r"base .*/nowhere does not exist; create the base first, or give a hub id"):
+        load_recipe(tmp_path / "r.yaml")
+
+
 def test_the_committed_schema_is_current() -> None:
     committed = json.loads((ROOT / "docs" / "formats" / "recipe.schema.json").read_text(encoding="utf-8"))
     assert committed == json.loads(json.dumps(json_schema(Recipe))), "run: make schema"
@@ -201,6 +252,12 @@ def test_the_committed_schema_is_current() -> None:
 
 @pytest.mark.parametrize("file", [DEMO_RECIPE, *sorted((ROOT / "examples").glob("*.yaml"))], ids=lambda file: file.stem)
 def test_examples_are_recipes(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside the bases that they name, which other examples make."""
+    (tmp_path / "examples").mkdir()
+    file = Path(shutil.copy(file, tmp_path / "examples"))
+    base = (yaml.safe_load(file.read_text("utf-8")).get("generator") or {}).get("init_from")
+    if base is not None:
+        (file.parent / base).resolve().mkdir(parents=True)
     for folder in ("mednist_64", "nih_chest_xray_256", "hippocampus_mr_3d"):
         (tmp_path / folder).mkdir()
     monkeypatch.setenv("MEDPHANTOM_REAL_DATA", str(tmp_path))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 import signal
@@ -17,6 +18,7 @@ from medphantom.core.folders import read_json
 from medphantom.flows.cli.main import main
 from medphantom.flows.runs.artifact import STAGES, RunFolder
 from medphantom.flows.runs.job import open_job
+from medphantom.generators.bundle import GeneratorBundle
 
 RUN = ["run", "tiny.yaml", "--out", "runs/tiny", "--no-prefect"]
 
@@ -138,6 +140,35 @@ def test_nothing_private_in_what_may_be_shared(finished: Path) -> None:
     for file in ("run.json", "report.json", "report.public.html", ".stages.json"):
         text = (run / file).read_text()
         assert not [name for name in names if name in text]
+
+
+def test_altered_weights_are_not_reused(copy: Path) -> None:
+    file = copy / "runs" / "tiny" / "bundle" / "denoiser" / "model.safetensors"
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-5] + bytes([whole[-5] ^ 1]) + whole[-4:])
+    assert main(["run", "tiny.yaml", "--no-prefect"]) == 0
+    assert file.read_bytes() == whole
+
+
+def test_another_bundle_or_cohort_than_the_one_of_the_run_is_not_verified(
+    copy: Path, one_line: Callable[..., str]
+) -> None:
+    run = copy / "runs" / "tiny"
+    bundle = GeneratorBundle.load(run / "bundle")
+    other = dataclasses.replace(bundle, facts=bundle.facts.model_copy(update={"intended_use": "anything"}))
+    shutil.rmtree(run / "bundle")
+    other.save(run / "bundle")
+    assert main(["verify", str(run / "bundle")]) == 0
+    assert "bundle is not the one that the run made; run the recipe again" in one_line("verify", run)
+
+
+def test_a_changed_claim_of_the_same_length_is_not_reused(copy: Path) -> None:
+    file = copy / "runs" / "tiny" / "bundle" / "bundle.json"
+    text = file.read_text()
+    file.write_text(text.replace("no formal guarantee", "(1, 0)-differential"))
+    assert len(file.read_text()) == len(text)
+    assert main(["run", "tiny.yaml", "--no-prefect"]) == 0
+    assert file.read_text() == text
 
 
 @pytest.mark.parametrize("name", ["report.json", "report.public.html", "report.html"])
