@@ -33,6 +33,7 @@ from medphantom.phantoms.factors import (
     factor_value,
 )
 from medphantom.phantoms.identities import identity_of
+from medphantom.phantoms.mixture import MIXTURE, example
 from medphantom.phantoms.narrative import report_of
 from medphantom.phantoms.population import Population, draw_patient
 from medphantom.phantoms.render import DEFAULT_SIZE, MASK_VALUES, SMALLEST_SIDE, label_map, render
@@ -47,13 +48,16 @@ COLUMNS = (
 MAY_BE_MISSING = ("age", "sex", "view", "findings", "report")
 
 Format = Literal["dicom", "png", "nifti"]
+Content = Literal["patients", "mixture"]
 
 
 class PhantomOptions(Frozen):
     """What :func:`write_phantoms` writes.
 
     Attributes:
-        patients: Number of patients to simulate.
+        patients: Number of patients to simulate; for a ``mixture``, the number of images.
+        content: What the images show: ``patients``, or a ``mixture`` of procedural textures and shapes, slices of
+            simulated volumes and simulated radiographs in equal parts, from which a base learns what images are like.
         format: File format, ``dicom``, ``png`` (radiographs only) or ``nifti`` (volumes only).
         spatial_dims: Number of spatial dimensions, 2 or 3; the default is 3 for NIfTI, else 2.
         seed: Seed of the simulation.
@@ -68,6 +72,7 @@ class PhantomOptions(Frozen):
     """
 
     patients: Annotated[int, Field(ge=1)]
+    content: Content = "patients"
     format: Format = "dicom"
     spatial_dims: Literal[2, 3] = Field(default_factory=lambda given: 3 if given.get("format") == "nifti" else 2)
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
@@ -92,6 +97,12 @@ class PhantomOptions(Frozen):
         if len(set(factors)) != len(factors):
             raise ValueError("factors must not repeat")
         return factors
+
+    @model_validator(mode="after")
+    def _mixture_is_pictures(self) -> PhantomOptions:
+        if self.content == "mixture" and (self.format != "png" or self.masks or self.factors or self.missing):
+            raise ValueError("a mixture has no masks, factors or missing cells; use format png without them")
+        return self
 
     @model_validator(mode="after")
     def _format_holds_dimensions(self) -> PhantomOptions:
@@ -138,6 +149,7 @@ def write_phantoms(
     out: str | Path,
     patients: int,
     *,
+    content: Content = "patients",
     format: Format = "dicom",  # noqa: A002 - the command line's own word
     spatial_dims: Literal[2, 3] | None = None,
     seed: int = 0,
@@ -159,7 +171,8 @@ def write_phantoms(
 
     Args:
         out: Folder to create; it must be empty if it exists.
-        patients: Number of patients; most have one image, some up to four.
+        patients: Number of patients; most have one image, some up to four. Of a mixture, the number of images.
+        content: What the images show, see :class:`PhantomOptions`.
         format: File format, ``dicom``, ``png`` (2-D) or ``nifti`` (3-D).
         spatial_dims: Number of spatial dimensions, 2 or 3; by default 3 for NIfTI, else 2.
         seed: Seed of the simulation.
@@ -177,8 +190,9 @@ def write_phantoms(
         ResourceError: If the disk is full or cannot be written.
     """
     given = {
-        "patients": patients, "format": format, "spatial_dims": spatial_dims, "seed": seed, "size": size,
-        "masks": masks, "bit_depth": bit_depth, "missing": missing, "factors": factors, "population": population,
+        "patients": patients, "content": content, "format": format, "spatial_dims": spatial_dims, "seed": seed,
+        "size": size, "masks": masks, "bit_depth": bit_depth, "missing": missing, "factors": factors,
+        "population": population,
     }  # fmt: skip
     try:
         options = PhantomOptions.model_validate({name: value for name, value in given.items() if value is not None})
@@ -204,7 +218,10 @@ def write_phantoms(
         total_patients=patients,
         total_images=len(written),
         total_files=sum(image.total_files for image in written),
-        present={name: sum(image.truth["labels"][name] for image in written) for name in FINDINGS},
+        present={
+            name: sum(image.truth["labels"][name] for image in written)
+            for name in (FINDINGS if content == "patients" else MIXTURE)
+        },
     )
 
 
@@ -231,8 +248,20 @@ def _patients_written(folder: Path, options: PhantomOptions, workers: int) -> It
 
 def _write_patient(job: tuple[Path, PhantomOptions, int]) -> list[_Written]:
     folder, options, number = job
+    if options.content == "mixture":
+        return [_write_example(folder, options, number)]
     patient = draw_patient(number, options.seed, options.spatial_dims, options.population)
     return [_write_image(folder, options, patient, image) for image in patient.images]
+
+
+def _write_example(folder: Path, options: PhantomOptions, number: int) -> _Written:
+    """Write one image of a mixture, whose class is its only finding."""
+    what, pixels = example(options.seed, number, options.size)
+    relative = f"images/m{number:06d}.png"
+    stored = pixels * (255 if options.bit_depth == 8 else 65535)
+    _write_png(folder / relative, np.rint(stored), options.bit_depth)
+    row = dict.fromkeys(COLUMNS, "") | {"image": relative, "patient_id": f"M{number:06d}", "findings": what}
+    return _Written(row, {"image": relative, "labels": {name: name == what for name in MIXTURE}}, 1)
 
 
 def _write_image(folder: Path, options: PhantomOptions, patient: SimulatedPatient, image: ImageFactors) -> _Written:
@@ -327,6 +356,7 @@ def _write_tables(folder: Path, options: PhantomOptions, written: list[_Written]
     unused = {"mask"} if not options.masks else set()
     unused |= {"uid"} if options.format != "dicom" else set()
     unused |= {"view"} if options.spatial_dims == 3 else set()
+    unused |= {"study", "age", "sex", "view", "site", "report"} if options.content == "mixture" else set()
     columns = [name for name in COLUMNS if name not in unused] + list(options.factor_columns)
     with (folder / TABLE).open("w", encoding="utf-8", newline="") as stream_out:
         table = csv.DictWriter(stream_out, columns, extrasaction="ignore", lineterminator="\n")

@@ -24,6 +24,13 @@ class PhantomFormat(StrEnum):
     NIFTI = "nifti"
 
 
+class PhantomContent(StrEnum):
+    """What simulated images show."""
+
+    PATIENTS = "patients"
+    MIXTURE = "mixture"
+
+
 class ExportFormat(StrEnum):
     """The file formats of an export."""
 
@@ -150,6 +157,9 @@ def phantom(
     *,
     out: Annotated[Path, typer.Option("--out", help="Folder to make.")],
     patients: Annotated[int, typer.Option(help="Simulated patients; most have one image, some up to four.")] = 100,
+    content: Annotated[
+        PhantomContent, typer.Option(help="patients, or a mixture of procedural images, slices and radiographs (png).")
+    ] = PhantomContent.PATIENTS,
     file_format: Annotated[PhantomFormat, typer.Option("--format", help="Files to write.")] = PhantomFormat.DICOM,
     spatial_dims: Annotated[
         Literal[2, 3] | None, typer.Option(help="2: radiographs, 3: volumes; by default 3 for NIfTI, else 2.")
@@ -172,6 +182,7 @@ def phantom(
         summary = simulated(
             out,
             patients,
+            content=content.value,
             format=file_format.value,
             spatial_dims=spatial_dims,
             size=size,

@@ -21,6 +21,7 @@ def phantom(
     out: Folder,
     patients: int = 100,
     *,
+    content: Literal["patients", "mixture"] = "patients",
     format: Literal["dicom", "png", "nifti"] = "dicom",  # noqa: A002 - the option's name on the command line
     spatial_dims: Literal[2, 3] | None = None,
     size: int | None = None,
@@ -37,7 +38,8 @@ def phantom(
 
     Args:
         out: Folder to make.
-        patients: Number of patients; most have one image, some up to four.
+        patients: Number of patients; most have one image, some up to four. Of a mixture, the number of images.
+        content: ``patients``, or a ``mixture`` of procedural images, simulated slices and radiographs (PNG).
         format: ``dicom``, ``png`` (radiographs only) or ``nifti`` (volumes only).
         spatial_dims: 2 (radiographs) or 3 (volumes); by default 3 for NIfTI, else 2.
         size: Side in pixels; by default 256, volumes 64.
@@ -62,6 +64,7 @@ def phantom(
     return write_phantoms(
         Path(out),
         patients,
+        content=content,
         format=format,
         spatial_dims=spatial_dims,
         size=size,
