@@ -369,12 +369,15 @@ def strange_arguments() -> Iterator[Any]:
 
 
 @pytest.mark.parametrize(("verb", "name"), list(strange_arguments()))
-def test_what_is_no_argument_is_one_line_that_names_it(copy: Path, verb: str, name: str) -> None:
-    run = copy / "runs" / "tiny"
+def test_what_is_no_argument_is_one_line_that_names_it(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: str, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = finished / "runs" / "tiny"
     usual: dict[str, Any] = {
-        "out": copy / "new", "cohort": run / "cohort", "real": run / "cohort", "synthetic": run / "synthetic",
-        "bundle": run / "bundle", "recipe": "tiny.yaml", "source": run / "phantoms", "folder": run / "cohort",
-        "label": "effusion", "to": 900, "tries": {"sampler.steps": [2]}, "images": mp.plan(
+        "out": tmp_path / "new", "cohort": run / "cohort", "real": run / "cohort", "synthetic": run / "synthetic",
+        "bundle": run / "bundle", "recipe": finished / "tiny.yaml", "source": run / "phantoms",
+        "folder": run / "cohort", "label": "effusion", "to": 900, "tries": {"sampler.steps": [2]}, "images": mp.plan(
             run / "bundle", counts={"effusion": 1}
         ), "changes": ["effusion=absent"], "pairs": [run / "cohort"], "output": 0, "classifier": "nothing.pt",
         "runs": [run, run], "parts": [run / "synthetic"], "patient": "1", "patients": 4,
@@ -393,7 +396,7 @@ def test_what_is_no_argument_is_one_line_that_names_it(copy: Path, verb: str, na
         refused.value
     )  # sections by their verb
     assert "Strange" in str(refused.value)
-    assert not (copy / "new").exists()
+    assert not list(tmp_path.iterdir())
 
 
 def test_one_text_is_no_list_of_texts(copy: Path) -> None:
