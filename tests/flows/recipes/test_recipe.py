@@ -250,11 +250,15 @@ def test_the_committed_schema_is_current() -> None:
     assert committed == json.loads(json.dumps(json_schema(Recipe))), "run: make schema"
 
 
-@pytest.mark.parametrize("file", [DEMO_RECIPE, *sorted((ROOT / "examples").glob("*.yaml"))], ids=lambda file: file.stem)
+EXAMPLES = [DEMO_RECIPE, *sorted((ROOT / "examples").rglob("*.yaml"))]
+
+
+@pytest.mark.parametrize("file", EXAMPLES, ids=lambda file: file.stem)
 def test_examples_are_recipes(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Beside the bases that they name, which other examples make."""
-    (tmp_path / "examples").mkdir()
-    file = Path(shutil.copy(file, tmp_path / "examples"))
+    folder = tmp_path / "examples" / "bases"  # as deep as the deepest
+    folder.mkdir(parents=True)
+    file = Path(shutil.copy(file, folder))
     base = (yaml.safe_load(file.read_text("utf-8")).get("generator") or {}).get("init_from")
     if base is not None:
         (file.parent / base).resolve().mkdir(parents=True)
