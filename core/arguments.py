@@ -147,7 +147,7 @@ def _rules(function: Callable[..., Any], signature: inspect.Signature) -> dict[s
 def _members(annotation: Any) -> Any:
     """Return an annotation as pydantic checks it: a class of ours asks for an instance of it, as it is.
 
-    ``Any`` is returned for what cannot be checked: anything, or a protocol.
+    A protocol of functions asks for a function. ``Any`` is returned for what cannot be checked.
     """
     origin = get_origin(annotation)
     if origin in {Union, UnionType}:

@@ -202,11 +202,19 @@ def section(model: type[Model], given: Any, name: str) -> Model:
     """
     if isinstance(given, model):
         return given
-    if given is not None and not isinstance(given, Mapping):
-        raise RecipeError(
-            f"{name} must be a mapping or a {model.__name__}, got {type(given).__name__}", "give its fields"
-        )
+    require_fields(name, given, model)
     return validate(model, dict(given or {}), name)
+
+
+def require_fields(name: str, given: object, *models: type[BaseModel]) -> None:
+    """Refuse a section that is neither a mapping of fields nor one of its models.
+
+    Raises:
+        RecipeError: It is something else.
+    """
+    if given is not None and not isinstance(given, (Mapping, *models)):
+        known = " or a ".join(model.__name__ for model in models)
+        raise RecipeError(f"{name} must be a mapping or a {known}, got {type(given).__name__}", "give its fields")
 
 
 def with_defaults(model: type[BaseModel], tree: dict[str, Any]) -> dict[str, Any]:

@@ -7,11 +7,17 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from medphantom.cohorts.options import IngestOptions
-from medphantom.core.errors import RecipeError
 from medphantom.core.records import Frozen
 from medphantom.flows.recipes.plans import MatchPlan, PlanChoice, absolute_plan
 from medphantom.flows.recipes.recipe import CohortChoice, PreprocessChoice, absolute_cohort, absolute_generator
-from medphantom.flows.recipes.recipe_file import apply_settings, expand_variables, models_in, read_tree, validate
+from medphantom.flows.recipes.recipe_file import (
+    apply_settings,
+    expand_variables,
+    models_in,
+    read_tree,
+    require_fields,
+    validate,
+)
 from medphantom.generators.config import GeneratorConfig, SamplerConfig
 from medphantom.generators.requirements import require_for_training
 from medphantom.quality.config import AssessConfig, StudyConfig
@@ -175,10 +181,7 @@ def read_part(
 
 def _require_section(part: type[Frozen], section: str, given: object) -> None:
     """Refuse an argument that is no section of this name."""
-    models = tuple(models_in(part.model_fields[section].annotation))
-    if given is not None and not isinstance(given, (Mapping, *models)):
-        names = " or a ".join(model.__name__ for model in models)
-        raise RecipeError(f"{section} must be a mapping or a {names}, got {type(given).__name__}", "give its fields")
+    require_fields(section, given, *models_in(part.model_fields[section].annotation))
 
 
 def _merge(tree: dict[str, Any], flags: dict[str, Any]) -> None:
