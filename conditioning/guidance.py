@@ -53,14 +53,15 @@ def guided(
             raise InputError(
                 f"guidance needs one time and one prompt per image, got {len(x)}, {len(t)}, {len(conditions)}"
             )
-        if interval is None:
-            weights = torch.full_like(t, scale, dtype=x.dtype)
+        if interval is None:  # known without a look at tensors, for which an accelerator would have to be waited for
+            weights, ones, zeros = torch.full_like(t, scale, dtype=x.dtype), scale == 1, scale == 0
         else:
             inside = (t >= interval[0]) & (t <= interval[1])
             weights = torch.where(inside, scale, 1.0).to(x.dtype)
-        if bool((weights == 1).all()):
+            ones, zeros = bool((weights == 1).all()), bool((weights == 0).all())
+        if ones:
             return denoise(x, t, conditions)
-        if bool((weights == 0).all()):
+        if zeros:
             return denoise(x, t, null)
         shown, empty = denoise(torch.cat([x, x]), torch.cat([t, t]), both).chunk(2)
         return empty + weights.reshape(-1, *[1] * (x.ndim - 1)) * (shown - empty)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 import torch
 from torch import Tensor
@@ -18,10 +18,12 @@ from medphantom.generators.config import Objective
 from medphantom.generators.denoiser import Denoiser
 from medphantom.generators.facts import LatentScaling
 from medphantom.generators.lineage import Lineage
-from medphantom.generators.stable import StableAutoencoder, StableDenoiser
 
-AnyAutoencoder = Autoencoder | StableAutoencoder
-AnyDenoiser = Denoiser | StableDenoiser
+if TYPE_CHECKING:  # loads diffusers' networks, which only a Stable Diffusion base needs
+    from medphantom.generators.stable import StableAutoencoder, StableDenoiser
+
+AnyAutoencoder: TypeAlias = "Autoencoder | StableAutoencoder"
+AnyDenoiser: TypeAlias = "Denoiser | StableDenoiser"
 
 
 class Base(Protocol):

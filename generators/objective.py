@@ -27,7 +27,6 @@ import math
 from functools import lru_cache
 
 import torch
-from diffusers import DDPMScheduler
 from torch import Tensor
 
 from medphantom.generators.config import NoiseTable, Objective
@@ -71,6 +70,8 @@ def time_of(objective: Objective, alpha: float, sigma: float) -> float:
 @lru_cache(maxsize=8)
 def _log_ratios(table: NoiseTable) -> Tensor:
     """Return log(alpha / sigma) of each level, descending; (T,) float64."""
+    from diffusers import DDPMScheduler  # takes seconds to load, which most fits do not need
+
     scheduler = DDPMScheduler(
         num_train_timesteps=table.steps, beta_schedule=table.schedule, beta_start=table.start, beta_end=table.end
     )
