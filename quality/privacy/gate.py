@@ -24,7 +24,7 @@ from medphantom.quality.stats.estimate import Estimate
 from medphantom.quality.stats.intervals import proportion_interval
 
 BINS = 40
-GATE_VERSION = 3  # increase it when the same evidence leads to another verdict, so that cached verdicts are redone
+GATE_VERSION = 4  # increase it when the same evidence leads to another verdict, so that cached verdicts are redone
 BLIND_SPOTS = (
     "copies of a part of an image, such as one lesion or burned-in text",
     "copies with other or stronger alterations than those of the planted copies",

@@ -27,8 +27,8 @@ from medphantom.quality.privacy.registration import ITERATIONS, detail, register
 
 QUERIES_PER_BLOCK = 128
 PAIRS_PER_BLOCK = 48  # what a processor holds in its cache
-CANDIDATES = 12  # chosen by thumbnails
-REGISTERED = 3  # chosen among the candidates by detail before registration
+CANDIDATES = 24  # chosen by thumbnails
+REGISTERED = 4  # chosen among the candidates by detail before registration
 DETAIL_SIDE = {2: 64, 3: 32}  # of smaller images too: on their own grid, fewer planted copies are found
 TURNS = {2: (-6.0, 0.0, 6.0), 3: (0.0,)}
 SCALES = {2: (0.83, 0.91, 1.0, 1.1, 1.2), 3: (0.9, 1.0, 1.1)}
