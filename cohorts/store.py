@@ -41,6 +41,7 @@ from medphantom.core.errors import CohortError, InputError
 from medphantom.core.folders import DIGEST_FILE, pixel_digest, read_digest, read_json
 from medphantom.core.guard import parse_json, parse_model, reading
 from medphantom.core.limits import why_parquet_is_refused
+from medphantom.core.progress import Progress
 from medphantom.core.records import Array
 
 AGAIN = "make the cohort again"
@@ -168,8 +169,11 @@ class Cohort:
             for number, pixels, mask in zip(batch, self.pixels(batch), self.masks(batch), strict=True):
                 yield self._record(self.manifest.row(number, named=True), pixels, mask)
 
-    def verify(self) -> None:
+    def verify(self, progress: Progress | None = None) -> None:
         """Read everything and recompute the digest.
+
+        Args:
+            progress: Callback that receives the number of images read.
 
         Raises:
             CohortError: If anything differs from what was published.
@@ -178,6 +182,8 @@ class Cohort:
             batch = list(range(start, min(start + 256, len(self))))
             self.pixels(batch)
             self.masks(batch)
+            if progress is not None:
+                progress(batch[-1] + 1, len(self), "images")
         written = {new: old for old, new in self._old_names.items()}
         rows = self.manifest.with_columns(pl.col("split").replace(written)).iter_rows(named=True)
         if cohort_digest(self.schema, [row_hash(row) for row in rows]) != self.digest:

@@ -20,6 +20,7 @@ from medphantom.core.staging import replacing, staging
 
 DIGEST_FILE = "digest.json"
 FORMAT_VERSION = 1
+MADE_BY_RUNS = ("cohort", "bundle", "synthetic")  # folders of a run, whose work lies in its folder work
 
 
 def canonical_json(value: Any) -> str:
@@ -163,6 +164,24 @@ def write_digest(folder: Path, digest: str, **facts: Any) -> None:
     write_json(folder / DIGEST_FILE, {"format_version": FORMAT_VERSION, "digest": digest, **facts})
 
 
+def _work_of(folder: Path) -> Path | None:
+    """Return the folder in which work on a folder that does not exist yet is kept, if it was begun."""
+    beside, of_run = folder.with_name(f"{folder.name}.work"), folder.parent / "work"
+    if beside.is_dir():
+        return beside
+    return of_run if of_run.is_dir() and folder.name in MADE_BY_RUNS else None
+
+
+def _reached(work: Path) -> str:
+    """Say how far the work in a folder has come."""
+    checkpoints = [place for place in work.rglob("checkpoints/step-*") if place.name[5:].isdecimal()]
+    if not checkpoints:
+        return f"work on it lies in {work}"
+    last = max(checkpoints, key=lambda place: place.stat().st_mtime_ns)
+    fitted = last.parents[1].name.rsplit("-", 1)[0]
+    return f"its training stands at step {int(last.name[5:])} of the {fitted} ({work})"
+
+
 def read_digest(folder: Path, *, error: type[ArtifactError] = ArtifactError) -> dict[str, Any]:
     """Read the digest file of a published folder.
 
@@ -170,6 +189,9 @@ def read_digest(folder: Path, *, error: type[ArtifactError] = ArtifactError) -> 
         error: If the folder is missing, incomplete or of another format version.
     """
     if not folder_path(folder, error).is_dir():
+        begun = _work_of(folder)
+        if begun is not None:
+            raise error(f"{folder} is not finished: {_reached(begun)}", "run the command that makes it; it continues")
         raise error(f"{folder} is not a folder", "check the path")
     if not (folder / DIGEST_FILE).is_file():
         raise error(f"{folder} has no {DIGEST_FILE}: it was never published", "create it again")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from medphantom.conditioning.foreign import foreign_networks
 from medphantom.core.errors import BundleError, InputError
 from medphantom.core.folders import DIGEST_FILE
@@ -12,7 +10,6 @@ from medphantom.generators.config import FineTuning
 from medphantom.generators.lineage import Lineage
 from medphantom.generators.networks import Base, NetworkBase
 from medphantom.generators.requirements import require_base
-from medphantom.generators.stable import StableBase
 from medphantom.generators.stored import (
     MAKE_AGAIN,
     Published,
@@ -22,13 +19,15 @@ from medphantom.generators.stored import (
     whole_networks,
     whole_parts,
 )
+from medphantom.shipped import require_as_shipped, source_path
 
 
 def open_base(source: str, tuning: FineTuning | None = None) -> Base:
     """Open the base that a recipe names.
 
     Args:
-        source: Folder of a bundle, folder in the layout of MONAI's bundles, or folder or hub id in diffusers' layout.
+        source: ``base:NAME`` of a base that ships, folder of a bundle, folder in the layout of MONAI's bundles, or
+            folder or hub id in diffusers' layout.
         tuning: Fine-tuning settings, which give the value range of images for a MONAI base.
 
     Raises:
@@ -36,7 +35,7 @@ def open_base(source: str, tuning: FineTuning | None = None) -> Base:
         BundleError: If a bundle is damaged or itself only stores changes to another base.
     """
     require_base(source)
-    folder = Path(source)
+    folder = source_path(source)
     if (folder / DIGEST_FILE).is_file():
         return _bundle(source)
     if (folder / "configs").is_dir():
@@ -59,6 +58,8 @@ def open_base(source: str, tuning: FineTuning | None = None) -> Base:
             f"{source} is neither a bundle nor a folder in the layout of MONAI or diffusers",
             "give a folder that contains bundle.json, configs/ and models/, or a diffusers pipeline (unet/ vae/ …)",
         )
+    from medphantom.generators.stable import StableBase  # loads diffusers' networks
+
     remedy = "give a diffusers pipeline of the Stable Diffusion 1.x or 2.x class"
     with foreign_networks(f"base {source}", remedy=remedy, source=source):
         return StableBase(source)
@@ -66,6 +67,7 @@ def open_base(source: str, tuning: FineTuning | None = None) -> Base:
 
 def _bundle(source: str) -> NetworkBase:
     published = Published.read(source)
+    require_as_shipped(source, published.digest)
     facts = published.facts
     if facts.base is not None and facts.base.needed:
         raise BundleError(f"{source} contains only the changes to another base", "fine-tune that base instead")

@@ -91,8 +91,13 @@ class GeneratorBundle:
         """The tokenizer of the embedded text encoder, if there is one."""
         return tokenizer_json_of(self.denoiser)
 
-    def save(self, path: str | Path) -> None:
+    def save(self, path: str | Path, *, half: bool = False) -> None:
         """Publish the bundle as a folder.
+
+        Args:
+            path: Folder to make.
+            half: Whether tensors are stored as float16, in half the space; the bundle must have been rounded
+                (:meth:`rounded`), so that what is read is what is published.
 
         Raises:
             InputError: If the folder already exists and is not empty.
@@ -105,6 +110,8 @@ class GeneratorBundle:
                 (folder / part.folder).mkdir()
                 write_json(folder / part.folder / CONFIG_FILE, part.config)
                 tensors = {key: value.detach().cpu().contiguous() for key, value in part.tensors.items()}
+                if half:
+                    tensors = {key: _half(value) for key, value in tensors.items()}
                 save_file(tensors, folder / part.folder / part.file, metadata=_metadata(part))
             if self.tokenizer_json is not None:
                 (folder / "conditioning" / TOKENIZER_FILE).write_text(self.tokenizer_json, encoding="utf-8")
@@ -139,6 +146,15 @@ class GeneratorBundle:
         published.require(networks)
         return bundle
 
+    def rounded(self) -> GeneratorBundle:
+        """Round all weights to what float16 can hold, in place, and return a bundle of them with its own digest."""
+        with torch.no_grad():
+            for network in (self.autoencoder, self.denoiser):
+                for value in (*network.parameters(), *network.buffers()):
+                    if value.is_floating_point():
+                        value.copy_(value.half().to(value.dtype))
+        return GeneratorBundle(self.facts, self.autoencoder, self.denoiser, self.training)
+
     def to(self, device: torch.device | str) -> GeneratorBundle:
         """Move the networks of the bundle to a device (without copying) and return the bundle."""
         self.autoencoder.to(device)
@@ -166,6 +182,20 @@ def _tuned_part(base: BaseFacts, denoiser: AnyDenoiser) -> Part:
         config["adapter"] = lora_arguments(denoiser.net, base.tuning)
         return Part("lora", config, {f"unet.{name}": tensor for name, tensor in tensors.items()}, LORA_FILE)
     return Part("tuned", config, tensors)
+
+
+def _half(tensor: torch.Tensor) -> torch.Tensor:
+    """Return a tensor in float16 that holds the same values.
+
+    Raises:
+        BundleError: If it cannot.
+    """
+    if not tensor.is_floating_point():
+        return tensor
+    short = tensor.half()
+    if not torch.equal(short.to(tensor.dtype), tensor):
+        raise BundleError("weights cannot be stored as float16 without a change", "round the bundle first")
+    return short
 
 
 def _metadata(part: Part) -> dict[str, str]:

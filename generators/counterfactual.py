@@ -84,7 +84,7 @@ def counterfactual_images(
         interventions: Interventions, one per row.
         config: Counterfactual method and its settings.
         back: Whether to take each counterfactual back, which doubles the cost.
-        progress: Callback that receives the number of images done.
+        progress: Callback that receives the number of steps done, of those of all images together.
 
     Raises:
         InputError: If there are no rows, or the generator reads only text or masks.
@@ -103,17 +103,17 @@ def counterfactual_images(
     made = {name: np.empty_like(source) for name in MADE if back or name != "reversed"}
     size, device = config.micro_batch or bundle.facts.micro_batch, resolve_device(config.device)
     bundle.to(device)
+    starts = range(0, len(rows), size)
+    steps = _Steps(config, len(starts) * (2 if back else 1), progress)
     of_prompts = bundle.denoiser.conditioner.of_prompts
     with reproducible(config.threads or bundle.facts.threads), torch.inference_mode():
-        for start in range(0, len(rows), size):
+        for start in starts:
             places = [min(start + place, len(rows) - 1) for place in range(size)]  # padded, as in sampling
             total = min(size, len(rows) - start)
             said = [of_prompts([p[i] for i in places]).to(device) for p in (factual, changed)]
             batch = torch.from_numpy(source[places]).to(device)
-            for name, images in _through(bundle, config, batch, places, (said[0], said[1]), back=back).items():
+            for name, images in _through(bundle, steps, batch, places, (said[0], said[1]), back=back).items():
                 made[name][start : start + total] = images[:total].cpu().numpy()
-            if progress is not None:
-                progress(start + total, len(rows), "counterfactuals")
     return Counterfactuals(
         made["factual"],
         made["counterfactual"],
@@ -125,9 +125,36 @@ def counterfactual_images(
     )
 
 
+class _Steps:
+    """Steps of a method, told one by one: each is one call of the denoiser with one or two prompts.
+
+    Args:
+        config: Counterfactual method and its settings.
+        ways: Number of ways from images to their noise and back.
+        progress: Callback that receives their number.
+    """
+
+    def __init__(self, config: CounterfactualConfig, ways: int, progress: Progress | None) -> None:
+        abduced = 0 if config.method == "sdedit" else config.iterations
+        self.config, self.done, self.total = config, 0, ways * config.steps * (abduced + 2)
+        self._progress = progress
+
+    def counted(self, step: Step) -> Step:
+        """Return the step, told each time it is taken."""
+
+        def taken(x: Tensor, t: float, s: float) -> Tensor:
+            found = step(x, t, s)
+            self.done += 1
+            if self._progress is not None:
+                self._progress(self.done, self.total, "counterfactual steps")
+            return found
+
+        return taken
+
+
 def _through(
     bundle: GeneratorBundle,
-    config: CounterfactualConfig,
+    counted: _Steps,
     images: Tensor,
     places: Sequence[int],
     prompts: tuple[Conditions, Conditions],
@@ -135,7 +162,7 @@ def _through(
     back: bool,
 ) -> dict[str, Tensor]:
     """Return the results of one micro-batch by name (:data:`MADE`)."""
-    scaling, (before, after) = bundle.facts.latent_scaling, prompts
+    scaling, (before, after), config = bundle.facts.latent_scaling, prompts, counted.config
 
     def decoded(latents: Tensor) -> Tensor:
         return bundle.autoencoder.decode(unscaled(latents, scaling)).clamp(-1, 1)
@@ -146,12 +173,12 @@ def _through(
 
     latents = scaled(bundle.autoencoder.encode(images)[0], scaling)
     made = {"reconstruction": decoded(latents)}
-    there = _Method(bundle, config, before)
+    there = _Method(bundle, counted, before)
     factual, counterfactual = there.predict(there.abduct(latents, noise("counterfactual")), after)
     made |= {"factual": decoded(factual), "counterfactual": decoded(counterfactual)}
     if back:
         again = scaled(bundle.autoencoder.encode(made["counterfactual"])[0], scaling)
-        returned = _Method(bundle, config, after)
+        returned = _Method(bundle, counted, after)
         made["reversed"] = decoded(returned.predict(returned.abduct(again, noise("reversed")), before)[1])
     return made
 
@@ -161,27 +188,28 @@ class _Method:
 
     Args:
         bundle: Bundle of the generator.
-        config: Counterfactual method and its settings.
+        steps: Settings of the method, told of every step.
         before: Factual conditions of the images.
     """
 
-    def __init__(self, bundle: GeneratorBundle, config: CounterfactualConfig, before: Conditions) -> None:
+    def __init__(self, bundle: GeneratorBundle, steps: _Steps, before: Conditions) -> None:
         self.denoiser, self.objective = bundle.denoiser, bundle.facts.objective
-        self.config, self.before = config, before
-        self.times = time_grid(config.steps, config.strength)
+        self.steps, self.config, self.before = steps, steps.config, before
+        self.times = time_grid(self.config.steps, self.config.strength)
 
     def abduct(self, latents: Tensor, noise: Tensor) -> Tensor:
         """Return what leads to these latents at time ``strength``: by exact inversion, or by new noise (SDEdit)."""
         if self.config.method == "sdedit":  # Meng et al. 2022, algorithm 1
             time_B = torch.full((len(latents),), self.config.strength, device=latents.device)
             return add_noise(self.objective, latents, noise, time_B)
-        step = ddim_step(lambda x, t: self.denoiser(x, t, self.before), self.objective)
+        step = self.steps.counted(ddim_step(lambda x, t: self.denoiser(x, t, self.before), self.objective))
         return invert(step, latents, self.times, iterations=self.config.iterations)
 
     def predict(self, begin: Tensor, wanted: Conditions) -> tuple[Tensor, Tensor]:
         """Return the latents that the sampler reaches under the factual conditions and under ``wanted``."""
         if self.config.method == "sdedit":
-            steps = [ddim_step(self._guided(said), self.objective) for said in (self.before, wanted)]
+            guided_steps = (ddim_step(self._guided(said), self.objective) for said in (self.before, wanted))
+            steps = [self.steps.counted(step) for step in guided_steps]
             return follow(steps[0], begin, self.times), follow(steps[1], begin, self.times)
         path, differences = self._own_path(begin, wanted)
         return path[-1], self._changed_path(path, change_region(differences, self.config.locality), wanted)
@@ -224,7 +252,7 @@ class _Method:
 
     def _step(self, denoise: Denoise) -> Step:
         drift = self.config.drift if self.config.method == "latent_drifting" else 0.0
-        return ddim_step(denoise, self.objective, drift=drift)
+        return self.steps.counted(ddim_step(denoise, self.objective, drift=drift))
 
     def _guided(self, wanted: Conditions) -> Denoise:
         return guided(self.denoiser, wanted, scale=self.config.guidance)

@@ -72,7 +72,7 @@ def publish_counterfactuals(
         intervention: Intervention; from a range, every image takes its own value by ``config.seed``.
         config: Counterfactual method and its settings.
         out: Folder in which the cohort is published.
-        progress: Callback that receives the number of images done.
+        progress: Callback that receives the number of steps done, of those of all images together.
 
     Raises:
         InputError: If ``out`` exists, there are no rows, the generator has no conditions to intervene on, or it was

@@ -20,6 +20,7 @@ from medphantom.core.records import Frozen
 from medphantom.generators.config import FineTuning, Objective
 from medphantom.generators.lineage import Lineage
 from medphantom.learning.guarantee import Guarantee
+from medphantom.shipped import source_path
 
 FACTS_FILE = "bundle.json"
 TRAINING_FILE = "training.json"
@@ -205,10 +206,13 @@ def read_description(folder: str | Path) -> Description:
     whoever changes a claim makes another bundle. Whether its weights are the published ones is seen when the whole is
     loaded.
 
+    Args:
+        folder: Folder of the bundle, or ``base:NAME`` for a base that ships.
+
     Raises:
         BundleError: If the folder is missing, incomplete, of another format version, or its description was altered.
     """
-    path = Path(folder)
+    path = source_path(str(folder))
     published = read_digest(path, error=BundleError)
     file = path / FACTS_FILE
     raw = read_json(file, error=BundleError)

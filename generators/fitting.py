@@ -25,7 +25,7 @@ from medphantom.generators.reconstruction import MOST_VALIDATION_IMAGES, Autoenc
 from medphantom.generators.training_data import image_tensor
 from medphantom.learning.batches import StreamBatches
 from medphantom.learning.devices import resolve_device
-from medphantom.learning.fit import FitResult, fit
+from medphantom.learning.fit import FitResult, Grids, fit
 from medphantom.learning.fit_config import FitConfig
 from medphantom.learning.private_steps import Private
 
@@ -44,6 +44,7 @@ class Fitting:
         data_key: Digest of everything on which every stage depends.
         work: Folder for checkpoints and caches.
         progress: Callback that receives the progress of each stage.
+        grids: Callback that is told the step and the file of each sample grid.
     """
 
     config: GeneratorConfig
@@ -52,6 +53,7 @@ class Fitting:
     data_key: str
     work: Path
     progress: Progress | None
+    grids: Grids | None = None
 
     def fit(
         self, name: str, learner: Any, batches: Any, config: FitConfig, key: str, *, private: Private | None = None
@@ -60,7 +62,15 @@ class Fitting:
         seeded = config.model_copy(update={"seed": derive_seed(self.config.seed, name, config.seed)})
         folder = self.work / f"{name}-{key[:16]}"
         return fit(
-            learner, batches, seeded, work=folder, identity=key, name=name, progress=self.progress, private=private
+            learner,
+            batches,
+            seeded,
+            work=folder,
+            identity=key,
+            name=name,
+            progress=self.progress,
+            private=private,
+            grids=self.grids,
         )
 
     def monitored_rows(self) -> dict[Split, Any]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from pathlib import Path
 
 from medphantom.core.errors import ArtifactError, InputError
 from medphantom.core.extras import require
 from medphantom.core.folders import DIGEST_FILE
 from medphantom.generators.config import GeneratorConfig
 from medphantom.generators.facts import BundleFacts, read_facts
+from medphantom.shipped import source_path
 
 FITS = ("features_fit", "text_fit", "autoencoder_fit", "denoiser_fit")
 
@@ -66,7 +66,7 @@ def require_base(source: str) -> None:
     Raises:
         InputError: If it is a file, or a folder that does not exist.
     """
-    folder = Path(source)
+    folder = source_path(source)
     if folder.is_file():
         raise InputError(
             f"base {source} is a single file, but a base is a folder",
@@ -78,12 +78,12 @@ def require_base(source: str) -> None:
 
 def is_bundle(source: str) -> bool:
     """Return whether a base is the folder of a published bundle."""
-    return (Path(source) / DIGEST_FILE).is_file()
+    return (source_path(source) / DIGEST_FILE).is_file()
 
 
 def is_pipeline(source: str) -> bool:
     """Return whether a base is a Stable Diffusion pipeline: a folder in diffusers' layout, or else a hub id."""
-    folder = Path(source)
+    folder = source_path(source)
     if folder.is_dir():
         return (folder / "unet").is_dir() and not (is_bundle(source) or (folder / "configs").is_dir())
     return not (folder.is_absolute() or folder.exists())

@@ -32,6 +32,7 @@ from medphantom.generators.facts import BundleFacts, read_description, whole_dig
 from medphantom.generators.networks import AnyDenoiser
 from medphantom.generators.requirements import require_for_use
 from medphantom.learning.headers import no_more_weights_than
+from medphantom.shipped import source_path
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -84,7 +85,7 @@ class Published:
         """Verify every file of a bundle against its digest, and read what describes it.
 
         Args:
-            path: Folder of the bundle.
+            path: Folder of the bundle, or ``base:NAME``.
             linked: Folder around it that its files may be links into; by default no link may leave ``path``.
 
         Raises:
@@ -92,7 +93,7 @@ class Published:
                 weights.
             InputError: If its networks need a package that is not installed.
         """
-        folder = Path(path)
+        folder = source_path(str(path))
         published = read_digest(folder, error=BundleError)
         _refuse_pickles(folder)
         _check_files(folder, published.get("files"), linked or folder)

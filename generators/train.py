@@ -60,7 +60,7 @@ from medphantom.generators.training_data import (
 )
 from medphantom.learning.batches import TensorBatches
 from medphantom.learning.devices import resolve_device
-from medphantom.learning.fit import FitResult
+from medphantom.learning.fit import FitResult, Grids
 from medphantom.learning.guarantee import Guarantee
 
 LIBRARIES = ("torch", "monai", "diffusers")
@@ -75,6 +75,7 @@ def train_generator(
     *,
     work: Path,
     progress: Progress | None = None,
+    grids: Grids | None = None,
 ) -> GeneratorBundle:
     """Train a generator on the ``train`` rows of a cohort; its ``val`` rows select the checkpoints.
 
@@ -85,6 +86,7 @@ def train_generator(
         out: Folder in which the bundle is published.
         work: Private folder for the state needed to resume and to skip finished stages.
         progress: Callback that receives the progress of each stage.
+        grids: Callback that is told the step and the file of each sample grid.
 
     Returns:
         The published bundle.
@@ -97,7 +99,7 @@ def train_generator(
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out} exists already", "choose another --out, or remove it first")
     require_for_training(config)
-    training = _Training(cohort, preprocess, config, work, progress)
+    training = _Training(cohort, preprocess, config, work, progress, grids)
     with reproducible(training.threads):
         bundle = training.run()
     bundle.save(out)
@@ -113,6 +115,7 @@ class _Training:
     config: GeneratorConfig
     work: Path
     progress: Progress | None
+    grids: Grids | None
     base: Base | None = field(init=False)
     footing: Footing = field(init=False)
     objective: Objective = field(init=False)
@@ -204,6 +207,7 @@ class _Training:
             ),
             work=self.work,
             progress=self.progress,
+            grids=self.grids,
         )
         self.conditions = {split: self._conditions(split, which[split]) for split in SPLITS}
         autoencoder, key, curve = self._autoencoder()

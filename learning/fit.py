@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from medphantom.learning.devices import make_accelerator, reduced
 from medphantom.learning.fit_config import FitConfig
 from medphantom.learning.guarantee import Guarantee
 from medphantom.learning.history import History, NotFinite
+from medphantom.learning.interruption import Postponed
 from medphantom.learning.learner import Learner, RowLearner
 from medphantom.learning.memorization import membership_signal
 from medphantom.learning.optimizer import (
@@ -43,6 +45,9 @@ CHECKPOINTS = "checkpoints"
 RATE_AFTER_A_FAILURE = 0.5
 
 log = logging.getLogger(__name__)
+
+Grids = Callable[[int, Path], None]
+"""Is told the step and the file of each sample grid."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +89,7 @@ def fit(
     progress: Progress | None = None,
     stop: Callable[[], bool] | None = None,
     private: Private | None = None,
+    grids: Grids | None = None,
 ) -> FitResult:
     """Fit the learner's network, continuing from the last intact checkpoint in ``work`` if there is one.
 
@@ -91,7 +97,8 @@ def fit(
     are already done, the selected weights are loaded and nothing is computed.
 
     If a loss or gradient is not finite, the fit returns once to its last checkpoint and continues at half the learning
-    rate. A private fit stops instead: every step spends privacy budget, and the decision to repeat the same steps would
+    rate; as checkpoints are also written by minutes, such a fit (and only such a one) may end with other bits the next
+    time. A private fit stops instead: every step spends privacy budget, and the decision to repeat the same steps would
     depend on what private data did to the first attempt.
 
     Args:
@@ -107,6 +114,7 @@ def fit(
         private: Settings of a fit under differential privacy. Then ``batch_size`` is the expected number of units per
             step, ``clip_norm`` and ``accumulate`` have no effect, and validation is only reported: the last weights are
             kept, since selecting weights by private data would spend privacy budget.
+        grids: Callback that is told the step and the file of each sample grid.
 
     Raises:
         InputError: If there is no data, the batch cannot be divided among passes and processes, or a private fit is
@@ -115,7 +123,7 @@ def fit(
         ResourceError: If the device or precision is not available, or the disk is full.
         NotFinite: If a loss or gradient is not finite in a private fit or after the learning rate was halved.
     """
-    run = _Run(learner, batches, config, work=work, identity=identity, private=private)
+    run = _Run(learner, batches, config, work=work, identity=identity, private=private, grids=grids)
     try:
         resumed_from = run.resume()
         finished = run.train(name, progress, stop)
@@ -136,7 +144,9 @@ class _Run:
         work: Path,
         identity: str,
         private: Private | None,
+        grids: Grids | None,
     ) -> None:
+        self.grids = grids
         self.learner, self.batches, self.config, self.work = learner, batches, config, work
         self.accelerator = make_accelerator(
             config.device, config.precision, accumulate=config.accumulate, tracker=config.tracked_by, work=work
@@ -176,6 +186,7 @@ class _Run:
         self.private = None if private is None else self._private_steps(private)
         self.history = History(self.accelerator, work, config)
         self.step = 0
+        self.saved_at = time.monotonic()
         self.not_finite_at: int | None = None
         self.best: dict[str, Any] | None = None
         self.best_weights: dict[str, Tensor] = {}
@@ -239,7 +250,8 @@ class _Run:
     def train(self, name: str, progress: Progress | None, stop: Callable[[], bool] | None) -> bool:
         """Do the remaining steps, at half the learning rate after a failure; return whether all are done."""
         try:
-            return self._train(name, progress, stop)
+            with Postponed() as interruption:
+                return self._train(name, progress, stop, interruption)
         except NotFinite as error:
             together = error.everywhere or self.accelerator.num_processes == 1
             if self.private is not None or not together:
@@ -260,7 +272,9 @@ class _Run:
         self.history.log_halved(self.step, error.step, RATE_AFTER_A_FAILURE)
         log.warning("%s; continuing from step %d at half the learning rate", error.what, self.step)
 
-    def _train(self, name: str, progress: Progress | None, stop: Callable[[], bool] | None) -> bool:
+    def _train(
+        self, name: str, progress: Progress | None, stop: Callable[[], bool] | None, interruption: Postponed
+    ) -> bool:
         config = self.config
         self.learner.network.train()
         ended = self._ended_by_memorization()
@@ -276,8 +290,12 @@ class _Run:
             if config.grid_every and (self.step % config.grid_every == 0 or last):
                 self._grid()
             stopping = self._stop_requested(stop)
-            if self.step % config.checkpoint_every == 0 or last or stopping or ended:
+            interrupted = self._alone and interruption.requested
+            due = self.step % config.checkpoint_every == 0 or self._minutes_have_passed()
+            if due or last or stopping or ended or interrupted:
                 self.save()
+                self.saved_at = time.monotonic()
+            interruption.raise_now(f"step {self.step} of {config.steps} of {name} is kept" if interrupted else "")
             if progress is not None and self.accelerator.is_main_process:
                 progress(self.step, config.steps, name)
             if stopping:
@@ -371,6 +389,10 @@ class _Run:
             for parameter, mean in zip(parameters, reduced(self.accelerator, gradients, "mean"), strict=True):
                 parameter.grad = mean
 
+    def _minutes_have_passed(self) -> bool:
+        minutes = self.config.checkpoint_minutes
+        return self._alone and minutes is not None and time.monotonic() - self.saved_at >= 60 * minutes
+
     # ---- validation ----
 
     @contextmanager
@@ -407,7 +429,9 @@ class _Run:
             with self._evaluating() as network:
                 images = self.learner.grid(network)
             if images is not None:
-                self.history.show(self.step, images, real=self.learner.grid_shows_real_images)
+                file = self.history.show(self.step, images, real=self.learner.grid_shows_real_images)
+                if self.grids is not None:
+                    self.grids(self.step, file)
         self.accelerator.wait_for_everyone()
 
     # ---- the end ----
@@ -439,6 +463,11 @@ class _Run:
             self.private.close()
 
     # ---- helpers ----
+
+    @property
+    def _alone(self) -> bool:
+        """Whether this is the only process; of several, each would write at another step."""
+        return bool(self.accelerator.num_processes == 1)
 
     def _share(self, module: nn.Module) -> None:
         """Copy the weights of the main process to every process."""

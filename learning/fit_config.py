@@ -11,7 +11,15 @@ from medphantom.core.extras import absent
 from medphantom.core.records import Frozen
 
 # Fields that affect neither the weights nor their selection: a fit may be resumed with other values of these.
-_WITHOUT_CONSEQUENCE = {"device", "tracker", "log_every", "grid_every", "checkpoint_every", "track_real_images"}
+_WITHOUT_CONSEQUENCE = {
+    "device",
+    "tracker",
+    "log_every",
+    "grid_every",
+    "checkpoint_every",
+    "checkpoint_minutes",
+    "track_real_images",
+}
 
 
 class FitConfig(Frozen):
@@ -35,6 +43,8 @@ class FitConfig(Frozen):
         validate_every: Steps between validations, which select the weights that are kept; the last step is always
             validated. With 0 there is no validation, and the last weights are kept.
         checkpoint_every: Steps between checkpoints; the last step always has one.
+        checkpoint_minutes: Minutes after which a checkpoint is written before ``checkpoint_every`` steps are done, so
+            that slow steps lose little; null means never. Fits of several processes write by steps alone.
         grid_every: Steps between sample grids; 0 means none.
         log_every: Steps between rows of the training loss.
         tracker: Experiment tracker that shows the curves in addition to ``metrics.jsonl``: ``tensorboard`` needs the
@@ -63,6 +73,7 @@ class FitConfig(Frozen):
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     validate_every: Annotated[int, Field(ge=0)] = 250
     checkpoint_every: Annotated[int, Field(ge=1)] = 250
+    checkpoint_minutes: Annotated[float, Field(gt=0)] | None = 5.0
     grid_every: Annotated[int, Field(ge=0)] = 0
     log_every: Annotated[int, Field(ge=1)] = 10
     tracker: Literal["auto", "tensorboard", "none"] = "auto"

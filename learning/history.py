@@ -154,15 +154,21 @@ class History:
             above = row["membership_low"] > self._config.memorization_limit
         return None
 
-    def show(self, step: int, images: Tensor, *, real: bool) -> None:
-        """Write a grid as PNG to the work folder, and to the tracker unless it may show real images."""
+    def show(self, step: int, images: Tensor, *, real: bool) -> Path:
+        """Write a grid as PNG to the work folder, and to the tracker unless it may show real images.
+
+        Returns:
+            The file.
+        """
         tiles = images.detach().float().clamp(0, 1).cpu()
         folder = self._work / GRIDS
         with no_space_becomes_one_line(folder):
             work_folder(folder)
-            Image.fromarray(_tiled(tiles)).save(folder / f"step-{step:09d}.png")
+            file = folder / f"step-{step:09d}.png"
+            Image.fromarray(_tiled(tiles)).save(file)
         if self._tracker != "none" and (self._config.track_real_images or not real):
             self._accelerator.get_tracker("tensorboard").log_images({"grid": tiles.numpy()}, step=step)
+        return file
 
     def end(self) -> None:
         """Close the trackers.

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from medphantom.conditioning.plan import SamplingPlan
     from medphantom.flows.operations.assess import assess
     from medphantom.flows.operations.augment import augment
+    from medphantom.flows.operations.bases import bases
     from medphantom.flows.operations.compare import compare
     from medphantom.flows.operations.counterfactual import counterfactual
     from medphantom.flows.operations.export import export
@@ -56,6 +57,7 @@ __all__ = [
     "SamplingPlan",
     "assess",
     "augment",
+    "bases",
     "compare",
     "contact_sheet",
     "control",
@@ -86,6 +88,7 @@ __all__ = [
 _VERBS = [
     "assess",
     "augment",
+    "bases",
     "compare",
     "counterfactual",
     "export",

@@ -30,6 +30,7 @@ from medphantom.generators.bundle import GeneratorBundle
 from medphantom.generators.config import SamplerConfig
 from medphantom.generators.facts import Privacy, read_facts
 from medphantom.generators.generate import draw, settings_for
+from medphantom.shipped import source_path
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 DOWNLOADED = ("*.json", "*.safetensors")  # all that a bundle consists of
@@ -142,7 +143,8 @@ class Generator:
         hub: if its bundle holds only what was fine-tuned from a base of the hub, that base must be in the hub's cache.
 
         Args:
-            source: The folder, or the hub id ``owner/name`` of a repository that holds the files of a bundle.
+            source: The folder, ``base:NAME`` for a base that ships with this program, or the hub id ``owner/name`` of a
+                repository that holds the files of a bundle.
             revision: The branch, tag or commit on the hub.
             cache_dir: The folder for downloads; the default is the hub's own cache.
 
@@ -151,7 +153,7 @@ class Generator:
                 missing.
             BundleError: The bundle is unfinished, altered, of another version, or holds pickled weights.
         """
-        folder = folder_path(Path(source).expanduser(), BundleError)
+        folder = folder_path(source_path(str(source)).expanduser(), BundleError)
         if folder.is_dir():
             return cls(_load(folder), folder)
         if not HUB_ID.fullmatch(str(source)):
@@ -322,7 +324,7 @@ class Generator:
 def _load(folder: Path) -> GeneratorBundle:
     """Load a bundle from a folder, without a request to the hub."""
     base = read_facts(folder)[0].base
-    remote = base is not None and base.needed and not Path(base.source).is_dir()
+    remote = base is not None and base.needed and not source_path(base.source).is_dir()
     with no_hub():
         try:
             return GeneratorBundle.load(folder)

@@ -219,9 +219,13 @@ def verify(
 ) -> None:
     """Read everything in a cohort, bundle or run, and compare it with its digest."""
     from medphantom.flows.operations.verify import verify as verified
+    from medphantom.flows.process.progress import watching
 
-    for line in verified(folder):
+    with watching():
+        lines = verified(folder)
+    for line in lines:
         typer.echo(line)
+    typer.echo(f"verified: {folder}, {len(lines)} {'part' if len(lines) == 1 else 'parts'} as published")
 
 
 def lineage(

@@ -18,6 +18,10 @@ EXAMPLES: dict[str, tuple[str, str]] = {
         "medphantom inspect cohort",
         "medphantom inspect cohort --split train --size 64 --out sheet.png",
     ),
+    "bases": (
+        "medphantom bases",
+        "medphantom bases --shipped",
+    ),
     "train": (
         "medphantom train cohort --out bundle --size 64",
         "medphantom train cohort --out bundle --recipe recipe.yaml --set generator.denoiser_fit.steps=2000",
@@ -80,7 +84,7 @@ EXAMPLES: dict[str, tuple[str, str]] = {
     ),
     "init": (
         "medphantom init recipe.yaml --source images",
-        "medphantom init recipe.yaml --source images --folders classes --name chest",
+        "medphantom init recipe.yaml --source images --folders classes --name chest --quick",
     ),
     "run": (
         "medphantom run recipe.yaml",

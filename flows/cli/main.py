@@ -36,7 +36,12 @@ from medphantom.flows.cli import (
     studies as cli_studies,
 )
 from medphantom.flows.cli.examples import help_of
-from medphantom.flows.process.ending import STATUS_TERMINATED, Terminated, ended_in_order
+from medphantom.flows.process.ending import (
+    STATUS_TERMINATED,
+    Interrupted,
+    Terminated,
+    ended_in_order,
+)
 from medphantom.flows.process.failure import DEBUG_VARIABLE, UnexpectedFailure, memory_ran_out
 from medphantom.flows.runs.housekeeping import keeping_house
 
@@ -56,6 +61,15 @@ class _OwnHelp:
 
 class _Command(_OwnHelp, TyperCommand):
     """A verb."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as ending:
+            kept = Interrupted()
+            for note in getattr(ending, "__notes__", ()):
+                kept.add_note(note)
+            raise kept from None
 
 
 class _Commands(_OwnHelp, TyperGroup):
@@ -96,7 +110,14 @@ def _options(
 DATA, MODEL, EVALUATE, SHARE, OPERATE = "Data", "Model", "Evaluate", "Share", "Operate"
 GROUPS: dict[str, tuple[Callable[..., None], ...]] = {
     DATA: (cli_data.phantom, cli_data.ingest, cli_data.inspect),
-    MODEL: (cli_models.train, cli_models.search, cli_models.generate, cli_models.merge, cli_pairs.counterfactual),
+    MODEL: (
+        cli_models.bases,
+        cli_models.train,
+        cli_models.search,
+        cli_models.generate,
+        cli_models.merge,
+        cli_pairs.counterfactual,
+    ),
     EVALUATE: (
         cli_models.assess,
         cli_runs.control,
@@ -109,6 +130,10 @@ GROUPS: dict[str, tuple[Callable[..., None], ...]] = {
     OPERATE: (cli_runs.demo, cli_runs.init, cli_runs.run, cli_runs.serve, cli_runs.schema),
 }
 """Verbs of the command line in the groups of its help."""
+CONTINUED = {
+    "train", "search", "generate", "assess", "compare", "utility", "augment", "control", "demo", "run", "serve",
+}  # fmt: skip
+"""Verbs that keep their finished parts when they are interrupted."""
 
 for _group, _verbs in GROUPS.items():
     for _command in _verbs:
@@ -157,11 +182,11 @@ def _guarded(arguments: list[str]) -> int:
     try:
         result = _command_line()(arguments, prog_name="medphantom", standalone_mode=False)
         status = result if isinstance(result, int) else 0
-        line = "interrupted; the same command continues" if status == STATUS_INTERRUPTED else ""
-    except Terminated:
-        status, line = STATUS_TERMINATED, "ended by SIGTERM; the same command continues"
-    except KeyboardInterrupt:
-        status, line = STATUS_INTERRUPTED, "interrupted; the same command continues"
+        line = f"interrupted; {_next(arguments)}" if status == STATUS_INTERRUPTED else ""
+    except Terminated as ending:
+        status, line = STATUS_TERMINATED, f"ended by SIGTERM; {_next(arguments, ending)}"
+    except (Interrupted, KeyboardInterrupt) as ending:
+        status, line = STATUS_INTERRUPTED, f"interrupted; {_next(arguments, ending)}"
     except MedphantomError as error:
         line = str(error)
     except UnexpectedFailure as error:
@@ -189,6 +214,14 @@ def _of_the_system(error: OSError, number: int, arguments: list[str]) -> str:
     known = [argument for argument in arguments if error.filename is not None and argument == str(error.filename)]
     what = known[0] if known else "a file or folder"
     return error_line(f"{what} cannot be used ({os.strerror(number).lower()})", "check paths, permissions and the disk")
+
+
+def _next(arguments: list[str], ending: BaseException | None = None) -> str:
+    """Say what the same command would do after it was ended."""
+    notes = "; ".join(getattr(ending, "__notes__", ()))
+    if notes:
+        return f"{notes}; the same command continues from there"
+    return f"the same command {'continues' if set(arguments[:1]) & CONTINUED else 'begins anew'}"
 
 
 def _plain_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

@@ -1,4 +1,4 @@
-"""Verbs about generators and their images: train, generate, merge, assess."""
+"""Verbs about generators and their images: bases, train, search, generate, merge, assess."""
 
 from __future__ import annotations
 
@@ -9,6 +9,17 @@ import typer
 
 from medphantom.core.errors import InputError
 from medphantom.flows.cli.data import RecipeOption, Setting
+
+
+def bases(
+    *,
+    shipped: Annotated[bool, typer.Option("--shipped", help="Only those that are part of this installation.")] = False,
+) -> None:
+    """List what a generator can be fine-tuned from: bases that ship and saw no patient, and public ones."""
+    from medphantom.flows.operations.bases import bases as listed
+
+    for entry in listed(shipped=shipped):
+        typer.echo(entry.line())
 
 
 def train(

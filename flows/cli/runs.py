@@ -29,6 +29,7 @@ def init(
         str | None, typer.Option(help="What folders are: classes, patients, classes/patients or ignore.")
     ] = None,
     table: Annotated[str | None, typer.Option(help="The table of labels, where several would do.")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="A recipe that shows pictures within minutes.")] = False,
 ) -> None:
     """Inspect a source and write a commented recipe to start from; ask for what the source does not tell."""
     from medphantom.flows.operations.init import init as written
@@ -36,7 +37,13 @@ def init(
 
     with watching():
         questions = written(
-            file, source=source, name=name, folders=folders, table=table, ask=_ask if sys.stdin.isatty() else None
+            file,
+            source=source,
+            name=name,
+            folders=folders,
+            table=table,
+            quick=quick,
+            ask=_ask if sys.stdin.isatty() else None,
         )
     for question in questions:
         typer.echo(f"confirm {question}")

@@ -21,6 +21,7 @@ from medphantom.flows.process.facts import machine, versions
 from medphantom.flows.process.progress import warn, watcher
 from medphantom.flows.recipes.plans import BalancePlan
 from medphantom.flows.recipes.settings import AugmentPart, read_part
+from medphantom.flows.runs.costs import Sections, tell_costs
 from medphantom.flows.runs.formal import formal_facts
 from medphantom.flows.runs.provenance import learned_from
 
@@ -66,6 +67,7 @@ def propose(
         InputError: no such label, no training image shows it, or there are as many already.
     """
     from medphantom.quality.results.augment_report import AugmentPlan
+    from medphantom.quality.utility.trainers import planned_trainings
 
     if label not in cohort.schema.labels:
         raise InputError(f"the cohort has no label {label!r}", f"it has {', '.join(cohort.schema.labels) or 'none'}")
@@ -81,9 +83,6 @@ def propose(
             f"shares {list(shares)} of {generators} generators make no study", "give shares above 0 up to 1"
         )
     arms = _arms(study)
-    mixing = sum(arm in {"real_and_synthetic", "classical_and_synthetic", "pretrained"} for arm in arms)
-    alone = sum(arm == "synthetic" for arm in arms)
-    sets = len(arms) - mixing - alone + generators * (alone + mixing * len(shares))
     return AugmentPlan(
         label=label,
         to=to,
@@ -94,7 +93,7 @@ def propose(
         shares=tuple(sorted(shares)),
         generators=generators,
         trained=trained,
-        classifiers=sets * study.classifier_seeds,
+        classifiers=planned_trainings(arms, len(shares), generators) * study.classifier_seeds,
         classifier_steps=study.classifier.steps,
     )
 
@@ -257,6 +256,14 @@ def augmented(
     study = _study(part, plan)
     check_study(cohort, study)
     preprocess = _preprocess(cohort, part, bundles, plan.label)
+    tell_costs(
+        Sections(preprocess=preprocess, generator=part.generator, sampler=part.sampler, assess=part.assess),
+        plan.training_images,
+        out,
+        trainings=0 if bundles else plan.generators,
+        drawn=plan.planned * plan.generators,
+        classifier_steps=plan.classifiers * plan.classifier_steps,
+    )
     job = _Augmentation(cohort, preprocess, part.model_copy(update={"study": study}), plan, tuple(bundles), external)
     return resumable(out, lambda work: job.run(work, out))
 

@@ -42,7 +42,7 @@ def counterfactual(
         split: Split whose images are edited: ``train``, ``val``, ``holdout`` or ``test``.
         limit: Largest number of images, in stored order.
         method: Fields of :class:`medphantom.generators.config.CounterfactualConfig`, e.g. ``{"guidance": 3.0}``.
-        progress: Called with the number of images.
+        progress: Called with the number of steps.
 
     Raises:
         InputError: ``split`` is no split, ``out`` exists, or the intervention changes nothing.

@@ -19,6 +19,7 @@ def init(
     name: Text | None = None,
     folders: Text | None = None,
     table: Text | None = None,
+    quick: bool = False,
     ask: Callable[[str, Sequence[str]], str] | None = None,
 ) -> list[str]:
     """Look at a source and write a commented recipe to start from.
@@ -29,6 +30,7 @@ def init(
         name: Name of the run; by default that of the file.
         folders: What folders are: ``classes``, ``patients``, ``classes/patients`` or ``ignore``.
         table: Table of labels, where several would do.
+        quick: Write a recipe that shows pictures within minutes: few steps and images, which are not the best.
         ask: Answers what the source does not say; without it such a line is left to be confirmed.
 
     Returns:
@@ -46,5 +48,6 @@ def init(
         name=name or place.stem,
         options=options,
         ask=ask,
+        quick=quick,
         progress=watcher().stage("init"),
     )

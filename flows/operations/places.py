@@ -29,7 +29,7 @@ def opened(cohort: Cohort | Folder) -> Cohort:
 
 
 def loaded(bundle: GeneratorBundle | Folder) -> GeneratorBundle:
-    """A bundle as it is, or loaded from its folder and checked against its digest.
+    """A bundle as it is, or loaded from its folder (or ``base:NAME``) and checked against its digest.
 
     Raises:
         BundleError: The folder is no bundle, or was altered.

@@ -13,6 +13,7 @@ from medphantom.core.progress import Progress
 from medphantom.flows.operations.places import Folder, opened, preprocess_flags, refuse_existing, resumable
 from medphantom.flows.process.progress import warn, watcher
 from medphantom.flows.recipes.settings import TrainPart, read_part
+from medphantom.flows.runs.costs import Sections, tell_costs
 
 if TYPE_CHECKING:
     from medphantom.cohorts.preprocess import Preprocess
@@ -69,7 +70,10 @@ def train(
     real = opened(cohort)
     flags = {"preprocess": preprocess, "generator": generator}
     part = read_part(TrainPart, recipe, settings, flags, {"preprocess": preprocess_flags(real, size)})
-    return trained(real, part.preprocess.for_cohort(real), part.generator, Path(out), progress=progress).bundle
+    seen = part.preprocess.for_cohort(real)
+    refuse_existing(Path(out))
+    tell_costs(Sections(preprocess=seen, generator=part.generator), len(real.rows("train")), Path(out))
+    return trained(real, seen, part.generator, Path(out), progress=progress).bundle
 
 
 def trained(
@@ -102,12 +106,17 @@ def trained(
 
     def run(folder: Path) -> Training:
         base = check_base(cohort, preprocess, config, work=folder, progress=shown)
-        return Training(train_generator(cohort, preprocess, config, out, work=folder, progress=shown), base)
+        bundle = train_generator(cohort, preprocess, config, out, work=folder, progress=shown, grids=_told)
+        return Training(bundle, base)
 
     found = resumable(out, run, work)
     for line in training_warnings(found.bundle.training):
         warn(line, "train")
     return found
+
+
+def _told(step: int, file: Path) -> None:
+    watcher().note(f"train: images at step {step}: {file}")
 
 
 def training_warnings(training: Mapping[str, Any]) -> list[str]:

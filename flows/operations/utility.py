@@ -23,6 +23,7 @@ from medphantom.flows.process.progress import watcher
 from medphantom.flows.recipes.plans import MasksPlan, MatchPlan, PlanChoice, make_plan
 from medphantom.flows.recipes.settings import UtilityPart, read_part
 from medphantom.flows.runs.base_check import check_base
+from medphantom.flows.runs.costs import Sections, tell_costs
 
 if TYPE_CHECKING:
     from medphantom.cohorts.preprocess import Preprocess
@@ -131,6 +132,15 @@ def utility_study(
     check_study(cohort, part.study)
     preprocess = part.preprocess.for_cohort(cohort)
     shown = watcher().stage("utility")
+    images = round(sum(fractions) * len(cohort.rows("train")))
+    tell_costs(
+        Sections(preprocess=preprocess, generator=part.generator, sampler=part.sampler),
+        images,
+        out,
+        trainings=generators * len(fractions),
+        drawn=generators * round(max(1.0, *part.study.ratios) * images),
+        classifier_steps=len(fractions) * _downstream_steps(part.study, generators),
+    )
 
     def run(work: Path) -> dict[float, StudyReport]:
         found = {}
@@ -146,6 +156,14 @@ def utility_study(
         return found
 
     return resumable(out, run)
+
+
+def _downstream_steps(study: StudyConfig, generators: int) -> int:
+    """Return the number of steps of all downstream models of a study."""
+    from medphantom.quality.utility.trainers import planned_trainings
+
+    networks = planned_trainings(study.arms, len(study.ratios), generators) * study.classifier_seeds
+    return networks * (study.segmenter.steps if study.task == "segmentation" else study.classifier.steps)
 
 
 def _thinned(cohort: Cohort, fraction: float, place: Path, seed: int) -> Cohort:

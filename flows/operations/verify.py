@@ -12,15 +12,17 @@ from medphantom.core.errors import ArtifactError, BundleError, InputError, Resou
 from medphantom.core.folders import inside, read_digest
 from medphantom.core.guard import reading, user_path
 from medphantom.flows.operations.places import Folder
+from medphantom.flows.process.progress import watcher
 from medphantom.flows.runs.artifact import STAGES_FILE, RunFolder, artifact_mark
 from medphantom.generators.facts import FACTS_FILE
+from medphantom.shipped import source_path
 
 UNRELIABLE = "do not rely on it; ask its creator"
 
 
 @checked
 def verify(folder: Folder) -> list[str]:
-    """Read everything in a cohort, bundle or run folder and compare it with its digest.
+    """Read everything in a cohort, bundle (a folder or ``base:NAME``) or run folder and compare it with its digest.
 
     Returns:
         One line for each part that is as it was published.
@@ -29,7 +31,7 @@ def verify(folder: Folder) -> list[str]:
         ArtifactError: Something differs.
         InputError: The folder is none of these.
     """
-    return list(_verified(Path(folder)))
+    return list(_verified(source_path(str(folder))))
 
 
 def _verified(folder: Path) -> Iterator[str]:
@@ -57,7 +59,7 @@ def _verified(folder: Path) -> Iterator[str]:
                     yield f"{part}: as stage {stage} made it"
     elif (folder / SCHEMA_FILE).is_file():
         cohort = Cohort.open(folder)
-        cohort.verify()
+        cohort.verify(watcher().stage(f"verify {folder.name}"))
         yield f"{folder}: {len(cohort)} {cohort.schema.kind} images as published, digest {cohort.digest[:12]}"
     elif (folder / FACTS_FILE).is_file():
         yield from _verified_bundle(folder)

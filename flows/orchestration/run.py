@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -15,7 +16,7 @@ from medphantom.flows.process.progress import watcher
 from medphantom.flows.recipes.starter import DEMO_RECIPE
 from medphantom.flows.runs.artifact import Stage
 from medphantom.flows.runs.control import LOOKS, PATIENTS, Kind, make_control
-from medphantom.flows.runs.costs import estimate, require_room
+from medphantom.flows.runs.costs import estimate, forecast, require_room
 from medphantom.flows.runs.job import Job, Refs, open_job
 
 Until = Literal["ingest", "train", "generate", "assess", "report"]
@@ -95,13 +96,15 @@ def control(
 
 
 def run_part(job: Job, until: Stage) -> Refs:
-    """Run the stages up to a given one, without Prefect."""
+    """Run the stages up to a given one, without Prefect, after an estimate of their costs."""
+    stages = job.stages()
+    if until not in stages:
+        raise InputError(f"--until {until} is no stage of this run", f"one of {', '.join(stages)}")
+    wanted = stages[: stages.index(until) + 1]
+    current, to_do = job.outlook()
     refs: Refs = {}
-    with job.locked():
-        stages = job.stages()
-        if until not in stages:
-            raise InputError(f"--until {until} is no stage of this run", f"one of {', '.join(stages)}")
-        for stage in stages[: stages.index(until) + 1]:
+    with _estimated(job, current, tuple(stage for stage in to_do if stage in wanted)), job.locked():
+        for stage in wanted:
             refs[stage] = run_stage(stage, job, refs)
     watcher().note(f"stopped after {until}; the same command without --until goes on")
     return refs
@@ -112,17 +115,27 @@ def run_whole(job: Job, *, prefect: bool) -> Refs:
     refs, to_do = job.outlook()
     view = watcher()
     view.note(f"{job.loaded.file.name}: {', '.join(to_do) if to_do else 'nothing'} to do in {job.run.path}")
-    if to_do:
-        cost = estimate(job, refs, to_do)
-        view.note(cost.line())
-        require_room(job, cost)
-    if prefect and (to_do or connected()):
-        from medphantom.flows.orchestration.run_flow import run_with_prefect
+    with _estimated(job, refs, to_do):
+        if prefect and (to_do or connected()):
+            from medphantom.flows.orchestration.run_flow import run_with_prefect
 
-        view.note("Prefect starts; --no-prefect runs without it")
-        run_with_prefect(job)
-        return job.outlook()[0]
-    return run_job(job)
+            view.note("Prefect starts; --no-prefect runs without it")
+            run_with_prefect(job)
+            return job.outlook()[0]
+        return run_job(job)
+
+
+@contextmanager
+def _estimated(job: Job, refs: Refs, to_do: tuple[Stage, ...]) -> Iterator[None]:
+    """Show what the stages to do will cost, refuse what cannot suffice, and correct the estimate in the block."""
+    if not to_do:
+        yield
+        return
+    cost = estimate(job, refs, to_do)
+    watcher().note(cost.line())
+    require_room(job.run.path, cost)
+    with forecast(cost):
+        yield
 
 
 def _paths(refs: Refs) -> dict[Stage, Path]:

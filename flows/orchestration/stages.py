@@ -27,6 +27,7 @@ from medphantom.flows.process.progress import clock, watcher
 from medphantom.flows.recipes.plans import make_plan
 from medphantom.flows.runs.artifact import QUALITY_FILE, REPORT_JSON, WORK_FOLDER, ArtifactRef, Stage
 from medphantom.flows.runs.control import control_facts
+from medphantom.flows.runs.costs import tell_left
 from medphantom.flows.runs.job import Job, Refs
 
 RUN_FILE = "run.json"
@@ -65,7 +66,9 @@ def run_stage(stage: Stage, job: Job, refs: Refs, also: Progress | None = None) 
 
     with reported(stage, folder.path / WORK_FOLDER):
         made = folder.make(stage, key, output, lambda out, work: build(job, refs, out, work, shown), beside=beside)
-    watcher().note(f"{stage}: {made.path} in {clock(folder.records()[stage].seconds)}")
+    spent = folder.records()[stage].seconds
+    watcher().note(f"{stage}: {made.path} in {clock(spent)}")
+    tell_left(stage, spent)
     return made
 
 

@@ -27,6 +27,10 @@ class Terminated(BaseException):
     """SIGTERM requested the end of this process. This is no error, and no handler of errors catches it."""
 
 
+class Interrupted(BaseException):
+    """Ctrl-C requested the end of a verb, which typer would turn into a bare status."""
+
+
 def _raise(signum: int, frame: FrameType | None) -> None:
     del signum, frame
     leave_within(SECONDS_FOR_ALL)  # an exception may also be lost, in the callback of a weak reference

@@ -22,6 +22,7 @@ from medphantom.generators.config import GeneratorConfig, SamplerConfig
 from medphantom.generators.requirements import require_for_training
 from medphantom.phantoms.write import PhantomOptions
 from medphantom.quality.config import AssessConfig, StudyConfig
+from medphantom.shipped import is_shipped
 
 SIMULATION_PHRASE = "simulated patients"
 NAME_RULE = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$"
@@ -187,7 +188,7 @@ def load_recipe(file: str | Path, settings: Sequence[str] = ()) -> LoadedRecipe:
 def absolute_generator(config: GeneratorConfig, base: Path) -> GeneratorConfig:
     """Resolve the folder to fine-tune relative to the recipe's folder; a text that is no path is a hub id."""
     given = config.init_from
-    if given is None:
+    if given is None or is_shipped(given):
         return config
     folder = user_path(given, RecipeError, base=base)
     if folder.is_dir() or given.startswith((".", "/", "~")):

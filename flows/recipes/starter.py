@@ -23,12 +23,30 @@ from medphantom.flows.recipes.recipe_file import validate
 TEMPLATE = Path(__file__).parent / "templates" / "recipe.yaml"
 DEMO_RECIPE = TEMPLATE.with_name("demo.yaml")
 VOLUME_SIZE = [32, 64, 64]
+FROM_BASE = """\
+  init_from: base:generic         # ships with this program and learned from no patient (medphantom bases lists others);
+                                  # base:radiograph suits chest radiographs; null trains from nothing
+  denoiser_fit: {steps: @FIT@, batch_size: 64, grid_every: 100}     # shows images every so many steps
+"""
+FROM_NOTHING = """\
+  autoencoder_fit: {steps: @FIT@, batch_size: 16}
+  denoiser_fit: {steps: @FIT@, batch_size: 64, grid_every: 100}     # shows images every so many steps
+"""
+THOROUGH = {"@FIT@": "2000", "@TOTAL@": "500", "@STEPS@": "20"}
+QUICK = {"@FIT@": "300", "@TOTAL@": "100", "@STEPS@": "12"}
 
 Ask = Callable[[str, Sequence[str]], str]
 """A question and its possible answers; gives one of them, or an empty text where nobody can be asked."""
 
 
-def starter(source: str, name: str, findings: Findings | None = None, options: dict[str, Any] | None = None) -> str:
+def starter(
+    source: str,
+    name: str,
+    findings: Findings | None = None,
+    options: dict[str, Any] | None = None,
+    *,
+    quick: bool = False,
+) -> str:
     """Return a commented recipe.
 
     Args:
@@ -36,6 +54,7 @@ def starter(source: str, name: str, findings: Findings | None = None, options: d
         name: The name of the run.
         findings: The detected properties of the source, if it was inspected.
         options: The fields of ``cohort.options`` that were decided.
+        quick: Whether it is to show pictures within minutes instead of the best ones.
 
     Raises:
         RecipeError: The name or source cannot stand in a recipe.
@@ -43,12 +62,15 @@ def starter(source: str, name: str, findings: Findings | None = None, options: d
     template = TEMPLATE.read_text(encoding="utf-8")
     chosen = options or {}
     table = str(chosen.get("table", "auto"))
+    volumes = findings is not None and findings.spatial_dims > 2
     marks = {
+        "@GENERATOR@": FROM_NOTHING if volumes else FROM_BASE,
+        **(QUICK if quick else THOROUGH),
         "@NAME@": json.dumps(name),
         "@SOURCE@": json.dumps(source, ensure_ascii=False),
         "@TABLE@": table if table in {"auto", "none"} else json.dumps(table, ensure_ascii=False),
         "@FOLDERS@": str(chosen.get("folders", "ask")),
-        "@SIZE@": json.dumps(VOLUME_SIZE if findings is not None and findings.spatial_dims > 2 else [64, 64]),
+        "@SIZE@": json.dumps(VOLUME_SIZE if volumes else [64, 64]),
         "@FOUND@": "".join(f"    # {line}\n" for line in _lines(findings, chosen)),
     }
     text = template
@@ -65,6 +87,7 @@ def write_starter(
     name: str,
     options: dict[str, Any] | None = None,
     ask: Ask | None = None,
+    quick: bool = False,
     progress: Progress | None = None,
 ) -> list[str]:
     """Write the recipe of :func:`starter`, filled in with what the source holds.
@@ -75,6 +98,7 @@ def write_starter(
         name: The name of the run.
         options: The fields of ``cohort.options`` that were decided already, such as ``folders``.
         ask: The function that asks for what the source does not tell; without it, such a line is left to be confirmed.
+        quick: Whether the recipe is to show pictures within minutes instead of the best ones.
         progress: The function that receives the number of inspected files.
 
     Returns:
@@ -86,7 +110,7 @@ def write_starter(
     """
     if user_path(file).exists():
         raise InputError(f"{file} exists already", "choose another name, or remove it first")
-    starter(source, name, None, options)
+    starter(source, name, None, options, quick=quick)
     if not file.parent.is_dir():
         raise RecipeError(f"{file.parent} is no folder", "make it first")
     chosen = dict(options or {})
@@ -96,7 +120,7 @@ def write_starter(
         findings = _looked(place, chosen, ask, progress)
     except InputError as error:  # the images may come later
         problems = [f"cohort.source was not looked at: {error}"]
-    text = starter(source, name, findings, chosen)
+    text = starter(source, name, findings, chosen, quick=quick)
     with no_space_becomes_one_line(file):
         file.write_text(text, encoding="utf-8")
         share(file)

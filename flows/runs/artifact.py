@@ -42,11 +42,20 @@ Stage = Literal["phantom", "ingest", "train", "generate", "assess", "report"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
 
 # Raise a number when the same inputs and settings give another result than before: then that stage is made again.
-RESULT_VERSIONS: dict[Stage, int] = {"phantom": 1, "ingest": 2, "train": 4, "generate": 1, "assess": 9, "report": 8}
+RESULT_VERSIONS: dict[Stage, int] = {"phantom": 1, "ingest": 2, "train": 4, "generate": 2, "assess": 10, "report": 8}
 
 # Settings that change how fast a stage is or what it prints, never what it makes.
 INERT_SETTINGS = frozenset(
-    {"workers", "device", "tracker", "track_real_images", "log_every", "checkpoint_every", "grid_every"}
+    {
+        "workers",
+        "device",
+        "tracker",
+        "track_real_images",
+        "log_every",
+        "checkpoint_every",
+        "checkpoint_minutes",
+        "grid_every",
+    }
 )
 
 STAGES_FILE = ".stages.json"

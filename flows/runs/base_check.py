@@ -28,6 +28,7 @@ from medphantom.generators.privacy import check_footing
 from medphantom.quality.assessment.assess import screen_copies
 from medphantom.quality.config import AssessConfig
 from medphantom.quality.results.quality_report import CopySummary
+from medphantom.shipped import is_shipped
 
 DRAWN = 120
 STEPS = 20
@@ -36,7 +37,10 @@ STEPS = 20
 def check_base(
     cohort: Cohort, preprocess: Preprocess, config: GeneratorConfig, *, work: Path, progress: Progress | None = None
 ) -> CopySummary | None:
-    """Search images of a base for copies of a private cohort; return ``None`` if nothing is fine-tuned.
+    """Search images of a base for copies of a private cohort.
+
+    Nothing is searched, and ``None`` is returned, if nothing is fine-tuned, or the base ships with this program: those
+    bases learned from simulated images alone, and their digests are known.
 
     Args:
         cohort: The private cohort to protect.
@@ -53,6 +57,9 @@ def check_base(
     if config.init_from is None:
         return None
     base = open_base(config.init_from, config.tuning)
+    if is_shipped(base.source):
+        watcher().note(f"train: {base.source} ships with this program and learned from no patient: no search in it")
+        return None
     said = check_footing(config, cohort, base).line()
     if said is not None:
         watcher().note(f"train: privacy: {said}")

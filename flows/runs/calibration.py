@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Protocol, Self
 
 import torch
 from torch import Tensor, nn
@@ -17,10 +17,9 @@ from medphantom.conditioning.conditioner import Conditioner
 from medphantom.conditioning.config import EMBEDDED, EncoderSizes
 from medphantom.conditioning.prompt import ConditionSchema, Prompt
 from medphantom.flows.process.facts import machine
-from medphantom.flows.recipes.recipe import Recipe
 from medphantom.generators.autoencoder import build_autoencoder
 from medphantom.generators.base import open_base
-from medphantom.generators.config import GeneratorConfig, Objective
+from medphantom.generators.config import GeneratorConfig, Objective, SamplerConfig
 from medphantom.generators.denoiser import DenoiserLearner, build_denoiser
 from medphantom.generators.facts import LatentScaling
 from medphantom.generators.features import FeatureNet
@@ -30,6 +29,7 @@ from medphantom.generators.reconstruction import AutoencoderLearner, build_adver
 from medphantom.learning.devices import resolve_device, resolve_precision
 from medphantom.learning.fit_config import FitConfig
 from medphantom.learning.learner import Learner
+from medphantom.quality.config import AssessConfig
 from medphantom.quality.networks.classifier import SmallCNN
 
 LONG_STEP_S = 2.0
@@ -38,8 +38,44 @@ PART_OF_A_BATCH = 8
 FORWARD_SHARE = 1 / 3  # of a training step: the backward pass costs about two forward passes
 ASSESS_FIXED_S = 8.0
 ASSESS_PER_IMAGE_S = 0.015  # reading, features
-COPY_SEARCH_S = 0.03  # per image that is searched for, planted ones too
+COPY_SEARCH_S = 0.018  # per image that is searched for, planted ones too
 VOCABULARY = ConditionSchema(labels=tuple(f"label {number}" for number in range(8)))  # the real one is not read yet
+
+
+class Costly(Protocol):
+    """The sections that decide what training and drawing cost; a recipe has them all."""
+
+    @property
+    def preprocess(self) -> Seen:
+        """What the networks see of an image."""
+
+    @property
+    def generator(self) -> GeneratorConfig:
+        """The generator and how it is fitted."""
+
+    @property
+    def sampler(self) -> SamplerConfig:
+        """How images are sampled."""
+
+    @property
+    def assess(self) -> AssessConfig:
+        """How images are scored."""
+
+
+class Seen(Protocol):
+    """The size of what the networks see."""
+
+    @property
+    def size(self) -> tuple[int, ...]:
+        """Sides in pixels."""
+
+    @property
+    def channels(self) -> int:
+        """Number of channels."""
+
+    @property
+    def stored_dtype(self) -> str | None:
+        """Type of the values of generated images."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +84,7 @@ class Measured:
 
     Attributes:
         train_s: The time in seconds of all steps of all fits.
+        classifier_step_s: The time in seconds of one step of a small classifier.
         sample_s: The time in seconds of one image, decoding included.
         assess_s: The time in seconds of all scores.
         memory_bytes: The peak memory of the process during training.
@@ -58,6 +95,7 @@ class Measured:
     """
 
     train_s: float
+    classifier_step_s: float
     sample_s: float
     assess_s: float
     memory_bytes: float
@@ -67,22 +105,28 @@ class Measured:
     assumption: str
 
 
-def calibrate(recipe: Recipe, images: int) -> Measured:
+def calibrate(recipe: Costly, images: int) -> Measured:
     """Time the training steps of a recipe, which takes some seconds.
 
     Args:
-        recipe: The recipe to calibrate.
+        recipe: The recipe to calibrate, or the sections of it that a verb reads.
         images: The expected number of training images.
+
+    Raises:
+        InputError: The networks cannot halve the size, or the base cannot be had or does not take it.
     """
     config, size = recipe.generator, recipe.preprocess.size
     base = None if config.init_from is None else open_base(config.init_from, config.tuning)
+    shape = config.autoencoder.latent_shape(size) if base is None else base.latent_shape(size)
+    if base is None:
+        config.denoiser.check_latent(shape)
     threads = torch.get_num_threads()
     torch.set_num_threads(config.threads or threads)
     try:
         with _PeakMemory() as peak:
             autoencoder_s, autoencoder_bytes = _autoencoder_step(recipe, base)
             denoiser_s, denoiser_bytes = _denoiser_step(recipe, base)
-            classifier_s = _classifiers(recipe)
+            classifier_step_s = _classifier_step(recipe)
     finally:
         torch.set_num_threads(threads)
     features_s = autoencoder_s / 8 * config.features_fit.steps if config.reconstruction.features else 0.0
@@ -98,11 +142,12 @@ def calibrate(recipe: Recipe, images: int) -> Measured:
     windows = math.prod(size) / math.prod(min(side, window) for side in size)
     sample_s += windows * autoencoder_s * FORWARD_SHARE / 2 / config.autoencoder_fit.batch_size
     pixels = recipe.preprocess.channels * math.prod(size)
-    latent = math.prod(config.autoencoder.latent_shape(size) if base is None else base.latent_shape(size))
+    latent = math.prod(shape)
     return Measured(
         train_s=train_s,
+        classifier_step_s=classifier_step_s,
         sample_s=sample_s,
-        assess_s=classifier_s
+        assess_s=_classifier_steps(recipe) * classifier_step_s
         + ASSESS_FIXED_S
         + ASSESS_PER_IMAGE_S * images
         + COPY_SEARCH_S * _searched(recipe, images),
@@ -121,7 +166,7 @@ def _where(config: GeneratorConfig) -> str:
     return f"{facts['cores']} cores"
 
 
-def _autoencoder_step(recipe: Recipe, base: Base | None) -> tuple[float, float]:
+def _autoencoder_step(recipe: Costly, base: Base | None) -> tuple[float, float]:
     if base is not None:  # it does not learn; what it costs to encode and decode is a share of the denoiser's steps
         return 0.0, _bytes_of(base.autoencoder(recipe.preprocess.channels))
     config, dims, channels = recipe.generator, len(recipe.preprocess.size), recipe.preprocess.channels
@@ -154,7 +199,7 @@ def _autoencoder_step(recipe: Recipe, base: Base | None) -> tuple[float, float]:
     return seconds, _bytes_of(network) + (0.0 if adversary is None else _bytes_of(adversary))
 
 
-def _denoiser_step(recipe: Recipe, base: Base | None) -> tuple[float, float]:
+def _denoiser_step(recipe: Costly, base: Base | None) -> tuple[float, float]:
     config = recipe.generator
     shape, network, objective = _new_denoiser(recipe) if base is None else _tuned_denoiser(recipe, base)
     learner = DenoiserLearner(
@@ -175,13 +220,13 @@ def _denoiser_step(recipe: Recipe, base: Base | None) -> tuple[float, float]:
     return step_seconds(learner, batch, config.denoiser_fit), _bytes_of(network)
 
 
-def _new_denoiser(recipe: Recipe) -> tuple[tuple[int, ...], AnyDenoiser, Objective]:
+def _new_denoiser(recipe: Costly) -> tuple[tuple[int, ...], AnyDenoiser, Objective]:
     config = recipe.generator
     shape = config.autoencoder.latent_shape(recipe.preprocess.size)
     return shape, build_denoiser(config.denoiser, Conditioner(VOCABULARY), shape, seed=0), config.objective
 
 
-def _tuned_denoiser(recipe: Recipe, base: Base) -> tuple[tuple[int, ...], AnyDenoiser, Objective]:
+def _tuned_denoiser(recipe: Costly, base: Base) -> tuple[tuple[int, ...], AnyDenoiser, Objective]:
     if base.pipeline is None:
         conditioner = Conditioner(VOCABULARY)
     else:
@@ -203,26 +248,33 @@ class _Classifying(Learner):
         return {"loss": self.network(batch["image"]).square().mean()}
 
 
-def _searched(recipe: Recipe, images: int) -> int:
+def _searched(recipe: Costly, images: int) -> int:
     """Return the number of searched images: synthetic ones, about half as many as real ones, and planted copies."""
     copies = recipe.assess.copies
     return images // 2 + len(copies.kinds) * copies.controls
 
 
-def _classifiers(recipe: Recipe) -> float:
-    """Return the time in seconds of all small classifiers.
+def _classifier_steps(recipe: Costly) -> int:
+    """Return the number of steps of all small classifiers of an assessment.
 
     These are two folds per seed of a trained feature network, one for label agreement, and two downstream models.
     """
-    config, size, channels = recipe.assess, recipe.preprocess.size, recipe.preprocess.channels
+    config = recipe.assess
     trained = [name for name in config.networks or ("cross_fitted",) if name in {"cross_fitted", "simulated"}]
-    total = 2 * config.network_seeds * len(trained) + 1 + (2 if config.utility.enabled else 0)
+    return (
+        2 * config.network_seeds * len(trained) + 1 + (2 if config.utility.enabled else 0)
+    ) * config.classifier.steps
+
+
+def _classifier_step(recipe: Costly) -> float:
+    """Return the time in seconds of one step of a small classifier."""
+    config, size, channels = recipe.assess, recipe.preprocess.size, recipe.preprocess.channels
 
     def batch(images: int) -> dict[str, Tensor]:
         return {"image": torch.rand(images, channels, *size) * 2 - 1}
 
     learner = _Classifying(SmallCNN(channels, 64, len(VOCABULARY.labels), min(size)))
-    return total * config.classifier.steps * step_seconds(learner, batch, config.classifier.fit_config(0))
+    return step_seconds(learner, batch, config.classifier.fit_config(0))
 
 
 def step_seconds(learner: Learner, batch: Callable[[int], dict[str, Tensor]], config: FitConfig) -> float:

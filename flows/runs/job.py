@@ -23,6 +23,7 @@ from medphantom.flows.runs.artifact import (
     source_mark,
     stage_key,
 )
+from medphantom.shipped import source_path
 
 RUNS_FOLDER = "runs"
 CONTROL_FILE = "control.json"
@@ -125,10 +126,11 @@ class Job:
     def _base_mark(self) -> dict[str, str]:
         """Return the fingerprint of the base to fine-tune if it is a folder; a hub id identifies its content itself."""
         source = self.recipe.generator.init_from
-        if source is None or not Path(source).is_dir():
+        folder = None if source is None else source_path(source)
+        if folder is None or not folder.is_dir():
             return {}
-        published = Path(source) / DIGEST_FILE
-        return {"base": content_digest(Path(source)) if published.is_file() else source_mark(Path(source))}
+        published = folder / DIGEST_FILE
+        return {"base": content_digest(folder) if published.is_file() else source_mark(folder)}
 
     def _control_mark(self) -> dict[str, str]:
         """Return the fingerprint of the report of a control, which the run's own report quotes."""

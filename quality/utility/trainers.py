@@ -13,7 +13,7 @@ from torch import nn
 from medphantom.core.progress import Progress, stage
 from medphantom.core.randomness import derive_seed
 from medphantom.core.records import Array
-from medphantom.quality.config import StudyConfig
+from medphantom.quality.config import StudyArm, StudyConfig
 from medphantom.quality.networks.classifier import predict
 from medphantom.quality.results.model_score import MIXING, TrainingArm
 from medphantom.quality.utility.downstream import fit_downstream_model, new_downstream_model
@@ -63,6 +63,19 @@ class Part(Protocol):
 
 
 P = TypeVar("P", bound=Part)
+
+
+def planned_trainings(arms: Sequence[StudyArm], ratios: int, generators: int) -> int:
+    """Return how many networks a study trains per seed, if there are images enough for every mixing ratio.
+
+    Args:
+        arms: Training arms.
+        ratios: Number of mixing ratios.
+        generators: Number of generators.
+    """
+    mixing = sum(arm in MIXING for arm in arms)
+    alone = sum(arm == "synthetic" for arm in arms)
+    return len(arms) - mixing - alone + generators * (alone + mixing * ratios)
 
 
 @dataclass(frozen=True)

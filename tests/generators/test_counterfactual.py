@@ -17,6 +17,7 @@ from medphantom.cohorts.writer import CohortWriter
 from medphantom.conditioning.conditioner import row_prompts
 from medphantom.conditioning.prompt import Intervention, Prompt
 from medphantom.core.errors import InputError, PromptError
+from medphantom.core.progress import Progress
 from medphantom.core.records import Array
 from medphantom.flows.operations.assess import assess
 from medphantom.generators.bundle import GeneratorBundle
@@ -31,11 +32,13 @@ from tests.generators.tiny import SIDE, tiny_config
 CONFIG = CounterfactualConfig(steps=12, strength=1.0, guidance=1.5, device="cpu")
 
 
-def made(bundle: GeneratorBundle, cohort: Cohort, rows: list[int], **changes: object) -> Counterfactuals:
+def made(
+    bundle: GeneratorBundle, cohort: Cohort, rows: list[int], *, progress: Progress | None = None, **changes: object
+) -> Counterfactuals:
     config = CounterfactualConfig.model_validate({**CONFIG.model_dump(), **changes})
     bright = cohort.labels(rows)[:, 0] == 1
     actions = [Intervention(labels={"dark" if shown else "bright": True}) for shown in bright]
-    return counterfactual_images(bundle, cohort, rows, actions, config)
+    return counterfactual_images(bundle, cohort, rows, actions, config, progress=progress)
 
 
 def contrast(images: Array) -> Array:
@@ -52,7 +55,17 @@ def rows(cohort: Cohort) -> list[int]:
 
 @pytest.mark.parametrize("method", ["inversion", "sdedit", "latent_drifting"])
 def test_the_action_shows(bundle: GeneratorBundle, cohort: Cohort, rows: list[int], method: str) -> None:
-    found = made(bundle, cohort, rows, method=method, drift=0.01)
+    told: list[tuple[int, int]] = []
+    found = made(
+        bundle,
+        cohort,
+        rows,
+        method=method,
+        drift=0.01,
+        progress=lambda done, total, what="": told.append((done, total)),
+    )
+    total = told[-1][1]
+    assert told == [(done, total) for done in range(1, total + 1)]
     bright = cohort.labels(rows)[:, 0] == 1
     assert ((contrast(found.counterfactual) > 0) == ~bright).mean() >= 0.75
 

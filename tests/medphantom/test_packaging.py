@@ -16,7 +16,8 @@ from setuptools import Distribution
 from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).parents[2]
-ROOMS = {"core", "phantoms", "cohorts", "learning", "conditioning", "generators", "quality", "flows"}
+CALLED_AS_IT_IS = ("core", "phantoms", "cohorts", "learning", "conditioning", "generators", "quality", "flows")
+ROOMS = {**{room: room for room in CALLED_AS_IT_IS}, "bases": "shipped"}  # medphantom.bases is a verb
 MAIN = "from medphantom.flows.cli.main import main; import medphantom; print(medphantom.__file__); main(['schema'])"
 
 
@@ -29,9 +30,9 @@ def packaged_modules() -> set[str]:
 
 
 def our_modules() -> Iterator[str]:
-    for room in ROOMS:
+    for room, name in ROOMS.items():
         for file in (ROOT / room).rglob("*.py"):
-            yield ".".join(("medphantom", *file.relative_to(ROOT).with_suffix("").parts))
+            yield ".".join(("medphantom", name, *file.relative_to(ROOT / room).with_suffix("").parts))
 
 
 def test_every_module_is_packaged() -> None:
@@ -40,9 +41,9 @@ def test_every_module_is_packaged() -> None:
 
 
 def test_every_room_is_linked_where_the_source_tree_is_used_as_it_is() -> None:
-    assert {link.name for link in (ROOT / "medphantom").iterdir() if link.is_symlink()} == ROOMS
-    for room in ROOMS:
-        assert (ROOT / "medphantom" / room).resolve() == ROOT / room
+    assert {link.name for link in (ROOT / "medphantom").iterdir() if link.is_symlink()} == set(ROOMS.values())
+    for room, name in ROOMS.items():
+        assert (ROOT / "medphantom" / name).resolve() == ROOT / room
 
 
 def test_no_module_of_a_flow_is_named_like_a_package() -> None:
@@ -96,6 +97,9 @@ def test_a_wheel_brings_one_name_and_all_that_is_needed(wheel: Path) -> None:
     assert set(our_modules()) <= {name.removesuffix(".py").replace("/", ".") for name in names}
     for needed in ("quality/report/templates/page.html.j2", "flows/recipes/templates/recipe.yaml", "core/py.typed"):
         assert f"medphantom/{needed}" in names
+    for base in (ROOT / "bases").glob("*/"):
+        files = [file.relative_to(ROOT / "bases") for file in base.rglob("*") if file.is_file()]
+        assert {f"medphantom/shipped/{file.as_posix()}" for file in files} <= set(names)
 
 
 def test_an_installed_wheel_works_beside_folders_of_the_same_names(

@@ -341,8 +341,8 @@ def test_init_keeps_what_is_there(tmp_path: Path, one_line: OneLine) -> None:
 @pytest.mark.parametrize(
     ("how", "status", "line"),
     [
-        (signal.SIGINT, 130, "medphantom: interrupted; the same command continues\n"),
-        (signal.SIGTERM, 143, "medphantom: ended by SIGTERM; the same command continues\n"),
+        (signal.SIGINT, 130, "medphantom: interrupted; the same command begins anew\n"),
+        (signal.SIGTERM, 143, "medphantom: ended by SIGTERM; the same command begins anew\n"),
     ],
 )
 def test_an_interrupt_is_one_line_and_leaves_nothing_half(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -102,7 +103,13 @@ def test_a_run_ends_in_one_line_and_goes_on(folder: Path, way: str, capsys: pyte
     with started(folder, "run", "tiny.yaml", *arguments) as process:
         until_it_learns(folder, process)
         assert terminated(folder, process) == 143
-    assert (folder / "complained").read_text() == "medphantom: ended by SIGTERM; the same command continues\n"
+    told = re.fullmatch(
+        r"medphantom: ended by SIGTERM; step (\d+) of 100000 of denoiser is kept; "
+        r"the same command continues from there\n",
+        (folder / "complained").read_text(),
+    )
+    assert told
+    assert checkpoints(folder)[-1] == f"step-{int(told[1]):09d}"
     goes_on(folder, capsys)
 
 
