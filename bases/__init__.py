@@ -11,7 +11,7 @@ PREFIX = "base:"
 CARD_FILE = "CARD.md"
 DIGESTS = {
     "generic": "2dd5ca508789663124197ed22992a1df82236cd2f653c9f5a128e36f96727e6e",
-    "radiograph": "e4639971c9642b310638c607fe62f3962a359bf98b3ceb2f7f89c29d652e5670",
+    "radiograph": "9b9bf75274cbdb9708fbb7dcbc76a7f4743fafbadcebfcd5252a777e46f5babf",
 }
 """Digests of the shipped bases by name; a recipe names one as ``base:generic``."""
 SHIPPED = tuple(DIGESTS)

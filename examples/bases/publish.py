@@ -1,4 +1,4 @@
-"""Put a trained bundle that learned from no patient into ``bases/``, in float16, beside its card.
+"""Put a trained bundle that learned from no patient into ``bases/``, in float16, beside the card that lies there.
 
 python examples/bases/publish.py runs/generic/bundle generic
 
@@ -12,19 +12,25 @@ import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from medphantom.generators.bundle import GeneratorBundle
 from medphantom.generators.lineage import Lineage
-from medphantom.shipped import CARD_FILE, SHIPPED
+from medphantom.shipped import CARD_FILE, PREFIX, SHIPPED
 
-HERE = Path(__file__).parent
-BASES = HERE.parents[1] / "bases"
+BASES = Path(__file__).parents[2] / "bases"
 FITS = ("autoencoder", "denoiser")
 
 
-def without_curves(training: dict[str, object]) -> dict[str, object]:
-    """The recipe without the rows of its curves, of which only the last stays."""
+def shortened(training: dict[str, Any]) -> dict[str, Any]:
+    """The recipe and the last rows of its curves; a base is named as everybody knows it, not by a folder."""
     kept = dict(training)
+    recipe = dict(kept["recipe"])
+    if recipe["init_from"] is not None:
+        recipe["init_from"] = f"{PREFIX}generic"
+        for unused in ("autoencoder", "autoencoder_fit", "reconstruction", "denoiser", "objective"):
+            recipe.pop(unused)  # those of the base
+    kept["recipe"] = recipe
     for name in FITS:
         curve = kept.get(name)
         if isinstance(curve, dict) and curve.get("rows"):
@@ -43,9 +49,9 @@ def main(bundle: str, name: str) -> None:
         sys.exit(f"{name} is no name of a base; known: {', '.join(SHIPPED)}")
     trained = GeneratorBundle.load(bundle)
     facts = trained.facts.model_copy(update={"lineage": Lineage(), "base": None})
-    made = replace(trained, facts=facts, training=without_curves(trained.training)).rounded()
+    made = replace(trained, facts=facts, training=shortened(trained.training)).rounded()
     target = BASES / name
-    card = (HERE / f"{name}.md").read_text("utf-8")
+    card = (target / CARD_FILE).read_text("utf-8")
     shutil.rmtree(target, ignore_errors=True)
     made.save(target, half=True)
     (target / CARD_FILE).write_text(card, encoding="utf-8")

@@ -30,6 +30,7 @@ def test_it_is_the_one_that_was_published_and_learned_from_nobody(name: str) -> 
     assert found.digest == DIGESTS[name]
     assert found.facts.lineage == Lineage()
     assert found.facts.base is None
+    assert found.training["recipe"]["init_from"] in {None, "base:generic"}  # no folder of whoever made it
     assert verify(PREFIX + name) == [f"{source_path(PREFIX + name)}: bundle as published, digest {DIGESTS[name][:12]}"]
 
 
