@@ -39,6 +39,9 @@ $(READY): $(PLAIN)
 demo: $(PLAIN)
 	@$(BIN)/medphantom demo --out runs/demo
 
+# where byte code is not kept, every process of the tests compiles all sources anew
+unexport PYTHONDONTWRITEBYTECODE
+
 test: $(READY)
 	@test -n "$(MEDPHANTOM_REAL_DATA)" || echo "MEDPHANTOM_REAL_DATA is not set: tests on real images are skipped"
 	@# a process more than cores, since some tests wait for servers; each with one thread, and with whole files

@@ -18,6 +18,7 @@ from medphantom.core.errors import InputError
 from medphantom.core.folders import json_digest
 from medphantom.core.progress import Progress
 from medphantom.core.randomness import derive_seed, seeded_layers, torch_generator
+from medphantom.learning.averages import MovingAverage
 from medphantom.learning.batches import Batches, StreamBatches
 from medphantom.learning.checkpoint import latest_checkpoint, refuse_other_settings, save_checkpoint
 from medphantom.learning.devices import make_accelerator, reduced
@@ -32,7 +33,6 @@ from medphantom.learning.optimizer import (
     frozen_names,
     load_optimizer,
     load_trained_state,
-    moving_average,
     no_gradients_for,
     optimizer_tensors,
     trained_state,
@@ -169,6 +169,7 @@ class _Run:
         self.rows_per_pass = config.batch_size // passes
         learner.network.to(self.device)
         self._share(learner.network)
+        self.trained = _trainable(learner.network)
         self.optimizer = adamw(learner.network, config.learning_rate, config)
         self.adversary_optimizer: torch.optim.Optimizer | None = None
         if learner.adversary is not None:
@@ -177,7 +178,7 @@ class _Run:
             rate = config.adversary_learning_rate or config.learning_rate
             self.adversary_optimizer = adamw(learner.adversary, rate, config)
         self.frozen = frozen_names(learner.network)
-        self.average = None if config.ema_decay is None else moving_average(learner.network, config.ema_decay)
+        self.average = None if config.ema_decay is None else MovingAverage(learner.network, config.ema_decay)
         if private is not None and config.on_memorization == "stop":
             raise InputError(
                 "a private fit cannot stop at a validation result, which the privacy ledger does not cover",
@@ -209,7 +210,7 @@ class _Run:
             load_optimizer(self.optimizer, found.groups["optimizer"])
             if self.average is not None:
                 load_trained_state(self.average.module, found.groups["average"], self.frozen)
-                self.average.n_averaged.fill_(found.step)
+                self.average.updates = found.step
             if self.learner.adversary is not None and self.adversary_optimizer is not None:
                 self.learner.adversary.load_state_dict(found.groups["adversary"])
                 load_optimizer(self.adversary_optimizer, found.groups["adversary_optimizer"])
@@ -318,13 +319,13 @@ class _Run:
             return
         with no_gradients_for(learner.adversary):
             batches, logged = self._pass_all("loss", learner.loss, self.optimizer)
-        logged["gradient_norm"] = self._update(self.optimizer, learner.network, factor)
+        logged["gradient_norm"] = self._update(self.optimizer, self.trained, factor)
         if self.average is not None:
-            self.average.update_parameters(learner.network)
+            self.average.update()
         if self.adversary_optimizer is not None and learner.adversary is not None:
             _, losses = self._pass_all("adversary", learner.adversary_loss, self.adversary_optimizer, batches)
             if losses:
-                self._update(self.adversary_optimizer, learner.adversary, factor)
+                self._update(self.adversary_optimizer, _trainable(learner.adversary), factor)
                 logged.update({f"adversary_{key}": value for key, value in losses.items()})
         self.history.note(self.step, logged, factor * config.learning_rate)
 
@@ -332,7 +333,7 @@ class _Run:
         logged = private.take(self.step)
         self._move(self.optimizer, factor)
         if self.average is not None:
-            self.average.update_parameters(self.learner.network)
+            self.average.update()
         self.history.note(self.step, logged, factor * self.config.learning_rate)
 
     def _pass_all(
@@ -364,9 +365,8 @@ class _Run:
         batch = self.batches.batch(index, self.rows_per_pass, self.config.seed)
         return {key: value.to(self.device, non_blocking=True) for key, value in batch.items()}
 
-    def _update(self, optimizer: torch.optim.Optimizer, network: nn.Module, factor: float) -> Tensor:
+    def _update(self, optimizer: torch.optim.Optimizer, parameters: list[nn.Parameter], factor: float) -> Tensor:
         """Do one optimiser step at ``factor`` times the peak learning rate; return the gradient's unclipped norm."""
-        parameters = [p for p in network.parameters() if p.requires_grad]
         self._average_gradients(parameters)
         bound = self.config.clip_norm or float("inf")
         norm: Tensor = self.accelerator.clip_grad_norm_(parameters, bound)
@@ -504,6 +504,10 @@ class _Run:
             work=self.work,
             identity=json_digest(self.settings),
         )
+
+
+def _trainable(network: nn.Module) -> list[nn.Parameter]:
+    return [parameter for parameter in network.parameters() if parameter.requires_grad]
 
 
 def _copied(network: nn.Module, frozen: frozenset[str]) -> dict[str, Tensor]:

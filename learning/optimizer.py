@@ -1,14 +1,12 @@
-"""The optimiser, the moving average of the weights, and the optimiser's state on disk."""
+"""The optimiser, the trained weights of a network, and both on disk."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
 
 from medphantom.core.errors import MedphantomError
 from medphantom.learning.fit_config import FitConfig
@@ -39,27 +37,6 @@ def adamw(network: nn.Module, rate: float, config: FitConfig) -> torch.optim.Opt
         {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0, "peak": rate},
     ]
     return torch.optim.AdamW([g for g in groups if g["params"]], lr=rate, betas=config.betas, fused=True)
-
-
-def moving_average(network: nn.Module, decay: float) -> AveragedModel:
-    """Return a moving average of the weights; buffers follow the network, and frozen weights are shared with it.
-
-    It uses torch's own class, which keeps a whole module, so that validation does not swap weights and no further
-    library is needed. The warm-up is that of TensorFlow's ExponentialMovingAverage.
-    """
-
-    def update(averaged: Any, current: Any, _: Tensor | int) -> None:
-        done = int(average.n_averaged)  # on the CPU; the argument is a copy on the device, and reading it would wait
-        pairs = [(mean, now) for mean, now in zip(averaged, current, strict=True) if mean.data_ptr() != now.data_ptr()]
-        means, nows = [mean for mean, _ in pairs], [now for _, now in pairs]
-        torch._foreach_lerp_(means, nows, 1 - min(decay, (1 + done) / (10 + done)))
-
-    average = AveragedModel(network, multi_avg_fn=torch.no_grad()(update))
-    for mean, now in zip(average.module.parameters(), network.parameters(), strict=True):
-        if not now.requires_grad:
-            mean.data = now.data
-    average.module.requires_grad_(False)
-    return average
 
 
 def frozen_names(network: nn.Module) -> frozenset[str]:

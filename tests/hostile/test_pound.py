@@ -7,9 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.slow
 def test_changed_files_end_in_one_line() -> None:
     command = [sys.executable, "-m", "tests.hostile.pound", "--mutations", "46", "--seed", "7"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from medphantom.core.errors import ArtifactError, ResourceError
+from medphantom.learning.averages import MovingAverage
 from medphantom.learning.batches import TensorBatches
 from medphantom.learning.checkpoint import latest_checkpoint, save_checkpoint
 from medphantom.learning.fit import fit
-from medphantom.learning.optimizer import moving_average
 from tests.learning.tiny import Denoise, Line, Target, fit_denoiser, settings, without_speed
 
 ROOT = Path(__file__).parents[2]
@@ -250,12 +250,12 @@ def test_frozen_weights_stay_out_of_checkpoints_and_a_resume_is_still_exact(tmp_
 
 def test_the_average_shares_frozen_weights_and_follows_the_others() -> None:
     network = frozen_denoise().network
-    average = moving_average(network, 0.5)
-    average.update_parameters(network)
+    average = MovingAverage(network, 0.5)
+    average.update()
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.add_(1.0)
-    average.update_parameters(network)
+    average.update()
     for mean, now in zip(average.module.parameters(), network.parameters(), strict=True):
         assert (mean.data_ptr() == now.data_ptr()) == (not now.requires_grad)
         assert torch.equal(mean, now) == (not now.requires_grad)

@@ -122,13 +122,13 @@ def test_faults_move_the_scores_that_should_see_them(
     real: Cohort, report: QualityReport, tmp_path: Path, work: Path
 ) -> None:
     rng = np.random.default_rng(8)
-    some, kinds = images(240, rng)
+    some, kinds = images(150, rng)
 
     def scores(name: str, faulty: Array, requested: Array, config: AssessConfig) -> QualityReport:
         cohort = write_synthetic(tmp_path / name, faulty, requested)
         return assess(real, cohort, PREPROCESS, config, work=work, hooks=GeneratorHooks(autoencoder))
 
-    few = scores("few, blurred", np.repeat(blurred(blurred(some[:12])), 20, axis=0), np.repeat(kinds[:12], 20), BARE)
+    few = scores("few, blurred", np.repeat(blurred(blurred(some[:12])), 12, axis=0), np.repeat(kinds[:12], 12), BARE)
     assert value(few, "frechet", "filters") > 3 * value(report, "frechet", "filters")
     assert value(few, "ms_ssim") > value(report, "ms_ssim") + 0.02
     assert value(few, "coverage", "filters") < 0.6 * value(report, "coverage", "filters")
@@ -141,7 +141,7 @@ def test_faults_move_the_scores_that_should_see_them(
     assert caught.agreement.per_label[0].value < 0.3
     assert caught.verdict == "fail"
     assert caught.copies is not None
-    assert {pair.synthetic_row for pair in caught.nearest if pair.flagged} <= set(range(240))
+    assert {pair.synthetic_row for pair in caught.nearest if pair.flagged} <= set(range(150))
     assert np.mean([row < 40 for row in caught.copies.flagged_rows]) > 0.7
     pair = caught.nearest[0]
     assert real.manifest["image_id"][pair.train_row] == pair.train_id

@@ -109,6 +109,7 @@ def test_held_out_images_score_like_the_floor_and_are_not_called_copies(real_dat
     assert 0.7 < value(blurred, "frechet_over_reconstruction", "filters") < 1.4
 
 
+@pytest.mark.slow
 @pytest.mark.real_data
 def test_softened_training_images_among_held_out_ones_are_found(halves: Halves) -> None:
     images, rng = EvaluationData(halves.real, halves.real, PREPROCESS).images, np.random.default_rng(0)
