@@ -13,8 +13,17 @@ from types import FrameType
 from typing import Any, Self
 
 SIGNALS: tuple[int, ...] = (signal.SIGINT, signal.SIGTERM)
+_kept: list[str] = []
 PATIENCE_S = 5.0
 """Longest wait for the end of a step, in seconds: whoever sends SIGTERM sends SIGKILL some seconds later."""
+
+
+def last_kept() -> str:
+    """Return what the last interruption in this process kept, in words; empty if nothing was.
+
+    The exception that ends a verb carries the same note, unless whatever runs the verb replaces it, as Prefect does.
+    """
+    return "".join(_kept)
 
 
 class Postponed:
@@ -51,6 +60,8 @@ class Postponed:
         Args:
             note: Note for the exception that the signal's handler raises: what is kept; empty means no note.
         """
+        if self._arrived is not None:
+            _kept[:] = [note]
         try:
             self._deliver()
         except BaseException as ending:

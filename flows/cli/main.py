@@ -44,6 +44,7 @@ from medphantom.flows.process.ending import (
 )
 from medphantom.flows.process.failure import DEBUG_VARIABLE, UnexpectedFailure, memory_ran_out
 from medphantom.flows.runs.housekeeping import keeping_house
+from medphantom.learning.interruption import last_kept
 
 STATUS_WRONG_INPUT = 2
 STATUS_OUR_FAULT = 1
@@ -218,7 +219,7 @@ def _of_the_system(error: OSError, number: int, arguments: list[str]) -> str:
 
 def _next(arguments: list[str], ending: BaseException | None = None) -> str:
     """Say what the same command would do after it was ended."""
-    notes = "; ".join(getattr(ending, "__notes__", ()))
+    notes = "; ".join(getattr(ending, "__notes__", ())) or last_kept()
     if notes:
         return f"{notes}; the same command continues from there"
     return f"the same command {'continues' if set(arguments[:1]) & CONTINUED else 'begins anew'}"
