@@ -9,7 +9,7 @@ chance is the same for both.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 
@@ -73,10 +73,9 @@ class Matcher:
         (train, train_variant), (holdout, holdout_variant) = self._coarse(queries)
         moving = self._details(queries)
         block = torch.from_numpy(self.subsets.block)
-        picked, scores = self._fine(moving, self.train, *_best(train, train_variant))
-        in_block = _best(train[:, block], train_variant[:, block])
-        _, block_scores = self._fine(moving, self.train, *in_block, rows=block)
-        holdout_picked, holdout_scores = self._fine(moving, self.holdout, *_best(holdout, holdout_variant))
+        candidates = (_best(train), block[_best(train[:, block])])
+        (picked, scores), (_, block_scores) = self._fine(moving, self.train, train_variant, *candidates)
+        ((holdout_picked, holdout_scores),) = self._fine(moving, self.holdout, holdout_variant, _best(holdout))
         # the block is a part of the training set
         train_scores = torch.maximum(scores.max(dim=1).values, block_scores.max(dim=1).values)
         # The DCR share uses unaltered thumbnails: over hundreds of variants a few images would be close to all others.
@@ -117,46 +116,63 @@ class Matcher:
         mode = "area" if shrinks else "bilinear" if self.dims == 2 else "trilinear"
         return detail(F.interpolate(grey, sides, mode=mode))
 
-    def _fine(
-        self, moving: Tensor, images: Array, places: Tensor, variants: Tensor, *, rows: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """Register each query with its candidates; returns their positions and scores ``(Q, candidates)``."""
-        places = places if rows is None else rows[places]
-        needed, where = torch.unique(places, return_inverse=True)
+    def _fine(self, moving: Tensor, images: Array, variant: Tensor, *candidates: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Register each query with its candidates, which several sets may share.
+
+        Args:
+            moving: Queries from :meth:`_details`, Q of them.
+            images: Images of one side, N of them.
+            variant: Number of the best variant of each query for each image, ``(Q, N)``.
+            *candidates: Sets of positions of images ``(Q, candidates)``.
+
+        Returns:
+            Positions that were registered and their scores, both ``(Q, registered)``, for each set.
+        """
+        needed = torch.unique(torch.cat([places.flatten() for places in candidates]))
         fixed = self._details(torch.from_numpy(np.ascontiguousarray(images[needed.numpy()])))
-        starts = torch.stack([_rescaled(variant.matrix[0], self.ratios) for variant in self.variants])[variants.long()]
-        signs = torch.tensor([variant.sign for variant in self.variants])[variants.long()]
-        rough = _scores(moving, fixed, where, starts, signs, iterations=0)
-        kept = rough.topk(min(REGISTERED, rough.shape[1]), dim=1).indices
-        chosen = kept.reshape(*kept.shape, 1, 1).expand(-1, -1, *starts.shape[2:])
-        where, starts, signs = (
-            torch.gather(where, 1, kept),
-            torch.gather(starts, 1, chosen),
-            torch.gather(signs, 1, kept),
-        )
-        scores = _scores(moving, fixed, where, starts, signs, iterations=ITERATIONS)
-        return torch.gather(places, 1, kept), scores
+        all_starts = torch.stack([_rescaled(tried.matrix[0], self.ratios) for tried in self.variants])
+        all_signs = torch.tensor([tried.sign for tried in self.variants])
+
+        def scored(sets: Sequence[Tensor], iterations: int) -> list[Tensor]:
+            """Return the agreement of every pair in the sets; a pair in several of them is registered once."""
+            keys = [torch.arange(len(places)).unsqueeze(1) * variant.shape[1] + places for places in sets]
+            pairs, back = torch.unique(torch.cat([key.flatten() for key in keys]), return_inverse=True)
+            queries, places = pairs // variant.shape[1], pairs % variant.shape[1]
+            chosen = variant[queries, places].long()
+            images_of = torch.searchsorted(needed, places)
+            found = _Pairs(queries, images_of, all_starts[chosen], all_signs[chosen]).scores(moving, fixed, iterations)
+            parts = torch.split(found[back], [key.numel() for key in keys])
+            return [part.reshape(key.shape) for part, key in zip(parts, keys, strict=True)]
+
+        kept = []
+        for places, rough in zip(candidates, scored(candidates, 0), strict=True):
+            kept.append(torch.gather(places, 1, rough.topk(min(REGISTERED, rough.shape[1]), dim=1).indices))
+        return list(zip(kept, scored(kept, ITERATIONS), strict=True))
 
 
-def _scores(
-    moving_Q: Tensor, fixed: Tensor, where_QC: Tensor, starts: Tensor, signs_QC: Tensor, *, iterations: int
-) -> Tensor:
-    """Agreement ``(Q, C)`` of each query with its candidates among the fixed images after the given iterations."""
-    total, candidates = where_QC.shape
-    queries, where, sign = torch.arange(total).repeat_interleave(candidates), where_QC.flatten(), signs_QC.flatten()
-    found = []
-    for start in range(0, total * candidates, PAIRS_PER_BLOCK):
-        part = slice(start, start + PAIRS_PER_BLOCK)
-        mine = moving_Q[queries[part]]
-        mine = sign[part].reshape(-1, *[1] * (mine.ndim - 1)) * mine
-        found.append(register(mine, fixed[where[part]], starts.flatten(0, 1)[part], iterations).score)
-    return torch.cat(found).reshape(total, candidates)
+@dataclass(frozen=True)
+class _Pairs:
+    """Queries and images to register: their positions ``(P,)``, initial transforms ``(P, d+1, d+1)`` and signs."""
+
+    queries: Tensor
+    images: Tensor
+    starts: Tensor
+    signs: Tensor
+
+    def scores(self, moving: Tensor, fixed: Tensor, iterations: int) -> Tensor:
+        """Return the agreement ``(P,)`` of each pair after the given iterations."""
+        found = []
+        for start in range(0, len(self.queries), PAIRS_PER_BLOCK):
+            part = slice(start, start + PAIRS_PER_BLOCK)
+            mine = moving[self.queries[part]]
+            mine = self.signs[part].reshape(-1, *[1] * (mine.ndim - 1)) * mine
+            found.append(register(mine, fixed[self.images[part]], self.starts[part], iterations).score)
+        return torch.cat(found)
 
 
-def _best(similarity: Tensor, variant: Tensor) -> tuple[Tensor, Tensor]:
-    """Positions ``(Q, candidates)`` of the most similar images, and their variants."""
-    places = similarity.topk(min(CANDIDATES, similarity.shape[1]), dim=1).indices
-    return places, torch.gather(variant, 1, places)
+def _best(similarity: Tensor) -> Tensor:
+    """Positions ``(Q, candidates)`` of the most similar images."""
+    return similarity.topk(min(CANDIDATES, similarity.shape[1]), dim=1).indices
 
 
 @dataclass(frozen=True)

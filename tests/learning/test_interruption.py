@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -18,6 +18,14 @@ from medphantom.learning.checkpoint import latest_checkpoint
 from medphantom.learning.fit import CHECKPOINTS, FitResult, fit
 from medphantom.learning.interruption import Postponed
 from tests.learning.tiny import Denoise, settings
+
+
+@pytest.fixture(autouse=True)
+def as_in_a_terminal() -> Iterator[None]:
+    """What a shell starts in the background ignores Ctrl-C; here it is the usual KeyboardInterrupt."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def fitted(work: Path, progress: Progress | None = None, **changes: float) -> tuple[Denoise, FitResult]:

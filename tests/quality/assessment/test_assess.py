@@ -46,13 +46,13 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> Cohort:
 
 @pytest.fixture(scope="module")
 def honest(tmp_path_factory: pytest.TempPathFactory) -> Cohort:
-    some, kinds = images(240, np.random.default_rng(7))
+    some, kinds = images(180, np.random.default_rng(7))
     return write_synthetic(tmp_path_factory.mktemp("honest") / "cohort", autoencoder(some), kinds)
 
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Cohort:
-    some, kinds = images(90, np.random.default_rng(9))
+    some, kinds = images(60, np.random.default_rng(9))
     return write_synthetic(tmp_path_factory.mktemp("small") / "cohort", autoencoder(some), kinds)
 
 

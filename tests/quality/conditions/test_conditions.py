@@ -138,7 +138,7 @@ def reports(folder: Path, clip: Path) -> dict[str, QualityReport]:
     preprocess = Preprocess(size=(SIDE, SIDE))
     found = {}
     for name in ("right", "wrong"):
-        made = write(folder / name, 160, 2, synthetic=True, wrong=name == "wrong")
+        made = write(folder / name, 110, 2, synthetic=True, wrong=name == "wrong")
         found[name] = assess(real, made, preprocess, config, work=folder / "work")
     return found
 
