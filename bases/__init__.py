@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from medphantom.core.errors import BundleError, InputError
+from medphantom.core.folders import file_digest, json_digest
+from medphantom.core.guard import reading
 from medphantom.core.wording import closest
 
 PREFIX = "base:"
@@ -14,7 +16,13 @@ DIGESTS = {
     "radiograph": "9b9bf75274cbdb9708fbb7dcbc76a7f4743fafbadcebfcd5252a777e46f5babf",
 }
 """Digests of the shipped bases by name; a recipe names one as ``base:generic``."""
+FILES = {
+    "generic": "727ae3002a58dc0c5da9bdc4d87403fe7511e9d6019dad95f29fe75a98adb75e",
+    "radiograph": "26d99aa07f1beae88aa4c6afc8642e0301ca06756996ae3b5bf3dc3ab36390d8",
+}
+"""Digests of all files of each shipped base, its card included, from :func:`files_digest`."""
 SHIPPED = tuple(DIGESTS)
+AGAIN = "install medphantom again"
 
 _HERE = Path(__file__).parent
 
@@ -51,11 +59,41 @@ def is_shipped(source: str) -> bool:
     return source.startswith(PREFIX)
 
 
-def require_as_shipped(source: str, digest: str) -> None:
-    """Refuse a base of this package whose files are not those that were published with it.
+def files_digest(folder: Path) -> str:
+    """Return the digest of the names and contents of all files of a folder."""
+    files = (file for file in sorted(folder.rglob("*")) if file.is_file())
+    return json_digest({file.relative_to(folder).as_posix(): file_digest(file) for file in files})
+
+
+def require_as_shipped(folder: Path, digest: str) -> None:
+    """Refuse a bundle that lies in the place of a base of this package and is another one, however it is named.
+
+    Args:
+        folder: Folder of any bundle.
+        digest: Its digest.
 
     Raises:
         BundleError: If it was replaced.
     """
-    if is_shipped(source) and digest != DIGESTS[source.removeprefix(PREFIX)]:
-        raise BundleError(f"{source} is not the base that ships with this version", "install medphantom again")
+    if _lies_here(folder) and digest != DIGESTS.get(folder.name):
+        raise BundleError(f"{PREFIX}{folder.name} is not the base that ships with this version", AGAIN)
+
+
+def require_files_as_shipped(folder: Path) -> None:
+    """Refuse a base of this package if any of its files, its card included, is not the published one.
+
+    Args:
+        folder: Folder of any bundle; others than the bases of this package are not looked at.
+
+    Raises:
+        BundleError: If a file was changed, added or removed.
+    """
+    if _lies_here(folder):
+        with reading(folder, BundleError, "cannot be read", AGAIN):
+            found = files_digest(folder)
+        if found != FILES.get(folder.name):
+            raise BundleError(f"{PREFIX}{folder.name} does not have the files that ship with this version", AGAIN)
+
+
+def _lies_here(folder: Path) -> bool:
+    return folder.resolve().parent == _HERE.resolve()

@@ -19,7 +19,7 @@ from medphantom.generators.stored import (
     whole_networks,
     whole_parts,
 )
-from medphantom.shipped import require_as_shipped, source_path
+from medphantom.shipped import source_path
 
 
 def open_base(source: str, tuning: FineTuning | None = None) -> Base:
@@ -67,7 +67,6 @@ def open_base(source: str, tuning: FineTuning | None = None) -> Base:
 
 def _bundle(source: str) -> NetworkBase:
     published = Published.read(source)
-    require_as_shipped(source, published.digest)
     facts = published.facts
     if facts.base is not None and facts.base.needed:
         raise BundleError(f"{source} contains only the changes to another base", "fine-tune that base instead")

@@ -20,7 +20,7 @@ from medphantom.core.records import Frozen
 from medphantom.generators.config import FineTuning, Objective
 from medphantom.generators.lineage import Lineage
 from medphantom.learning.guarantee import Guarantee
-from medphantom.shipped import source_path
+from medphantom.shipped import require_as_shipped, source_path
 
 FACTS_FILE = "bundle.json"
 TRAINING_FILE = "training.json"
@@ -210,7 +210,8 @@ def read_description(folder: str | Path) -> Description:
         folder: Folder of the bundle, or ``base:NAME`` for a base that ships.
 
     Raises:
-        BundleError: If the folder is missing, incomplete, of another format version, or its description was altered.
+        BundleError: If the folder is missing, incomplete, of another format version, its description was altered, or
+            it lies in the place of a base that ships and is another bundle.
     """
     path = source_path(str(folder))
     published = read_digest(path, error=BundleError)
@@ -231,6 +232,7 @@ def read_description(folder: str | Path) -> Description:
             "published under",
             "fetch or create the bundle again",
         )
+    require_as_shipped(path, digest)
     return Description(facts, training, digest)
 
 

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from medphantom.generators.bundle import GeneratorBundle
+from medphantom.generators.facts import whole_digest
 from medphantom.generators.lineage import Lineage
-from medphantom.shipped import CARD_FILE, PREFIX, SHIPPED
+from medphantom.shipped import CARD_FILE, PREFIX, SHIPPED, files_digest
 
 BASES = Path(__file__).parents[2] / "bases"
 FITS = ("autoencoder", "denoiser")
@@ -56,7 +57,8 @@ def main(bundle: str, name: str) -> None:
     made.save(target, half=True)
     (target / CARD_FILE).write_text(card, encoding="utf-8")
     size = sum(file.stat().st_size for file in target.rglob("*") if file.is_file())
-    print(f"{target}: {size / 2**20:.2f} MiB, digest {GeneratorBundle.load(target).digest[:12]}")
+    digest = whole_digest(made.facts, made.training, made.networks_digest)
+    print(f"{target}: {size / 2**20:.2f} MiB; for bases/__init__.py: DIGESTS {digest}, FILES {files_digest(target)}")
 
 
 if __name__ == "__main__":

@@ -9,7 +9,10 @@ from medphantom.core.arguments import checked
 from medphantom.core.extras import Extra, absent
 from medphantom.flows.process.facts import memory_bytes
 from medphantom.generators.facts import read_facts
-from medphantom.shipped import PREFIX, SHIPPED, source_path
+from medphantom.generators.lineage import Lineage
+from medphantom.shipped import PREFIX, SHIPPED, require_files_as_shipped, source_path
+
+Patients = Literal["none", "unknown"]
 
 BYTES_PER_MB = 1e6
 FLOAT32_BYTES = 4
@@ -38,7 +41,7 @@ class BaseEntry:
     size_bytes: int
     reads: str
     saw: str
-    patients: Literal["none", "unknown"]
+    patients: Patients
     obstacle: str | None = None
 
     def line(self) -> str:
@@ -105,11 +108,13 @@ def bases(*, shipped: bool = False) -> list[BaseEntry]:
 
 def _shipped(name: str) -> BaseEntry:
     folder = source_path(PREFIX + name)
+    require_files_as_shipped(folder)
     facts, _ = read_facts(folder)
     size = sum(file.stat().st_size for file in folder.rglob("*.safetensors"))
     kinds = (("labels", facts.conditions.labels), ("attributes", facts.conditions.attributes))
     reads = " and ".join(what for what, known in kinds if known) or "nothing"
-    return BaseEntry(PREFIX + name, True, OWN_LICENCE, size, reads, CONTENTS[name], "none")
+    patients: Patients = "none" if facts.lineage == Lineage() else "unknown"
+    return BaseEntry(PREFIX + name, True, OWN_LICENCE, size, reads, CONTENTS[name], patients)
 
 
 def _public(entry: _Public) -> BaseEntry:

@@ -57,11 +57,38 @@ def test_it_draws_images_as_it_is(name: str) -> None:
     assert images.std(axis=(1, 2, 3)).min() > 0.1  # pictures, not grey
 
 
-def test_another_bundle_in_its_place_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    shutil.copytree(source_path("base:generic"), tmp_path / "radiograph")
-    monkeypatch.setattr(shipped, "_HERE", tmp_path)
-    with pytest.raises(BundleError, match="base:radiograph is not the base that ships"):
-        open_base("base:radiograph")
+@pytest.fixture
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the shipped bases, in their place."""
+    for name in SHIPPED:
+        shutil.copytree(source_path(PREFIX + name), tmp_path / "installed" / name)
+    monkeypatch.setattr(shipped, "_HERE", tmp_path / "installed")
+    return tmp_path / "installed"
+
+
+def test_another_bundle_in_its_place_is_refused_wherever_it_is_named(
+    installed: Path, tmp_path: Path, one_line: Callable[..., str]
+) -> None:
+    shutil.rmtree(installed / "radiograph")
+    shutil.copytree(installed / "generic", installed / "radiograph")
+    said = "base:radiograph is not the base that ships with this version"
+    for name in ("base:radiograph", str(installed / "radiograph")):
+        for use in (open_base, mp.Generator.from_pretrained, mp.open_bundle):
+            with pytest.raises(BundleError, match=said):
+                use(name)
+        assert said in one_line("verify", name)
+        assert said in one_line("generate", name, "--out", tmp_path / "x", "--count", "cells=1")
+    assert "base:radiograph does not have the files that ship" in one_line("bases")
+    assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize("file", [CARD_FILE, "denoiser/model.safetensors", "training.json", "more.txt"])
+def test_a_changed_file_is_seen(installed: Path, file: str, one_line: Callable[..., str]) -> None:
+    assert len(mp.bases(shipped=True)) == len(SHIPPED)
+    place = installed / "generic" / file
+    place.write_bytes((place.read_bytes() if place.exists() else b"") + b" ")
+    assert "base:generic does not have the files that ship" in one_line("bases", "--shipped")
+    assert "base:generic" in (said := one_line("verify", "base:generic")) or str(installed) in said
 
 
 def test_a_name_that_is_none_is_refused_everywhere(tmp_path: Path, one_line: Callable[..., str]) -> None:
