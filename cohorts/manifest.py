@@ -118,8 +118,12 @@ def row_hash(row: dict[str, Any]) -> bytes:
 
 
 def cohort_digest(schema: CohortSchema, row_hashes: Sequence[bytes]) -> str:
-    """Return the digest of canonical schema and rows in any order; rows include the digests of their pixels."""
-    digest = hashlib.sha256(canonical_json(schema.model_dump(mode="json", exclude={"origin"})).encode())
+    """Return the digest of canonical schema and rows in any order; rows include the digests of their pixels.
+
+    A plan that was not recorded is left out, so that cohorts from before it was keep their digest.
+    """
+    left_out = {"origin"} if schema.plan is not None else {"origin", "plan"}
+    digest = hashlib.sha256(canonical_json(schema.model_dump(mode="json", exclude=left_out)).encode())
     for row_hash in sorted(row_hashes):
         digest.update(row_hash)
     return digest.hexdigest()

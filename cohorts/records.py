@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import numpy as np
 from pydantic import Field, field_validator
@@ -49,6 +49,18 @@ class AttributeSpec(Frozen):
     high: float | None = None
 
 
+class PlanFacts(Frozen):
+    """The sampling plan of which a synthetic cohort holds all images or some.
+
+    Attributes:
+        digest: Digest of the whole plan.
+        images: Number of images of the whole plan.
+    """
+
+    digest: str
+    images: Annotated[int, Field(ge=1)]
+
+
 class CohortSchema(Frozen):
     """Meaning of a cohort's columns; stored as ``cohort.json``.
 
@@ -67,6 +79,7 @@ class CohortSchema(Frozen):
             patient-disjoint splits cannot be claimed.
         generation: Sampler settings that all rows of a synthetic cohort share; together with a row's bundle digest,
             prompt and seed they reproduce it.
+        plan: Sampling plan of a synthetic cohort; null if it was not recorded.
         origin: Identity key of the cohort; null if unknown. It is not part of any digest, since pseudonyms depend on
             the key.
     """
@@ -81,6 +94,7 @@ class CohortSchema(Frozen):
     mask_values: dict[int, str] = Field(default_factory=dict)
     patients: Literal["known", "per_image"] = "known"
     generation: dict[str, Any] = Field(default_factory=dict)
+    plan: PlanFacts | None = None
     origin: Origin | None = None
 
     @field_validator("labels")

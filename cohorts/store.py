@@ -102,8 +102,11 @@ class Cohort:
     def manifest(self) -> pl.DataFrame:
         """All rows, in stored order; columns as in :func:`manifest_schema`.
 
+        They are compared with the digest that the cohort was published under, so that no verb uses, shares or merges
+        what was altered; the arrays are compared where they are read.
+
         Raises:
-            CohortError: If the file is damaged, or a row has invalid values.
+            CohortError: If the file or the schema is damaged or was altered, or a row has invalid values.
         """
         with reading(self.path / MANIFEST_FILE, CohortError, "is damaged", AGAIN):
             rows = pl.read_parquet(self.path / MANIFEST_FILE, glob=False)
@@ -111,6 +114,8 @@ class Cohort:
         if rows["split"].is_in(list(self._old_names.values())).any():
             version = f"version {self.schema.format_version}"
             raise CohortError(f"{self.path / MANIFEST_FILE} has split names that no cohort of {version} has", AGAIN)
+        if cohort_digest(self.schema, [row_hash(row) for row in rows.iter_rows(named=True)]) != self.digest:
+            raise CohortError(f"{SCHEMA_FILE} or {MANIFEST_FILE} of {self.path} was altered", AGAIN)
         return rows.with_columns(pl.col("split").replace(self._old_names))
 
     @property
@@ -178,16 +183,14 @@ class Cohort:
         Raises:
             CohortError: If anything differs from what was published.
         """
+        if len(self.manifest) != len(self):
+            raise CohortError(f"{self.path / MANIFEST_FILE} was altered", AGAIN)
         for start in range(0, len(self), 256):
             batch = list(range(start, min(start + 256, len(self))))
             self.pixels(batch)
             self.masks(batch)
             if progress is not None:
                 progress(batch[-1] + 1, len(self), "images")
-        written = {new: old for old, new in self._old_names.items()}
-        rows = self.manifest.with_columns(pl.col("split").replace(written)).iter_rows(named=True)
-        if cohort_digest(self.schema, [row_hash(row) for row in rows]) != self.digest:
-            raise CohortError(f"the manifest of {self.path} was altered", AGAIN)
 
     def _read(self, rows: Sequence[int], group: str, index: str, digest: str) -> list[Any]:
         wanted = self.manifest.select(group, index, digest)[self._known(rows)]

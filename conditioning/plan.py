@@ -16,6 +16,7 @@ import numpy as np
 from pydantic import Field, ValidationError
 from safetensors.numpy import load_file, save_file
 
+from medphantom.cohorts.records import PlanFacts
 from medphantom.cohorts.store import Cohort
 from medphantom.conditioning.prompt import ConditionSchema, Prompt
 from medphantom.conditioning.training_rows import TrainingRows
@@ -50,12 +51,20 @@ class SamplingPlan:
     Args:
         images: Planned images, in the order of the synthetic cohort.
         masks: Masks on the generator's grid by digest, for the prompts that name one.
+        whole: The plan of which these images are a shard; by default they are the whole plan.
 
     Raises:
         InputError: If two images share an id, a prompt names a missing mask, or something else than images is given.
     """
 
-    def __init__(self, images: Iterable[PlannedImage], masks: Mapping[str, Array] | None = None) -> None:
+    def __init__(
+        self,
+        images: Iterable[PlannedImage],
+        masks: Mapping[str, Array] | None = None,
+        *,
+        whole: PlanFacts | None = None,
+    ) -> None:
+        self._whole = whole
         self.images: tuple[PlannedImage, ...] = tuple(images) if isinstance(images, Iterable) else (images,)
         if wrong := [image for image in self.images if not isinstance(image, PlannedImage)]:
             raise InputError(
@@ -92,6 +101,17 @@ class SamplingPlan:
         """Digest of all ids, prompts and seeds in order."""
         return json_digest([image.model_dump(mode="json", exclude_none=True) for image in self.images])
 
+    @property
+    def whole(self) -> PlanFacts:
+        """The whole plan, of which this may be a shard; an empty plan has none.
+
+        Raises:
+            InputError: If the plan is empty.
+        """
+        if self._whole is None and not self.images:
+            raise InputError("the plan contains no images", "request at least one")
+        return self._whole or PlanFacts(digest=self.digest, images=len(self))
+
     @checked
     def shard(self, index: int, total: int) -> SamplingPlan:
         """Return every ``total``-th image from ``index`` on: the shards of all indices form the plan, each image once.
@@ -101,7 +121,8 @@ class SamplingPlan:
         """
         if not 0 <= index < total:
             raise InputError(f"a shard must have 0 ≤ index < total, got {index} of {total}", "count shards from 0")
-        return SamplingPlan(self.images[index::total], self.masks)
+        whole = self._whole if not self.images else self.whole
+        return SamplingPlan(self.images[index::total], self.masks, whole=whole)
 
     @checked
     def to_jsonl(self, path: str | Path) -> None:

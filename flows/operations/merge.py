@@ -23,7 +23,7 @@ def merge(parts: Sequence[Cohort | Folder], out: Folder) -> Cohort:
         parts: Synthetic cohorts that were drawn by one generator under equal settings.
         out: Synthetic cohort to make.
 
-    A warning says so where images between those of the parts are missing.
+    A warning says so where images of the plan are in none of the parts.
 
     Raises:
         InputError: The parts do not belong together, or ``out`` exists.
@@ -32,13 +32,15 @@ def merge(parts: Sequence[Cohort | Folder], out: Folder) -> Cohort:
 
     refuse_existing(Path(out))
     made = join([opened(part) for part in parts], Path(out))
-    if missing := _gaps(made):
-        warn(f"{missing} images between these are in none of the parts: is a shard missing?", "merge")
+    if missing := _missing(made):
+        warn(f"{missing} images of the plan are in none of the parts: is a shard missing?", "merge")
     return made
 
 
-def _gaps(cohort: Cohort) -> int:
-    """Return how many places of the plan are not among the images, as far as their ids say their place."""
+def _missing(cohort: Cohort) -> int:
+    """Return how many images of the plan there are not; where it was not recorded, as far as ids say their place."""
+    if cohort.schema.plan is not None:
+        return cohort.schema.plan.images - len(cohort)
     places = [PLACE.match(name) for name in cohort.manifest["image_id"].to_list()]
     numbers = {int(place[1]) for place in places if place is not None}
     if len(numbers) < len(places):  # ids of somebody else's

@@ -11,12 +11,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from medphantom.cohorts.store import Cohort
 from medphantom.core.access import private_files
 from medphantom.core.arguments import checked
-from medphantom.core.errors import InputError
+from medphantom.core.errors import ArtifactError, InputError, UnsupportedClaim
 from medphantom.core.folders import DIGEST_FILE, work_folder
 from medphantom.core.guard import folder_path, user_path
 
 if TYPE_CHECKING:
     from medphantom.generators.bundle import GeneratorBundle
+
+KEPT = ("step-*", DIGEST_FILE, "parts/*")
+"""Names within work that somebody would miss: checkpoints, what was published inside it, and finished scores."""
 
 Folder = str | Path
 Result = TypeVar("Result")
@@ -144,12 +147,19 @@ def resumable(out: Path, run: Callable[[Path], Result], work: Path | None = None
     Args:
         out: Where the result is published.
         run: Takes the folder for checkpoints.
-        work: That folder, where the caller keeps one; by default ``<out>.work``, which is removed at the end.
+        work: That folder, where the caller keeps one; by default ``<out>.work``, which is removed at the end, and where
+            the input is refused before there is anything to continue from.
     """
     if work is not None:
         return run(work)
     beside = work_beside(out)
-    with private_files():
-        result = run(work_folder(beside))
+    begun = beside.exists()
+    try:
+        with private_files():
+            result = run(work_folder(beside))
+    except (InputError, ArtifactError, UnsupportedClaim):
+        if not begun and not any(any(beside.rglob(kept)) for kept in KEPT):
+            shutil.rmtree(beside, ignore_errors=True)
+        raise
     shutil.rmtree(beside, ignore_errors=True)
     return result

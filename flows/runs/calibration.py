@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from medphantom.conditioning.conditioner import Conditioner
 from medphantom.conditioning.config import EMBEDDED, EncoderSizes
 from medphantom.conditioning.prompt import ConditionSchema, Prompt
-from medphantom.flows.process.facts import machine
+from medphantom.flows.process.facts import machine, memory_bytes
 from medphantom.generators.autoencoder import build_autoencoder
 from medphantom.generators.base import open_base
 from medphantom.generators.config import GeneratorConfig, Objective, SamplerConfig
@@ -35,6 +35,7 @@ from medphantom.quality.networks.classifier import SmallCNN
 LONG_STEP_S = 2.0
 REPEATS = 3
 PART_OF_A_BATCH = 8
+LARGEST_PART = 64  # images; a larger first part may not fit into memory, which is to be found out
 FORWARD_SHARE = 1 / 3  # of a training step: the backward pass costs about two forward passes
 ASSESS_FIXED_S = 8.0
 ASSESS_PER_IMAGE_S = 0.015  # reading, features
@@ -123,12 +124,12 @@ def calibrate(recipe: Costly, images: int) -> Measured:
     threads = torch.get_num_threads()
     torch.set_num_threads(config.threads or threads)
     try:
-        with _PeakMemory() as peak:
-            autoencoder_s, autoencoder_bytes = _autoencoder_step(recipe, base)
-            denoiser_s, denoiser_bytes = _denoiser_step(recipe, base)
-            classifier_step_s = _classifier_step(recipe)
+        autoencoder, autoencoder_bytes = _autoencoder_step(recipe, base)
+        denoiser, denoiser_bytes = _denoiser_step(recipe, base)
+        steps = (autoencoder, denoiser, _classifier_step(recipe))
     finally:
         torch.set_num_threads(threads)
+    autoencoder_s, denoiser_s, classifier_step_s = (step.seconds for step in steps)
     features_s = autoencoder_s / 8 * config.features_fit.steps if config.reconstruction.features else 0.0
     text = config.conditioning.text
     learns_to_read = text is not None and text.encoder == EMBEDDED and (base is None or base.pipeline is None)
@@ -151,7 +152,7 @@ def calibrate(recipe: Costly, images: int) -> Measured:
         + ASSESS_FIXED_S
         + ASSESS_PER_IMAGE_S * images
         + COPY_SEARCH_S * _searched(recipe, images),
-        memory_bytes=peak.bytes,
+        memory_bytes=max(step.memory_bytes for step in steps),
         weight_bytes=autoencoder_bytes + denoiser_bytes,
         cache_bytes=images * (pixels + 2 * latent) * 4.0,
         image_bytes=float(pixels * (4 if recipe.preprocess.stored_dtype == "float32" else 2)),
@@ -166,9 +167,9 @@ def _where(config: GeneratorConfig) -> str:
     return f"{facts['cores']} cores"
 
 
-def _autoencoder_step(recipe: Costly, base: Base | None) -> tuple[float, float]:
+def _autoencoder_step(recipe: Costly, base: Base | None) -> tuple[StepCost, float]:
     if base is not None:  # it does not learn; what it costs to encode and decode is a share of the denoiser's steps
-        return 0.0, _bytes_of(base.autoencoder(recipe.preprocess.channels))
+        return StepCost(0.0, 0.0), _bytes_of(base.autoencoder(recipe.preprocess.channels))
     config, dims, channels = recipe.generator, len(recipe.preprocess.size), recipe.preprocess.channels
     window = config.autoencoder.window_for(recipe.preprocess.size)
     network = build_autoencoder(config.autoencoder, spatial_dims=dims, image_channels=channels, seed=0, window=window)
@@ -191,15 +192,16 @@ def _autoencoder_step(recipe: Costly, base: Base | None) -> tuple[float, float]:
     def batch(images: int) -> dict[str, Tensor]:
         return {"image": torch.rand(images, channels, *recipe.preprocess.size) * 2 - 1}
 
-    seconds = step_seconds(learner, batch, config.autoencoder_fit)
+    cost = step_cost(learner, batch, config.autoencoder_fit)
     if adversary is not None:
         learner.step = config.autoencoder_fit.steps - 1
-        late = step_seconds(learner, batch, config.autoencoder_fit)
-        seconds = reconstruction.adversary_from * seconds + (1 - reconstruction.adversary_from) * late
-    return seconds, _bytes_of(network) + (0.0 if adversary is None else _bytes_of(adversary))
+        late, share = step_cost(learner, batch, config.autoencoder_fit), reconstruction.adversary_from
+        seconds = share * cost.seconds + (1 - share) * late.seconds
+        cost = StepCost(seconds, max(cost.memory_bytes, late.memory_bytes))
+    return cost, _bytes_of(network) + (0.0 if adversary is None else _bytes_of(adversary))
 
 
-def _denoiser_step(recipe: Costly, base: Base | None) -> tuple[float, float]:
+def _denoiser_step(recipe: Costly, base: Base | None) -> tuple[StepCost, float]:
     config = recipe.generator
     shape, network, objective = _new_denoiser(recipe) if base is None else _tuned_denoiser(recipe, base)
     learner = DenoiserLearner(
@@ -217,7 +219,8 @@ def _denoiser_step(recipe: Costly, base: Base | None) -> tuple[float, float]:
         conditions = network.conditioner.of_prompts([prompt] * images).tensors()
         return {"mean": torch.randn(images, *shape), "log_var": torch.full((images, *shape), -5.0), **conditions}
 
-    return step_seconds(learner, batch, config.denoiser_fit), _bytes_of(network)
+    together = None if config.privacy is None else config.privacy.rows_at_once
+    return step_cost(learner, batch, config.denoiser_fit, together), _bytes_of(network)
 
 
 def _new_denoiser(recipe: Costly) -> tuple[tuple[int, ...], AnyDenoiser, Objective]:
@@ -266,19 +269,41 @@ def _classifier_steps(recipe: Costly) -> int:
     ) * config.classifier.steps
 
 
-def _classifier_step(recipe: Costly) -> float:
-    """Return the time in seconds of one step of a small classifier."""
+def _classifier_step(recipe: Costly) -> StepCost:
+    """Return the cost of one step of a small classifier."""
     config, size, channels = recipe.assess, recipe.preprocess.size, recipe.preprocess.channels
 
     def batch(images: int) -> dict[str, Tensor]:
         return {"image": torch.rand(images, channels, *size) * 2 - 1}
 
     learner = _Classifying(SmallCNN(channels, 64, len(VOCABULARY.labels), min(size)))
-    return step_seconds(learner, batch, config.classifier.fit_config(0))
+    return step_cost(learner, batch, config.classifier.fit_config(0))
 
 
-def step_seconds(learner: Learner, batch: Callable[[int], dict[str, Tensor]], config: FitConfig) -> float:
-    """Return the time in seconds of one optimiser step; for a long step, a part of the batch is timed and scaled up."""
+@dataclass(frozen=True)
+class StepCost:
+    """The cost of one optimiser step.
+
+    Attributes:
+        seconds: The time in seconds.
+        memory_bytes: The peak memory of the process, or of the accelerator, during the step; scaled up with the time.
+    """
+
+    seconds: float
+    memory_bytes: float
+
+
+def step_cost(
+    learner: Learner, batch: Callable[[int], dict[str, Tensor]], config: FitConfig, together: int | None = None
+) -> StepCost:
+    """Return the cost of one optimiser step; of a long step, a part of the batch is made and scaled up.
+
+    Args:
+        learner: Network and losses.
+        batch: Function from a number of images to a batch of as many.
+        config: Configuration of the fit.
+        together: Number of images that pass through the network together; by default a pass of the fit.
+    """
     device = resolve_device(config.device)
     learner.network.to(device)
     parts = [learner.network]
@@ -304,16 +329,21 @@ def step_seconds(learner: Learner, batch: Callable[[int], dict[str, Tensor]], co
         return time.perf_counter() - started
 
     started = time.perf_counter()
-    images = max(1, config.batch_size // PART_OF_A_BATCH)
-    timed(images)  # kernels are chosen and memory is fetched at the first call
-    best = timed(images)
-    if best * config.batch_size / images < LONG_STEP_S:
-        images, best = config.batch_size, timed(config.batch_size)
-    for _ in range(REPEATS):  # the shortest is least disturbed by whatever else runs
-        if time.perf_counter() - started > LONG_STEP_S:
-            break
-        best = min(best, timed(images))
-    return best * config.batch_size / images
+    rows = min(config.batch_size, together or max(1, config.batch_size // config.accumulate))
+    images = max(1, min(rows // PART_OF_A_BATCH, LARGEST_PART))
+    with _PeakMemory() as first:
+        timed(images)  # kernels are chosen and memory is fetched at the first call
+    projected = first.before + (first.bytes - first.before) * rows / images
+    with _PeakMemory() as then:
+        best = timed(images)
+        if best * rows / images < LONG_STEP_S and projected < (memory_bytes()[0] or math.inf):
+            images, best = rows, timed(rows)
+        for _ in range(REPEATS):  # the shortest is least disturbed by whatever else runs
+            if time.perf_counter() - started > LONG_STEP_S:
+                break
+            best = min(best, timed(images))
+    used = max(first.bytes, then.bytes, projected if images < rows else 0.0)
+    return StepCost(best * config.batch_size / images, used)
 
 
 def _bytes_of(network: nn.Module) -> float:
@@ -321,8 +351,9 @@ def _bytes_of(network: nn.Module) -> float:
 
 
 class _PeakMemory:
-    """The peak memory of the process over a block, or of the accelerator if one is used."""
+    """The memory of the process before a block and its peak in it, or that of the accelerator if one is used."""
 
+    before: float = 0.0
     bytes: float = 0.0
 
     def __enter__(self) -> Self:
@@ -330,12 +361,16 @@ class _PeakMemory:
             Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # proc(5): resets the high-water mark
         if torch.cuda.is_available():
             torch.cuda.reset_peak_memory_stats()
+        self.before = self._read("VmRSS", torch.cuda.memory_allocated)
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.bytes = max(self.before, self._read("VmHWM", torch.cuda.max_memory_allocated))
+
+    @staticmethod
+    def _read(field: str, of_accelerator: Callable[[], int]) -> float:
+        found = 0.0
         with suppress(OSError, StopIteration, ValueError):
             lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-            mark = next(line for line in lines if line.startswith("VmHWM"))
-            self.bytes = float(mark.split()[1]) * 1024
-        if torch.cuda.is_available():
-            self.bytes = max(self.bytes, float(torch.cuda.max_memory_allocated()))
+            found = float(next(line for line in lines if line.startswith(field)).split()[1]) * 1024
+        return max(found, float(of_accelerator())) if torch.cuda.is_available() else found

@@ -84,7 +84,7 @@ def test_from_files_to_files_verb_by_verb(
     assert main([*second, "--set", "sampler.steps=2"]) == 0
     capsys.readouterr()
     assert main(["merge", "part1", "--out", "half"]) == 0
-    assert "3 images between these are in none of the parts: is a shard missing?" in capsys.readouterr().out
+    assert "4 images of the plan are in none of the parts: is a shard missing?" in capsys.readouterr().out
     assert main(["merge", "part0", "part1", "--out", "merged"]) == 0
     assert "in none of the parts" not in capsys.readouterr().out
     assert Cohort.open("merged").digest == Cohort.open("whole").digest
