@@ -143,9 +143,14 @@ def _expanded(annotations: Sequence[Any], tree: Any, name: str, place: Location)
         }
     if isinstance(tree, list):
         return [_expanded(annotations, value, name, (*place, index)) for index, value in enumerate(tree)]
-    if not isinstance(tree, str) or not _VARIABLE.search(tree):
+    if not isinstance(tree, str) or not (_VARIABLE.search(tree) or not tree):
         return tree
-    if not any(_mentions_path(annotation) for annotation in annotations):
+    is_path = any(_mentions_path(annotation) for annotation in annotations)
+    if not tree and is_path:  # of which pathlib makes the working directory
+        raise RecipeError(f"{name}: {_dotted(place)} is empty", "give a path, or leave it out")
+    if not tree:
+        return tree
+    if not is_path:
         raise RecipeError(
             f"{name}: {_dotted(place)} holds ${{…}}, which stands for an environment variable in paths only",
             "write the value itself",

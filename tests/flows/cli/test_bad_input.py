@@ -8,17 +8,19 @@ import signal
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, get_type_hints
 
 import numpy as np
 import pytest
 from PIL import Image
+from typer.main import get_command
 
 from medphantom.cohorts.preprocess import Preprocess
 from medphantom.cohorts.store import Cohort
 from medphantom.core.errors import InputError
-from medphantom.flows.cli.main import main
+from medphantom.flows.cli.main import app, main
 from medphantom.flows.operations.assess import score
 from medphantom.flows.recipes.settings import AssessPart, read_part
 
@@ -311,6 +313,53 @@ def test_commands_that_cannot_be(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert text in one_line(*command)
+    assert nothing_new(tmp_path)
+
+
+def command_of_paths() -> Iterator[Any]:
+    """Each path of each verb, left empty in a command that is whole otherwise."""
+    for verb, command in get_command(app).commands.items():  # type: ignore[attr-defined]
+        hints = get_type_hints(command.callback)
+        paths = {name for name, hint in hints.items() if "pathlib.Path" in str(hint)}
+        for empty in sorted(paths):
+            words = [verb]
+            for parameter in command.params:
+                flag, value = parameter.opts[0], "" if parameter.name == empty else "1"
+                if parameter.required or parameter.name == empty:
+                    words += [flag, value] if flag.startswith("--") else [value]
+            if verb == "assess" and empty == "synthetic":
+                words.insert(1, "cohort")  # which stands before it
+            yield pytest.param(empty, words, id=f"{verb} {empty}")
+
+
+@pytest.mark.parametrize(("name", "words"), list(command_of_paths()))
+def test_an_empty_path_is_not_the_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_line: OneLine, name: str, words: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    said = {"plan_file": "plan", "real_flag": "real", "synthetic_flag": "synthetic"}.get(name, name).replace("_", "-")
+    assert one_line(*words) == f"medphantom: {said} is empty; give a path"
+    assert nothing_new(tmp_path)
+
+
+def test_an_empty_path_of_many_or_in_a_recipe_is_refused_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_line: OneLine
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    pictures(tmp_path / "source")
+    out = ["--out", "new", "--public-phrase", "x"]
+    assert "parts is empty; give a path" in one_line("merge", "source", "", "--out", "new")
+    assert "external is empty; give a path" in one_line(
+        "utility", "source", "--external", "source", "--external=", "--out", "new"
+    )
+    for option in ("table", "masks"):
+        line = one_line("ingest", "source", *out, f"--{option}", "")
+        assert line == f"medphantom: {option} is empty; give a path, or leave it out"
+        line = one_line("ingest", "source", *out, "--set", f"cohort.options.{option}=''")
+        assert f"cohort.options.{option} is empty; give a path, or leave it out" in line
+    (tmp_path / "recipe.yaml").write_text("cohort: {source: ''}\n")
+    line = one_line("run", "recipe.yaml", "--out", "new", "--no-prefect")
+    assert line == "medphantom: recipe.yaml: cohort.source is empty; give a path, or leave it out"
     assert nothing_new(tmp_path)
 
 
