@@ -262,9 +262,14 @@ def counts_of(entries: Sequence[str] | None) -> dict[str, int] | None:
     """Read the counts by label from entries ``--count LABEL=N``.
 
     Raises:
-        InputError: An entry is not of this form.
+        InputError: An entry is not of this form, or a label is given twice.
     """
-    return dict(_count(entry) for entry in entries) if entries else None
+    found: dict[str, int] = {}
+    for name, number in (_count(entry) for entry in entries or ()):
+        if name in found:
+            raise InputError(f"--count {name} is given twice", "give one number of images for each label")
+        found[name] = number
+    return found or None
 
 
 def _count(entry: str) -> tuple[str, int]:

@@ -278,7 +278,7 @@ def _sentence(problem: ErrorDetails, place: Location, model: type[BaseModel]) ->
         what, remedy = f"{path}{_tag_name(context)} must be one of {expected}, got {got}", closest(got, expected)
     elif kind == "value_error":
         text = problem["msg"].removeprefix("Value error, ")
-        what = text if place and str(place[-1]) in text else f"{path}: {text}"
+        what = text if not place or str(place[-1]) in text else f"{path}: {text}"
     elif kind == "string_pattern_mismatch":
         what = f"{path} must match {context['pattern']}, got {value}"
     else:

@@ -178,6 +178,7 @@ def test_label_unknown_to_the_schema(copy: Path, one_line: OneLine) -> None:
     [
         (["--count", "effusion"], "expected LABEL=N"),
         (["--count", "effusion=3", "--match", "2"], "are mutually exclusive"),
+        (["--count", "effusion=3", "--count", "effusion=2"], "--count effusion is given twice; give one number"),
         (["--match", "2"], "needs the real cohort"),
         (["--count", "effusion=3", "--shard", "4/4"], "0 ≤ index < total"),
         (["--count", "effusion=3", "--set", "sampler.steps=0"], "sampler.steps must be ≥ 1, got 0"),
@@ -199,6 +200,15 @@ def test_plans_that_cannot_be(copy: Path, one_line: OneLine, flags: list[str], t
         (["--set", "effusion=absent", "--split", "tset"], "--split tset is no split"),
         (["--set", "effusion=absent", "--method", "magic"], "counterfactual: method must be one of"),
         (["--set", "effusion=absent", "--strength", "2"], "strength must be ≤ 1"),
+        (["--set", "effusion=absent", "--set", "effusion=present"], "effusion is given twice; give each name once"),
+        (
+            ["--set", "effusion=absent", "--drift", ".1"],
+            "counterfactual: drift has an effect with method latent_drifting only, and method is inversion",
+        ),
+        (
+            ["--set", "effusion=absent", "--method", "sdedit", "--locality", ".3"],
+            "counterfactual: locality has an effect with methods inversion and latent_drifting only, and method is",
+        ),
     ],
 )
 def test_counterfactuals_that_cannot_be(copy: Path, one_line: OneLine, flags: list[str], text: str) -> None:

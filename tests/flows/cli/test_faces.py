@@ -267,6 +267,14 @@ REFUSALS: list[tuple[str, Call]] = [
         lambda at: mp.counterfactual(at / "bundle", at / "cohort", ["effusion=absent"], "new", limit=0),
     ),
     (
+        "counterfactual bundle cohort --out new --set effusion=absent --set effusion=present",
+        lambda at: mp.counterfactual(at / "bundle", at / "cohort", ["effusion=absent", "effusion=present"], "new"),
+    ),
+    (
+        "counterfactual bundle cohort --out new --set effusion=absent --drift 0.1",
+        lambda at: mp.counterfactual(at / "bundle", at / "cohort", ["effusion=absent"], "new", method={"drift": 0.1}),
+    ),
+    (
         "counterfactual bundle cohort --out new --set effusion=absent --steps 0",
         lambda at: mp.counterfactual(at / "bundle", at / "cohort", ["effusion=absent"], "new", method={"steps": 0}),
     ),
