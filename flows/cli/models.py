@@ -64,7 +64,7 @@ def search(
 
 
 def generate(
-    bundle: Annotated[Path, typer.Argument(help="Bundle, from medphantom train.")],
+    bundle: Annotated[Path, typer.Argument(help="Bundle, from medphantom train, or base:NAME of medphantom bases.")],
     *,
     out: Annotated[Path, typer.Option("--out", help="Synthetic cohort to make.")],
     count: Annotated[

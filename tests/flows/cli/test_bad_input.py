@@ -180,6 +180,10 @@ def test_label_unknown_to_the_schema(copy: Path, one_line: OneLine) -> None:
         (["--count", "effusion=3", "--match", "2"], "are mutually exclusive"),
         (["--count", "effusion=3", "--count", "effusion=2"], "--count effusion is given twice; give one number"),
         (["--match", "2"], "needs the real cohort"),
+        (
+            ["--count", "effusion=3", "--set", "plan.total=9"],
+            "plan.total is no field where plan.kind is counts; leave it out, or choose another kind",
+        ),
         (["--count", "effusion=3", "--shard", "4/4"], "0 ≤ index < total"),
         (["--count", "effusion=3", "--set", "sampler.steps=0"], "sampler.steps must be ≥ 1, got 0"),
     ],

@@ -51,8 +51,7 @@ PYTHON = {
     "announce": "the console prints the plan",
     "ask": "the console asks",
     "workers": "--set, or one process per core",
-    "bit_depth": "recipes",
-    "population": "recipes",
+    "population": "cohort.simulate.population of a recipe",
 }
 SECTIONS = {"preprocess", "generator", "sampler", "assess", "study", "foreign", "method", "config", "options"}
 DIFFERENT = {
@@ -194,6 +193,7 @@ REFUSALS: list[tuple[str, Call]] = [
             settings=["a=1"],
         ),
     ),
+    ("phantom --out new --bit-depth 16", lambda _: mp.phantom("new", bit_depth=16)),
     ("export cohort --out ''", lambda at: mp.export(at / "cohort", "")),
     ("ingest cohort --out new --table ''", lambda at: mp.ingest(at / "cohort", "new", table="")),
     ("export cohort --out taken", lambda at: mp.export(at / "cohort", "taken")),

@@ -116,10 +116,35 @@ def test_settings_do_not_change_the_tree_they_are_given() -> None:
         ("=3", "expected field.field=value"),
         ("name.x=3", "--set name.x=3: name holds a value, not fields"),
         ("sampler.steps=[1", "--set sampler.steps, line 1"),
+        (
+            "generator.init_from=base:",
+            "--set generator.init_from must be text, got {'base': None}; write base:NAME, e.g. base:generic; YAML",
+        ),
+        ("generator.init_from=base: radiograph", "got {'base': 'radiograph'}; write base:NAME, e.g. base:generic"),
+        (
+            "generator.intended_use=Research: no diagnosis",
+            "--set generator.intended_use must be text, got {'Research': 'no diagnosis'}; put the text in quotes; YAML",
+        ),
+        (
+            "plan={kind: counts, counts: {effusion: 3}, total: 9}",
+            "--set plan.total is no field where plan.kind is counts; leave it out, or choose another kind",
+        ),
+        (
+            "plan={kind: counts, counts: {effusion: -3}}",
+            "--set plan.counts.effusion must be ≥ 0, got -3",
+        ),
+        ("plan.per_label=9", "--set plan.per_label is no field where plan.kind is match; leave it out"),
+        ("plan.kind=balance", "recipe.yaml: plan.per_label is missing; add it"),
+        ("plan.totl=9", "--set plan.totl is no field; did you mean 'total'?"),
+        ("generator.init_from=BASE:radiograph", "bases that ship are written base:generic or base:radiograph"),
+        (
+            "generator.init_from=Base:generic",
+            "base Base:generic is no folder and no hub id; bases that ship are written",
+        ),
     ],
 )
 def test_a_wrong_setting_is_named(tmp_path: Path, setting: str, message: str) -> None:
-    with pytest.raises(RecipeError) as caught:
+    with pytest.raises((InputError, RecipeError)) as caught:
         load_recipe(written(tmp_path, MINIMAL), [setting])
     assert message in str(caught.value)
 
