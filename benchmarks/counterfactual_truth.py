@@ -292,14 +292,10 @@ def main(given: Sequence[str] | None = None) -> dict[str, Any]:
     for method, guidance, strength, locality in product(
         chosen.method, chosen.guidance, chosen.strength, chosen.locality
     ):
+        own: dict[str, Any] = {"locality": locality} if method != "sdedit" else {}
+        own |= {"drift": chosen.drift} if method == "latent_drifting" else {}
         config = CounterfactualConfig(
-            method=method,
-            guidance=guidance,
-            strength=strength,
-            locality=locality,
-            steps=chosen.steps,
-            drift=chosen.drift,
-            seed=chosen.seed,
+            method=method, guidance=guidance, strength=strength, steps=chosen.steps, seed=chosen.seed, **own
         )
         factors = simulation.options.factors if chosen.factors is None else chosen.factors
         mild = chosen.factor_guidance

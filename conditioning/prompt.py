@@ -100,7 +100,8 @@ class Intervention(Frozen):
         ``name=low:high`` for a continuous attribute is a range (:meth:`drawn`).
 
         Raises:
-            PromptError: If the form is wrong, the generator was not trained on the name, or the value does not fit it.
+            PromptError: If the form is wrong, a name is given twice, the generator was not trained on it, or the value
+                does not fit it.
         """
         labels: dict[str, bool] = {}
         attributes: dict[str, float | str] = {}
@@ -110,6 +111,8 @@ class Intervention(Frozen):
             name, equals, value = (part.strip() for part in setting.partition("="))
             if not equals or not value:
                 raise PromptError(f"{setting!r}: expected NAME=VALUE", "e.g. effusion=absent or age=70")
+            if name in {**labels, **attributes, **ranges}:
+                raise PromptError(f"{name} is given twice", "give each name once")
             if name in schema.labels:
                 if value not in {"present", "absent"}:
                     raise PromptError(f"{name} must be present or absent, got {value!r}", f"e.g. {name}=absent")

@@ -291,7 +291,8 @@ class CounterfactualConfig(Frozen):
         guidance: Factor on the difference that the intervention makes; 1 means as predicted by the model. The default
             suits findings; 2 is better for quantities such as age.
         locality: Threshold, relative to its maximum, of the difference between the two prompts, below which the image
-            is left unchanged; 0 means that it may change everywhere. ``sdedit`` does not use it.
+            is left unchanged; 0 means that it may change everywhere. ``sdedit`` does not use it and refuses another
+            value than the default, as of ``iterations``.
         drift: Shift δ of ``latent_drifting``, in scaled latents per step; it accumulates over ``steps``, so it is
             specific to their number.
         seed: Seed of the noise of ``sdedit``, and of values drawn from a range.
@@ -311,6 +312,17 @@ class CounterfactualConfig(Frozen):
     micro_batch: Annotated[int, Field(ge=1, le=4096)] | None = None
     threads: Annotated[int, Field(ge=1, le=1024)] | None = None
     device: Literal["auto", "cpu", "cuda"] = "auto"
+
+    @model_validator(mode="after")
+    def _every_field_has_an_effect(self) -> CounterfactualConfig:
+        if self.drift and self.method != "latent_drifting":
+            raise ValueError(f"drift has an effect with method latent_drifting only, and method is {self.method}")
+        for name in ("locality", "iterations"):  # a stored configuration names its defaults too
+            if self.method == "sdedit" and getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(
+                    f"{name} has an effect with methods inversion and latent_drifting only, and method is sdedit"
+                )
+        return self
 
 
 class FineTuning(Frozen):

@@ -9,7 +9,7 @@ from medphantom.core.extras import require
 from medphantom.core.folders import DIGEST_FILE
 from medphantom.generators.config import GeneratorConfig
 from medphantom.generators.facts import BundleFacts, read_facts
-from medphantom.shipped import source_path
+from medphantom.shipped import PREFIX, SHIPPED, is_shipped, source_path
 
 FITS = ("features_fit", "text_fit", "autoencoder_fit", "denoiser_fit")
 
@@ -64,9 +64,14 @@ def require_base(source: str) -> None:
     """Refuse a base that cannot be a folder of networks or a hub id.
 
     Raises:
-        InputError: If it is a file, or a folder that does not exist.
+        InputError: If it is a file, a folder that does not exist, or nearly the name of a base that ships.
     """
     folder = source_path(source)
+    if _is_nearly_shipped(source) and not folder.exists():
+        raise InputError(
+            f"base {source} is no folder and no hub id",
+            f"bases that ship are written {' or '.join(PREFIX + name for name in SHIPPED)}",
+        )
     if folder.is_file():
         raise InputError(
             f"base {source} is a single file, but a base is a folder",
@@ -74,6 +79,11 @@ def require_base(source: str) -> None:
         )
     if folder.is_absolute() and not folder.is_dir():
         raise InputError(f"base {source} does not exist", "create the base first, or give a hub id")
+
+
+def _is_nearly_shipped(source: str) -> bool:
+    """Return whether a text differs from ``base:NAME`` in capitals or spaces only; no hub id has a colon."""
+    return not is_shipped(source) and source.strip().casefold().startswith(PREFIX)
 
 
 def is_bundle(source: str) -> bool:

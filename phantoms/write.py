@@ -63,7 +63,7 @@ class PhantomOptions(Frozen):
         seed: Seed of the simulation.
         size: Side in pixels; the default is 256 (2-D) or 64 (3-D, with 48 slices).
         masks: Whether to write organ and finding masks too.
-        bit_depth: Bit depth of PNG files; DICOM files have that of the site.
+        bit_depth: Bit depth of PNG files; DICOM files have that of the site, and 16 is refused where there is no PNG.
         missing: Share of cells in the table that are left empty, which means *missing*, not *absent*.
         factors: Continuous factors to add as columns of the table, by dotted name: ``anatomy.adiposity``,
             ``pose.inspiration``, ``cardiomegaly.severity``; a recipe reads them as attributes (``adiposity``,
@@ -109,6 +109,14 @@ class PhantomOptions(Frozen):
         if (self.format, self.spatial_dims) in {("png", 3), ("nifti", 2)}:
             problem = f"format {self.format} cannot hold {self.spatial_dims}-D images"
             raise ValueError(f"{problem}; use png for 2-D, nifti for 3-D, or dicom")
+        return self
+
+    @model_validator(mode="after")
+    def _bit_depth_is_of_pictures(self) -> PhantomOptions:
+        if self.bit_depth != 8 and self.format != "png":
+            raise ValueError(
+                f"bit_depth {self.bit_depth} has an effect with format png only, and format is {self.format}"
+            )
         return self
 
     @property

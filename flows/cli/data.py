@@ -172,6 +172,7 @@ def phantom(
         typer.Option(help="A continuous factor as a column, e.g. anatomy.adiposity; may be repeated."),
     ] = None,
     seed: Annotated[int, typer.Option(help="The same seed, of 0 or more, gives the same patients.")] = 0,
+    bit_depth: Annotated[Literal[8, 16], typer.Option(help="Bits per pixel of PNG files.")] = 8,
 ) -> None:
     """Simulate patients: images with known factors, and invented names in the DICOM headers."""
     from medphantom.flows.operations.phantom import phantom as simulated
@@ -190,6 +191,7 @@ def phantom(
             missing=missing,
             factors=factor or (),
             seed=seed,
+            bit_depth=bit_depth,
             workers=usable_cores(),
         )
     typer.echo(f"{summary.total_images} images of {summary.total_patients} simulated patients in {out}")
@@ -215,7 +217,7 @@ def export(
 
 
 def verify(
-    folder: Annotated[Path, typer.Argument(help="Cohort, bundle or run folder.")],
+    folder: Annotated[Path, typer.Argument(help="Cohort, bundle (a folder or base:NAME) or run folder.")],
 ) -> None:
     """Read everything in a cohort, bundle or run, and compare it with its digest."""
     from medphantom.flows.operations.verify import verify as verified

@@ -12,13 +12,13 @@ import traceback
 from collections.abc import Callable, Sequence
 from functools import cache
 from types import TracebackType
-from typing import Annotated, Any
+from typing import Annotated, Any, get_type_hints
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
 from medphantom.core.access import private_files
-from medphantom.core.errors import MedphantomError
+from medphantom.core.errors import InputError, MedphantomError
 from medphantom.core.plain import PROGRAM, error_line, plain_output, raw_stream
 from medphantom.flows.cli import (
     data as cli_data,
@@ -62,6 +62,20 @@ class _OwnHelp:
 
 class _Command(_OwnHelp, TyperCommand):
     """A verb."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        given, _, _ = self.make_parser(ctx).parse_args(args=list(args))
+        left: list[str] = super().parse_args(ctx, args)
+        for parameter in self.get_params(ctx):
+            value = given.get(str(parameter.name))
+            if parameter.name in self._paths() and "" in (value if isinstance(value, list | tuple) else [value]):
+                # of which pathlib makes the working directory
+                raise InputError(f"{parameter.opts[0].removeprefix('--')} is empty", "give a path")
+        return left
+
+    def _paths(self) -> set[str]:
+        """Names of the arguments and options that are paths."""
+        return {name for name, kind in get_type_hints(self.callback).items() if "pathlib.Path" in str(kind)}
 
     def invoke(self, ctx: Any) -> Any:
         try:

@@ -64,7 +64,7 @@ def search(
 
 
 def generate(
-    bundle: Annotated[Path, typer.Argument(help="Bundle, from medphantom train.")],
+    bundle: Annotated[Path, typer.Argument(help="Bundle, from medphantom train, or base:NAME of medphantom bases.")],
     *,
     out: Annotated[Path, typer.Option("--out", help="Synthetic cohort to make.")],
     count: Annotated[
@@ -89,7 +89,7 @@ def generate(
     from medphantom.flows.operations.generate import generate as drawn
     from medphantom.flows.operations.generate import plan
     from medphantom.flows.process.progress import watching
-    from medphantom.flows.recipes.plans import counts_of
+    from medphantom.flows.recipes.plans import counts_of, settings_without
 
     requested = plan(
         bundle,
@@ -103,10 +103,11 @@ def generate(
         seed=seed,
         fresh=fresh,
         recipe=recipe,
-        settings=setting or [],
+        settings=settings_without("sampler", setting),
     )
+    settings = settings_without("plan", setting)
     with watching():
-        made = drawn(bundle, requested, out, save_plan=save_plan, shard=shard, recipe=recipe, settings=setting or [])
+        made = drawn(bundle, requested, out, save_plan=save_plan, shard=shard, recipe=recipe, settings=settings)
     typer.echo(f"{len(made)} synthetic images: {out}   look at them with: medphantom inspect {out}")
 
 

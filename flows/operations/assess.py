@@ -12,6 +12,7 @@ from medphantom.core.arguments import checked
 from medphantom.core.errors import InputError
 from medphantom.core.progress import Progress
 from medphantom.flows.operations.foreign import open_synthetic
+from medphantom.flows.operations.ingest import refuse_empty_paths
 from medphantom.flows.operations.places import (
     Folder,
     loaded,
@@ -79,6 +80,7 @@ def assess(
     """
     actual, place = opened(real), Path(out)
     if isinstance(foreign, Mapping) and not isinstance(synthetic, Cohort):
+        refuse_empty_paths(foreign)
         foreign = options_here(foreign, Path(synthetic))
     ranges = None if synthetic_range is None else {"synthetic_range": list(synthetic_range)}
     part = read_part(

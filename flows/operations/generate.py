@@ -22,7 +22,7 @@ from medphantom.flows.operations.places import (
     resumable,
 )
 from medphantom.flows.process.progress import watcher
-from medphantom.flows.recipes.plans import make_plan, plan_flags, refuse_changes, shard_of
+from medphantom.flows.recipes.plans import make_plan, plan_flags, refuse_changes, refuse_section, shard_of
 from medphantom.flows.recipes.settings import GeneratePart, read_part
 
 if TYPE_CHECKING:
@@ -63,22 +63,23 @@ def plan(
         seed: Another seed gives other images.
         fresh: Tag that enters every seed, such as today's date.
         recipe: Recipe whose ``plan`` section is taken.
-        settings: ``field=value`` as of ``--set``.
+        settings: ``field=value`` as of ``--set``, of the ``plan`` section.
 
     Raises:
-        InputError: Two kinds of plan are given, a plan file and something that would change it, or the kind needs a
-            real cohort.
+        InputError: Two kinds of plan are given, a plan file and something that would change it, a setting has no
+            effect on a plan, or the kind needs a real cohort.
         PromptError: A prompt is outside the vocabulary of the generator.
     """
+    refuse_section("sampler", settings, "a plan does not say how images are sampled", "give it to generate")
     facts = _facts(bundle)
     flags = plan_flags(counts, match, balance, seed, masks=masks, prompts=prompts, plan_file=plan_file)
     if plan_file is not None:
         refuse_changes({"seed": seed is not None, "fresh": bool(fresh)}, settings)
-    part = read_part(GeneratePart, recipe, settings, flags)
+    part = read_part(GeneratePart, recipe, settings, flags, {"plan": {"fresh": fresh}} if fresh else {})
     if plan_file is not None:
         return SamplingPlan.from_jsonl(Path(plan_file), facts.conditions)
     real = None if cohort is None else opened(cohort)
-    return make_plan(part.plan, real, facts.conditions, preprocess=facts.preprocess, fresh=fresh)
+    return make_plan(part.plan, real, facts.conditions, preprocess=facts.preprocess)
 
 
 @checked
@@ -105,18 +106,19 @@ def generate(
         shard: ``I/K``: draw only part I (from 0) of K; :func:`medphantom.merge` joins the parts.
         sampler: The ``sampler`` section.
         recipe: Recipe whose ``sampler`` section is taken.
-        settings: ``field=value`` as of ``--set``.
+        settings: ``field=value`` as of ``--set``, of the ``sampler`` section.
         work: Folder for finished batches; by default ``<out>.work`` until the cohort is there.
         progress: Called with the number of images drawn.
 
     Raises:
-        InputError: The plan or its part asks for no image, ``out`` exists, ``save_plan`` holds something else, or the
-            solver does not fit the generator.
+        InputError: The plan or its part asks for no image, ``out`` exists, ``save_plan`` holds something else, a
+            setting would change the plan, or the solver does not fit the generator.
         PromptError: A prompt is outside the vocabulary of the generator.
     """
     from medphantom.generators.generate import generate as draw
     from medphantom.generators.generate import settings_for
 
+    refuse_section("plan", settings, "the plan is already made", "give it to plan")
     part = read_part(GeneratePart, recipe, settings, {"sampler": sampler})
     place = Path(out)
     refuse_existing(place)

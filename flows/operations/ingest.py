@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -76,6 +76,7 @@ def ingested(
     **options: Any,
 ) -> IngestResult:
     """The same as :func:`ingest`, with what was understood of the source and what was rejected."""
+    refuse_empty_paths(options)
     flags = {
         "source": str(Path.cwd() / source),
         "public_phrase": public_phrase,
@@ -84,6 +85,20 @@ def ingested(
     }
     part = read_part(IngestPart, recipe, settings, {"cohort": flags})
     return ingest_cohort(part.cohort, Path(out), progress=progress)
+
+
+def refuse_empty_paths(options: Mapping[str, Any]) -> None:
+    """Refuse an empty path of a table or of masks, of which pathlib makes the working directory.
+
+    Args:
+        options: Fields of :class:`medphantom.cohorts.options.IngestOptions`, as arguments of an operation.
+
+    Raises:
+        InputError: One is empty.
+    """
+    for name in ("table", "masks"):
+        if options.get(name) == "":
+            raise InputError(f"{name} is empty", "give a path, or leave it out")
 
 
 def ingest_cohort(

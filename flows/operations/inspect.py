@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 MOST_IMAGES = 400
+DEFAULT_IMAGES = 24
 PICTURES = (".png", ".jpg", ".jpeg")
 
 
@@ -36,7 +37,7 @@ def inspect(
     *,
     out: Folder | None = None,
     size: int | None = None,
-    images: int = 24,
+    images: int = DEFAULT_IMAGES,
     split: str | None = None,
     seed: Seed = 0,
     rejected: bool = False,
@@ -57,16 +58,34 @@ def inspect(
         settings: ``field=value`` as of ``--set``.
 
     Raises:
-        InputError: The split has no images, the sheet would lie in the cohort, or nothing is known of rejected files.
+        InputError: The split has no images, the sheet would lie in the cohort, nothing is known of rejected files, or
+            an option has no effect on their list.
     """
     folder = cohort.path if isinstance(cohort, Cohort) else Path(cohort)
     if rejected:
+        _refuse_beside_rejected(
+            out=out is not None,
+            size=size is not None,
+            images=images != DEFAULT_IMAGES,
+            split=split is not None,
+            seed=seed != 0,
+            recipe=recipe is not None,
+            set=bool(settings),
+        )
         return list(rejected_files(folder))
     _require_number(images)
     given = Cohort.open(folder)
     part = read_part(InspectPart, recipe, settings, {"preprocess": preprocess_flags(given, size)})
     sheet = folder.with_name(f"{folder.name}.sheet.png") if out is None else Path(out)
     return list(_described_cohort(given, folder, sheet, part.preprocess, images=images, split=split, seed=seed))
+
+
+def _refuse_beside_rejected(**given: bool) -> None:
+    """Refuse options of the contact sheet where none is made."""
+    names = [f"--{name}" for name, here in given.items() if here]
+    if names:
+        have = "has" if len(names) == 1 else "have"
+        raise InputError(f"{', '.join(names)} {have} no effect with --rejected, which draws no sheet", "leave one out")
 
 
 def _require_number(images: int) -> None:
@@ -112,7 +131,9 @@ def _described_cohort(
 
 
 @checked
-def contact_sheet(cohort: Cohort | Folder, images: int = 24, *, seed: Seed = 0, size: int | None = None) -> Image:
+def contact_sheet(
+    cohort: Cohort | Folder, images: int = DEFAULT_IMAGES, *, seed: Seed = 0, size: int | None = None
+) -> Image:
     """Some images of a cohort as one picture; with ``size``, each beside what a network will see of it.
 
     Args:

@@ -252,19 +252,49 @@ def refuse_changes(given: Mapping[str, bool], settings: Sequence[str]) -> None:
         InputError: One of them was given.
     """
     names = [f"--{name}" for name, here in given.items() if here]
-    places = (setting.partition("=")[0].strip() for setting in settings)
-    names += ["--set plan" for place in places if place.split(".")[0] == "plan"]
+    names += ["--set plan" for setting in settings if _section(setting) == "plan"]
     if names:
         raise InputError(f"--plan and {names[0]} are mutually exclusive: a plan is drawn as it is", "leave one out")
+
+
+def refuse_section(section: str, settings: Sequence[str], why: str, remedy: str) -> None:
+    """Refuse settings of a section that has no effect on what is asked for.
+
+    Args:
+        section: The section.
+        settings: The settings ``field=value``, as given to ``--set``.
+        why: Why it has no effect.
+        remedy: What to do.
+
+    Raises:
+        InputError: One of the settings belongs to the section.
+    """
+    for setting in settings:
+        if _section(setting) == section:
+            raise InputError(f"--set {setting.partition('=')[0].strip()} has no effect: {why}", remedy)
+
+
+def settings_without(section: str, settings: Sequence[str] | None) -> list[str]:
+    """Return the settings ``field=value`` that do not belong to a section."""
+    return [setting for setting in settings or () if _section(setting) != section]
+
+
+def _section(setting: str) -> str:
+    return setting.partition("=")[0].strip().split(".")[0].strip()
 
 
 def counts_of(entries: Sequence[str] | None) -> dict[str, int] | None:
     """Read the counts by label from entries ``--count LABEL=N``.
 
     Raises:
-        InputError: An entry is not of this form.
+        InputError: An entry is not of this form, or a label is given twice.
     """
-    return dict(_count(entry) for entry in entries) if entries else None
+    found: dict[str, int] = {}
+    for name, number in (_count(entry) for entry in entries or ()):
+        if name in found:
+            raise InputError(f"--count {name} is given twice", "give one number of images for each label")
+        found[name] = number
+    return found or None
 
 
 def _count(entry: str) -> tuple[str, int]:

@@ -17,6 +17,7 @@ from medphantom.core.errors import RecipeError
 from medphantom.core.guard import plain, reading, user_path
 from medphantom.core.wording import bound_text, choices_of, closest, kind_text, shown
 from medphantom.flows.recipes.yaml_limits import LARGEST_TEXT, why_refused
+from medphantom.shipped import PREFIX, SHIPPED
 
 Model = TypeVar("Model", bound=BaseModel)
 Location = tuple[str | int, ...]
@@ -143,9 +144,14 @@ def _expanded(annotations: Sequence[Any], tree: Any, name: str, place: Location)
         }
     if isinstance(tree, list):
         return [_expanded(annotations, value, name, (*place, index)) for index, value in enumerate(tree)]
-    if not isinstance(tree, str) or not _VARIABLE.search(tree):
+    if not isinstance(tree, str) or not (_VARIABLE.search(tree) or not tree):
         return tree
-    if not any(_mentions_path(annotation) for annotation in annotations):
+    is_path = any(_mentions_path(annotation) for annotation in annotations)
+    if not tree and is_path:  # of which pathlib makes the working directory
+        raise RecipeError(f"{name}: {_dotted(place)} is empty", "give a path, or leave it out")
+    if not tree:
+        return tree
+    if not is_path:
         raise RecipeError(
             f"{name}: {_dotted(place)} holds ${{…}}, which stands for an environment variable in paths only",
             "write the value itself",
@@ -245,16 +251,24 @@ def _overlaid(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
 
 def _readable(problem: ErrorDetails, tree: Any) -> Location:
     """Return the place without the tags that pydantic adds for unions, as it stands in the file, and its last name."""
-    place: list[str | int] = []
-    level: Any = tree
-    parts = problem["loc"]
-    for index, part in enumerate(parts):
-        known = part in level if isinstance(level, dict) else isinstance(level, list) and isinstance(part, int)
-        if known:
-            level = level[part]
-        if known or (index == len(parts) - 1 and problem["type"] == "missing"):
-            place.append(part)
-    return tuple(place)
+    *_, last = problem["loc"] or ("",)
+    missing = problem["type"] == "missing"
+    readings = list(_readings(problem["loc"][:-1] if missing else problem["loc"], tree))
+    # a tag may be the name of a field too: the place holds what was refused
+    place = next((place for place, found in readings if not missing and found == problem["input"]), readings[0][0])
+    return (*place, last) if missing else place
+
+
+def _readings(parts: Location, level: Any) -> Iterator[tuple[Location, Any]]:
+    """Yield what a place of pydantic may be in a tree, and the value there; each part is a name there, or a tag."""
+    if not parts:
+        yield (), level
+        return
+    part, *rest = parts
+    if part in level if isinstance(level, dict) else isinstance(level, list) and isinstance(part, int):
+        for place, found in _readings(tuple(rest), level[part]):
+            yield (part, *place), found
+    yield from _readings(tuple(rest), level)
 
 
 def _sentence(problem: ErrorDetails, place: Location, model: type[BaseModel]) -> tuple[str, str]:
@@ -263,7 +277,11 @@ def _sentence(problem: ErrorDetails, place: Location, model: type[BaseModel]) ->
     kind, context, value = problem["type"], problem.get("ctx", {}), shown(problem.get("input"))
     what, remedy = f"{path}: {problem['msg'][:1].lower()}{problem['msg'][1:]}, got {value}", ""
     if kind == "extra_forbidden":
-        what, remedy = f"{path} is no field", nearest(str(place[-1]), _fields_at(model, place[:-1]))
+        name, fields = str(place[-1]), _fields_at(model, place[:-1])
+        what, remedy = f"{path} is no field", nearest(name, fields)
+        if name in fields:  # of another kind than the one that stands there
+            what = f"{what} where {_dotted((*place[:-1], 'kind'))} is {problem['loc'][-2]}"
+            remedy = "leave it out, or choose another kind"
     elif kind in {"missing", "union_tag_not_found"}:
         what, remedy = f"{path}{_tag_name(context)} is missing", "add it"
     elif bound := bound_text(problem):
@@ -273,12 +291,16 @@ def _sentence(problem: ErrorDetails, place: Location, model: type[BaseModel]) ->
         what, remedy = f"{path}{_tag_name(context)} must be one of {expected}, got {got}", closest(got, expected)
     elif kind == "value_error":
         text = problem["msg"].removeprefix("Value error, ")
-        what = text if place and str(place[-1]) in text else f"{path}: {text}"
+        what = text if not place or str(place[-1]) in text else f"{path}: {text}"
     elif kind == "string_pattern_mismatch":
         what = f"{path} must match {context['pattern']}, got {value}"
     else:
         words = kind_text(kind)
         what = f"{path} must be {words}, got {value}" if words else what
+        if words == "text" and isinstance(problem["input"], dict):
+            own = set(problem["input"]) == {PREFIX.removesuffix(":")}
+            remedy = f"write {PREFIX}NAME, e.g. {PREFIX}{SHIPPED[0]}" if own else "put the text in quotes"
+            remedy += "; YAML reads a colon at the end or before a space as fields"
     return what, remedy
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 from medphantom.cohorts.options import IngestOptions
+from medphantom.core.errors import RecipeError
 from medphantom.core.records import Frozen
 from medphantom.flows.recipes.plans import MatchPlan, PlanChoice, absolute_plan
 from medphantom.flows.recipes.recipe import CohortChoice, PreprocessChoice, absolute_cohort, absolute_generator
@@ -142,16 +144,20 @@ def read_part(
 
     Raises:
         InputError: The choice needs a package that is not installed.
-        RecipeError: A value breaks a rule; the message names file, field, rule and value in one line.
+        RecipeError: A value breaks a rule; the message names file, field, rule and value in one line. Or a setting and
+            an argument give a field different values.
     """
     file = None if recipe is None else Path(recipe)
     raw = read_tree(file) if file is not None else {}
     name = file.name if file is not None else "settings"
     tree, places = apply_settings({key: raw[key] for key in part.model_fields if key in raw}, settings)
+    own, _ = apply_settings({}, settings)
+    base = file.resolve().parent if file is not None else Path.cwd()
     typed: dict[str, Frozen] = {}
     for layer in layers:
         for section, given in layer.items():
             _require_section(part, section, given)
+            _refuse_second_values(section, given, own.get(section, {}), base)
             if isinstance(given, Frozen):
                 typed[section] = given
             elif section in typed:
@@ -163,7 +169,6 @@ def read_part(
                 _merge(tree, {section: dict(given)})
     left = {key: value for key, value in tree.items() if key not in typed}
     model = validate(part, expand_variables(part, left, name), name, places).model_copy(update=typed)
-    base = file.resolve().parent if file is not None else Path.cwd()
     if isinstance(model, IngestPart):
         return model.model_copy(update={"cohort": absolute_cohort(model.cohort, base)})
     if isinstance(model, SearchPart):
@@ -182,6 +187,60 @@ def read_part(
 def _require_section(part: type[Frozen], section: str, given: object) -> None:
     """Refuse an argument that is no section of this name."""
     require_fields(section, given, *models_in(part.model_fields[section].annotation))
+
+
+def _refuse_second_values(place: str, given: Any, setting: Any, base: Path) -> None:
+    """Refuse a field that an argument and a setting give different values, of which one would be dropped.
+
+    Args:
+        place: The field, with dots.
+        given: Its value as an argument; ``None`` counts as not given.
+        setting: Its value as a setting; the fields in it are compared one by one.
+        base: Folder that relative paths are relative to.
+
+    Raises:
+        RecipeError: The values differ.
+    """
+    if given is None or setting == {}:
+        return
+    if isinstance(given, Frozen) and isinstance(setting, dict):
+        whole = given.model_dump(mode="json")
+        unknown = [name for name in setting if name not in whole]
+        if unknown:
+            raise RecipeError(
+                f"{place} is given as a whole, and {place}.{unknown[0]} is given by --set too", "give it once"
+            )
+        for name, value in setting.items():
+            if whole[name] is None and value is not None:
+                raise _second_value(f"{place}.{name}")
+            _refuse_second_values(f"{place}.{name}", _field(given, name, whole), value, base)
+    elif isinstance(given, Mapping) and isinstance(setting, dict):
+        for name, value in setting.items():
+            _refuse_second_values(f"{place}.{name}", given.get(name), value, base)
+    elif given != {} and not _same(given, setting, base):
+        raise _second_value(place)
+
+
+def _field(given: Frozen, name: str, whole: dict[str, Any]) -> Any:
+    """A field of a typed section: a section again, or a value as a recipe would write it."""
+    value = getattr(given, name)
+    return value if isinstance(value, Frozen) else whole[name]
+
+
+def _second_value(place: str) -> RecipeError:
+    return RecipeError(f"{place} is given twice with different values, once by --set", "give it once")
+
+
+def _same(one: Any, other: Any, base: Path) -> bool:
+    """Return whether two values of a field are the same: YAML reads a list for a tuple, and 1e-3 as a text."""
+    if isinstance(one, list | tuple) and isinstance(other, list | tuple):
+        return len(one) == len(other) and all(_same(*pair, base) for pair in zip(one, other, strict=True))
+    if isinstance(one, str | Path) and isinstance(other, str | Path):
+        return base / one == base / other
+    if isinstance(other, str) and isinstance(one, int | float):
+        with suppress(ValueError):
+            return one == float(other)
+    return bool(one == other)
 
 
 def _merge(tree: dict[str, Any], flags: dict[str, Any]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -196,6 +197,32 @@ def test_what_a_cohort_says_becomes_the_factual_prompt(bundle: GeneratorBundle, 
 def test_bad_interventions_are_one_line(bundle: GeneratorBundle, setting: str, message: str) -> None:
     with pytest.raises(PromptError, match=message):
         Intervention.parse([setting], bundle.facts.conditions)
+
+
+@pytest.mark.parametrize("settings", [["bright=absent", "bright = present"], ["age=30", "age=20:40"], ["sex=F"] * 2])
+def test_a_name_is_given_once(bundle: GeneratorBundle, settings: list[str]) -> None:
+    with pytest.raises(PromptError, match=r"(bright|age|sex) is given twice; give each name once"):
+        Intervention.parse(settings, bundle.facts.conditions)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"drift": 0.1}, "drift has an effect with method latent_drifting only, and method is inversion"),
+        ({"method": "sdedit", "drift": -0.1}, "drift has an effect with method latent_drifting only, and method is sd"),
+        ({"method": "sdedit", "locality": 0.0}, "locality has an effect with methods inversion and latent_drifting"),
+        ({"method": "sdedit", "iterations": 9}, "iterations has an effect with methods inversion and latent_drifting"),
+    ],
+)
+def test_a_field_without_effect_is_refused(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        CounterfactualConfig(**fields)
+
+
+@pytest.mark.parametrize("fields", [{}, {"method": "sdedit"}, {"method": "latent_drifting", "drift": 0.1}])
+def test_a_stored_configuration_names_its_defaults_too(fields: dict[str, Any]) -> None:
+    config = CounterfactualConfig(**fields)
+    assert CounterfactualConfig.model_validate(config.model_dump(mode="json")) == config
 
 
 def test_settings_become_an_intervention(bundle: GeneratorBundle) -> None:

@@ -8,17 +8,19 @@ import signal
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, get_type_hints
 
 import numpy as np
 import pytest
 from PIL import Image
+from typer.main import get_command
 
 from medphantom.cohorts.preprocess import Preprocess
 from medphantom.cohorts.store import Cohort
 from medphantom.core.errors import InputError
-from medphantom.flows.cli.main import main
+from medphantom.flows.cli.main import app, main
 from medphantom.flows.operations.assess import score
 from medphantom.flows.recipes.settings import AssessPart, read_part
 
@@ -176,7 +178,12 @@ def test_label_unknown_to_the_schema(copy: Path, one_line: OneLine) -> None:
     [
         (["--count", "effusion"], "expected LABEL=N"),
         (["--count", "effusion=3", "--match", "2"], "are mutually exclusive"),
+        (["--count", "effusion=3", "--count", "effusion=2"], "--count effusion is given twice; give one number"),
         (["--match", "2"], "needs the real cohort"),
+        (
+            ["--count", "effusion=3", "--set", "plan.total=9"],
+            "plan.total is no field where plan.kind is counts; leave it out, or choose another kind",
+        ),
         (["--count", "effusion=3", "--shard", "4/4"], "0 ≤ index < total"),
         (["--count", "effusion=3", "--set", "sampler.steps=0"], "sampler.steps must be ≥ 1, got 0"),
     ],
@@ -197,6 +204,15 @@ def test_plans_that_cannot_be(copy: Path, one_line: OneLine, flags: list[str], t
         (["--set", "effusion=absent", "--split", "tset"], "--split tset is no split"),
         (["--set", "effusion=absent", "--method", "magic"], "counterfactual: method must be one of"),
         (["--set", "effusion=absent", "--strength", "2"], "strength must be ≤ 1"),
+        (["--set", "effusion=absent", "--set", "effusion=present"], "effusion is given twice; give each name once"),
+        (
+            ["--set", "effusion=absent", "--drift", ".1"],
+            "counterfactual: drift has an effect with method latent_drifting only, and method is inversion",
+        ),
+        (
+            ["--set", "effusion=absent", "--method", "sdedit", "--locality", ".3"],
+            "counterfactual: locality has an effect with methods inversion and latent_drifting only, and method is",
+        ),
     ],
 )
 def test_counterfactuals_that_cannot_be(copy: Path, one_line: OneLine, flags: list[str], text: str) -> None:
@@ -311,6 +327,53 @@ def test_commands_that_cannot_be(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert text in one_line(*command)
+    assert nothing_new(tmp_path)
+
+
+def command_of_paths() -> Iterator[Any]:
+    """Each path of each verb, left empty in a command that is whole otherwise."""
+    for verb, command in get_command(app).commands.items():  # type: ignore[attr-defined]
+        hints = get_type_hints(command.callback)
+        paths = {name for name, hint in hints.items() if "pathlib.Path" in str(hint)}
+        for empty in sorted(paths):
+            words = [verb]
+            for parameter in command.params:
+                flag, value = parameter.opts[0], "" if parameter.name == empty else "1"
+                if parameter.required or parameter.name == empty:
+                    words += [flag, value] if flag.startswith("--") else [value]
+            if verb == "assess" and empty == "synthetic":
+                words.insert(1, "cohort")  # which stands before it
+            yield pytest.param(empty, words, id=f"{verb} {empty}")
+
+
+@pytest.mark.parametrize(("name", "words"), list(command_of_paths()))
+def test_an_empty_path_is_not_the_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_line: OneLine, name: str, words: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    said = {"plan_file": "plan", "real_flag": "real", "synthetic_flag": "synthetic"}.get(name, name).replace("_", "-")
+    assert one_line(*words) == f"medphantom: {said} is empty; give a path"
+    assert nothing_new(tmp_path)
+
+
+def test_an_empty_path_of_many_or_in_a_recipe_is_refused_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_line: OneLine
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    pictures(tmp_path / "source")
+    out = ["--out", "new", "--public-phrase", "x"]
+    assert "parts is empty; give a path" in one_line("merge", "source", "", "--out", "new")
+    assert "external is empty; give a path" in one_line(
+        "utility", "source", "--external", "source", "--external=", "--out", "new"
+    )
+    for option in ("table", "masks"):
+        line = one_line("ingest", "source", *out, f"--{option}", "")
+        assert line == f"medphantom: {option} is empty; give a path, or leave it out"
+        line = one_line("ingest", "source", *out, "--set", f"cohort.options.{option}=''")
+        assert f"cohort.options.{option} is empty; give a path, or leave it out" in line
+    (tmp_path / "recipe.yaml").write_text("cohort: {source: ''}\n")
+    line = one_line("run", "recipe.yaml", "--out", "new", "--no-prefect")
+    assert line == "medphantom: recipe.yaml: cohort.source is empty; give a path, or leave it out"
     assert nothing_new(tmp_path)
 
 

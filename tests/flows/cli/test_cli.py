@@ -62,6 +62,22 @@ def test_every_verb_has_help(command: str, capsys: pytest.CaptureFixture[str]) -
     assert "Usage: medphantom" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("command", ["verify", "generate"])
+def test_help_says_that_a_base_that_ships_may_be_named(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([command, "--help"]) == 0
+    assert "base:NAME" in capsys.readouterr().out
+
+
+def test_pictures_of_simulated_patients_have_the_bits_that_were_asked_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for bits in (8, 16):
+        wanted = ["--format", "png", "--patients", "1", "--size", "32", "--bit-depth", str(bits)]
+        assert main(["phantom", "--out", str(tmp_path / str(bits)), *wanted]) == 0
+        with Image.open(next((tmp_path / str(bits) / "images").rglob("*.png"))) as picture:
+            assert picture.mode == ("L" if bits == 8 else "I;16")
+
+
 def test_from_files_to_files_verb_by_verb(
     copy: Path, one_line: Callable[..., str], capsys: pytest.CaptureFixture[str]
 ) -> None:

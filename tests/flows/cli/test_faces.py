@@ -51,8 +51,7 @@ PYTHON = {
     "announce": "the console prints the plan",
     "ask": "the console asks",
     "workers": "--set, or one process per core",
-    "bit_depth": "recipes",
-    "population": "recipes",
+    "population": "cohort.simulate.population of a recipe",
 }
 SECTIONS = {"preprocess", "generator", "sampler", "assess", "study", "foreign", "method", "config", "options"}
 DIFFERENT = {
@@ -179,6 +178,24 @@ REFUSALS: list[tuple[str, Call]] = [
     ("inspect cohort --out taken/something.png", lambda at: mp.inspect(at / "cohort", out="taken/something.png")),
     ("inspect cohort --out nowhere/sheet.png", lambda at: mp.inspect(at / "cohort", out="nowhere/sheet.png")),
     ("inspect cohort --split left", lambda at: mp.inspect(at / "cohort", split="left")),
+    ("inspect ''", lambda _: mp.inspect("")),
+    ("inspect cohort --rejected --images 0", lambda at: mp.inspect(at / "cohort", rejected=True, images=0)),
+    (
+        "inspect cohort --rejected --split nonsense --size -3 --out xx.txt --seed 2 --recipe tiny.yaml --set a=1",
+        lambda at: mp.inspect(
+            at / "cohort",
+            rejected=True,
+            split="nonsense",
+            size=-3,
+            out="xx.txt",
+            seed=2,
+            recipe="tiny.yaml",
+            settings=["a=1"],
+        ),
+    ),
+    ("phantom --out new --bit-depth 16", lambda _: mp.phantom("new", bit_depth=16)),
+    ("export cohort --out ''", lambda at: mp.export(at / "cohort", "")),
+    ("ingest cohort --out new --table ''", lambda at: mp.ingest(at / "cohort", "new", table="")),
     ("export cohort --out taken", lambda at: mp.export(at / "cohort", "taken")),
     ("merge cohort --out taken", lambda at: mp.merge([at / "cohort"], "taken")),
     ("train cohort --out taken", lambda at: mp.train(at / "cohort", "taken")),
@@ -199,6 +216,50 @@ REFUSALS: list[tuple[str, Call]] = [
         lambda at: mp.plan(at / "bundle", match=3, balance=3),
     ),
     ("generate bundle --out new --match 3", lambda at: mp.plan(at / "bundle", match=3)),
+    (
+        "generate bundle --out new --match 3 --set plan.total=9",
+        lambda at: mp.plan(at / "bundle", match=3, settings=["plan.total=9"]),
+    ),
+    (
+        "generate bundle --out new --count effusion=3 --seed 1 --set plan.seed=2",
+        lambda at: mp.plan(at / "bundle", counts={"effusion": 3}, seed=1, settings=["plan.seed=2"]),
+    ),
+    (
+        "generate bundle --out new --count effusion=3 --fresh today --set plan.fresh=tomorrow",
+        lambda at: mp.plan(at / "bundle", counts={"effusion": 3}, fresh="today", settings=["plan.fresh=tomorrow"]),
+    ),
+    (
+        "train cohort --out new --size 32 --set preprocess.size=[16,16]",
+        lambda at: mp.train(at / "cohort", "new", size=32, settings=["preprocess.size=[16,16]"]),
+    ),
+    (
+        "search cohort --out new --try sampler.steps=[2] --images 3 --set plan.total=4",
+        lambda at: mp.search(at / "cohort", {"sampler.steps": [2]}, "new", images=3, settings=["plan.total=4"]),
+    ),
+    (
+        "utility cohort --out new --size 32 --set preprocess.size=[16,16]",
+        lambda at: mp.utility(at / "cohort", "new", size=32, settings=["preprocess.size=[16,16]"]),
+    ),
+    (
+        "augment cohort --out new --label effusion --to 900 --size 32 --set preprocess.size=[16,16]",
+        lambda at: mp.augment(at / "cohort", "effusion", 900, "new", size=32, settings=["preprocess.size=[16,16]"]),
+    ),
+    (
+        "assess cohort synthetic --out new --synthetic-range 0 9 --set assess.synthetic_range=[0,8]",
+        lambda at: mp.assess(
+            at / "cohort", at / "synthetic", "new", synthetic_range=(0, 9), settings=["assess.synthetic_range=[0,8]"]
+        ),
+    ),
+    (
+        "ingest runs/tiny/phantoms --out new --public-phrase x --workers 0 --set cohort.options.workers=1",
+        lambda _: mp.ingest(
+            "runs/tiny/phantoms", "new", public_phrase="x", workers=0, settings=["cohort.options.workers=1"]
+        ),
+    ),
+    (
+        "inspect cohort --size 32 --set preprocess.size=[16,16]",
+        lambda at: mp.inspect(at / "cohort", size=32, settings=["preprocess.size=[16,16]"]),
+    ),
     ("generate bundle --out new --match 3 --seed -1", lambda at: mp.plan(at / "bundle", match=3, seed=-1)),
     (
         "generate bundle --out new --plan plan.jsonl --seed 3",
@@ -262,6 +323,14 @@ REFUSALS: list[tuple[str, Call]] = [
     (
         "counterfactual bundle cohort --out new --set effusion=absent --limit 0",
         lambda at: mp.counterfactual(at / "bundle", at / "cohort", ["effusion=absent"], "new", limit=0),
+    ),
+    (
+        "counterfactual bundle cohort --out new --set effusion=absent --set effusion=present",
+        lambda at: mp.counterfactual(at / "bundle", at / "cohort", ["effusion=absent", "effusion=present"], "new"),
+    ),
+    (
+        "counterfactual bundle cohort --out new --set effusion=absent --drift 0.1",
+        lambda at: mp.counterfactual(at / "bundle", at / "cohort", ["effusion=absent"], "new", method={"drift": 0.1}),
     ),
     (
         "counterfactual bundle cohort --out new --set effusion=absent --steps 0",
@@ -397,6 +466,26 @@ def test_what_is_no_argument_is_one_line_that_names_it(
     )  # sections by their verb
     assert "Strange" in str(refused.value)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_setting_of_the_other_call_is_refused_in_python_and_reaches_it_on_the_command_line(
+    copy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bundle = copy / "runs" / "tiny" / "bundle"
+    wanted = mp.plan(bundle, counts={"effusion": 2}, settings=["plan.seed=4"])
+    with pytest.raises(InputError, match=r"--set plan.total has no effect: the plan is already made; give it to plan"):
+        mp.generate(bundle, wanted, copy / "new", settings=["plan.total=7"])
+    with pytest.raises(InputError, match=r"--set sampler.steps has no effect: a plan does not say .*; give it to gen"):
+        mp.plan(bundle, counts={"effusion": 2}, settings=["sampler.steps=3"])
+    assert not (copy / "new").exists()
+    made = mp.generate(bundle, wanted, copy / "one", settings=["sampler.steps=3"])
+    flags = ["--count", "effusion=2", "--set", "plan.seed=4", "--set", "sampler.steps=3"]
+    assert main(["generate", str(bundle), "--out", "two", *flags]) == 0
+    assert mp.open_cohort("two").digest == made.digest
+    capsys.readouterr()
+    assert main(["generate", str(bundle), "--out", "new", *flags, "--set", "smapler.steps=3"]) == 2
+    assert "smapler is no field; did you mean 'sampler'?" in capsys.readouterr().err
+    assert not (copy / "new").exists()
 
 
 def test_one_text_is_no_list_of_texts(copy: Path) -> None:

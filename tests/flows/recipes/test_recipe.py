@@ -17,9 +17,9 @@ from medphantom.flows.recipes.plans import MatchPlan, plan_flags
 from medphantom.flows.recipes.recipe import Recipe, load_recipe
 from medphantom.flows.recipes.recipe_file import apply_settings, models_in
 from medphantom.flows.recipes.recipe_schema import field_descriptions, json_schema
-from medphantom.flows.recipes.settings import GeneratePart, read_part
+from medphantom.flows.recipes.settings import GeneratePart, IngestPart, read_part
 from medphantom.flows.recipes.starter import DEMO_RECIPE, starter
-from medphantom.generators.config import GeneratorConfig
+from medphantom.generators.config import GeneratorConfig, SamplerConfig
 from medphantom.phantoms.write import write_phantoms
 
 ROOT = Path(__file__).parents[3]
@@ -116,10 +116,35 @@ def test_settings_do_not_change_the_tree_they_are_given() -> None:
         ("=3", "expected field.field=value"),
         ("name.x=3", "--set name.x=3: name holds a value, not fields"),
         ("sampler.steps=[1", "--set sampler.steps, line 1"),
+        (
+            "generator.init_from=base:",
+            "--set generator.init_from must be text, got {'base': None}; write base:NAME, e.g. base:generic; YAML",
+        ),
+        ("generator.init_from=base: radiograph", "got {'base': 'radiograph'}; write base:NAME, e.g. base:generic"),
+        (
+            "generator.intended_use=Research: no diagnosis",
+            "--set generator.intended_use must be text, got {'Research': 'no diagnosis'}; put the text in quotes; YAML",
+        ),
+        (
+            "plan={kind: counts, counts: {effusion: 3}, total: 9}",
+            "--set plan.total is no field where plan.kind is counts; leave it out, or choose another kind",
+        ),
+        (
+            "plan={kind: counts, counts: {effusion: -3}}",
+            "--set plan.counts.effusion must be ≥ 0, got -3",
+        ),
+        ("plan.per_label=9", "--set plan.per_label is no field where plan.kind is match; leave it out"),
+        ("plan.kind=balance", "recipe.yaml: plan.per_label is missing; add it"),
+        ("plan.totl=9", "--set plan.totl is no field; did you mean 'total'?"),
+        ("generator.init_from=BASE:radiograph", "bases that ship are written base:generic or base:radiograph"),
+        (
+            "generator.init_from=Base:generic",
+            "base Base:generic is no folder and no hub id; bases that ship are written",
+        ),
     ],
 )
 def test_a_wrong_setting_is_named(tmp_path: Path, setting: str, message: str) -> None:
-    with pytest.raises(RecipeError) as caught:
+    with pytest.raises((InputError, RecipeError)) as caught:
         load_recipe(written(tmp_path, MINIMAL), [setting])
     assert message in str(caught.value)
 
@@ -237,6 +262,58 @@ def test_a_plan_that_names_no_kind_is_of_the_usual_kind(tmp_path: Path) -> None:
     assert part.plan == MatchPlan(total=7, seed=3)
     with pytest.raises(RecipeError, match=r"plan.per_label is no field"):
         read_part(GeneratePart, None, ["plan.per_label=7"])
+
+
+SAMPLER = SamplerConfig(steps=2)
+
+
+@pytest.mark.parametrize(
+    ("setting", "layer", "field"),
+    [
+        ("plan.total=9", {"plan": {"total": 3}}, "plan.total"),
+        ("plan={total: 9}", {"plan": {"total": 3}}, "plan.total"),
+        ("plan.kind=balance", {"plan": {"kind": "match", "total": 3}}, "plan.kind"),
+        ("plan.counts.a=2", {"plan": {"kind": "counts", "counts": {"a": 3}}}, "plan.counts.a"),
+        ("plan.counts=", {"plan": {"kind": "counts", "counts": {"a": 3}}}, "plan.counts"),
+        ("sampler.steps=5", {"sampler": {"steps": 2}}, "sampler.steps"),
+        ("sampler.steps=5", {"sampler": SAMPLER}, "sampler.steps"),
+        ("sampler.micro_batch=5", {"sampler": SAMPLER}, "sampler.micro_batch"),
+        ("sampler=", {"sampler": SAMPLER}, "sampler"),
+    ],
+)
+def test_a_field_that_a_setting_and_an_argument_give_different_values_is_refused(
+    setting: str, layer: dict[str, Any], field: str
+) -> None:
+    with pytest.raises(RecipeError, match=f"^{field} is given twice with different values, once by --set; give it onc"):
+        read_part(GeneratePart, None, [setting], layer)
+
+
+def test_a_setting_beside_a_typed_section_that_has_no_such_field_is_refused() -> None:
+    with pytest.raises(RecipeError, match=r"sampler is given as a whole, and sampler.stepz is given by --set too"):
+        read_part(GeneratePart, None, ["sampler.stepz=5"], {"sampler": SAMPLER})
+
+
+@pytest.mark.parametrize(
+    ("settings", "layer"),
+    [
+        (["plan.total=9", "sampler.steps=2"], {"plan": {"total": 9, "seed": None}, "sampler": {"steps": 2}}),
+        (["plan.total=9", "sampler.steps=2"], {"sampler": SAMPLER}),
+        (["plan.total=9", "sampler.guidance=2e0", "sampler.steps=2"], {"sampler": {"guidance": 2.0}}),
+        (["plan={total: 9}", "sampler.steps=2"], {"plan": {}, "sampler": None}),
+    ],
+)
+def test_a_field_may_be_given_the_same_value_twice(settings: list[str], layer: dict[str, Any]) -> None:
+    part = read_part(GeneratePart, None, settings, layer)
+    assert (part.plan, part.sampler.steps) == (MatchPlan(total=9), 2)
+
+
+def test_paths_are_the_same_value_wherever_they_are_relative_to(tmp_path: Path) -> None:
+    (tmp_path / "r.yaml").write_text("cohort: {source: elsewhere}")
+    layer = {"cohort": {"source": str(tmp_path / "images")}}
+    part = read_part(IngestPart, tmp_path / "r.yaml", ["cohort.source=images"], layer)
+    assert part.cohort.source == tmp_path / "images"
+    with pytest.raises(RecipeError, match=r"cohort.source is given twice"):
+        read_part(IngestPart, tmp_path / "r.yaml", ["cohort.source=image"], layer)
 
 
 def test_a_base_that_is_not_there_is_refused_when_the_recipe_is_read(tmp_path: Path) -> None:
