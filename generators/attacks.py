@@ -48,8 +48,12 @@ def membership_scores(
 
     Returns:
         Scores ``(n,)`` by name of the attack.
+
+    Raises:
+        InputError: If the generator was distilled.
     """
     facts = bundle.facts
+    facts.require_whole_path("an attack on the weights")
     prompts = row_prompts(cohort, rows, facts.conditions)
     device = resolve_device("auto")
     bundle.to(device)

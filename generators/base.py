@@ -68,6 +68,7 @@ def open_base(source: str, tuning: FineTuning | None = None) -> Base:
 def _bundle(source: str) -> NetworkBase:
     published = Published.read(source)
     facts = published.facts
+    facts.require_whole_path("fine-tuning")
     if facts.base is not None and facts.base.needed:
         raise BundleError(f"{source} contains only the changes to another base", "fine-tune that base instead")
     with reading(published.folder, BundleError, "describes networks that cannot be built", MAKE_AGAIN):

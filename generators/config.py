@@ -354,6 +354,50 @@ class FineTuning(Frozen):
     offset_noise: Annotated[float, Field(ge=0, le=1)] = 0.0
 
 
+class Distillation(Frozen):
+    """How the trained denoiser becomes one that draws in a few calls; see :mod:`medphantom.generators.distillation`.
+
+    Attributes:
+        calls: Number of calls in which an image is drawn afterwards; guidance costs no further ones.
+        images: Number of images that the trained denoiser draws to learn from, for prompts of training patients.
+        guidance: Scale of the classifier-free guidance of these images, which the distilled network has learned.
+        fit: Fit of the distilled network; without validation, since no real image is looked at.
+    """
+
+    calls: Annotated[int, Field(ge=1, le=16)] = 4
+    images: Annotated[int, Field(ge=16, le=1_000_000)] = 2000
+    guidance: Annotated[float, Field(ge=0, le=100)] = 1.5
+    fit: FitConfig = FitConfig(
+        steps=1000, batch_size=64, learning_rate=1e-3, ema_decay=0.99, weight_decay=0.0, validate_every=0,
+        tracker="none",
+    )  # fmt: skip
+
+
+def check_few_calls(sampler: SamplerConfig, calls: int, guidance: float) -> None:
+    """Refuse sampler settings that a distilled generator cannot follow; those that were not given do not count.
+
+    Args:
+        sampler: Sampling configuration.
+        calls: Number of calls for which the generator was distilled.
+        guidance: Scale of the guidance that it has learned.
+
+    Raises:
+        InputError: If a setting asks for something else.
+    """
+    possible: dict[str, tuple[object, ...]] = {
+        "solver": (None, "euler"), "steps": (calls,), "guidance": (1.0, guidance), "guidance_interval": (None,),
+        "drift": (0.0,),
+    }  # fmt: skip
+    for name, values in possible.items():
+        given = getattr(sampler, name)
+        if name in sampler.model_fields_set and given not in values:
+            raise InputError(
+                f"sampler.{name} cannot be {given}: the generator was distilled to draw in {calls} calls of the Euler "
+                f"solver, with guidance {guidance:g} built in",
+                f"leave out sampler.{name}, or generator.distillation",
+            )
+
+
 class GeneratorConfig(Frozen):
     """A latent diffusion model and how it is trained.
 
@@ -373,6 +417,8 @@ class GeneratorConfig(Frozen):
         text_fit: Fit of the embedded text encoder to the content of the texts, before the denoiser uses it.
         autoencoder_fit: Fit of the autoencoder.
         denoiser_fit: Fit of the denoiser.
+        distillation: Distillation of the trained denoiser into one that draws in a few calls, for quick and cheap
+            generation; null means none. A distilled generator draws no counterfactuals and is no base.
         latent_balance: Balance between unit variance of every latent channel (0) and scaling each by its effect on the
             image (1), so that coarse structure is generated before fine structure. Best in trials: 0.25 to 0.5.
         flip: Whether to train on left-right mirrored images too; only useful if left and right do not matter.
@@ -401,6 +447,7 @@ class GeneratorConfig(Frozen):
         steps=1200, batch_size=16, learning_rate=2e-3, ema_decay=0.995, weight_decay=1e-4
     )
     denoiser_fit: FitConfig = FitConfig(steps=1500, batch_size=64, learning_rate=1.5e-3, ema_decay=0.995)
+    distillation: Distillation | None = None
     latent_balance: Share = 0.4
     flip: bool = False
     unconditional: bool = False
@@ -414,6 +461,20 @@ class GeneratorConfig(Frozen):
         if self.init_from is None and self.tuning != FineTuning():
             raise ValueError(
                 "generator.tuning configures the fine-tuning of a base, but generator.init_from names none"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _distillation_is_possible(self) -> GeneratorConfig:
+        if self.distillation is None:
+            return self
+        if self.privacy is not None:
+            raise ValueError(
+                "generator.distillation needs prompts of training patients, which generator.privacy does not cover"
+            )
+        if self.tuning.method != "full":
+            raise ValueError(
+                f"generator.distillation trains all weights, and generator.tuning.method is {self.tuning.method}"
             )
         return self
 

@@ -87,10 +87,11 @@ def counterfactual_images(
         progress: Callback that receives the number of steps done, of those of all images together.
 
     Raises:
-        InputError: If there are no rows, or the generator reads only text or masks.
+        InputError: If there are no rows, or the generator reads only text or masks, or was distilled.
         PromptError: If an intervention is on a value that the generator was not trained on.
     """
     schema = bundle.facts.conditions
+    bundle.facts.require_whole_path("a counterfactual")
     if not len(rows) or len(rows) != len(interventions):
         raise InputError(
             f"counterfactuals need images and one intervention each, got {len(rows)} and {len(interventions)}"

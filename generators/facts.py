@@ -13,7 +13,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from medphantom.cohorts.preprocess import Preprocess
 from medphantom.conditioning.prompt import SLICE_SPACING, SPACING, ConditionSchema, Prompt
-from medphantom.core.errors import BundleError
+from medphantom.core.errors import BundleError, InputError
 from medphantom.core.folders import json_digest, read_digest, read_json
 from medphantom.core.guard import parse_model
 from medphantom.core.records import Frozen
@@ -90,6 +90,18 @@ class BaseFacts(Frozen):
     needed: bool
 
 
+class FewCalls(Frozen):
+    """What a distilled generator was made for.
+
+    Attributes:
+        calls: Number of calls of the Euler solver in which it draws.
+        guidance: Scale of the guidance that it has learned.
+    """
+
+    calls: Annotated[int, Field(ge=1)]
+    guidance: float
+
+
 class BundleFacts(Frozen):
     """All information about a generator except its weights.
 
@@ -109,6 +121,7 @@ class BundleFacts(Frozen):
         training_digest: Digest of the training and validation rows.
         training_images: Number of training images.
         training_patients: Number of training patients.
+        few_calls: What it was distilled for; ``None`` if it was not distilled.
         spacing_mm: Distance between grid points of generated images along each axis.
         affine: Row-major 4x4 voxel-to-world matrix (RAS+, mm) of generated volumes.
         modality: DICOM modality code of generated images.
@@ -134,6 +147,7 @@ class BundleFacts(Frozen):
     training_digest: str
     training_images: int
     training_patients: int
+    few_calls: FewCalls | None = None
     spacing_mm: tuple[float, ...] | None = None
     affine: tuple[float, ...] | None = None
     modality: str | None = None
@@ -155,6 +169,21 @@ class BundleFacts(Frozen):
         if lineage.private[-1:] != given.parts[-1:]:
             raise ValueError("the last private steps of lineage must be those of privacy.guarantee")
         return privacy.model_copy(update={"guarantee": given.model_copy(update={"before": lineage.private[:-1]})})
+
+    def require_whole_path(self, what: str) -> None:
+        """Refuse what a distilled generator cannot do, since it knows a path at a few places only.
+
+        Args:
+            what: What is wanted, as the subject of a sentence.
+
+        Raises:
+            InputError: If the generator was distilled.
+        """
+        if self.few_calls is not None:
+            raise InputError(
+                f"{what} cannot be done with a generator that was distilled to {self.few_calls.calls} calls",
+                "train it without generator.distillation",
+            )
 
     def geometry(self, prompt: Prompt) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
         """Return spacing and affine of an image for a prompt: the spacing that it requests, or else the usual one."""

@@ -29,7 +29,7 @@ from medphantom.core.guard import reading
 from medphantom.core.progress import Progress
 from medphantom.core.records import Array
 from medphantom.generators.bundle import GeneratorBundle
-from medphantom.generators.config import SOLVERS, SamplerConfig
+from medphantom.generators.config import SOLVERS, SamplerConfig, check_few_calls
 from medphantom.generators.latents import unscaled
 from medphantom.generators.reproducible import reproducible
 from medphantom.generators.sampler import check_solver, noise_of, sample
@@ -216,12 +216,18 @@ def resolved(bundle: GeneratorBundle, sampler: SamplerConfig) -> dict[str, Any]:
     """Return sampler settings completed from the bundle; the result depends on these alone.
 
     Raises:
-        InputError: If the solver does not fit the generator's objective.
+        InputError: If the solver does not fit the generator's objective, or the generator was distilled for others.
     """
+    few = bundle.facts.few_calls
     solver = sampler.solver or SOLVERS[bundle.facts.objective.kind][0]
     check_solver(bundle.facts.objective, solver)
+    implied: dict[str, Any] = {}
+    if few is not None:
+        check_few_calls(sampler, few.calls, few.guidance)
+        solver, implied = "euler", {"steps": few.calls, "guidance": 1.0}  # its guidance is a part of the network
     return {
         **sampler.model_dump(mode="json"),
+        **implied,
         "solver": solver,
         "micro_batch": sampler.micro_batch or bundle.facts.micro_batch,
         "threads": sampler.threads or bundle.facts.threads,

@@ -1,4 +1,4 @@
-"""Training a generator on a cohort in resumable stages: features, autoencoder, latents, denoiser.
+"""Training a generator on a cohort in resumable stages: features, autoencoder, latents, denoiser, distillation.
 
 A stage works in a folder named by the digest of everything on which its result depends, so that a finished stage is
 found again, and a changed setting repeats only the affected stages.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.metadata
 import math
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -24,16 +25,17 @@ from medphantom.conditioning.encoder import Conditions
 from medphantom.conditioning.observed import grid_of, with_spacing
 from medphantom.conditioning.prompt import ConditionSchema
 from medphantom.core.errors import InputError
-from medphantom.core.folders import json_digest
+from medphantom.core.folders import json_digest, work_folder
 from medphantom.core.progress import Progress
-from medphantom.core.randomness import derive_seed
+from medphantom.core.randomness import derive_seed, torch_generator
 from medphantom.core.records import Array
 from medphantom.generators.base import open_base
 from medphantom.generators.bundle import GeneratorBundle
-from medphantom.generators.config import GeneratorConfig, Objective
+from medphantom.generators.config import Distillation, GeneratorConfig, Objective
 from medphantom.generators.control import embedding_channels
 from medphantom.generators.denoiser import Denoiser, DenoiserLearner, build_denoiser
-from medphantom.generators.facts import BaseFacts, BundleFacts, LatentScaling
+from medphantom.generators.distillation import FewCallLearner, follow_paths, kept_paths
+from medphantom.generators.facts import BaseFacts, BundleFacts, FewCalls, LatentScaling
 from medphantom.generators.fitting import SPLITS, Fitting, Split, encode_images, fit_autoencoder, fit_features
 from medphantom.generators.latents import Latents, balanced_scaling, unscaled
 from medphantom.generators.lineage import Footing, learned_from
@@ -51,6 +53,7 @@ from medphantom.generators.privacy import (
 from medphantom.generators.reproducible import reproducible
 from medphantom.generators.requirements import require_for_training
 from medphantom.generators.round_trip import RoundTrip, round_trip
+from medphantom.generators.sampler import noise_of
 from medphantom.generators.training_data import (
     TrainingRows,
     cached_images,
@@ -58,7 +61,7 @@ from medphantom.generators.training_data import (
     learnt_schema,
     training_rows,
 )
-from medphantom.learning.batches import TensorBatches
+from medphantom.learning.batches import TensorBatches, stream_rows
 from medphantom.learning.devices import resolve_device
 from medphantom.learning.fit import FitResult, Grids
 from medphantom.learning.guarantee import Guarantee
@@ -141,6 +144,12 @@ class _Training:
         reads_with_base = self.base is not None and self.base.pipeline is not None
         check_private(config, self.cohort, reads_with_base=reads_with_base)
         self.footing = check_footing(config, self.cohort, self.base)
+        if config.distillation is not None and self.objective.kind != "flow":
+            raise InputError(
+                f"generator.distillation needs an objective of kind flow, and that of the base is "
+                f"{self.objective.kind}",
+                "leave out generator.distillation, or choose another base",
+            )
         self.rows = training_rows(self.cohort)
         self.vocabulary = self._vocabulary()
         self.conditioner = learn_conditioner(
@@ -214,7 +223,10 @@ class _Training:
         cost = None if self.base is None else self._round_trip(autoencoder)
         latents = encode_images(self.fitting, autoencoder, key)
         scaling = self._scaling(autoencoder, latents["train"])
-        denoiser, denoiser_fit = self._denoiser(autoencoder, key, latents, scaling)
+        denoiser, denoiser_fit, denoiser_key = self._denoiser(autoencoder, key, latents, scaling)
+        few_fit: FitResult | None = None
+        if self.config.distillation is not None:
+            denoiser, few_fit = self._distilled(self.config.distillation, denoiser, denoiser_key)
         return GeneratorBundle(
             facts=self._facts(autoencoder, scaling, denoiser_fit.guarantee),
             autoencoder=autoencoder.cpu().eval().requires_grad_(False),
@@ -224,6 +236,7 @@ class _Training:
                 "recipe": self.config.model_dump(mode="json", exclude=_WITHOUT_CONSEQUENCE),
                 **({} if curve is None else {"autoencoder": _curves(curve)}),
                 "denoiser": _curves(denoiser_fit),
+                **({} if few_fit is None else {"distillation": _curves(few_fit)}),
             },
         )
 
@@ -273,7 +286,8 @@ class _Training:
 
     def _denoiser(
         self, autoencoder: AnyAutoencoder, autoencoder_key: str, latents: dict[Split, Latents], scaling: LatentScaling
-    ) -> tuple[AnyDenoiser, FitResult]:
+    ) -> tuple[AnyDenoiser, FitResult, str]:
+        """Return the trained denoiser, its fit, and the digest of everything on which it depends."""
         config = self.config
         network = self._new_denoiser()
         if isinstance(network, Denoiser):
@@ -312,8 +326,39 @@ class _Training:
             parts.append(config.text_fit.consequential())
         patients = self.cohort.manifest["patient"][list(self.rows.train)].to_list()
         private = private_fit(config, patients)
-        found = self.fitting.fit("denoiser", learner, batches, config.denoiser_fit, json_digest(parts), private=private)
-        return network, found
+        key = json_digest(parts)
+        found = self.fitting.fit("denoiser", learner, batches, config.denoiser_fit, key, private=private)
+        return network, found, key
+
+    def _distilled(self, few: Distillation, denoiser: AnyDenoiser, key: str) -> tuple[AnyDenoiser, FitResult]:
+        """Return a copy of the denoiser that draws in a few calls; see :mod:`medphantom.generators.distillation`."""
+        seed = derive_seed(self.config.seed, "distillation")
+        key = json_digest([key, few.model_dump(mode="json", exclude={"fit"}), few.fit.consequential()])
+        rows = stream_rows(len(self.rows.train), 0, few.images, seed)
+        drops, config = torch_generator(seed, "prompts"), self.config.denoiser
+        conditions = self.conditions["train"][rows].one_paraphrase(drops)
+        conditions = conditions.drop(
+            drops, whole=config.drop_prompt, partial=config.drop_items, kinds=config.drop_kinds
+        )
+        denoiser.requires_grad_(False)
+        student = deepcopy(denoiser).requires_grad_(True)
+        learner = FewCallLearner(student, objective=self.objective, calls=few.calls)
+        folder = self.work / f"paths-{key[:16]}"
+        work_folder(folder)
+        paths = kept_paths(
+            folder / "paths.safetensors",
+            lambda: follow_paths(
+                denoiser.to(resolve_device(few.fit.device)),
+                conditions,
+                noise_of([derive_seed(seed, "noise", number) for number in range(few.images)], self.latent_shape),
+                objective=self.objective,
+                config=few,
+                progress=self.progress,
+            ),
+        )
+        batches = TensorBatches({"path": paths, **conditions.tensors()})
+        found = self.fitting.fit("distillation", learner, batches, few.fit, key)
+        return student, found
 
     def _text_encoder(self, denoiser: Denoiser) -> None:
         """Train the embedded text encoder, if there is one, to read.
@@ -374,6 +419,7 @@ class _Training:
     def _facts(self, autoencoder: AnyAutoencoder, scaling: LatentScaling, own: Guarantee | None) -> BundleFacts:
         geometry = learnt_geometry(self.cohort, self.rows.train, self.preprocess)
         privacy = statement(self.config, own, self.footing)
+        few = self.config.distillation
         learned = learned_from(self.cohort, (*self.rows.train, *self.rows.val), self.rows.digest)
         return BundleFacts(
             preprocess=self.preprocess,
@@ -390,6 +436,7 @@ class _Training:
             training_digest=self.rows.digest,
             training_images=len(self.rows.train),
             training_patients=self.rows.total_patients,
+            few_calls=None if few is None else FewCalls(calls=few.calls, guidance=few.guidance),
             spacing_mm=geometry.spacing_mm,
             affine=geometry.affine,
             modality=geometry.modality,
@@ -402,11 +449,12 @@ class _Training:
 
 
 _FIT_FREE = {"device", "tracker", "log_every", "grid_every", "checkpoint_every", "track_real_images"}
-_WITHOUT_CONSEQUENCE = {
+_WITHOUT_CONSEQUENCE: dict[str, Any] = {
     "features_fit": _FIT_FREE,
     "text_fit": _FIT_FREE,
     "autoencoder_fit": _FIT_FREE,
     "denoiser_fit": _FIT_FREE,
+    "distillation": {"fit": _FIT_FREE},
 }
 
 

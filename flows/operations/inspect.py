@@ -84,8 +84,9 @@ def _refuse_beside_rejected(**given: bool) -> None:
     """Refuse options of the contact sheet where none is made."""
     names = [f"--{name}" for name, here in given.items() if here]
     if names:
-        have = "has" if len(names) == 1 else "have"
-        raise InputError(f"{', '.join(names)} {have} no effect with --rejected, which draws no sheet", "leave one out")
+        have, them = ("has", "it") if len(names) == 1 else ("have", "them")
+        what = f"{', '.join(names)} {have} no effect with --rejected, which draws no sheet"
+        raise InputError(what, f"leave {them} out")
 
 
 def _require_number(images: int) -> None:

@@ -18,7 +18,7 @@ from medphantom.core.guard import user_path
 from medphantom.core.records import Frozen
 from medphantom.flows.recipes.plans import MatchPlan, PlanChoice, absolute_plan
 from medphantom.flows.recipes.recipe_file import apply_settings, expand_variables, read_tree, validate
-from medphantom.generators.config import GeneratorConfig, SamplerConfig
+from medphantom.generators.config import GeneratorConfig, SamplerConfig, check_few_calls
 from medphantom.generators.requirements import require_for_training
 from medphantom.phantoms.write import PhantomOptions
 from medphantom.quality.config import AssessConfig, StudyConfig
@@ -167,8 +167,9 @@ def load_recipe(file: str | Path, settings: Sequence[str] = ()) -> LoadedRecipe:
     """
     path = Path(file)
     tree, places = apply_settings({"name": path.stem, **read_tree(path)}, settings)
+    expanded = expand_variables(Recipe, tree, path.name)
     written = validate(Recipe, tree, path.name, places)
-    recipe = validate(Recipe, expand_variables(Recipe, tree, path.name), path.name, places)
+    recipe = validate(Recipe, expanded, path.name, places)
     base = path.resolve().parent
     changed = {
         "cohort": absolute_cohort(recipe.cohort, base),
@@ -182,6 +183,9 @@ def load_recipe(file: str | Path, settings: Sequence[str] = ()) -> LoadedRecipe:
         raise RecipeError(f"{path.name}: cohort.source {shown} does not exist", "give the folder of the images")
     require_for_training(recipe.generator)
     recipe.assess.require_packages()
+    few = recipe.generator.distillation
+    if few is not None:
+        check_few_calls(recipe.sampler, few.calls, few.guidance)
     return LoadedRecipe(recipe, written.model_dump(mode="json"), path, tuple(settings))
 
 

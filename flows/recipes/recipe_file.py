@@ -114,6 +114,8 @@ def _copied(tree: Any) -> Any:
 def expand_variables(model: type[BaseModel], tree: dict[str, Any], name: str) -> dict[str, Any]:
     """Return a copy of ``tree`` with every ``${VARIABLE}`` in its paths replaced.
 
+    True and false are refused where nothing of the kind is expected, since pydantic takes them for numbers.
+
     Variables elsewhere are not replaced, because an environment may hold secrets, and texts of a recipe are copied to
     reports and bundles.
 
@@ -123,7 +125,7 @@ def expand_variables(model: type[BaseModel], tree: dict[str, Any], name: str) ->
         name: The name of the file, for messages.
 
     Raises:
-        RecipeError: A variable is not set, or is used in a field that is no path.
+        RecipeError: A variable is not set, or is used in a field that is no path; or a number is true or false.
     """
     expanded: dict[str, Any] = _expanded([model], tree, name, ())
     return expanded
@@ -135,7 +137,7 @@ def _expanded(annotations: Sequence[Any], tree: Any, name: str, place: Location)
         models = [model for annotation in annotations for model in models_in(annotation)]
         return {
             key: _expanded(
-                [model.model_fields[str(key)].annotation for model in models if str(key) in model.model_fields],
+                [_type_of(model, str(key)) for model in models if str(key) in model.model_fields],
                 value,
                 name,
                 (*place, key),
@@ -144,6 +146,11 @@ def _expanded(annotations: Sequence[Any], tree: Any, name: str, place: Location)
         }
     if isinstance(tree, list):
         return [_expanded(annotations, value, name, (*place, index)) for index, value in enumerate(tree)]
+    if isinstance(tree, bool) and annotations and not any(map(_mentions_truth, annotations)):
+        raise RecipeError(
+            f"{name}: {_dotted(place)} must not be true or false, got {shown(tree)}",
+            "YAML reads yes, no, on and off as true or false, which Python takes for 1 or 0",
+        )
     if not isinstance(tree, str) or not (_VARIABLE.search(tree) or not tree):
         return tree
     is_path = any(_mentions_path(annotation) for annotation in annotations)
@@ -167,6 +174,19 @@ def _expanded(annotations: Sequence[Any], tree: Any, name: str, place: Location)
         return os.environ[variable]
 
     return _VARIABLE.sub(value_of, tree)
+
+
+def _type_of(model: type[BaseModel], field: str) -> Any:
+    """Return the type of a field; anything, if a validator of its own reads what is given."""
+    validators = model.__pydantic_decorators__.field_validators.values()
+    reads = any(one.info.mode == "before" and field in one.info.fields for one in validators)
+    return Any if reads else model.model_fields[field].annotation
+
+
+def _mentions_truth(annotation: Any) -> bool:
+    if annotation is Any or annotation is bool or annotation is object or isinstance(annotation, bool):
+        return True
+    return any(map(_mentions_truth, get_args(annotation)))
 
 
 def _mentions_path(annotation: Any) -> bool:

@@ -21,6 +21,7 @@ from medphantom.generators.autoencoder import build_autoencoder
 from medphantom.generators.base import open_base
 from medphantom.generators.config import GeneratorConfig, Objective, SamplerConfig
 from medphantom.generators.denoiser import DenoiserLearner, build_denoiser
+from medphantom.generators.distillation import STEPS_PER_WINDOW
 from medphantom.generators.facts import LatentScaling
 from medphantom.generators.features import FeatureNet
 from medphantom.generators.methods import make_trainable
@@ -137,7 +138,14 @@ def calibrate(recipe: Costly, images: int) -> Measured:
     train_s = (
         config.autoencoder_fit.steps * autoencoder_s + text_s + config.denoiser_fit.steps * denoiser_s + features_s
     )
-    passes = recipe.sampler.steps * (1 if recipe.sampler.guidance == 1 else 2)
+    few = config.distillation
+    if few is None:
+        passes = recipe.sampler.steps * (1 if recipe.sampler.guidance == 1 else 2)
+    else:
+        passes = few.calls
+        along = 2 * STEPS_PER_WINDOW * few.calls * (1 if few.guidance == 1 else 2)
+        image_s = denoiser_s / config.denoiser_fit.batch_size
+        train_s += image_s * (along * FORWARD_SHARE * few.images + few.fit.steps * few.fit.batch_size)
     sample_s = passes * denoiser_s * FORWARD_SHARE / config.denoiser_fit.batch_size
     window = config.autoencoder.window_for(size) or max(size)
     windows = math.prod(size) / math.prod(min(side, window) for side in size)

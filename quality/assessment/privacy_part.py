@@ -91,7 +91,7 @@ def membership_part(context: Context) -> MembershipScores:
             disclosure=tuple(gains),
             reasons=tuple(reasons([result for result in results if result.target == "images"])),
             weights_reasons=tuple(reasons([result for result in results if result.target == "weights"])),
-            gaps=tuple(_gaps(blind_interval, sides[1], _unattacked(scores, config))),
+            gaps=tuple(_gaps(blind_interval, sides[1], _unattacked(scores, config, data.hooks.no_attack))),
         )
     )
 
@@ -111,10 +111,14 @@ def _blind_estimate(blind: Patients, value: float, interval: tuple[float, float]
     )
 
 
-def _unattacked(scores: Sequence[tuple[str, Target, Array]], config: MembershipConfig) -> str | None:
+def _unattacked(
+    scores: Sequence[tuple[str, Target, Array]], config: MembershipConfig, impossible: str | None
+) -> str | None:
     """Why the weights were not attacked, whatever was asked for; ``None`` if they were."""
     if any(target == "weights" for _, target, _ in scores):
         return None
+    if impossible is not None:
+        return f"the weights were not attacked: {impossible}"
     if config.weights:
         return "the weights were not attacked: no generator was given (give its bundle for this)"
     return "the weights were not attacked (set assess.membership.weights to true for this)"

@@ -34,12 +34,14 @@ class GeneratorHooks:
         edit: function that applies light edits to images, for another kind of planted copies.
         attack: function that returns membership scores ``(n,)`` of real rows, by name of the attack; a higher score
             indicates a training image.
+        no_attack: reason why the generator cannot be attacked, where it is given and cannot.
         bound: upper bound of the AUROC of membership attacks, if the generator has a formal guarantee.
     """
 
     reconstruct: Reconstruct | None = None
     edit: Reconstruct | None = None
     attack: Attack | None = None
+    no_attack: str | None = None
     bound: float | None = None
 
 

@@ -54,7 +54,7 @@ def kernel_interval(value: float, linear: Variance, quadratic: float) -> Interva
     quantile = student_quantile(linear)
     middle = value + quantile**2 * slope / 2
     half = quantile * np.sqrt(max(quadratic + slope * value, 0.0) + (quantile * slope / 2) ** 2)
-    return float(middle - half), float(middle + half)
+    return min(float(middle - half), value), float(middle + half)  # both are equal for values far below 0
 
 
 def kernel_distance(

@@ -294,6 +294,18 @@ def test_a_cohort_that_cannot_be_trusted(copy: Path, one_line: OneLine, damage: 
     assert str(cohort) in one_line("verify", cohort)
 
 
+def test_the_list_of_rejected_files_takes_no_option_of_the_sheet(copy: Path, one_line: OneLine) -> None:
+    options = {"--out": "xx.txt", "--size": "-3", "--images": "0", "--split": "nonsense", "--seed": "2"}
+    options |= {"--recipe": "tiny.yaml", "--set": "preprocess.fit=pad"}
+    command = ["inspect", "runs/tiny/cohort", "--rejected"]
+    assert main(command) == 0
+    for name, value in options.items():
+        line = one_line(*command, name, value)
+        assert line == f"medphantom: {name} has no effect with --rejected, which draws no sheet; leave it out"
+    line = one_line(*command, *(word for pair in options.items() for word in pair))
+    assert f"{', '.join(options)} have no effect with --rejected" in line
+
+
 def test_an_image_size_that_the_networks_cannot_halve(copy: Path, one_line: OneLine) -> None:
     line = one_line("train", copy / "runs" / "tiny" / "cohort", "--out", copy / "bundle", "--size", "30")
     assert "preprocess.size" in line

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -378,3 +379,29 @@ def test_the_starter_is_a_recipe_with_awkward_names_too() -> None:
     assert sum(line.strip().startswith("#") or " # " in line for line in text.splitlines()) > 20
     with pytest.raises(RecipeError, match="name"):
         starter("images", "a b/c")
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("generator.denoiser_fit.steps", "true"),
+        ("generator.privacy", "{epsilon: true}"),
+        ("sampler.drift", "no"),
+        ("plan.total", "true"),
+        ("preprocess.size", "[32, true]"),
+    ],
+)
+def test_true_is_not_taken_for_one(tmp_path: Path, field: str, value: str, one_line: Callable[..., str]) -> None:
+    (tmp_path / "recipe.yaml").write_text("cohort: {simulate: {patients: 3}}\n")
+    line = one_line("run", tmp_path / "recipe.yaml", "--no-prefect", "--set", f"{field}={value}")
+    assert field in line
+    assert "must not be true or false" in line
+
+
+def test_what_may_be_true_or_false_or_reads_it_is_taken(tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text(
+        "cohort: {simulate: {patients: 3}, options: {near_duplicates: off}}\n"
+        "generator: {flip: yes, denoiser: {attention: [false, false, true]}}\n"
+    )
+    recipe = load_recipe(tmp_path / "recipe.yaml").recipe
+    assert (recipe.generator.flip, recipe.cohort.options.near_duplicates) == (True, "off")

@@ -117,6 +117,7 @@ def test_exclusive_metadata_predict_the_class() -> None:
 
 def test_without_labels_attributes_are_learned_instead(tmp_path: Path) -> None:
     cohort = write_real(tmp_path / "real", 30, 0)
+    assert len(cohort.manifest) == len(cohort)  # read before the schema is another one
     bare = cohort.schema.model_copy(update={"labels": (), "exclusive": False})
     cohort.schema = bare
     targets = targets_of(cohort, {"test": cohort.rows("test")})
