@@ -153,6 +153,7 @@ def test_the_tokenizer_is_part_of_the_digest_and_cannot_be_altered(folder: Path,
         GeneratorBundle.load(copy)
 
 
+@pytest.mark.slow
 def test_things_keep_their_size_in_mm_whatever_the_spacing(tmp_path: Path) -> None:
     """Discs of 4 mm: the finer the requested grid, the more pixels they have."""
     schema, rng = CohortSchema(labels=("bright",)), np.random.default_rng(0)

@@ -127,6 +127,7 @@ def test_its_edits_change_images_a_little(few: GeneratorBundle, cohort: Cohort, 
     assert all(np.corrcoef(one.ravel(), other.ravel())[0, 1] > 0.7 for one, other in zip(changed, images, strict=True))
 
 
+@pytest.mark.slow
 def test_an_interrupted_distillation_goes_on_to_the_same_bundle(
     few: GeneratorBundle, cohort: Cohort, preprocess: Preprocess, work: Path, tmp_path: Path
 ) -> None:

@@ -48,6 +48,7 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
+@pytest.mark.slow
 def test_the_best_of_all_combinations_is_published(cohort: Cohort, recipe: Path, tmp_path: Path) -> None:
     out = tmp_path / "found"
     command = ["search", str(cohort.path), "--out", str(out), "--recipe", str(recipe)]
