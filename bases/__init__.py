@@ -66,34 +66,25 @@ def files_digest(folder: Path) -> str:
 
 
 def require_as_shipped(folder: Path, digest: str) -> None:
-    """Refuse a bundle that lies in the place of a base of this package and is another one, however it is named.
-
-    Args:
-        folder: Folder of any bundle.
-        digest: Its digest.
-
-    Raises:
-        BundleError: If it was replaced.
-    """
-    if _lies_here(folder) and digest != DIGESTS.get(folder.name):
-        raise BundleError(f"{PREFIX}{folder.name} is not the base that ships with this version", AGAIN)
-
-
-def require_files_as_shipped(folder: Path) -> None:
-    """Refuse a base of this package if any of its files, its card included, is not the published one.
+    """Refuse what lies in the place of a base of this package and is not it, however it is named.
 
     Args:
         folder: Folder of any bundle; others than the bases of this package are not looked at.
+        digest: Its digest.
 
     Raises:
-        BundleError: If a file was changed, added or removed.
+        BundleError: If it was replaced, or any of its files, its card included, was changed, added or removed.
     """
-    if _lies_here(folder):
+    for name in _names_here(folder):
+        if digest != DIGESTS.get(name):
+            raise BundleError(f"{PREFIX}{name} is not the base that ships with this version", AGAIN)
         with reading(folder, BundleError, "cannot be read", AGAIN):
             found = files_digest(folder)
-        if found != FILES.get(folder.name):
-            raise BundleError(f"{PREFIX}{folder.name} does not have the files that ship with this version", AGAIN)
+        if found != FILES.get(name):
+            raise BundleError(f"{PREFIX}{name} does not have the files that ship with this version", AGAIN)
 
 
-def _lies_here(folder: Path) -> bool:
-    return folder.resolve().parent == _HERE.resolve()
+def _names_here(folder: Path) -> set[str]:
+    """Return the names under which a folder lies among the bases of this package, as it is named or by a link."""
+    places, here = (folder.absolute(), folder.resolve()), _HERE.resolve()
+    return {place.name for place in places if place.parent.resolve() == here}

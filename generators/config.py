@@ -385,7 +385,7 @@ def check_few_calls(sampler: SamplerConfig, calls: int, guidance: float) -> None
         InputError: If a setting asks for something else.
     """
     possible: dict[str, tuple[object, ...]] = {
-        "solver": (None, "euler"), "steps": (calls,), "guidance": (1.0, guidance), "guidance_interval": (None,),
+        "solver": (None, "euler"), "steps": (calls,), "guidance": (guidance,), "guidance_interval": (None,),
         "drift": (0.0,),
     }  # fmt: skip
     for name, values in possible.items():
@@ -394,7 +394,7 @@ def check_few_calls(sampler: SamplerConfig, calls: int, guidance: float) -> None
             raise InputError(
                 f"sampler.{name} cannot be {given}: the generator was distilled to draw in {calls} calls of the Euler "
                 f"solver, with guidance {guidance:g} built in",
-                f"leave out sampler.{name}, or generator.distillation",
+                f"leave out sampler.{name}, or use a generator that was trained without generator.distillation",
             )
 
 

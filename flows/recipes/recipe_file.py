@@ -146,7 +146,7 @@ def _expanded(annotations: Sequence[Any], tree: Any, name: str, place: Location)
         }
     if isinstance(tree, list):
         return [_expanded(annotations, value, name, (*place, index)) for index, value in enumerate(tree)]
-    if isinstance(tree, bool) and annotations and not any(map(_mentions_truth, annotations)):
+    if type(tree).__name__ in {"bool", "bool_"} and annotations and not any(map(_mentions_truth, annotations)):
         raise RecipeError(
             f"{name}: {_dotted(place)} must not be true or false, got {shown(tree)}",
             "YAML reads yes, no, on and off as true or false, which Python takes for 1 or 0",
@@ -229,7 +229,7 @@ def section(model: type[Model], given: Any, name: str) -> Model:
     if isinstance(given, model):
         return given
     require_fields(name, given, model)
-    return validate(model, dict(given or {}), name)
+    return validate(model, expand_variables(model, dict(given or {}), name), name)
 
 
 def require_fields(name: str, given: object, *models: type[BaseModel]) -> None:

@@ -29,6 +29,7 @@ REPORT_S = 3.0
 START_S = 5.0  # loading torch and MONAI
 EXTRA_TIME = 1.15  # validations, latents, checkpoints
 TELLING_S = 10.0  # below that, no line is worth it, and no time is a measure of others
+CAREFREE_IMAGES = 1024  # of a batch that passes through the network together
 CHECKPOINTS = 3  # the last two and the best
 TENSORS_PER_WEIGHT = 4  # weight, average, two moments
 TORCH_BYTES = 0.6e9  # what Python and the libraries occupy before any network
@@ -172,6 +173,8 @@ def tell_costs(
 ) -> None:
     """Estimate what a verb costs and show it before it begins, where someone watches; see :func:`watching`.
 
+    Where nobody does, an estimate takes some seconds for nothing, unless a batch is so large that memory may fail.
+
     Args:
         sections: The sections of its settings.
         images: The number of training images.
@@ -183,7 +186,9 @@ def tell_costs(
     Raises:
         ResourceError: The disk or the memory is too small.
     """
-    if isinstance(watcher(), Silent):
+    fits = (sections.generator.autoencoder_fit, sections.generator.denoiser_fit)
+    largest = max(fit.batch_size // fit.accumulate for fit in fits)
+    if isinstance(watcher(), Silent) and largest <= CAREFREE_IMAGES:
         return
     from medphantom.flows.runs.calibration import calibrate
 

@@ -78,7 +78,11 @@ def test_another_bundle_in_its_place_is_refused_wherever_it_is_named(
                 use(name)
         assert said in one_line("verify", name)
         assert said in one_line("generate", name, "--out", tmp_path / "x", "--count", "cells=1")
-    assert "base:radiograph does not have the files that ship" in one_line("bases")
+    assert said in one_line("bases")
+    shutil.move(installed / "radiograph", tmp_path / "elsewhere")
+    (installed / "radiograph").symlink_to(tmp_path / "elsewhere")
+    assert said in one_line("verify", "base:radiograph")
+    assert said in one_line("bases")
     assert not (tmp_path / "x").exists()
 
 
@@ -89,6 +93,9 @@ def test_a_changed_file_is_seen(installed: Path, file: str, one_line: Callable[.
     place.write_bytes((place.read_bytes() if place.exists() else b"") + b" ")
     assert "base:generic does not have the files that ship" in one_line("bases", "--shipped")
     assert "base:generic" in (said := one_line("verify", "base:generic")) or str(installed) in said
+    for use in (open_base, mp.Generator.from_pretrained, mp.open_bundle):
+        with pytest.raises(BundleError):
+            use("base:generic")
 
 
 def test_a_name_that_is_none_is_refused_everywhere(tmp_path: Path, one_line: Callable[..., str]) -> None:

@@ -77,7 +77,7 @@ def test_it_is_drawn_in_two_calls_whatever_is_the_default(
     assert few.facts.few_calls is not None
     assert few.training["distillation"]["best_step"] == 200
     settings = resolved(few, SamplerConfig())
-    assert (settings["solver"], settings["steps"], settings["guidance"]) == ("euler", 2, 1.0)
+    assert (settings["solver"], settings["steps"], settings["guidance"]) == ("euler", 2, 3.0)
     calls: list[int] = []
     few.denoiser.register_forward_hook(lambda module, given, found: calls.append(len(given[0])))
     plan = plan_prompts([Prompt(labels={"bright": True})] * 3, seed=1)

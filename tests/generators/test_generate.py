@@ -348,6 +348,15 @@ def test_merging_refuses_what_does_not_belong_together(
     foreign = generate(exact, further, tmp_path / "foreign", work=tmp_path / "work", sampler=SAMPLER)
     with pytest.raises(InputError, match="foreign was drawn from another plan than"):
         merge([whole, foreign], tmp_path / "out")
+    another = GeneratorBundle(
+        exact.facts.model_copy(update={"intended_use": "x"}), exact.autoencoder, exact.denoiser, {}
+    )
+    halves = [
+        generate(maker, plan.shard(i, 2), tmp_path / f"half{i}", work=tmp_path / "work", sampler=SAMPLER)
+        for i, maker in enumerate((exact, another))
+    ]
+    with pytest.raises(InputError, match="the parts were drawn by different generators"):
+        merge(halves, tmp_path / "out")
     with pytest.raises(InputError, match="not a synthetic cohort"):
         plan_again(cohort, [0])
     assert not (tmp_path / "out").exists()

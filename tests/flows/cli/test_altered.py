@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import medphantom as mp
-from medphantom.core.errors import InputError
+from medphantom.core.errors import InputError, ResourceError
 
 
 def alter_rows(cohort: Path, **columns: object) -> None:
@@ -76,6 +76,9 @@ def test_a_batch_that_cannot_fit_is_refused_without_trying_it(copy: Path, one_li
     line = one_line("train", "runs/tiny/cohort", "--out", "out", "--recipe", "tiny.yaml", "--set", batch)
     assert "GB of memory, the machine has" in line
     assert "lower preprocess.size or a batch_size" in line
+    large = {"denoiser_fit": {"batch_size": 1_000_000_000, "steps": 1}}
+    with pytest.raises(ResourceError, match="GB of memory, the machine has"):
+        mp.train("runs/tiny/cohort", "out", size=32, generator=large)
     assert not list(copy.glob("out*"))
 
 

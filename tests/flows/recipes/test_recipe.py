@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
@@ -16,7 +17,7 @@ from medphantom.core.errors import InputError, RecipeError
 from medphantom.flows.operations.phantom import phantom
 from medphantom.flows.recipes.plans import MatchPlan, plan_flags
 from medphantom.flows.recipes.recipe import Recipe, load_recipe
-from medphantom.flows.recipes.recipe_file import apply_settings, models_in
+from medphantom.flows.recipes.recipe_file import apply_settings, models_in, section
 from medphantom.flows.recipes.recipe_schema import field_descriptions, json_schema
 from medphantom.flows.recipes.settings import GeneratePart, IngestPart, read_part
 from medphantom.flows.recipes.starter import DEMO_RECIPE, starter
@@ -396,6 +397,12 @@ def test_true_is_not_taken_for_one(tmp_path: Path, field: str, value: str, one_l
     line = one_line("run", tmp_path / "recipe.yaml", "--no-prefect", "--set", f"{field}={value}")
     assert field in line
     assert "must not be true or false" in line
+
+
+def test_true_is_not_taken_for_one_in_a_section_of_a_notebook() -> None:
+    for given in ({"steps": True}, {"guidance": np.True_}, {"guidance_interval": [False, True]}):
+        with pytest.raises(RecipeError, match="must not be true or false"):
+            section(SamplerConfig, given, "sampler")
 
 
 def test_what_may_be_true_or_false_or_reads_it_is_taken(tmp_path: Path) -> None:
