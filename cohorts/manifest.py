@@ -117,6 +117,14 @@ def row_hash(row: dict[str, Any]) -> bytes:
     return hashlib.sha256(canonical_json(content).encode()).digest()
 
 
+def origin_digest(schema: CohortSchema) -> str:
+    """Return the digest of the identity key's name, which is stored beside that of the cohort and is no part of it."""
+    origin = schema.origin
+    return hashlib.sha256(
+        canonical_json(None if origin is None else origin.model_dump(mode="json")).encode()
+    ).hexdigest()
+
+
 def cohort_digest(schema: CohortSchema, row_hashes: Sequence[bytes]) -> str:
     """Return the digest of canonical schema and rows in any order; rows include the digests of their pixels.
 

@@ -20,6 +20,7 @@ from medphantom.cohorts.manifest import (
     cohort_digest,
     group_name,
     manifest_schema,
+    origin_digest,
     require_usable_rows,
     row_hash,
 )
@@ -90,6 +91,8 @@ class Cohort:
             raise CohortError(f"{folder} lists {metadata.num_rows} images, expected {expected}", AGAIN)
         if not columns.equals(manifest_schema(schema)):
             raise CohortError(f"{folder / MANIFEST_FILE} does not have the columns of {SCHEMA_FILE}", AGAIN)
+        if facts.get("origin", origin_digest(schema)) != origin_digest(schema):  # older cohorts do not state it
+            raise CohortError(f"the origin in {folder / SCHEMA_FILE} was altered", AGAIN)
         return cls(folder, schema, facts["digest"], expected)
 
     def __len__(self) -> int:

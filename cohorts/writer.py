@@ -22,6 +22,7 @@ from medphantom.cohorts.manifest import (
     cohort_digest,
     group_name,
     manifest_schema,
+    origin_digest,
     row_hash,
 )
 from medphantom.cohorts.records import (
@@ -152,7 +153,12 @@ class CohortWriter(AbstractContextManager["CohortWriter"]):
                     self._write_again(self._settled)
                 schema = self._schema.model_copy(update={"attributes": self._final_attributes()})
                 write_json(self._folder / SCHEMA_FILE, schema.model_dump(mode="json"))
-                write_digest(self._folder, cohort_digest(schema, self._row_hashes), total_images=len(self._row_hashes))
+                write_digest(
+                    self._folder,
+                    cohort_digest(schema, self._row_hashes),
+                    total_images=len(self._row_hashes),
+                    origin=origin_digest(schema),
+                )
         except BaseException as late:
             self._publishing.__exit__(type(late), late, late.__traceback__)
             raise

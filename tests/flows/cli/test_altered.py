@@ -56,6 +56,20 @@ def test_an_altered_synthetic_cohort_is_refused(
     assert not list(copy.glob("out*"))
 
 
+def test_the_name_of_the_key_of_a_cohort_cannot_be_changed(copy: Path, one_line: Callable[..., str]) -> None:
+    file = Path("runs/tiny/cohort/cohort.json")
+    content = json.loads(file.read_text())
+    assert content["origin"]
+    for origin in (None, {**content["origin"], "secret": "0" * 64}, {**content["origin"], "names": "forged"}):
+        file.write_text(json.dumps({**content, "origin": origin}))
+        for arguments in (
+            ("verify", "runs/tiny/cohort"),
+            ("train", "runs/tiny/cohort", "--out", "out", "--recipe", "tiny.yaml"),
+        ):
+            assert "the origin in" in one_line(*arguments)
+    assert not list(copy.glob("out*"))
+
+
 @pytest.mark.parametrize("changed", [{"split": "train"}, {"patient": "somebody"}, {"label:effusion": True}])
 def test_an_altered_real_cohort_is_refused(
     copy: Path, changed: dict[str, object], one_line: Callable[..., str]
