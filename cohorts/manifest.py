@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from medphantom.cohorts.records import ATTRIBUTE_PREFIX, LABEL_PREFIX, CohortSchema
 from medphantom.core.errors import CohortError
-from medphantom.core.folders import canonical_json
+from medphantom.core.folders import canonical_json, json_digest
 
 SCHEMA_FILE = "cohort.json"
 MANIFEST_FILE = "manifest.parquet"
@@ -120,9 +120,7 @@ def row_hash(row: dict[str, Any]) -> bytes:
 def origin_digest(schema: CohortSchema) -> str:
     """Return the digest of the identity key's name, which is stored beside that of the cohort and is no part of it."""
     origin = schema.origin
-    return hashlib.sha256(
-        canonical_json(None if origin is None else origin.model_dump(mode="json")).encode()
-    ).hexdigest()
+    return json_digest(None if origin is None else origin.model_dump(mode="json"))
 
 
 def cohort_digest(schema: CohortSchema, row_hashes: Sequence[bytes]) -> str:

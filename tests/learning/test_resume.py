@@ -259,3 +259,13 @@ def test_the_average_shares_frozen_weights_and_follows_the_others() -> None:
     for mean, now in zip(average.module.parameters(), network.parameters(), strict=True):
         assert (mean.data_ptr() == now.data_ptr()) == (not now.requires_grad)
         assert torch.equal(mean, now) == (not now.requires_grad)
+
+
+def test_buffers_of_the_average_are_those_of_the_network() -> None:
+    network = nn.BatchNorm1d(2)
+    average = MovingAverage(network, 0.9)
+    for _ in range(3):
+        network(torch.randn(8, 2) + 4)
+        average.update()
+    assert torch.equal(average.module.running_mean, network.running_mean)  # type: ignore[arg-type]  # torch's own names
+    assert int(average.module.num_batches_tracked) == 3  # type: ignore[arg-type]  # the same

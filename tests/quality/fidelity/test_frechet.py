@@ -19,8 +19,9 @@ from medphantom.quality.fidelity.frechet import (
     influenced_distance,
 )
 from medphantom.quality.fidelity.halves import draw_halves
-from medphantom.quality.fidelity.kernel import kernel_distance, kernel_refusal
+from medphantom.quality.fidelity.kernel import kernel_distance, kernel_interval, kernel_refusal
 from medphantom.quality.fidelity.table import Rows
+from medphantom.quality.stats.influence import Variance
 
 
 def exact_sample(n: int, mean: Array, variances: Array, rng: np.random.Generator) -> Array:
@@ -240,3 +241,11 @@ def test_plain_halves_use_about_all_images() -> None:
     rng = np.random.default_rng(0)
     for half in draw_halves(patients, 500, draws=5, rng=rng, synthetic_rng=rng):
         assert len(half.first) == 100
+
+
+def test_an_interval_of_the_kernel_distance_contains_its_value_however_negative() -> None:
+    rng = np.random.default_rng(3)
+    for value in -rng.exponential(0.02, 2000):
+        quadratic = float(rng.exponential(1e-5))
+        low, high = kernel_interval(float(value), Variance(float(2.5 * quadratic), 40.0), quadratic)
+        assert low <= value <= high
