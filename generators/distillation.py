@@ -50,6 +50,29 @@ def window_levels(objective: Objective, calls: int) -> tuple[float, ...]:
     return tuple(round(float(level), 6) for level in make_solver(objective, "euler", calls).sigmas)
 
 
+def whole_windows(objective: Objective, calls: int, strength: float) -> tuple[float, int]:
+    """Return the first border of the windows that is at least as noisy as asked for, and the windows from there on.
+
+    A distilled network is called at borders only. An edit that went back less far than that of other generators would
+    make a planted copy easier to find, and the privacy gate more lenient.
+
+    Args:
+        objective: Objective of kind ``flow``.
+        calls: Number of windows.
+        strength: Time, above 0 and at most 1.
+
+    Returns:
+        Time of the border, and the number of windows between it and 0.
+
+    Example:
+        >>> whole_windows(Objective(), 4, 0.3), whole_windows(Objective(), 16, 0.3)
+        ((0.5, 2), (0.3125, 5))
+    """
+    times = [time_of(objective, 1 - level, level) for level in window_levels(objective, calls)]
+    place = max(index for index, time in enumerate(times) if time >= strength)
+    return times[place], calls - place
+
+
 @torch.no_grad()
 def follow_paths(
     denoiser: AnyDenoiser,

@@ -12,11 +12,11 @@ from medphantom.conditioning.prompt import Prompt
 from medphantom.core.randomness import derive_seed
 from medphantom.core.records import Array
 from medphantom.generators.bundle import GeneratorBundle
-from medphantom.generators.distillation import window_levels
+from medphantom.generators.distillation import whole_windows
 from medphantom.generators.generate import batch_by_batch
 from medphantom.generators.inversion import ddim_step, follow, time_grid
 from medphantom.generators.latents import scaled, unscaled
-from medphantom.generators.objective import add_noise, time_of
+from medphantom.generators.objective import add_noise
 from medphantom.generators.sampler import noise_of
 from medphantom.learning.devices import resolve_device
 
@@ -31,7 +31,7 @@ def edited(bundle: GeneratorBundle, images: Array, *, strength: float = STRENGTH
         bundle: Bundle of the generator.
         images: Images, float ``(N, C, *size)`` in -1…1.
         strength: How far they are taken back towards noise, above 0 (not at all), at most 1 (pure noise). A distilled
-            generator takes them back over its last window instead.
+            generator takes them back over whole windows, at least as far.
         seed: Seed of the noise.
 
     Returns:
@@ -43,9 +43,8 @@ def edited(bundle: GeneratorBundle, images: Array, *, strength: float = STRENGTH
     facts, device = bundle.facts, resolve_device("auto")
     bundle.to(device)
     steps = STEPS
-    if facts.few_calls is not None:  # it knows the path at the beginnings of its windows only
-        level = window_levels(facts.objective, facts.few_calls.calls)[-2]
-        strength, steps = time_of(facts.objective, 1 - level, level), 1
+    if facts.few_calls is not None:
+        strength, steps = whole_windows(facts.objective, facts.few_calls.calls, strength)
 
     def edit(block: Tensor, rows: range) -> Tensor:
         latents = scaled(bundle.autoencoder.encode(block)[0], facts.latent_scaling)

@@ -23,8 +23,8 @@ from medphantom.generators.base import open_base
 from medphantom.generators.bundle import GeneratorBundle
 from medphantom.generators.config import CounterfactualConfig, Distillation, GeneratorConfig, Objective, SamplerConfig
 from medphantom.generators.counterfactual import counterfactual_images
-from medphantom.generators.distillation import FewCallLearner, follow_paths, window_levels
-from medphantom.generators.edits import edited
+from medphantom.generators.distillation import FewCallLearner, follow_paths, whole_windows, window_levels
+from medphantom.generators.edits import STRENGTH, edited
 from medphantom.generators.generate import draw, generate, resolved
 from medphantom.generators.sampler import noise_of, sample
 from medphantom.generators.train import train_generator
@@ -146,6 +146,14 @@ def test_windows_follow_the_grid_of_the_solver_for_every_shift() -> None:
         assert all(high > low for high, low in pairwise(levels))
     widths = FewCallLearner(torch.nn.Linear(1, 1), objective=Objective(), calls=4).widths
     assert torch.allclose(widths, torch.full((4,), 0.25))
+
+
+@pytest.mark.parametrize("calls", range(1, 17))
+def test_no_number_of_calls_makes_the_edits_of_the_privacy_gate_lighter(calls: int) -> None:
+    for shift in (1.0, 3.0):
+        time, windows = whole_windows(Objective(shift=shift), calls, STRENGTH)
+        assert STRENGTH <= time < STRENGTH + 1 / calls
+        assert time == pytest.approx(windows / calls, abs=1e-5)
 
 
 @pytest.mark.parametrize(
